@@ -1,0 +1,114 @@
+//! What the loader writes into the program's `.rodata` before it is verified: where this kernel
+//! keeps its fields (rustc emits no CO-RE relocations), and which timers to look at.
+//!
+//! The verifier sees these values as constants: what they switch off costs nothing.
+
+/// Offset of a field that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Bytes of `struct sock_common` that are read in one go. Every `skc_*` offset and its field must
+/// lie inside; the user side's `kernel::btf` refuses a kernel where one does not.
+pub const SOCK_COMMON_LEN: usize = 112;
+
+/// Byte offsets in kernel structures, from BTF; [`ABSENT`] where the kernel has no such field.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct Offsets {
+    /// `sock_common.skc_daddr`
+    pub skc_daddr: u32,
+    /// `sock_common.skc_rcv_saddr`
+    pub skc_rcv_saddr: u32,
+    /// `sock_common.skc_dport`
+    pub skc_dport: u32,
+    /// `sock_common.skc_num`
+    pub skc_num: u32,
+    /// `sock_common.skc_family`
+    pub skc_family: u32,
+    /// `sock_common.skc_state`
+    pub skc_state: u32,
+    /// `sock_common.skc_bound_dev_if`
+    pub skc_bound_dev_if: u32,
+    /// `sock_common.skc_net`
+    pub skc_net: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub skc_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub skc_v6_rcv_saddr: u32,
+    /// `sock_common.skc_cookie`
+    pub skc_cookie: u32,
+    /// `sock_common.skc_flags`; a request socket keeps its listener there (`skc_listener`).
+    pub skc_flags: u32,
+    /// `sock.sk_protocol`
+    pub sk_protocol: u32,
+    /// Width of `sk_protocol` in bytes: 2 since 5.6, 1 before.
+    pub sk_protocol_len: u32,
+    /// `sock.sk_err`
+    pub sk_err: u32,
+    /// `sock.sk_shutdown`
+    pub sk_shutdown: u32,
+    /// `sock.sk_lingertime`
+    pub sk_lingertime: u32,
+    /// `inet_sock.inet_sport`
+    pub inet_sport: u32,
+    /// `net.ns.inum`
+    pub net_inum: u32,
+    /// The reference count of `net.ns`: 0 when the namespace is being taken down.
+    pub net_count: u32,
+    /// `inet_timewait_sock.tw_substate`
+    pub tw_substate: u32,
+    /// `inet_timewait_sock.tw_entry_stamp` (6.14), or [`ABSENT`]
+    pub tw_entry_stamp: u32,
+    /// `inet_timewait_sock.tw_timer`
+    pub tw_timer: u32,
+    /// `request_sock.rsk_timer`
+    pub rsk_timer: u32,
+    /// Byte that holds the bit field `request_sock.num_timeout`
+    pub num_timeout: u32,
+    /// Lowest bit of `num_timeout` in that byte
+    pub num_timeout_shift: u32,
+    /// `timer_list.function`
+    pub timer_function: u32,
+    /// `timer_list.expires`
+    pub timer_expires: u32,
+    /// `sk_buff.head`
+    pub skb_head: u32,
+    /// `sk_buff.transport_header`
+    pub skb_transport_header: u32,
+    /// Bit number of `SOCK_LINGER` in `sk_flags`
+    pub sock_linger: u32,
+    /// Bit number of `SOCK_DEAD` in `sk_flags`
+    pub sock_dead: u32,
+}
+
+/// Everything the program is told.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct Config {
+    /// Address of `tw_timer_handler`.
+    pub tw_timer_handler: u64,
+    /// Address of `reqsk_timer_handler`.
+    pub reqsk_timer_handler: u64,
+    /// Bytes waiting in the ring past which a record wakes the reader at once.
+    pub wakeup_bytes: u64,
+    /// Learning handler addresses: the cookie of the connection made for it.
+    pub learn_cookie: u64,
+    /// Learning handler addresses: its ports as the request socket has them,
+    /// remote `<< 16 |` local, host byte order.
+    pub learn_ports: u32,
+    /// Padding.
+    pub reserved: u32,
+    /// Where the fields are.
+    pub offsets: Offsets,
+}
+
+/// Indices of the `LEARNED` map.
+pub mod learned {
+    /// Address of `tw_timer_handler`, 0 while not seen.
+    pub const TW_TIMER_HANDLER: u32 = 0;
+    /// Address of `reqsk_timer_handler`, 0 while not seen.
+    pub const REQSK_TIMER_HANDLER: u32 = 1;
+    /// Number of entries.
+    pub const COUNT: u32 = 2;
+}

@@ -1,0 +1,4 @@
+//! tcptrace tells how long TCP sockets stay in every state, and who produces them.
+//! ARCHITECTURE.md has the map.
+
+pub mod model;

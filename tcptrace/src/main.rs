@@ -1,0 +1,3 @@
+//! The `tcptrace` command.
+
+fn main() {}

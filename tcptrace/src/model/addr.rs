@@ -1,0 +1,138 @@
+//! Addresses as the kernel keys them: 16 bytes, IPv4 in its mapped form.
+//!
+//! An `AF_INET6` socket that talks to `::ffff:a.b.c.d` is IPv4 on the wire, its request socket is
+//! `AF_INET`, and its minisocket `AF_INET6` again. Keeping one form makes them one.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An IP address; IPv4 is kept as `::ffff:a.b.c.d` and shown as `a.b.c.d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addr(pub [u8; 16]);
+
+impl Addr {
+    /// `::`, which also stands for `0.0.0.0`: any address.
+    pub const ANY: Self = Self([0; 16]);
+
+    /// Whether it is IPv4 on the wire.
+    pub const fn is_ipv4(self) -> bool {
+        matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+    }
+
+    /// Whether it stands for any address (`::` or `0.0.0.0`).
+    pub fn is_any(self) -> bool {
+        self == Self::ANY || (self.is_ipv4() && self.0[12..] == [0; 4])
+    }
+
+    /// Whether packets to it never leave the host.
+    pub fn is_loopback(self) -> bool {
+        self.ip().is_loopback()
+    }
+
+    /// The address in the standard library's form, IPv4 where it is IPv4.
+    pub fn ip(self) -> IpAddr {
+        let [.., a, b, c, d] = self.0;
+        if self.is_ipv4() { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(self.0).into() }
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => Self(v4.to_ipv6_mapped().octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ip().fmt(f)
+    }
+}
+
+/// One end of a connection. Shown as `10.0.0.5:5432`, `[fe80::1%2]:80`, and `*:80` for any address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// The address.
+    pub addr: Addr,
+    /// The port; 0 while none is chosen.
+    pub port: u16,
+    /// The zone of a link-local address: an interface index, 0 for none.
+    pub ifindex: u32,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.addr.is_any() {
+            return write!(f, "*:{}", self.port);
+        }
+        match self.addr.ip() {
+            IpAddr::V4(v4) => write!(f, "{v4}:{}", self.port),
+            IpAddr::V6(v6) if v6.is_unicast_link_local() && self.ifindex != 0 => {
+                write!(f, "[{v6}%{}]:{}", self.ifindex, self.port)
+            }
+            IpAddr::V6(v6) => write!(f, "[{v6}]:{}", self.port),
+        }
+    }
+}
+
+/// Both ends of a connection, as seen from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// Local address.
+    pub saddr: Addr,
+    /// Remote address; [`Addr::ANY`] for a listener.
+    pub daddr: Addr,
+    /// Local port; 0 while none is chosen.
+    pub sport: u16,
+    /// Remote port; 0 for a listener.
+    pub dport: u16,
+    /// The interface the socket is bound to, 0 for none.
+    pub ifindex: u32,
+}
+
+impl Tuple {
+    /// The local end.
+    pub const fn local(&self) -> Endpoint {
+        Endpoint { addr: self.saddr, port: self.sport, ifindex: self.ifindex }
+    }
+
+    /// The remote end.
+    pub const fn remote(&self) -> Endpoint {
+        Endpoint { addr: self.daddr, port: self.dport, ifindex: self.ifindex }
+    }
+
+    /// Whether the connection is IPv4 on the wire.
+    pub const fn is_ipv4(&self) -> bool {
+        self.saddr.is_ipv4() || self.daddr.is_ipv4()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(ip: &str, port: u16, ifindex: u32) -> String {
+        let addr = ip.parse::<IpAddr>().expect("an address").into();
+        Endpoint { addr, port, ifindex }.to_string()
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        assert_eq!(endpoint("::ffff:10.0.0.5", 5432, 0), "10.0.0.5:5432");
+        assert_eq!(endpoint("10.0.0.5", 5432, 7), "10.0.0.5:5432");
+    }
+
+    #[test]
+    fn any_address_is_a_star_in_both_families() {
+        assert_eq!(endpoint("0.0.0.0", 80, 0), "*:80");
+        assert_eq!(endpoint("::", 80, 0), "*:80");
+    }
+
+    #[test]
+    fn a_zone_is_shown_for_link_local_only() {
+        assert_eq!(endpoint("fe80::1", 80, 2), "[fe80::1%2]:80");
+        assert_eq!(endpoint("2001:db8::1", 80, 2), "[2001:db8::1]:80");
+    }
+}

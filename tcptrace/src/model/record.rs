@@ -1,0 +1,178 @@
+//! What flows from a source to the tracker: one observation each, never a derived number.
+//!
+//! Everything that only the live host knows travels here as a record, so that a replay has it too.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tcptrace_common::record as raw;
+
+use super::{Nanos, NetnsId, SocketId, TcpState, Tuple};
+
+/// One observation.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// From a hook in the kernel.
+    Kernel(Observation),
+    /// A socket that existed when it was looked for; see [`SeedSocket`].
+    Seed(SeedSocket),
+    /// Every socket of every reachable network namespace has been reported: the seed is complete.
+    SeedEnd {
+        /// When the last one was read.
+        ts: Nanos,
+        /// When the first one was asked for; the hooks were attached before.
+        began: Nanos,
+    },
+    /// Who holds a socket open, found through `/proc/PID/fd`.
+    Owner {
+        /// When it was found.
+        ts: Nanos,
+        /// The socket.
+        id: SocketId,
+        /// The process.
+        process: Process,
+    },
+    /// The name of a network namespace (`ip netns`).
+    NetnsName {
+        /// When it was found.
+        ts: Nanos,
+        /// The namespace.
+        netns: NetnsId,
+        /// Its name. Untrusted.
+        name: Arc<str>,
+    },
+    /// The path of a cgroup below the cgroup v2 root.
+    CgroupPath {
+        /// When it was found.
+        ts: Nanos,
+        /// cgroup id: the inode number of its folder.
+        cgroup: u64,
+        /// Its path. Untrusted.
+        path: Arc<str>,
+    },
+    /// Facts about the host; the first record of every source.
+    Host(Box<HostFacts>),
+    /// All losses since the start, replacing the losses told before.
+    Loss {
+        /// When they were read.
+        ts: Nanos,
+        /// The counters.
+        losses: KernelLosses,
+    },
+    /// Nothing but the time. A source sends one at least ten times a second, after everything
+    /// that happened before it.
+    Tick {
+        /// Now.
+        ts: Nanos,
+    },
+}
+
+impl Record {
+    /// When it was observed; `None` for facts without a time.
+    pub const fn ts(&self) -> Option<Nanos> {
+        Some(match self {
+            Self::Kernel(observation) => Nanos(observation.raw.ts_ns),
+            Self::Seed(seed) => seed.ts,
+            Self::SeedEnd { ts, .. }
+            | Self::Owner { ts, .. }
+            | Self::NetnsName { ts, .. }
+            | Self::CgroupPath { ts, .. }
+            | Self::Loss { ts, .. }
+            | Self::Tick { ts } => *ts,
+            Self::Host(_) => return None,
+        })
+    }
+}
+
+/// What a hook reported.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation {
+    /// As the kernel side wrote it.
+    pub raw: raw::Record,
+    /// The task in whose context it happened, where that means something.
+    pub task: Option<raw::Task>,
+}
+
+/// A socket as `sock_diag` reported it.
+#[derive(Clone, Copy, Debug)]
+pub struct SeedSocket {
+    /// When the answer that holds it was received: the socket was in this state then or a little
+    /// earlier.
+    pub ts: Nanos,
+    /// Its cookie.
+    pub id: SocketId,
+    /// Its network namespace.
+    pub netns: NetnsId,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Its state; for a minisocket the substate.
+    pub state: TcpState,
+    /// Full socket, minisocket or request socket.
+    pub object: SeedObject,
+    /// Inode number in the socket file system, 0 when no process holds it.
+    pub inode: u32,
+    /// User id of the owner; 0 for minisockets, which have none.
+    pub uid: u32,
+    /// Listener: connections waiting to be accepted; else bytes not yet read.
+    pub rqueue: u32,
+    /// Listener: limit of the accept queue; else bytes not yet acknowledged.
+    pub wqueue: u32,
+}
+
+/// What kind of kernel object a seeded socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeedObject {
+    /// A `struct sock`.
+    Full,
+    /// A `struct inet_timewait_sock`.
+    Minisocket {
+        /// Time until its timer expires (`idiag_expires`).
+        left: Nanos,
+    },
+    /// A `struct request_sock`.
+    Request {
+        /// SYN-ACK timeouts so far (`idiag_retrans`).
+        timeouts: u8,
+    },
+}
+
+/// A process that holds a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process id in the initial pid namespace (tgid).
+    pub pid: u32,
+    /// Its name as the kernel knows it (`/proc/PID/comm`), at most 15 bytes. Untrusted.
+    pub comm: Arc<str>,
+    /// cgroup v2 id, 0 when unknown.
+    pub cgroup: u64,
+}
+
+/// What is constant about the host while tracing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// Host name.
+    pub host: String,
+    /// Kernel release, as `uname -r`.
+    pub kernel: String,
+    /// Boot id: monotonic times of two recordings compare only when it is equal.
+    pub boot_id: String,
+    /// Wall-clock time at monotonic 0, nanoseconds since the epoch: add a record's time to it.
+    pub clock_offset_ns: u64,
+    /// Network namespace of the tracer itself.
+    pub netns: u32,
+    /// What this trace can't see or can see only as a bound, one sentence each.
+    pub limits: Vec<String>,
+}
+
+/// Losses counted on the kernel side since tracing began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelLosses {
+    /// Records the ring buffer had no room for.
+    pub ring_full: u64,
+    /// Transitions that every copy of the program may have skipped: an upper bound.
+    pub recursion_missed: u64,
+    /// Kernel memory that could not be read.
+    pub read_faults: u64,
+    /// Records from the ring buffer that could not be decoded.
+    pub decode_errors: u64,
+}

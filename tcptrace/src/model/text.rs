@@ -1,0 +1,42 @@
+//! Names that come from the kernel are untrusted: a process may call itself `"\e[2Jevil"`.
+
+use std::borrow::Cow;
+
+/// `name` with everything that could act on a terminal, a log or a page replaced by `?`:
+/// control characters (C0, DEL, C1), line and paragraph separators, and the marks that reorder text.
+pub fn sanitise(name: &str) -> Cow<'_, str> {
+    if name.chars().any(is_unsafe) {
+        Cow::Owned(name.chars().map(|c| if is_unsafe(c) { '?' } else { c }).collect())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// The text of a NUL-padded kernel string (`comm`), sanitised; bytes that are not UTF-8 become `U+FFFD`.
+pub fn from_kernel(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    sanitise(&String::from_utf8_lossy(&bytes[..end])).into_owned()
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_acts_on_a_terminal_survives() {
+        assert_eq!(sanitise("\u{1b}[2Jevil\u{9b}1m\n\u{202e}"), "?[2Jevil?1m??");
+        assert_eq!(sanitise("nginx: wörker"), "nginx: wörker");
+    }
+
+    #[test]
+    fn a_comm_ends_at_its_first_nul() {
+        assert_eq!(from_kernel(b"redis-server\0\0\0\0"), "redis-server");
+        assert_eq!(from_kernel(b"0123456789abcdef"), "0123456789abcdef");
+        assert_eq!(from_kernel(b"\xff\0"), "\u{fffd}");
+    }
+}

@@ -1,0 +1,100 @@
+//! Numbers as a tired person reads them: `60.8s`, `12.3ms`, `18,122`, `14m`.
+
+use super::Nanos;
+
+/// A length of time in at most six characters, three digits of precision:
+/// `0`, `820ns`, `12.3us`, `4.05ms`, `60.8s`, `14m02s`, `3h07m`, `12d04h`.
+pub fn duration(length: Nanos) -> String {
+    const US: u64 = 1_000;
+    const MS: u64 = 1_000_000;
+    const S: u64 = 1_000_000_000;
+    let ns = length.0;
+    match ns {
+        0 => "0".into(),
+        1..US => format!("{ns}ns"),
+        US..999_500 => scaled(ns, US, "us"),
+        999_500..999_500_000 => scaled(ns, MS, "ms"),
+        999_500_000..99_950_000_000 => scaled(ns, S, "s"),
+        _ => {
+            let s = (ns + S / 2) / S;
+            match s {
+                0..3_600 => format!("{}m{:02}s", s / 60, s % 60),
+                3_600..86_400 => format!("{}h{:02}m", s / 3_600, s % 3_600 / 60),
+                _ => format!("{}d{:02}h", s / 86_400, s % 86_400 / 3_600),
+            }
+        }
+    }
+}
+
+fn scaled(ns: u64, unit: u64, name: &str) -> String {
+    let value = ns as f64 / unit as f64;
+    let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.decimals$}{name}")
+}
+
+/// A count with its thousands separated: `18,122`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A rate per second in at most five characters: `0`, `0.3`, `412`, `31.2k`, `1.25M`.
+pub fn rate(per_s: f64) -> String {
+    match per_s {
+        r if r < 0.05 => "0".into(),
+        r if r < 9.95 => format!("{r:.1}"),
+        r if r < 9_999.5 => format!("{r:.0}"),
+        r if r < 999_500.0 => format!("{:.1}k", r / 1e3),
+        r => format!("{:.2}M", r / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_keep_three_digits() {
+        let cases = [
+            (0, "0"),
+            (820, "820ns"),
+            (12_340, "12.3us"),
+            (999_499, "999us"),
+            (999_500, "1.00ms"),
+            (4_054_000, "4.05ms"),
+            (60_844_000_000, "60.8s"),
+            (99_940_000_000, "99.9s"),
+            (99_950_000_000, "1m40s"),
+            (842_000_000_000, "14m02s"),
+            (11_220_000_000_000, "3h07m"),
+            (1_051_200_000_000_000, "12d04h"),
+        ];
+        for (ns, text) in cases {
+            assert_eq!(duration(Nanos(ns)), text, "{ns} ns");
+        }
+    }
+
+    #[test]
+    fn counts_have_their_thousands_separated() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(18_122), "18,122");
+        assert_eq!(count(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn rates_stay_short() {
+        assert_eq!(rate(0.04), "0");
+        assert_eq!(rate(0.34), "0.3");
+        assert_eq!(rate(412.2), "412");
+        assert_eq!(rate(31_240.0), "31.2k");
+        assert_eq!(rate(1_250_000.0), "1.25M");
+    }
+}

@@ -1,0 +1,1 @@
+//! Live tests of tcptrace: real sockets in network namespaces of their own.
