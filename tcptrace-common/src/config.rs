@@ -39,10 +39,8 @@ pub struct Offsets {
     pub skc_cookie: u32,
     /// `sock_common.skc_flags`; a request socket keeps its listener there (`skc_listener`).
     pub skc_flags: u32,
-    /// `sock.sk_protocol`
+    /// `sock.sk_protocol`, 16 bits wide
     pub sk_protocol: u32,
-    /// Width of `sk_protocol` in bytes: 2 since 5.6, 1 before.
-    pub sk_protocol_len: u32,
     /// `sock.sk_err`
     pub sk_err: u32,
     /// `sock.sk_shutdown`
@@ -79,6 +77,8 @@ pub struct Offsets {
     pub sock_linger: u32,
     /// Bit number of `SOCK_DEAD` in `sk_flags`
     pub sock_dead: u32,
+    /// Padding.
+    pub reserved: u32,
 }
 
 /// Everything the program is told.

@@ -1,4 +1,5 @@
 //! tcptrace tells how long TCP sockets stay in every state, and who produces them.
 //! ARCHITECTURE.md has the map.
 
+pub mod kernel;
 pub mod model;

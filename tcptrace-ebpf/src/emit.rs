@@ -1,0 +1,119 @@
+//! The only place that reserves room in the ring buffer, and counts what finds none.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_ns},
+    },
+};
+use aya_log_ebpf::warn;
+use tcptrace_common::record::{Kind, Record, RecordWithTask, Task, flag, loss};
+
+use crate::{
+    kernel::{Address, SockCommon, net_inum},
+    maps::{EVENTS, config, count},
+};
+
+/// What the hooks know beyond the socket's common part.
+pub struct Observation {
+    pub kind: Kind,
+    pub old: u8,
+    pub new: u8,
+    pub flags: u8,
+    pub cookie: u64,
+    pub object: Address,
+    pub sport: u16,
+    pub arg0: u64,
+    pub arg1: u64,
+}
+
+/// Writes one record; with the current task when [`flag::TASK`] is set.
+#[inline(always)]
+pub fn emit(common: &SockCommon, observation: Observation) {
+    if observation.flags & flag::TASK != 0 {
+        let Some(mut entry) = EVENTS.reserve::<RecordWithTask>(0) else {
+            count(loss::RING_FULL);
+            return;
+        };
+        let room = entry.as_mut_ptr();
+        // SAFETY: `room` is the reserved entry; both parts are written whole.
+        unsafe {
+            write_record(&raw mut (*room).record, common, observation);
+            write_task(&raw mut (*room).task);
+        }
+        entry.submit(wakeup());
+    } else {
+        let Some(mut entry) = EVENTS.reserve::<Record>(0) else {
+            count(loss::RING_FULL);
+            return;
+        };
+        // SAFETY: as above.
+        unsafe { write_record(entry.as_mut_ptr(), common, observation) };
+        entry.submit(wakeup());
+    }
+}
+
+/// Kernel memory that must be readable was not: counted, and told once per CPU.
+#[inline(always)]
+pub fn read_fault<C: EbpfContext>(ctx: &C, kind: Kind) {
+    if count(loss::READ_FAULT) == 1 {
+        warn!(ctx, "kernel memory could not be read; record kind {}", kind as u8);
+    }
+}
+
+/// Waking the reader costs more than a record does: it polls, and is woken early only when the
+/// ring fills faster than that.
+#[inline(always)]
+fn wakeup() -> u64 {
+    if EVENTS.query(BPF_RB_AVAIL_DATA as u64) > config!(wakeup_bytes) {
+        BPF_RB_FORCE_WAKEUP as u64
+    } else {
+        BPF_RB_NO_WAKEUP as u64
+    }
+}
+
+/// # Safety
+/// `to` is valid for writing a whole record.
+#[inline(always)]
+unsafe fn write_record(to: *mut Record, common: &SockCommon, seen: Observation) {
+    let [saddr_high, saddr_low, daddr_high, daddr_low] = common.addresses();
+    // SAFETY: by contract; the address fields are 8-byte aligned (`Record` is 88 bytes of
+    // naturally aligned fields).
+    unsafe {
+        (&raw mut (*to).ts_ns).write(bpf_ktime_get_ns());
+        (&raw mut (*to).cookie).write(seen.cookie);
+        (&raw mut (*to).object).write(seen.object as u64);
+        (&raw mut (*to).arg0).write(seen.arg0);
+        (&raw mut (*to).arg1).write(seen.arg1);
+        let saddr = (&raw mut (*to).saddr).cast::<u64>();
+        saddr.write(saddr_high);
+        saddr.add(1).write(saddr_low);
+        let daddr = (&raw mut (*to).daddr).cast::<u64>();
+        daddr.write(daddr_high);
+        daddr.add(1).write(daddr_low);
+        (&raw mut (*to).netns).write(net_inum(common.net()));
+        (&raw mut (*to).ifindex).write(common.ifindex());
+        (&raw mut (*to).sport).write(seen.sport);
+        (&raw mut (*to).dport).write(common.dport());
+        (&raw mut (*to).kind).write(seen.kind as u8);
+        (&raw mut (*to).old).write(seen.old);
+        (&raw mut (*to).new).write(seen.new);
+        (&raw mut (*to).flags).write(seen.flags);
+    }
+}
+
+/// # Safety
+/// `to` is valid for writing a whole task.
+#[inline(always)]
+unsafe fn write_task(to: *mut Task) {
+    let ids = bpf_get_current_pid_tgid();
+    // SAFETY: by contract; the helper fills `comm` whole, or zeroes it when it fails.
+    unsafe {
+        (&raw mut (*to).cgroup).write(bpf_get_current_cgroup_id());
+        (&raw mut (*to).tgid).write((ids >> 32) as u32);
+        (&raw mut (*to).tid).write(ids as u32);
+        bpf_get_current_comm((&raw mut (*to).comm).cast(), 16);
+    }
+}

@@ -1,0 +1,36 @@
+//! The timer of a request socket (`request_sock.rsk_timer`): the real SYN_RECV.
+
+use aya_ebpf::programs::BtfTracePointContext;
+use tcptrace_common::record::Kind;
+
+use crate::{
+    emit::{Observation, emit, read_fault},
+    kernel::{Address, SockCommon, container_of, read},
+    maps::config,
+};
+
+#[inline(always)]
+pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
+    let request = container_of(timer, config!(offsets.rsk_timer));
+    let (Some(common), Some(timeouts)) =
+        (SockCommon::read(request), read::<u8>(request, config!(offsets.num_timeout)))
+    else {
+        read_fault(ctx, kind);
+        return;
+    };
+    // `rsk_listener` shares its place with `skc_flags`.
+    let listener = common.flags() as Address;
+    let listener_cookie = read::<u64>(listener, config!(offsets.skc_cookie)).unwrap_or(0);
+    let observation = Observation {
+        kind,
+        old: 0,
+        new: common.state(),
+        flags: 0,
+        cookie: common.cookie(),
+        object: request,
+        sport: common.num(),
+        arg0: listener_cookie,
+        arg1: (timeouts >> (config!(offsets.num_timeout_shift) & 7)) as u64,
+    };
+    emit(&common, observation);
+}

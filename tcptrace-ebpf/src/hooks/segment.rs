@@ -1,0 +1,63 @@
+//! `kfree_skb` with a receiving socket (6.11): every segment that reaches a minisocket ends there.
+//! It shows, to the nanosecond, the FIN that turns FIN_WAIT2 into TIME_WAIT inside a minisocket,
+//! and the RST or data that ends one.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use tcptrace_common::{record::Kind, state::TcpState};
+
+use crate::{
+    emit::{Observation, emit, read_fault},
+    kernel::{Address, SockCommon, load, read},
+    maps::config,
+};
+
+const FIN: u8 = 1;
+const SYN: u8 = 1 << 1;
+const RST: u8 = 1 << 2;
+/// Offset of the flags in a TCP header.
+const TCP_FLAGS: u32 = 13;
+
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
+    let receiver: Address = ctx.arg(3);
+    if receiver.is_null() {
+        return 0;
+    }
+    // A minisocket's `skc_state` is TIME_WAIT in both substates.
+    if read::<u8>(receiver, config!(offsets.skc_state)) == Some(TcpState::TimeWait as u8) {
+        report(&ctx, receiver);
+    }
+    0
+}
+
+#[inline(always)]
+fn report(ctx: &BtfTracePointContext, minisocket: Address) {
+    let skb: Address = ctx.arg(0);
+    let head: u64 = load(skb, config!(offsets.skb_head));
+    let transport: u16 = load(skb, config!(offsets.skb_transport_header));
+    let (Some(substate), Some(tcp_flags)) = (
+        read::<u8>(minisocket, config!(offsets.tw_substate)),
+        read::<u8>(head as Address, transport as u32 + TCP_FLAGS),
+    ) else {
+        return read_fault(ctx, Kind::Segment);
+    };
+    // A bare ACK changes nothing in TIME_WAIT.
+    if substate == TcpState::TimeWait as u8 && tcp_flags & (FIN | SYN | RST) == 0 {
+        return;
+    }
+    let Some(common) = SockCommon::read(minisocket) else {
+        return read_fault(ctx, Kind::Segment);
+    };
+    let observation = Observation {
+        kind: Kind::Segment,
+        old: 0,
+        new: substate,
+        flags: 0,
+        cookie: common.cookie(),
+        object: minisocket,
+        sport: common.num(),
+        arg0: tcp_flags as u64,
+        arg1: 0,
+    };
+    emit(&common, observation);
+}

@@ -1,0 +1,144 @@
+//! `inet_sock_set_state`: every state change of a full socket.
+//!
+//! Since about 6.1 a tracing program is skipped when it interrupts itself (a softirq transition on
+//! top of a task's one). So the same code is attached twice: where one copy is active the other
+//! runs. The first copy leaves a mark per CPU; the second finds it and stays silent. A mark that a
+//! nested transition has overwritten makes a double, which user space drops: rather a double than
+//! a hole.
+
+use aya_ebpf::{
+    helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use tcptrace_common::{
+    record::{Kind, flag, loss},
+    state::TcpState,
+};
+
+use crate::{
+    emit::{Observation, emit, read_fault},
+    kernel::{Address, SockCommon, load, read},
+    maps::{HANDLED, Handled, config, count},
+};
+
+const IPPROTO_TCP: u16 = 6;
+const SHUTDOWN_MASK: u8 = 3;
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn set_state_first(ctx: BtfTracePointContext) -> i32 {
+    let this = Handled::of(&ctx);
+    if let Some(mark) = HANDLED.get_ptr_mut(0) {
+        // SAFETY: the slot belongs to this CPU; see the module for what nesting does to it.
+        unsafe { *mark = this };
+    }
+    report(&ctx);
+    0
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn set_state_second(ctx: BtfTracePointContext) -> i32 {
+    if let Some(mark) = HANDLED.get_ptr_mut(0) {
+        // SAFETY: as above.
+        if unsafe { *mark } == Handled::of(&ctx) {
+            unsafe { (*mark).sock = 0 };
+            return 0;
+        }
+    }
+    if report(&ctx) {
+        count(loss::COVERED);
+    }
+    0
+}
+
+impl Handled {
+    #[inline(always)]
+    fn of(ctx: &BtfTracePointContext) -> Self {
+        let sock: u64 = ctx.arg(0);
+        let (old, new): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+        Self { sock, states: old << 32 | (new & 0xffff_ffff) }
+    }
+}
+
+/// Reports the transition, when it is one of TCP.
+#[inline(always)]
+fn report(ctx: &BtfTracePointContext) -> bool {
+    let sock: Address = ctx.arg(0);
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    // `shutdown(WR)` and then `close()` sets FIN_WAIT1 twice: no change.
+    if old == new || load::<u16>(sock, config!(offsets.sk_protocol)) != IPPROTO_TCP {
+        return false;
+    }
+    let (old, new) = (old as u8, new as u8);
+    // SAFETY: the verifier knows `sock` as a `struct sock`.
+    let cookie = unsafe { bpf_get_socket_cookie(sock.cast_mut()) };
+    let Some(common) = SockCommon::read(sock) else {
+        read_fault(ctx, Kind::Transition);
+        return false;
+    };
+    let mut flags = 0;
+    let mut sk_err = 0;
+    if new == TcpState::Close as u8 {
+        sk_err = load::<u32>(sock, config!(offsets.sk_err));
+        flags |= close_flags(sock, &common);
+    }
+    if is_the_tasks_own(old, new, sk_err) {
+        flags |= flag::TASK;
+    }
+    // Once the port is given back skc_num is 0, while inet_sport stays.
+    let sport = match common.num() {
+        0 => read::<u16>(sock, config!(offsets.inet_sport)).map_or(0, u16::from_be),
+        port => port,
+    };
+    emit(
+        &common,
+        Observation {
+            kind: Kind::Transition,
+            old,
+            new,
+            flags,
+            cookie,
+            object: sock,
+            sport,
+            arg0: sk_err as u64,
+            arg1: 0,
+        },
+    );
+    true
+}
+
+/// Whether the transition can only come from a system call of the socket's user, so that the
+/// current task is who caused it. In softirq `current` is whoever was on the CPU.
+#[inline(always)]
+fn is_the_tasks_own(old: u8, new: u8, sk_err: u32) -> bool {
+    const SYN_SENT: u8 = TcpState::SynSent as u8;
+    const LISTEN: u8 = TcpState::Listen as u8;
+    const FIN_WAIT1: u8 = TcpState::FinWait1 as u8;
+    const LAST_ACK: u8 = TcpState::LastAck as u8;
+    const CLOSE: u8 = TcpState::Close as u8;
+    const ESTABLISHED: u8 = TcpState::Established as u8;
+    const CLOSE_WAIT: u8 = TcpState::CloseWait as u8;
+    match new {
+        SYN_SENT | LISTEN | FIN_WAIT1 | LAST_ACK => true,
+        // connect() that fails, close() with unread data, SO_LINGER 0: the RST goes out from the
+        // task. What arrives from the network sets sk_err first; so does `ss -K` (tcp_abort()).
+        CLOSE => sk_err == 0 && matches!(old, ESTABLISHED | CLOSE_WAIT | SYN_SENT),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn close_flags(sock: Address, common: &SockCommon) -> u8 {
+    let sk_flags = common.flags();
+    let mut flags = 0;
+    if sk_flags >> config!(offsets.sock_linger) & 1 != 0
+        && load::<u64>(sock, config!(offsets.sk_lingertime)) == 0
+    {
+        flags |= flag::LINGER_ZERO;
+    }
+    if sk_flags >> config!(offsets.sock_dead) & 1 != 0 {
+        flags |= flag::ORPHAN;
+    }
+    if read::<u8>(sock, config!(offsets.sk_shutdown)) == Some(SHUTDOWN_MASK) {
+        flags |= flag::SHUTDOWN_BOTH;
+    }
+    flags
+}

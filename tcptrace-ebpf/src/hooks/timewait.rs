@@ -1,0 +1,54 @@
+//! The timer of a minisocket (`inet_timewait_sock.tw_timer`): TIME_WAIT and orphan FIN_WAIT2.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_jiffies64},
+    programs::BtfTracePointContext,
+};
+use tcptrace_common::{
+    config::ABSENT,
+    record::{Kind, flag},
+};
+
+use crate::{
+    emit::{Observation, emit, read_fault},
+    kernel::{Address, SockCommon, container_of, load, net_is_dying, read},
+    maps::config,
+};
+
+#[inline(always)]
+pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
+    let minisocket = container_of(timer, config!(offsets.tw_timer));
+    let (Some(common), Some(substate)) =
+        (SockCommon::read(minisocket), read::<u8>(minisocket, config!(offsets.tw_substate)))
+    else {
+        read_fault(ctx, kind);
+        return;
+    };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_jiffies64() };
+    let left = load::<u64>(timer, config!(offsets.timer_expires)).wrapping_sub(now);
+    let entry_stamp = match config!(offsets.tw_entry_stamp) {
+        ABSENT => 0,
+        offset => read::<u32>(minisocket, offset).unwrap_or(0),
+    };
+    let mut flags = 0;
+    let mut tid = 0;
+    if kind as u8 == Kind::MinisocketCancelled as u8 {
+        tid = bpf_get_current_pid_tgid() as u32;
+        if net_is_dying(common.net()) {
+            flags |= flag::NETNS_DYING;
+        }
+    }
+    let observation = Observation {
+        kind,
+        old: 0,
+        new: substate,
+        flags,
+        cookie: common.cookie(),
+        object: minisocket,
+        sport: common.num(),
+        arg0: left,
+        arg1: (tid as u64) << 32 | entry_stamp as u64,
+    };
+    emit(&common, observation);
+}

@@ -1,0 +1,135 @@
+//! The only reads of kernel memory. Offsets come from the loader (`config`), and the verifier sees
+//! them as constants.
+
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use tcptrace_common::config::{ABSENT, SOCK_COMMON_LEN};
+
+use crate::maps::config;
+
+/// A kernel address.
+pub type Address = *const c_void;
+
+/// Reads one value of kernel memory; `None` when the address can't be read.
+#[inline(always)]
+pub fn read<T: Copy>(from: Address, offset: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address and fills `value` whole, or returns an error.
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            from.byte_add(offset as usize).cast_mut(),
+        )
+    };
+    // SAFETY: filled by the helper; `T` is an integer or an array of integers.
+    (failed == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// Reads a value behind a pointer whose type the verifier knows (an argument of the tracepoint):
+/// a plain load, with no helper call.
+#[inline(always)]
+pub fn load<T: Copy>(typed: Address, offset: u32) -> T {
+    // SAFETY: the verifier checks that `offset` is a field of the pointer's type, and the kernel
+    // catches a fault.
+    unsafe { typed.byte_add(offset as usize).cast::<T>().read_volatile() }
+}
+
+/// The object that holds `member` at `offset`.
+#[inline(always)]
+pub fn container_of(member: Address, offset: u32) -> Address {
+    member.wrapping_byte_sub(offset as usize)
+}
+
+/// The start of a `struct sock_common`: what sockets, minisockets and request sockets share.
+pub struct SockCommon([u64; SOCK_COMMON_LEN / 8]);
+
+impl SockCommon {
+    /// Copies it from `object`.
+    #[inline(always)]
+    pub fn read(object: Address) -> Option<Self> {
+        read(object, 0).map(Self)
+    }
+
+    /// The field at `offset`; 0 when it lies outside (which the loader has ruled out).
+    #[inline(always)]
+    fn field<T: Copy + Default>(&self, offset: u32) -> T {
+        if offset as usize > SOCK_COMMON_LEN - size_of::<T>() {
+            return T::default();
+        }
+        // SAFETY: inside the copy, and aligned as the kernel aligns it.
+        unsafe { self.0.as_ptr().byte_add(offset as usize).cast::<T>().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn state(&self) -> u8 {
+        self.field(config!(offsets.skc_state))
+    }
+
+    #[inline(always)]
+    pub fn cookie(&self) -> u64 {
+        self.field(config!(offsets.skc_cookie))
+    }
+
+    /// `skc_flags`, or what a request socket keeps there: the address of its listener.
+    #[inline(always)]
+    pub fn flags(&self) -> u64 {
+        self.field(config!(offsets.skc_flags))
+    }
+
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        self.field(config!(offsets.skc_bound_dev_if))
+    }
+
+    /// Local port; 0 when none is held (any more).
+    #[inline(always)]
+    pub fn num(&self) -> u16 {
+        self.field(config!(offsets.skc_num))
+    }
+
+    /// Remote port.
+    #[inline(always)]
+    pub fn dport(&self) -> u16 {
+        u16::from_be(self.field(config!(offsets.skc_dport)))
+    }
+
+    /// Local and remote address as four words: IPv4 in mapped form.
+    #[inline(always)]
+    pub fn addresses(&self) -> [u64; 4] {
+        const AF_INET6: u16 = 10;
+        const MAPPED: u64 = 0xffff_0000;
+        if self.field::<u16>(config!(offsets.skc_family)) == AF_INET6 {
+            let (local, remote) = (config!(offsets.skc_v6_rcv_saddr), config!(offsets.skc_v6_daddr));
+            return [
+                self.field(local),
+                self.field(local + 8),
+                self.field(remote),
+                self.field(remote + 8),
+            ];
+        }
+        let local: u32 = self.field(config!(offsets.skc_rcv_saddr));
+        let remote: u32 = self.field(config!(offsets.skc_daddr));
+        [0, (local as u64) << 32 | MAPPED, 0, (remote as u64) << 32 | MAPPED]
+    }
+
+    /// Address of the network namespace.
+    #[inline(always)]
+    pub fn net(&self) -> Address {
+        self.field::<u64>(config!(offsets.skc_net)) as Address
+    }
+}
+
+/// Inode number of the namespace at `net`, 0 when it can't be read.
+#[inline(always)]
+pub fn net_inum(net: Address) -> u32 {
+    read(net, config!(offsets.net_inum)).unwrap_or(0)
+}
+
+/// Whether the namespace at `net` has no user any more: `cleanup_net()` is taking it down.
+#[inline(always)]
+pub fn net_is_dying(net: Address) -> bool {
+    let offset = config!(offsets.net_count);
+    offset != ABSENT && read::<u32>(net, offset) == Some(0)
+}

@@ -1,0 +1,290 @@
+//! Loads and attaches the program, and owns what runs of it: the ring, the counters, the links.
+
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader,
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, ProgramError},
+};
+use aya_log::EbpfLogger;
+use tcptrace_common::{
+    config::Config,
+    record::loss,
+};
+
+use super::{
+    btf::KernelTypes,
+    decode::decode,
+    learn,
+    symbols::Handlers,
+};
+use crate::model::{Observation, record::KernelLosses};
+
+/// The program, as committed beside this crate; `build.rs` embeds it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/tcptrace.bpf.o"));
+
+/// What can go wrong between an object and a running trace.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No BTF, or not the one expected.
+    #[error("{0:#}")]
+    Types(anyhow::Error),
+    /// The object could not be loaded.
+    #[error("the eBPF object can't be loaded: {0}")]
+    Object(#[from] EbpfError),
+    /// One program could not be loaded or attached.
+    #[error("the hook {hook} can't be attached: {}", chain(.source))]
+    Hook {
+        /// Which.
+        hook: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+    /// The handlers' addresses are hidden and could not be learned.
+    #[error(
+        "the kernel hides its symbols (kptr_restrict, no CAP_SYSLOG) and a loopback connection did not show them: {0:#}"
+    )]
+    Handlers(anyhow::Error),
+    /// A part of the object is missing: the build is broken.
+    #[error("the embedded eBPF object has no {0}")]
+    Part(&'static str),
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+/// Whether an optional hook is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Where the kernel has it.
+    Auto,
+    /// Not at all: to see what older kernels see.
+    Off,
+}
+
+/// How to load the program.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Size of the ring buffer in bytes: a power of two, whole pages.
+    pub ring_bytes: u32,
+    /// The hook that shows segments received by minisockets.
+    pub segments: Hook,
+    /// `tw_entry_stamp` of minisockets.
+    pub entry_stamp: Hook,
+    /// `/proc/kallsyms`; [`Hook::Off`] learns the addresses from an own connection.
+    pub kallsyms: Hook,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ring_bytes: 16 << 20, segments: Hook::Auto, entry_stamp: Hook::Auto, kallsyms: Hook::Auto }
+    }
+}
+
+/// Which of the optional hooks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// Segments received by minisockets are seen: FIN_WAIT2 -> TIME_WAIT is exact.
+    pub segments: bool,
+    /// Minisockets carry the time of their entry into TIME_WAIT.
+    pub entry_stamp: bool,
+}
+
+/// One program: its function, its tracepoint.
+struct Program {
+    function: &'static str,
+    tracepoint: &'static str,
+}
+
+const fn program(function: &'static str, tracepoint: &'static str) -> Program {
+    Program { function, tracepoint }
+}
+
+/// Attached in this order: ends before beginnings would leave sockets that never end.
+const PROGRAMS: [Program; 5] = [
+    program("timer_expire_entry", "timer_expire_entry"),
+    program("timer_cancel", "timer_cancel"),
+    program("timer_start", "timer_start"),
+    program("set_state_first", "inet_sock_set_state"),
+    program("set_state_second", "inet_sock_set_state"),
+];
+const SEGMENTS: Program = program("kfree_skb", "kfree_skb");
+/// Arguments of `kfree_skb` where it names the receiving socket (6.11).
+const SEGMENTS_ARGUMENTS: usize = 4;
+
+/// The tracepoints without which nothing can be traced.
+pub const NEEDED_TRACEPOINTS: [&str; 4] =
+    ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
+
+/// A running trace. Dropping it detaches everything.
+pub struct Tracer {
+    ring: RingBuf<MapData>,
+    losses: PerCpuArray<MapData, u64>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    decode_errors: u64,
+    hooks: Hooks,
+    /// Keeps programs and links alive.
+    ebpf: Ebpf,
+}
+
+impl Tracer {
+    /// Loads and attaches every hook.
+    pub fn start(types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
+        let mut offsets = types.offsets().map_err(LoadError::Types)?;
+        if options.entry_stamp == Hook::Off {
+            offsets.tw_entry_stamp = tcptrace_common::config::ABSENT;
+        }
+        let btf = Btf::from_sys_fs().map_err(|error| LoadError::Types(error.into()))?;
+        let mut config = Config {
+            tw_timer_handler: 0,
+            reqsk_timer_handler: 0,
+            wakeup_bytes: u64::from(options.ring_bytes / 4),
+            learn_cookie: 0,
+            learn_ports: 0,
+            reserved: 0,
+            offsets,
+        };
+        let mut handlers = match options.kallsyms {
+            Hook::Auto => Handlers::from_kallsyms().unwrap_or_default(),
+            Hook::Off => Handlers::default(),
+        };
+        if !handlers.are_known() {
+            handlers = learn::handlers(&config, &btf).map_err(LoadError::Handlers)?;
+        }
+        config.tw_timer_handler = handlers.tw_timer;
+        config.reqsk_timer_handler = handlers.reqsk_timer;
+
+        let mut ebpf = load_object(&config, options.ring_bytes, &btf)?;
+        let segments = options.segments == Hook::Auto
+            && types.tracepoint_arguments(SEGMENTS.tracepoint) == Some(SEGMENTS_ARGUMENTS);
+        for program in PROGRAMS.iter().chain(segments.then_some(&SEGMENTS)) {
+            attach(&mut ebpf, program.function, program.tracepoint, &btf)?;
+        }
+        let ring = ebpf.take_map("EVENTS").ok_or(LoadError::Part("EVENTS map"))?;
+        let losses = ebpf.take_map("LOSSES").ok_or(LoadError::Part("LOSSES map"))?;
+        let logger = EbpfLogger::init(&mut ebpf).ok();
+        Ok(Self {
+            ring: ring.try_into().map_err(|_| LoadError::Part("EVENTS ring buffer"))?,
+            losses: losses.try_into().map_err(|_| LoadError::Part("LOSSES array"))?,
+            logger,
+            decode_errors: 0,
+            hooks: Hooks { segments, entry_stamp: offsets.tw_entry_stamp != tcptrace_common::config::ABSENT },
+            ebpf,
+        })
+    }
+
+    /// Which optional hooks run.
+    pub const fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
+    /// Hands out at most `limit` records that are waiting, oldest first; returns how many.
+    pub fn drain(&mut self, limit: usize, mut take: impl FnMut(Observation)) -> usize {
+        let mut taken = 0;
+        while taken < limit {
+            let Some(item) = self.ring.next() else { break };
+            taken += 1;
+            match decode(&item) {
+                Some(seen) => take(seen),
+                None => self.decode_errors += 1,
+            }
+        }
+        taken
+    }
+
+    /// Becomes readable when the ring fills faster than it is polled.
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns the descriptor and outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+
+    /// Everything lost so far, by cause.
+    pub fn losses(&mut self) -> KernelLosses {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        let count =
+            |cause| self.losses.get(&cause, 0).map_or(0, |per_cpu| per_cpu.iter().copied().sum::<u64>());
+        KernelLosses {
+            ring_full: count(loss::RING_FULL),
+            recursion_missed: self.recursion_missed(),
+            read_faults: count(loss::READ_FAULT),
+            decode_errors: self.decode_errors,
+        }
+    }
+
+    /// Transitions that both copies of the set_state program may have skipped. Each copy's misses
+    /// are covered by the other unless both were active at once: the smaller count is a bound.
+    fn recursion_missed(&self) -> u64 {
+        let misses = |name| self.program_counters(name).map_or(0, |counters| counters.recursion_misses);
+        misses("set_state_first").min(misses("set_state_second"))
+    }
+
+    fn program_counters(&self, name: &str) -> Option<ProgramCounters> {
+        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        Some(ProgramCounters::parse(&text))
+    }
+}
+
+/// What the kernel counts per program, from `/proc/PID/fdinfo`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ProgramCounters {
+    recursion_misses: u64,
+}
+
+impl ProgramCounters {
+    fn parse(fdinfo: &str) -> Self {
+        let value = |name| {
+            fdinfo
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        Self { recursion_misses: value("recursion_misses") }
+    }
+}
+
+/// Creates the maps and relocates the programs for `config`.
+pub(super) fn load_object(config: &Config, ring_bytes: u32, btf: &Btf) -> Result<Ebpf, EbpfError> {
+    EbpfLoader::new()
+        .btf(Some(btf))
+        .override_global("CONFIG", bytemuck::bytes_of(config), true)
+        .map_max_entries("EVENTS", ring_bytes)
+        .load(OBJECT)
+}
+
+/// Loads and attaches one program.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    function: &'static str,
+    tracepoint: &'static str,
+    btf: &Btf,
+) -> Result<(), LoadError> {
+    let hook = |source| LoadError::Hook { hook: function, source };
+    let program: &mut BtfTracePoint =
+        ebpf.program_mut(function).ok_or(LoadError::Part(function))?.try_into().map_err(hook)?;
+    program.load(tracepoint, btf).map_err(hook)?;
+    program.attach().map_err(hook)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_are_read_by_name() {
+        let text = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t118\nverified_insns:\t400\n";
+        assert_eq!(ProgramCounters::parse(text).recursion_misses, 118);
+        assert_eq!(ProgramCounters::parse("pos:\t0\n").recursion_misses, 0);
+    }
+}

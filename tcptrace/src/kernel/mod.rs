@@ -1,0 +1,14 @@
+//! The way into the kernel: what is possible here (`preflight`), where its fields are (`btf`,
+//! `symbols`), the program (`loader`), and what comes out of it (`ring`).
+//!
+//! The only place that knows `aya`.
+
+pub mod btf;
+mod decode;
+mod learn;
+mod loader;
+pub mod preflight;
+mod symbols;
+
+pub use decode::decode;
+pub use loader::{Hook, Hooks, LoadError, Options, Tracer};
