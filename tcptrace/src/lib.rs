@@ -1,5 +1,7 @@
 //! tcptrace tells how long TCP sockets stay in every state, and who produces them.
 //! ARCHITECTURE.md has the map.
 
+pub mod aggregate;
 pub mod kernel;
+pub mod lifecycle;
 pub mod model;

@@ -8,21 +8,14 @@ use aya::{
     programs::{BtfTracePoint, ProgramError},
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::{
-    config::Config,
-    record::loss,
-};
+use tcptrace_common::{config::Config, record::loss};
 
-use super::{
-    btf::KernelTypes,
-    decode::decode,
-    learn,
-    symbols::Handlers,
-};
+use super::{btf::KernelTypes, decode::decode, learn, symbols::Handlers};
 use crate::model::{Observation, record::KernelLosses};
 
 /// The program, as committed beside this crate; `build.rs` embeds it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/tcptrace.bpf.o"));
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/tcptrace.bpf.o"));
 
 /// What can go wrong between an object and a running trace.
 #[derive(Debug, thiserror::Error)]

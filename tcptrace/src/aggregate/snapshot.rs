@@ -1,0 +1,179 @@
+//! What a view gets: everything it shows, and nothing it could change.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::{
+    lifecycle::{Closer, EndReason, Role},
+    model::{
+        Nanos, TcpState,
+        record::{HostFacts, Process},
+    },
+};
+
+/// Everything the views show, at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When, `CLOCK_MONOTONIC`.
+    pub ts: Nanos,
+    /// When tracing began.
+    pub began: Nanos,
+    /// Length of the interval that the rates are over; 0 in the first snapshot, which has no rates.
+    pub interval: Nanos,
+    /// Facts about the host.
+    pub host: Arc<HostFacts>,
+    /// Where the records come from: `live`, or the name of a file.
+    pub source: Arc<str>,
+    /// Records taken in so far.
+    pub records: u64,
+    /// Records per second over the interval.
+    pub records_per_s: f64,
+    /// Everything lost so far, by cause.
+    pub losses: Losses,
+    /// Sockets per state, indexed by [`TcpState::index`].
+    pub states: [StateTotal; TcpState::COUNT],
+    /// What the groups are grouped by: a label for the column's head, as `SERVICE`.
+    pub key: &'static str,
+    /// The groups, most TIME_WAIT first.
+    pub groups: Vec<Group>,
+}
+
+/// The sockets in one state.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StateTotal {
+    /// Now.
+    pub now: u64,
+    /// That entered it since tracing began, seeded ones not counted.
+    pub entered: u64,
+    /// Entered per second over the interval.
+    pub entered_per_s: f64,
+}
+
+/// Everything lost or doubtful since tracing began, by cause. 0 everywhere is the normal case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Losses {
+    /// Records the ring buffer had no room for.
+    pub ring_full: u64,
+    /// Transitions that the kernel's recursion guard may have kept from every copy of the program: an
+    /// upper bound.
+    pub recursion_missed: u64,
+    /// Sockets whose state did not match the next transition: a gap closed, its dwell unknown.
+    pub healed: u64,
+    /// Sockets, groups or names dropped because a table was full.
+    pub evicted: u64,
+    /// Records that could not be decoded.
+    pub decode_errors: u64,
+    /// Kernel memory that could not be read.
+    pub read_faults: u64,
+    /// Lines that a slow reader of the output did not take in time.
+    pub output_dropped: u64,
+}
+
+impl Losses {
+    /// All causes together.
+    pub const fn total(&self) -> u64 {
+        self.ring_full
+            + self.recursion_missed
+            + self.healed
+            + self.evicted
+            + self.decode_errors
+            + self.read_faults
+            + self.output_dropped
+    }
+}
+
+/// The sockets that share one key.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The key as text, sanitised: `10.0.0.5:5432`, `*:443`.
+    pub key: String,
+    /// Which side opened the connections.
+    pub role: Role,
+    /// Sockets now, indexed by [`TcpState::index`].
+    pub counts: [u64; TcpState::COUNT],
+    /// The process that owns most of them, where one is known.
+    pub process: Option<Process>,
+    /// How many other processes own some of them.
+    pub other_processes: u64,
+    /// Connections ended, indexed by `Closer as usize`.
+    pub closers: [u64; Closer::ALL.len() + 1],
+    /// Sockets ended, indexed by `EndReason as usize`, minisockets apart.
+    pub ended: [u64; EndReason::COUNT],
+    /// TIME_WAIT.
+    pub time_wait: Minisockets,
+    /// FIN_WAIT2, orphan and held.
+    pub fin_wait2: Minisockets,
+    /// FIN_WAIT2 now without an owner (a minisocket).
+    pub fin_wait2_orphan: u64,
+    /// When the oldest socket that is now in CLOSE_WAIT entered it.
+    pub oldest_close_wait: Option<Nanos>,
+}
+
+impl Group {
+    /// Which side closed first most often, and its share of all closes in `0.0..=1.0`; `None` while
+    /// nothing has closed.
+    pub fn main_closer(&self) -> Option<(Closer, f64)> {
+        let total: u64 = self.closers[1..].iter().sum();
+        let most = Closer::ALL.into_iter().max_by_key(|&closer| self.closers[closer as usize])?;
+        (total > 0).then(|| (most, self.closers[most as usize] as f64 / total as f64))
+    }
+
+    /// FIN_WAIT2 now that a process still holds open.
+    pub fn fin_wait2_held(&self) -> u64 {
+        self.counts[TcpState::FinWait2.index()].saturating_sub(self.fin_wait2_orphan)
+    }
+}
+
+/// One of the two states that minisockets are in.
+#[derive(Clone, Debug, Default)]
+pub struct Minisockets {
+    /// Now.
+    pub now: u64,
+    /// Entered since tracing began.
+    pub entered: u64,
+    /// Entered per second over the interval.
+    pub entered_per_s: f64,
+    /// How they ended.
+    pub ended: TimeWaitEnds,
+    /// How long they lasted, exact dwells only.
+    pub dwell: DwellQuantiles,
+    /// Dwells known only as a bound (seeded or inferred), which are not in `dwell`.
+    pub dwell_bounds: u64,
+}
+
+/// How minisockets ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TimeWaitEnds {
+    /// The timer ran out.
+    pub expired: u64,
+    /// Taken over by a `connect()`.
+    pub reused: u64,
+    /// Taken over by a SYN.
+    pub reopened: u64,
+    /// Ended by a RST.
+    pub reset: u64,
+    /// Killed by an administrator.
+    pub killed: u64,
+    /// Went down with the namespace.
+    pub purged: u64,
+    /// Ended by data that nobody could read any more.
+    pub aborted: u64,
+    /// Not explained by anything seen.
+    pub unexplained: u64,
+}
+
+/// Quantiles of a dwell, nanoseconds. All 0 while `count` is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DwellQuantiles {
+    /// Number of dwells.
+    pub count: u64,
+    /// Median.
+    pub p50: u64,
+    /// 0.9 quantile.
+    pub p90: u64,
+    /// 0.99 quantile.
+    pub p99: u64,
+    /// The longest.
+    pub max: u64,
+}
