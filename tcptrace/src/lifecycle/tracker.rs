@@ -288,10 +288,8 @@ impl Tracker {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         let from = socket.state;
         let begins = from == TcpState::Close;
-        let decided = decide_closer(from, to, end_reason).filter(|_| socket.closer == Closer::None);
-        if let Some(closer) = decided {
-            socket.closer = closer;
-        }
+        let closer_before = socket.closer;
+        socket.closer = closer_after(closer_before, from, to, end_reason);
         let orphan_since = socket.orphan_since;
         let event = Event {
             ts,
@@ -305,7 +303,7 @@ impl Tracker {
             begins,
             dwell: if begins { None } else { socket.since.dwell(ts) },
             closer: socket.closer,
-            decides_closer: decided.is_some(),
+            decides_closer: (socket.closer != closer_before).then_some(closer_before),
             end_reason,
             orphan: (from == TcpState::FinWait2 || to == TcpState::FinWait2)
                 .then_some(orphan_since.is_some()),
@@ -401,16 +399,16 @@ impl Transition {
     }
 }
 
-/// Which side the step `from` -> `to` shows to have ended the connection, if it shows one.
-fn decide_closer(from: TcpState, to: TcpState, reason: Option<EndReason>) -> Option<Closer> {
-    let closer = match (from, to) {
-        (TcpState::Established | TcpState::SynRecv, TcpState::FinWait1) => Closer::Local,
-        (TcpState::Established | TcpState::SynRecv, TcpState::CloseWait) => Closer::Remote,
-        (TcpState::FinWait1, TcpState::Closing) => Closer::Both,
-        (_, TcpState::Close) => reason.map_or(Closer::None, closing::closer),
-        _ => Closer::None,
-    };
-    (closer != Closer::None).then_some(closer)
+/// Which side ended the connection, as the step `from` -> `to` shows; the first to do so counts.
+fn closer_after(before: Closer, from: TcpState, to: TcpState, reason: Option<EndReason>) -> Closer {
+    match (before, from, to) {
+        (Closer::None, TcpState::Established | TcpState::SynRecv, TcpState::FinWait1) => Closer::Local,
+        (Closer::None, TcpState::Established | TcpState::SynRecv, TcpState::CloseWait) => Closer::Remote,
+        // Our FIN went first, but the peer's was on its way before ours arrived.
+        (_, TcpState::FinWait1, TcpState::Closing) => Closer::Both,
+        (Closer::None, _, TcpState::Close) => reason.map_or(Closer::None, closing::closer),
+        _ => before,
+    }
 }
 
 /// Both ends, as a record has them.
