@@ -37,8 +37,14 @@ enum Task {
     Test(test::Args),
 }
 
-fn main() -> Result<ExitCode> {
-    let task = Cli::parse().task;
+fn main() -> ExitCode {
+    run(Cli::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
     let repo = Repo::find()?;
     match task {
         Task::Setup(args) => setup::run(&repo, &args).map(|()| ExitCode::SUCCESS),
