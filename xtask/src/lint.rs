@@ -16,7 +16,9 @@ const LINTS: &[Lint] = &[
     ("rustfmt, eBPF", |repo| {
         Ok(cargo(repo, &["fmt", "--manifest-path", "tcptrace-ebpf/Cargo.toml", "--check"]))
     }),
-    ("clippy", |repo| Ok(cargo(repo, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
+    ("clippy", |repo| {
+        Ok(cargo(repo, &["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"]))
+    }),
     ("clippy, eBPF", ebpf_clippy),
     ("rustdoc", |repo| Ok(rustdoc(repo))),
 ];
