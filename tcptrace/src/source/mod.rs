@@ -2,4 +2,5 @@
 //! depends on the host is read here, and nowhere further down.
 
 pub mod host;
+pub mod netns;
 pub mod sock_diag;
