@@ -3,4 +3,5 @@
 
 pub mod host;
 pub mod netns;
+pub mod owners;
 pub mod sock_diag;
