@@ -6,5 +6,6 @@ pub mod cli;
 pub mod kernel;
 pub mod lifecycle;
 pub mod model;
+pub mod pipeline;
 pub mod source;
 pub mod view;

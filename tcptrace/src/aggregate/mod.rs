@@ -25,7 +25,7 @@ pub use snapshot::{DwellQuantiles, Group, Losses, Minisockets, Snapshot, StateTo
 pub struct Aggregate {
     groups: Groups,
     totals: [Total; TcpState::COUNT],
-    began: Nanos,
+    began: Option<Nanos>,
     last: Option<Last>,
 }
 
@@ -60,8 +60,13 @@ pub struct Context {
 
 impl Aggregate {
     /// Nothing counted yet; groups by `key`.
-    pub fn new(key: Key, began: Nanos) -> Self {
-        Self { groups: Groups::new(key), totals: Default::default(), began, last: None }
+    pub fn new(key: Key) -> Self {
+        Self { groups: Groups::new(key), totals: Default::default(), began: None, last: None }
+    }
+
+    /// Tracing had begun by `ts`; the first call counts.
+    pub fn begin(&mut self, ts: Nanos) {
+        self.began.get_or_insert(ts);
     }
 
     /// Sockets in `state` now.
@@ -94,7 +99,7 @@ impl Aggregate {
         let own_netns = context.host.netns;
         let snapshot = Snapshot {
             ts,
-            began: self.began,
+            began: self.began.unwrap_or(ts),
             interval,
             host: context.host,
             source: context.source,
