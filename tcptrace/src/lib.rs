@@ -5,3 +5,4 @@ pub mod aggregate;
 pub mod kernel;
 pub mod lifecycle;
 pub mod model;
+pub mod view;

@@ -1,0 +1,7 @@
+//! What the program shows: [`crate::lifecycle::Event`]s and [`crate::aggregate::Snapshot`]s in, text out.
+//!
+//! A view gets what it shows, a writer, and how to write (format, width, time zone). It reads nothing
+//! else and changes nothing.
+
+pub mod events;
+pub mod top;

@@ -1,0 +1,1 @@
+//! `top`: which services have how many sockets in which state, now.
