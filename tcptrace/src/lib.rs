@@ -7,5 +7,6 @@ pub mod kernel;
 pub mod lifecycle;
 pub mod model;
 pub mod pipeline;
+mod selftest;
 pub mod source;
 pub mod view;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Result;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     aggregate::{Aggregate, Context, Key, Losses, Names, Snapshot},
@@ -48,8 +48,8 @@ pub struct Plan {
 
 /// A pipeline at work.
 pub struct Running {
-    /// The newest snapshot; `None` until the seed is complete.
-    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Gives the newest snapshot from then on, once the seed is complete.
+    pub seeded: oneshot::Receiver<watch::Receiver<Arc<Snapshot>>>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Snapshot>>,
 }
@@ -64,7 +64,7 @@ impl Running {
 
 /// Starts to run `source` through a new tracker.
 pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
-    let (publish, snapshots) = watch::channel(None);
+    let (ready, seeded) = oneshot::channel();
     let stop = Arc::new(AtomicBool::new(false));
     let pipeline = Pipeline {
         tracker: Tracker::new(Limits::default()),
@@ -72,12 +72,12 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
         source_name: plan.source,
         interval: plan.interval,
         next: None,
-        publish,
+        publish: Publish::Waiting(Some(ready)),
     };
     let stopped = Arc::clone(&stop);
     let thread =
         std::thread::Builder::new().name("pipeline".into()).spawn(move || pipeline.run(source, &stopped))?;
-    Ok(Running { snapshots, stop, thread })
+    Ok(Running { seeded, stop, thread })
 }
 
 struct Pipeline {
@@ -87,7 +87,14 @@ struct Pipeline {
     interval: Nanos,
     /// When the next snapshot is due; `None` until the seed is complete.
     next: Option<Nanos>,
-    publish: watch::Sender<Option<Arc<Snapshot>>>,
+    publish: Publish,
+}
+
+/// Where snapshots go.
+enum Publish {
+    /// Nobody gets one before the seed is complete.
+    Waiting(Option<oneshot::Sender<watch::Receiver<Arc<Snapshot>>>>),
+    To(watch::Sender<Arc<Snapshot>>),
 }
 
 /// What records have told so far, beside the tracker.
@@ -124,8 +131,18 @@ impl Pipeline {
         // Due times do not drift; those missed are not made up for.
         let due = self.next.map_or(now, |next| next).plus(self.interval);
         self.next = Some(if due > now { due } else { now.plus(self.interval) });
-        let snapshot = self.snapshot();
-        self.publish.send_replace(Some(Arc::new(snapshot)));
+        let snapshot = Arc::new(self.snapshot());
+        match &mut self.publish {
+            Publish::To(sender) => {
+                sender.send_replace(snapshot);
+            }
+            Publish::Waiting(ready) => {
+                let (sender, receiver) = watch::channel(snapshot);
+                // A command that does not look at snapshots has dropped its end.
+                let _ = ready.take().map(|ready| ready.send(receiver));
+                self.publish = Publish::To(sender);
+            }
+        }
     }
 
     fn snapshot(&mut self) -> Snapshot {

@@ -1,3 +1,100 @@
 //! The commands: the arguments of each, and what runs them.
 
+pub mod check;
+pub mod events;
+mod live;
+mod output;
 pub mod states;
+pub mod top;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::kernel::{LoadError, preflight::CannotTrace};
+
+/// See how long TCP sockets stay in every state, TIME_WAIT included, and who produces them
+#[derive(Debug, Parser)]
+#[command(name = "tcptrace", version, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Top(top::TopArgs),
+    Events(events::EventsArgs),
+    States(states::StatesArgs),
+    Check(check::CheckArgs),
+}
+
+impl Cli {
+    /// Runs the command and says what the process is to exit with.
+    pub fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Top(args) => top::run(&args),
+            Command::Events(args) => events::run(&args),
+            Command::States(args) => states::run(&args),
+            Command::Check(args) => check::run(&args),
+        };
+        done.unwrap_or_else(|error| exit_code(&error))
+    }
+}
+
+/// This host or user can't trace.
+pub const CANNOT_TRACE: u8 = 3;
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("tcptrace: {error:#}");
+    if error.is::<CannotTrace>() || error.is::<LoadError>() {
+        ExitCode::from(CANNOT_TRACE)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// A length of time as people write it: `250ms`, `30s`, `5m`, `2h`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("expected a number with a unit: 250ms, 30s, 5m, 2h".into()),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("'{number}' is not a number"))?;
+    let length =
+        std::time::Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
+    if length.is_zero() { Err("must be longer than 0".into()) } else { Ok(length) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "5", "5x", "s", "-1s", "0s", "1..2s", "99999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -92,9 +92,9 @@ pub struct Hooks {
 }
 
 /// One program: its function, its tracepoint.
-struct Program {
+pub(super) struct Program {
     function: &'static str,
-    tracepoint: &'static str,
+    pub(super) tracepoint: &'static str,
 }
 
 const fn program(function: &'static str, tracepoint: &'static str) -> Program {
@@ -109,12 +109,12 @@ const PROGRAMS: [Program; 5] = [
     program("set_state_first", "inet_sock_set_state"),
     program("set_state_second", "inet_sock_set_state"),
 ];
-const SEGMENTS: Program = program("kfree_skb", "kfree_skb");
+pub(super) const SEGMENTS: Program = program("kfree_skb", "kfree_skb");
 /// Arguments of `kfree_skb` where it names the receiving socket (6.11).
-const SEGMENTS_ARGUMENTS: usize = 4;
+pub(super) const SEGMENTS_ARGUMENTS: usize = 4;
 
 /// The tracepoints without which nothing can be traced.
-pub const NEEDED_TRACEPOINTS: [&str; 4] =
+pub(super) const NEEDED_TRACEPOINTS: [&str; 4] =
     ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
 
 /// A running trace. Dropping it detaches everything.

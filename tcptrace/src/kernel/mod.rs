@@ -7,8 +7,10 @@ pub mod btf;
 mod decode;
 mod learn;
 mod loader;
+mod loopback;
 pub mod preflight;
 mod symbols;
 
 pub use decode::decode;
 pub use loader::{Hook, Hooks, LoadError, Options, Tracer};
+pub use loopback::Loopback;

@@ -1,1 +1,311 @@
-//! stub
+//! What this host and this user make possible: one [`Check`] for each thing that can be missing.
+
+use std::fs;
+
+use super::{
+    btf::{KernelTypes, VMLINUX},
+    loader::{NEEDED_TRACEPOINTS, SEGMENTS, SEGMENTS_ARGUMENTS},
+    symbols::Handlers,
+};
+
+/// One thing that tracing needs or makes use of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What it is: `CAP_BPF`, `BTF`.
+    pub name: String,
+    /// How it stands.
+    pub status: Status,
+    /// What was found, or what is missing and why it is needed: one sentence.
+    pub finding: String,
+    /// What to do about it, unless all is well.
+    pub remedy: Option<String>,
+}
+
+/// How one thing stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// There.
+    Works,
+    /// Not there; tracing works, with less to see.
+    Limited,
+    /// Not there; tracing is impossible.
+    Missing,
+}
+
+impl Check {
+    fn works(name: impl Into<String>, finding: impl Into<String>) -> Self {
+        Self { name: name.into(), status: Status::Works, finding: finding.into(), remedy: None }
+    }
+
+    fn limited(name: impl Into<String>, finding: impl Into<String>, remedy: &str) -> Self {
+        Self {
+            name: name.into(),
+            status: Status::Limited,
+            finding: finding.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+
+    fn missing(name: impl Into<String>, finding: impl Into<String>, remedy: &str) -> Self {
+        Self {
+            name: name.into(),
+            status: Status::Missing,
+            finding: finding.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+/// Everything that was looked at.
+pub struct Preflight {
+    /// In the order to read them.
+    pub checks: Vec<Check>,
+    /// What BTF says about this kernel, when it could be read.
+    pub types: Option<KernelTypes>,
+}
+
+/// This host can't be traced by this user.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", sentences(.0))]
+pub struct CannotTrace(pub Vec<Check>);
+
+fn sentences(checks: &[Check]) -> String {
+    let mut text = String::from("this host can't be traced by this user:");
+    for check in checks {
+        text.push_str("\n  ");
+        text.push_str(&check.finding);
+        if let Some(remedy) = &check.remedy {
+            text.push(' ');
+            text.push_str(remedy);
+        }
+    }
+    text.push_str("\n`tcptrace check` lists everything; `tcptrace states` works all the same.");
+    text
+}
+
+impl Preflight {
+    /// Looks at everything.
+    pub fn run() -> Self {
+        let mut checks = capabilities();
+        checks.extend(user_namespace());
+        checks.push(lockdown());
+        let types = match read_types() {
+            Ok(types) => {
+                checks.push(Check::works("BTF", format!("{VMLINUX} describes this kernel.")));
+                checks.extend(hooks(&types));
+                checks.extend(fields(&types));
+                Some(types)
+            }
+            Err(check) => {
+                checks.push(check);
+                None
+            }
+        };
+        checks.push(symbols());
+        Self { checks, types }
+    }
+
+    /// What BTF says, when nothing that tracing needs is missing.
+    pub fn types(self) -> Result<KernelTypes, CannotTrace> {
+        let missing: Vec<Check> =
+            self.checks.into_iter().filter(|check| check.status == Status::Missing).collect();
+        match self.types {
+            Some(types) if missing.is_empty() => Ok(types),
+            _ => Err(CannotTrace(missing)),
+        }
+    }
+}
+
+/// A capability, by the kernel's number (`include/uapi/linux/capability.h`).
+struct Capability {
+    name: &'static str,
+    bit: u8,
+    is_needed: bool,
+    what_for: &'static str,
+}
+
+/// What each is for. `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON`.
+const CAPABILITIES: [Capability; 5] = [
+    Capability { name: "CAP_BPF", bit: 39, is_needed: true, what_for: "to load the eBPF program" },
+    Capability {
+        name: "CAP_PERFMON",
+        bit: 38,
+        is_needed: true,
+        what_for: "to attach it to tracepoints and read kernel memory",
+    },
+    Capability {
+        name: "CAP_SYS_ADMIN",
+        bit: SYS_ADMIN,
+        is_needed: false,
+        what_for: "to list the sockets that exist already in other network namespaces",
+    },
+    Capability {
+        name: "CAP_SYS_PTRACE",
+        bit: 19,
+        is_needed: false,
+        what_for: "to find the owners of sockets that exist already",
+    },
+    Capability { name: "CAP_SYSLOG", bit: 34, is_needed: false, what_for: "to read kernel symbols" },
+];
+const SYS_ADMIN: u8 = 21;
+const AS_ROOT: &str = "Run as root: sudo tcptrace ...";
+
+fn capabilities() -> Vec<Check> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = effective_capabilities(&status);
+    CAPABILITIES.iter().map(|capability| check_capability(capability, effective)).collect()
+}
+
+fn check_capability(capability: &Capability, effective: u64) -> Check {
+    let Capability { name, bit, is_needed, what_for } = capability;
+    let has = |bit: u8| effective >> bit & 1 != 0;
+    if has(*bit) {
+        Check::works(*name, format!("Held; it serves {what_for}."))
+    } else if *is_needed && has(SYS_ADMIN) {
+        Check::works(*name, format!("CAP_SYS_ADMIN includes it; it serves {what_for}."))
+    } else if *is_needed {
+        Check::missing(*name, format!("{name} is missing: it is needed {what_for}."), AS_ROOT)
+    } else {
+        Check::limited(*name, format!("{name} is missing: it serves {what_for}."), AS_ROOT)
+    }
+}
+
+fn effective_capabilities(status: &str) -> u64 {
+    let value = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    value.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Capabilities count in the initial user namespace only.
+fn user_namespace() -> Option<Check> {
+    let map = fs::read_to_string("/proc/self/uid_map").ok()?;
+    let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    (!is_initial).then(|| {
+        Check::missing(
+            "user namespace",
+            "This is a container with user ids of its own: what root may do here does not reach the kernel.",
+            "Run on the host, or in a container without a user namespace.",
+        )
+    })
+}
+
+fn lockdown() -> Check {
+    const PATH: &str = "/sys/kernel/security/lockdown";
+    match fs::read_to_string(PATH) {
+        Ok(modes) if modes.contains("[confidentiality]") => Check::missing(
+            "lockdown",
+            "The kernel is locked down for confidentiality: no program may read its memory.",
+            "Boot with lockdown=integrity or without.",
+        ),
+        Ok(modes) => {
+            let mode = modes.split(['[', ']']).nth(1).unwrap_or("none");
+            Check::works("lockdown", format!("{mode}: kernel memory may be read."))
+        }
+        Err(_) => Check::works("lockdown", "Not in use, or not to be seen."),
+    }
+}
+
+fn read_types() -> Result<KernelTypes, Check> {
+    let missing = |finding: String, remedy| Check::missing("BTF", finding, remedy);
+    let bytes = fs::read(VMLINUX).map_err(|error| {
+        missing(
+            format!("{VMLINUX} can't be read ({error}): it says where this kernel keeps its fields."),
+            "Use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as the distributions' are.",
+        )
+    })?;
+    KernelTypes::parse(&bytes).map_err(|error| {
+        missing(format!("{VMLINUX} is not understood: {error:#}."), "Please report this kernel's version.")
+    })
+}
+
+fn hooks(types: &KernelTypes) -> Vec<Check> {
+    let mut checks: Vec<Check> = NEEDED_TRACEPOINTS
+        .iter()
+        .map(|&name| match types.tracepoint_arguments(name) {
+            Some(_) => Check::works(name, "The hook is there."),
+            None => Check::missing(
+                name,
+                format!(
+                    "The tracepoint {name} is missing from this kernel: no state can be followed without it."
+                ),
+                "Use Linux 5.12 or later with CONFIG_TRACEPOINTS.",
+            ),
+        })
+        .collect();
+    checks.push(match types.tracepoint_arguments(SEGMENTS.tracepoint) {
+        Some(SEGMENTS_ARGUMENTS) => {
+            Check::works(SEGMENTS.tracepoint, "Shows segments that reach a TIME_WAIT socket.")
+        }
+        _ => Check::limited(
+            SEGMENTS.tracepoint,
+            "It does not name the receiving socket: when an orphan FIN_WAIT2 becomes TIME_WAIT is known \
+             only at its end, and what ended a TIME_WAIT early may stay unexplained.",
+            "Linux 6.11 or later shows it.",
+        ),
+    });
+    checks
+}
+
+fn fields(types: &KernelTypes) -> Vec<Check> {
+    match types.offsets() {
+        Ok(offsets) if offsets.tw_entry_stamp == tcptrace_common::config::ABSENT => vec![
+            Check::works("fields", "Every field that is needed was found."),
+            Check::limited(
+                "tw_entry_stamp",
+                "TIME_WAIT sockets do not say when they began: where a segment was not seen, it is computed from \
+                 their timer.",
+                "Linux 6.14 or later says it.",
+            ),
+        ],
+        Ok(_) => vec![
+            Check::works("fields", "Every field that is needed was found."),
+            Check::works("tw_entry_stamp", "TIME_WAIT sockets say when they began."),
+        ],
+        Err(error) => {
+            vec![Check::missing("fields", format!("{error:#}."), "Please report this kernel's version.")]
+        }
+    }
+}
+
+fn symbols() -> Check {
+    match Handlers::from_kallsyms() {
+        Ok(handlers) if handlers.are_known() => {
+            Check::works("kallsyms", "The timer handlers' addresses are known.")
+        }
+        _ => Check::limited(
+            "kallsyms",
+            "Kernel symbols are hidden (kptr_restrict, or no CAP_SYSLOG): the timer handlers are found by an own \
+             loopback connection at every start.",
+            "Nothing needs to be done.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let none: Vec<Check> =
+            CAPABILITIES.iter().map(|capability| check_capability(capability, 0)).collect();
+        let missing: Vec<&str> =
+            none.iter().filter(|c| c.status == Status::Missing).map(|c| c.name.as_str()).collect();
+        assert_eq!(missing, ["CAP_BPF", "CAP_PERFMON"]);
+        assert!(CannotTrace(none).to_string().contains("CAP_PERFMON is missing"));
+    }
+
+    #[test]
+    fn sys_admin_includes_what_it_was_split_into() {
+        let admin = 1 << SYS_ADMIN;
+        assert!(
+            CAPABILITIES.iter().all(|c| check_capability(c, admin).status != Status::Missing),
+            "CAP_SYS_ADMIN is enough"
+        );
+    }
+
+    #[test]
+    fn the_effective_set_is_read() {
+        assert_eq!(effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), 0x1ff_ffff_ffff);
+        assert_eq!(effective_capabilities(""), 0);
+    }
+}

@@ -45,6 +45,18 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// A count in at most four characters, rounded: `999`, `9.9k`, `123k`, `1.2M`.
+pub fn compact(n: u64) -> String {
+    match n {
+        0..1_000 => n.to_string(),
+        1_000..9_950 => format!("{:.1}k", n as f64 / 1e3),
+        9_950..999_500 => format!("{:.0}k", n as f64 / 1e3),
+        999_500..9_950_000 => format!("{:.1}M", n as f64 / 1e6),
+        9_950_000..999_500_000 => format!("{:.0}M", n as f64 / 1e6),
+        _ => format!("{:.0}G", n as f64 / 1e9),
+    }
+}
+
 /// A rate per second in at most five characters: `0`, `0.3`, `412`, `31.2k`, `1.25M`.
 pub fn rate(per_s: f64) -> String {
     match per_s {
@@ -87,6 +99,14 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(count(18_122), "18,122");
         assert_eq!(count(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn compact_counts_stay_short() {
+        let cases = [(999, "999"), (1_000, "1.0k"), (9_949, "9.9k"), (9_950, "10k"), (123_456, "123k")];
+        for (n, text) in cases.into_iter().chain([(999_500, "1.0M"), (12_345_678, "12M")]) {
+            assert_eq!(compact(n), text);
+        }
     }
 
     #[test]

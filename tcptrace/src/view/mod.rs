@@ -1,4 +1,10 @@
-//! What is shown: each view turns counts or a snapshot into text or JSON, and reads nothing else.
+//! What the program shows: [`crate::lifecycle::Event`]s and [`crate::aggregate::Snapshot`]s in, text out.
+//!
+//! A view gets what it shows, a writer, and how to write (format, width, time zone). It reads nothing
+//! else and changes nothing.
 
+pub mod check;
+pub mod events;
 pub mod explain;
 pub mod states;
+pub mod top;

@@ -1,0 +1,90 @@
+//! `tcptrace events`: one line per change of state, as it happens.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{
+    live::{self, LiveArgs, Stop},
+    output,
+};
+use crate::{aggregate::Key, view::events::Format};
+
+/// Print one line per change of state, as it happens
+#[derive(Args, Clone, Debug)]
+pub struct EventsArgs {
+    /// How to write them
+    #[arg(long, value_enum, default_value_t, conflicts_with = "json")]
+    format: Form,
+    /// The same as --format json: one JSON object per line
+    #[arg(long)]
+    json: bool,
+    /// Stop after this time
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    duration: Option<Duration>,
+    #[command(flatten)]
+    live: LiveArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// A line to read
+    #[default]
+    Text,
+    /// A JSON object per line
+    Json,
+    /// RFC 4180, with a header line
+    Csv,
+}
+
+impl EventsArgs {
+    fn format(&self) -> Format {
+        match self.format {
+            _ if self.json => Format::Json,
+            Form::Text => Format::Text,
+            Form::Json => Format::Json,
+            Form::Csv => Format::Csv,
+        }
+    }
+}
+
+/// How often the pipeline looks at its counts; nobody sees them before the end.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the command.
+pub fn run(args: &EventsArgs) -> Result<ExitCode> {
+    live::runtime()?.block_on(async {
+        let mut stop = Stop::listen()?;
+        let (lines, mut output) = output::open(args.format())?;
+        let mut running = live::start(&args.live, Key::Service, INTERVAL, Some(Box::new(lines)))?;
+        let time_is_up = async {
+            match args.duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut written = None;
+        let trace = async {
+            let _ = (&mut running.seeded).await;
+            eprintln!("tcptrace: tracing");
+            time_is_up.await;
+        };
+        tokio::select! {
+            () = trace => {}
+            () = stop.signalled() => {}
+            done = &mut output.done => written = done.ok(),
+        }
+        live::end(running)?;
+        // Everything queued is written, unless a second signal says not to wait for a slow reader.
+        let written = match written {
+            Some(written) => written,
+            None => tokio::select! {
+                done = output.done => done.unwrap_or(Ok(())),
+                () = stop.signalled() => Ok(()),
+            },
+        };
+        written?;
+        Ok(ExitCode::SUCCESS)
+    })
+}

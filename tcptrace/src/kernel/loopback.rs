@@ -1,0 +1,51 @@
+//! One loopback connection of our own, made to be watched: it goes through every common state and ends
+//! in TIME_WAIT.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+};
+
+use anyhow::{Context as _, Result};
+use rustix::net::{AddressFamily, SocketType};
+
+/// Both ends, not yet connected.
+pub struct Loopback {
+    listener: TcpListener,
+    client: OwnedFd,
+}
+
+impl Loopback {
+    /// Makes both ends; their ports are known from then on.
+    pub fn prepare() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback listener")?;
+        let client = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        rustix::net::bind(&client, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        Ok(Self { listener, client })
+    }
+
+    /// The client's cookie.
+    pub fn cookie(&self) -> Result<u64> {
+        Ok(rustix::net::sockopt::socket_cookie(&self.client)?)
+    }
+
+    /// The listener's port.
+    pub fn server_port(&self) -> Result<u16> {
+        Ok(self.listener.local_addr()?.port())
+    }
+
+    /// The client's port.
+    pub fn client_port(&self) -> Result<u16> {
+        Ok(SocketAddr::try_from(rustix::net::getsockname(&self.client)?)?.port())
+    }
+
+    /// Connects, accepts, closes the client first and then the server: the client's end is left in
+    /// TIME_WAIT.
+    pub fn run(self) -> Result<()> {
+        rustix::net::connect(&self.client, &self.listener.local_addr()?).context("no loopback connection")?;
+        let (server, _) = self.listener.accept()?;
+        drop(self.client);
+        drop(server);
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! What works on this host: checks and a self-test in, a table or a JSON document out.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use crate::{
+    kernel::preflight::{Check, Status},
+    model::{record::HostFacts, units},
+    selftest::{Outcome, Step},
+};
+
+/// Everything `check` found.
+pub struct Report {
+    /// The host.
+    pub host: HostFacts,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+    /// The self-test, or why there was none or it failed.
+    pub self_test: Result<Outcome, String>,
+}
+
+impl Report {
+    /// Whether tracing works here.
+    pub const fn works(&self) -> bool {
+        self.self_test.is_ok()
+    }
+}
+
+/// Width of a line of text.
+const WIDTH: usize = 80;
+const NAME_WIDTH: usize = 20;
+const STATUS_WIDTH: usize = 9;
+
+/// Writes the table.
+pub fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "tcptrace {}  {}  Linux {}\n",
+        env!("CARGO_PKG_VERSION"),
+        report.host.host,
+        report.host.kernel
+    )?;
+    for check in &report.checks {
+        let text = match &check.remedy {
+            Some(remedy) => format!("{} {remedy}", check.finding),
+            None => check.finding.clone(),
+        };
+        row(out, &check.name, status(check.status), &text)?;
+    }
+    match &report.self_test {
+        Ok(outcome) => {
+            row(out, "self-test", "works", "An own loopback connection was followed through every state:")?;
+            writeln!(out, "{}", path("client", &outcome.client))?;
+            writeln!(out, "{}", path("server", &outcome.server))
+        }
+        Err(why) => row(out, "self-test", "MISSING", why),
+    }
+}
+
+/// Writes one JSON document.
+pub fn write_json(report: &Report, taken_at: &str, out: &mut impl Write) -> io::Result<()> {
+    let checks: Vec<Value> = report
+        .checks
+        .iter()
+        .map(|check| {
+            json!({
+                "name": check.name,
+                "status": status(check.status).to_lowercase(),
+                "finding": check.finding,
+                "remedy": check.remedy,
+            })
+        })
+        .collect();
+    let self_test = match &report.self_test {
+        Ok(outcome) => json!({
+            "status": "works",
+            "client": steps(&outcome.client),
+            "server": steps(&outcome.server),
+        }),
+        Err(why) => json!({ "status": "missing", "finding": why }),
+    };
+    let document = json!({
+        "schema": "tcptrace.check.v1",
+        "taken_at": taken_at,
+        "kernel": report.host.kernel,
+        "source": "live",
+        "loss": crate::aggregate::Losses::default(),
+        "checks": checks,
+        "self_test": self_test,
+    });
+    serde_json::to_writer(&mut *out, &document)?;
+    writeln!(out)
+}
+
+fn steps(steps: &[Step]) -> Vec<Value> {
+    steps
+        .iter()
+        .map(|step| json!({ "state": step.state.name(), "before_ns": step.before().map(|length| length.0) }))
+        .collect()
+}
+
+const fn status(status: Status) -> &'static str {
+    match status {
+        Status::Works => "works",
+        Status::Limited => "limited",
+        Status::Missing => "MISSING",
+    }
+}
+
+/// `  client  SYN_SENT 12us ESTABLISHED ...`: how long each state lasted stands behind it.
+fn path(end: &str, steps: &[Step]) -> String {
+    let mut text = format!("  {end}  ");
+    for (i, step) in steps.iter().enumerate() {
+        if i > 0 {
+            let length = step.before().map_or_else(|| "?".into(), units::duration);
+            text.push_str(&format!(" {length} -> "));
+        }
+        text.push_str(step.state.name());
+    }
+    text
+}
+
+/// One line, its text wrapped below itself.
+fn row(out: &mut impl Write, name: &str, status: &str, text: &str) -> io::Result<()> {
+    let indent = NAME_WIDTH + 1 + STATUS_WIDTH;
+    write!(out, "{name:NAME_WIDTH$} {status:STATUS_WIDTH$}")?;
+    let mut column = indent;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if column > indent && column + 1 + length > WIDTH {
+            write!(out, "\n{:indent$}", "")?;
+            column = indent;
+        }
+        if column > indent {
+            write!(out, " ")?;
+            column += 1;
+        }
+        write!(out, "{word}")?;
+        column += length;
+    }
+    writeln!(out)
+}

@@ -1,0 +1,448 @@
+//! One line per [`Event`]: text, JSON lines or CSV.
+//!
+//! This runs more than a hundred thousand times a second: a line is put together in one buffer that is
+//! reused, and goes out in one write.
+
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde::{Serialize, Serializer};
+
+use crate::{
+    lifecycle::{Bound, Closer, Dwell, Event, Role},
+    model::{Addr, Nanos, text, units},
+};
+
+/// How an event is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A line to read.
+    #[default]
+    Text,
+    /// A JSON object per line.
+    Json,
+    /// RFC 4180, with a header line.
+    Csv,
+}
+
+/// The columns of CSV, which are the fields of JSON in the same order.
+const COLUMNS: [&str; 21] = [
+    "ts_ns",
+    "id",
+    "netns",
+    "role",
+    "role_guessed",
+    "saddr",
+    "sport",
+    "daddr",
+    "dport",
+    "from",
+    "to",
+    "dwell_ns",
+    "seeded",
+    "inferred",
+    "closer",
+    "end_reason",
+    "orphan",
+    "extended",
+    "pid",
+    "comm",
+    "owner",
+];
+
+/// The width that both ends of an IPv4 connection rarely exceed.
+const ENDS_WIDTH: usize = 33;
+
+/// Writes events in one format. Buffering between lines is the caller's.
+#[derive(Debug)]
+pub struct Writer {
+    format: Format,
+    clock_offset_ns: u64,
+    clock: Clock,
+    line: String,
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// A writer for events of a host whose wall clock is `clock_offset_ns` ahead of its monotonic one
+    /// ([`crate::model::record::HostFacts::clock_offset_ns`]). `zone` is for the times in text.
+    pub fn new(format: Format, clock_offset_ns: u64, zone: TimeZone) -> Self {
+        Self { format, clock_offset_ns, clock: Clock::new(zone), line: String::new(), bytes: Vec::new() }
+    }
+
+    /// Writes what comes before the first event: the names of the columns, where the format has them.
+    pub fn write_header(&self, out: &mut impl Write) -> io::Result<()> {
+        match self.format {
+            Format::Text => writeln!(
+                out,
+                "{:12} {:11} {:11} {:>8} {:ENDS_WIDTH$} PROCESS",
+                "TIME", "FROM", "TO", "DWELL", "LOCAL  < in, > out  REMOTE"
+            ),
+            Format::Json => Ok(()),
+            Format::Csv => write!(out, "{}\r\n", COLUMNS.join(",")),
+        }
+    }
+
+    /// Writes `event` as one line.
+    pub fn write(&mut self, out: &mut impl Write, event: &Event<'_>) -> io::Result<()> {
+        let wall_ns = self.clock_offset_ns.saturating_add(event.ts.0);
+        match self.format {
+            Format::Text => {
+                self.line.clear();
+                self.text(event, wall_ns).map_err(io::Error::other)?;
+                out.write_all(self.line.as_bytes())
+            }
+            Format::Json => {
+                self.bytes.clear();
+                serde_json::to_writer(&mut self.bytes, &Fields::of(event, wall_ns))?;
+                self.bytes.push(b'\n');
+                out.write_all(&self.bytes)
+            }
+            Format::Csv => {
+                self.line.clear();
+                self.csv(&Fields::of(event, wall_ns)).map_err(io::Error::other)?;
+                out.write_all(self.line.as_bytes())
+            }
+        }
+    }
+
+    fn text(&mut self, event: &Event<'_>, wall_ns: u64) -> std::fmt::Result {
+        let line = &mut self.line;
+        self.clock.append(line, wall_ns);
+        write!(line, " {:11} {:11} ", event.from.name(), event.to.name())?;
+        match event.dwell {
+            None => write!(line, "{:>8} ", "-")?,
+            Some(dwell) => {
+                let length = units::duration(dwell.length);
+                let bound = match dwell.bound {
+                    Bound::Exact => "",
+                    Bound::AtLeast => ">=",
+                    Bound::Inferred => "~",
+                };
+                let pad = 8_usize.saturating_sub(bound.len() + length.len());
+                write!(line, "{:pad$}{bound}{length} ", "")?;
+            }
+        }
+        let start = line.len();
+        write!(line, "{}", event.tuple.local())?;
+        let remote = event.tuple.remote();
+        match event.role {
+            Role::Inbound => write!(line, " < {remote}")?,
+            Role::Outbound => write!(line, " > {remote}")?,
+            Role::Unknown => write!(line, " - {remote}")?,
+            Role::Listener => {}
+        }
+        let pad = ENDS_WIDTH.saturating_sub(line.len() - start);
+        write!(line, "{:pad$} ", "")?;
+        match event.process {
+            Some(process) => write!(line, "{}/{}", text::sanitise(&process.comm), process.pid)?,
+            None => line.push('-'),
+        }
+        let orphan = event.orphan.map(|orphan| if orphan { "orphan" } else { "held" });
+        let extended = event.extended.then_some("extended");
+        let reason = event.end_reason.map(|reason| reason.name());
+        for note in [orphan, extended, reason].into_iter().flatten() {
+            line.push(' ');
+            line.push_str(note);
+        }
+        line.push('\n');
+        Ok(())
+    }
+
+    fn csv(&mut self, f: &Fields<'_>) -> std::fmt::Result {
+        let line = &mut self.line;
+        write!(line, "{},{},{},{},", f.ts_ns, f.id, f.netns, f.role)?;
+        write!(line, "{},", if f.role_guessed { "true" } else { "" })?;
+        write!(line, "{},{},{},{},{},{},", f.saddr, f.sport, f.daddr, f.dport, f.from, f.to)?;
+        optional(line, f.dwell_ns)?;
+        write!(line, "{},{},", f.seeded, if f.inferred { "true" } else { "" })?;
+        optional(line, f.closer)?;
+        optional(line, f.end_reason)?;
+        optional(line, f.orphan)?;
+        write!(line, "{},", if f.extended { "true" } else { "" })?;
+        optional(line, f.pid)?;
+        if let Some(comm) = &f.comm {
+            quoted(line, comm);
+        }
+        write!(line, ",{}\r\n", f.owner)
+    }
+}
+
+fn optional(line: &mut String, value: Option<impl std::fmt::Display>) -> std::fmt::Result {
+    match value {
+        Some(value) => write!(line, "{value},"),
+        None => line.write_char(','),
+    }
+}
+
+/// Appends a CSV field, in quotes where RFC 4180 wants them.
+fn quoted(line: &mut String, field: &str) {
+    if field.contains([',', '"', '\r', '\n']) {
+        line.push('"');
+        for c in field.chars() {
+            if c == '"' {
+                line.push('"');
+            }
+            line.push(c);
+        }
+        line.push('"');
+    } else {
+        line.push_str(field);
+    }
+}
+
+/// An event as JSON and CSV have it.
+#[derive(Serialize)]
+struct Fields<'a> {
+    /// Nanoseconds since the epoch.
+    ts_ns: u64,
+    id: u64,
+    netns: u32,
+    role: &'static str,
+    #[serde(skip_serializing_if = "is_false")]
+    role_guessed: bool,
+    #[serde(serialize_with = "display")]
+    saddr: Addr,
+    sport: u16,
+    #[serde(serialize_with = "display")]
+    daddr: Addr,
+    dport: u16,
+    from: &'static str,
+    to: &'static str,
+    dwell_ns: Option<u64>,
+    /// The dwell is a lower bound.
+    seeded: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    inferred: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closer: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orphan: Option<bool>,
+    #[serde(skip_serializing_if = "is_false")]
+    extended: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm: Option<Cow<'a, str>>,
+    owner: &'static str,
+}
+
+impl<'a> Fields<'a> {
+    fn of(event: &Event<'a>, wall_ns: u64) -> Self {
+        let bound = |wanted| matches!(event.dwell, Some(Dwell { bound, .. }) if bound == wanted);
+        Self {
+            ts_ns: wall_ns,
+            id: event.id.0,
+            netns: event.netns.0,
+            role: event.role.name(),
+            role_guessed: event.role_guessed,
+            saddr: event.tuple.saddr,
+            sport: event.tuple.sport,
+            daddr: event.tuple.daddr,
+            dport: event.tuple.dport,
+            from: event.from.name(),
+            to: event.to.name(),
+            dwell_ns: event.dwell.map(|Dwell { length: Nanos(ns), .. }| ns),
+            seeded: bound(Bound::AtLeast),
+            inferred: bound(Bound::Inferred),
+            closer: (event.closer != Closer::None).then(|| event.closer.name()),
+            end_reason: event.end_reason.map(|reason| reason.name()),
+            orphan: event.orphan,
+            extended: event.extended,
+            pid: event.process.map(|process| process.pid),
+            comm: event.process.map(|process| text::sanitise(&process.comm)),
+            owner: event.owner.name(),
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn display<S: Serializer>(addr: &Addr, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(addr)
+}
+
+/// Wall-clock times as `HH:MM:SS.mmm`. Converts to local time once a second, not once an event.
+#[derive(Debug)]
+struct Clock {
+    zone: TimeZone,
+    second: i64,
+    shown: String,
+}
+
+impl Clock {
+    fn new(zone: TimeZone) -> Self {
+        Self { zone, second: i64::MIN, shown: String::new() }
+    }
+
+    fn append(&mut self, line: &mut String, wall_ns: u64) {
+        const SECOND: u64 = 1_000_000_000;
+        // A u64 of nanoseconds is at most 18,446,744,073 seconds.
+        let second = (wall_ns / SECOND) as i64;
+        if second != self.second {
+            self.second = second;
+            self.shown.clear();
+            let local = Timestamp::from_second(second).unwrap_or_default().to_zoned(self.zone.clone());
+            let _ = write!(self.shown, "{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
+        }
+        let _ = write!(line, "{}.{:03}", self.shown, wall_ns % SECOND / 1_000_000);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::{
+        lifecycle::{EndReason, OwnerKind},
+        model::{NetnsId, SocketId, TcpState, Tuple, record::Process},
+    };
+
+    /// 2026-01-02 03:04:05 UTC at monotonic 0.
+    const OFFSET: u64 = 1_767_323_045_000_000_000;
+
+    fn process(comm: &str) -> Process {
+        Process { pid: 4242, comm: comm.into(), cgroup: 0 }
+    }
+
+    fn tuple(saddr: &str, sport: u16, daddr: &str, dport: u16) -> Tuple {
+        let addr = |ip: &str| ip.parse::<IpAddr>().expect("an address").into();
+        Tuple { saddr: addr(saddr), daddr: addr(daddr), sport, dport, ifindex: 2 }
+    }
+
+    fn event(process: Option<&Process>) -> Event<'_> {
+        Event {
+            ts: Nanos(1_234_567_890),
+            id: SocketId(77),
+            netns: NetnsId(4_026_531_840),
+            tuple: tuple("10.0.0.5", 43210, "10.0.0.9", 5432),
+            role: Role::Outbound,
+            role_guessed: false,
+            from: TcpState::TimeWait,
+            to: TcpState::Close,
+            dwell: Some(Dwell { length: Nanos(60_844_000_000), bound: Bound::Exact }),
+            closer: Closer::Local,
+            end_reason: Some(EndReason::Expired),
+            orphan: None,
+            extended: false,
+            owner: if process.is_some() { OwnerKind::Exact } else { OwnerKind::Unknown },
+            process,
+        }
+    }
+
+    /// One event of every kind that is written differently.
+    fn written(format: Format) -> String {
+        let (psql, evil) = (process("psql"), process("a,\"b\"\u{1b}[2J\n"));
+        let plain = event(Some(&psql));
+        let listener = Tuple { ifindex: 0, ..tuple("0.0.0.0", 80, "0.0.0.0", 0) };
+        let v6 = tuple("2001:db8:1:2:3:4:5:6", 443, "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 65535);
+        let at_least = Some(Dwell { length: Nanos(842_000_000_000), bound: Bound::AtLeast });
+        let inferred = Some(Dwell { length: Nanos(60_000_000_000), bound: Bound::Inferred });
+        let events = [
+            Event { from: TcpState::Close, to: TcpState::SynSent, dwell: None, end_reason: None, ..plain },
+            plain,
+            Event { extended: true, dwell: inferred, process: None, owner: OwnerKind::Unknown, ..plain },
+            Event {
+                role: Role::Inbound,
+                from: TcpState::FinWait1,
+                to: TcpState::FinWait2,
+                orphan: Some(true),
+                process: Some(&evil),
+                owner: OwnerKind::Listener,
+                end_reason: None,
+                ..plain
+            },
+            Event {
+                tuple: v6,
+                role: Role::Unknown,
+                role_guessed: true,
+                from: TcpState::Established,
+                dwell: at_least,
+                closer: Closer::ResetSent,
+                end_reason: Some(EndReason::ResetSentUnread),
+                ..plain
+            },
+            Event {
+                tuple: listener,
+                role: Role::Listener,
+                from: TcpState::Listen,
+                closer: Closer::None,
+                end_reason: Some(EndReason::ListenerClosed),
+                ..plain
+            },
+        ];
+        let mut writer = Writer::new(format, OFFSET, TimeZone::UTC);
+        let mut out = Vec::new();
+        writer.write_header(&mut out).expect("a Vec takes everything");
+        for event in &events {
+            writer.write(&mut out, event).expect("a Vec takes everything");
+        }
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn text() {
+        insta::assert_snapshot!(written(Format::Text));
+    }
+
+    #[test]
+    fn json() {
+        insta::assert_snapshot!(written(Format::Json));
+    }
+
+    #[test]
+    fn csv() {
+        insta::assert_snapshot!(written(Format::Csv).replace("\r\n", "\n"));
+    }
+
+    #[test]
+    fn a_short_ipv4_line_without_an_owner_fits_80_columns() {
+        let mut out = Vec::new();
+        let unowned = Event { end_reason: None, ..event(None) };
+        let mut writer = Writer::new(Format::Text, OFFSET, TimeZone::UTC);
+        writer.write(&mut out, &unowned).expect("a Vec takes everything");
+        assert!(out.len() <= 82, "{}", out.len());
+    }
+
+    #[test]
+    fn json_has_the_fields_of_csv_in_the_same_order() {
+        for line in written(Format::Json).lines() {
+            let mut columns = COLUMNS.iter();
+            for field in line.trim_matches(['{', '}']).split(",\"").map(|field| field.trim_start_matches('"'))
+            {
+                let name = field.split('"').next().unwrap_or_default();
+                if COLUMNS.contains(&name) {
+                    assert!(columns.any(|&column| column == name), "{name} in {line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_of_csv_has_a_field_per_column() {
+        let (_, commas) = written(Format::Csv)
+            .lines()
+            .nth(1)
+            .map(|line| (line.to_owned(), line.matches(',').count()))
+            .expect("a line");
+        assert_eq!(commas + 1, COLUMNS.len());
+    }
+
+    #[test]
+    fn times_are_those_of_the_zone() {
+        let mut clock = Clock::new(TimeZone::fixed(jiff::tz::offset(2)));
+        let mut line = String::new();
+        clock.append(&mut line, OFFSET + 7_999_999);
+        assert_eq!(line, "05:04:05.007");
+    }
+}

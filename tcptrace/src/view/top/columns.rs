@@ -1,0 +1,359 @@
+//! The columns of the groups table, one row each in [`COLUMNS`]: what plain text and the screen show,
+//! and what can be sorted by. A new column is one new row.
+
+use std::{borrow::Cow, cmp::Ordering};
+
+use crate::{
+    aggregate::{Group, Snapshot},
+    lifecycle::{Closer, Role},
+    model::{Nanos, TcpState, text, units},
+};
+
+/// One column.
+pub struct Column {
+    /// What it is called in the list of columns and in the hints: `time_wait`.
+    pub name: &'static str,
+    /// Its head. Empty for the key, whose head depends on the grouping.
+    pub head: &'static str,
+    /// Its head where `head` does not fit.
+    pub short: &'static str,
+    /// Its least and its greatest width.
+    pub width: (u16, u16),
+    /// Which side of it is straight.
+    pub align: Align,
+    /// Which columns stay when there is no room for all: the lowest numbers.
+    pub priority: u8,
+    /// The value of one group.
+    pub value: for<'a> fn(&'a Snapshot, &'a Group) -> Value<'a>,
+    /// What it shows, for the help.
+    pub help: &'static str,
+}
+
+/// Which side of a column is straight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// The left one, as of words.
+    Left,
+    /// The right one, as of numbers.
+    Right,
+}
+
+/// A value in a column: what is shown, and what is compared.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// A key: cut in the middle, since both its ends tell something.
+    Key(Cow<'a, str>),
+    /// Text.
+    Text(Cow<'a, str>),
+    /// A number that names something; `None` where it is not known.
+    Id(Option<u32>),
+    /// A number of things.
+    Count(u64),
+    /// Two numbers of things that add up.
+    Pair(u64, u64),
+    /// Per second; `None` while there is no interval to take it over.
+    Rate(Option<f64>),
+    /// A length of time; `None` while there is none.
+    Length(Option<Nanos>),
+    /// The largest part of a whole and its share in `0.0..=1.0`; `None` while the whole is empty.
+    Share(Option<(&'static str, f64)>),
+}
+
+impl Value<'_> {
+    /// As a person reads it, in at most `width` columns where that is possible.
+    pub fn text(&self, width: usize) -> Cow<'_, str> {
+        match self {
+            Self::Key(text) | Self::Text(text) => Cow::Borrowed(text),
+            Self::Id(Some(id)) => Cow::Owned(id.to_string()),
+            Self::Count(n) => Cow::Owned(count(*n, width)),
+            Self::Pair(a, b) => {
+                let exact = format!("{}/{}", units::count(*a), units::count(*b));
+                Cow::Owned(if exact.len() <= width {
+                    exact
+                } else {
+                    format!("{}/{}", units::compact(*a), units::compact(*b))
+                })
+            }
+            Self::Id(None) | Self::Rate(None) | Self::Length(None) | Self::Share(None) => Cow::Borrowed("-"),
+            Self::Rate(Some(per_s)) => Cow::Owned(units::rate(*per_s)),
+            Self::Length(Some(length)) => Cow::Owned(units::duration(*length)),
+            Self::Share(Some((name, share))) => Cow::Owned(format!("{name} {:.0}%", share * 100.0)),
+        }
+    }
+
+    /// Whether there is nothing to see: shown dim.
+    pub fn is_nothing(&self) -> bool {
+        match self {
+            Self::Key(_) => false,
+            Self::Text(text) => text == "-",
+            Self::Id(id) => id.is_none(),
+            Self::Count(n) => *n == 0,
+            Self::Pair(a, b) => a + b == 0,
+            Self::Rate(rate) => rate.is_none_or(|rate| rate < 0.05),
+            Self::Length(length) => length.is_none(),
+            Self::Share(share) => share.is_none(),
+        }
+    }
+
+    /// The order of two values of the same column, smallest first; nothing comes before something.
+    pub fn compare(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Key(a), Self::Key(b)) | (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Id(a), Self::Id(b)) => a.cmp(b),
+            (Self::Count(a), Self::Count(b)) => a.cmp(b),
+            (Self::Pair(a, b), Self::Pair(c, d)) => a.saturating_add(*b).cmp(&c.saturating_add(*d)),
+            (Self::Rate(a), Self::Rate(b)) => a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0)),
+            (Self::Length(a), Self::Length(b)) => a.cmp(b),
+            (Self::Share(a), Self::Share(b)) => {
+                let (a, b) = (a.unwrap_or(("", 0.0)), b.unwrap_or(("", 0.0)));
+                a.0.cmp(b.0).then(a.1.total_cmp(&b.1))
+            }
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+/// A count in at most `width` columns where that is possible: `18,122`, else `18k`.
+pub fn count(n: u64, width: usize) -> String {
+    let exact = units::count(n);
+    if exact.len() <= width { exact } else { units::compact(n) }
+}
+
+/// Every column, from left to right.
+pub const COLUMNS: [Column; 15] = [
+    Column {
+        name: "key",
+        head: "",
+        short: "",
+        width: (21, 64),
+        align: Align::Left,
+        priority: 0,
+        value: |_, group| Value::Key(text::sanitise(&group.key)),
+        help: "what the sockets have in common",
+    },
+    Column {
+        name: "role",
+        head: "ROLE",
+        short: "ROLE",
+        width: (4, 4),
+        align: Align::Left,
+        priority: 6,
+        value: |_, group| Value::Text(role(group.role).into()),
+        help: "in: accepted here; out: connected from here; lstn: listener",
+    },
+    Column {
+        name: "closer",
+        head: "CLOSER",
+        short: "CLOSER",
+        width: (11, 11),
+        align: Align::Left,
+        priority: 5,
+        value: |_, group| Value::Share(group.main_closer().map(|(who, share)| (closer(who), share))),
+        help: "which side closed first most often; the first to close gets the TIME_WAIT",
+    },
+    Column {
+        name: "process",
+        head: "PROCESS",
+        short: "PROCESS",
+        width: (10, 20),
+        align: Align::Left,
+        priority: 4,
+        value: |_, group| Value::Text(process(group)),
+        help: "the owner of most of them, +N: other owners",
+    },
+    Column {
+        name: "pid",
+        head: "PID",
+        short: "PID",
+        width: (7, 7),
+        align: Align::Right,
+        priority: 13,
+        value: |_, group| Value::Id(group.process.as_ref().map(|process| process.pid)),
+        help: "its process id",
+    },
+    Column {
+        name: "time_wait",
+        head: "TIME_WAIT",
+        short: "TIME_WAIT",
+        width: (9, 9),
+        align: Align::Right,
+        priority: 1,
+        value: |_, group| Value::Count(group.time_wait.now),
+        help: "sockets in TIME_WAIT now",
+    },
+    Column {
+        name: "time_wait +/s",
+        head: "+/s",
+        short: "+/s",
+        width: (5, 5),
+        align: Align::Right,
+        priority: 3,
+        value: |snapshot, group| Value::Rate(rate(snapshot, group.time_wait.entered_per_s)),
+        help: "sockets that enter TIME_WAIT per second",
+    },
+    Column {
+        name: "time_wait p50",
+        head: "TW-P50",
+        short: "TW-P50",
+        width: (6, 6),
+        align: Align::Right,
+        priority: 10,
+        value: |_, group| Value::Length(dwell(group, |dwell| dwell.p50)),
+        help: "median time in TIME_WAIT, of those seen from entry to end",
+    },
+    Column {
+        name: "time_wait p99",
+        head: "TW-P99",
+        short: "TW-P99",
+        width: (6, 6),
+        align: Align::Right,
+        priority: 11,
+        value: |_, group| Value::Length(dwell(group, |dwell| dwell.p99)),
+        help: "the same, 0.99 quantile",
+    },
+    Column {
+        name: "reused",
+        head: "REUSED",
+        short: "REUSED",
+        width: (7, 9),
+        align: Align::Right,
+        priority: 14,
+        value: |_, group| Value::Count(group.time_wait.ended.reused),
+        help: "TIME_WAIT sockets that a connect() took over (tcp_tw_reuse)",
+    },
+    Column {
+        name: "fin_wait2",
+        head: "FW2 o/h",
+        short: "FW2 o/h",
+        width: (7, 11),
+        align: Align::Right,
+        priority: 7,
+        value: |_, group| Value::Pair(group.fin_wait2_orphan, group.fin_wait2_held()),
+        help: "FIN_WAIT2 now: orphans (nobody has them open) / held by a process",
+    },
+    Column {
+        name: "close_wait",
+        head: "CLOSE_WAIT",
+        short: "CLWAIT",
+        width: (6, 10),
+        align: Align::Right,
+        priority: 8,
+        value: |_, group| Value::Count(state(group, TcpState::CloseWait)),
+        help: "the peer has closed, the process here has not",
+    },
+    Column {
+        name: "close_wait age",
+        head: "CW-AGE",
+        short: "CW-AGE",
+        width: (6, 6),
+        align: Align::Right,
+        priority: 9,
+        value: |snapshot, group| {
+            Value::Length(group.oldest_close_wait.map(|entered| snapshot.ts.since(entered)))
+        },
+        help: "how long the oldest CLOSE_WAIT has waited for close()",
+    },
+    Column {
+        name: "established",
+        head: "ESTABLISHED",
+        short: "ESTAB",
+        width: (7, 11),
+        align: Align::Right,
+        priority: 12,
+        value: |_, group| Value::Count(state(group, TcpState::Established)),
+        help: "connected now",
+    },
+    Column {
+        name: "syn_recv",
+        head: "SYN_RECV",
+        short: "SYNRCV",
+        width: (6, 8),
+        align: Align::Right,
+        priority: 15,
+        value: |_, group| Value::Count(state(group, TcpState::SynRecv)),
+        help: "handshakes in progress",
+    },
+];
+
+/// The column that every view is sorted by at first: TIME_WAIT.
+pub const TIME_WAIT: usize = 5;
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Unknown => "?",
+        Role::Inbound => "in",
+        Role::Outbound => "out",
+        Role::Listener => "lstn",
+    }
+}
+
+fn closer(closer: Closer) -> &'static str {
+    match closer {
+        Closer::None => "-",
+        Closer::Local => "local",
+        Closer::Remote => "remote",
+        Closer::Both => "both",
+        Closer::ResetReceived => "rst-in",
+        Closer::ResetSent => "rst-out",
+        Closer::TimedOut => "timeout",
+        Closer::Refused => "refused",
+    }
+}
+
+fn process(group: &Group) -> Cow<'_, str> {
+    let Some(process) = &group.process else { return "-".into() };
+    let comm = text::sanitise(&process.comm);
+    match group.other_processes {
+        0 => comm,
+        others => format!("{comm} +{others}").into(),
+    }
+}
+
+/// `per_s`, where the snapshot has an interval to take rates over.
+pub fn rate(snapshot: &Snapshot, per_s: f64) -> Option<f64> {
+    (snapshot.interval > Nanos(0)).then_some(per_s)
+}
+
+fn dwell(group: &Group, quantile: fn(&crate::aggregate::DwellQuantiles) -> u64) -> Option<Nanos> {
+    let dwell = &group.time_wait.dwell;
+    (dwell.count > 0).then(|| Nanos(quantile(dwell)))
+}
+
+fn state(group: &Group, state: TcpState) -> u64 {
+    group.counts[state.index()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_are_distinct_and_heads_fit() {
+        let mut priorities: Vec<_> = COLUMNS.iter().map(|column| column.priority).collect();
+        priorities.sort_unstable();
+        priorities.dedup();
+        assert_eq!(priorities.len(), COLUMNS.len());
+        for column in &COLUMNS {
+            assert!(column.short.len() <= column.width.0 as usize, "{}", column.name);
+            assert!(column.head.len() <= column.width.1 as usize, "{}", column.name);
+            assert!(column.short.len() <= column.head.len(), "{}", column.name);
+        }
+        assert_eq!(COLUMNS[TIME_WAIT].name, "time_wait");
+    }
+
+    #[test]
+    fn numbers_too_wide_for_their_column_are_rounded() {
+        assert_eq!(Value::Count(9_999).text(6), "9,999");
+        assert_eq!(Value::Count(123_456).text(6), "123k");
+        assert_eq!(Value::Pair(120, 3).text(7), "120/3");
+        assert_eq!(Value::Pair(123_456, 3).text(7), "123k/3");
+    }
+
+    #[test]
+    fn nothing_sorts_below_something() {
+        let nothing = Value::Length(None);
+        assert_eq!(nothing.compare(&Value::Length(Some(Nanos(0)))), Ordering::Less);
+        assert_eq!(Value::Rate(None).compare(&Value::Rate(Some(0.0))), Ordering::Less);
+        assert_eq!(Value::Share(None).compare(&Value::Share(Some(("both", 0.0)))), Ordering::Less);
+    }
+}

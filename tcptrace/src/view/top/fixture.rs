@@ -1,0 +1,136 @@
+//! Snapshots to test with.
+
+use std::sync::Arc;
+
+use crate::{
+    aggregate::{DwellQuantiles, Group, Losses, Minisockets, Snapshot, StateTotal, TimeWaitEnds},
+    lifecycle::{Closer, EndReason, Role},
+    model::{
+        Nanos, TcpState,
+        record::{HostFacts, Process},
+    },
+};
+
+/// A host where nothing has happened, in its first snapshot.
+pub fn empty() -> Snapshot {
+    let host = HostFacts {
+        host: "web-7".into(),
+        kernel: "6.18.5".into(),
+        // 2026-01-02 03:04:05 UTC at monotonic 0.
+        clock_offset_ns: 1_767_323_045_000_000_000,
+        ..HostFacts::default()
+    };
+    Snapshot {
+        ts: Nanos(100_000_000_000),
+        began: Nanos(100_000_000_000),
+        interval: Nanos(0),
+        host: Arc::new(host),
+        source: "live".into(),
+        records: 0,
+        records_per_s: 0.0,
+        losses: Losses::default(),
+        states: [StateTotal::default(); TcpState::COUNT],
+        key: "SERVICE",
+        groups: Vec::new(),
+    }
+}
+
+fn process(pid: u32, comm: &str) -> Option<Process> {
+    Some(Process { pid, comm: comm.into(), cgroup: 0 })
+}
+
+/// A group with a number of sockets per state.
+pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
+    let mut by_state = [0; TcpState::COUNT];
+    for &(state, n) in counts {
+        by_state[state.index()] = n;
+    }
+    let minisockets =
+        |state: TcpState| Minisockets { now: by_state[state.index()], ..Minisockets::default() };
+    Group {
+        key: key.into(),
+        role,
+        counts: by_state,
+        process: None,
+        other_processes: 0,
+        closers: [0; Closer::ALL.len() + 1],
+        ended: [0; EndReason::COUNT],
+        time_wait: minisockets(TcpState::TimeWait),
+        fin_wait2: minisockets(TcpState::FinWait2),
+        fin_wait2_orphan: 0,
+        oldest_close_wait: None,
+    }
+}
+
+/// A host with services of every kind.
+pub fn busy() -> Snapshot {
+    use TcpState::{CloseWait, Established, FinWait2, Listen, SynRecv, TimeWait};
+    let mut database = group("10.0.0.5:5432", Role::Outbound, &[(TimeWait, 18_122), (Established, 40)]);
+    database.process = process(4242, "api-server");
+    database.other_processes = 3;
+    database.closers[Closer::Local as usize] = 99;
+    database.closers[Closer::Remote as usize] = 1;
+    database.ended[EndReason::Closed as usize] = 1;
+    database.time_wait.entered = 31_000;
+    database.time_wait.entered_per_s = 412.5;
+    database.time_wait.ended = TimeWaitEnds { expired: 12_000, reused: 877, ..TimeWaitEnds::default() };
+    database.time_wait.dwell = DwellQuantiles {
+        count: 12_877,
+        p50: 60_844_000_000,
+        p90: 60_900_000_000,
+        p99: 61_100_000_000,
+        max: 61_200_000_000,
+    };
+    database.time_wait.dwell_bounds = 512;
+
+    let mut web = group(
+        "*:443",
+        Role::Inbound,
+        &[(TimeWait, 210), (Established, 5_012), (FinWait2, 15), (SynRecv, 9), (Listen, 1)],
+    );
+    web.process = process(811, "nginx");
+    web.closers[Closer::Remote as usize] = 4_000;
+    web.time_wait.entered_per_s = 3.1;
+    web.fin_wait2_orphan = 12;
+
+    let mut leak = group("192.168.100.200:50051", Role::Outbound, &[(CloseWait, 1_204), (TimeWait, 4)]);
+    leak.process = process(90_210, "batch-exporter");
+    leak.closers[Closer::ResetReceived as usize] = 3;
+    leak.closers[Closer::Remote as usize] = 2;
+    leak.oldest_close_wait = Some(Nanos(20_000_000_000));
+
+    let v6 = group("[2001:db8:1:2:3:4:5:6]:8443", Role::Unknown, &[(Established, 3)]);
+
+    let mut snapshot = empty();
+    snapshot.ts = Nanos(942_000_000_000);
+    snapshot.interval = Nanos::SECOND;
+    snapshot.records = 1_204_113;
+    snapshot.records_per_s = 31_240.0;
+    snapshot.groups = vec![database, web, leak, v6];
+    for state in TcpState::ALL {
+        let now = snapshot.groups.iter().map(|group| group.counts[state.index()]).sum();
+        snapshot.states[state.index()] = StateTotal { now, entered: now, entered_per_s: now as f64 / 40.0 };
+    }
+    snapshot
+}
+
+/// The same host with losses, limits, hostile names and keys of any length.
+pub fn lossy() -> Snapshot {
+    let mut snapshot = busy();
+    snapshot.losses = Losses { ring_full: 1_200, healed: 4, ..Losses::default() };
+    let host = HostFacts {
+        limits: vec!["Sockets of other network namespaces are not seen.".into()],
+        ..(*snapshot.host).clone()
+    };
+    snapshot.host = Arc::new(host);
+    let path = format!("/{}/worker.scope", "kubepods-burstable/".repeat(10));
+    let mut cgroup = group(&path, Role::Inbound, &[(TcpState::TimeWait, 1_234_567_890)]);
+    cgroup.process = process(u32::MAX, "\u{1b}[2Jevil\n");
+    cgroup.time_wait.entered_per_s = 1_250_000.0;
+    cgroup.fin_wait2_orphan = 123_456;
+    cgroup.counts[TcpState::FinWait2.index()] = 1_123_456;
+    let mut wide = group("数据库.example:3306", Role::Outbound, &[(TcpState::TimeWait, 7)]);
+    wide.process = process(7, "数据库服务");
+    snapshot.groups.extend([cgroup, wide]);
+    snapshot
+}

@@ -1,0 +1,125 @@
+//! A [`Snapshot`] as plain text: for pipes, `--once` and `--batch`. ASCII apart from names.
+
+use std::io::{self, Write};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{
+    columns::COLUMNS,
+    sort::Sort,
+    summary::{self, StateCells},
+    table,
+};
+use crate::{
+    aggregate::Snapshot,
+    model::{text, units},
+};
+
+/// How plain text is laid out.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Terminal columns per line; `None`: as wide as it gets.
+    pub width: Option<u16>,
+    /// Groups shown at most; how many are left out is said.
+    pub max_groups: usize,
+    /// For the time in the header.
+    pub zone: TimeZone,
+}
+
+/// Wide enough for every column and a long key.
+const WIDEST: usize = 240;
+
+/// Writes `snapshot`, ending in a newline.
+pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+    let width = layout.width.map_or(WIDEST, usize::from);
+    header(out, snapshot, layout)?;
+    states(out, &summary::states(snapshot, width))?;
+    writeln!(out)?;
+    groups(out, snapshot, layout.max_groups, width)
+}
+
+fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+    let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
+    let time = Timestamp::from_nanosecond(wall_ns.into())
+        .unwrap_or_default()
+        .to_zoned(layout.zone.clone())
+        .strftime("%Y-%m-%d %H:%M:%S");
+    writeln!(out, "{}  {time}", summary::facts(snapshot).join("  "))?;
+    let rate = summary::records_per_s(snapshot).map(|rate| format!(", {rate}")).unwrap_or_default();
+    let source = text::sanitise(&snapshot.source);
+    writeln!(out, "{source}: {} records{rate}", units::count(snapshot.records))?;
+    writeln!(out, "{}", summary::losses(&snapshot.losses).as_deref().unwrap_or("lost 0"))?;
+    for limit in &snapshot.host.limits {
+        writeln!(out, "note: {}", text::sanitise(limit))?;
+    }
+    writeln!(out)
+}
+
+fn states(out: &mut impl Write, cells: &[StateCells]) -> io::Result<()> {
+    if cells.is_empty() {
+        return Ok(());
+    }
+    let rows: [(&str, fn(&StateCells) -> &str); 3] =
+        [("", |cells| &cells.head), ("now", |cells| &cells.now), ("+/s", |cells| &cells.entered_per_s)];
+    for (label, of) in rows {
+        let line: String = cells.iter().map(of).collect();
+        writeln!(out, "{label:width$}{line}", width = summary::LABEL_WIDTH)?;
+    }
+    Ok(())
+}
+
+fn groups(out: &mut impl Write, snapshot: &Snapshot, max_groups: usize, width: usize) -> io::Result<()> {
+    if snapshot.groups.is_empty() {
+        return writeln!(out, "No TCP sockets.");
+    }
+    let sort = Sort::default();
+    let order = sort.order(snapshot);
+    let shown = &order[..max_groups.min(order.len())];
+    let placed = table::place(snapshot, shown, sort, width);
+    let heads: Vec<String> = placed.iter().map(|placed| placed.head(snapshot)).collect();
+    writeln!(out, "{}", heads.join(" ").trim_end())?;
+    for &row in shown {
+        let group = &snapshot.groups[row];
+        let cells: Vec<String> = placed.iter().map(|placed| placed.cell(snapshot, group).0).collect();
+        writeln!(out, "{}", cells.join(" ").trim_end())?;
+    }
+    let hidden = order.len() - shown.len();
+    if hidden > 0 {
+        writeln!(out, "and {} more, sorted by {}", units::count(hidden as u64), COLUMNS[sort.column].name)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixture, *};
+
+    fn plain(snapshot: &Snapshot, width: Option<u16>, max_groups: usize) -> String {
+        let mut out = Vec::new();
+        let layout = Layout { width, max_groups, zone: TimeZone::UTC };
+        write(&mut out, snapshot, &layout).expect("a Vec takes everything");
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn narrow() {
+        insta::assert_snapshot!(plain(&fixture::busy(), Some(80), 5));
+    }
+
+    #[test]
+    fn as_wide_as_it_gets() {
+        insta::assert_snapshot!(plain(&fixture::lossy(), None, usize::MAX));
+    }
+
+    #[test]
+    fn empty() {
+        insta::assert_snapshot!(plain(&fixture::empty(), Some(80), 5));
+    }
+
+    #[test]
+    fn no_width_is_too_small() {
+        for width in 0..200 {
+            plain(&fixture::lossy(), Some(width), 5);
+        }
+    }
+}

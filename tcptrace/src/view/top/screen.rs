@@ -1,0 +1,355 @@
+//! One frame: an [`App`] in, the cells of the terminal out.
+//!
+//! From top to bottom: the header, the losses where there are any, the states, the groups, the hints.
+//! What there is no height for goes in this order: blank lines, hints, states.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+    widgets::{Block, Clear, Paragraph},
+};
+
+use super::{
+    app::{App, Mode},
+    columns::COLUMNS,
+    input::BINDINGS,
+    sort::Direction,
+    summary,
+    table::{self, Placed},
+};
+use crate::{
+    aggregate::Snapshot,
+    model::{text, units},
+};
+
+/// What the terminal can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Whether to use colours. They never tell anything alone.
+    pub colours: Colours,
+    /// Which marks show the direction of the order.
+    pub glyphs: Glyphs,
+}
+
+/// Whether to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colours {
+    /// The terminal's sixteen.
+    Some,
+    /// Only bold, dim and reversed.
+    None,
+}
+
+/// Which characters the terminal shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glyphs {
+    /// Those of UTF-8.
+    Unicode,
+    /// ASCII only.
+    Ascii,
+}
+
+impl Look {
+    /// A look for a terminal with these environment variables, as `std::env::var_os` would give them:
+    /// `NO_COLOR` and `TERM`, then the first that is set of `LC_ALL`, `LC_CTYPE` and `LANG`.
+    pub fn new(no_color: Option<&str>, term: Option<&str>, locale: Option<&str>) -> Self {
+        let plain = no_color.is_some_and(|value| !value.is_empty()) || term == Some("dumb");
+        let locale = locale.unwrap_or_default().to_ascii_lowercase();
+        let unicode = locale.contains("utf-8") || locale.contains("utf8");
+        Self {
+            colours: if plain { Colours::None } else { Colours::Some },
+            glyphs: if unicode { Glyphs::Unicode } else { Glyphs::Ascii },
+        }
+    }
+
+    fn colour(self, colour: Color) -> Style {
+        match self.colours {
+            Colours::Some => Style::new().fg(colour),
+            Colours::None => Style::new(),
+        }
+    }
+
+    const fn arrow(self, direction: Direction) -> &'static str {
+        match (self.glyphs, direction) {
+            (Glyphs::Unicode, Direction::Descending) => "▼",
+            (Glyphs::Unicode, Direction::Ascending) => "▲",
+            (Glyphs::Ascii, Direction::Descending) => "v",
+            (Glyphs::Ascii, Direction::Ascending) => "^",
+        }
+    }
+}
+
+const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+
+/// Draws `app` on the whole of `frame`.
+pub fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
+    let area = frame.area();
+    let losses = summary::losses(&app.snapshot().losses);
+    let height = area.height;
+    let air = u16::from(height >= 16);
+    let states = if height >= 8 { 3 } else { 0 };
+    let [header, loss, _, totals, _, groups, hints] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(u16::from(losses.is_some() && height >= 3)),
+        Constraint::Length(air),
+        Constraint::Length(states),
+        Constraint::Length(air),
+        Constraint::Fill(1),
+        Constraint::Length(u16::from(height >= 5)),
+    ])
+    .areas(area);
+    draw_header(frame, header, app, losses.is_some(), look);
+    if let Some(losses) = losses {
+        let line = Line::styled(losses, look.colour(Color::Red).add_modifier(Modifier::BOLD));
+        frame.render_widget(line, loss);
+    }
+    draw_states(frame, totals, app.snapshot());
+    draw_groups(frame, groups, app, look);
+    draw_hints(frame, hints, app, look);
+    if app.help() {
+        draw_help(frame, area, app.snapshot());
+    }
+}
+
+/// As many facts as there is room for on the left, whether the picture moves on the right.
+fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, lossy: bool, look: Look) {
+    let snapshot = app.snapshot();
+    let (mode, style) = match app.mode() {
+        Mode::Live => ("LIVE", look.colour(Color::Green)),
+        Mode::Paused => ("PAUSED", look.colour(Color::Yellow)),
+        Mode::Ended => ("ENDED", look.colour(Color::Yellow)),
+    };
+    let mut right = vec![Span::styled(mode, style.add_modifier(Modifier::BOLD))];
+    if let Some(rate) = summary::records_per_s(snapshot) {
+        right.push(Span::raw(format!("  {rate}")));
+    }
+    if lossy {
+        let lost = format!("  lost {}", units::compact(snapshot.losses.total()));
+        right.push(Span::styled(lost, look.colour(Color::Red).add_modifier(Modifier::BOLD)));
+    } else {
+        right.push(Span::styled("  lost 0", DIM));
+    }
+    let mut right = Line::from(right).right_aligned();
+    while right.width() > area.width as usize && right.spans.len() > 1 {
+        right.spans.remove(1);
+    }
+    let room = (area.width as usize).saturating_sub(right.width() + 2);
+    let mut left = Line::default();
+    for (i, fact) in summary::facts(snapshot).into_iter().enumerate() {
+        let span = if i == 0 { Span::styled(fact, BOLD) } else { Span::raw(format!("  {fact}")) };
+        if left.width() + span.width() > room {
+            break;
+        }
+        left.push_span(span);
+    }
+    frame.render_widget(left, area);
+    frame.render_widget(right, area);
+}
+
+fn draw_states(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
+    let mut lines = [Line::raw("   "), Line::raw("now"), Line::raw("+/s")];
+    for cells in summary::states(snapshot, area.width as usize) {
+        let number = if cells.is_nothing { DIM } else { Style::new() };
+        lines[0].push_span(Span::styled(cells.head, number.patch(BOLD)));
+        lines[1].push_span(Span::styled(cells.now, number));
+        lines[2].push_span(Span::styled(cells.entered_per_s, number));
+    }
+    frame.render_widget(Paragraph::new(lines.to_vec()), area);
+}
+
+fn draw_groups(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
+    let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+    if app.snapshot().groups.is_empty() {
+        let text = "No TCP sockets yet. They appear here as they open.";
+        frame.render_widget(Paragraph::new(text).wrap(ratatui::widgets::Wrap { trim: true }), area);
+        return;
+    }
+    let rows = app.rows(body.height as usize).to_vec();
+    let snapshot = app.snapshot();
+    let placed = table::place(snapshot, &rows, app.sort(), area.width as usize);
+    frame.render_widget(heads(snapshot, &placed, app, look), head);
+    for (&row, line) in rows.iter().zip(body.rows()) {
+        let group = &snapshot.groups[row];
+        let mut cells = Line::default();
+        for (i, placed) in placed.iter().enumerate() {
+            let (text, is_nothing) = placed.cell(snapshot, group);
+            if i > 0 {
+                cells.push_span(" ");
+            }
+            cells.push_span(Span::styled(text, if is_nothing { DIM } else { Style::new() }));
+        }
+        frame.render_widget(cells, line);
+        if app.is_selected(group) {
+            frame.buffer_mut().set_style(line, Style::new().add_modifier(Modifier::REVERSED));
+        }
+    }
+}
+
+/// The heads; the one that is sorted by has an arrow in the blank beside it.
+fn heads(snapshot: &Snapshot, placed: &[Placed], app: &App, look: Look) -> Line<'static> {
+    let sort = app.sort();
+    let arrow = Span::styled(look.arrow(sort.direction), look.colour(Color::Cyan).patch(BOLD));
+    let mut line = Line::default();
+    let mut words_before = None;
+    for (i, placed) in placed.iter().enumerate() {
+        let sorted = placed.index == sort.column;
+        let words = placed.is_words();
+        if i > 0 {
+            let marked = words_before == Some(sort.column) || (sorted && !words);
+            line.push_span(if marked { arrow.clone() } else { Span::raw(" ") });
+        }
+        let style = if sorted { look.colour(Color::Cyan).patch(BOLD) } else { BOLD };
+        line.push_span(Span::styled(placed.head(snapshot), style));
+        words_before = words.then_some(placed.index);
+    }
+    line
+}
+
+/// The keys that are used most, and where the selection stands.
+fn draw_hints(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
+    let sort = app.sort();
+    let column = if sort.column == 0 { "key" } else { COLUMNS[sort.column].name };
+    let position = match app.position() {
+        (Some(row), groups) => format!("{}/{}", units::count(row as u64 + 1), units::count(groups as u64)),
+        (None, groups) => format!("{} groups", units::count(groups as u64)),
+    };
+    let right =
+        Line::styled(format!("by {column} {}  {position}", look.arrow(sort.direction)), DIM).right_aligned();
+    let room = (area.width as usize).saturating_sub(right.width() + 1);
+    let mut left = Line::default();
+    for binding in &BINDINGS {
+        let Some(hint) = binding.hint else { continue };
+        let key = binding.label.split(',').next().unwrap_or_default();
+        let gap = if left.spans.is_empty() { "" } else { "  " };
+        if left.width() + gap.len() + key.len() + 1 + hint.len() > room {
+            break;
+        }
+        left.push_span(Span::styled(format!("{gap}{key}"), BOLD));
+        left.push_span(Span::styled(format!(" {hint}"), DIM));
+    }
+    frame.render_widget(left, area);
+    frame.render_widget(right, area);
+}
+
+/// Keys, then what the trace can't see, then what the columns show, as far as they fit.
+fn draw_help(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for limit in &snapshot.host.limits {
+        lines.push(Line::from(format!("Note: {}", text::sanitise(limit))));
+    }
+    for binding in &BINDINGS {
+        lines.push(Line::from(vec![
+            Span::styled(format!("{:13}", binding.label), BOLD),
+            Span::raw(binding.help),
+        ]));
+    }
+    lines.push(Line::default());
+    for column in &COLUMNS {
+        let head = if column.head.is_empty() { snapshot.key } else { column.head };
+        lines.push(Line::from(vec![Span::styled(format!("{head:13}"), BOLD), Span::raw(column.help)]));
+    }
+    let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 4;
+    let height = lines.len() as u16 + 2;
+    let area = area.centered(Constraint::Length(width), Constraint::Length(height));
+    let block =
+        Block::bordered().title(" help: Esc closes ").padding(ratatui::widgets::Padding::horizontal(1));
+    frame.render_widget(Clear, area);
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ratatui::{Terminal, backend::TestBackend};
+
+    use super::{super::fixture, super::input::Action, *};
+
+    const ASCII: Look = Look { colours: Colours::None, glyphs: Glyphs::Ascii };
+    const RICH: Look = Look { colours: Colours::Some, glyphs: Glyphs::Unicode };
+
+    fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height: u16) -> TestBackend {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
+        let mut app = App::new(Arc::new(snapshot));
+        let mut draw_once = |app: &mut App| {
+            terminal.draw(|frame| draw(frame, app, look)).expect("a terminal in memory");
+        };
+        draw_once(&mut app);
+        for &action in actions {
+            app.act(action);
+            draw_once(&mut app);
+        }
+        terminal.backend().clone()
+    }
+
+    fn reversed_rows(backend: &TestBackend) -> Vec<u16> {
+        let buffer = backend.buffer();
+        let reversed = |y: &u16| buffer[(0, *y)].modifier.contains(Modifier::REVERSED);
+        (0..buffer.area.height).filter(reversed).collect()
+    }
+
+    #[test]
+    fn base_size() {
+        insta::assert_snapshot!(frame(fixture::busy(), &[], ASCII, 80, 24));
+    }
+
+    #[test]
+    fn large() {
+        insta::assert_snapshot!(frame(fixture::lossy(), &[], RICH, 160, 50));
+    }
+
+    #[test]
+    fn small() {
+        insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Pause], ASCII, 40, 10));
+    }
+
+    #[test]
+    fn empty() {
+        insta::assert_snapshot!(frame(fixture::empty(), &[], ASCII, 80, 24));
+    }
+
+    #[test]
+    fn sorted_by_words() {
+        insta::assert_snapshot!(frame(fixture::lossy(), &[Action::SortPrevious; 2], ASCII, 80, 24));
+    }
+
+    #[test]
+    fn help() {
+        insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Help], ASCII, 80, 40));
+    }
+
+    #[test]
+    fn the_selected_row_is_reversed() {
+        let backend = frame(fixture::busy(), &[Action::Down, Action::Down], ASCII, 80, 24);
+        assert_eq!(reversed_rows(&backend), [8]);
+        assert_eq!(reversed_rows(&frame(fixture::busy(), &[], ASCII, 80, 24)), [0_u16; 0]);
+    }
+
+    #[test]
+    fn no_size_is_too_small_or_too_large() {
+        let sizes = [(1, 1), (1, 50), (300, 1), (2, 2), (7, 3), (20, 5), (40, 7), (300, 100)];
+        for (width, height) in sizes {
+            for actions in [&[][..], &[Action::Last], &[Action::Help], &[Action::SortNext]] {
+                frame(fixture::lossy(), actions, RICH, width, height);
+                frame(fixture::empty(), actions, ASCII, width, height);
+            }
+        }
+    }
+
+    #[test]
+    fn without_colours_there_is_none() {
+        let backend = frame(fixture::lossy(), &[Action::Down], ASCII, 160, 50);
+        let cells = &backend.buffer().content;
+        assert!(cells.iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));
+    }
+
+    #[test]
+    fn the_environment_makes_the_look() {
+        assert_eq!(Look::new(None, Some("xterm"), Some("en_US.UTF-8")), RICH);
+        assert_eq!(Look::new(Some("1"), Some("xterm"), Some("C")), ASCII);
+        assert_eq!(Look::new(Some(""), Some("dumb"), None), ASCII);
+    }
+}

@@ -1,0 +1,138 @@
+//! What stands above the groups: the host, the losses, and the sockets per state. Shared by plain text
+//! and the screen.
+
+use super::columns::{count, rate};
+use crate::{
+    aggregate::{Losses, Snapshot},
+    model::{TcpState, text, units},
+};
+
+/// A cause of loss: its label, and how many.
+type Cause = (&'static str, fn(&Losses) -> u64);
+
+/// Every cause of loss, the gravest first.
+const CAUSES: [Cause; 7] = [
+    ("ring full", |losses| losses.ring_full),
+    ("recursion", |losses| losses.recursion_missed),
+    ("evicted", |losses| losses.evicted),
+    ("decode errors", |losses| losses.decode_errors),
+    ("read faults", |losses| losses.read_faults),
+    ("output", |losses| losses.output_dropped),
+    ("healed", |losses| losses.healed),
+];
+
+/// What is lost and why: `lost 1,204: ring full 1,200, healed 4`; `None` when nothing is.
+pub fn losses(losses: &Losses) -> Option<String> {
+    let causes: Vec<String> = CAUSES
+        .iter()
+        .map(|(label, of)| (label, of(losses)))
+        .filter(|(_, n)| *n > 0)
+        .map(|(label, n)| format!("{label} {}", units::count(n)))
+        .collect();
+    (losses.total() > 0).then(|| format!("lost {}: {}", units::count(losses.total()), causes.join(", ")))
+}
+
+/// The facts of the header, the most important first.
+pub fn facts(snapshot: &Snapshot) -> Vec<String> {
+    let host = &snapshot.host;
+    let mut facts = vec![concat!("tcptrace ", env!("CARGO_PKG_VERSION")).to_owned()];
+    if !host.host.is_empty() {
+        facts.push(text::sanitise(&host.host).into_owned());
+    }
+    if !host.kernel.is_empty() {
+        facts.push(format!("Linux {}", text::sanitise(&host.kernel)));
+    }
+    facts.push(format!("up {}", units::duration(snapshot.ts.since(snapshot.began))));
+    facts
+}
+
+/// Records per second, or `None` in the first snapshot.
+pub fn records_per_s(snapshot: &Snapshot) -> Option<String> {
+    rate(snapshot, snapshot.records_per_s).map(|per_s| format!("{} records/s", units::rate(per_s)))
+}
+
+/// The states in the order of the table, the ones that people look for first. CLOSE is not among them:
+/// a socket in it is no connection.
+pub const STATES: [TcpState; 10] = [
+    TcpState::TimeWait,
+    TcpState::FinWait2,
+    TcpState::CloseWait,
+    TcpState::Established,
+    TcpState::SynRecv,
+    TcpState::SynSent,
+    TcpState::FinWait1,
+    TcpState::LastAck,
+    TcpState::Closing,
+    TcpState::Listen,
+];
+
+/// One column of the states' table.
+pub struct StateCells {
+    /// Its head, padded to the width.
+    pub head: String,
+    /// How many now, padded.
+    pub now: String,
+    /// How many came per second, padded.
+    pub entered_per_s: String,
+    /// Whether there is none, and none came.
+    pub is_nothing: bool,
+}
+
+/// The width of the labels `now` and `+/s`.
+pub const LABEL_WIDTH: usize = 3;
+
+/// As many states as fit in `width`, after the label.
+pub fn states(snapshot: &Snapshot, width: usize) -> Vec<StateCells> {
+    let mut left = width.saturating_sub(LABEL_WIDTH);
+    let mut cells = Vec::with_capacity(STATES.len());
+    for state in STATES {
+        let total = &snapshot.states[state.index()];
+        let (head, now) = match state {
+            TcpState::FinWait2 => ("FIN_WAIT2 o/h", fin_wait2(snapshot)),
+            _ => (state.name(), count(total.now, 10)),
+        };
+        let width = head.len().max(9);
+        if width + 2 > left {
+            break;
+        }
+        left -= width + 2;
+        let per_s = rate(snapshot, total.entered_per_s).map_or_else(|| "-".into(), units::rate);
+        cells.push(StateCells {
+            head: format!("  {head:>width$}"),
+            now: format!("  {now:>width$}"),
+            entered_per_s: format!("  {per_s:>width$}"),
+            is_nothing: total.now == 0 && total.entered_per_s < 0.05,
+        });
+    }
+    cells
+}
+
+/// FIN_WAIT2 as `orphans/held`.
+fn fin_wait2(snapshot: &Snapshot) -> String {
+    let now = snapshot.states[TcpState::FinWait2.index()].now;
+    let orphans: u64 = snapshot.groups.iter().map(|group| group.fin_wait2_orphan).sum();
+    let held = now.saturating_sub(orphans);
+    super::columns::Value::Pair(orphans, held).text(13).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_of_loss_is_named() {
+        let all = Losses {
+            ring_full: 1,
+            recursion_missed: 2,
+            healed: 4,
+            evicted: 8,
+            decode_errors: 16,
+            read_faults: 32,
+            output_dropped: 64,
+        };
+        assert_eq!(CAUSES.iter().map(|(_, of)| of(&all)).sum::<u64>(), all.total());
+        assert_eq!(losses(&Losses::default()), None);
+        let some = Losses { ring_full: 1_200, healed: 4, ..Losses::default() };
+        assert_eq!(losses(&some).as_deref(), Some("lost 1,204: ring full 1,200, healed 4"));
+    }
+}

@@ -1,0 +1,204 @@
+//! Where the columns stand in a given width, and the text of their cells: shared by plain text and the
+//! screen.
+
+use std::borrow::Cow;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::{
+    columns::{Align, COLUMNS, Column, Value},
+    sort::Sort,
+};
+use crate::aggregate::{Group, Snapshot};
+
+/// The column of the key, which is always shown.
+const KEY: usize = 0;
+/// The column of the process, which takes room that is left over.
+const PROCESS: usize = 3;
+
+/// A column and the width it got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Index in [`COLUMNS`].
+    pub index: usize,
+    /// Width without the blank that separates it from the one before.
+    pub width: usize,
+}
+
+impl Placed {
+    /// The column.
+    pub fn column(&self) -> &'static Column {
+        &COLUMNS[self.index]
+    }
+
+    /// Whether it is written from the left, as words are.
+    pub fn is_words(&self) -> bool {
+        self.column().align == Align::Left
+    }
+
+    /// The head, padded to the width.
+    pub fn head(&self, snapshot: &Snapshot) -> String {
+        let column = self.column();
+        let head = match self.index {
+            KEY => snapshot.key,
+            _ if column.head.len() <= self.width => column.head,
+            _ => column.short,
+        };
+        fit(head, self.width, self.is_words(), Cut::End)
+    }
+
+    /// The cell of `group`, padded to the width, and whether there is nothing in it.
+    pub fn cell(&self, snapshot: &Snapshot, group: &Group) -> (String, bool) {
+        let value = (self.column().value)(snapshot, group);
+        let cut = if matches!(value, Value::Key(_)) { Cut::Middle } else { Cut::End };
+        (fit(&value.text(self.width), self.width, self.is_words(), cut), value.is_nothing())
+    }
+}
+
+/// Which columns there is room for in `width`, from left to right. The key and the column that is sorted
+/// by always stay; the others go by their priority. What is left over goes to the key and the process,
+/// as far as the longest of `rows` needs it.
+pub fn place(snapshot: &Snapshot, rows: &[usize], sort: Sort, width: usize) -> Vec<Placed> {
+    let mut by_priority: Vec<usize> = (0..COLUMNS.len()).collect();
+    by_priority.sort_by_key(|&index| match index {
+        KEY => (0, 0),
+        _ if index == sort.column => (1, 0),
+        _ => (2, COLUMNS[index].priority),
+    });
+    let mut left = width;
+    let mut placed = Vec::with_capacity(COLUMNS.len());
+    for &index in &by_priority {
+        let least = COLUMNS[index].width.0 as usize;
+        let needed = least + usize::from(index != KEY);
+        if needed > left {
+            break;
+        }
+        left -= needed;
+        placed.push(Placed { index, width: least });
+    }
+    if placed.len() < 2 {
+        return squeeze(by_priority[1], width);
+    }
+    placed.sort_by_key(|placed| placed.index);
+    for wide in &mut placed {
+        let growth = wanted(snapshot, rows, wide.index).saturating_sub(wide.width).min(left);
+        wide.width += growth;
+        left -= growth;
+    }
+    placed
+}
+
+/// The key and one more column where there is not room enough even for these two.
+fn squeeze(second: usize, width: usize) -> Vec<Placed> {
+    const LEAST_KEY: usize = 8;
+    let second = Placed { index: second, width: COLUMNS[second].width.0 as usize };
+    match width.checked_sub(second.width + 1) {
+        Some(rest @ LEAST_KEY..) => vec![Placed { index: KEY, width: rest }, second],
+        _ => vec![Placed { index: KEY, width }],
+    }
+}
+
+/// The width that the cells of a column would fill, its head included.
+fn wanted(snapshot: &Snapshot, rows: &[usize], index: usize) -> usize {
+    let column = &COLUMNS[index];
+    let longest = if matches!(index, KEY | PROCESS) {
+        rows.iter()
+            .filter_map(|&row| snapshot.groups.get(row))
+            .map(|group| (column.value)(snapshot, group).text(usize::MAX).width())
+            .max()
+            .unwrap_or(0)
+    } else {
+        column.head.len()
+    };
+    longest.min(column.width.1 as usize)
+}
+
+/// Where text that is too long is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The end goes.
+    End,
+    /// The middle goes: the port at the end of an address tells as much as its beginning.
+    Middle,
+}
+
+/// `text` in exactly `width` terminal columns: padded on the right (`words`) or on the left, or cut, with a
+/// `~` where something is missing.
+pub fn fit(text: &str, width: usize, words: bool, cut: Cut) -> String {
+    let needed = text.width();
+    let text = if needed <= width { Cow::Borrowed(text) } else { Cow::Owned(shorten(text, width, cut)) };
+    let pad = width.saturating_sub(text.width());
+    if words { format!("{text}{:pad$}", "") } else { format!("{:pad$}{text}", "") }
+}
+
+fn shorten(text: &str, width: usize, cut: Cut) -> String {
+    let Some(room) = width.checked_sub(1) else { return String::new() };
+    let tail = if cut == Cut::Middle { room / 2 } else { 0 };
+    let mut short = take(text.chars(), room - tail);
+    short.push('~');
+    let end = take(text.chars().rev(), tail);
+    short.extend(end.chars().rev());
+    short
+}
+
+/// The first characters that fit in `width` columns.
+fn take(chars: impl Iterator<Item = char>, width: usize) -> String {
+    let mut left = width;
+    chars
+        .take_while(|c| {
+            let needed = c.width().unwrap_or(0);
+            let fits = needed <= left;
+            left = left.saturating_sub(needed);
+            fits
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixture, *};
+
+    fn names(width: usize, sort: Sort) -> Vec<&'static str> {
+        let snapshot = fixture::busy();
+        let rows: Vec<usize> = (0..snapshot.groups.len()).collect();
+        let placed = place(&snapshot, &rows, sort, width);
+        let total: usize = placed.iter().map(|placed| placed.width + 1).sum();
+        assert!(total <= width + 1, "{total} columns in {width}");
+        placed.iter().map(|placed| placed.column().name).collect()
+    }
+
+    #[test]
+    fn columns_go_by_priority() {
+        assert_eq!(names(40, Sort::default()), ["key", "time_wait", "time_wait +/s"]);
+        assert_eq!(
+            names(80, Sort::default()),
+            ["key", "role", "closer", "process", "time_wait", "time_wait +/s", "fin_wait2", "close_wait"]
+        );
+        assert_eq!(names(300, Sort::default()).len(), COLUMNS.len());
+    }
+
+    #[test]
+    fn the_sorted_column_is_always_shown() {
+        for column in 0..COLUMNS.len() {
+            let sort = Sort::by(column);
+            assert!(names(40, sort).contains(&COLUMNS[column].name));
+        }
+    }
+
+    #[test]
+    fn no_width_is_too_small() {
+        for width in 0..400 {
+            names(width, Sort::default());
+        }
+    }
+
+    #[test]
+    fn text_is_cut_by_terminal_columns() {
+        assert_eq!(fit("10.0.0.5:5432", 9, true, Cut::Middle), "10.0~5432");
+        assert_eq!(fit("postgres", 5, true, Cut::End), "post~");
+        assert_eq!(fit("数据库", 5, true, Cut::End), "数据~");
+        assert_eq!(fit("数据库", 4, true, Cut::End), "数~ ");
+        assert_eq!(fit("7", 3, false, Cut::End), "  7");
+        assert_eq!(fit("anything", 0, true, Cut::Middle), "");
+    }
+}
