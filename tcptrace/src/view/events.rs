@@ -13,7 +13,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    lifecycle::{Bound, Closer, Dwell, Event, Role},
+    lifecycle::{Bound, Closer, Dwell, EndReason, Event, Role},
     model::{Addr, Nanos, text, units},
 };
 
@@ -144,7 +144,7 @@ impl Writer {
         }
         let orphan = event.orphan.map(|orphan| if orphan { "orphan" } else { "held" });
         let extended = event.extended.then_some("extended");
-        let reason = event.end_reason.map(|reason| reason.name());
+        let reason = event.end_reason.map(EndReason::name);
         for note in [orphan, extended, reason].into_iter().flatten() {
             line.push(' ');
             line.push_str(note);
@@ -196,6 +196,7 @@ fn quoted(line: &mut String, field: &str) {
 }
 
 /// An event as JSON and CSV have it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of its own in the contract")]
 #[derive(Serialize)]
 struct Fields<'a> {
     /// Nanoseconds since the epoch.
@@ -252,7 +253,7 @@ impl<'a> Fields<'a> {
             seeded: bound(Bound::AtLeast),
             inferred: bound(Bound::Inferred),
             closer: (event.closer != Closer::None).then(|| event.closer.name()),
-            end_reason: event.end_reason.map(|reason| reason.name()),
+            end_reason: event.end_reason.map(EndReason::name),
             orphan: event.orphan,
             extended: event.extended,
             pid: event.process.map(|process| process.pid),
@@ -287,7 +288,7 @@ impl Clock {
     fn append(&mut self, line: &mut String, wall_ns: u64) {
         const SECOND: u64 = 1_000_000_000;
         // A u64 of nanoseconds is at most 18,446,744,073 seconds.
-        let second = (wall_ns / SECOND) as i64;
+        let second = (wall_ns / SECOND).cast_signed();
         if second != self.second {
             self.second = second;
             self.shown.clear();
@@ -304,7 +305,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        lifecycle::{EndReason, OwnerKind},
+        lifecycle::OwnerKind,
         model::{NetnsId, SocketId, TcpState, Tuple, record::Process},
     };
 

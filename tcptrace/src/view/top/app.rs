@@ -61,7 +61,8 @@ pub struct App {
     offset: usize,
     /// Rows on the screen, from the last frame.
     page: usize,
-    help: bool,
+    /// The first line of the help, while it is open.
+    help: Option<usize>,
 }
 
 impl App {
@@ -79,7 +80,7 @@ impl App {
             cursor: 0,
             offset: 0,
             page: 1,
-            help: false,
+            help: None,
         }
     }
 
@@ -98,9 +99,16 @@ impl App {
         self.sort
     }
 
+    /// The first of `lines` lines of the help to show in `height` rows; `None` while it is closed.
+    pub fn help(&mut self, lines: usize, height: usize) -> Option<usize> {
+        let line = self.help.as_mut()?;
+        *line = (*line).min(lines.saturating_sub(height));
+        Some(*line)
+    }
+
     /// Whether the help is open.
-    pub const fn help(&self) -> bool {
-        self.help
+    pub const fn is_help_open(&self) -> bool {
+        self.help.is_some()
     }
 
     /// The groups to show in `height` rows, as indices into the snapshot's; scrolls so that the selected one
@@ -143,17 +151,23 @@ impl App {
 
     /// Does what a key asks for.
     pub fn act(&mut self, action: Action) -> Next {
+        if let Some(line) = &mut self.help
+            && let Some(moved) = scroll(*line, action)
+        {
+            *line = moved;
+            return Next::Draw;
+        }
         match action {
             Action::Quit => return Next::Quit,
             Action::Suspend => return Next::Suspend,
             Action::Redraw => return Next::Redraw,
-            Action::Help => self.help = !self.help,
-            Action::Back if self.help => self.help = false,
+            Action::Help => self.help = if self.help.is_some() { None } else { Some(0) },
+            Action::Back if self.help.is_some() => self.help = None,
             Action::Back => self.selected = None,
-            Action::Up => self.select(self.from_here(|row| row.saturating_sub(1))),
-            Action::Down => self.select(self.from_here(|row| row + 1)),
-            Action::PageUp => self.select(self.cursor_or_offset().saturating_sub(self.page)),
-            Action::PageDown => self.select(self.cursor_or_offset() + self.page),
+            Action::Up => self.select(self.row_after(|row| row.saturating_sub(1))),
+            Action::Down => self.select(self.row_after(|row| row + 1)),
+            Action::PageUp => self.select(self.row_after(|row| row).saturating_sub(self.page)),
+            Action::PageDown => self.select(self.row_after(|row| row) + self.page),
             Action::First => self.select(0),
             Action::Last => self.select(usize::MAX),
             Action::SortPrevious => self.sort_by(self.sort.previous()),
@@ -193,12 +207,8 @@ impl App {
     }
 
     /// The row a move ends at: the first on the screen where nothing is selected yet.
-    fn from_here(&self, step: impl FnOnce(usize) -> usize) -> usize {
+    fn row_after(&self, step: impl FnOnce(usize) -> usize) -> usize {
         if self.selected.is_some() { step(self.cursor) } else { self.offset }
-    }
-
-    fn cursor_or_offset(&self) -> usize {
-        self.from_here(|row| row)
     }
 
     fn select(&mut self, row: usize) {
@@ -209,6 +219,20 @@ impl App {
             .map(|&row| &self.shown.groups[row])
             .map(|group| Identity { key: group.key.clone(), role: group.role });
     }
+}
+
+/// Where a move in the help ends, before the end of the help is known; `None` for other actions.
+const fn scroll(line: usize, action: Action) -> Option<usize> {
+    const PAGE: usize = 10;
+    Some(match action {
+        Action::Up => line.saturating_sub(1),
+        Action::Down => line.saturating_add(1),
+        Action::PageUp => line.saturating_sub(PAGE),
+        Action::PageDown => line.saturating_add(PAGE),
+        Action::First => 0,
+        Action::Last => usize::MAX,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -289,8 +313,10 @@ mod tests {
         let mut app = app();
         app.act(Action::Down);
         app.act(Action::Help);
+        app.act(Action::Last);
+        assert_eq!((app.help(30, 20), app.position().0), (Some(10), Some(0)));
         app.act(Action::Back);
-        assert!(!app.help() && app.position().0.is_some());
+        assert!(!app.is_help_open() && app.position().0.is_some());
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub const COLUMNS: [Column; 15] = [
         align: Align::Left,
         priority: 5,
         value: |_, group| Value::Share(group.main_closer().map(|(who, share)| (closer(who), share))),
-        help: "which side closed first most often; the first to close gets the TIME_WAIT",
+        help: "who closed first, mostly; the first gets the TIME_WAIT",
     },
     Column {
         name: "process",
@@ -219,7 +219,7 @@ pub const COLUMNS: [Column; 15] = [
         align: Align::Right,
         priority: 14,
         value: |_, group| Value::Count(group.time_wait.ended.reused),
-        help: "TIME_WAIT sockets that a connect() took over (tcp_tw_reuse)",
+        help: "TIME_WAIT taken over by a connect() (tcp_tw_reuse)",
     },
     Column {
         name: "fin_wait2",
@@ -229,7 +229,7 @@ pub const COLUMNS: [Column; 15] = [
         align: Align::Right,
         priority: 7,
         value: |_, group| Value::Pair(group.fin_wait2_orphan, group.fin_wait2_held()),
-        help: "FIN_WAIT2 now: orphans (nobody has them open) / held by a process",
+        help: "FIN_WAIT2: orphans (nobody has them open) / held",
     },
     Column {
         name: "close_wait",
@@ -337,6 +337,7 @@ mod tests {
             assert!(column.short.len() <= column.width.0 as usize, "{}", column.name);
             assert!(column.head.len() <= column.width.1 as usize, "{}", column.name);
             assert!(column.short.len() <= column.head.len(), "{}", column.name);
+            assert!(column.help.len() <= 61, "{} is cut in the help at 80 columns", column.name);
         }
         assert_eq!(COLUMNS[TIME_WAIT].name, "time_wait");
     }

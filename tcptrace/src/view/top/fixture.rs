@@ -35,8 +35,8 @@ pub fn empty() -> Snapshot {
     }
 }
 
-fn process(pid: u32, comm: &str) -> Option<Process> {
-    Some(Process { pid, comm: comm.into(), cgroup: 0 })
+fn process(pid: u32, comm: &str) -> Process {
+    Process { pid, comm: comm.into(), cgroup: 0 }
 }
 
 /// A group with a number of sockets per state.
@@ -66,7 +66,7 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
 pub fn busy() -> Snapshot {
     use TcpState::{CloseWait, Established, FinWait2, Listen, SynRecv, TimeWait};
     let mut database = group("10.0.0.5:5432", Role::Outbound, &[(TimeWait, 18_122), (Established, 40)]);
-    database.process = process(4242, "api-server");
+    database.process = Some(process(4242, "api-server"));
     database.other_processes = 3;
     database.closers[Closer::Local as usize] = 99;
     database.closers[Closer::Remote as usize] = 1;
@@ -88,13 +88,13 @@ pub fn busy() -> Snapshot {
         Role::Inbound,
         &[(TimeWait, 210), (Established, 5_012), (FinWait2, 15), (SynRecv, 9), (Listen, 1)],
     );
-    web.process = process(811, "nginx");
+    web.process = Some(process(811, "nginx"));
     web.closers[Closer::Remote as usize] = 4_000;
     web.time_wait.entered_per_s = 3.1;
     web.fin_wait2_orphan = 12;
 
     let mut leak = group("192.168.100.200:50051", Role::Outbound, &[(CloseWait, 1_204), (TimeWait, 4)]);
-    leak.process = process(90_210, "batch-exporter");
+    leak.process = Some(process(90_210, "batch-exporter"));
     leak.closers[Closer::ResetReceived as usize] = 3;
     leak.closers[Closer::Remote as usize] = 2;
     leak.oldest_close_wait = Some(Nanos(20_000_000_000));
@@ -119,18 +119,18 @@ pub fn lossy() -> Snapshot {
     let mut snapshot = busy();
     snapshot.losses = Losses { ring_full: 1_200, healed: 4, ..Losses::default() };
     let host = HostFacts {
-        limits: vec!["Sockets of other network namespaces are not seen.".into()],
+        limits: vec!["Sockets of other network namespaces are not seen, since this trace runs in a user namespace of its own.".into()],
         ..(*snapshot.host).clone()
     };
     snapshot.host = Arc::new(host);
     let path = format!("/{}/worker.scope", "kubepods-burstable/".repeat(10));
     let mut cgroup = group(&path, Role::Inbound, &[(TcpState::TimeWait, 1_234_567_890)]);
-    cgroup.process = process(u32::MAX, "\u{1b}[2Jevil\n");
+    cgroup.process = Some(process(u32::MAX, "\u{1b}[2Jevil\n"));
     cgroup.time_wait.entered_per_s = 1_250_000.0;
     cgroup.fin_wait2_orphan = 123_456;
     cgroup.counts[TcpState::FinWait2.index()] = 1_123_456;
     let mut wide = group("数据库.example:3306", Role::Outbound, &[(TcpState::TimeWait, 7)]);
-    wide.process = process(7, "数据库服务");
+    wide.process = Some(process(7, "数据库服务"));
     snapshot.groups.extend([cgroup, wide]);
     snapshot
 }

@@ -65,6 +65,7 @@ impl<'a> Document<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the contract's names")]
 struct State {
     state: &'static str,
     count: u64,

@@ -1,7 +1,7 @@
 //! `top`: which services have how many sockets in which state, now.
 //!
-//! A [`Snapshot`](crate::aggregate::Snapshot) in; plain text, one JSON document, or a screen out. All
-//! three show the same: [`columns`] is what plain text and the screen have in common.
+//! A [`Snapshot`](crate::aggregate::Snapshot) in; [plain] text, one [json] document, or a [screen] out.
+//! Plain text and the screen show the same columns, see [`columns`].
 
 mod app;
 pub mod columns;
@@ -10,7 +10,13 @@ mod fixture;
 mod input;
 pub mod json;
 pub mod plain;
-pub mod screen;
+mod run;
+mod screen;
 mod sort;
 mod summary;
 mod table;
+mod terminal;
+
+use app::App;
+pub use run::run;
+pub use screen::{Colours, Glyphs, Look};

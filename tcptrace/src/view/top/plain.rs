@@ -59,12 +59,12 @@ fn states(out: &mut impl Write, cells: &[StateCells]) -> io::Result<()> {
     if cells.is_empty() {
         return Ok(());
     }
-    let rows: [(&str, fn(&StateCells) -> &str); 3] =
-        [("", |cells| &cells.head), ("now", |cells| &cells.now), ("+/s", |cells| &cells.entered_per_s)];
-    for (label, of) in rows {
-        let line: String = cells.iter().map(of).collect();
-        writeln!(out, "{label:width$}{line}", width = summary::LABEL_WIDTH)?;
-    }
+    let line = |label, cell: fn(&StateCells) -> &str| {
+        format!("{label:width$}{}", cells.iter().map(cell).collect::<String>(), width = summary::LABEL_WIDTH)
+    };
+    writeln!(out, "{}", line("", |cells| &cells.head))?;
+    writeln!(out, "{}", line("now", |cells| &cells.now))?;
+    writeln!(out, "{}", line("+/s", |cells| &cells.entered_per_s))?;
     Ok(())
 }
 

@@ -7,9 +7,12 @@ use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
+    symbols::border,
     text::{Line, Span},
-    widgets::{Block, Clear, Paragraph},
+    widgets::{Block, Clear, Padding, Paragraph, Wrap},
 };
+
+use unicode_width::UnicodeWidthStr;
 
 use super::{
     app::{App, Mode},
@@ -81,6 +84,17 @@ impl Look {
     }
 }
 
+const ASCII_BORDER: border::Set<'_> = border::Set {
+    top_left: "+",
+    top_right: "+",
+    bottom_left: "+",
+    bottom_right: "+",
+    vertical_left: "|",
+    vertical_right: "|",
+    horizontal_top: "-",
+    horizontal_bottom: "-",
+};
+
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 
@@ -109,8 +123,8 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     draw_states(frame, totals, app.snapshot());
     draw_groups(frame, groups, app, look);
     draw_hints(frame, hints, app, look);
-    if app.help() {
-        draw_help(frame, area, app.snapshot());
+    if app.is_help_open() {
+        draw_help(frame, area, app, look);
     }
 }
 
@@ -133,12 +147,14 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, lossy: bool, look: 
         right.push(Span::styled("  lost 0", DIM));
     }
     let mut right = Line::from(right).right_aligned();
-    while right.width() > area.width as usize && right.spans.len() > 1 {
+    let facts = summary::facts(snapshot);
+    let name = facts.first().map_or(0, String::len);
+    while right.width() + name + 2 > area.width as usize && right.spans.len() > 2 {
         right.spans.remove(1);
     }
     let room = (area.width as usize).saturating_sub(right.width() + 2);
     let mut left = Line::default();
-    for (i, fact) in summary::facts(snapshot).into_iter().enumerate() {
+    for (i, fact) in facts.into_iter().enumerate() {
         let span = if i == 0 { Span::styled(fact, BOLD) } else { Span::raw(format!("  {fact}")) };
         if left.width() + span.width() > room {
             break;
@@ -164,7 +180,7 @@ fn draw_groups(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
     let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
     if app.snapshot().groups.is_empty() {
         let text = "No TCP sockets yet. They appear here as they open.";
-        frame.render_widget(Paragraph::new(text).wrap(ratatui::widgets::Wrap { trim: true }), area);
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
         return;
     }
     let rows = app.rows(body.height as usize).to_vec();
@@ -188,24 +204,38 @@ fn draw_groups(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
     }
 }
 
-/// The heads; the one that is sorted by has an arrow in the blank beside it.
+/// The heads; the one that is sorted by has an arrow beside it.
 fn heads(snapshot: &Snapshot, placed: &[Placed], app: &App, look: Look) -> Line<'static> {
     let sort = app.sort();
-    let arrow = Span::styled(look.arrow(sort.direction), look.colour(Color::Cyan).patch(BOLD));
-    let mut line = Line::default();
-    let mut words_before = None;
+    let style = look.colour(Color::Cyan).patch(BOLD);
+    let mut row = String::new();
+    let mut sorted = None;
     for (i, placed) in placed.iter().enumerate() {
-        let sorted = placed.index == sort.column;
-        let words = placed.is_words();
         if i > 0 {
-            let marked = words_before == Some(sort.column) || (sorted && !words);
-            line.push_span(if marked { arrow.clone() } else { Span::raw(" ") });
+            row.push(' ');
         }
-        let style = if sorted { look.colour(Color::Cyan).patch(BOLD) } else { BOLD };
-        line.push_span(Span::styled(placed.head(snapshot), style));
-        words_before = words.then_some(placed.index);
+        let head = placed.head(snapshot);
+        if placed.index == sort.column {
+            let start = row.len() + head.len() - head.trim_start().len();
+            let end = row.len() + head.trim_end().len();
+            sorted = Some((start, end, placed.is_words()));
+        }
+        row.push_str(&head);
     }
-    line
+    row.push(' ');
+    let Some((start, end, words)) = sorted else { return Line::styled(row, BOLD) };
+    // A blank stands before every number and after every word.
+    let arrow = look.arrow(sort.direction);
+    let (before, head, after) = if words {
+        (&row[..start], format!("{}{arrow}", &row[start..end]), &row[end + 1..])
+    } else {
+        (&row[..start.saturating_sub(1)], format!("{arrow}{}", &row[start..end]), &row[end..])
+    };
+    Line::from(vec![
+        Span::styled(before.to_owned(), BOLD),
+        Span::styled(head, style),
+        Span::styled(after.to_owned(), BOLD),
+    ])
 }
 
 /// The keys that are used most, and where the selection stands.
@@ -234,30 +264,52 @@ fn draw_hints(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
     frame.render_widget(right, area);
 }
 
-/// Keys, then what the trace can't see, then what the columns show, as far as they fit.
-fn draw_help(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
-    let mut lines: Vec<Line<'_>> = Vec::new();
-    for limit in &snapshot.host.limits {
-        lines.push(Line::from(format!("Note: {}", text::sanitise(limit))));
-    }
-    for binding in &BINDINGS {
-        lines.push(Line::from(vec![
-            Span::styled(format!("{:13}", binding.label), BOLD),
-            Span::raw(binding.help),
-        ]));
-    }
-    lines.push(Line::default());
-    for column in &COLUMNS {
-        let head = if column.head.is_empty() { snapshot.key } else { column.head };
-        lines.push(Line::from(vec![Span::styled(format!("{head:13}"), BOLD), Span::raw(column.help)]));
-    }
+/// The help over everything else: what the trace can't see, the keys, the columns.
+fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
+    let lines = help(app.snapshot(), area.width.saturating_sub(4).min(74) as usize);
     let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 4;
     let height = lines.len() as u16 + 2;
     let area = area.centered(Constraint::Length(width), Constraint::Length(height));
-    let block =
-        Block::bordered().title(" help: Esc closes ").padding(ratatui::widgets::Padding::horizontal(1));
+    let rows = area.height.saturating_sub(2) as usize;
+    let first = app.help(lines.len(), rows).unwrap_or(0);
+    let title =
+        if rows < lines.len() { " help: Esc closes, up and down scroll " } else { " help: Esc closes " };
+    let border = match look.glyphs {
+        Glyphs::Unicode => border::PLAIN,
+        Glyphs::Ascii => ASCII_BORDER,
+    };
+    let block = Block::bordered().border_set(border).title(title).padding(Padding::horizontal(1));
     frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(lines).block(block), area);
+    frame.render_widget(Paragraph::new(lines).block(block).scroll((first as u16, 0)), area);
+}
+
+fn help(snapshot: &Snapshot, width: usize) -> Vec<Line<'static>> {
+    let row = |label: &str, help: &'static str| {
+        Line::from(vec![Span::styled(format!("{label:13}"), BOLD), Span::raw(help)])
+    };
+    let limits = &snapshot.host.limits;
+    let notes = limits.iter().flat_map(|limit| wrap(&format!("Note: {}", text::sanitise(limit)), width));
+    let keys = BINDINGS.iter().map(|binding| row(binding.label, binding.help));
+    let columns = COLUMNS.iter().map(|column| {
+        let head = if column.head.is_empty() { snapshot.key } else { column.head };
+        row(head, column.help)
+    });
+    notes.chain(keys).chain([Line::default()]).chain(columns).collect()
+}
+
+/// `text` in lines of at most `width`, broken between words.
+fn wrap(text: &str, width: usize) -> Vec<Line<'static>> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.into_iter().map(Line::raw).collect()
 }
 
 #[cfg(test)]
@@ -271,18 +323,19 @@ mod tests {
     const ASCII: Look = Look { colours: Colours::None, glyphs: Glyphs::Ascii };
     const RICH: Look = Look { colours: Colours::Some, glyphs: Glyphs::Unicode };
 
+    /// The frame after `actions`.
     fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height: u16) -> TestBackend {
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
         let mut app = App::new(Arc::new(snapshot));
-        let mut draw_once = |app: &mut App| {
+        let draw_once = |app: &mut App| {
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
             terminal.draw(|frame| draw(frame, app, look)).expect("a terminal in memory");
+            terminal.backend().clone()
         };
-        draw_once(&mut app);
         for &action in actions {
-            app.act(action);
             draw_once(&mut app);
+            app.act(action);
         }
-        terminal.backend().clone()
+        draw_once(&mut app)
     }
 
     fn reversed_rows(backend: &TestBackend) -> Vec<u16> {
@@ -318,7 +371,12 @@ mod tests {
 
     #[test]
     fn help() {
-        insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Help], ASCII, 80, 40));
+        insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Help], RICH, 80, 40));
+    }
+
+    #[test]
+    fn help_scrolls() {
+        insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Help, Action::Last], ASCII, 80, 24));
     }
 
     #[test]

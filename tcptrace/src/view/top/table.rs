@@ -56,8 +56,8 @@ impl Placed {
 }
 
 /// Which columns there is room for in `width`, from left to right. The key and the column that is sorted
-/// by always stay; the others go by their priority. What is left over goes to the key and the process,
-/// as far as the longest of `rows` needs it.
+/// by always stay; the others go by their priority. What is left over goes to those that need more for the
+/// longest of `rows` or for their head, to the key last.
 pub fn place(snapshot: &Snapshot, rows: &[usize], sort: Sort, width: usize) -> Vec<Placed> {
     let mut by_priority: Vec<usize> = (0..COLUMNS.len()).collect();
     by_priority.sort_by_key(|&index| match index {
@@ -80,7 +80,9 @@ pub fn place(snapshot: &Snapshot, rows: &[usize], sort: Sort, width: usize) -> V
         return squeeze(by_priority[1], width);
     }
     placed.sort_by_key(|placed| placed.index);
-    for wide in &mut placed {
+    // The key last: there is no end to how long a path can be.
+    let (key, others): (Vec<_>, Vec<_>) = placed.iter_mut().partition(|placed| placed.index == KEY);
+    for wide in others.into_iter().chain(key) {
         let growth = wanted(snapshot, rows, wide.index).saturating_sub(wide.width).min(left);
         wide.width += growth;
         left -= growth;
@@ -179,9 +181,8 @@ mod tests {
 
     #[test]
     fn the_sorted_column_is_always_shown() {
-        for column in 0..COLUMNS.len() {
-            let sort = Sort::by(column);
-            assert!(names(40, sort).contains(&COLUMNS[column].name));
+        for (index, column) in COLUMNS.iter().enumerate() {
+            assert!(names(40, Sort::by(index)).contains(&column.name));
         }
     }
 

@@ -1,0 +1,97 @@
+//! The terminal while a screen is on it: raw mode and the alternate screen, and both undone on every way
+//! out, a panic included.
+
+use std::{
+    io::{self, BufWriter, Stdout, Write},
+    panic,
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ratatui::{
+    backend::CrosstermBackend,
+    crossterm::{
+        cursor, execute,
+        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    },
+};
+
+use super::{App, screen};
+
+/// Whether the terminal is ours: so that it is given back once, by whoever comes first.
+static OURS: AtomicBool = AtomicBool::new(false);
+
+/// One frame goes out in one write, as far as this holds it.
+const FRAME_BYTES: usize = 64 * 1024;
+
+/// The terminal on standard output, ours until this is dropped.
+pub struct Terminal {
+    inner: ratatui::Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+}
+
+impl Terminal {
+    /// Takes the terminal.
+    pub fn enter() -> io::Result<Self> {
+        restore_on_panic();
+        take()?;
+        let out = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
+        let inner = ratatui::Terminal::new(CrosstermBackend::new(out)).inspect_err(|_| give_back())?;
+        Ok(Self { inner })
+    }
+
+    /// Draws `app`, unless a panic has taken the terminal away.
+    pub fn draw(&mut self, app: &mut App, look: screen::Look) -> io::Result<()> {
+        if OURS.load(Ordering::Relaxed) {
+            self.inner.draw(|frame| screen::draw(frame, app, look))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what is on the screen: the next frame draws every cell.
+    pub fn clear(&mut self) -> io::Result<()> {
+        self.inner.clear()
+    }
+
+    /// Runs `away` with the terminal as the shell wants it.
+    pub fn lend(&mut self, away: impl FnOnce()) -> io::Result<()> {
+        give_back();
+        away();
+        take()?;
+        self.clear()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn take() -> io::Result<()> {
+    enable_raw_mode()?;
+    OURS.store(true, Ordering::Relaxed);
+    execute!(io::stdout(), EnterAlternateScreen, cursor::Hide).inspect_err(|_| give_back())
+}
+
+/// Does what it can: there is nobody left to tell about an error.
+fn give_back() {
+    if OURS.swap(false, Ordering::Relaxed) {
+        let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
+        let _ = disable_raw_mode();
+        let _ = io::stdout().flush();
+    }
+}
+
+/// The message of a panic belongs on the shell's screen, where it can be read.
+fn restore_on_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            give_back();
+            report(panic);
+        }));
+    });
+}
