@@ -106,7 +106,12 @@ fn installed(answer: &str) -> Vec<String> {
 
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).args(["--quiet", "--yes"]);
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).args([
+        "--quiet",
+        "--yes",
+        "-o",
+        "Dpkg::Use-Pty=0",
+    ]);
     command
 }
 
