@@ -58,7 +58,7 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
             // The pipeline ends early only with an error, which the end tells.
             let Ok(snapshots) = (&mut running.seeded).await else { return Ok(()) };
             if args.wants_screen() {
-                top::run(snapshots, top::Look::of_environment()).await
+                top::run(snapshots, look()).await
             } else {
                 args.print(snapshots).await
             }
@@ -102,6 +102,13 @@ impl TopArgs {
         }
         Ok(())
     }
+}
+
+/// What the terminal can show, as the environment says.
+fn look() -> top::Look {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable);
+    top::Look::new(variable("NO_COLOR").as_deref(), variable("TERM").as_deref(), locale.as_deref())
 }
 
 /// Columns of the terminal that text goes to; `None` for a file or a pipe.
