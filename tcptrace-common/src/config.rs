@@ -77,8 +77,8 @@ pub struct Offsets {
     pub sock_linger: u32,
     /// Bit number of `SOCK_DEAD` in `sk_flags`
     pub sock_dead: u32,
-    /// Padding.
-    pub reserved: u32,
+    /// Bit number of `SOCK_DONE` in `sk_flags`
+    pub sock_done: u32,
 }
 
 /// Everything the program is told.

@@ -61,6 +61,8 @@ pub mod flag {
     pub const SHUTDOWN_BOTH: u8 = 1 << 3;
     /// The socket has no owner any more (`SOCK_DEAD`).
     pub const ORPHAN: u8 = 1 << 4;
+    /// The peer's FIN was taken in (`SOCK_DONE`).
+    pub const DONE: u8 = 1 << 5;
 }
 
 /// The fixed part of every record. 88 bytes, no padding.

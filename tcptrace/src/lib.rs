@@ -2,7 +2,10 @@
 //! ARCHITECTURE.md has the map.
 
 pub mod aggregate;
+pub mod cli;
 pub mod kernel;
 pub mod lifecycle;
 pub mod model;
+pub mod pipeline;
+pub mod source;
 pub mod view;

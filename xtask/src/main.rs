@@ -1,3 +1,55 @@
-//! Build and test tasks: `cargo xtask`.
+//! Build and test tasks: `cargo xtask COMMAND`. One file per command; this one only chooses.
 
-fn main() {}
+mod command;
+mod ebpf;
+mod lint;
+mod packages;
+mod provenance;
+mod repo;
+mod setup;
+mod tally;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::repo::Repo;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build and test tasks of tcptrace")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building the eBPF object and testing need
+    Setup(setup::Args),
+    /// Build the eBPF object that the program embeds, or check the committed one
+    Ebpf(ebpf::Args),
+    /// Formatting, clippy and rustdoc, all warnings denied
+    Lint,
+    /// Every test: units and snapshots, the eBPF object, live tests
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    run(Cli::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let repo = Repo::find()?;
+    match task {
+        Task::Setup(args) => setup::run(&repo, &args).map(|()| ExitCode::SUCCESS),
+        Task::Ebpf(args) => ebpf::run(&repo, &args),
+        Task::Lint => Ok(lint::run(&repo)),
+        Task::Test(args) => Ok(test::run(&repo, &args)),
+    }
+}

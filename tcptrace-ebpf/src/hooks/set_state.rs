@@ -74,7 +74,7 @@ fn report(ctx: &BtfTracePointContext) -> bool {
         read_fault(ctx, Kind::Transition);
         return false;
     };
-    let mut flags = 0;
+    let mut flags = owner_flags(&common);
     let mut sk_err = 0;
     if new == TcpState::Close as u8 {
         sk_err = load::<u32>(sock, config!(offsets.sk_err));
@@ -126,6 +126,14 @@ fn is_the_tasks_own(old: u8, new: u8, sk_err: u32) -> bool {
 }
 
 #[inline(always)]
+fn owner_flags(common: &SockCommon) -> u8 {
+    match common.flags() >> config!(offsets.sock_dead) & 1 {
+        0 => 0,
+        _ => flag::ORPHAN,
+    }
+}
+
+#[inline(always)]
 fn close_flags(sock: Address, common: &SockCommon) -> u8 {
     let sk_flags = common.flags();
     let mut flags = 0;
@@ -134,8 +142,8 @@ fn close_flags(sock: Address, common: &SockCommon) -> u8 {
     {
         flags |= flag::LINGER_ZERO;
     }
-    if sk_flags >> config!(offsets.sock_dead) & 1 != 0 {
-        flags |= flag::ORPHAN;
+    if sk_flags >> config!(offsets.sock_done) & 1 != 0 {
+        flags |= flag::DONE;
     }
     if read::<u8>(sock, config!(offsets.sk_shutdown)) == Some(SHUTDOWN_MASK) {
         flags |= flag::SHUTDOWN_BOTH;

@@ -84,7 +84,7 @@ impl KernelTypes {
             skb_transport_header: byte(&["sk_buff", "transport_header"]),
             sock_linger: self.enumerator("sock_flags", "SOCK_LINGER").unwrap_or(4),
             sock_dead: self.enumerator("sock_flags", "SOCK_DEAD").unwrap_or(0),
-            reserved: 0,
+            sock_done: self.enumerator("sock_flags", "SOCK_DONE").unwrap_or(1),
         };
         if !missing.is_empty() {
             bail!("this kernel's BTF does not have {}", missing.join(", "));

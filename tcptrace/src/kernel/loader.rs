@@ -193,12 +193,6 @@ impl Tracer {
         taken
     }
 
-    /// Becomes readable when the ring fills faster than it is polled.
-    pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring owns the descriptor and outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
-    }
-
     /// Everything lost so far, by cause.
     pub fn losses(&mut self) -> KernelLosses {
         if let Some(logger) = &mut self.logger {
@@ -225,6 +219,14 @@ impl Tracer {
         let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         Some(ProgramCounters::parse(&text))
+    }
+}
+
+/// Becomes readable when the ring fills faster than it is polled.
+impl AsFd for Tracer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns the descriptor and outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 }
 

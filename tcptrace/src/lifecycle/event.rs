@@ -40,7 +40,7 @@ pub enum Closer {
     Local,
     /// The peer sent the first FIN.
     Remote,
-    /// Both sent a FIN at once (CLOSING).
+    /// We sent the first FIN, and the peer's crossed it (CLOSING).
     Both,
     /// A RST came in.
     ResetReceived,
@@ -249,14 +249,20 @@ pub struct Event<'a> {
     pub from: TcpState,
     /// The state it entered.
     pub to: TcpState,
+    /// Its first change: it was not counted in `from`.
+    pub begins: bool,
     /// How long it was in `from`; `None` when that is not known at all.
     pub dwell: Option<Dwell>,
     /// Which side ended the connection, as far as it is known now.
     pub closer: Closer,
+    /// It is this change that told `closer`: what was thought before.
+    pub decides_closer: Option<Closer>,
     /// Where it ended: why.
     pub end_reason: Option<EndReason>,
     /// Where `from` or `to` is FIN_WAIT2: whether a minisocket holds it (an orphan) or a process.
     pub orphan: Option<bool>,
+    /// Leaving an orphan FIN_WAIT2: how long of the dwell it had no owner.
+    pub orphan_for: Option<Nanos>,
     /// Leaving TIME_WAIT: its timer was set anew by a late segment.
     pub extended: bool,
     /// How the owner is known.

@@ -2,7 +2,24 @@
 //!
 //! Pure: no clock, no file, no environment. All time is in the records, so a replay gives exactly
 //! what the live run gave.
+//!
+//! One socket is one [`SocketId`] from its first to its last state, while three kernel objects take
+//! turns: a request socket (handshake), a full socket, a minisocket (TIME_WAIT, orphan FIN_WAIT2).
+//! `tracker` holds the table and the full sockets, `handshake` the request sockets, `minisocket` the
+//! minisockets, `seed` what existed before.
 
+mod closing;
 mod event;
+mod handshake;
+mod listeners;
+mod minisocket;
+mod pending;
+mod processes;
+mod seed;
+mod socket;
+mod tracker;
 
 pub use event::{Bound, Closer, Dwell, EndReason, Event, OwnerKind, Role};
+pub use processes::{ProcessId, Processes};
+pub use socket::{Phase, Since, Socket};
+pub use tracker::{Counters, Limits, Observer, Tracker};

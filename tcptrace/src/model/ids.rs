@@ -54,11 +54,18 @@ pub struct SocketId(pub u64);
 
 impl SocketId {
     const HANDSHAKE: u64 = 1 << 63;
+    const SET_ASIDE: u64 = 1 << 62;
 
     /// The id of the `n`-th handshake seen: request sockets carry no cookie.
     #[must_use]
     pub const fn handshake(n: u64) -> Self {
         Self(Self::HANDSHAKE | n)
+    }
+
+    /// The id of the `n`-th minisocket whose cookie went on to another connection.
+    #[must_use]
+    pub const fn set_aside(n: u64) -> Self {
+        Self(Self::SET_ASIDE | n)
     }
 
     /// Whether this is a handshake that has no socket yet.

@@ -32,6 +32,11 @@ pub enum Record {
         /// The process.
         process: Process,
     },
+    /// Every process has been searched for sockets: what has no owner now gets its listener's.
+    OwnersEnd {
+        /// When.
+        ts: Nanos,
+    },
     /// The name of a network namespace (`ip netns`).
     NetnsName {
         /// When it was found.
@@ -75,6 +80,7 @@ impl Record {
             Self::Seed(seed) => seed.ts,
             Self::SeedEnd { ts, .. }
             | Self::Owner { ts, .. }
+            | Self::OwnersEnd { ts }
             | Self::NetnsName { ts, .. }
             | Self::CgroupPath { ts, .. }
             | Self::Loss { ts, .. }
@@ -160,6 +166,8 @@ pub struct HostFacts {
     pub clock_offset_ns: u64,
     /// Network namespace of the tracer itself.
     pub netns: u32,
+    /// Whether segments that reach a minisocket are seen (`kfree_skb` with a receiver, 6.11).
+    pub segments: bool,
     /// What this trace can't see or can see only as a bound, one sentence each.
     pub limits: Vec<String>,
 }

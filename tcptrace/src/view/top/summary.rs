@@ -107,7 +107,7 @@ pub fn states(snapshot: &Snapshot, width: usize) -> Vec<StateCells> {
     cells
 }
 
-/// FIN_WAIT2 as `orphans/held`.
+/// `FIN_WAIT2` as `orphans/held`.
 fn fin_wait2(snapshot: &Snapshot) -> String {
     let now = snapshot.states[TcpState::FinWait2.index()].now;
     let orphans: u64 = snapshot.groups.iter().map(|group| group.fin_wait2_orphan).sum();

@@ -1,0 +1,3 @@
+//! The commands: the arguments of each, and what runs them.
+
+pub mod states;

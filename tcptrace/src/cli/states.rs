@@ -1,0 +1,132 @@
+//! `tcptrace states`: counts every socket of every network namespace it may enter.
+
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::model::StateCounts;
+use crate::source::host;
+use crate::source::netns::{self, Netns, Round};
+use crate::source::sock_diag::{self, DumpError, Summary};
+use crate::view::explain;
+use crate::view::states::{NetnsStates, States, write_json, write_text};
+
+/// Count sockets by state, now. Needs no privilege for the own network namespace, root for all
+#[derive(Args, Clone, Debug)]
+pub struct StatesArgs {
+    /// Say of every state what it means, what many of them mean, and who has to act
+    #[arg(long, conflicts_with = "json")]
+    pub explain: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Count one network namespace only: its name in `ip netns`, or its inode number
+    #[arg(long, value_name = "NAME|INUM")]
+    pub netns: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
+    let states = count(args.netns.as_deref())?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.json {
+        write_json(&states, &mut out)?;
+    } else {
+        write_text(&states, &mut out)?;
+    }
+    if args.explain {
+        explain::write(&mut out)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+type Counted = Result<(StateCounts, Summary), DumpError>;
+
+fn count(wanted: Option<&str>) -> anyhow::Result<States> {
+    let host = host::facts();
+    let taken_at = host::monotonic_now();
+    let round = netns::in_each(
+        |netns| wanted.is_none_or(|wanted| is_called(netns, wanted)),
+        |_| sock_diag::count_by_state(),
+    )
+    .context("can't look for network namespaces; is /proc mounted?")?;
+    if let Some(wanted) = wanted {
+        must_be_counted(wanted, &round)?;
+    }
+
+    let mut missing = if wanted.is_some() { Vec::new() } else { missing(&round) };
+    let mut all = Summary::default();
+    let mut counted = Vec::with_capacity(round.visited.len());
+    let mut failure = None;
+    for (netns, result) in round.visited {
+        match result {
+            Ok((counts, summary)) => {
+                all = all.and(summary);
+                counted.push(NetnsStates { id: netns.id, name: netns.name, counts });
+            }
+            Err(error) => {
+                missing.push(format!("network namespace {} was not counted: {error}.", netns.id));
+                failure = Some(error);
+            }
+        }
+    }
+    if let (true, Some(error)) = (counted.is_empty(), failure) {
+        return Err(error.into());
+    }
+    if all.undecoded > 0 {
+        missing
+            .push(format!("{} sockets were described in a way this version does not know.", all.undecoded));
+    }
+    if all.interrupted {
+        missing.push("the kernel's tables changed while they were read: counts may be a little off.".into());
+    }
+    Ok(States {
+        host,
+        taken_at,
+        source: "live".into(),
+        netns: counted,
+        decode_errors: all.undecoded,
+        missing,
+    })
+}
+
+fn is_called(netns: &Netns, wanted: &str) -> bool {
+    netns.name.as_deref() == Some(wanted) || wanted.parse() == Ok(netns.id.0)
+}
+
+/// Fails when the one namespace that was asked for could not be counted.
+fn must_be_counted(wanted: &str, round: &Round<Counted>) -> anyhow::Result<()> {
+    if !round.visited.is_empty() {
+        return Ok(());
+    }
+    match round.refused.first() {
+        Some(refused) => bail!("{refused}; run as root"),
+        None if round.unreadable_processes > 0 => {
+            bail!("no network namespace '{wanted}' in sight; root sees those of every process")
+        }
+        None => bail!("no network namespace '{wanted}'; `ip netns` and `lsns -t net` list them"),
+    }
+}
+
+/// What was left out, a sentence for each cause.
+fn missing<T>(round: &Round<T>) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if let Some(first) = round.refused.first() {
+        let number = plural(round.refused.len(), "other network namespace", "other network namespaces");
+        sentences.push(format!("{number} not visited ({}): that takes root (CAP_SYS_ADMIN).", first.source));
+    }
+    if round.unreadable_processes > 0 {
+        let number = plural(round.unreadable_processes as usize, "process", "processes");
+        sentences.push(format!(
+            "other network namespaces, if any, of {number}: only root (CAP_SYS_PTRACE) may look there."
+        ));
+    }
+    sentences
+}
+
+fn plural(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}

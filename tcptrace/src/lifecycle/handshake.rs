@@ -1,0 +1,191 @@
+//! Request sockets: the real SYN_RECV, from the SYN to the last ACK of the handshake.
+//!
+//! A request socket has no cookie of its own until somebody asks for one, so it is known by its
+//! tuple. The child that `tcp_check_req()` makes of it takes over its place.
+
+use rustc_hash::FxHashMap;
+use tcptrace_common::record as raw;
+
+use super::{
+    EndReason, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
+    pending::{Cause, Pending},
+    tracker::tuple_of,
+};
+use crate::model::{Nanos, NetnsId, SeedSocket, SocketId, TcpState, Tuple};
+
+/// Handshakes by their ends.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    by_tuple: FxHashMap<(NetnsId, Tuple), Handshake>,
+    made: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Handshake {
+    id: SocketId,
+    /// Kernel address: tells a second request socket with the same ends from this one.
+    object: u64,
+}
+
+impl Handshakes {
+    fn key(netns: NetnsId, tuple: &Tuple) -> (NetnsId, Tuple) {
+        // The request knows the interface the SYN came in on, the child the one it is bound to.
+        (netns, Tuple { ifindex: 0, ..*tuple })
+    }
+
+    fn get(&self, netns: NetnsId, tuple: &Tuple) -> Option<Handshake> {
+        self.by_tuple.get(&Self::key(netns, tuple)).copied()
+    }
+
+    fn insert(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
+        self.by_tuple.insert(Self::key(netns, tuple), Handshake { id, object });
+    }
+
+    /// Adds a handshake from the seed, whose kernel address is not known.
+    pub fn seed(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
+        self.insert(id, 0, netns, tuple);
+    }
+
+    fn next_id(&mut self) -> SocketId {
+        self.made += 1;
+        SocketId::handshake(self.made)
+    }
+
+    /// Forgets the handshake `id`.
+    pub fn forget(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
+        let key = Self::key(netns, tuple);
+        if self.by_tuple.get(&key).is_some_and(|handshake| handshake.id == id) {
+            self.by_tuple.remove(&key);
+        }
+    }
+}
+
+impl Tracker {
+    /// A SYN came in, or the SYN-ACK timer was set again.
+    pub(super) fn request_armed(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+        let (netns, tuple, ts) = (NetnsId(raw.netns), tuple_of(raw), Nanos(raw.ts_ns));
+        if let Some(known) = self.handshakes.get(netns, &tuple) {
+            if known.object == raw.object || known.object == 0 {
+                self.pending.take(known.id);
+                self.handshakes.insert(known.id, raw.object, netns, &tuple);
+                return;
+            }
+            // Another SYN from the same end: the request before is gone.
+            let ended = self.pending.take(known.id);
+            self.end_request(known.id, ended.map_or(ts, |pending| pending.ts), EndReason::Dropped, out);
+        }
+        self.reopened_by(netns, &tuple, out);
+        let id = if raw.cookie == 0 { self.handshakes.next_id() } else { SocketId(raw.cookie) };
+        let retransmitted = raw.arg1 > 0;
+        self.begin_inbound(id, raw, if retransmitted { Since::Unknown } else { Since::Exact(ts) }, out);
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.phase = Phase::Request;
+            self.handshakes.insert(id, raw.object, netns, &tuple);
+        }
+    }
+
+    /// The handshake is done, was dropped, or its SYN-ACK timer is about to run out.
+    pub(super) fn request_cancelled(&mut self, raw: &raw::Record) {
+        if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &tuple_of(raw)) {
+            let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: Cause::Request };
+            self.pending.push(pending);
+        }
+    }
+
+    /// The SYN-ACK timer ran out: the kernel sends it again, or gives up.
+    pub(super) fn request_expired(&mut self, raw: &raw::Record) {
+        if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &tuple_of(raw)) {
+            self.pending.take(known.id);
+            let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: Cause::RequestExpired };
+            self.pending.push(pending);
+        }
+    }
+
+    /// A listener clones itself for a finished handshake.
+    pub(super) fn child_cloned(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
+        // Before 6.15 these are the listener's own cookie and ends: the child shows itself when it
+        // becomes ESTABLISHED.
+        let is_the_listener =
+            raw.dport == 0 || self.sockets.get(&id).is_some_and(|socket| socket.state == TcpState::Listen);
+        if !is_the_listener && !self.is_double_of_child(id) {
+            self.begin_child(id, raw, out);
+        }
+    }
+
+    /// The full socket of a handshake: takes the place of the request socket, or, with syncookies and
+    /// TCP fast open, begins here.
+    pub(super) fn begin_child(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
+        let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
+        let Some(handshake) = self.handshakes.get(netns, &tuple) else {
+            self.reopened_by(netns, &tuple, out);
+            return self.begin_inbound(id, raw, Since::Exact(Nanos(raw.ts_ns)), out);
+        };
+        self.pending.take(handshake.id);
+        self.handshakes.forget(handshake.id, netns, &tuple);
+        if let Some(mut socket) = self.sockets.remove(&handshake.id) {
+            socket.phase = Phase::Full;
+            self.sockets.insert(id, socket);
+        }
+    }
+
+    /// Whether the stream has already spoken of a seeded handshake, or of the child made of it.
+    pub(super) fn is_known_handshake(&self, seed: &SeedSocket) -> bool {
+        self.handshakes.get(seed.netns, &seed.tuple).is_some()
+    }
+
+    /// Ends a handshake whose timer was cancelled or ran out with nothing after it.
+    pub(super) fn settle_request(&mut self, pending: Pending, out: &mut impl Observer) {
+        let reason = match pending.cause {
+            Cause::RequestExpired => EndReason::Timeout,
+            _ => EndReason::Dropped,
+        };
+        self.end_request(pending.id, pending.ts, reason, out);
+    }
+
+    fn end_request(&mut self, id: SocketId, ts: Nanos, reason: EndReason, out: &mut impl Observer) {
+        if self.sockets.get(&id).is_some_and(|socket| socket.phase == Phase::Request) {
+            self.enter(id, TcpState::Close, ts, Some(reason), out);
+        }
+    }
+
+    fn is_double_of_child(&mut self, id: SocketId) -> bool {
+        let known = self.sockets.get(&id).is_some_and(|socket| socket.phase == Phase::Full);
+        self.counters.doubles += u64::from(known);
+        known
+    }
+
+    /// A connection comes in and is in SYN_RECV.
+    fn begin_inbound(&mut self, id: SocketId, raw: &raw::Record, since: Since, out: &mut impl Observer) {
+        let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
+        let mut socket = Socket::new(tuple, netns, TcpState::Close, since);
+        socket.role = Role::Inbound;
+        let by_cookie = SocketId(if raw.kind == raw::Kind::RequestArmed as u8 { raw.arg0 } else { 0 });
+        let listener = match self.sockets.get(&by_cookie) {
+            Some(listener) if listener.role == Role::Listener => Some((by_cookie, listener.tuple.saddr)),
+            _ => self.listeners.find(netns, &tuple).map(|found| (found.id, found.addr)),
+        };
+        if let Some((listener, addr)) = listener {
+            socket.listener_is_any = addr.is_any();
+            if let Some(process) = self.sockets.get(&listener).and_then(|listener| listener.process) {
+                socket.process = Some(self.processes.acquire_again(process));
+                socket.owner = OwnerKind::Listener;
+            }
+        }
+        let process = socket.process;
+        if let Since::Exact(ts) = since {
+            if self.insert(id, socket) {
+                return self.enter(id, TcpState::SynRecv, ts, None, out);
+            }
+        } else {
+            socket.state = TcpState::SynRecv;
+            self.appear(id, socket, out);
+            if self.sockets.contains_key(&id) {
+                return;
+            }
+        }
+        // The table is full.
+        if let Some(process) = process {
+            self.processes.release(process);
+        }
+    }
+}

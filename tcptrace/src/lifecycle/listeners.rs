@@ -1,0 +1,49 @@
+//! Which listener a connection came through.
+
+use rustc_hash::FxHashMap;
+
+use crate::model::{Addr, NetnsId, SocketId, Tuple};
+
+/// Listening sockets by namespace and port.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    by_port: FxHashMap<(NetnsId, u16), Vec<Listener>>,
+}
+
+/// One listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its id.
+    pub id: SocketId,
+    /// The address it waits on.
+    pub addr: Addr,
+}
+
+impl Listeners {
+    /// Adds a listener; again is harmless.
+    pub fn insert(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
+        let listeners = self.by_port.entry((netns, tuple.sport)).or_default();
+        if !listeners.iter().any(|listener| listener.id == id) {
+            listeners.push(Listener { id, addr: tuple.saddr });
+        }
+    }
+
+    /// Forgets a listener.
+    pub fn remove(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
+        let key = (netns, tuple.sport);
+        if let Some(listeners) = self.by_port.get_mut(&key) {
+            listeners.retain(|listener| listener.id != id);
+            if listeners.is_empty() {
+                self.by_port.remove(&key);
+            }
+        }
+    }
+
+    /// The listener behind the local end of `tuple`: the one with the very address, else one that
+    /// waits on any.
+    pub fn find(&self, netns: NetnsId, tuple: &Tuple) -> Option<Listener> {
+        let listeners = self.by_port.get(&(netns, tuple.sport))?;
+        let exact = listeners.iter().find(|listener| listener.addr == tuple.saddr);
+        exact.or_else(|| listeners.iter().find(|listener| listener.addr.is_any())).copied()
+    }
+}

@@ -1,0 +1,315 @@
+//! Minisockets: TIME_WAIT, and FIN_WAIT2 without an owner. Their timers tell their life.
+
+use rustc_hash::FxHashMap;
+use tcptrace_common::record::{self as raw, flag};
+
+use super::{
+    EndReason, Observer, Phase, Since, Socket, Tracker,
+    pending::{Cause, Pending},
+    tracker::tuple_of,
+};
+use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
+
+const FIN: u64 = 1;
+const RST: u64 = 1 << 2;
+/// TIME_WAIT arms its timer for this long (`TCP_TIMEWAIT_LEN`), in seconds.
+const TIMEWAIT_SECONDS: i64 = 60;
+
+/// What belongs to minisockets alone.
+#[derive(Debug, Default)]
+pub struct Minisockets {
+    /// Minisockets whose cookie lives on in another connection (a socket that connects again), by
+    /// kernel address.
+    set_aside: FxHashMap<u64, SocketId>,
+    /// How many were set aside so far.
+    made: u64,
+    /// Timer ticks per second, learned from the first TIME_WAIT armed.
+    hz: Option<i64>,
+}
+
+impl Minisockets {
+    /// Forgets one that ended.
+    pub fn forget(&mut self, id: SocketId) {
+        if !self.set_aside.is_empty() {
+            self.set_aside.retain(|_, aside| *aside != id);
+        }
+    }
+}
+
+/// The `connect()` calls under way, by thread: one that takes a TIME_WAIT over cancels its timer from
+/// the same thread.
+#[derive(Debug, Default)]
+pub struct Connects {
+    by_thread: FxHashMap<u32, (SocketId, Nanos)>,
+}
+
+impl Connects {
+    /// The port is chosen inside `connect()`, right after the state is set.
+    const WINDOW: Nanos = Nanos::SECOND;
+    /// Past this many, those that are over are thrown out.
+    const MANY: usize = 4096;
+
+    /// Thread `tid` has begun to connect the socket `id`.
+    pub fn insert(&mut self, tid: u32, id: SocketId, ts: Nanos) {
+        if self.by_thread.len() >= Self::MANY {
+            self.by_thread.retain(|_, (_, at)| ts.since(*at) < Self::WINDOW);
+        }
+        self.by_thread.insert(tid, (id, ts));
+    }
+
+    fn of_thread(&self, tid: u32, ts: Nanos) -> Option<SocketId> {
+        let (id, at) = self.by_thread.get(&tid)?;
+        (ts.since(*at) < Self::WINDOW).then_some(*id)
+    }
+}
+
+impl Tracker {
+    /// A minisocket was made, or its timer was set again.
+    pub(super) fn minisocket_armed(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+        let ts = Nanos(raw.ts_ns);
+        let Some(substate) = TcpState::from_kernel(raw.new) else {
+            self.counters.undecodable += 1;
+            return;
+        };
+        if substate == TcpState::TimeWait {
+            self.learn_hz(raw.arg0 as i64);
+        }
+        let Some(id) = self.minisocket_id(raw) else { return };
+        match self.sockets.get_mut(&id) {
+            Some(socket) if socket.phase == Phase::Minisocket => {
+                self.pending.take(id);
+                if substate != TcpState::TimeWait {
+                    return;
+                }
+                if socket.state == TcpState::TimeWait {
+                    socket.extended = true;
+                } else {
+                    // tcp_timewait_state_process() arms the timer while it handles the peer's FIN.
+                    socket.awaits_fin = true;
+                    self.enter(id, TcpState::TimeWait, ts, None, out);
+                }
+            }
+            Some(socket) => {
+                socket.phase = Phase::Minisocket;
+                socket.object = raw.object;
+                socket.learn_tuple(&tuple_of(raw));
+                self.become_minisocket(id, substate, ts, out);
+            }
+            None => self.begin_minisocket(id, substate, raw, out),
+        }
+    }
+
+    fn become_minisocket(&mut self, id: SocketId, substate: TcpState, ts: Nanos, out: &mut impl Observer) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        if substate == TcpState::TimeWait {
+            self.enter(id, TcpState::TimeWait, ts, None, out);
+        } else {
+            if socket.state != TcpState::FinWait2 {
+                self.enter(id, TcpState::FinWait2, ts, None, out);
+            }
+            if let Some(socket) = self.sockets.get_mut(&id)
+                && socket.orphan_since.is_none()
+            {
+                socket.orphan_since = Some(ts);
+                out.orphaned(socket);
+            }
+        }
+    }
+
+    /// A minisocket of a socket not known yet.
+    fn begin_minisocket(
+        &mut self,
+        id: SocketId,
+        substate: TcpState,
+        raw: &raw::Record,
+        out: &mut impl Observer,
+    ) {
+        let ts = Nanos(raw.ts_ns);
+        if !self.seeding {
+            self.counters.healed += 1;
+        }
+        let mut socket = Socket::new(tuple_of(raw), NetnsId(raw.netns), substate, Since::Exact(ts));
+        socket.phase = Phase::Minisocket;
+        socket.object = raw.object;
+        if substate == TcpState::FinWait2 {
+            // It was in FIN_WAIT2 before, with an owner or without.
+            socket.since = Since::AtLatest(ts);
+            socket.orphan_since = Some(ts);
+        }
+        self.appear(id, socket, out);
+    }
+
+    /// A minisocket's timer was cancelled: `pending` waits for the reason unless it is plain.
+    pub(super) fn minisocket_cancelled(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+        let Some(id) = self.known_minisocket(raw) else { return };
+        let ts = Nanos(raw.ts_ns);
+        let tid = (raw.arg1 >> 32) as u32;
+        if raw.flags & flag::NETNS_DYING != 0 {
+            return self.end_minisocket(id, raw, EndReason::Purged, out);
+        }
+        if self.is_taken_over_by(tid, id, ts) {
+            return self.end_minisocket(id, raw, EndReason::Reused, out);
+        }
+        self.note_substate(id, raw, out);
+        self.pending.push(Pending { id, ts, cause: Cause::Minisocket { tid } });
+    }
+
+    /// A minisocket's timer ran out.
+    pub(super) fn minisocket_expired(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+        if let Some(id) = self.known_minisocket(raw) {
+            self.pending.take(id);
+            self.end_minisocket(id, raw, EndReason::Expired, out);
+        }
+    }
+
+    /// A segment reached a minisocket.
+    pub(super) fn minisocket_segment(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+        let Some(id) = self.known_minisocket(raw) else { return };
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let ts = Nanos(raw.ts_ns);
+        let is_time_wait = raw.new == TcpState::TimeWait as u8;
+        if raw.arg0 & FIN != 0 && is_time_wait {
+            if socket.state == TcpState::FinWait2 {
+                return self.enter(id, TcpState::TimeWait, ts, None, out);
+            }
+            // Its timer is set again, silently when the new time falls into the same bucket.
+            let is_the_first = std::mem::replace(&mut socket.awaits_fin, false);
+            socket.extended |= !is_the_first;
+        }
+        let reason = if raw.arg0 & RST != 0 {
+            EndReason::Reset
+        } else if !is_time_wait {
+            EndReason::Aborted
+        } else {
+            return;
+        };
+        if let Some(pending) = self.pending.take(id) {
+            self.enter(id, TcpState::Close, pending.ts, Some(reason), out);
+        }
+    }
+
+    /// A new connection from the peer has the ends of a minisocket whose timer was just cancelled.
+    pub(super) fn reopened_by(&mut self, netns: NetnsId, tuple: &Tuple, out: &mut impl Observer) {
+        let same = |id: &SocketId| {
+            self.sockets.get(id).is_some_and(|socket| {
+                socket.phase == Phase::Minisocket
+                    && socket.netns == netns
+                    && (Tuple { ifindex: tuple.ifindex, ..socket.tuple }) == *tuple
+            })
+        };
+        let Some(id) = self.pending.ids().find(same) else { return };
+        if let Some(pending) = self.pending.take(id) {
+            self.enter(id, TcpState::Close, pending.ts, Some(EndReason::Reopened), out);
+        }
+    }
+
+    /// Ends what no later record explained in time.
+    pub(super) fn settle(&mut self, now: Nanos, out: &mut impl Observer) {
+        while let Some(pending) = self.pending.take_ripe(now) {
+            let Cause::Minisocket { tid } = pending.cause else {
+                self.settle_request(pending, out);
+                continue;
+            };
+            // What the network does to a minisocket shows in a segment. What is left, when it did not
+            // interrupt the idle task, is a system call that is not connect(): `ss -K`.
+            let reason =
+                if self.sees_segments && tid != 0 { EndReason::Killed } else { EndReason::Unexplained };
+            self.enter(pending.id, TcpState::Close, pending.ts, Some(reason), out);
+        }
+    }
+
+    /// The minisocket `id` keeps its place under another id: its cookie begins a new connection.
+    pub(super) fn set_minisocket_aside(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.remove(&id) else { return };
+        self.minisockets.made += 1;
+        let aside = SocketId::set_aside(self.minisockets.made);
+        if let Some(pending) = self.pending.take(id) {
+            self.pending.push(Pending { id: aside, ..pending });
+        }
+        self.minisockets.set_aside.insert(socket.object, aside);
+        self.sockets.insert(aside, socket);
+    }
+
+    fn end_minisocket(
+        &mut self,
+        id: SocketId,
+        raw: &raw::Record,
+        reason: EndReason,
+        out: &mut impl Observer,
+    ) {
+        self.note_substate(id, raw, out);
+        self.enter(id, TcpState::Close, Nanos(raw.ts_ns), Some(reason), out);
+    }
+
+    /// Where segments are not seen, the step from FIN_WAIT2 to TIME_WAIT shows only at the end: in
+    /// `tw_entry_stamp`, or in the time the timer was last set to.
+    fn note_substate(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
+        let Some(socket) = self.sockets.get(&id) else { return };
+        if raw.new != TcpState::TimeWait as u8 || socket.state != TcpState::FinWait2 {
+            return;
+        }
+        let ts = Nanos(raw.ts_ns);
+        let entry = match (raw.arg1 as u32, self.minisockets.hz) {
+            (0, None) => ts,
+            (0, Some(hz)) => {
+                let ticks = (TIMEWAIT_SECONDS * hz).saturating_sub(raw.arg0 as i64).max(0);
+                ts.minus(Nanos((ticks as u64).saturating_mul(1_000_000_000 / hz as u64)))
+            }
+            (stamp_ms, _) => {
+                let ago_ms = ((ts.0 / 1_000_000) as u32).wrapping_sub(stamp_ms);
+                ts.minus(Nanos(u64::from(ago_ms) * 1_000_000))
+            }
+        };
+        let entry = entry.max(socket.since.time().unwrap_or_default());
+        self.enter(id, TcpState::TimeWait, entry, None, out);
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.since = Since::Inferred(entry);
+        }
+    }
+
+    fn is_taken_over_by(&self, tid: u32, id: SocketId, ts: Nanos) -> bool {
+        let connecting = self.connects.of_thread(tid, ts).and_then(|id| self.sockets.get(&id));
+        let (Some(new), Some(old)) = (connecting, self.sockets.get(&id)) else { return false };
+        new.state == TcpState::SynSent
+            && new.netns == old.netns
+            && new.tuple.daddr == old.tuple.daddr
+            && new.tuple.dport == old.tuple.dport
+            && (new.tuple.sport == 0 || new.tuple.sport == old.tuple.sport)
+    }
+
+    fn learn_hz(&mut self, left: i64) {
+        if self.minisockets.hz.is_none() && left > 0 && left % TIMEWAIT_SECONDS == 0 {
+            self.minisockets.hz = Some(left / TIMEWAIT_SECONDS);
+        }
+    }
+
+    /// The id of the minisocket a record is about; `None` for one that has no cookie: it is older than
+    /// the trace and in a namespace that could not be seeded.
+    fn minisocket_id(&self, raw: &raw::Record) -> Option<SocketId> {
+        if !self.minisockets.set_aside.is_empty()
+            && let Some(&aside) = self.minisockets.set_aside.get(&raw.object)
+        {
+            return Some(aside);
+        }
+        (raw.cookie != 0).then_some(SocketId(raw.cookie))
+    }
+
+    /// The same, when it is tracked as a minisocket. One that ends before the seed is read must not be
+    /// brought back by it.
+    fn known_minisocket(&mut self, raw: &raw::Record) -> Option<SocketId> {
+        let id = self.minisocket_id(raw)?;
+        match self.sockets.get_mut(&id) {
+            Some(socket) if socket.phase == Phase::Minisocket => {
+                socket.object = raw.object;
+                Some(id)
+            }
+            Some(_) => None,
+            None => {
+                if self.seeding {
+                    self.ended_in_seed.insert(id);
+                }
+                None
+            }
+        }
+    }
+}

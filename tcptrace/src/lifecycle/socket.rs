@@ -1,0 +1,151 @@
+//! What is remembered of one socket.
+
+use super::{Bound, Closer, Dwell, OwnerKind, Role, processes::ProcessId};
+use crate::model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, addr::Addr};
+
+/// When the current state began, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Seen.
+    Exact(Nanos),
+    /// It was in this state at that time, and may have been before.
+    AtLatest(Nanos),
+    /// Computed.
+    Inferred(Nanos),
+    /// Not known: a transition was missed.
+    Unknown,
+}
+
+impl Since {
+    /// The dwell that ends at `end`.
+    pub const fn dwell(self, end: Nanos) -> Option<Dwell> {
+        let (begin, bound) = match self {
+            Self::Exact(begin) => (begin, Bound::Exact),
+            Self::AtLatest(begin) => (begin, Bound::AtLeast),
+            Self::Inferred(begin) => (begin, Bound::Inferred),
+            Self::Unknown => return None,
+        };
+        Some(Dwell { length: end.since(begin), bound })
+    }
+
+    /// The earliest known time in this state.
+    pub const fn time(self) -> Option<Nanos> {
+        match self {
+            Self::Exact(ts) | Self::AtLatest(ts) | Self::Inferred(ts) => Some(ts),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// Which kernel object stands for the connection at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A request socket: the handshake is not finished.
+    Request,
+    /// A full socket.
+    Full,
+    /// A minisocket.
+    Minisocket,
+}
+
+/// One tracked socket.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// Both ends, as far as they are known.
+    pub tuple: Tuple,
+    /// Network namespace.
+    pub netns: NetnsId,
+    /// The state it is in.
+    pub state: TcpState,
+    /// The state before; tells a double from a gap.
+    pub previous: TcpState,
+    /// Since when it is in `state`.
+    pub since: Since,
+    /// FIN_WAIT2: since when no process holds it.
+    pub orphan_since: Option<Nanos>,
+    /// Which kernel object it is.
+    pub phase: Phase,
+    /// Which side opened it.
+    pub role: Role,
+    /// Whether `role` was guessed from the listeners.
+    pub role_guessed: bool,
+    /// Inbound: the listener waits on any address, so that the service is `*:port`.
+    pub listener_is_any: bool,
+    /// Which side ended it.
+    pub closer: Closer,
+    /// How the owner is known.
+    pub owner: OwnerKind,
+    /// The owner.
+    pub process: Option<ProcessId>,
+    /// Known from the seed alone: the stream has not spoken of it yet.
+    pub only_seeded: bool,
+    /// TIME_WAIT was armed again by a late segment.
+    pub extended: bool,
+    /// The FIN that began TIME_WAIT was seen by its timer; its segment is still to come.
+    pub awaits_fin: bool,
+    /// Kernel address of the minisocket, once a record told it.
+    pub object: u64,
+    /// For the observer's use: the group it is counted in.
+    pub group: u32,
+}
+
+impl Socket {
+    /// Not in a group yet.
+    pub const NO_GROUP: u32 = u32::MAX;
+
+    /// A socket about which nothing but its ends and its state is known.
+    pub const fn new(tuple: Tuple, netns: NetnsId, state: TcpState, since: Since) -> Self {
+        Self {
+            tuple,
+            netns,
+            state,
+            previous: TcpState::Close,
+            since,
+            orphan_since: None,
+            phase: Phase::Full,
+            role: Role::Unknown,
+            role_guessed: false,
+            listener_is_any: false,
+            closer: Closer::None,
+            owner: OwnerKind::Unknown,
+            process: None,
+            only_seeded: false,
+            extended: false,
+            awaits_fin: false,
+            object: 0,
+            group: Self::NO_GROUP,
+        }
+    }
+
+    /// The end that names the traffic: inbound the listener's, outbound the remote one.
+    pub const fn service(&self) -> Endpoint {
+        match self.role {
+            Role::Inbound if self.listener_is_any => {
+                Endpoint { addr: Addr::ANY, port: self.tuple.sport, ifindex: 0 }
+            }
+            Role::Inbound | Role::Listener => self.tuple.local(),
+            Role::Outbound | Role::Unknown => self.tuple.remote(),
+        }
+    }
+
+    /// Whether it is in FIN_WAIT2 and no process holds it.
+    pub fn is_orphan_fin_wait2(&self) -> bool {
+        self.state == TcpState::FinWait2 && self.orphan_since.is_some()
+    }
+
+    /// Takes over what `seen` knows better: ports and addresses are chosen late and cleared early.
+    pub fn learn_tuple(&mut self, seen: &Tuple) {
+        if seen.sport != 0 {
+            self.tuple.sport = seen.sport;
+        }
+        if seen.dport != 0 {
+            self.tuple.dport = seen.dport;
+        }
+        if !seen.saddr.is_any() {
+            self.tuple.saddr = seen.saddr;
+        }
+        if !seen.daddr.is_any() {
+            self.tuple.daddr = seen.daddr;
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! The table of sockets, and the life of a full socket.
+
+use std::collections::VecDeque;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tcptrace_common::record::{self as raw, Kind, flag};
+
+use super::{
+    Closer, EndReason, Event, OwnerKind, Phase, ProcessId, Processes, Role, Since, Socket,
+    closing::{self, Closing},
+    handshake::Handshakes,
+    listeners::Listeners,
+    minisocket::{Connects, Minisockets},
+    pending::PendingEnds,
+};
+use crate::model::{Addr, Nanos, NetnsId, Observation, Record, SocketId, TcpState, Tuple};
+
+/// Who is told what happens. Counts of sockets per state follow from these calls alone.
+pub trait Observer {
+    /// A socket is there that no transition announced: it is older than the trace, or its beginning
+    /// was missed.
+    fn appeared(&mut self, id: SocketId, socket: &mut Socket, processes: &Processes);
+    /// A socket changed its state; `socket` is already in the new one. With [`Event::begins`] it was
+    /// not there before; in CLOSE it is gone afterwards.
+    fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes);
+    /// A missed transition is made up for: the socket was counted in `from` and is in its state.
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket);
+    /// The owner or the role became known.
+    fn identified(&mut self, socket: &mut Socket, processes: &Processes);
+    /// A socket in FIN_WAIT2 lost its owner.
+    fn orphaned(&mut self, socket: &mut Socket);
+}
+
+/// Bounds of the tracker's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sockets tracked at once; what comes beyond is counted as evicted.
+    pub sockets: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sockets: 4_000_000 }
+    }
+}
+
+/// What could not be followed exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sockets whose known state was not the old state of the next transition.
+    pub healed: u64,
+    /// Sockets not tracked because the table was full.
+    pub evicted: u64,
+    /// Records with a state or kind that TCP does not have.
+    pub undecodable: u64,
+    /// Transitions reported by both copies of the program: dropped, not lost.
+    pub doubles: u64,
+}
+
+/// Follows every socket through its states.
+#[derive(Debug)]
+pub struct Tracker {
+    pub(super) sockets: FxHashMap<SocketId, Socket>,
+    pub(super) processes: Processes,
+    pub(super) listeners: Listeners,
+    pub(super) handshakes: Handshakes,
+    pub(super) minisockets: Minisockets,
+    pub(super) connects: Connects,
+    pub(super) pending: PendingEnds,
+    /// Ended while the seed is still being read: it must not bring them back.
+    pub(super) ended_in_seed: FxHashSet<SocketId>,
+    pub(super) seeding: bool,
+    /// When the first record came: the hooks were attached by then.
+    pub(super) began: Option<Nanos>,
+    /// Whether segments that reach minisockets are seen.
+    pub(super) sees_segments: bool,
+    pub(super) counters: Counters,
+    recently_closed: RecentlyClosed,
+    limits: Limits,
+}
+
+/// One transition of a full socket, decoded.
+#[derive(Clone, Copy, Debug)]
+struct Transition {
+    old: TcpState,
+    new: TcpState,
+}
+
+impl Tracker {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            sockets: FxHashMap::default(),
+            processes: Processes::default(),
+            listeners: Listeners::default(),
+            handshakes: Handshakes::default(),
+            minisockets: Minisockets::default(),
+            connects: Connects::default(),
+            pending: PendingEnds::default(),
+            ended_in_seed: FxHashSet::default(),
+            seeding: true,
+            began: None,
+            sees_segments: true,
+            counters: Counters::default(),
+            recently_closed: RecentlyClosed::default(),
+            limits,
+        }
+    }
+
+    /// What could not be followed exactly so far.
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Every socket tracked now.
+    pub fn sockets(&self) -> impl Iterator<Item = (SocketId, &Socket)> {
+        self.sockets.iter().map(|(&id, socket)| (id, socket))
+    }
+
+    /// The processes that own them.
+    pub const fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    /// Takes one record in.
+    pub fn take(&mut self, record: &Record, out: &mut impl Observer) {
+        if let Some(ts) = record.ts() {
+            self.began.get_or_insert(ts);
+            self.settle(ts, out);
+        }
+        match record {
+            Record::Kernel(seen) => self.take_observation(seen, out),
+            Record::Seed(seed) => self.take_seed(seed, out),
+            Record::SeedEnd { .. } => self.end_seed(out),
+            Record::Owner { id, process, .. } => self.take_owner(*id, process, out),
+            Record::OwnersEnd { .. } => self.end_owners(out),
+            Record::Host(facts) => self.sees_segments = facts.segments,
+            Record::NetnsName { .. }
+            | Record::CgroupPath { .. }
+            | Record::Loss { .. }
+            | Record::Tick { .. } => {}
+        }
+    }
+
+    fn take_observation(&mut self, seen: &Observation, out: &mut impl Observer) {
+        match Kind::from_raw(seen.raw.kind) {
+            Some(Kind::Transition) => self.take_transition(seen, out),
+            Some(Kind::MinisocketArmed) => self.minisocket_armed(&seen.raw, out),
+            Some(Kind::MinisocketCancelled) => self.minisocket_cancelled(&seen.raw, out),
+            Some(Kind::MinisocketExpired) => self.minisocket_expired(&seen.raw, out),
+            Some(Kind::Segment) => self.minisocket_segment(&seen.raw, out),
+            Some(Kind::RequestArmed) => self.request_armed(&seen.raw, out),
+            Some(Kind::RequestCancelled) => self.request_cancelled(&seen.raw),
+            Some(Kind::RequestExpired) => self.request_expired(&seen.raw),
+            None => self.counters.undecodable += 1,
+        }
+    }
+
+    fn take_transition(&mut self, seen: &Observation, out: &mut impl Observer) {
+        let (Some(old), Some(new)) =
+            (TcpState::from_kernel(seen.raw.old), TcpState::from_kernel(seen.raw.new))
+        else {
+            self.counters.undecodable += 1;
+            return;
+        };
+        let id = SocketId(seen.raw.cookie);
+        let change = Transition { old, new };
+        if change.is_child_being_cloned() {
+            return self.child_cloned(id, &seen.raw, out);
+        }
+        match self.sockets.get(&id) {
+            Some(socket) if socket.phase == Phase::Minisocket => {
+                if new == TcpState::Close {
+                    // The full socket hands over to the minisocket that stands for it already.
+                    return;
+                }
+                self.set_minisocket_aside(id);
+                self.begin_full(id, change, &seen.raw, out);
+            }
+            Some(socket) if socket.state == new && socket.previous == old && !socket.only_seeded => {
+                self.counters.doubles += 1;
+                return;
+            }
+            Some(socket) if socket.state == old => {}
+            Some(_) => self.correct(id, old, out),
+            None if new == TcpState::Close && self.recently_closed.contains(id, Nanos(seen.raw.ts_ns)) => {
+                self.counters.doubles += 1;
+                return;
+            }
+            None => self.begin_full(id, change, &seen.raw, out),
+        }
+        self.advance_full(id, change, seen, out);
+    }
+
+    /// A socket not known yet is about to leave the state `old`.
+    fn begin_full(&mut self, id: SocketId, change: Transition, raw: &raw::Record, out: &mut impl Observer) {
+        let tuple = tuple_of(raw);
+        let netns = NetnsId(raw.netns);
+        if change.old == TcpState::Close {
+            // Its first transition: `advance_full` announces it.
+            self.insert(id, Socket::new(tuple, netns, TcpState::Close, Since::Unknown));
+            return;
+        }
+        if change.old == TcpState::SynRecv {
+            // Before 6.15 a child has its own cookie and tuple only now.
+            return self.begin_child(id, raw, out);
+        }
+        let since = match self.began {
+            Some(began) if self.seeding => Since::AtLatest(began),
+            _ => {
+                self.counters.healed += 1;
+                Since::Unknown
+            }
+        };
+        self.appear(id, Socket::new(tuple, netns, change.old, since), out);
+    }
+
+    /// The known state is not the one that a transition leaves.
+    fn correct(&mut self, id: SocketId, old: TcpState, out: &mut impl Observer) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        if socket.only_seeded {
+            // The seed was read after this transition, or between it and the one before.
+            socket.since = self.began.map_or(Since::Unknown, Since::AtLatest);
+        } else {
+            self.counters.healed += 1;
+            socket.since = Since::Unknown;
+        }
+        let from = std::mem::replace(&mut socket.state, old);
+        if old != TcpState::FinWait2 {
+            socket.orphan_since = None;
+        }
+        out.corrected(from, socket);
+    }
+
+    /// Applies a transition to a socket that is in its old state.
+    fn advance_full(
+        &mut self,
+        id: SocketId,
+        change: Transition,
+        seen: &Observation,
+        out: &mut impl Observer,
+    ) {
+        let ts = Nanos(seen.raw.ts_ns);
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        socket.learn_tuple(&tuple_of(&seen.raw));
+        match change.new {
+            TcpState::SynSent => {
+                socket.role = Role::Outbound;
+                socket.role_guessed = false;
+            }
+            TcpState::Listen => {
+                socket.role = Role::Listener;
+                self.listeners.insert(id, socket.netns, &socket.tuple);
+            }
+            _ => {}
+        }
+        if change.new == TcpState::FinWait2 && seen.raw.flags & flag::ORPHAN != 0 {
+            socket.orphan_since = Some(ts);
+        }
+        if let Some(task) = &seen.task {
+            let owner = self.processes.acquire_task(task);
+            self.own(id, owner, OwnerKind::Exact, out);
+            if change.new == TcpState::SynSent {
+                self.connects.insert(task.tid, id, ts);
+            }
+        }
+        let reason = (change.new == TcpState::Close).then(|| {
+            let closing = Closing {
+                old: change.old,
+                sk_err: seen.raw.arg0 as u32,
+                flags: seen.raw.flags,
+                sport: seen.raw.sport,
+            };
+            closing.reason()
+        });
+        self.enter(id, change.new, ts, reason, out);
+    }
+
+    /// Brings a socket into the state `to` and tells so; with CLOSE it is gone.
+    pub(super) fn enter(
+        &mut self,
+        id: SocketId,
+        to: TcpState,
+        ts: Nanos,
+        end_reason: Option<EndReason>,
+        out: &mut impl Observer,
+    ) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let from = socket.state;
+        let begins = from == TcpState::Close;
+        let closer_before = socket.closer;
+        socket.closer = closer_after(closer_before, from, to, end_reason);
+        let orphan_since = socket.orphan_since;
+        let event = Event {
+            ts,
+            id,
+            netns: socket.netns,
+            tuple: socket.tuple,
+            role: socket.role,
+            role_guessed: socket.role_guessed,
+            from: if begins && to == TcpState::SynRecv { TcpState::Listen } else { from },
+            to,
+            begins,
+            dwell: if begins { None } else { socket.since.dwell(ts) },
+            closer: socket.closer,
+            decides_closer: (socket.closer != closer_before).then_some(closer_before),
+            end_reason,
+            orphan: (from == TcpState::FinWait2 || to == TcpState::FinWait2)
+                .then_some(orphan_since.is_some()),
+            orphan_for: (from == TcpState::FinWait2)
+                .then_some(orphan_since)
+                .flatten()
+                .map(|since| ts.since(since)),
+            extended: socket.extended,
+            owner: socket.owner,
+            process: socket.process.and_then(|id| self.processes.get(id)).map(AsRef::as_ref),
+        };
+        socket.previous = from;
+        socket.state = to;
+        socket.since = Since::Exact(ts);
+        socket.only_seeded = false;
+        out.changed(&event, socket, &self.processes);
+        if to != TcpState::FinWait2 {
+            socket.orphan_since = None;
+        }
+        if to == TcpState::Close {
+            self.remove(id, ts);
+        }
+    }
+
+    /// A socket is there without a transition that announced it.
+    pub(super) fn appear(&mut self, id: SocketId, socket: Socket, out: &mut impl Observer) {
+        if self.insert(id, socket)
+            && let Some(socket) = self.sockets.get_mut(&id)
+        {
+            if socket.state == TcpState::Listen {
+                socket.role = Role::Listener;
+                self.listeners.insert(id, socket.netns, &socket.tuple);
+            }
+            out.appeared(id, socket, &self.processes);
+        }
+    }
+
+    /// Puts a socket into the table, unless it is full.
+    pub(super) fn insert(&mut self, id: SocketId, socket: Socket) -> bool {
+        if self.sockets.len() >= self.limits.sockets {
+            self.counters.evicted += 1;
+            return false;
+        }
+        self.sockets.insert(id, socket);
+        true
+    }
+
+    /// Makes `owner`, already acquired, the socket's owner, when it is known at least as well as the
+    /// one before.
+    pub(super) fn own(&mut self, id: SocketId, owner: ProcessId, kind: OwnerKind, out: &mut impl Observer) {
+        let Some(socket) = self.sockets.get_mut(&id).filter(|socket| socket.owner <= kind) else {
+            self.processes.release(owner);
+            return;
+        };
+        let before = socket.process.replace(owner);
+        socket.owner = kind;
+        if before == Some(owner) {
+            self.processes.release(owner);
+            return;
+        }
+        out.identified(socket, &self.processes);
+        if let Some(before) = before {
+            self.processes.release(before);
+        }
+    }
+
+    fn remove(&mut self, id: SocketId, ts: Nanos) {
+        let Some(socket) = self.sockets.remove(&id) else { return };
+        if let Some(process) = socket.process {
+            self.processes.release(process);
+        }
+        match socket.phase {
+            Phase::Request => self.handshakes.forget(id, socket.netns, &socket.tuple),
+            Phase::Full => {
+                self.recently_closed.push(id, ts);
+                if socket.role == Role::Listener {
+                    self.listeners.remove(id, socket.netns, &socket.tuple);
+                }
+            }
+            Phase::Minisocket => self.minisockets.forget(id),
+        }
+        if self.seeding {
+            self.ended_in_seed.insert(id);
+        }
+    }
+}
+
+impl Transition {
+    /// `inet_csk_clone_lock()`: a listener's child. Before 6.15 the record still carries the
+    /// listener's cookie and tuple.
+    const fn is_child_being_cloned(self) -> bool {
+        matches!((self.old, self.new), (TcpState::Listen, TcpState::SynRecv))
+    }
+}
+
+/// Which side ended the connection, as the step `from` -> `to` shows; the first to do so counts.
+fn closer_after(before: Closer, from: TcpState, to: TcpState, reason: Option<EndReason>) -> Closer {
+    match (before, from, to) {
+        (Closer::None, TcpState::Established | TcpState::SynRecv, TcpState::FinWait1) => Closer::Local,
+        (Closer::None, TcpState::Established | TcpState::SynRecv, TcpState::CloseWait) => Closer::Remote,
+        // Our FIN went first, but the peer's was on its way before ours arrived.
+        (_, TcpState::FinWait1, TcpState::Closing) => Closer::Both,
+        (Closer::None, _, TcpState::Close) => reason.map_or(Closer::None, closing::closer),
+        _ => before,
+    }
+}
+
+/// Both ends, as a record has them.
+pub(super) const fn tuple_of(raw: &raw::Record) -> Tuple {
+    Tuple {
+        saddr: Addr(raw.saddr),
+        daddr: Addr(raw.daddr),
+        sport: raw.sport,
+        dport: raw.dport,
+        ifindex: raw.ifindex,
+    }
+}
+
+/// The sockets that closed last: the second report of a close finds its socket gone.
+#[derive(Debug, Default)]
+struct RecentlyClosed {
+    last: VecDeque<(SocketId, Nanos)>,
+}
+
+impl RecentlyClosed {
+    const LENGTH: usize = 64;
+    /// Both reports of one transition come from one CPU, one after the other.
+    const WINDOW: Nanos = Nanos(1_000_000);
+
+    fn push(&mut self, id: SocketId, ts: Nanos) {
+        if self.last.len() == Self::LENGTH {
+            self.last.pop_front();
+        }
+        self.last.push_back((id, ts));
+    }
+
+    fn contains(&self, id: SocketId, ts: Nanos) -> bool {
+        self.last.iter().rev().any(|&(closed, at)| closed == id && ts.since(at) < Self::WINDOW)
+    }
+}

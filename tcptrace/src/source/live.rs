@@ -1,0 +1,95 @@
+//! The running kernel as a source: the hooks' ring buffer, the seed beside it, and the time.
+
+use std::{
+    sync::mpsc::{Receiver, TryRecvError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Flow, Source, host, seed};
+use crate::{
+    kernel::{Options, Tracer, btf::KernelTypes},
+    model::{Nanos, Record, record::HostFacts},
+};
+
+/// How long to wait for records: what a screen shows is never older, and waking up costs little.
+const POLL: Duration = Duration::from_millis(10);
+/// Records taken from the ring in one go, so that time goes on in between.
+const DRAIN: usize = 32 << 10;
+/// Batches of the seed taken in one go.
+const SEED_BATCHES: usize = 8;
+const LOSS_INTERVAL: Nanos = Nanos(250_000_000);
+
+/// A live trace.
+pub struct Live {
+    tracer: Tracer,
+    facts: HostFacts,
+    seed: Option<Receiver<Vec<Record>>>,
+    begun: bool,
+    losses_told: Nanos,
+}
+
+impl Live {
+    /// Attaches the hooks, then begins to read what exists already.
+    pub fn start(types: &KernelTypes, options: &Options) -> Result<Self> {
+        let tracer = Tracer::start(types, options)?;
+        let mut facts = host::facts();
+        let hooks = tracer.hooks();
+        facts.segments = hooks.segments;
+        if !hooks.segments {
+            facts.limits.push(format!(
+                "This kernel does not show segments that reach a TIME_WAIT socket (6.11 does): the step from an \
+                 orphan FIN_WAIT2 to TIME_WAIT is {}, and a TIME_WAIT ended by a RST reads 'unexplained'.",
+                if hooks.entry_stamp {
+                    "known to a millisecond, when the socket ends"
+                } else {
+                    "a bound, known when the socket ends"
+                }
+            ));
+        }
+        let seed = seed::begin(facts.clone()).context("no thread for the seed")?;
+        Ok(Self { tracer, facts, seed: Some(seed), begun: false, losses_told: Nanos(0) })
+    }
+
+    fn wait(&self) {
+        let mut fds = [PollFd::new(&self.tracer, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(POLL.subsec_nanos()) };
+        // An interrupted wait is only a shorter one.
+        let _ = poll(&mut fds, Some(&timeout));
+    }
+
+    fn take_seed(&mut self, take: &mut dyn FnMut(Record)) {
+        for _ in 0..SEED_BATCHES {
+            let Some(seed) = &self.seed else { return };
+            match seed.try_recv() {
+                Ok(batch) => batch.into_iter().for_each(&mut *take),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => self.seed = None,
+            }
+        }
+    }
+}
+
+impl Source for Live {
+    fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
+        if self.begun {
+            self.wait();
+        } else {
+            self.begun = true;
+            take(Record::Host(Box::new(self.facts.clone())));
+            take(Record::Tick { ts: host::monotonic_now() });
+        }
+        // Read first: whatever was in the ring by then comes before the tick.
+        let now = host::monotonic_now();
+        self.tracer.drain(DRAIN, |seen| take(Record::Kernel(seen)));
+        self.take_seed(take);
+        if now.since(self.losses_told) >= LOSS_INTERVAL {
+            self.losses_told = now;
+            take(Record::Loss { ts: now, losses: self.tracer.losses() });
+        }
+        take(Record::Tick { ts: now });
+        Ok(Flow::Running)
+    }
+}

@@ -1,0 +1,26 @@
+//! Where observations come from: the live kernel and what `/proc` knows about it. Everything that
+//! depends on the host is read here, and nowhere further down.
+
+pub mod host;
+pub mod live;
+pub mod netns;
+pub mod owners;
+mod seed;
+pub mod sock_diag;
+
+use crate::model::Record;
+
+/// Whether a source has more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// More may come.
+    Running,
+    /// That was all.
+    Ended,
+}
+
+/// A stream of records in the order in which they are to be taken in.
+pub trait Source: Send {
+    /// Hands out what there is, waiting a little when there is nothing.
+    fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow>;
+}

@@ -1,0 +1,129 @@
+//! What existed before the hooks were attached: sockets of every reachable network namespace, their
+//! owners, and names. Read on a thread of its own, so that the reader of the ring never waits.
+
+use std::{
+    io,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    host,
+    netns::{self, Netns, Round},
+    owners::{self, Effort},
+    sock_diag::{self, DumpError, StateMask, Summary},
+};
+use crate::model::{Nanos, Record, SocketId, record::HostFacts};
+
+/// Records in a batch, and batches under way: bounds what waits for the reader.
+const BATCH: usize = 1024;
+const BATCHES: usize = 64;
+
+/// Begins to read; the receiver ends when everything was sent.
+pub fn begin(facts: HostFacts) -> io::Result<Receiver<Vec<Record>>> {
+    let (sender, receiver) = sync_channel(BATCHES);
+    let seed = Seed { sender, batch: Vec::with_capacity(BATCH), facts, inodes: FxHashMap::default() };
+    std::thread::Builder::new().name("seed".into()).spawn(move || seed.read())?;
+    Ok(receiver)
+}
+
+struct Seed {
+    sender: SyncSender<Vec<Record>>,
+    batch: Vec<Record>,
+    facts: HostFacts,
+    inodes: FxHashMap<u32, SocketId>,
+}
+
+/// The reader is gone: nobody wants the rest.
+struct Unwanted;
+
+impl Seed {
+    fn read(mut self) {
+        let began = host::monotonic_now();
+        let _ = self.sockets(began).and_then(|()| self.owners());
+    }
+
+    fn sockets(&mut self, began: Nanos) -> Result<(), Unwanted> {
+        let mut wanted = true;
+        let round = netns::in_each(
+            |_| true,
+            |netns| {
+                sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
+                    if socket.inode != 0 {
+                        self.inodes.insert(socket.inode, socket.id);
+                    }
+                    wanted = wanted && self.send(Record::Seed(socket)).is_ok();
+                })
+            },
+        );
+        match round {
+            Ok(round) => self.tell_round(round)?,
+            Err(error) => {
+                self.facts.limits.push(format!("Sockets older than the trace are unknown: {error}."));
+            }
+        }
+        self.send(Record::Host(Box::new(self.facts.clone())))?;
+        self.send(Record::SeedEnd { ts: host::monotonic_now(), began })?;
+        self.flush()
+    }
+
+    fn tell_round(&mut self, round: Round<Result<Summary, DumpError>>) -> Result<(), Unwanted> {
+        if let Some(first) = round.refused.first() {
+            self.facts.limits.push(format!(
+                "Sockets older than the trace are unknown in {} network namespaces ({first}).",
+                round.refused.len()
+            ));
+        }
+        for (Netns { id, name }, result) in round.visited {
+            if let Err(error) = result {
+                self.facts.limits.push(format!(
+                    "Sockets older than the trace are unknown in network namespace {id}: {error}."
+                ));
+            }
+            if let Some(name) = name {
+                self.send(Record::NetnsName { ts: host::monotonic_now(), netns: id, name })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn owners(&mut self) -> Result<(), Unwanted> {
+        let wanted: FxHashSet<u32> = self.inodes.keys().copied().collect();
+        match owners::find(&wanted, Effort::UntilFound) {
+            Ok(owners) => {
+                let ts = host::monotonic_now();
+                for (inode, holder) in owners.by_inode {
+                    if let Some(&id) = self.inodes.get(&inode) {
+                        self.send(Record::Owner { ts, id, process: holder.process })?;
+                    }
+                }
+                if owners.unreadable_processes > 0 {
+                    self.facts.limits.push(format!(
+                        "Owners of sockets older than the trace are unknown for {} processes (CAP_SYS_PTRACE is missing).",
+                        owners.unreadable_processes
+                    ));
+                    self.send(Record::Host(Box::new(self.facts.clone())))?;
+                }
+            }
+            Err(error) => {
+                self.facts
+                    .limits
+                    .push(format!("Owners of sockets older than the trace are unknown: {error}."));
+                self.send(Record::Host(Box::new(self.facts.clone())))?;
+            }
+        }
+        self.send(Record::OwnersEnd { ts: host::monotonic_now() })?;
+        self.flush()
+    }
+
+    fn send(&mut self, record: Record) -> Result<(), Unwanted> {
+        self.batch.push(record);
+        if self.batch.len() < BATCH { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> Result<(), Unwanted> {
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+        self.sender.send(batch).map_err(|_| Unwanted)
+    }
+}

@@ -1,0 +1,159 @@
+//! Decoding against an answer of Linux 6.18 that holds a socket of every kind, and against noise.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The answer to request 7: two datagrams, one after the other. Made with connections over loopback, SYNs from
+/// an address that never answers, and a fast open SYN with data.
+const EVERY_STATE: &[u8] = include_bytes!("../fixtures/every_state.bin");
+const SEQ: u32 = 7;
+
+fn decode(bytes: &[u8], seq: u32) -> (Vec<SeedSocket>, Vec<String>) {
+    let mut sockets = Vec::new();
+    let mut rest = Vec::new();
+    for message in Messages::new(bytes, seq) {
+        match message {
+            Message::Socket(answer) => sockets.extend(answer.socket(Nanos(1), NetnsId(2))),
+            other => rest.push(format!("{other:?}")),
+        }
+    }
+    (sockets, rest)
+}
+
+fn with_ports(sport: u16, dport: u16) -> SeedSocket {
+    *decode(EVERY_STATE, SEQ)
+        .0
+        .iter()
+        .find(|socket| (socket.tuple.sport, socket.tuple.dport) == (sport, dport))
+        .expect("a socket with these ports")
+}
+
+#[test]
+fn a_real_answer_decodes_whole() {
+    let (sockets, rest) = decode(EVERY_STATE, SEQ);
+    assert_eq!(rest, ["Done"]);
+    let mut states = BTreeMap::<_, u32>::new();
+    for socket in &sockets {
+        *states.entry(socket.state.name()).or_default() += 1;
+    }
+    let expected = [
+        ("CLOSE_WAIT", 2),
+        ("ESTABLISHED", 10),
+        ("FIN_WAIT2", 2),
+        ("LISTEN", 3),
+        ("SYN_RECV", 4),
+        ("SYN_SENT", 1),
+        ("TIME_WAIT", 3),
+    ];
+    assert_eq!(states.into_iter().collect::<Vec<_>>(), expected);
+    let ids: std::collections::HashSet<_> = sockets.iter().map(|socket| socket.id).collect();
+    assert_eq!(ids.len(), sockets.len(), "no socket twice");
+}
+
+#[test]
+fn a_listener_has_no_remote_end_and_its_queue() {
+    let listener = with_ports(80, 0);
+    assert_eq!(listener.tuple.local().to_string(), "*:80");
+    assert!(listener.tuple.is_ipv4());
+    assert_eq!(listener.tuple.daddr, Addr::ANY);
+    assert_eq!((listener.rqueue, listener.wqueue), (1, 16));
+    assert_eq!(listener.object, SeedObject::Full);
+}
+
+#[test]
+fn minisockets_are_told_by_their_timer() {
+    let orphan = with_ports(42_046, 80);
+    assert_eq!(orphan.state, TcpState::FinWait2);
+    assert_eq!(orphan.object, SeedObject::Minisocket { left: Nanos(59_692_000_000) });
+    let held = with_ports(34_840, 80);
+    assert_eq!(held.state, TcpState::FinWait2);
+    assert_eq!(held.object, SeedObject::Full);
+    assert_ne!(held.inode, 0);
+}
+
+#[test]
+fn request_sockets_are_told_from_full_ones_in_the_same_state() {
+    let object_of = |sport, dport| (with_ports(sport, dport).object, with_ports(sport, dport).inode != 0);
+    assert_eq!(object_of(80, 4001), (SeedObject::Request { timeouts: 0 }, false));
+    assert_eq!(object_of(8080, 4002), (SeedObject::Request { timeouts: 0 }, false));
+    // A fast open child in the accept queue, and a simultaneous open.
+    assert_eq!(object_of(90, 4003), (SeedObject::Full, false));
+    assert_eq!(object_of(5001, 6001), (SeedObject::Full, true));
+}
+
+#[test]
+fn both_families_give_one_form_of_address() {
+    let mapped = with_ports(8080, 53_878);
+    assert_eq!(mapped.tuple.local().to_string(), "127.0.0.4:8080");
+    let ipv6 = with_ports(57_818, 8080);
+    assert_eq!(ipv6.tuple.remote().to_string(), "[::1]:8080");
+}
+
+#[test]
+fn another_requests_answer_is_ignored() {
+    let (sockets, rest) = decode(EVERY_STATE, SEQ + 1);
+    assert!(sockets.is_empty());
+    assert!(rest.iter().all(|message| message == "Other"));
+}
+
+fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let len = (HEADER_LEN + body.len()) as u32;
+    let header = Header { len, kind, flags, seq: SEQ, port_id: 0 };
+    [bytemuck::bytes_of(&header), body].concat()
+}
+
+#[test]
+fn errors_carry_their_errno() {
+    let refused = message(NLMSG_ERROR, 0, &(-2_i32).to_ne_bytes());
+    assert_eq!(decode(&refused, SEQ).1, ["Failed(2)"]);
+    let broken_off = message(NLMSG_DONE, 0, &(-12_i32).to_ne_bytes());
+    assert_eq!(decode(&broken_off, SEQ).1, ["Failed(12)"]);
+    let acknowledged = message(NLMSG_ERROR, 0, &0_i32.to_ne_bytes());
+    assert_eq!(decode(&acknowledged, SEQ).1, ["Other"]);
+}
+
+#[test]
+fn unknown_messages_are_skipped_and_short_sockets_reported() {
+    let mut bytes = message(99, 0, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    bytes.extend(message(SOCK_DIAG_BY_FAMILY, 0, &[0; BODY_LEN - 4]));
+    bytes.extend([16, 0, 0]);
+    assert_eq!(decode(&bytes, SEQ).1, ["Other", "Malformed", "Broken"]);
+}
+
+#[test]
+fn an_interrupted_dump_is_noticed() {
+    let bytes = message(NLMSG_DONE, NLM_F_DUMP_INTR, &0_i32.to_ne_bytes());
+    let mut messages = Messages::new(&bytes, SEQ);
+    assert_eq!(messages.by_ref().count(), 1);
+    assert!(messages.interrupted);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let seq = bytes.get(8..12).map_or(0, |seq| u32::from_ne_bytes([seq[0], seq[1], seq[2], seq[3]]));
+        decode(&bytes, seq);
+        prop_assert!(Messages::new(&bytes, seq).count() <= bytes.len() / HEADER_LEN + 1);
+    }
+
+    #[test]
+    fn a_cut_or_spoilt_answer_never_panics_and_keeps_what_came_before(
+        cut in 0..EVERY_STATE.len(),
+        spoilt in 0..EVERY_STATE.len(),
+        with in any::<u8>(),
+    ) {
+        let whole = decode(EVERY_STATE, SEQ).0;
+        let (sockets, _) = decode(&EVERY_STATE[..cut], SEQ);
+        prop_assert!(sockets.iter().zip(&whole).all(|(a, b)| a.id == b.id));
+        prop_assert!(cut / 132 <= sockets.len() + 1);
+
+        let mut bytes = EVERY_STATE[..cut].to_vec();
+        if let Some(byte) = bytes.get_mut(spoilt) {
+            *byte = with;
+        }
+        decode(&bytes, SEQ);
+    }
+}

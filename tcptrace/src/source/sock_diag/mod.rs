@@ -1,0 +1,185 @@
+//! The TCP sockets that exist now, asked of the kernel through `NETLINK_SOCK_DIAG`: a set of states
+//! goes in, [`SeedSocket`]s or counts come out. Needs no privilege.
+//!
+//! A dump covers the network namespace of the calling thread. It is not a snapshot: the kernel
+//! walks its hash tables while sockets come and go, listeners first (`inet_diag_dump_icsk()`).
+//! - A socket keeps its place in the table through its life, and a minisocket takes the place of
+//!   its socket under the lock of the bucket. So whatever exists during the whole walk is
+//!   reported, in a state that it had at some moment of the walk.
+//! - Except at the seams: an answer is cut at about 32 KiB, if need be in the middle of a bucket,
+//!   and goes on by position. A socket that enters that one bucket meanwhile can shift another
+//!   into being reported twice; one that leaves it can hide another. Both are rare, and both
+//!   heal: the next dump, or a transition, shows the socket. Doubles have the same cookie.
+//! - The kernel keeps no generation number for these tables, so `NLM_F_DUMP_INTR` never tells of
+//!   such a seam. Should a kernel begin to, [`Summary::interrupted`] says so.
+//!
+//! A socket in CLOSE is in no table and not listed, but for an instant while it is taken out.
+
+mod message;
+
+use std::io;
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+
+use self::message::{Answer, Families, Message, Messages};
+use super::host::monotonic_now;
+use crate::model::{Nanos, NetnsId, SeedSocket, StateCounts, TcpState};
+
+/// Why the sockets could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// No netlink socket.
+    #[error("no netlink socket for sock_diag: {0}; a sandbox (seccomp, SELinux) may forbid it")]
+    Open(#[source] io::Error),
+    /// The request could not be sent.
+    #[error("sock_diag takes no request: {0}")]
+    Send(#[source] io::Error),
+    /// The answer could not be received.
+    #[error("sock_diag's answer could not be received: {0}")]
+    Receive(#[source] io::Error),
+    /// The kernel answered with an error.
+    #[error("the kernel lists no TCP sockets: {0}; it needs the tcp_diag module (CONFIG_INET_DIAG)")]
+    Refused(#[source] io::Error),
+    /// The answer ended without an end mark, or was longer than the kernel may make it.
+    #[error("sock_diag's answer was cut short")]
+    CutShort,
+}
+
+/// A set of states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateMask(u32);
+
+impl StateMask {
+    /// Every state.
+    pub const ALL: Self = Self::of(&TcpState::ALL);
+
+    /// Just `states`. `SYN_RECV` stands for request sockets too.
+    pub const fn of(states: &[TcpState]) -> Self {
+        let mut mask = 0;
+        let mut i = 0;
+        while i < states.len() {
+            mask |= 1 << states[i] as u32;
+            i += 1;
+        }
+        Self(mask)
+    }
+}
+
+/// How a dump went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Answers that could not be understood: sockets are missing.
+    pub undecoded: u64,
+    /// The kernel said that its tables changed under the dump: some sockets may be missing or double.
+    pub interrupted: bool,
+}
+
+impl Summary {
+    /// Both dumps together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            undecoded: self.undecoded + other.undecoded,
+            interrupted: self.interrupted || other.interrupted,
+        }
+    }
+}
+
+/// Calls `each` for every TCP socket in one of `states` in the network namespace of the calling
+/// thread, which is `netns`. Nothing is allocated per socket.
+pub fn for_each(
+    states: StateMask,
+    netns: NetnsId,
+    mut each: impl FnMut(SeedSocket),
+) -> Result<Summary, DumpError> {
+    dump(states, |ts, answer| answer.socket(ts, netns).map(&mut each).is_some())
+}
+
+/// Counts the TCP sockets in the network namespace of the calling thread.
+pub fn count_by_state() -> Result<(StateCounts, Summary), DumpError> {
+    let mut counts = StateCounts::default();
+    let summary = dump(StateMask::ALL, |_, answer| {
+        match answer.state() {
+            Some(TcpState::FinWait2) if answer.is_orphan() => counts.add_orphan_fin_wait2(),
+            Some(state) => counts.add(state),
+            None => return false,
+        }
+        true
+    })?;
+    Ok((counts, summary))
+}
+
+/// `take` gets every socket and when its answer was received, and returns whether it understood it.
+fn dump(states: StateMask, mut take: impl FnMut(Nanos, &Answer<'_>) -> bool) -> Result<Summary, DumpError> {
+    let mut begun = false;
+    let both = dump_families(Families::Both, states, &mut |ts, answer| {
+        begun = true;
+        take(ts, answer)
+    });
+    match both {
+        // Refused as a whole: a kernel without the older interface.
+        Err(DumpError::Refused(_)) if !begun => {
+            let inet = dump_families(Families::Inet, states, &mut take)?;
+            let inet6 = dump_families(Families::Inet6, states, &mut take)?;
+            Ok(inet.and(inet6))
+        }
+        done => done,
+    }
+}
+
+fn dump_families(
+    families: Families,
+    states: StateMask,
+    take: &mut impl FnMut(Nanos, &Answer<'_>) -> bool,
+) -> Result<Summary, DumpError> {
+    /// A socket of its own for every dump: an answer to an earlier request can't be in it.
+    const SEQ: u32 = 1;
+    /// `netlink_recvmsg()` lets an answer grow to what the reader can take, 32 KiB at the most.
+    const BUFFER_LEN: usize = 64 << 10;
+
+    let socket = open().map_err(|errno| DumpError::Open(errno.into()))?;
+    let request = message::request(families, states.0, SEQ);
+    rustix::io::retry_on_intr(|| rustix::net::send(&socket, &request, SendFlags::empty()))
+        .map_err(|errno| DumpError::Send(errno.into()))?;
+
+    let mut buffer = vec![0; BUFFER_LEN];
+    let mut summary = Summary::default();
+    loop {
+        let received =
+            rustix::io::retry_on_intr(|| rustix::net::recv(&socket, &mut buffer[..], RecvFlags::TRUNC))
+                .map_err(|errno| DumpError::Receive(errno.into()))?;
+        let ts = monotonic_now();
+        // With TRUNC the second number is the length before it was cut to the buffer.
+        let datagram =
+            buffer.get(..received.1).filter(|datagram| !datagram.is_empty()).ok_or(DumpError::CutShort)?;
+        let mut messages = Messages::new(datagram, SEQ);
+        let mut done = false;
+        for message in messages.by_ref() {
+            match message {
+                Message::Socket(answer) => summary.undecoded += u64::from(!take(ts, &answer)),
+                Message::Malformed => summary.undecoded += 1,
+                Message::Failed(errno) => {
+                    return Err(DumpError::Refused(io::Error::from_raw_os_error(errno)));
+                }
+                Message::Done => done = true,
+                Message::Broken => return Err(DumpError::CutShort),
+                Message::Other => {}
+            }
+        }
+        summary.interrupted |= messages.interrupted;
+        if done {
+            return Ok(summary);
+        }
+    }
+}
+
+fn open() -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )
+}

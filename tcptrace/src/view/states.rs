@@ -1,0 +1,227 @@
+//! How many sockets are in each state: a [`States`] goes in, a table or a JSON document comes out.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use jiff::{Timestamp, Unit};
+use serde::Serialize;
+
+use crate::aggregate::Losses;
+use crate::model::record::HostFacts;
+use crate::model::{Nanos, NetnsId, StateCounts, TcpState, units};
+
+/// The rows of the table: the life of a connection, our close before the peer's.
+const ORDER: [TcpState; TcpState::COUNT] = [
+    TcpState::Listen,
+    TcpState::SynSent,
+    TcpState::SynRecv,
+    TcpState::Established,
+    TcpState::FinWait1,
+    TcpState::FinWait2,
+    TcpState::Closing,
+    TcpState::TimeWait,
+    TcpState::CloseWait,
+    TcpState::LastAck,
+    TcpState::Close,
+];
+
+/// The columns of the table of namespaces, beside their total.
+const NETNS_COLUMNS: [TcpState; 4] =
+    [TcpState::Established, TcpState::FinWait2, TcpState::TimeWait, TcpState::CloseWait];
+
+/// As many namespaces are listed as text; JSON has all.
+const NETNS_ROWS: usize = 20;
+
+/// The counts of one network namespace.
+#[derive(Clone, Debug)]
+pub struct NetnsStates {
+    /// The namespace.
+    pub id: NetnsId,
+    /// Its name in `ip netns`, sanitised.
+    pub name: Option<Arc<str>>,
+    /// Its sockets.
+    pub counts: StateCounts,
+}
+
+/// Everything the view shows.
+#[derive(Clone, Debug)]
+pub struct States {
+    /// Where it was counted.
+    pub host: HostFacts,
+    /// When, `CLOCK_MONOTONIC`.
+    pub taken_at: Nanos,
+    /// `live`, or the name of a recording.
+    pub source: String,
+    /// Every namespace that was counted.
+    pub netns: Vec<NetnsStates>,
+    /// Answers of the kernel that could not be understood: sockets not counted.
+    pub decode_errors: u64,
+    /// What is missing in the counts, one sentence each.
+    pub missing: Vec<String>,
+}
+
+impl States {
+    /// The counts of all namespaces together.
+    pub fn counts(&self) -> StateCounts {
+        self.netns.iter().fold(StateCounts::default(), |mut sum, netns| {
+            sum.merge(&netns.counts);
+            sum
+        })
+    }
+
+    fn wall_clock(&self) -> Timestamp {
+        let ns = i128::from(self.host.clock_offset_ns) + i128::from(self.taken_at.0);
+        let exact = Timestamp::from_nanosecond(ns).unwrap_or_default();
+        exact.round(Unit::Millisecond).unwrap_or(exact)
+    }
+}
+
+/// Writes the table.
+pub fn write_text(states: &States, out: &mut impl Write) -> io::Result<()> {
+    let counts = states.counts();
+    let total = counts.total();
+    writeln!(out, "{}  {}  linux {}", states.wall_clock(), states.host.host, states.host.kernel)?;
+    writeln!(out, "\n{:<12} {:>12} {:>7}", "STATE", "COUNT", "SHARE")?;
+    for state in ORDER {
+        write!(
+            out,
+            "{:<12} {:>12} {:>7}",
+            state.name(),
+            units::count(counts.get(state)),
+            share(counts.get(state), total)
+        )?;
+        if state == TcpState::FinWait2 && counts.get(state) > 0 {
+            let (orphan, held) = (counts.orphan_fin_wait2(), counts.held_fin_wait2());
+            write!(out, "  {} orphan, {} held by a process", units::count(orphan), units::count(held))?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "{:<12} {:>12}", "total", units::count(total))?;
+    if states.netns.len() > 1 {
+        write_netns(states, out)?;
+    }
+    for (n, sentence) in states.missing.iter().enumerate() {
+        writeln!(out, "{}missing: {sentence}", if n == 0 { "\n" } else { "" })?;
+    }
+    Ok(())
+}
+
+fn write_netns(states: &States, out: &mut impl Write) -> io::Result<()> {
+    let mut rows: Vec<_> = states.netns.iter().filter(|netns| netns.counts.total() > 0).collect();
+    rows.sort_by_key(|netns| std::cmp::Reverse(netns.counts.total()));
+    write!(out, "\n{:<19} {:>12}", "NETNS", "TOTAL")?;
+    for state in NETNS_COLUMNS {
+        write!(out, " {:>11}", state.name())?;
+    }
+    writeln!(out)?;
+    for netns in rows.iter().take(NETNS_ROWS) {
+        let label = match &netns.name {
+            Some(name) => name.to_string(),
+            None if netns.id.0 == states.host.netns => format!("{} (own)", netns.id),
+            None => netns.id.to_string(),
+        };
+        write!(out, "{label:<19.19} {:>12}", units::count(netns.counts.total()))?;
+        for state in NETNS_COLUMNS {
+            write!(out, " {:>11}", units::count(netns.counts.get(state)))?;
+        }
+        writeln!(out)?;
+    }
+    let (hidden, empty) = (rows.len().saturating_sub(NETNS_ROWS), states.netns.len() - rows.len());
+    if hidden > 0 {
+        writeln!(out, "and {hidden} more: --json has them all")?;
+    }
+    if empty > 0 {
+        writeln!(out, "and {empty} without a TCP socket")?;
+    }
+    Ok(())
+}
+
+fn share(count: u64, total: u64) -> String {
+    let percent = count as f64 * 100.0 / total as f64;
+    match count {
+        0 => "-".into(),
+        _ if percent < 0.1 => "<0.1%".into(),
+        _ => format!("{percent:.1}%"),
+    }
+}
+
+/// Writes the JSON document and a newline.
+pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
+    let counts = states.counts();
+    let document = Document {
+        schema: "tcptrace.states.v1",
+        taken_at: states.wall_clock().to_string(),
+        host: &states.host.host,
+        kernel: &states.host.kernel,
+        source: &states.source,
+        loss: Losses { decode_errors: states.decode_errors, ..Losses::default() },
+        counts: Counts::from(&counts),
+        netns: states
+            .netns
+            .iter()
+            .map(|netns| NetnsRow {
+                netns: netns.id.0,
+                name: netns.name.as_deref(),
+                counts: (&netns.counts).into(),
+            })
+            .collect(),
+        missing: &states.missing,
+    };
+    serde_json::to_writer_pretty(&mut *out, &document)?;
+    writeln!(out)
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    taken_at: String,
+    host: &'a str,
+    kernel: &'a str,
+    source: &'a str,
+    loss: Losses,
+    #[serde(flatten)]
+    counts: Counts,
+    netns: Vec<NetnsRow<'a>>,
+    missing: &'a [String],
+}
+
+#[derive(Serialize)]
+struct NetnsRow<'a> {
+    netns: u32,
+    name: Option<&'a str>,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    total: u64,
+    states: Vec<StateRow>,
+    fin_wait2: FinWait2,
+}
+
+#[derive(Serialize)]
+struct StateRow {
+    state: &'static str,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct FinWait2 {
+    orphan: u64,
+    held: u64,
+}
+
+impl From<&StateCounts> for Counts {
+    fn from(counts: &StateCounts) -> Self {
+        Self {
+            total: counts.total(),
+            states: ORDER.map(|state| StateRow { state: state.name(), count: counts.get(state) }).into(),
+            fin_wait2: FinWait2 { orphan: counts.orphan_fin_wait2(), held: counts.held_fin_wait2() },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "states_tests.rs"]
+mod tests;

@@ -1,0 +1,95 @@
+//! The table and the document over made-up counts.
+
+use super::*;
+
+fn netns(id: u32, name: Option<&str>, counts: &[(TcpState, u64)]) -> NetnsStates {
+    let mut sum = StateCounts::default();
+    for &(state, n) in counts {
+        (0..n).for_each(|_| sum.add(state));
+    }
+    NetnsStates { id: NetnsId(id), name: name.map(Into::into), counts: sum }
+}
+
+fn states(netns: Vec<NetnsStates>, missing: &[&str]) -> States {
+    States {
+        host: HostFacts {
+            host: "web-3".into(),
+            kernel: "6.18.0".into(),
+            clock_offset_ns: 1_750_000_000_000_000_000,
+            netns: 4_026_531_833,
+            ..HostFacts::default()
+        },
+        taken_at: Nanos(12_345_678_901),
+        source: "live".into(),
+        netns,
+        decode_errors: 0,
+        missing: missing.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn text(states: &States) -> String {
+    let mut out = Vec::new();
+    write_text(states, &mut out).expect("memory takes it");
+    String::from_utf8(out).expect("text")
+}
+
+fn busy() -> NetnsStates {
+    let mut busy = netns(
+        4_026_531_833,
+        None,
+        &[
+            (TcpState::Listen, 12),
+            (TcpState::Established, 1_204),
+            (TcpState::TimeWait, 18_122),
+            (TcpState::CloseWait, 3),
+            (TcpState::FinWait2, 2),
+        ],
+    );
+    (0..40).for_each(|_| busy.counts.add_orphan_fin_wait2());
+    busy
+}
+
+#[test]
+fn one_namespace() {
+    insta::assert_snapshot!(text(&states(vec![busy()], &["other network namespaces were not visited"])));
+}
+
+#[test]
+fn several_namespaces_are_listed_by_size() {
+    let list = vec![
+        busy(),
+        netns(4_026_532_201, Some("blue"), &[(TcpState::TimeWait, 30_000)]),
+        netns(4_026_532_305, None, &[(TcpState::Listen, 1)]),
+        netns(4_026_532_306, None, &[]),
+    ];
+    insta::assert_snapshot!(text(&states(list, &[])));
+}
+
+#[test]
+fn nothing_at_all_is_a_table_of_zeros() {
+    let text = text(&states(Vec::new(), &[]));
+    assert!(!text.contains("NaN"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.ends_with(" -")).count(), TcpState::COUNT);
+}
+
+#[test]
+fn the_document_adds_up() {
+    let list = vec![busy(), netns(4_026_532_201, Some("blue"), &[(TcpState::TimeWait, 5)])];
+    let mut out = Vec::new();
+    write_json(&states(list, &["a sentence"]), &mut out).expect("memory takes it");
+    let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    let sum = |value: &serde_json::Value| -> u64 {
+        value["states"].as_array().expect("rows").iter().filter_map(|row| row["count"].as_u64()).sum()
+    };
+    assert_eq!(document["total"], 19_388);
+    assert_eq!(sum(&document), 19_388);
+    assert_eq!(document["netns"].as_array().expect("rows").iter().map(sum).sum::<u64>(), 19_388);
+    insta::assert_snapshot!(String::from_utf8(out).expect("text"));
+}
+
+#[test]
+fn every_state_has_one_row() {
+    for state in TcpState::ALL {
+        assert_eq!(ORDER.iter().filter(|row| **row == state).count(), 1);
+    }
+}

@@ -1,0 +1,47 @@
+//! `cargo xtask setup`: in, a machine with the Rust toolchain; out, one that can build the eBPF object and run
+//! the tests.
+
+use anyhow::{Context, Result};
+
+use crate::repo::Repo;
+use crate::toolchain::{BPF_LINKER_VERSION, LLVM_PREFIX, bpf_linker_version};
+use crate::{command, packages};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also install the programs that the live tests use (ip, nginx, ab, ...)
+    #[arg(long)]
+    tests: bool,
+}
+
+pub fn run(repo: &Repo, args: &Args) -> Result<()> {
+    ebpf_tools(repo)?;
+    if args.tests {
+        live_test_packages()?;
+    }
+    Ok(())
+}
+
+/// The compiler, LLVM and bpf-linker of the pinned recipe.
+pub fn ebpf_tools(repo: &Repo) -> Result<()> {
+    packages::install(packages::EBPF).context(
+        "the tools of the pinned eBPF build are not here; only changing tcptrace-ebpf needs them: \
+         the object it builds is committed",
+    )?;
+    if bpf_linker_version(repo).is_ok_and(|version| version == BPF_LINKER_VERSION) {
+        eprintln!("present: bpf-linker {BPF_LINKER_VERSION}");
+        return Ok(());
+    }
+    let mut install = repo.cargo();
+    install
+        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--force"])
+        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .arg(repo.ebpf_tools())
+        .env("LLVM_PREFIX", LLVM_PREFIX);
+    command::run(&mut install)
+}
+
+/// What the live tests start or ask.
+pub fn live_test_packages() -> Result<()> {
+    packages::install(packages::LIVE).context("without these some live tests are skipped")
+}
