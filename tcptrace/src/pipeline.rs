@@ -12,10 +12,10 @@ use std::{
 };
 
 use anyhow::Result;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::{
-    aggregate::{Aggregate, Context, Key, Losses, Names, Snapshot},
+    aggregate::{Aggregate, Context, Key, Names, Snapshot},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
     model::{
         Nanos, Record, SocketId, TcpState,
@@ -48,8 +48,8 @@ pub struct Plan {
 
 /// A pipeline at work.
 pub struct Running {
-    /// Gives the newest snapshot from then on, once the seed is complete.
-    pub seeded: oneshot::Receiver<watch::Receiver<Arc<Snapshot>>>,
+    /// The newest snapshot; `None` until the seed is complete.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Snapshot>>,
 }
@@ -64,7 +64,7 @@ impl Running {
 
 /// Starts to run `source` through a new tracker.
 pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
-    let (ready, seeded) = oneshot::channel();
+    let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let pipeline = Pipeline {
         tracker: Tracker::new(Limits::default()),
@@ -72,12 +72,12 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
         source_name: plan.source,
         interval: plan.interval,
         next: None,
-        publish: Publish::Waiting(Some(ready)),
+        publish,
     };
     let stopped = Arc::clone(&stop);
     let thread =
         std::thread::Builder::new().name("pipeline".into()).spawn(move || pipeline.run(source, &stopped))?;
-    Ok(Running { seeded, stop, thread })
+    Ok(Running { snapshots, stop, thread })
 }
 
 struct Pipeline {
@@ -87,14 +87,7 @@ struct Pipeline {
     interval: Nanos,
     /// When the next snapshot is due; `None` until the seed is complete.
     next: Option<Nanos>,
-    publish: Publish,
-}
-
-/// Where snapshots go.
-enum Publish {
-    /// Nobody gets one before the seed is complete.
-    Waiting(Option<oneshot::Sender<watch::Receiver<Arc<Snapshot>>>>),
-    To(watch::Sender<Arc<Snapshot>>),
+    publish: watch::Sender<Option<Arc<Snapshot>>>,
 }
 
 /// What records have told so far, beside the tracker.
@@ -131,18 +124,8 @@ impl Pipeline {
         // Due times do not drift; those missed are not made up for.
         let due = self.next.map_or(now, |next| next).plus(self.interval);
         self.next = Some(if due > now { due } else { now.plus(self.interval) });
-        let snapshot = Arc::new(self.snapshot());
-        match &mut self.publish {
-            Publish::To(sender) => {
-                sender.send_replace(snapshot);
-            }
-            Publish::Waiting(ready) => {
-                let (sender, receiver) = watch::channel(snapshot);
-                // A command that does not look at snapshots has dropped its end.
-                let _ = ready.take().map(|ready| ready.send(receiver));
-                self.publish = Publish::To(sender);
-            }
-        }
+        let snapshot = self.snapshot();
+        self.publish.send_replace(Some(Arc::new(snapshot)));
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -217,27 +200,4 @@ impl Observer for Taken {
     fn orphaned(&mut self, socket: &mut Socket) {
         self.aggregate.orphaned(socket);
     }
-}
-
-/// The summary that every command prints on stderr when it ends.
-pub fn summary(last: &Snapshot) -> String {
-    let Losses { ring_full, recursion_missed, healed, evicted, decode_errors, read_faults, output_dropped } =
-        last.losses;
-    let causes = [
-        (ring_full, "ring buffer full"),
-        (recursion_missed, "skipped by the kernel's recursion guard, at most"),
-        (healed, "gaps healed"),
-        (evicted, "not tracked, tables full"),
-        (decode_errors, "not decodable"),
-        (read_faults, "kernel memory not readable"),
-        (output_dropped, "lines the output did not take"),
-    ];
-    let lost: Vec<String> =
-        causes.iter().filter(|(n, _)| *n > 0).map(|(n, cause)| format!("{n} {cause}")).collect();
-    let lost = if lost.is_empty() { "nothing lost".into() } else { format!("lost: {}", lost.join(", ")) };
-    format!(
-        "tcptrace: {} records in {}; {lost}",
-        crate::model::units::count(last.records),
-        crate::model::units::duration(last.ts.since(last.began)),
-    )
 }

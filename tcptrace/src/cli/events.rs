@@ -66,7 +66,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
         };
         let mut written = None;
         let trace = async {
-            let _ = (&mut running.seeded).await;
+            let _ = running.snapshots.wait_for(Option::is_some).await;
             eprintln!("tcptrace: tracing");
             time_is_up.await;
         };

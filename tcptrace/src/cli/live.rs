@@ -11,6 +11,7 @@ use crate::{
     model::Nanos,
     pipeline::{self, EventSink, Plan, Running},
     source::live::Live,
+    view,
 };
 
 /// Arguments of every command that traces.
@@ -70,7 +71,7 @@ pub fn start(
 /// Says on stderr how the trace went, when it ends.
 pub fn end(running: Running) -> Result<Arc<Snapshot>> {
     let last = Arc::new(running.stop()?);
-    eprintln!("{}", pipeline::summary(&last));
+    eprintln!("{}", view::losses::at_the_end(&last));
     Ok(last)
 }
 

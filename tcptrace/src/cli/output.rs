@@ -84,12 +84,12 @@ impl EventSink for Lines {
         }
         let waiting = &mut self.waiting;
         let writer = self.writer.get_or_insert_with(|| {
-            let writer = Writer::new(self.format, host.clock_offset_ns, TimeZone::system());
+            let writer = Writer::new(self.format, TimeZone::system());
             // Writing to memory can't fail.
             let _ = writer.write_header(waiting);
             writer
         });
-        let _ = writer.write(waiting, event);
+        let _ = writer.write(waiting, event, host.clock_offset_ns);
     }
 
     fn flush(&mut self) {

@@ -53,10 +53,9 @@ const MAX_GROUPS: usize = 40;
 pub fn run(args: &TopArgs) -> Result<ExitCode> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let mut running = live::start(&args.live, args.by, args.interval, None)?;
+        let running = live::start(&args.live, args.by, args.interval, None)?;
         let show = async {
-            // The pipeline ends early only with an error, which the end tells.
-            let Ok(snapshots) = (&mut running.seeded).await else { return Ok(()) };
+            let snapshots = running.snapshots.clone();
             if args.wants_screen() {
                 top::run(snapshots, look()).await
             } else {
@@ -80,12 +79,16 @@ impl TopArgs {
 
     /// Prints pictures until there were enough. The first snapshot has no rates: the next one is
     /// the first to print.
-    async fn print(&self, mut snapshots: watch::Receiver<Arc<Snapshot>>) -> io::Result<()> {
+    async fn print(&self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) -> io::Result<()> {
         let mut left = if self.once { Some(1) } else { self.batch };
         let layout =
             plain::Layout { width: terminal_width(), max_groups: MAX_GROUPS, zone: TimeZone::system() };
+        if snapshots.wait_for(Option::is_some).await.is_err() {
+            // The pipeline ended with an error, which the end tells.
+            return Ok(());
+        }
         while left != Some(0) && snapshots.changed().await.is_ok() {
-            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
             let mut picture = Vec::new();
             if self.json {
                 json::write(&mut picture, &snapshot)?;

@@ -61,17 +61,15 @@ const ENDS_WIDTH: usize = 33;
 #[derive(Debug)]
 pub struct Writer {
     format: Format,
-    clock_offset_ns: u64,
     clock: Clock,
     line: String,
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    /// A writer for events of a host whose wall clock is `clock_offset_ns` ahead of its monotonic one
-    /// ([`crate::model::record::HostFacts::clock_offset_ns`]). `zone` is for the times in text.
-    pub fn new(format: Format, clock_offset_ns: u64, zone: TimeZone) -> Self {
-        Self { format, clock_offset_ns, clock: Clock::new(zone), line: String::new(), bytes: Vec::new() }
+    /// A writer in `format`; `zone` is for the times in text.
+    pub fn new(format: Format, zone: TimeZone) -> Self {
+        Self { format, clock: Clock::new(zone), line: String::new(), bytes: Vec::new() }
     }
 
     /// Writes what comes before the first event: the names of the columns, where the format has them.
@@ -87,9 +85,10 @@ impl Writer {
         }
     }
 
-    /// Writes `event` as one line.
-    pub fn write(&mut self, out: &mut impl Write, event: &Event<'_>) -> io::Result<()> {
-        let wall_ns = self.clock_offset_ns.saturating_add(event.ts.0);
+    /// Writes `event` as one line. `clock_offset_ns` is how far the wall clock of its host is ahead of the
+    /// monotonic one ([`HostFacts::clock_offset_ns`](crate::model::record::HostFacts::clock_offset_ns)).
+    pub fn write(&mut self, out: &mut impl Write, event: &Event<'_>, clock_offset_ns: u64) -> io::Result<()> {
+        let wall_ns = clock_offset_ns.saturating_add(event.ts.0);
         match self.format {
             Format::Text => {
                 self.line.clear();
@@ -385,11 +384,11 @@ mod tests {
                 ..plain
             },
         ];
-        let mut writer = Writer::new(format, OFFSET, TimeZone::UTC);
+        let mut writer = Writer::new(format, TimeZone::UTC);
         let mut out = Vec::new();
         writer.write_header(&mut out).expect("a Vec takes everything");
         for event in &events {
-            writer.write(&mut out, event).expect("a Vec takes everything");
+            writer.write(&mut out, event, OFFSET).expect("a Vec takes everything");
         }
         String::from_utf8(out).expect("UTF-8")
     }
@@ -413,8 +412,8 @@ mod tests {
     fn a_short_ipv4_line_without_an_owner_fits_80_columns() {
         let mut out = Vec::new();
         let unowned = Event { end_reason: None, ..event(None) };
-        let mut writer = Writer::new(Format::Text, OFFSET, TimeZone::UTC);
-        writer.write(&mut out, &unowned).expect("a Vec takes everything");
+        let mut writer = Writer::new(Format::Text, TimeZone::UTC);
+        writer.write(&mut out, &unowned, OFFSET).expect("a Vec takes everything");
         assert!(out.len() <= 82, "{}", out.len());
     }
 

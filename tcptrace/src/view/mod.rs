@@ -6,5 +6,6 @@
 pub mod check;
 pub mod events;
 pub mod explain;
+pub mod losses;
 pub mod states;
 pub mod top;

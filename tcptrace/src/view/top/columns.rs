@@ -275,7 +275,7 @@ pub const COLUMNS: [Column; 15] = [
     },
 ];
 
-/// The column that every view is sorted by at first: TIME_WAIT.
+/// The column that every view is sorted by at first: `TIME_WAIT`.
 pub const TIME_WAIT: usize = 5;
 
 fn role(role: Role) -> &'static str {

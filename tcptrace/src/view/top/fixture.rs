@@ -123,7 +123,7 @@ pub fn lossy() -> Snapshot {
         ..(*snapshot.host).clone()
     };
     snapshot.host = Arc::new(host);
-    let path = format!("/{}/worker.scope", "kubepods-burstable/".repeat(10));
+    let path = format!("/{}nginx.scope", "kubepods-burstable/".repeat(10));
     let mut cgroup = group(&path, Role::Inbound, &[(TcpState::TimeWait, 1_234_567_890)]);
     cgroup.process = Some(process(u32::MAX, "\u{1b}[2Jevil\n"));
     cgroup.time_wait.entered_per_s = 1_250_000.0;

@@ -88,7 +88,7 @@ struct GroupFields<'a> {
     counts: &'a [u64; TcpState::COUNT],
     time_wait: MinisocketFields,
     fin_wait2: FinWait2,
-    /// How long the oldest socket in CLOSE_WAIT has been there.
+    /// How long the oldest socket in `CLOSE_WAIT` has been there.
     oldest_close_wait_ns: Option<u64>,
     #[serde(serialize_with = "closers")]
     closers: &'a [u64; Closer::ALL.len() + 1],

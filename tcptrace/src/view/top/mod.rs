@@ -1,6 +1,6 @@
 //! `top`: which services have how many sockets in which state, now.
 //!
-//! A [`Snapshot`](crate::aggregate::Snapshot) in; [plain] text, one [json] document, or a [screen] out.
+//! A [`Snapshot`](crate::aggregate::Snapshot) in; [plain] text, one [json] document, or a screen ([`run()`]) out.
 //! Plain text and the screen show the same columns, see [`columns`].
 
 mod app;

@@ -48,7 +48,7 @@ fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Res
     let rate = summary::records_per_s(snapshot).map(|rate| format!(", {rate}")).unwrap_or_default();
     let source = text::sanitise(&snapshot.source);
     writeln!(out, "{source}: {} records{rate}", units::count(snapshot.records))?;
-    writeln!(out, "{}", summary::losses(&snapshot.losses).as_deref().unwrap_or("lost 0"))?;
+    writeln!(out, "{}", losses::losses(&snapshot.losses).as_deref().unwrap_or("lost 0"))?;
     for limit in &snapshot.host.limits {
         writeln!(out, "note: {}", text::sanitise(limit))?;
     }

@@ -23,7 +23,13 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{App, app::Next, input, screen::Look, terminal::Terminal};
+use super::{
+    App,
+    app::{Mode, Next},
+    input,
+    screen::Look,
+    terminal::Terminal,
+};
 use crate::aggregate::Snapshot;
 
 /// How long to wait for a key before looking for a snapshot.
@@ -32,13 +38,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for the terminal to take the last frame.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Shows the newest of `snapshots` on the terminal until the user quits. When their sender is dropped, the
-/// last one stays on the screen. Dropping the future closes the screen.
+/// Shows the newest of `snapshots` on the terminal, from the first one on, until the user quits. When their
+/// sender is dropped, the last one stays on the screen; when there was none, this returns at once. Dropping
+/// the future closes the screen.
 ///
 /// Standard output must be a terminal. Needs a tokio runtime with its I/O driver enabled.
-pub async fn run(snapshots: watch::Receiver<Arc<Snapshot>>, look: Look) -> io::Result<()> {
+pub async fn run(mut snapshots: Snapshots, look: Look) -> io::Result<()> {
     let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
-    let mut screen = Screen::start(snapshots, look)?;
+    let first = match snapshots.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(first)) => Arc::clone(first),
+        Ok(None) | Err(_) => return Ok(()),
+    };
+    let mut screen = Screen::start(App::new(first), snapshots, look)?;
     loop {
         tokio::select! {
             done = &mut screen.done => {
@@ -48,6 +59,9 @@ pub async fn run(snapshots: watch::Receiver<Arc<Snapshot>>, look: Look) -> io::R
         }
     }
 }
+
+/// The newest snapshot, `None` until there is one.
+type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// What the thread is told.
 #[derive(Default)]
@@ -67,7 +81,7 @@ struct Screen {
 }
 
 impl Screen {
-    fn start(snapshots: watch::Receiver<Arc<Snapshot>>, look: Look) -> io::Result<Self> {
+    fn start(app: App, snapshots: Snapshots, look: Look) -> io::Result<Self> {
         let terminal = Terminal::enter()?;
         let flags = Arc::new(Flags::default());
         let (finish, done) = oneshot::channel();
@@ -75,7 +89,7 @@ impl Screen {
         let for_thread = Arc::clone(&flags);
         thread::Builder::new().name("screen".into()).spawn(move || {
             let _going: std_mpsc::Sender<()> = going;
-            let result = show(terminal, snapshots, look, &for_thread);
+            let result = show(terminal, app, snapshots, look, &for_thread);
             let _ = finish.send(result);
         })?;
         Ok(Self { flags, done, gone })
@@ -92,15 +106,17 @@ impl Drop for Screen {
 
 fn show(
     mut terminal: Terminal,
-    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut app: App,
+    mut snapshots: Snapshots,
     look: Look,
     flags: &Flags,
 ) -> io::Result<()> {
-    let mut app = App::new(Arc::clone(&snapshots.borrow_and_update()));
-    let mut ended = false;
     terminal.draw(&mut app, look)?;
     while !flags.stop.load(Ordering::Relaxed) {
         let mut changed = false;
+        if Terminal::is_lost() {
+            return Err(io::Error::other("a thread panicked and took the terminal from the screen"));
+        }
         if event::poll(LOOK_EVERY)? {
             match handle(&event::read()?, &mut app) {
                 None => {}
@@ -121,24 +137,30 @@ fn show(
             terminal.lend(|| {})?;
             changed = true;
         }
-        match snapshots.has_changed() {
-            Ok(true) => {
-                app.take(Arc::clone(&snapshots.borrow_and_update()));
-                changed = true;
-            }
-            Err(_) if !ended => {
-                ended = true;
-                app.take(Arc::clone(&snapshots.borrow()));
-                app.end();
-                changed = true;
-            }
-            Ok(false) | Err(_) => {}
-        }
+        changed |= follow(&mut app, &mut snapshots);
         if changed {
             terminal.draw(&mut app, look)?;
         }
     }
     Ok(())
+}
+
+/// Takes a newer snapshot in; returns whether there was one, or there will be none any more.
+fn follow(app: &mut App, snapshots: &mut Snapshots) -> bool {
+    if app.mode() == Mode::Ended {
+        return false;
+    }
+    let goes_on = snapshots.has_changed();
+    if let Ok(false) = goes_on {
+        return false;
+    }
+    if let Some(newest) = snapshots.borrow_and_update().as_ref() {
+        app.take(Arc::clone(newest));
+    }
+    if goes_on.is_err() {
+        app.end();
+    }
+    true
 }
 
 fn handle(event: &Event, app: &mut App) -> Option<Next> {

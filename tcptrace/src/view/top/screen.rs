@@ -101,7 +101,7 @@ const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 /// Draws `app` on the whole of `frame`.
 pub fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     let area = frame.area();
-    let losses = summary::losses(&app.snapshot().losses);
+    let losses = losses::losses(&app.snapshot().losses);
     let height = area.height;
     let air = u16::from(height >= 16);
     let states = if height >= 8 { 3 } else { 0 };

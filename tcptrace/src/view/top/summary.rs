@@ -3,34 +3,9 @@
 
 use super::columns::{count, rate};
 use crate::{
-    aggregate::{Losses, Snapshot},
+    aggregate::Snapshot,
     model::{TcpState, text, units},
 };
-
-/// A cause of loss: its label, and how many.
-type Cause = (&'static str, fn(&Losses) -> u64);
-
-/// Every cause of loss, the gravest first.
-const CAUSES: [Cause; 7] = [
-    ("ring full", |losses| losses.ring_full),
-    ("recursion", |losses| losses.recursion_missed),
-    ("evicted", |losses| losses.evicted),
-    ("decode errors", |losses| losses.decode_errors),
-    ("read faults", |losses| losses.read_faults),
-    ("output", |losses| losses.output_dropped),
-    ("healed", |losses| losses.healed),
-];
-
-/// What is lost and why: `lost 1,204: ring full 1,200, healed 4`; `None` when nothing is.
-pub fn losses(losses: &Losses) -> Option<String> {
-    let causes: Vec<String> = CAUSES
-        .iter()
-        .map(|(label, of)| (label, of(losses)))
-        .filter(|(_, n)| *n > 0)
-        .map(|(label, n)| format!("{label} {}", units::count(n)))
-        .collect();
-    (losses.total() > 0).then(|| format!("lost {}: {}", units::count(losses.total()), causes.join(", ")))
-}
 
 /// The facts of the header, the most important first.
 pub fn facts(snapshot: &Snapshot) -> Vec<String> {
@@ -107,32 +82,10 @@ pub fn states(snapshot: &Snapshot, width: usize) -> Vec<StateCells> {
     cells
 }
 
-/// FIN_WAIT2 as `orphans/held`.
+/// `FIN_WAIT2` as `orphans/held`.
 fn fin_wait2(snapshot: &Snapshot) -> String {
     let now = snapshot.states[TcpState::FinWait2.index()].now;
     let orphans: u64 = snapshot.groups.iter().map(|group| group.fin_wait2_orphan).sum();
     let held = now.saturating_sub(orphans);
     super::columns::Value::Pair(orphans, held).text(13).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_cause_of_loss_is_named() {
-        let all = Losses {
-            ring_full: 1,
-            recursion_missed: 2,
-            healed: 4,
-            evicted: 8,
-            decode_errors: 16,
-            read_faults: 32,
-            output_dropped: 64,
-        };
-        assert_eq!(CAUSES.iter().map(|(_, of)| of(&all)).sum::<u64>(), all.total());
-        assert_eq!(losses(&Losses::default()), None);
-        let some = Losses { ring_full: 1_200, healed: 4, ..Losses::default() };
-        assert_eq!(losses(&some).as_deref(), Some("lost 1,204: ring full 1,200, healed 4"));
-    }
 }

@@ -41,12 +41,17 @@ impl Terminal {
         Ok(Self { inner })
     }
 
-    /// Draws `app`, unless a panic has taken the terminal away.
+    /// Draws `app`, unless the terminal is lost: what is on it now is the shell's.
     pub fn draw(&mut self, app: &mut App, look: screen::Look) -> io::Result<()> {
-        if OURS.load(Ordering::Relaxed) {
-            self.inner.draw(|frame| screen::draw(frame, app, look))?;
+        if Self::is_lost() {
+            return Ok(());
         }
-        Ok(())
+        self.inner.draw(|frame| screen::draw(frame, app, look)).map(|_| ())
+    }
+
+    /// Whether a panic somewhere has taken the terminal away.
+    pub fn is_lost() -> bool {
+        !OURS.load(Ordering::Relaxed)
     }
 
     /// Forgets what is on the screen: the next frame draws every cell.
