@@ -76,9 +76,11 @@ pub(super) enum Families {
 /// than two, and a request socket that becomes a socket of the other family between two walks
 /// would be seen twice.
 pub(super) fn request(families: Families, mask: u32, seq: u32) -> Vec<u8> {
-    const REQUEST_BODY_LEN: usize = 56;
-    let kind = if families == Families::Both { TCPDIAG_GETSOCK } else { SOCK_DIAG_BY_FAMILY };
-    let len = HEADER_LEN + REQUEST_BODY_LEN;
+    let (kind, body_len) = match families {
+        Families::Both => (TCPDIAG_GETSOCK, 60),
+        Families::Inet | Families::Inet6 => (SOCK_DIAG_BY_FAMILY, 56),
+    };
+    let len = HEADER_LEN + body_len;
     let header = Header { len: len as u32, kind, flags: NLM_F_REQUEST | NLM_F_DUMP, seq, port_id: 0 };
     let mut bytes = Vec::with_capacity(len);
     bytes.extend_from_slice(bytemuck::bytes_of(&header));

@@ -183,3 +183,37 @@ fn open() -> Result<OwnedFd, Errno> {
         Some(netlink::SOCK_DIAG),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn listeners(families: Families) -> Vec<u16> {
+        let mut ports = Vec::new();
+        let summary = dump_families(families, StateMask::of(&[TcpState::Listen]), &mut |ts, answer| {
+            let socket = answer.socket(ts, NetnsId(1)).expect("a state and family there is");
+            assert_eq!(socket.state, TcpState::Listen);
+            ports.push(socket.tuple.sport);
+            true
+        });
+        assert_eq!(summary.expect("sock_diag answers"), Summary::default());
+        ports
+    }
+
+    #[test]
+    fn one_walk_lists_what_a_walk_for_each_family_lists() {
+        let port_of = |listener: &TcpListener| listener.local_addr().expect("bound").port();
+        let inet = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut expected = vec![(port_of(&inet), Families::Inet)];
+        // A host may have no IPv6.
+        let inet6 = TcpListener::bind("[::1]:0").ok();
+        expected.extend(inet6.iter().map(|listener| (port_of(listener), Families::Inet6)));
+
+        for (port, family) in expected {
+            let times = |families| listeners(families).iter().filter(|&&listed| listed == port).count();
+            assert_eq!((times(Families::Both), times(family)), (1, 1), "{family:?}");
+        }
+    }
+}
