@@ -56,11 +56,7 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         let running = live::start(&args.live, args.by, args.interval, None)?;
         let show = async {
             let snapshots = running.snapshots.clone();
-            if args.wants_screen() {
-                top::run(snapshots, look()).await
-            } else {
-                args.print(snapshots).await
-            }
+            if args.wants_screen() { top::run(snapshots, look()).await } else { args.print(snapshots).await }
         };
         let shown = tokio::select! {
             shown = show => shown,

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     aggregate::Snapshot,
     model::{text, units},
+    view::losses::losses,
 };
 
 /// How plain text is laid out.
@@ -48,7 +49,7 @@ fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Res
     let rate = summary::records_per_s(snapshot).map(|rate| format!(", {rate}")).unwrap_or_default();
     let source = text::sanitise(&snapshot.source);
     writeln!(out, "{source}: {} records{rate}", units::count(snapshot.records))?;
-    writeln!(out, "{}", losses::losses(&snapshot.losses).as_deref().unwrap_or("lost 0"))?;
+    writeln!(out, "{}", losses(&snapshot.losses).as_deref().unwrap_or("lost 0"))?;
     for limit in &snapshot.host.limits {
         writeln!(out, "note: {}", text::sanitise(limit))?;
     }

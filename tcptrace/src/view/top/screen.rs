@@ -25,6 +25,7 @@ use super::{
 use crate::{
     aggregate::Snapshot,
     model::{text, units},
+    view::losses::losses,
 };
 
 /// What the terminal can show.
@@ -101,7 +102,7 @@ const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 /// Draws `app` on the whole of `frame`.
 pub fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     let area = frame.area();
-    let losses = losses::losses(&app.snapshot().losses);
+    let losses = losses(&app.snapshot().losses);
     let height = area.height;
     let air = u16::from(height >= 16);
     let states = if height >= 8 { 3 } else { 0 };
