@@ -2,6 +2,7 @@
 //! ARCHITECTURE.md has the map.
 
 pub mod aggregate;
+pub mod cli;
 pub mod filter;
 pub mod kernel;
 pub mod lifecycle;
