@@ -127,57 +127,81 @@ impl KernelFilter {
 ///
 /// For the eBPF program, which has to read each term in a way of its own (a volatile read of its
 /// `.rodata`); user space calls [`KernelFilter::passes`].
+///
+/// The verifier follows both sides of a branch and keeps what it learned about the port or the address
+/// on each, which multiplies with every term. So a term is computed without one, and the only branch
+/// on what the record holds is at the end of a clause.
 #[inline(always)]
 pub fn passes(term_at: impl Fn(usize) -> Term, ends: &Ends) -> bool {
-    let mut holds = false;
+    let local = Address::new(ends.saddr);
+    let remote = Address::new(ends.daddr);
+    let mut fails = YES;
     let mut index = 0;
     while index < TERMS {
         let term = term_at(index);
-        if term.test == test::NONE {
-            return true;
-        }
-        holds = holds || term.holds(ends);
+        fails &= match term.test {
+            test::NONE => return true,
+            test::LOCAL_PORT => term.number_fails(ends.sport as u64),
+            test::REMOTE_PORT => term.number_fails(ends.dport as u64),
+            test::NETNS => term.number_fails(ends.netns as u64),
+            test::LOCAL_IN => term.is_outside(&local) & local.is_known,
+            test::LOCAL_OUTSIDE => !term.is_outside(&local) & local.is_known,
+            test::REMOTE_IN => term.is_outside(&remote) & remote.is_known,
+            test::REMOTE_OUTSIDE => !term.is_outside(&remote) & remote.is_known,
+            _ => 0,
+        };
         if term.ends_clause != 0 {
-            if !holds {
+            if fails & YES != 0 {
                 return false;
             }
-            holds = false;
+            fails = YES;
         }
         index += 1;
     }
     true
 }
 
-impl Term {
-    #[inline(always)]
-    fn holds(&self, ends: &Ends) -> bool {
-        match self.test {
-            test::LOCAL_PORT => self.has_number(ends.sport as u32),
-            test::REMOTE_PORT => self.has_number(ends.dport as u32),
-            test::NETNS => self.has_number(ends.netns),
-            test::LOCAL_IN => is_any(ends.saddr) || self.has_address(ends.saddr),
-            test::LOCAL_OUTSIDE => is_any(ends.saddr) || !self.has_address(ends.saddr),
-            test::REMOTE_IN => is_any(ends.daddr) || self.has_address(ends.daddr),
-            test::REMOTE_OUTSIDE => is_any(ends.daddr) || !self.has_address(ends.daddr),
-            _ => true,
-        }
-    }
+/// The bit that says yes in a word that stands for yes or no; the other bits mean nothing. It is the
+/// one that a subtraction below zero sets.
+const YES: u64 = 1 << 63;
 
-    #[inline(always)]
-    const fn has_number(&self, number: u32) -> bool {
-        number == 0 || (self.low <= number && number <= self.high)
-    }
+/// [`YES`] when `word` is not 0.
+#[inline(always)]
+const fn is_not_zero(word: u64) -> u64 {
+    word | word.wrapping_neg()
+}
 
+struct Address {
+    words: [u64; 2],
+    /// [`YES`] when it is not `::` or `0.0.0.0`.
+    is_known: u64,
+}
+
+impl Address {
     #[inline(always)]
-    const fn has_address(&self, [high, low]: [u64; 2]) -> bool {
-        ((high ^ self.network[0]) & self.mask[0]) | ((low ^ self.network[1]) & self.mask[1]) == 0
+    const fn new(words: [u64; 2]) -> Self {
+        const MAPPED_ANY: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+        let [high, low] = words;
+        Self { words, is_known: is_not_zero(high) | (is_not_zero(low) & is_not_zero(low ^ MAPPED_ANY)) }
     }
 }
 
-#[inline(always)]
-const fn is_any([high, low]: [u64; 2]) -> bool {
-    const MAPPED_ANY: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
-    high == 0 && (low == 0 || low == MAPPED_ANY)
+impl Term {
+    /// [`YES`] when `number`, which has 32 bits at most, is neither 0 nor in `low..=high`.
+    #[inline(always)]
+    const fn number_fails(&self, number: u64) -> u64 {
+        let below = number.wrapping_sub(self.low as u64);
+        let above = (self.high as u64).wrapping_sub(number);
+        let is_zero = number.wrapping_sub(1);
+        (below | above) & !is_zero
+    }
+
+    /// [`YES`] when `address` is not in the network.
+    #[inline(always)]
+    const fn is_outside(&self, address: &Address) -> u64 {
+        let [high, low] = address.words;
+        is_not_zero(((high ^ self.network[0]) & self.mask[0]) | ((low ^ self.network[1]) & self.mask[1]))
+    }
 }
 
 #[cfg(test)]
