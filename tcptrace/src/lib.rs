@@ -3,6 +3,7 @@
 
 pub mod aggregate;
 pub mod cli;
+pub mod filter;
 pub mod kernel;
 pub mod lifecycle;
 pub mod model;

@@ -81,6 +81,17 @@ impl Entry {
         }
     }
 
+    fn count_closer(&mut self, closer: Closer) {
+        if closer != Closer::None {
+            self.closers[closer as usize] += 1;
+        }
+    }
+
+    fn uncount_closer(&mut self, closer: Closer) {
+        let count = &mut self.closers[closer as usize];
+        *count = count.saturating_sub(1);
+    }
+
     fn sub(&mut self, state: TcpState) {
         let count = &mut self.counts[state.index()];
         *count = count.saturating_sub(1);
@@ -113,9 +124,7 @@ impl Groups {
         let row = self.row(socket);
         row.add(socket.state);
         row.orphans += u64::from(socket.is_orphan_fin_wait2());
-        if socket.closer != Closer::None {
-            row.closers[socket.closer as usize] += 1;
-        }
+        row.count_closer(socket.closer);
     }
 
     /// Gives a socket its group, before its first change is counted.
@@ -140,10 +149,12 @@ impl Groups {
             let row = self.row(socket);
             row.sub(socket.state);
             row.orphans = row.orphans.saturating_sub(orphan);
+            row.uncount_closer(socket.closer);
             socket.group = self.place(key);
             let row = self.row(socket);
             row.add(socket.state);
             row.orphans += orphan;
+            row.count_closer(socket.closer);
             row.roles[socket.role as usize] += 1;
         }
         if let Some(process) = socket.process.and_then(|id| processes.get(id)) {
@@ -158,10 +169,8 @@ impl Groups {
         }
         row.add(event.to);
         if let Some(before) = event.decides_closer {
-            if before != Closer::None {
-                row.closers[before as usize] = row.closers[before as usize].saturating_sub(1);
-            }
-            row.closers[event.closer as usize] += 1;
+            row.uncount_closer(before);
+            row.count_closer(event.closer);
         }
         if let Some(reason) = event.end_reason
             && socket.phase != Phase::Minisocket

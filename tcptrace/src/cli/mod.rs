@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod events;
+pub mod filter;
 mod live;
 mod output;
 pub mod states;

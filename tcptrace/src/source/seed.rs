@@ -100,7 +100,7 @@ impl Seed {
                 }
                 if owners.unreadable_processes > 0 {
                     self.facts.limits.push(format!(
-                        "Owners of sockets older than the trace are unknown for {} processes (CAP_SYS_PTRACE is missing).",
+                        "Owners of sockets older than the trace may be missing: {} processes could not be looked into.",
                         owners.unreadable_processes
                     ));
                     self.send(Record::Host(Box::new(self.facts.clone())))?;

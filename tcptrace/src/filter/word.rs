@@ -1,0 +1,260 @@
+//! The words that begin a test, and the values each takes.
+
+use super::{
+    ast::{NetnsRef, Test, is_number},
+    choice::{Choice, Set},
+    cidr::Cidr,
+    error::excerpt,
+    pattern::Pattern,
+    quote::unescape,
+    ranges::Ranges,
+};
+use crate::{
+    lifecycle::{Closer, OwnerKind, Role},
+    model::TcpState,
+};
+
+/// A word that begins a test with values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// `state`
+    State,
+    /// `port`
+    Port,
+    /// `lport`
+    Lport,
+    /// `rport`
+    Rport,
+    /// `peer`
+    Peer,
+    /// `local`
+    Local,
+    /// `pid`
+    Pid,
+    /// `comm`
+    Comm,
+    /// `netns`
+    Netns,
+    /// `role`
+    Role,
+    /// `closer`
+    Closer,
+    /// `owner`
+    Owner,
+}
+
+struct Row {
+    word: Word,
+    name: &'static str,
+    expects: &'static str,
+    example: &'static str,
+}
+
+const fn row(word: Word, name: &'static str, expects: &'static str, example: &'static str) -> Row {
+    Row { word, name, expects, example }
+}
+
+const A_PORT: &str = "a port (0-65535)";
+const A_NETWORK: &str = "an address or a network such as 10.0.0.0/8";
+const A_PID: &str = "a process id (1-4294967295)";
+const A_COMM: &str = "a process name";
+const A_NETNS: &str = "a network namespace's name or inode number";
+
+/// In the order of [`Word`].
+const ROWS: [Row; 12] = [
+    row(Word::State, "state", TcpState::WHAT, "time-wait"),
+    row(Word::Port, "port", A_PORT, "443"),
+    row(Word::Lport, "lport", A_PORT, "443"),
+    row(Word::Rport, "rport", A_PORT, "5432"),
+    row(Word::Peer, "peer", A_NETWORK, "10.0.0.0/8"),
+    row(Word::Local, "local", A_NETWORK, "10.0.0.5"),
+    row(Word::Pid, "pid", A_PID, "4242"),
+    row(Word::Comm, "comm", A_COMM, "nginx"),
+    row(Word::Netns, "netns", A_NETNS, "blue"),
+    row(Word::Role, "role", Role::WHAT, "outbound"),
+    row(Word::Closer, "closer", Closer::WHAT, "local"),
+    row(Word::Owner, "owner", OwnerKind::WHAT, "exact"),
+];
+
+/// What other tools call it.
+const ELSEWHERE: [(&str, &str); 18] = [
+    ("sport", "lport"),
+    ("dport", "rport"),
+    ("saddr", "local"),
+    ("daddr", "peer"),
+    ("src", "local"),
+    ("dst", "peer"),
+    ("laddr", "local"),
+    ("raddr", "peer"),
+    ("source", "local"),
+    ("dest", "peer"),
+    ("remote", "peer"),
+    ("host", "peer"),
+    ("net", "peer"),
+    ("process", "comm"),
+    ("name", "comm"),
+    ("namespace", "netns"),
+    ("inet", "ipv4"),
+    ("inet6", "ipv6"),
+];
+
+impl Word {
+    /// The word itself: `lport`.
+    pub const fn name(self) -> &'static str {
+        ROWS[self as usize].name
+    }
+
+    /// What a value of it is: `a port (0-65535)`.
+    pub(super) const fn expects(self) -> &'static str {
+        ROWS[self as usize].expects
+    }
+
+    pub(super) const fn example(self) -> &'static str {
+        ROWS[self as usize].example
+    }
+
+    /// The word that is called `name`, in any case.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        ROWS.iter().find(|row| row.name.eq_ignore_ascii_case(name)).map(|row| row.word)
+    }
+
+    /// The word for what another tool calls `name`.
+    pub(super) fn meant_by(name: &str) -> Option<&'static str> {
+        ELSEWHERE.iter().find(|(theirs, _)| theirs.eq_ignore_ascii_case(name)).map(|&(_, ours)| ours)
+    }
+
+    /// Every word that may begin a test.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        ROWS.iter().map(|row| row.name).chain(["ipv4", "ipv6"])
+    }
+}
+
+/// The values of a test while they are read, in the form that the test keeps them.
+pub(super) enum Values {
+    State(Set<TcpState>),
+    Numbers(Word, Vec<(u32, u32)>),
+    Networks(Word, Vec<Cidr>),
+    Pid(Vec<u32>),
+    Comm(Vec<Pattern>),
+    Netns(Vec<NetnsRef>),
+    Role(Set<Role>),
+    Closer(Set<Closer>),
+    Owner(Set<OwnerKind>),
+}
+
+impl Values {
+    pub(super) const fn new(word: Word) -> Self {
+        match word {
+            Word::State => Self::State(Set::EMPTY),
+            Word::Port | Word::Lport | Word::Rport => Self::Numbers(word, Vec::new()),
+            Word::Peer | Word::Local => Self::Networks(word, Vec::new()),
+            Word::Pid => Self::Pid(Vec::new()),
+            Word::Comm => Self::Comm(Vec::new()),
+            Word::Netns => Self::Netns(Vec::new()),
+            Word::Role => Self::Role(Set::EMPTY),
+            Word::Closer => Self::Closer(Set::EMPTY),
+            Word::Owner => Self::Owner(Set::EMPTY),
+        }
+    }
+
+    /// Adds the value `text`. An error says what was expected.
+    pub(super) fn add(&mut self, text: &str) -> Result<(), String> {
+        match self {
+            Self::State(states) => *states = *states | Set::parse(text)?,
+            Self::Numbers(_, ranges) => ranges.push(ports(text)?),
+            Self::Networks(_, networks) => networks.push(Cidr::parse(text)?),
+            Self::Pid(pids) => pids.push(pid(text)?),
+            Self::Comm(names) => names.push(comm(Pattern::plain(text))?),
+            Self::Netns(refs) => refs.push(netns(text)?),
+            Self::Role(roles) => *roles = *roles | Set::parse(text)?,
+            Self::Closer(closers) => *closers = *closers | Set::parse(text)?,
+            Self::Owner(kinds) => *kinds = *kinds | Set::parse(text)?,
+        }
+        Ok(())
+    }
+
+    /// Adds the value that stood between quotes; where a value is not a name the quotes mean nothing.
+    pub(super) fn add_quoted(&mut self, text: &str) -> Result<(), String> {
+        match self {
+            Self::Comm(names) => names.push(comm(Pattern::quoted(text))?),
+            Self::Netns(refs) => refs.push(NetnsRef::Name(unescape(text))),
+            _ => self.add(text)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_test(self) -> Test {
+        match self {
+            Self::State(states) => Test::State(states),
+            Self::Numbers(Word::Lport, ranges) => Test::Lport(Ranges::new(ranges)),
+            Self::Numbers(Word::Rport, ranges) => Test::Rport(Ranges::new(ranges)),
+            Self::Numbers(_, ranges) => Test::Port(Ranges::new(ranges)),
+            Self::Networks(Word::Local, networks) => Test::Local(networks),
+            Self::Networks(_, networks) => Test::Peer(networks),
+            Self::Pid(pids) => Test::Pid(pids),
+            Self::Comm(names) => Test::Comm(names),
+            Self::Netns(refs) => Test::Netns(refs),
+            Self::Role(roles) => Test::Role(roles),
+            Self::Closer(closers) => Test::Closer(closers),
+            Self::Owner(kinds) => Test::Owner(kinds),
+        }
+    }
+}
+
+fn ports(text: &str) -> Result<(u32, u32), String> {
+    let port = |text: &str| number(text).and_then(|n| u16::try_from(n).ok()).map(u32::from);
+    let expected = |found: &str| format!("expected {A_PORT}, found {}", excerpt(found));
+    let Some((low, high)) = text.split_once('-') else {
+        return port(text).map(|port| (port, port)).ok_or_else(|| expected(text));
+    };
+    match (port(low), port(high)) {
+        (Some(low), Some(high)) if low <= high => Ok((low, high)),
+        (Some(low), Some(high)) => {
+            Err(format!("a range goes from the lower to the higher port: {high}-{low}"))
+        }
+        (None, _) => Err(expected(low)),
+        (_, None) => Err(expected(high)),
+    }
+}
+
+fn pid(text: &str) -> Result<u32, String> {
+    number(text).filter(|&pid| pid > 0).ok_or_else(|| format!("expected {A_PID}, found {}", excerpt(text)))
+}
+
+fn netns(text: &str) -> Result<NetnsRef, String> {
+    // As readlink shows `/proc/PID/ns/net`.
+    let text = text.strip_prefix("net:[").and_then(|inum| inum.strip_suffix(']')).unwrap_or(text);
+    match number(text) {
+        Some(inum) => Ok(NetnsRef::Inum(inum)),
+        None if is_number(text) => Err(format!("expected {A_NETNS}, found {}", excerpt(text))),
+        None => Ok(NetnsRef::Name(text.to_owned())),
+    }
+}
+
+/// The kernel keeps 15 bytes of a name: a longer one would match nothing.
+fn comm(pattern: Pattern) -> Result<Pattern, String> {
+    const KEPT: usize = 15;
+    if pattern.shortest() <= KEPT {
+        return Ok(pattern);
+    }
+    let kept: String = pattern.exact().unwrap_or_default().chars().take(KEPT).collect();
+    let hint = if kept.is_empty() { String::new() } else { format!(", here {}", excerpt(&kept)) };
+    Err(format!("the kernel keeps only {KEPT} characters of a process name{hint}"))
+}
+
+/// A number of digits alone: no sign.
+fn number(text: &str) -> Option<u32> {
+    is_number(text).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_in_the_order_of_the_words() {
+        for (i, row) in ROWS.iter().enumerate() {
+            assert_eq!(row.word as usize, i, "{}", row.name);
+        }
+    }
+}
