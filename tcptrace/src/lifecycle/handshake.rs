@@ -75,7 +75,11 @@ impl Tracker {
             self.end_request(known.id, ended.map_or(ts, |pending| pending.ts), EndReason::Dropped, out);
         }
         self.reopened_by(netns, &tuple, out);
-        let id = if raw.cookie == 0 { self.handshakes.next_id() } else { SocketId(raw.cookie) };
+        // It has a cookie when somebody asked for one; then its child inherits it.
+        let id = match SocketId(raw.cookie) {
+            id if raw.cookie != 0 && !self.sockets.contains_key(&id) => id,
+            _ => self.handshakes.next_id(),
+        };
         let retransmitted = raw.arg1 > 0;
         self.begin_inbound(id, raw, if retransmitted { Since::Unknown } else { Since::Exact(ts) }, out);
         if let Some(socket) = self.sockets.get_mut(&id) {
@@ -120,6 +124,9 @@ impl Tracker {
             self.reopened_by(netns, &tuple, out);
             return self.begin_inbound(id, raw, Since::Exact(Nanos(raw.ts_ns)), out);
         };
+        if handshake.id != id && self.sockets.contains_key(&id) {
+            return;
+        }
         self.pending.take(handshake.id);
         self.handshakes.forget(handshake.id, netns, &tuple);
         if let Some(mut socket) = self.sockets.remove(&handshake.id) {
@@ -134,7 +141,7 @@ impl Tracker {
     }
 
     /// Ends a handshake whose timer was cancelled or ran out with nothing after it.
-    pub(super) fn settle_request(&mut self, pending: Pending, out: &mut impl Observer) {
+    pub(super) fn settle_request(&mut self, pending: &Pending, out: &mut impl Observer) {
         let reason = match pending.cause {
             Cause::RequestExpired => EndReason::Timeout,
             _ => EndReason::Dropped,
@@ -149,7 +156,7 @@ impl Tracker {
     }
 
     fn is_double_of_child(&mut self, id: SocketId) -> bool {
-        let known = self.sockets.get(&id).is_some_and(|socket| socket.phase == Phase::Full);
+        let known = self.sockets.get(&id).is_some_and(|socket| socket.phase != Phase::Request);
         self.counters.doubles += u64::from(known);
         known
     }

@@ -63,6 +63,14 @@ impl Connects {
     }
 }
 
+/// Thread id of the idle task.
+const IDLE: u32 = 0;
+
+/// The thread on top of which a timer was cancelled.
+const fn thread_of(raw: &raw::Record) -> u32 {
+    (raw.arg1 >> 32) as u32
+}
+
 impl Tracker {
     /// A minisocket was made, or its timer was set again.
     pub(super) fn minisocket_armed(&mut self, raw: &raw::Record, out: &mut impl Observer) {
@@ -143,15 +151,14 @@ impl Tracker {
     pub(super) fn minisocket_cancelled(&mut self, raw: &raw::Record, out: &mut impl Observer) {
         let Some(id) = self.known_minisocket(raw) else { return };
         let ts = Nanos(raw.ts_ns);
-        let tid = (raw.arg1 >> 32) as u32;
         if raw.flags & flag::NETNS_DYING != 0 {
             return self.end_minisocket(id, raw, EndReason::Purged, out);
         }
-        if self.is_taken_over_by(tid, id, ts) {
+        if self.is_taken_over_by(thread_of(raw), id, ts) {
             return self.end_minisocket(id, raw, EndReason::Reused, out);
         }
-        self.note_substate(id, raw, out);
-        self.pending.push(Pending { id, ts, cause: Cause::Minisocket { tid } });
+        // Not noted yet that it may be in TIME_WAIT by now: when it is armed anew, that tells it exactly.
+        self.pending.push(Pending { id, ts, cause: Cause::Minisocket(*raw) });
     }
 
     /// A minisocket's timer ran out.
@@ -184,7 +191,7 @@ impl Tracker {
             return;
         };
         if let Some(pending) = self.pending.take(id) {
-            self.enter(id, TcpState::Close, pending.ts, Some(reason), out);
+            self.end_pending(&pending, reason, out);
         }
     }
 
@@ -199,22 +206,31 @@ impl Tracker {
         };
         let Some(id) = self.pending.ids().find(same) else { return };
         if let Some(pending) = self.pending.take(id) {
-            self.enter(id, TcpState::Close, pending.ts, Some(EndReason::Reopened), out);
+            self.end_pending(&pending, EndReason::Reopened, out);
         }
     }
 
     /// Ends what no later record explained in time.
     pub(super) fn settle(&mut self, now: Nanos, out: &mut impl Observer) {
         while let Some(pending) = self.pending.take_ripe(now) {
-            let Cause::Minisocket { tid } = pending.cause else {
-                self.settle_request(pending, out);
+            let Cause::Minisocket(raw) = &pending.cause else {
+                self.settle_request(&pending, out);
                 continue;
             };
             // What the network does to a minisocket shows in a segment. What is left, when it did not
             // interrupt the idle task, is a system call that is not connect(): `ss -K`.
-            let reason =
-                if self.sees_segments && tid != 0 { EndReason::Killed } else { EndReason::Unexplained };
-            self.enter(pending.id, TcpState::Close, pending.ts, Some(reason), out);
+            let reason = if self.sees_segments && thread_of(raw) != IDLE {
+                EndReason::Killed
+            } else {
+                EndReason::Unexplained
+            };
+            self.end_pending(&pending, reason, out);
+        }
+    }
+
+    fn end_pending(&mut self, pending: &Pending, reason: EndReason, out: &mut impl Observer) {
+        if let Cause::Minisocket(raw) = &pending.cause {
+            self.end_minisocket(pending.id, raw, reason, out);
         }
     }
 

@@ -17,6 +17,8 @@ mod pending;
 mod processes;
 mod seed;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod tracker;
 
 pub use event::{Bound, Closer, Dwell, EndReason, Event, OwnerKind, Role};

@@ -5,13 +5,15 @@
 
 use std::collections::VecDeque;
 
+use tcptrace_common::record as raw;
+
 use crate::model::{Nanos, SocketId};
 
 /// How long to wait for the record that explains a cancelled timer.
 pub const GRACE: Nanos = Nanos(50_000_000);
 
 /// One cancelled timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Pending {
     /// The minisocket or handshake.
     pub id: SocketId,
@@ -22,13 +24,10 @@ pub struct Pending {
 }
 
 /// What a cancelled timer may mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Cause {
-    /// A minisocket's, cancelled on top of the thread `tid` (0: the idle task).
-    Minisocket {
-        /// Thread id of the current task.
-        tid: u32,
-    },
+    /// A minisocket's: the record that said so.
+    Minisocket(raw::Record),
     /// A handshake's: cancelled.
     Request,
     /// A handshake's: it ran out, and will be armed again unless the kernel gives up.

@@ -181,6 +181,10 @@ impl Tracker {
                 self.counters.doubles += 1;
                 return;
             }
+            // A seeded handshake whose child has inherited the cookie; before 6.15 it shows itself now.
+            Some(socket) if socket.phase == Phase::Request && old == TcpState::SynRecv => {
+                self.begin_child(id, &seen.raw, out);
+            }
             Some(socket) if socket.state == old => {}
             Some(_) => self.correct(id, old, out),
             None if new == TcpState::Close && self.recently_closed.contains(id, Nanos(seen.raw.ts_ns)) => {
@@ -341,8 +345,11 @@ impl Tracker {
         }
     }
 
-    /// Puts a socket into the table, unless it is full.
+    /// Puts a socket into the table, unless it is full or has it.
     pub(super) fn insert(&mut self, id: SocketId, socket: Socket) -> bool {
+        if self.sockets.contains_key(&id) {
+            return false;
+        }
         if self.sockets.len() >= self.limits.sockets {
             self.counters.evicted += 1;
             return false;

@@ -53,8 +53,9 @@ impl fmt::Display for NetnsId {
 pub struct SocketId(pub u64);
 
 impl SocketId {
-    const HANDSHAKE: u64 = 1 << 63;
-    const SET_ASIDE: u64 = 1 << 62;
+    // Cookies count up from 1. All ids stay below 2^53, which JSON readers keep exactly.
+    const HANDSHAKE: u64 = 1 << 52;
+    const SET_ASIDE: u64 = 1 << 51;
 
     /// The id of the `n`-th handshake seen: request sockets carry no cookie.
     #[must_use]
