@@ -53,8 +53,16 @@ pub enum EndReason {
     Purged,
     /// Data came for an orphan.
     Aborted,
-    /// The last FIN was acknowledged, or a listener closed.
+    /// A minisocket ended and nothing seen explains how.
+    Unexplained,
+    /// The last FIN was acknowledged.
     Closed,
+    /// A listener was closed.
+    ListenerClosed,
+    /// `connect(AF_UNSPEC)`: a RST went out.
+    Disconnected,
+    /// Closed before the connection was made.
+    Abandoned,
     /// The SYN was answered by a RST.
     Refused,
     /// Retransmission gave up.

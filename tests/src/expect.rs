@@ -24,6 +24,9 @@ pub struct Subject {
     pub local: Option<SocketAddr>,
     /// The remote end; `None` for a listener.
     pub remote: Option<SocketAddr>,
+    /// When its handshake came, of a socket that was accepted. A request socket has no cookie yet: the event
+    /// `LISTEN` -> `SYN_RECV` carries an id of its own and is known by its addresses and its time.
+    pub handshake: Option<Span>,
     /// Its role; `None` where the tracer can only guess.
     pub role: Option<Role>,
 }
@@ -32,9 +35,16 @@ impl Subject {
     /// Whether the event is about this socket.
     pub fn owns(&self, event: &Event) -> bool {
         match self.id {
-            Some(id) => event.id == id,
+            Some(id) => event.id == id || self.handshake.is_some_and(|span| self.began_with(event, span)),
             None => event.netns == self.netns && self.at_its_addresses(event),
         }
+    }
+
+    fn began_with(&self, event: &Event, span: Span) -> bool {
+        (event.from, event.to) == (TcpState::Listen, TcpState::SynRecv)
+            && event.netns == self.netns
+            && self.at_its_addresses(event)
+            && span.holds(event.ts_ns, Duration::ZERO)
     }
 
     fn at_its_addresses(&self, event: &Event) -> bool {
@@ -169,7 +179,11 @@ pub fn check_steps(subject: &Subject, steps: &[Step], seen: &[Event]) -> Result<
     let mut right = true;
     for row in 0..steps.len().max(seen.len()) {
         let problems = match (steps.get(row), seen.get(row)) {
-            (Some(step), Some(event)) => step.problems(subject, event),
+            (Some(step), Some(event)) => {
+                let mut problems = step.problems(subject, event);
+                problems.extend(row.checked_sub(1).and_then(|before| wrong_dwell(&seen[before], event)));
+                problems
+            }
             (Some(step), None) => vec![format!("missing: {} -> {}", step.from.name(), step.to.name())],
             (None, _) => vec!["not expected".into()],
         };
@@ -185,6 +199,14 @@ pub fn check_steps(subject: &Subject, steps: &[Step], seen: &[Event]) -> Result<
     Ok(())
 }
 
+/// A dwell between two transitions that were both seen is the time between them.
+fn wrong_dwell(before: &Event, event: &Event) -> Option<String> {
+    let apart_ns = event.ts_ns.checked_sub(before.ts_ns);
+    let exact = !event.seeded && !event.inferred && !before.inferred && event.from != TcpState::Close;
+    let wrong = exact && (apart_ns.is_none() || event.dwell_ns != apart_ns);
+    wrong.then(|| format!("dwells {:?} ns, but is {apart_ns:?} ns apart from the one before", event.dwell_ns))
+}
+
 /// Checks what must hold for every socket whatever happened to it: each transition starts where the one before ended, and
 /// the dwell is the time between the two.
 pub fn check_chains<'a>(events: impl Iterator<Item = &'a Event>) -> Result<()> {
@@ -198,11 +220,8 @@ pub fn check_chains<'a>(events: impl Iterator<Item = &'a Event>) -> Result<()> {
             if before.to != event.from {
                 problems.push(format!("{}: a hole between [{before}] and [{event}]", event.id));
             }
-            let apart_ns = event.ts_ns.checked_sub(before.ts_ns);
-            let exact = !event.seeded && !event.inferred && !before.inferred && event.from != TcpState::Close;
-            if exact && (apart_ns.is_none() || event.dwell_ns != apart_ns) {
-                problems.push(format!("{}: [{before}] and [{event}] are {apart_ns:?} ns apart", event.id));
-            }
+            problems
+                .extend(wrong_dwell(before, event).map(|wrong| format!("{}: {event}: {wrong}", event.id)));
         }
     }
     if !problems.is_empty() {

@@ -80,6 +80,7 @@ impl End {
             netns: netns::current()?,
             local: socket.local_addr().ok().and_then(address),
             remote: socket.peer_addr().ok().and_then(address),
+            handshake: None,
             role: Some(role),
         };
         Ok(Self { socket: Some(socket), subject })
@@ -223,12 +224,10 @@ impl Pair {
         client.connect(&target.into()).with_context(|| format!("connect to {target}"))?;
         let (server, _) = listener.socket()?.accept().context("accept")?;
         let dialled = Span::since(start_ns);
-        Ok(Self {
-            client: End::new("client", Role::Outbound, client)?,
-            server: End::new("server", Role::Inbound, server)?,
-            listener,
-            dialled,
-        })
+        let client = End::new("client", Role::Outbound, client)?;
+        let mut server = End::new("server", Role::Inbound, server)?;
+        server.subject.handshake = Some(dialled);
+        Ok(Self { listener, client, server, dialled })
     }
 
     /// The client closes, then the server; returns once the client is in `TIME_WAIT`, with the spans in which the client's

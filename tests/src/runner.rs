@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::Builder;
@@ -71,13 +71,22 @@ pub fn main(table: &'static [Scenario]) -> bool {
         }
         return true;
     }
-    let subject = if flags.iter().any(|flag| *flag == "--traffic") { Subject::Traffic } else { binary() };
-    run_all(&chosen, &subject)
+    let subject =
+        if flags.iter().any(|flag| *flag == "--traffic") { Some(Subject::Traffic) } else { binary() };
+    subject.is_some_and(|subject| run_all(&chosen, &subject))
 }
 
-fn binary() -> Subject {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/tcptrace");
-    Subject::Binary(std::env::var_os("TCPTRACE_BIN").map_or_else(|| default.into(), PathBuf::from))
+fn binary() -> Option<Subject> {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target/release/tcptrace");
+    let path = std::env::var_os("TCPTRACE_BIN").map_or_else(default, PathBuf::from);
+    if !path.is_file() {
+        eprintln!(
+            "no binary {}: `cargo build --release` makes one, TCPTRACE_BIN names another",
+            path.display()
+        );
+        return None;
+    }
+    Some(Subject::Binary(path))
 }
 
 fn run_all(chosen: &[&'static Scenario], subject: &Subject) -> bool {

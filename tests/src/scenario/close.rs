@@ -60,7 +60,10 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
             let before = Span { start_ns: 0, end_ns: pair.dialled.start_ns };
             tracer.expect(
                 &pair.listener.subject,
-                &[step(Close, Listen, before), step(Listen, Close, unlistened).ended(EndReason::Closed)],
+                &[
+                    step(Close, Listen, before),
+                    step(Listen, Close, unlistened).ended(EndReason::ListenerClosed),
+                ],
             )
         })
     })?;

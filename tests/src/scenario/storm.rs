@@ -1,7 +1,8 @@
 //! Twenty thousand connections as fast as one thread makes them: nothing may be missing.
 
 use anyhow::{Result, ensure};
-use tcptrace_common::state::TcpState::{Close, Established, SynRecv, SynSent, TimeWait};
+use rustix::net::RecvFlags;
+use tcptrace_common::state::TcpState::{Close, Established, Listen, SynRecv, SynSent, TimeWait};
 
 use crate::kernel;
 use crate::lab::Lab;
@@ -29,9 +30,13 @@ pub fn storm(lab: &Lab) -> Result<()> {
     let top = Counts::ask(lab, &["top", "--once"])?;
     let now = kernel::count(TimeWait)?;
     ensure!(top.of(TimeWait) == now, "top counts {} TIME_WAIT, the kernel {now}", top.of(TimeWait));
-    for (from, to) in
-        [(None, SynSent), (Some(SynRecv), Established), (None, TimeWait), (Some(SynSent), Established)]
-    {
+    for (from, to) in [
+        (None, SynSent),
+        (Some(Listen), SynRecv),
+        (Some(SynRecv), Established),
+        (None, TimeWait),
+        (Some(SynSent), Established),
+    ] {
         let seen = tracer.events(CONNECTIONS, |event| {
             event.netns == lab.netns() && event.to == to && from.is_none_or(|from| event.from == from)
         })?;
@@ -53,6 +58,9 @@ fn connections(family: Family) -> Result<()> {
         client.connect(&target)?;
         let (server, _) = listener.socket()?.accept()?;
         drop(client);
+        // Its FIN must be there before ours goes out: else both ends are the first to close.
+        let (length, _) = rustix::net::recv(&server, &mut [0], RecvFlags::empty())?;
+        ensure!(length == 0, "no end of the stream");
         drop(server);
     }
     Ok(())
