@@ -95,6 +95,16 @@ impl Tracer {
         self.0.as_ref().map_or_else(|| Ok(Vec::new()), |running| running.wait_events(test, count))
     }
 
+    /// How many events of a namespace meet `test`, once there are `count` of them or no more come.
+    pub fn count(&self, netns: u32, count: usize, test: impl Fn(&Event) -> bool) -> Result<usize> {
+        let Some(running) = &self.0 else { return Ok(0) };
+        let counted =
+            || running.output().events.iter().filter(|event| event.netns == netns && test(event)).count();
+        // An error means only that no more came.
+        wait_for("the events", SOON, || Ok((counted() >= count).then_some(()))).ok();
+        Ok(counted())
+    }
+
     /// Whether there is a tracer at all.
     pub const fn is_present(&self) -> bool {
         self.0.is_some()

@@ -1,14 +1,16 @@
 //! Twenty thousand connections as fast as one thread makes them: nothing may be missing.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::net::RecvFlags;
 use tcptrace_common::state::TcpState::{Close, Established, Listen, SynRecv, SynSent, TimeWait};
 
+use crate::clock::{SOON, wait_for};
+use crate::event::EndReason;
 use crate::kernel;
 use crate::lab::Lab;
 use crate::netns;
 use crate::pair::{End, Family};
-use crate::scenario::seed::Counts;
+use crate::scenario::seed::{Counts, counts_by_kernel};
 
 const CONNECTIONS: usize = 20_000;
 
@@ -16,36 +18,35 @@ const CONNECTIONS: usize = 20_000;
 pub fn storm(lab: &Lab) -> Result<()> {
     netns::sysctl("ip_local_port_range", "1024 65535")?;
     let tracer = lab.trace()?;
+    // Over loopback a TIME_WAIT of more than a second may be reused (tcp_tw_reuse is 2 by default).
+    let reused_before = kernel::counter("TWRecycled")?;
     kernel::counts("ActiveOpens", CONNECTIONS as u64, || {
         kernel::counts("PassiveOpens", CONNECTIONS as u64, || {
             Family::BOTH.into_iter().try_for_each(connections)
         })
     })?;
-    crate::clock::wait_for("all to be in TIME_WAIT", crate::clock::SOON, || {
-        Ok((kernel::count(TimeWait)? == CONNECTIONS).then_some(()))
-    })?;
+    let reused = (kernel::counter("TWRecycled")? - reused_before) as usize;
+    let left = CONNECTIONS - reused;
+    let settled =
+        wait_for("all to be in TIME_WAIT", SOON, || Ok((kernel::count(TimeWait)? == left).then_some(())));
+    settled.with_context(|| format!("{left} expected, the kernel has {:?}", counts_by_kernel()))?;
     if !tracer.is_present() {
         return Ok(());
     }
-    let top = Counts::ask(lab, &["top", "--once"])?;
-    let now = kernel::count(TimeWait)?;
-    ensure!(top.of(TimeWait) == now, "top counts {} TIME_WAIT, the kernel {now}", top.of(TimeWait));
-    for (from, to) in [
-        (None, SynSent),
-        (Some(Listen), SynRecv),
-        (Some(SynRecv), Established),
-        (None, TimeWait),
-        (Some(SynSent), Established),
-    ] {
-        let seen = tracer.events(CONNECTIONS, |event| {
-            event.netns == lab.netns() && event.to == to && from.is_none_or(|from| event.from == from)
-        })?;
-        ensure!(seen.len() == CONNECTIONS, "{} of {CONNECTIONS} went to {}", seen.len(), to.name());
+    let steps = [(Close, SynSent), (SynSent, Established), (Listen, SynRecv), (SynRecv, Established)];
+    for (from, to) in steps {
+        let seen = tracer.count(lab.netns(), CONNECTIONS, |event| (event.from, event.to) == (from, to))?;
+        ensure!(seen == CONNECTIONS, "{seen} of {CONNECTIONS} {} -> {}", from.name(), to.name());
     }
-    let servers = tracer.events(CONNECTIONS, |event| {
-        event.netns == lab.netns() && event.to == Close && event.from != TimeWait
-    })?;
-    ensure!(servers.len() >= CONNECTIONS, "{} of {CONNECTIONS} servers ended", servers.len());
+    let entered = tracer.count(lab.netns(), CONNECTIONS, |event| event.to == TimeWait)?;
+    ensure!(entered == CONNECTIONS, "{entered} of {CONNECTIONS} went to TIME_WAIT");
+    let closed =
+        tracer.count(lab.netns(), CONNECTIONS, |event| event.end_reason == Some(EndReason::Closed))?;
+    ensure!(closed == CONNECTIONS, "{closed} of {CONNECTIONS} servers closed");
+    let taken = tracer.count(lab.netns(), reused, |event| event.end_reason == Some(EndReason::Reused))?;
+    ensure!(taken == reused, "{taken} TIME_WAIT reused, the kernel counts {reused}");
+    let top = Counts::ask(lab, &["top", "--once"])?;
+    ensure!(top.of(TimeWait) == left, "top counts {} TIME_WAIT, the kernel {left}", top.of(TimeWait));
     tracer.finish()
 }
 
