@@ -4,9 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
+use crate::clock::SOON;
 use crate::netns;
 use crate::tracer::{Format, Tracer};
 
@@ -76,7 +79,8 @@ impl Lab {
     /// Runs the binary with these arguments to its end.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(self.binary()?);
-        command.args(args).stdin(Stdio::null()).output().context("run the binary")
+        command.args(args);
+        run_to_end(command)
     }
 
     /// A copy of the binary that every user can reach, removed with the value.
@@ -96,4 +100,27 @@ impl Drop for PublicCopy {
     fn drop(&mut self) {
         std::fs::remove_file(&self.0).ok();
     }
+}
+
+/// Runs a command that is over soon; one that is not is ended, and is an error.
+pub fn run_to_end(mut command: Command) -> Result<Output> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.with_context(|| format!("start {}", command.get_program().display()))?;
+    let pid = Pid::from_child(&child);
+    let (done, is_done) = channel();
+    let waiting = std::thread::spawn(move || {
+        let output = child.wait_with_output();
+        done.send(()).ok();
+        output
+    });
+    let in_time = is_done.recv_timeout(3 * SOON).is_ok();
+    if !in_time {
+        // It has not been waited for, so the id is still its own.
+        kill_process(pid, Signal::KILL)?;
+    }
+    let output = waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let args = command.get_args().collect::<Vec<_>>();
+    ensure!(in_time, "{args:?} did not end; stderr:\n    {stderr}");
+    Ok(output)
 }

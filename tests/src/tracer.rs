@@ -95,14 +95,17 @@ impl Tracer {
         self.0.as_ref().map_or_else(|| Ok(Vec::new()), |running| running.wait_events(test, count))
     }
 
-    /// How many events of a namespace meet `test`, once there are `count` of them or no more come.
+    /// How many events of a namespace meet `test`, once there are `count` of them or no more come. It may take its time.
     pub fn count(&self, netns: u32, count: usize, test: impl Fn(&Event) -> bool) -> Result<usize> {
         let Some(running) = &self.0 else { return Ok(0) };
-        let counted =
-            || running.output().events.iter().filter(|event| event.netns == netns && test(event)).count();
-        // An error means only that no more came.
-        wait_for("the events", SOON, || Ok((counted() >= count).then_some(()))).ok();
-        Ok(counted())
+        let mut before = 0;
+        loop {
+            let seen = running.wait_events(|event| event.netns == netns && test(event), count)?.len();
+            if seen >= count || seen == before {
+                return Ok(seen);
+            }
+            before = seen;
+        }
     }
 
     /// Whether there is a tracer at all.
@@ -110,7 +113,7 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// Every line so far, as printed.
+    /// Every line so far that is meant for people, as printed.
     pub fn lines(&self) -> Vec<String> {
         self.0.as_ref().map(|running| running.output().lines.clone()).unwrap_or_default()
     }
@@ -124,8 +127,13 @@ impl Tracer {
     }
 
     /// Stops the tracer as a service manager would, and checks its end and all that it said about its namespace.
-    pub fn finish(mut self) -> Result<()> {
-        let Some(mut running) = self.0.take() else { return Ok(()) };
+    pub fn finish(self) -> Result<()> {
+        self.stop().map(drop)
+    }
+
+    /// The same; returns what it said on stderr, its summary included.
+    pub fn stop(mut self) -> Result<String> {
+        let Some(mut running) = self.0.take() else { return Ok(String::new()) };
         kill_process(Pid::from_child(&running.child), Signal::TERM)?;
         let status = running.wait_exit()?;
         running.readers.drain(..).for_each(|reader| drop(reader.join()));
@@ -135,6 +143,8 @@ impl Tracer {
         let output = running.output();
         ensure!(output.undecodable.is_empty(), "lines outside the contract: {:#?}", output.undecodable);
         check_chains(output.events.iter().filter(|event| event.netns == running.netns))
+            .context(stderr.clone())?;
+        Ok(stderr)
     }
 }
 
@@ -166,12 +176,16 @@ impl Running {
         wait_for("the tracer to end", SOON, || Ok(self.child.try_wait()?))
     }
 
+    /// Looks at every event once: the reader must not be kept waiting, or the tracer is.
     fn wait_events(&self, test: impl Fn(&Event) -> bool, count: usize) -> Result<Vec<Event>> {
         let deadline = Instant::now() + SOON;
+        let mut seen = Vec::new();
+        let mut looked_at = 0;
         let mut output = self.output();
         loop {
             ensure!(output.undecodable.is_empty(), "lines outside the contract: {:#?}", output.undecodable);
-            let seen: Vec<Event> = output.events.iter().filter(|event| test(event)).cloned().collect();
+            seen.extend(output.events[looked_at..].iter().filter(|event| test(event)).cloned());
+            looked_at = output.events.len();
             let left = deadline.saturating_duration_since(Instant::now());
             if seen.len() >= count || left.is_zero() || output.ended {
                 return Ok(seen);
@@ -198,9 +212,8 @@ fn read_output(stdout: impl Read, format: Format, (output, changed): &(Mutex<Out
         match decoded {
             Some(Ok(event)) => output.events.push(event),
             Some(Err(error)) => output.undecodable.push(format!("{error}: {line}")),
-            None => {}
+            None => output.lines.push(line),
         }
-        output.lines.push(line);
         changed.notify_all();
     }
     lock().ended = true;

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::clock::{SOON, wait_for};
-use crate::lab::Lab;
+use crate::lab::{Lab, run_to_end};
 use crate::pair::{Family, Pair};
 
 /// `nobody`.
@@ -60,8 +60,8 @@ pub fn ordinary_user(lab: &Lab) -> Result<()> {
     let binary = lab.public_copy()?;
     let run = |args: &[&str]| -> Result<Output> {
         let mut command = Command::new(&binary.0);
-        command.args(args).uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
-        command.output().context("run as nobody")
+        command.args(args).uid(NOBODY).gid(NOBODY);
+        run_to_end(command).context("as nobody")
     };
     let top = run(&["top", "--once"])?;
     let message = String::from_utf8_lossy(&top.stderr);

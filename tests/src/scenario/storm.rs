@@ -11,6 +11,7 @@ use crate::lab::Lab;
 use crate::netns;
 use crate::pair::{End, Family};
 use crate::scenario::seed::{Counts, counts_by_kernel};
+use crate::tracer::Tracer;
 
 const CONNECTIONS: usize = 20_000;
 
@@ -33,6 +34,12 @@ pub fn storm(lab: &Lab) -> Result<()> {
     if !tracer.is_present() {
         return Ok(());
     }
+    let told = compare(lab, &tracer, reused);
+    let summary = tracer.stop()?;
+    told.with_context(|| format!("stderr:\n    {summary}"))
+}
+
+fn compare(lab: &Lab, tracer: &Tracer, reused: usize) -> Result<()> {
     let steps = [(Close, SynSent), (SynSent, Established), (Listen, SynRecv), (SynRecv, Established)];
     for (from, to) in steps {
         let seen = tracer.count(lab.netns(), CONNECTIONS, |event| (event.from, event.to) == (from, to))?;
@@ -40,14 +47,14 @@ pub fn storm(lab: &Lab) -> Result<()> {
     }
     let entered = tracer.count(lab.netns(), CONNECTIONS, |event| event.to == TimeWait)?;
     ensure!(entered == CONNECTIONS, "{entered} of {CONNECTIONS} went to TIME_WAIT");
-    let closed =
-        tracer.count(lab.netns(), CONNECTIONS, |event| event.end_reason == Some(EndReason::Closed))?;
-    ensure!(closed == CONNECTIONS, "{closed} of {CONNECTIONS} servers closed");
-    let taken = tracer.count(lab.netns(), reused, |event| event.end_reason == Some(EndReason::Reused))?;
-    ensure!(taken == reused, "{taken} TIME_WAIT reused, the kernel counts {reused}");
-    let top = Counts::ask(lab, &["top", "--once"])?;
-    ensure!(top.of(TimeWait) == left, "top counts {} TIME_WAIT, the kernel {left}", top.of(TimeWait));
-    tracer.finish()
+    for (reason, expected) in [(EndReason::Closed, CONNECTIONS), (EndReason::Reused, reused)] {
+        let ended = tracer.count(lab.netns(), expected, |event| event.end_reason == Some(reason))?;
+        ensure!(ended == expected, "{ended} of {expected} ended {reason:?}");
+    }
+    let top = Counts::ask(lab, &["top", "--once"])?.of(TimeWait);
+    let kernel = kernel::count(TimeWait)?;
+    ensure!(top == kernel, "top counts {top} TIME_WAIT, the kernel {kernel}");
+    Ok(())
 }
 
 /// Half of the connections, one after the other; the client closes first.
