@@ -66,6 +66,7 @@ pub struct Step {
     orphan: Option<bool>,
     seeded: bool,
     extended: bool,
+    inferred: bool,
 }
 
 /// The transition `from` -> `to` somewhere in `within`.
@@ -80,6 +81,7 @@ pub fn step(from: TcpState, to: TcpState, within: Span) -> Step {
         orphan: None,
         seeded: false,
         extended: false,
+        inferred: false,
     }
 }
 
@@ -124,6 +126,11 @@ impl Step {
         Self { seeded: true, ..self }
     }
 
+    /// The dwell is computed, its beginning was not seen. Elsewhere it may be so: on kernels that show less.
+    pub const fn inferred(self) -> Self {
+        Self { inferred: true, ..self }
+    }
+
     /// The timer of this `TIME_WAIT` was armed again.
     pub const fn extended(self) -> Self {
         Self { extended: true, ..self }
@@ -143,6 +150,7 @@ impl Step {
         check(event.end_reason == self.end_reason, &|| format!("end reason is not {:?}", self.end_reason));
         check(event.seeded == self.seeded, &|| format!("seeded is not {}", self.seeded));
         check(event.extended == self.extended, &|| format!("extended is not {}", self.extended));
+        check(event.inferred || !self.inferred, &|| "not inferred".into());
         check(event.netns == subject.netns, &|| format!("namespace is not {}", subject.netns));
         check(subject.role.is_none_or(|role| role == event.role), &|| {
             format!("role is not {:?}", subject.role)

@@ -82,7 +82,8 @@ pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
     }
 
     let me = std::process::id();
-    let known = |step: Step| step.dwelt(Duration::ZERO, Duration::from_nanos(now_ns() - birth_ns)).seeded();
+    let lasted = |step: Step| step.dwelt(Duration::ZERO, Duration::from_nanos(now_ns() - birth_ns));
+    let known = |step: Step| lasted(step).seeded();
     for (time_wait, mut orphan, mut held, mut open) in all {
         let minisocket = time_wait.client.diag()?;
         let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
@@ -90,7 +91,7 @@ pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
         let gone = time_wait.client.vanishes(kill)?;
         tracer.expect(
             &seeded(&time_wait.client.subject),
-            &[known(step(TimeWait, Close, gone)).any_owner().ended(EndReason::Killed)],
+            &[lasted(step(TimeWait, Close, gone)).inferred().any_owner().ended(EndReason::Killed)],
         )?;
 
         let answered = orphan.server.close();
