@@ -1,0 +1,127 @@
+//! The scenario's own clock, spans of it, the kernel's tick, and bounded waiting.
+
+use std::fs;
+use std::io::Read;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use flate2::read::GzDecoder;
+use rustix::time::{ClockId, clock_gettime};
+
+/// `CLOCK_MONOTONIC` now, in nanoseconds: the clock of `bpf_ktime_get_ns()`.
+pub fn now_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// A stretch of time in which something is known to have happened, in `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Not earlier than this.
+    pub start_ns: u64,
+    /// Not later than this.
+    pub end_ns: u64,
+}
+
+impl Span {
+    /// Runs `action`; whatever it did, it did within the span.
+    pub fn of<T>(action: impl FnOnce() -> T) -> (T, Self) {
+        let start_ns = now_ns();
+        let result = action();
+        (result, Self { start_ns, end_ns: now_ns() })
+    }
+
+    /// From `start_ns` until now.
+    pub fn since(start_ns: u64) -> Self {
+        Self { start_ns, end_ns: now_ns() }
+    }
+
+    /// From the start of this span to the end of `later`.
+    #[must_use]
+    pub const fn to(self, later: Self) -> Self {
+        Self { start_ns: self.start_ns, end_ns: later.end_ns }
+    }
+
+    /// This span, `least` to `most` later.
+    #[must_use]
+    pub const fn later(self, least: Duration, most: Duration) -> Self {
+        Self {
+            start_ns: self.start_ns + least.as_nanos() as u64,
+            end_ns: self.end_ns + most.as_nanos() as u64,
+        }
+    }
+
+    /// Whether `at_ns` lies within, `slack` granted at both ends.
+    pub const fn holds(self, at_ns: u64, slack: Duration) -> bool {
+        let slack_ns = slack.as_nanos() as u64;
+        at_ns + slack_ns >= self.start_ns && at_ns <= self.end_ns + slack_ns
+    }
+}
+
+static HZ: LazyLock<Option<u32>> = LazyLock::new(|| {
+    let mut config = String::new();
+    if let Ok(file) = fs::File::open("/proc/config.gz") {
+        GzDecoder::new(file).read_to_string(&mut config).ok()?;
+    } else {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+        config = fs::read_to_string(format!("/boot/config-{}", release.trim())).ok()?;
+    }
+    config.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")?.parse().ok())
+});
+
+/// Ticks of the kernel's timer a second; 100, the coarsest, where the kernel does not tell.
+pub fn hz() -> u32 {
+    HZ.unwrap_or(100)
+}
+
+/// One tick of the kernel's timer.
+pub fn jiffy() -> Duration {
+    Duration::from_secs(1) / hz()
+}
+
+/// How much later than asked a timer of this length may fire: the width of its bucket in the timer wheel
+/// (`calc_wheel_index()`, eight times coarser a level).
+pub fn timer_granularity(length: Duration) -> Duration {
+    let jiffies = length.as_secs() * u64::from(hz());
+    let level = (0..8_u32).find(|level| jiffies < 63 << (3 * level)).unwrap_or(8);
+    jiffy() * (1 << (3 * level))
+}
+
+/// How long anything that should happen at once may take on a busy machine.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// Asks `probe` every millisecond until it has an answer.
+pub fn wait_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline_ns = now_ns() + bound.as_nanos() as u64;
+    loop {
+        if let Some(answer) = probe()? {
+            return Ok(answer);
+        }
+        if now_ns() > deadline_ns {
+            bail!("waited {bound:?} in vain for {what}");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Keeps a state for at least `length`; the exact length is what [`now_ns`] says afterwards.
+pub fn hold(length: Duration) {
+    std::thread::sleep(length);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixty_seconds_sit_in_the_wheel_as_the_kernel_puts_them() {
+        let expected = match hz() {
+            100 => 5_120,
+            250 => 2_048,
+            1_000 => 4_096,
+            _ => return,
+        };
+        assert_eq!(timer_granularity(Duration::from_secs(60)), Duration::from_millis(expected));
+    }
+}

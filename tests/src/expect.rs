@@ -1,0 +1,240 @@
+//! Expectations as rows: the transitions a socket must have shown, against those it has.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tcptrace_common::state::TcpState;
+
+use crate::clock::{Span, jiffy};
+use crate::event::{EndReason, Event, Owner, Role};
+
+/// The socket an expectation is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// What the scenario calls it.
+    pub label: &'static str,
+    /// Its cookie; `None` for a handshake that never becomes a socket: then the tuple names it.
+    pub id: Option<u64>,
+    /// Its namespace.
+    pub netns: u32,
+    /// The local end; `None` while it has no port.
+    pub local: Option<SocketAddr>,
+    /// The remote end; `None` for a listener.
+    pub remote: Option<SocketAddr>,
+    /// When its handshake came, of a socket that was accepted. A request socket has no cookie yet: the event
+    /// `LISTEN` -> `SYN_RECV` carries an id of its own and is known by its addresses and its time.
+    pub handshake: Option<Span>,
+    /// Its role; `None` where the tracer can only guess.
+    pub role: Option<Role>,
+}
+
+impl Subject {
+    /// Whether the event is about this socket.
+    pub fn owns(&self, event: &Event) -> bool {
+        match self.id {
+            Some(id) => event.id == id || self.handshake.is_some_and(|span| self.began_with(event, span)),
+            None => event.netns == self.netns && self.at_its_addresses(event),
+        }
+    }
+
+    fn began_with(&self, event: &Event, span: Span) -> bool {
+        (event.from, event.to) == (TcpState::Listen, TcpState::SynRecv)
+            && event.netns == self.netns
+            && self.at_its_addresses(event)
+            && span.holds(event.ts_ns, Duration::ZERO)
+    }
+
+    fn at_its_addresses(&self, event: &Event) -> bool {
+        self.local.is_none_or(|local| local == SocketAddr::new(event.saddr, event.sport))
+            && self.remote.is_none_or(|remote| remote == SocketAddr::new(event.daddr, event.dport))
+    }
+}
+
+/// One expected transition. Made by [`step`]; by default by this process, not seeded, without an end reason.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Step {
+    from: TcpState,
+    to: TcpState,
+    within: Span,
+    dwell: Option<(Duration, Duration)>,
+    owner: Option<(Owner, u32)>,
+    end_reason: Option<EndReason>,
+    orphan: Option<bool>,
+    seeded: bool,
+    extended: bool,
+    inferred: bool,
+}
+
+/// The transition `from` -> `to` somewhere in `within`.
+pub fn step(from: TcpState, to: TcpState, within: Span) -> Step {
+    Step {
+        from,
+        to,
+        within,
+        dwell: None,
+        owner: Some((Owner::Exact, std::process::id())),
+        end_reason: None,
+        orphan: None,
+        seeded: false,
+        extended: false,
+        inferred: false,
+    }
+}
+
+impl Step {
+    /// The stay in `from` lasted `least` to `most`. Without it the times of the two transitions say how long it lasted.
+    pub const fn dwelt(self, least: Duration, most: Duration) -> Self {
+        Self { dwell: Some((least, most)), ..self }
+    }
+
+    /// The process known is `pid`, and this is how it is known.
+    pub const fn owner(self, owner: Owner, pid: u32) -> Self {
+        Self { owner: Some((owner, pid)), ..self }
+    }
+
+    /// The process known is the one that listens: this one.
+    pub fn by_listener(self) -> Self {
+        self.owner(Owner::Listener, std::process::id())
+    }
+
+    /// Whose it is can't be said.
+    pub const fn any_owner(self) -> Self {
+        Self { owner: None, ..self }
+    }
+
+    /// The socket or the minisocket ended for this reason.
+    pub const fn ended(self, reason: EndReason) -> Self {
+        Self { end_reason: Some(reason), ..self }
+    }
+
+    /// The `FIN_WAIT2` on either side of the arrow has no owner.
+    pub const fn orphan(self) -> Self {
+        Self { orphan: Some(true), ..self }
+    }
+
+    /// A process still has the `FIN_WAIT2` on either side of the arrow open.
+    pub const fn held(self) -> Self {
+        Self { orphan: Some(false), ..self }
+    }
+
+    /// The state before is known from the snapshot only.
+    pub const fn seeded(self) -> Self {
+        Self { seeded: true, ..self }
+    }
+
+    /// The dwell is computed, its beginning was not seen. Elsewhere it may be so: on kernels that show less.
+    pub const fn inferred(self) -> Self {
+        Self { inferred: true, ..self }
+    }
+
+    /// The timer of this `TIME_WAIT` was armed again.
+    pub const fn extended(self) -> Self {
+        Self { extended: true, ..self }
+    }
+
+    fn problems(&self, subject: &Subject, event: &Event) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |right: bool, problem: &dyn Fn() -> String| {
+            if !right {
+                problems.push(problem());
+            }
+        };
+        check((event.from, event.to) == (self.from, self.to), &|| "other states".into());
+        check(self.within.holds(event.ts_ns, jiffy()), &|| {
+            format!("not within {} .. {}", self.within.start_ns, self.within.end_ns)
+        });
+        check(event.end_reason == self.end_reason, &|| format!("end reason is not {:?}", self.end_reason));
+        check(event.seeded == self.seeded, &|| format!("seeded is not {}", self.seeded));
+        check(event.extended == self.extended, &|| format!("extended is not {}", self.extended));
+        check(event.inferred || !self.inferred, &|| "not inferred".into());
+        check(event.netns == subject.netns, &|| format!("namespace is not {}", subject.netns));
+        check(subject.role.is_none_or(|role| role == event.role), &|| {
+            format!("role is not {:?}", subject.role)
+        });
+        let addresses_known = event.from != TcpState::Close && event.to != TcpState::Listen;
+        check(!addresses_known || subject.at_its_addresses(event), &|| {
+            format!("addresses are {}:{} {}:{}", event.saddr, event.sport, event.daddr, event.dport)
+        });
+        if let Some((owner, pid)) = self.owner {
+            check((event.owner, event.pid) == (owner, Some(pid)), &|| {
+                format!("owner is not {owner:?} {pid}")
+            });
+        }
+        if let Some((least, most)) = self.dwell {
+            let dwell = event.dwell_ns.map(Duration::from_nanos);
+            let right = dwell.is_some_and(|dwell| dwell + jiffy() >= least && dwell <= most + jiffy());
+            check(right, &|| format!("dwell is not {least:?} .. {most:?}"));
+        }
+        let about_fin_wait2 = [event.from, event.to].contains(&TcpState::FinWait2);
+        check(event.orphan.is_some() == about_fin_wait2, &|| {
+            "orphan said where it means nothing, or missing".into()
+        });
+        if about_fin_wait2 && self.orphan.is_some() {
+            check(event.orphan == self.orphan, &|| format!("orphan is not {:?}", self.orphan));
+        }
+        problems
+    }
+}
+
+/// Checks that the subject showed exactly these steps. The error lists what was expected and what was seen, row by row.
+pub fn check_steps(subject: &Subject, steps: &[Step], seen: &[Event]) -> Result<()> {
+    let mut report =
+        format!("{} ({:?} -> {:?}, id {:?}):\n", subject.label, subject.local, subject.remote, subject.id);
+    let mut right = true;
+    for row in 0..steps.len().max(seen.len()) {
+        let problems = match (steps.get(row), seen.get(row)) {
+            (Some(step), Some(event)) => {
+                let mut problems = step.problems(subject, event);
+                problems.extend(row.checked_sub(1).and_then(|before| wrong_dwell(&seen[before], event)));
+                problems
+            }
+            (Some(step), None) => vec![format!("missing: {} -> {}", step.from.name(), step.to.name())],
+            (None, _) => vec!["not expected".into()],
+        };
+        right &= problems.is_empty();
+        let event = seen.get(row).map_or_else(|| "-".into(), ToString::to_string);
+        let verdict =
+            if problems.is_empty() { "ok".into() } else { format!("WRONG: {}", problems.join("; ")) };
+        writeln!(report, "    {event}  [{verdict}]")?;
+    }
+    if !right {
+        bail!(report);
+    }
+    Ok(())
+}
+
+/// A dwell between two transitions that were both seen is the time between them.
+fn wrong_dwell(before: &Event, event: &Event) -> Option<String> {
+    let apart_ns = event.ts_ns.checked_sub(before.ts_ns);
+    let exact = !event.seeded && !event.inferred && !before.inferred && event.from != TcpState::Close;
+    let wrong = exact && (apart_ns.is_none() || event.dwell_ns != apart_ns);
+    wrong.then(|| format!("dwells {:?} ns, but is {apart_ns:?} ns apart from the one before", event.dwell_ns))
+}
+
+/// Checks what must hold for every socket whatever happened to it: each transition starts where the one before ended, and
+/// the dwell is the time between the two.
+pub fn check_chains<'a>(events: impl Iterator<Item = &'a Event>) -> Result<()> {
+    let mut last: HashMap<u64, &Event> = HashMap::new();
+    let mut problems = Vec::new();
+    for event in events {
+        if event.from == event.to {
+            problems.push(format!("{}: no change: {event}", event.id));
+        }
+        if let Some(before) = last.insert(event.id, event) {
+            if before.to != event.from {
+                problems.push(format!("{}: a hole between [{before}] and [{event}]", event.id));
+            }
+            problems
+                .extend(wrong_dwell(before, event).map(|wrong| format!("{}: {event}: {wrong}", event.id)));
+        }
+    }
+    if !problems.is_empty() {
+        let shown: Vec<_> = problems.iter().take(10).cloned().collect();
+        bail!("{} broken chains:\n    {}", problems.len(), shown.join("\n    "));
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! What a scenario is given: a namespace of its own and the binary under test.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clock::SOON;
+use crate::netns;
+use crate::tracer::{Format, Tracer};
+
+/// The error of a scenario that can't run here, with the reason.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// What the scenarios are run for.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// To compare what this binary says with what happened.
+    Binary(PathBuf),
+    /// To see that the traffic is what the scenario says; nothing is traced.
+    Traffic,
+}
+
+/// The namespace the scenario runs in, and the binary it is about.
+pub struct Lab {
+    subject: Subject,
+    netns: u32,
+}
+
+impl Lab {
+    /// Moves this thread into a namespace of its own.
+    pub fn enter(subject: Subject) -> Result<Self> {
+        Ok(Self { subject, netns: netns::enter_new()? })
+    }
+
+    /// The inode number of the scenario's namespace.
+    pub const fn netns(&self) -> u32 {
+        self.netns
+    }
+
+    /// Starts `tcptrace events --format json` and waits until it traces.
+    pub fn trace(&self) -> Result<Tracer> {
+        self.trace_with(&["events", "--format", "json"], Format::Json)
+    }
+
+    /// Starts the tracer with these arguments and waits until it traces.
+    pub fn trace_with(&self, args: &[&str], format: Format) -> Result<Tracer> {
+        match &self.subject {
+            Subject::Traffic => Ok(Tracer::absent()),
+            Subject::Binary(path) => {
+                let mut command = Command::new(path);
+                command.args(args);
+                Tracer::start(command, format, self.netns)
+            }
+        }
+    }
+
+    /// The binary under test; a scenario that is about nothing else is skipped in a traffic-only run.
+    pub fn binary(&self) -> Result<&Path> {
+        match &self.subject {
+            Subject::Binary(path) => Ok(path),
+            Subject::Traffic => Err(Skip("no traffic of its own".into()).into()),
+        }
+    }
+
+    /// Runs the binary with these arguments to its end.
+    pub fn run(&self, args: &[&str]) -> Result<Output> {
+        let mut command = Command::new(self.binary()?);
+        command.args(args);
+        run_to_end(command)
+    }
+
+    /// A copy of the binary that every user can reach, removed with the value.
+    pub fn public_copy(&self) -> Result<PublicCopy> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tcptrace-live-{}-{number}", std::process::id()));
+        std::fs::copy(self.binary()?, &path).context("copy the binary")?;
+        Ok(PublicCopy(path))
+    }
+}
+
+/// See [`Lab::public_copy`].
+pub struct PublicCopy(pub PathBuf);
+
+impl Drop for PublicCopy {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+/// Runs a command that is over soon; one that is not is ended, and is an error.
+pub fn run_to_end(mut command: Command) -> Result<Output> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.with_context(|| format!("start {}", command.get_program().display()))?;
+    let pid = Pid::from_child(&child);
+    let (done, is_done) = channel();
+    let waiting = std::thread::spawn(move || {
+        let output = child.wait_with_output();
+        done.send(()).ok();
+        output
+    });
+    let in_time = is_done.recv_timeout(3 * SOON).is_ok();
+    if !in_time {
+        // It has not been waited for, so the id is still its own.
+        kill_process(pid, Signal::KILL)?;
+    }
+    let output = waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let args = command.get_args().collect::<Vec<_>>();
+    ensure!(in_time, "{args:?} did not end; stderr:\n    {stderr}");
+    Ok(output)
+}

@@ -1,0 +1,284 @@
+//! A connection over loopback with all three sockets at hand: listener, client, server.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use socket2::{Domain, Socket, Type};
+use tcptrace_common::state::TcpState;
+
+use crate::clock::{SOON, Span, wait_for};
+use crate::event::Role;
+use crate::expect::{Step, Subject, step};
+use crate::{kernel, netns};
+
+/// The address family of a scenario's run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// 127.0.0.1
+    V4,
+    /// `::1`
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The loopback address.
+    pub const fn loopback(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Self::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        }
+    }
+
+    /// An unbound TCP socket.
+    pub fn socket(self) -> Result<Socket> {
+        let domain = if self == Self::V4 { Domain::IPV4 } else { Domain::IPV6 };
+        Socket::new(domain, Type::STREAM, None).context("socket()")
+    }
+}
+
+/// Runs `scenario` for both families at once, in this thread's namespace.
+pub fn both_families(scenario: impl Fn(Family) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let runs = Family::BOTH.map(|family| {
+            (
+                family,
+                scope.spawn({
+                    let scenario = &scenario;
+                    move || scenario(family)
+                }),
+            )
+        });
+        for (family, run) in runs {
+            let result = run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result.with_context(|| format!("{family:?}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// One socket and what is to be expected of it.
+pub struct End {
+    socket: Option<Socket>,
+    /// How the tracer must name it.
+    pub subject: Subject,
+}
+
+impl End {
+    /// Takes over a socket; its cookie and addresses are asked of the kernel.
+    pub fn new(label: &'static str, role: Role, socket: Socket) -> Result<Self> {
+        let address = |address: socket2::SockAddr| {
+            address.as_socket().map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+        };
+        let subject = Subject {
+            label,
+            id: Some(socket.cookie()?),
+            netns: netns::current()?,
+            local: socket.local_addr().ok().and_then(address),
+            remote: socket.peer_addr().ok().and_then(address),
+            handshake: None,
+            role: Some(role),
+        };
+        Ok(Self { socket: Some(socket), subject })
+    }
+
+    /// A listener on `address`.
+    pub fn listen(address: SocketAddr) -> Result<Self> {
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let socket = family.socket()?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into()).with_context(|| format!("bind to {address}"))?;
+        socket.listen(128)?;
+        Self::new("listener", Role::Listener, socket)
+    }
+
+    /// The cookie.
+    pub fn id(&self) -> u64 {
+        self.subject.id.unwrap_or_default()
+    }
+
+    /// The local address and port.
+    pub fn local(&self) -> Result<SocketAddr> {
+        self.subject.local.context("a local address")
+    }
+
+    /// The open socket.
+    pub fn socket(&self) -> Result<&Socket> {
+        self.socket.as_ref().context("an open socket")
+    }
+
+    /// Gives the socket away; the subject stays.
+    pub fn take(&mut self) -> Result<Socket> {
+        self.socket.take().context("an open socket")
+    }
+
+    /// Closes the socket.
+    pub fn close(&mut self) -> Span {
+        Span::of(|| drop(self.socket.take())).1
+    }
+
+    /// Closes the socket with a RST instead of a FIN.
+    pub fn close_with_reset(&mut self) -> Result<Span> {
+        self.socket()?.set_linger(Some(Duration::ZERO))?;
+        Ok(self.close())
+    }
+
+    /// Sends the FIN and keeps the socket.
+    pub fn shutdown_write(&self) -> Result<Span> {
+        let (result, span) =
+            Span::of(|| self.socket.as_ref().map(|socket| socket.shutdown(std::net::Shutdown::Write)));
+        result.context("an open socket")?.context("shutdown(SHUT_WR)")?;
+        Ok(span)
+    }
+
+    /// Sends one byte.
+    pub fn write(&self) -> Result<()> {
+        self.socket()?.write_all(b"!").context("write")
+    }
+
+    /// Waits until there is something to read, and leaves it there.
+    pub fn wait_readable(&self) -> Result<()> {
+        let socket = self.socket()?;
+        socket.set_read_timeout(Some(SOON))?;
+        rustix::net::recv(socket, &mut [0], rustix::net::RecvFlags::PEEK).context("peek")?;
+        Ok(())
+    }
+
+    /// What the kernel says about it, if it knows it at all.
+    pub fn look(&self) -> Result<Option<kernel::Socket>> {
+        let remote = self.subject.remote.context("a remote address")?;
+        kernel::find(self.id(), self.local()?, remote)
+    }
+
+    /// What the kernel says about it.
+    pub fn diag(&self) -> Result<kernel::Socket> {
+        self.look()?.with_context(|| format!("the kernel knows no {}", self.subject.label))
+    }
+
+    /// Waits until the kernel says that the socket is in `state`.
+    pub fn wait(&self, state: TcpState) -> Result<()> {
+        wait_for(&format!("{} in {}", self.subject.label, state.name()), SOON, || {
+            Ok((self.look()?.map(|socket| socket.state) == Some(state)).then_some(()))
+        })
+    }
+
+    /// The same, as the span from the start of `cause` until then.
+    pub fn reaches(&self, state: TcpState, cause: Span) -> Result<Span> {
+        self.wait(state)?;
+        Ok(Span::since(cause.start_ns))
+    }
+
+    /// Waits until the kernel has forgotten the socket.
+    pub fn wait_gone(&self, bound: Duration) -> Result<()> {
+        wait_for(&format!("the end of the {}", self.subject.label), bound, || {
+            Ok(self.look()?.is_none().then_some(()))
+        })
+    }
+
+    /// The same, as the span from the start of `cause` until then.
+    pub fn vanishes(&self, cause: Span) -> Result<Span> {
+        self.wait_gone(SOON)?;
+        Ok(Span::since(cause.start_ns))
+    }
+
+    /// Checks with the kernel whether a process has the socket open.
+    pub fn ensure_orphan(&self, orphan: bool) -> Result<()> {
+        let inode = self.diag()?.inode;
+        ensure!((inode == 0) == orphan, "{} has inode {inode}", self.subject.label);
+        Ok(())
+    }
+}
+
+/// An established connection.
+pub struct Pair {
+    /// Where the server came from.
+    pub listener: End,
+    /// The end that connected.
+    pub client: End,
+    /// The end that was accepted.
+    pub server: End,
+    /// From before `connect()` until after `accept()`.
+    pub dialled: Span,
+}
+
+impl Pair {
+    /// Connects over loopback, to a port the kernel chooses.
+    pub fn open(family: Family) -> Result<Self> {
+        let listener = End::listen(SocketAddr::new(family.loopback(), 0))?;
+        Self::open_to(listener, family.socket()?)
+    }
+
+    /// Connects `client` to `listener`.
+    pub fn open_to(listener: End, client: Socket) -> Result<Self> {
+        let target = listener.local()?;
+        Self::open_to_address(listener, client, target)
+    }
+
+    /// Connects `client` to `listener` by way of another of its addresses.
+    pub fn open_to_address(listener: End, client: Socket, target: SocketAddr) -> Result<Self> {
+        let start_ns = crate::clock::now_ns();
+        client.connect(&target.into()).with_context(|| format!("connect to {target}"))?;
+        let (server, _) = listener.socket()?.accept().context("accept")?;
+        let dialled = Span::since(start_ns);
+        let client = End::new("client", Role::Outbound, client)?;
+        let mut server = End::new("server", Role::Inbound, server)?;
+        server.subject.handshake = Some(dialled);
+        Ok(Self { listener, client, server, dialled })
+    }
+
+    /// The client closes, then the server; returns once the client is in `TIME_WAIT`, with the spans in which the client's
+    /// FIN, the server's FIN and the step into `TIME_WAIT` happened.
+    pub fn close_client_first(&mut self) -> Result<ClosedFirst> {
+        let closed = self.client.close();
+        let acknowledged = self.client.reaches(TcpState::FinWait2, closed)?;
+        self.server.wait(TcpState::CloseWait)?;
+        let answered = self.server.close();
+        let time_wait = self.client.reaches(TcpState::TimeWait, answered)?;
+        Ok(ClosedFirst { closed, acknowledged, time_wait })
+    }
+
+    /// The steps of the client from `connect()` on.
+    pub fn client_steps(&self, rest: &[Step]) -> Vec<Step> {
+        let opening = [
+            step(TcpState::Close, TcpState::SynSent, self.dialled),
+            step(TcpState::SynSent, TcpState::Established, self.dialled),
+        ];
+        [&opening, rest].concat()
+    }
+
+    /// The steps of the server from the SYN on.
+    pub fn server_steps(&self, rest: &[Step]) -> Vec<Step> {
+        let opening = [
+            step(TcpState::Listen, TcpState::SynRecv, self.dialled).by_listener(),
+            step(TcpState::SynRecv, TcpState::Established, self.dialled).by_listener(),
+        ];
+        [&opening, rest].concat()
+    }
+}
+
+/// The spans of a close that leaves one end, closed by its process, in `TIME_WAIT`.
+#[derive(Clone, Copy, Debug)]
+pub struct ClosedFirst {
+    /// It closed.
+    pub closed: Span,
+    /// Its FIN was acknowledged.
+    pub acknowledged: Span,
+    /// The peer's FIN came.
+    pub time_wait: Span,
+}
+
+impl ClosedFirst {
+    /// The steps from `ESTABLISHED` to `TIME_WAIT`.
+    pub fn steps(&self) -> [Step; 3] {
+        use TcpState::{Established, FinWait1, FinWait2, TimeWait};
+        [
+            step(Established, FinWait1, self.closed),
+            step(FinWait1, FinWait2, self.acknowledged).orphan(),
+            step(FinWait2, TimeWait, self.time_wait).orphan(),
+        ]
+    }
+}

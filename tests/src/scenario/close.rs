@@ -1,0 +1,361 @@
+//! The orderly ways to close: each state of RFC 9293, figure 5, held for a known time.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tcptrace_common::state::TcpState::{
+    Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, TimeWait,
+};
+
+use crate::clock::{Span, hold, jiffy, now_ns, timer_granularity};
+use crate::event::EndReason;
+use crate::expect::step;
+use crate::lab::Lab;
+use crate::pair::{End, Family, Pair, both_families};
+use crate::{filter, kernel, netns};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HELD: Duration = Duration::from_millis(300);
+
+/// How long after its start a minisocket's minute may end.
+pub fn minute_at_most() -> Duration {
+    MINUTE + timer_granularity(MINUTE) + jiffy()
+}
+
+/// A whole connection, seen from all three sockets; the client's `TIME_WAIT` lasts its minute.
+pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    kernel::counts("TW", 2, || {
+        both_families(|family| {
+            let mut pair = Pair::open(family)?;
+            let closed = pair.client.close();
+            let acknowledged = pair.client.reaches(FinWait2, closed)?;
+            let server_heard = pair.server.reaches(CloseWait, closed)?;
+            let answered = pair.server.close();
+            let time_wait = pair.client.reaches(TimeWait, answered)?;
+            let server_gone = pair.server.vanishes(answered)?;
+            let unlistened = pair.listener.close();
+            pair.client.wait_gone(2 * MINUTE)?;
+            let gone_ns = now_ns();
+            let expired = time_wait.later(MINUTE, minute_at_most());
+            ensure!(expired.holds(gone_ns, 5 * jiffy()), "gone at {gone_ns}, not within {expired:?}");
+
+            tracer.expect(
+                &pair.client.subject,
+                &pair.client_steps(&[
+                    step(Established, FinWait1, closed),
+                    step(FinWait1, FinWait2, acknowledged).orphan(),
+                    step(FinWait2, TimeWait, time_wait).orphan(),
+                    step(TimeWait, Close, expired).dwelt(MINUTE, minute_at_most()).ended(EndReason::Expired),
+                ]),
+            )?;
+            tracer.expect(
+                &pair.server.subject,
+                &pair.server_steps(&[
+                    step(Established, CloseWait, server_heard).by_listener(),
+                    step(CloseWait, LastAck, answered),
+                    step(LastAck, Close, server_gone).ended(EndReason::Closed),
+                ]),
+            )?;
+            let before = Span { start_ns: 0, end_ns: pair.dialled.start_ns };
+            tracer.expect(
+                &pair.listener.subject,
+                &[
+                    step(Close, Listen, before),
+                    step(Listen, Close, unlistened).ended(EndReason::ListenerClosed),
+                ],
+            )
+        })
+    })?;
+    tracer.finish()
+}
+
+/// The peer's FIN comes 100 ms after ours was acknowledged: the minisocket changes its state and no timer is touched.
+pub fn late_fin_in_the_same_timer_bucket(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        pair.client.ensure_orphan(true)?;
+        hold(Duration::from_millis(100));
+        let answered = pair.server.close();
+        let time_wait = pair.client.reaches(TimeWait, answered)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, TimeWait, time_wait).orphan(),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// The peer's FIN comes so late that the minisocket's timer moves to another bucket; then the minute runs from there.
+pub fn late_fin_in_a_later_timer_bucket(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        pair.client.ensure_orphan(true)?;
+        hold(timer_granularity(MINUTE) + HELD);
+        let answered = pair.server.close();
+        let time_wait = pair.client.reaches(TimeWait, answered)?;
+        let left = pair.client.diag()?.expires;
+        ensure!(left + HELD > MINUTE, "the timer was not armed again: {left:?} left");
+        pair.client.wait_gone(2 * MINUTE)?;
+        let expired = time_wait.later(MINUTE, minute_at_most());
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, TimeWait, time_wait).orphan(),
+                step(TimeWait, Close, expired).dwelt(MINUTE, minute_at_most()).ended(EndReason::Expired),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// The peer does not hear our last ACK and repeats its FIN: each time the minute starts again.
+pub fn repeated_fin_extends_time_wait(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        pair.server.wait(CloseWait)?;
+        filter::deafen(pair.server.socket()?)?;
+        let answered = pair.server.shutdown_write()?;
+        let time_wait = pair.client.reaches(TimeWait, answered)?;
+        hold(timer_granularity(MINUTE) + HELD);
+        let (result, hears) = Span::of(|| filter::hear(pair.server.socket()?));
+        result?;
+        // The next repeated FIN is answered, and the server is done.
+        let repeated = pair.server.vanishes(hears)?;
+        pair.client.wait_gone(2 * MINUTE)?;
+        let expired = repeated.later(MINUTE, minute_at_most());
+        let longer = Duration::from_nanos(repeated.start_ns - time_wait.end_ns);
+        let longest = Duration::from_nanos(repeated.end_ns - time_wait.start_ns);
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, TimeWait, time_wait).orphan(),
+                step(TimeWait, Close, expired)
+                    .dwelt(MINUTE + longer, minute_at_most() + longest)
+                    .ended(EndReason::Expired)
+                    .extended(),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// The peer never closes: the orphan gives up after `tcp_fin_timeout`.
+pub fn orphan_times_out(lab: &Lab) -> Result<()> {
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    netns::sysctl("tcp_fin_timeout", "3")?;
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        pair.client.ensure_orphan(true)?;
+        let longest = TIMEOUT + timer_granularity(TIMEOUT) + jiffy();
+        let gone = pair.client.vanishes(closed)?;
+        let expired = acknowledged.later(TIMEOUT, longest);
+        ensure!(expired.holds(gone.end_ns, 5 * jiffy()), "gone at {}, not within {expired:?}", gone.end_ns);
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, Close, expired).dwelt(TIMEOUT, longest).orphan().ended(EndReason::Expired),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// With `tcp_fin_timeout` over a minute the orphan stays a full socket for a while: its state changes without a minisocket
+/// in `FIN_WAIT2`.
+pub fn orphan_as_a_full_socket(lab: &Lab) -> Result<()> {
+    netns::sysctl("tcp_fin_timeout", "90")?;
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        pair.client.ensure_orphan(true)?;
+        let left = pair.client.diag()?.expires;
+        ensure!(left < MINUTE, "a minisocket already: {left:?} left");
+        hold(HELD);
+        let answered = pair.server.close();
+        let time_wait = pair.client.reaches(TimeWait, answered)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, TimeWait, time_wait).orphan(),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// We shut down only our direction and keep the socket; the peer takes its time.
+pub fn held_fin_wait2(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let shut = pair.client.shutdown_write()?;
+        let acknowledged = pair.client.reaches(FinWait2, shut)?;
+        pair.client.ensure_orphan(false)?;
+        hold(HELD);
+        let answered = pair.server.close();
+        let time_wait = pair.client.reaches(TimeWait, answered)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, shut),
+                step(FinWait1, FinWait2, acknowledged).held(),
+                step(FinWait2, TimeWait, time_wait).held(),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// Both FINs are lost once, so that each end sends its own before it hears the other's.
+pub fn simultaneous_close(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let pair = Pair::open(family)?;
+        filter::deafen(pair.client.socket()?)?;
+        filter::deafen(pair.server.socket()?)?;
+        let client_shut = pair.client.shutdown_write()?;
+        let server_shut = pair.server.shutdown_write()?;
+        // The client repeats its FIN, the server hears it; the client does not hear the ACK.
+        let (result, server_hears) = Span::of(|| filter::hear(pair.server.socket()?));
+        result?;
+        let closing = pair.server.reaches(Closing, server_hears)?;
+        hold(HELD);
+        // The server repeats its FIN, which acknowledges the client's, and the client acknowledges it.
+        let (result, client_hears) = Span::of(|| filter::hear(pair.client.socket()?));
+        result?;
+        let client_done = pair.client.reaches(TimeWait, client_hears)?;
+        let server_done = pair.server.reaches(TimeWait, client_hears)?;
+        tracer.expect(
+            &pair.server.subject,
+            &pair.server_steps(&[
+                step(Established, FinWait1, server_shut),
+                step(FinWait1, Closing, closing),
+                step(Closing, TimeWait, server_done),
+            ]),
+        )?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, client_shut),
+                step(FinWait1, FinWait2, client_done).held(),
+                step(FinWait2, TimeWait, client_done).held(),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// The peer has closed, our process does not notice for a while.
+pub fn close_wait_held(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let heard = pair.server.reaches(CloseWait, closed)?;
+        hold(HELD);
+        let answered = pair.server.close();
+        let gone = pair.server.vanishes(answered)?;
+        tracer.expect(
+            &pair.server.subject,
+            &pair.server_steps(&[
+                step(Established, CloseWait, heard).by_listener(),
+                step(CloseWait, LastAck, answered),
+                step(LastAck, Close, gone).ended(EndReason::Closed),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// The peer's kernel acknowledges nothing: `FIN_WAIT1` lasts as long as we like.
+pub fn fin_wait1_held(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        filter::deafen(pair.server.socket()?)?;
+        let closed = pair.client.close();
+        pair.client.wait(FinWait1)?;
+        hold(HELD);
+        let (result, hears) = Span::of(|| filter::hear(pair.server.socket()?));
+        result?;
+        let acknowledged = pair.client.reaches(FinWait2, hears)?;
+        let answered = pair.server.close();
+        let time_wait = pair.client.reaches(TimeWait, answered)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, TimeWait, time_wait).orphan(),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// A dual-stack listener and an IPv4 client: `AF_INET6` sockets, IPv4 on the wire, one id each from the SYN to the end.
+pub fn mapped_addresses(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    let socket = Family::V6.socket()?;
+    socket.set_only_v6(false)?;
+    socket.bind(&"[::]:0".parse::<std::net::SocketAddr>()?.into())?;
+    socket.listen(1)?;
+    let mut listener = End::new("dual-stack listener", crate::event::Role::Listener, socket)?;
+    let port = listener.local()?.port();
+    listener.subject.local = Some((Family::V4.loopback(), port).into());
+    // The client is an AF_INET6 socket as well, connected to ::ffff:127.0.0.1.
+    let client = Family::V6.socket()?;
+    client.set_only_v6(false)?;
+    let target: std::net::SocketAddr = format!("[::ffff:127.0.0.1]:{port}").parse()?;
+    let mut pair = Pair::open_to_address(listener, client, target)?;
+    let closed = pair.server.close();
+    let acknowledged = pair.server.reaches(FinWait2, closed)?;
+    let heard = pair.client.reaches(CloseWait, closed)?;
+    let answered = pair.client.close();
+    let time_wait = pair.server.reaches(TimeWait, answered)?;
+    let gone = pair.client.vanishes(answered)?;
+    tracer.expect(
+        &pair.server.subject,
+        &pair.server_steps(&[
+            step(Established, FinWait1, closed),
+            step(FinWait1, FinWait2, acknowledged).orphan(),
+            step(FinWait2, TimeWait, time_wait).orphan(),
+        ]),
+    )?;
+    tracer.expect(
+        &pair.client.subject,
+        &pair.client_steps(&[
+            step(Established, CloseWait, heard),
+            step(CloseWait, LastAck, answered),
+            step(LastAck, Close, gone).ended(EndReason::Closed),
+        ]),
+    )?;
+    tracer.finish()
+}

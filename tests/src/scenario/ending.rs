@@ -1,0 +1,328 @@
+//! How a minisocket ends before its time, and how none comes about.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tcptrace_common::state::TcpState::{
+    Close, CloseWait, Established, FinWait1, FinWait2, LastAck, TimeWait,
+};
+
+use crate::clock::{SOON, Span, hold, now_ns, wait_for};
+use crate::event::EndReason;
+use crate::expect::step;
+use crate::lab::Lab;
+use crate::pair::{End, Family, Pair, both_families};
+use crate::wire::{Segment, Wire, forge};
+use crate::{filter, kernel, netns};
+
+/// With `tcp_tw_reuse` an outgoing connect takes the tuple over, once the `TIME_WAIT` is a second old.
+pub fn reused_by_connect(lab: &Lab) -> Result<()> {
+    netns::sysctl("tcp_tw_reuse", "1")?;
+    let tracer = lab.trace()?;
+    for family in Family::BOTH {
+        let mut pair = Pair::open(family)?;
+        let closing = pair.close_client_first()?;
+        pair.server.wait_gone(SOON)?;
+        // Only the port that is in TIME_WAIT is left to connect from.
+        let port = pair.client.local()?.port();
+        netns::sysctl("ip_local_port_range", &format!("{port} {port}"))?;
+        hold(Duration::from_millis(1_100));
+        let target = pair.listener.local()?;
+        let (second, reused) = kernel::counts("TWRecycled", 1, || {
+            wait_for("a connect that reuses the port", SOON, || {
+                let socket = family.socket()?;
+                let (result, span) = Span::of(|| socket.connect(&target.into()));
+                Ok(result.ok().map(|()| (socket, span)))
+            })
+        })?;
+        netns::sysctl("ip_local_port_range", "32768 60999")?;
+        let mut second = End::new("second client", crate::event::Role::Outbound, second)?;
+        ensure!(second.local()? == pair.client.local()?, "it took another port");
+        ensure!(pair.client.look()?.is_none(), "the TIME_WAIT is still there");
+        let closed = second.close();
+        second.reaches(FinWait2, closed)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(
+                &[&closing.steps()[..], &[step(TimeWait, Close, reused).ended(EndReason::Reused)]].concat(),
+            ),
+        )?;
+    }
+    tracer.finish()
+}
+
+/// A server in `TIME_WAIT` gets a new SYN from the same address and port.
+pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.server.close();
+        let acknowledged = pair.server.reaches(FinWait2, closed)?;
+        pair.client.wait(CloseWait)?;
+        let answered = pair.client.close();
+        let time_wait = pair.server.reaches(TimeWait, answered)?;
+        pair.client.wait_gone(SOON)?;
+        let client = family.socket()?;
+        client.set_reuse_address(true)?;
+        client.bind(&pair.client.local()?.into())?;
+        let first = pair.server.subject.clone();
+        let first_steps = pair.server_steps(&[]);
+        let again = Pair::open_to(pair.listener, client)?;
+        ensure!(pair.server.look()?.is_none(), "the TIME_WAIT is still there");
+        ensure!(again.server.id() != pair.server.id(), "the same cookie");
+        tracer.expect(
+            &first,
+            &[
+                &first_steps[..],
+                &[
+                    step(Established, FinWait1, closed),
+                    step(FinWait1, FinWait2, acknowledged).orphan(),
+                    step(FinWait2, TimeWait, time_wait).orphan(),
+                    step(TimeWait, Close, again.dialled).ended(EndReason::Reopened),
+                ],
+            ]
+            .concat(),
+        )?;
+        tracer.expect(&again.server.subject, &again.server_steps(&[]))
+    })?;
+    tracer.finish()
+}
+
+/// A RST with the right sequence number assassinates a `TIME_WAIT` (RFC 1337).
+pub fn time_wait_reset(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let wire = Wire::open(family.loopback())?;
+        let mut pair = Pair::open(family)?;
+        let closing = pair.close_client_first()?;
+        let (client, server) = (pair.client.local()?, pair.server.local()?);
+        let fin = wire.wait(server, client, filter::FIN)?;
+        pair.server.wait_gone(SOON)?;
+        let start_ns = now_ns();
+        forge(Segment { seq: fin.next_seq, flags: filter::RST, ..fin })?;
+        let reset = pair.client.vanishes(Span::since(start_ns))?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(
+                &[&closing.steps()[..], &[step(TimeWait, Close, reset).ended(EndReason::Reset)]].concat(),
+            ),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// The peer of an orphan `FIN_WAIT2` answers with a RST instead of a FIN.
+pub fn fin_wait2_reset(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        pair.client.ensure_orphan(true)?;
+        pair.server.wait(CloseWait)?;
+        let reset = pair.server.close_with_reset()?;
+        let gone = pair.client.vanishes(reset)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Reset),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// The peer of an orphan `FIN_WAIT2` sends data nobody can read any more: the kernel answers with a RST.
+pub fn fin_wait2_gets_data(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        pair.client.ensure_orphan(true)?;
+        let heard = pair.server.reaches(CloseWait, closed)?;
+        let (written, write) = Span::of(|| pair.server.write());
+        written?;
+        let gone = pair.client.vanishes(write)?;
+        let server_reset = pair.server.vanishes(write)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Aborted),
+            ]),
+        )?;
+        tracer.expect(
+            &pair.server.subject,
+            &pair.server_steps(&[
+                step(Established, CloseWait, heard).by_listener(),
+                step(CloseWait, Close, server_reset).by_listener().ended(EndReason::ResetReceived),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// `tcp_max_tw_buckets` leaves room for one minisocket: the next ones never come about.
+pub fn overflow(lab: &Lab) -> Result<()> {
+    netns::sysctl("tcp_max_tw_buckets", "1")?;
+    let tracer = lab.trace()?;
+    let mut first = Pair::open(Family::V4)?;
+    first.close_client_first()?;
+    ensure!(kernel::count(TimeWait)? == 1, "the one minisocket there is room for");
+    for family in Family::BOTH {
+        let mut orphan = Pair::open(family)?;
+        let (closed, gone) = kernel::counts("TCPTimeWaitOverflow", 1, || {
+            let closed = orphan.client.close();
+            Ok((closed, orphan.client.vanishes(closed)?))
+        })?;
+        tracer.expect(
+            &orphan.client.subject,
+            &orphan.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, gone).orphan(),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Overflow),
+            ]),
+        )?;
+
+        let mut held = Pair::open(family)?;
+        let shut = held.client.shutdown_write()?;
+        let acknowledged = held.client.reaches(FinWait2, shut)?;
+        let gone = kernel::counts("TCPTimeWaitOverflow", 1, || {
+            let answered = held.server.close();
+            held.client.vanishes(answered)
+        })?;
+        tracer.expect(
+            &held.client.subject,
+            &held.client_steps(&[
+                step(Established, FinWait1, shut),
+                step(FinWait1, FinWait2, acknowledged).held(),
+                step(FinWait2, Close, gone).held().ended(EndReason::Overflow),
+            ]),
+        )?;
+    }
+    tracer.finish()
+}
+
+/// `ss -K` on a `TIME_WAIT`.
+pub fn time_wait_killed(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closing = pair.close_client_first()?;
+        let minisocket = pair.client.diag()?;
+        let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
+        killed?;
+        let gone = pair.client.vanishes(kill)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(
+                &[&closing.steps()[..], &[step(TimeWait, Close, gone).ended(EndReason::Killed)]].concat(),
+            ),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// `ss -K` on an orphan `FIN_WAIT2`.
+pub fn fin_wait2_killed(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        let minisocket = pair.client.diag()?;
+        let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
+        killed?;
+        let gone = pair.client.vanishes(kill)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[
+                step(Established, FinWait1, closed),
+                step(FinWait1, FinWait2, acknowledged).orphan(),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Killed),
+            ]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// `ss -K` on an open connection; its peer gets a RST.
+pub fn established_killed(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let pair = Pair::open(family)?;
+        let socket = pair.client.diag()?;
+        let (killed, kill) = Span::of(|| kernel::destroy(&socket));
+        killed?;
+        let gone = pair.client.vanishes(kill)?;
+        let peer_gone = pair.server.vanishes(kill)?;
+        tracer.expect(
+            &pair.client.subject,
+            &pair.client_steps(&[step(Established, Close, gone).ended(EndReason::Killed)]),
+        )?;
+        tracer.expect(
+            &pair.server.subject,
+            &pair.server_steps(&[step(Established, Close, peer_gone)
+                .by_listener()
+                .ended(EndReason::ResetReceived)]),
+        )
+    })?;
+    tracer.finish()
+}
+
+/// A namespace goes away with its `TIME_WAIT`s in it.
+pub fn namespace_purged(lab: &Lab) -> Result<()> {
+    const PAIRS: usize = 8;
+    let tracer = lab.trace()?;
+    let inner = || -> Result<Vec<_>> {
+        netns::enter_new()?;
+        let mut closed = Vec::new();
+        for number in 0..PAIRS {
+            let mut pair = Pair::open(Family::BOTH[number % 2])?;
+            let closing = pair.close_client_first()?;
+            let answered = pair.server.vanishes(closing.time_wait)?;
+            closed.push((pair.client.subject.clone(), pair.client_steps(&closing.steps()), answered));
+        }
+        ensure!(kernel::count(TimeWait)? == PAIRS, "{} TIME_WAIT", kernel::count(TimeWait)?);
+        Ok(closed)
+    };
+    let closed = std::thread::scope(|scope| {
+        let thread = scope.spawn(inner);
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    for (subject, steps, answered) in closed {
+        let purged = Span { start_ns: answered.start_ns, end_ns: now_ns() + SOON.as_nanos() as u64 };
+        let last = step(TimeWait, Close, purged).ended(EndReason::Purged);
+        tracer.expect(&subject, &[&steps[..], &[last]].concat())?;
+    }
+    tracer.finish()
+}
+
+/// The peer's minisocket is refused a place, and its answer to our FIN is a RST: `LAST_ACK` ends by it.
+pub fn last_ack_reset(lab: &Lab) -> Result<()> {
+    netns::sysctl("tcp_max_tw_buckets", "1")?;
+    let tracer = lab.trace()?;
+    let mut first = Pair::open(Family::V4)?;
+    first.close_client_first()?;
+    for family in Family::BOTH {
+        let mut pair = Pair::open(family)?;
+        let closed = pair.client.close();
+        pair.client.vanishes(closed)?;
+        let heard = pair.server.reaches(CloseWait, closed)?;
+        let answered = pair.server.close();
+        let gone = pair.server.vanishes(answered)?;
+        tracer.expect(
+            &pair.server.subject,
+            &pair.server_steps(&[
+                step(Established, CloseWait, heard).by_listener(),
+                step(CloseWait, LastAck, answered),
+                step(LastAck, Close, gone).ended(EndReason::ResetReceived),
+            ]),
+        )?;
+    }
+    tracer.finish()
+}

@@ -1,0 +1,10 @@
+//! The scenarios by theme. Each makes its traffic, proves it with the kernel, and states what the tracer must say.
+
+pub mod abort;
+pub mod close;
+pub mod ending;
+pub mod handshake;
+pub mod owner;
+pub mod program;
+pub mod seed;
+pub mod storm;

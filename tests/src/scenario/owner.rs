@@ -1,0 +1,72 @@
+//! Whose socket it is: handed over to another process, or owned by one with an evil name.
+
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use tcptrace_common::state::TcpState::{CloseWait, Established, FinWait1, FinWait2, TimeWait};
+
+use crate::clock::Span;
+use crate::event::Owner;
+use crate::expect::step;
+use crate::lab::Lab;
+use crate::pair::{Family, Pair, both_families};
+use crate::tracer::Format;
+
+/// A child inherits the connected socket and closes it by ending: from then on it is the child's.
+pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    both_families(|family| {
+        let mut pair = Pair::open(family)?;
+        let socket = OwnedFd::from(pair.client.take()?);
+        let mut child = Command::new("head")
+            .args(["-c", "1"])
+            .stdin(socket)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("start head")?;
+        let child_pid = child.id();
+        let start_ns = crate::clock::now_ns();
+        pair.server.write()?;
+        child.wait()?;
+        let closed = Span::since(start_ns);
+        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        pair.server.wait(CloseWait)?;
+        let answered = pair.server.close();
+        let time_wait = pair.client.reaches(TimeWait, answered)?;
+        let childs = [
+            step(Established, FinWait1, closed),
+            step(FinWait1, FinWait2, acknowledged).orphan(),
+            step(FinWait2, TimeWait, time_wait).orphan(),
+        ]
+        .map(|step| step.owner(Owner::Exact, child_pid));
+        tracer.expect(&pair.client.subject, &pair.client_steps(&childs))?;
+        let id = pair.client.id();
+        let seen = tracer.events(1, |event| event.id == id && event.from == Established)?;
+        let comms: Vec<_> = seen.iter().map(|event| event.comm.as_deref()).collect();
+        ensure!(!tracer.is_present() || comms == [Some("head")], "the name of the child is {comms:?}");
+        Ok(())
+    })?;
+    tracer.finish()
+}
+
+/// A process named to attack the terminal.
+pub fn hostile_name(lab: &Lab) -> Result<()> {
+    rustix::thread::set_name(c"\x1b[2Jevil\x07\n")?;
+    let json = lab.trace()?;
+    let text = lab.trace_with(&["events", "--format", "text"], Format::Text)?;
+    let mut pair = Pair::open(Family::V4)?;
+    pair.close_client_first()?;
+    let id = pair.client.id();
+    let seen = json.events(5, |event| event.id == id)?;
+    if json.is_present() {
+        let comm = seen.first().and_then(|event| event.comm.clone()).unwrap_or_default();
+        ensure!(comm.contains("evil") && !comm.contains(char::is_control), "comm is {comm:?}");
+        let port = pair.client.local()?.port();
+        text.wait_line(&format!(":{port}"))?;
+        let acting = text.lines().into_iter().find(|line| line.contains(char::is_control));
+        ensure!(acting.is_none(), "control characters in {acting:?}");
+    }
+    text.finish()?;
+    json.finish()
+}

@@ -1,0 +1,75 @@
+//! Twenty thousand connections as fast as one thread makes them: nothing may be missing.
+
+use anyhow::{Context, Result, ensure};
+use rustix::net::RecvFlags;
+use tcptrace_common::state::TcpState::{Close, Established, Listen, SynRecv, SynSent, TimeWait};
+
+use crate::clock::{SOON, wait_for};
+use crate::event::EndReason;
+use crate::kernel;
+use crate::lab::Lab;
+use crate::netns;
+use crate::pair::{End, Family};
+use crate::scenario::seed::{Counts, counts_by_kernel};
+use crate::tracer::Tracer;
+
+const CONNECTIONS: usize = 20_000;
+
+/// Compares the number of transitions of each kind with the kernel's counters, and the chain of each socket with itself.
+pub fn storm(lab: &Lab) -> Result<()> {
+    netns::sysctl("ip_local_port_range", "1024 65535")?;
+    let tracer = lab.trace()?;
+    // Over loopback a TIME_WAIT of more than a second may be reused (tcp_tw_reuse is 2 by default).
+    let reused_before = kernel::counter("TWRecycled")?;
+    kernel::counts("ActiveOpens", CONNECTIONS as u64, || {
+        kernel::counts("PassiveOpens", CONNECTIONS as u64, || {
+            Family::BOTH.into_iter().try_for_each(connections)
+        })
+    })?;
+    let reused = (kernel::counter("TWRecycled")? - reused_before) as usize;
+    let left = CONNECTIONS - reused;
+    let settled =
+        wait_for("all to be in TIME_WAIT", SOON, || Ok((kernel::count(TimeWait)? == left).then_some(())));
+    settled.with_context(|| format!("{left} expected, the kernel has {:?}", counts_by_kernel()))?;
+    if !tracer.is_present() {
+        return Ok(());
+    }
+    let told = compare(lab, &tracer, reused);
+    let summary = tracer.stop()?;
+    told.with_context(|| format!("stderr:\n    {summary}"))
+}
+
+fn compare(lab: &Lab, tracer: &Tracer, reused: usize) -> Result<()> {
+    let steps = [(Close, SynSent), (SynSent, Established), (Listen, SynRecv), (SynRecv, Established)];
+    for (from, to) in steps {
+        let seen = tracer.count(lab.netns(), CONNECTIONS, |event| (event.from, event.to) == (from, to))?;
+        ensure!(seen == CONNECTIONS, "{seen} of {CONNECTIONS} {} -> {}", from.name(), to.name());
+    }
+    let entered = tracer.count(lab.netns(), CONNECTIONS, |event| event.to == TimeWait)?;
+    ensure!(entered == CONNECTIONS, "{entered} of {CONNECTIONS} went to TIME_WAIT");
+    for (reason, expected) in [(EndReason::Closed, CONNECTIONS), (EndReason::Reused, reused)] {
+        let ended = tracer.count(lab.netns(), expected, |event| event.end_reason == Some(reason))?;
+        ensure!(ended == expected, "{ended} of {expected} ended {reason:?}");
+    }
+    let top = Counts::ask(lab, &["top", "--once"])?.of(TimeWait);
+    let kernel = kernel::count(TimeWait)?;
+    ensure!(top == kernel, "top counts {top} TIME_WAIT, the kernel {kernel}");
+    Ok(())
+}
+
+/// Half of the connections, one after the other; the client closes first.
+fn connections(family: Family) -> Result<()> {
+    let listener = End::listen((family.loopback(), 1_023).into())?;
+    let target = listener.local()?.into();
+    for _ in 0..CONNECTIONS / Family::BOTH.len() {
+        let client = family.socket()?;
+        client.connect(&target)?;
+        let (server, _) = listener.socket()?.accept()?;
+        drop(client);
+        // Its FIN must be there before ours goes out: else both ends are the first to close.
+        let (length, _) = rustix::net::recv(&server, &mut [0], RecvFlags::empty())?;
+        ensure!(length == 0, "no end of the stream");
+        drop(server);
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! A running `tcptrace events`: its lines as they come, and its orderly end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clock::{SOON, wait_for};
+use crate::event::Event;
+use crate::expect::{Step, Subject, check_chains, check_steps};
+use crate::lab::Skip;
+
+/// What the tracer prints on stderr once the hooks are attached and the snapshot is taken.
+const READY: &str = "tcptrace: tracing";
+/// Exit status of a host or a user that can't trace.
+const CANT_TRACE: i32 = 3;
+/// Loading can be slow where many tracers start at once.
+const START_BOUND: Duration = Duration::from_secs(30);
+
+/// The format asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON lines, which are understood.
+    Json,
+    /// Lines for people, which are kept as they are.
+    Text,
+}
+
+#[derive(Default)]
+struct Output {
+    lines: Vec<String>,
+    events: Vec<Event>,
+    undecodable: Vec<String>,
+    ended: bool,
+}
+
+/// A running tracer. In a traffic-only run there is none, and every expectation holds.
+pub struct Tracer(Option<Running>);
+
+struct Running {
+    child: Child,
+    netns: u32,
+    output: Arc<(Mutex<Output>, Condvar)>,
+    stderr: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Tracer {
+    /// No tracer: the scenario is run for its traffic's sake.
+    pub const fn absent() -> Self {
+        Self(None)
+    }
+
+    /// Starts `command` and waits until it traces. `netns` is the namespace whose events are its scenario's.
+    pub fn start(mut command: Command, format: Format, netns: u32) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", command.get_program().display()))?;
+        let stdout = child.stdout.take().context("its stdout")?;
+        let stderr_pipe = child.stderr.take().context("its stderr")?;
+        let output = Arc::new((Mutex::default(), Condvar::new()));
+        let stderr = Arc::new(Mutex::default());
+        let readers = vec![
+            std::thread::spawn({
+                let output = Arc::clone(&output);
+                move || read_output(stdout, format, &output)
+            }),
+            std::thread::spawn({
+                let stderr = Arc::clone(&stderr);
+                move || read_stderr(stderr_pipe, &stderr)
+            }),
+        ];
+        let mut running = Running { child, netns, output, stderr, readers };
+        running.wait_ready()?;
+        Ok(Self(Some(running)))
+    }
+
+    /// Checks that the socket has shown these transitions and no others, waiting a little for the last to be printed.
+    pub fn expect(&self, subject: &Subject, steps: &[Step]) -> Result<()> {
+        let Some(running) = &self.0 else { return Ok(()) };
+        let seen = running.wait_events(|event| subject.owns(event), steps.len())?;
+        check_steps(subject, steps, &seen)
+            .with_context(|| format!("stderr: {}", running.stderr().join("\n    ")))
+    }
+
+    /// The events for which `test` holds, once there are `count` of them; fewer when they don't come.
+    pub fn events(&self, count: usize, test: impl Fn(&Event) -> bool) -> Result<Vec<Event>> {
+        self.0.as_ref().map_or_else(|| Ok(Vec::new()), |running| running.wait_events(test, count))
+    }
+
+    /// How many events of a namespace meet `test`, once there are `count` of them or no more come. It may take its time.
+    pub fn count(&self, netns: u32, count: usize, test: impl Fn(&Event) -> bool) -> Result<usize> {
+        let Some(running) = &self.0 else { return Ok(0) };
+        let mut before = 0;
+        loop {
+            let seen = running.wait_events(|event| event.netns == netns && test(event), count)?.len();
+            if seen >= count || seen == before {
+                return Ok(seen);
+            }
+            before = seen;
+        }
+    }
+
+    /// Whether there is a tracer at all.
+    pub const fn is_present(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Every line so far that is meant for people, as printed.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.as_ref().map(|running| running.output().lines.clone()).unwrap_or_default()
+    }
+
+    /// Waits until a line contains `text`.
+    pub fn wait_line(&self, text: &str) -> Result<()> {
+        let Some(running) = &self.0 else { return Ok(()) };
+        wait_for(&format!("a line with {text:?}"), SOON, || {
+            Ok(running.output().lines.iter().any(|line| line.contains(text)).then_some(()))
+        })
+    }
+
+    /// Stops the tracer as a service manager would, and checks its end and all that it said about its namespace.
+    pub fn finish(self) -> Result<()> {
+        self.stop().map(drop)
+    }
+
+    /// The same; returns what it said on stderr, its summary included.
+    pub fn stop(mut self) -> Result<String> {
+        let Some(mut running) = self.0.take() else { return Ok(String::new()) };
+        kill_process(Pid::from_child(&running.child), Signal::TERM)?;
+        let status = running.wait_exit()?;
+        running.readers.drain(..).for_each(|reader| drop(reader.join()));
+        let stderr = running.stderr().join("\n    ");
+        ensure!(status.code() == Some(0), "SIGTERM ended it with {status}; stderr:\n    {stderr}");
+        ensure!(running.stderr().len() > 1, "no summary on stderr");
+        let output = running.output();
+        ensure!(output.undecodable.is_empty(), "lines outside the contract: {:#?}", output.undecodable);
+        check_chains(output.events.iter().filter(|event| event.netns == running.netns))
+            .context(stderr.clone())?;
+        Ok(stderr)
+    }
+}
+
+impl Running {
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stderr(&self) -> Vec<String> {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        wait_for("the tracer to be ready", START_BOUND, || {
+            if self.stderr().iter().any(|line| line.starts_with(READY)) {
+                return Ok(Some(()));
+            }
+            let Some(status) = self.child.try_wait()? else { return Ok(None) };
+            self.readers.drain(..).for_each(|reader| drop(reader.join()));
+            let stderr = self.stderr().join("\n    ");
+            if status.code() == Some(CANT_TRACE) {
+                bail!(Skip(format!("can't trace here: {stderr}")));
+            }
+            bail!("the tracer ended with {status}:\n    {stderr}");
+        })
+    }
+
+    fn wait_exit(&mut self) -> Result<ExitStatus> {
+        wait_for("the tracer to end", SOON, || Ok(self.child.try_wait()?))
+    }
+
+    /// Looks at every event once: the reader must not be kept waiting, or the tracer is.
+    fn wait_events(&self, test: impl Fn(&Event) -> bool, count: usize) -> Result<Vec<Event>> {
+        let deadline = Instant::now() + SOON;
+        let mut seen = Vec::new();
+        let mut looked_at = 0;
+        let mut output = self.output();
+        loop {
+            ensure!(output.undecodable.is_empty(), "lines outside the contract: {:#?}", output.undecodable);
+            seen.extend(output.events[looked_at..].iter().filter(|event| test(event)).cloned());
+            looked_at = output.events.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if seen.len() >= count || left.is_zero() || output.ended {
+                return Ok(seen);
+            }
+            output =
+                self.output.1.wait_timeout(output, left).map_or_else(|e| e.into_inner().0, |woken| woken.0);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn read_output(stdout: impl Read, format: Format, (output, changed): &(Mutex<Output>, Condvar)) {
+    let lock = || output.lock().unwrap_or_else(PoisonError::into_inner);
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        let decoded = (format == Format::Json).then(|| serde_json::from_str::<Event>(&line));
+        let mut output = lock();
+        match decoded {
+            Some(Ok(event)) => output.events.push(event),
+            Some(Err(error)) => output.undecodable.push(format!("{error}: {line}")),
+            None => output.lines.push(line),
+        }
+        changed.notify_all();
+    }
+    lock().ended = true;
+    changed.notify_all();
+}
+
+fn read_stderr(pipe: ChildStderr, lines: &Mutex<Vec<String>>) {
+    for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+        lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+}

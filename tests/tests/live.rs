@@ -1,0 +1,59 @@
+//! The live tests: `cargo test -p tests --test live`, as root. See `tests::runner` for the options.
+
+use std::process::ExitCode;
+
+use tests::runner::Pace::{Alone, Short, Waits};
+use tests::runner::{self, Scenario};
+use tests::scenario::{abort, close, ending, handshake, owner, program, seed, storm};
+
+macro_rules! scenarios {
+    ($($module:ident :: $name:ident, $pace:expr;)*) => {
+        &[$(Scenario { name: concat!(stringify!($module), "::", stringify!($name)), run: $module::$name, pace: $pace }),*]
+    };
+}
+
+const SCENARIOS: &[Scenario] = scenarios! {
+    close::active_close_until_expiry, Waits;
+    close::late_fin_in_a_later_timer_bucket, Waits;
+    close::repeated_fin_extends_time_wait, Waits;
+    close::late_fin_in_the_same_timer_bucket, Short;
+    close::orphan_times_out, Short;
+    close::orphan_as_a_full_socket, Short;
+    close::held_fin_wait2, Short;
+    close::simultaneous_close, Short;
+    close::close_wait_held, Short;
+    close::fin_wait1_held, Short;
+    close::mapped_addresses, Short;
+    ending::reused_by_connect, Short;
+    ending::reopened_by_syn, Short;
+    ending::time_wait_reset, Short;
+    ending::fin_wait2_reset, Short;
+    ending::fin_wait2_gets_data, Short;
+    ending::overflow, Short;
+    ending::time_wait_killed, Short;
+    ending::fin_wait2_killed, Short;
+    ending::established_killed, Short;
+    ending::namespace_purged, Short;
+    ending::last_ack_reset, Short;
+    abort::linger_zero, Short;
+    abort::unread_bytes, Short;
+    abort::peer_unheard, Short;
+    handshake::refused, Short;
+    handshake::syn_timeout, Short;
+    handshake::syn_recv_timeout, Short;
+    handshake::syn_recv_reset, Short;
+    handshake::syn_recv_held, Short;
+    handshake::no_port_left, Short;
+    handshake::syncookies, Short;
+    owner::handed_over_to_a_child, Short;
+    owner::hostile_name, Short;
+    seed::older_than_the_tracer, Short;
+    seed::two_tracers, Short;
+    program::closed_pipe, Short;
+    program::ordinary_user, Short;
+    storm::storm, Alone;
+};
+
+fn main() -> ExitCode {
+    if runner::main(SCENARIOS) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
