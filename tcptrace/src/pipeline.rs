@@ -15,7 +15,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 
 use crate::{
-    aggregate::{Aggregate, Context, Key, Names, Snapshot},
+    aggregate::{Aggregate, Context, Grouping, Names, Scope, Snapshot},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
     model::{
         Nanos, Record, SocketId, TcpState,
@@ -37,7 +37,9 @@ pub trait EventSink: Send {
 /// What a run is to do.
 pub struct Plan {
     /// What to group by.
-    pub key: Key,
+    pub grouping: Grouping,
+    /// Which dwells to keep.
+    pub scope: Scope,
     /// Time between two snapshots.
     pub interval: Nanos,
     /// The source's name.
@@ -68,7 +70,7 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
     let pipeline = Pipeline {
         tracker: Tracker::new(Limits::default()),
-        flow: Taken::new(plan.key, plan.events),
+        flow: Taken::new(plan.grouping, plan.scope, plan.events),
         source_name: plan.source,
         interval: plan.interval,
         next: None,
@@ -141,9 +143,9 @@ impl Pipeline {
 }
 
 impl Taken {
-    fn new(key: Key, events: Option<Box<dyn EventSink>>) -> Self {
+    fn new(grouping: Grouping, scope: Scope, events: Option<Box<dyn EventSink>>) -> Self {
         Self {
-            aggregate: Aggregate::new(key),
+            aggregate: Aggregate::new(grouping, scope),
             events,
             host: Arc::default(),
             losses: KernelLosses::default(),
@@ -189,8 +191,8 @@ impl Observer for Taken {
         self.aggregate.changed(event, socket, processes);
     }
 
-    fn corrected(&mut self, from: TcpState, socket: &mut Socket) {
-        self.aggregate.corrected(from, socket);
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
+        self.aggregate.corrected(from, socket, processes);
     }
 
     fn identified(&mut self, socket: &mut Socket, processes: &Processes) {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    aggregate::{Key, Snapshot},
+    aggregate::{Grouping, Scope, Snapshot},
     kernel::{Hook, Options, preflight::Preflight},
     model::Nanos,
     pipeline::{self, EventSink, Plan, Running},
@@ -53,18 +53,31 @@ impl LiveArgs {
     }
 }
 
+/// What a command wants of the pipeline.
+pub struct Wanted {
+    /// What to group by.
+    pub grouping: Grouping,
+    /// Which dwells to keep.
+    pub scope: Scope,
+    /// Time between two snapshots.
+    pub interval: Duration,
+    /// Where single events go.
+    pub events: Option<Box<dyn EventSink>>,
+}
+
 /// Attaches the hooks and starts the pipeline.
-pub fn start(
-    args: &LiveArgs,
-    key: Key,
-    interval: Duration,
-    events: Option<Box<dyn EventSink>>,
-) -> Result<Running> {
+pub fn start(args: &LiveArgs, wanted: Wanted) -> Result<Running> {
     let types = Preflight::run().types()?;
     let live = Live::start(&types, &args.options())?;
     // BTF is some ten MiB in memory, and has done its work.
     drop(types);
-    let plan = Plan { key, interval: Nanos(interval.as_nanos() as u64), source: Arc::from("live"), events };
+    let plan = Plan {
+        grouping: wanted.grouping,
+        scope: wanted.scope,
+        interval: Nanos(wanted.interval.as_nanos() as u64),
+        source: Arc::from("live"),
+        events: wanted.events,
+    };
     pipeline::start(Box::new(live), plan).context("no thread for the pipeline")
 }
 

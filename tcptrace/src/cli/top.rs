@@ -12,18 +12,20 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
 
-use super::live::{self, LiveArgs, Stop};
+use super::{
+    by::GroupArgs,
+    live::{self, LiveArgs, Stop, Wanted},
+};
 use crate::{
-    aggregate::{Key, Snapshot},
+    aggregate::{Grouping, Scope, Snapshot},
     view::top::{self, json, plain},
 };
 
 /// Show which services have how many sockets in which state: a live screen, or text
 #[derive(Args, Clone, Debug)]
 pub struct TopArgs {
-    /// What to group by
-    #[arg(long, value_name = "KEY", default_value = "service", value_parser = key)]
-    by: Key,
+    #[command(flatten)]
+    groups: GroupArgs,
     /// Print one picture and end: after one interval, so that it has rates
     #[arg(long, conflicts_with = "batch")]
     once: bool,
@@ -40,12 +42,6 @@ pub struct TopArgs {
     live: LiveArgs,
 }
 
-fn key(name: &str) -> Result<Key, String> {
-    Key::from_name(name).ok_or_else(|| {
-        format!("unknown key; expected one of {}", Key::names().collect::<Vec<_>>().join(", "))
-    })
-}
-
 /// Groups shown in one picture of plain text.
 const MAX_GROUPS: usize = 40;
 
@@ -53,7 +49,13 @@ const MAX_GROUPS: usize = 40;
 pub fn run(args: &TopArgs) -> Result<ExitCode> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let running = live::start(&args.live, args.by, args.interval, None)?;
+        let wanted = Wanted {
+            grouping: args.groups.grouping(Grouping::SERVICE),
+            scope: Scope::Minisockets,
+            interval: args.interval,
+            events: None,
+        };
+        let running = live::start(&args.live, wanted)?;
         let show = async {
             let snapshots = running.snapshots.clone();
             if args.wants_screen() { top::run(snapshots, look()).await } else { args.print(snapshots).await }

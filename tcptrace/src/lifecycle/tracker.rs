@@ -23,8 +23,9 @@ pub trait Observer {
     /// A socket changed its state; `socket` is already in the new one. With [`Event::begins`] it was
     /// not there before; in CLOSE it is gone afterwards.
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes);
-    /// A missed transition is made up for: the socket was counted in `from` and is in its state.
-    fn corrected(&mut self, from: TcpState, socket: &mut Socket);
+    /// A missed transition is made up for: the socket was counted in `from` and is in its state. In
+    /// `from` it was an orphan when [`Socket::orphan_since`] is set.
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes);
     /// The owner or the role became known.
     fn identified(&mut self, socket: &mut Socket, processes: &Processes);
     /// A socket in FIN_WAIT2 lost its owner.
@@ -230,10 +231,10 @@ impl Tracker {
             socket.since = Since::Unknown;
         }
         let from = std::mem::replace(&mut socket.state, old);
+        out.corrected(from, socket, &self.processes);
         if old != TcpState::FinWait2 {
             socket.orphan_since = None;
         }
-        out.corrected(from, socket);
     }
 
     /// Applies a transition to a socket that is in its old state.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    aggregate::{DwellQuantiles, Group, Losses, Minisockets, Snapshot, StateTotal, TimeWaitEnds},
+    aggregate::{DwellQuantiles, Group, Grouping, Losses, Minisockets, Snapshot, StateTotal, TimeWaitEnds},
     lifecycle::{Closer, EndReason, Role},
     model::{
         Nanos, TcpState,
@@ -30,8 +30,11 @@ pub fn empty() -> Snapshot {
         records_per_s: 0.0,
         losses: Losses::default(),
         states: [StateTotal::default(); TcpState::COUNT],
-        key: "SERVICE",
+        history: Vec::new(),
+        grouping: Grouping::SERVICE,
         groups: Vec::new(),
+        other_groups: 0,
+        dwells: Vec::new(),
     }
 }
 
@@ -59,6 +62,8 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         fin_wait2: minisockets(TcpState::FinWait2),
         fin_wait2_orphan: 0,
         oldest_close_wait: None,
+        dwells: Vec::new(),
+        dwells_elsewhere: 0,
     }
 }
 

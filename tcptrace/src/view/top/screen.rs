@@ -291,8 +291,9 @@ fn help(snapshot: &Snapshot, width: usize) -> Vec<Line<'static>> {
     let limits = &snapshot.host.limits;
     let notes = limits.iter().flat_map(|limit| wrap(&format!("Note: {}", text::sanitise(limit)), width));
     let keys = BINDINGS.iter().map(|binding| row(binding.label, binding.help));
+    let key = snapshot.grouping.head();
     let columns = COLUMNS.iter().map(|column| {
-        let head = if column.head.is_empty() { snapshot.key } else { column.head };
+        let head = if column.head.is_empty() { &*key } else { column.head };
         row(head, column.help)
     });
     notes.chain(keys).chain([Line::default()]).chain(columns).collect()
