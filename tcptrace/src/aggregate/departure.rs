@@ -107,10 +107,11 @@ impl Departure {
         Some(Dwell { length: Nanos(self.field(LENGTH)), bound })
     }
 
-    /// Why a socket that was not a minisocket ended.
-    pub(super) fn end_of_full_socket(self) -> Option<EndReason> {
+    /// Where the socket ended: why, and whether it was a full socket or a minisocket by then.
+    pub(super) fn end(self) -> Option<(EndReason, Phase)> {
+        let phase = if self.field(MINISOCKET) == 0 { Phase::Full } else { Phase::Minisocket };
         match self.split() {
-            Split::Ended(reason) if self.field(MINISOCKET) == 0 => Some(reason),
+            Split::Ended(reason) => Some((reason, phase)),
             _ => None,
         }
     }
@@ -158,10 +159,10 @@ mod tests {
             }
         }
         let departure = Departure::new(TcpState::LastAck, Split::Ended(EndReason::Closed), None, Phase::Full);
-        assert_eq!((departure.dwell(), departure.end_of_full_socket()), (None, Some(EndReason::Closed)));
+        assert_eq!((departure.dwell(), departure.end()), (None, Some((EndReason::Closed, Phase::Full))));
         let minisocket =
             Departure::new(TcpState::TimeWait, Split::Ended(EndReason::Expired), None, Phase::Minisocket);
-        assert_eq!(minisocket.end_of_full_socket(), None);
+        assert_eq!(minisocket.end(), Some((EndReason::Expired, Phase::Minisocket)));
     }
 
     #[test]

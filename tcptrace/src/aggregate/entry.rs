@@ -220,6 +220,7 @@ impl Entry {
             other_processes: self.owners.others(),
             closers: self.closers,
             ended: histograms.ended(),
+            orphans_ended: histograms.orphans_ended(),
             time_wait: minisockets(TcpState::TimeWait, self.time_wait),
             fin_wait2: minisockets(TcpState::FinWait2, self.fin_wait2),
             fin_wait2_orphan: self.orphans,

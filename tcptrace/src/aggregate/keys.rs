@@ -143,6 +143,11 @@ impl Grouping {
         self.keys[0].is_none()
     }
 
+    /// Whether the sockets of a group have one role, which tells it from another with the same name.
+    pub fn has_roles(self) -> bool {
+        self.has(Key::Service)
+    }
+
     /// Whether a socket changes its group with its state.
     pub(super) fn has_state(self) -> bool {
         self.has(Key::State)

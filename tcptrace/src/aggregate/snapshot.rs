@@ -129,6 +129,8 @@ pub struct Group {
     pub closers: [u64; Closer::ALL.len() + 1],
     /// Sockets ended, indexed by `EndReason as usize`, minisockets apart.
     pub ended: [u64; EndReason::COUNT],
+    /// Minisockets that ended in FIN_WAIT2, indexed likewise.
+    pub orphans_ended: [u64; EndReason::COUNT],
     /// TIME_WAIT.
     pub time_wait: Minisockets,
     /// FIN_WAIT2, orphan and held.

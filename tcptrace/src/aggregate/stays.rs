@@ -11,7 +11,10 @@ use super::{
     dwells::Dwells,
     snapshot::{DwellQuantiles, StateDwells},
 };
-use crate::{lifecycle::EndReason, model::TcpState};
+use crate::{
+    lifecycle::{EndReason, Phase},
+    model::TcpState,
+};
 
 /// Which dwells are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,10 +49,7 @@ impl Default for Stays {
 impl Stays {
     /// Takes one in; returns by how many bytes the histograms grew.
     pub(super) fn take(&mut self, departure: Departure, scope: Scope) -> usize {
-        if scope == Scope::Minisockets
-            && !is_split(departure.state())
-            && departure.end_of_full_socket().is_none()
-        {
+        if scope == Scope::Minisockets && !is_split(departure.state()) && departure.end().is_none() {
             return 0;
         }
         match self {
@@ -121,6 +121,8 @@ type Kind = (TcpState, Option<Split>);
 pub(super) struct Histograms {
     kinds: Vec<(Kind, Dwells)>,
     ended: [u64; EndReason::COUNT],
+    /// The same for minisockets that ended in FIN_WAIT2.
+    orphans_ended: [u64; EndReason::COUNT],
 }
 
 /// The states that minisockets are in.
@@ -131,12 +133,14 @@ const fn is_split(state: TcpState) -> bool {
 impl Histograms {
     /// Takes one in; returns by how many bytes this grew.
     pub(super) fn take(&mut self, departure: Departure, scope: Scope) -> usize {
-        if let Some(reason) = departure.end_of_full_socket()
-            && !departure.split().is_part()
-        {
-            self.ended[reason as usize] += 1;
-        }
         let state = departure.state();
+        match departure.end() {
+            Some((reason, Phase::Minisocket)) if state == TcpState::FinWait2 => {
+                self.orphans_ended[reason as usize] += 1;
+            }
+            Some((_, Phase::Minisocket)) | None => {}
+            Some((reason, _)) => self.ended[reason as usize] += 1,
+        }
         if scope == Scope::Minisockets && !is_split(state) {
             return 0;
         }
@@ -162,6 +166,9 @@ impl Histograms {
         for (mine, theirs) in self.ended.iter_mut().zip(other.ended) {
             *mine += theirs;
         }
+        for (mine, theirs) in self.orphans_ended.iter_mut().zip(other.orphans_ended) {
+            *mine += theirs;
+        }
     }
 
     fn size(&self) -> usize {
@@ -171,6 +178,11 @@ impl Histograms {
     /// Sockets that ended, minisockets apart, indexed by `EndReason as usize`.
     pub(super) const fn ended(&self) -> [u64; EndReason::COUNT] {
         self.ended
+    }
+
+    /// Minisockets that ended in FIN_WAIT2, indexed likewise.
+    pub(super) const fn orphans_ended(&self) -> [u64; EndReason::COUNT] {
+        self.orphans_ended
     }
 
     /// All dwells in `state`, the parts of them not counted again.

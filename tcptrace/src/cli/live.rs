@@ -81,11 +81,15 @@ pub fn start(args: &LiveArgs, wanted: Wanted) -> Result<Running> {
     pipeline::start(Box::new(live), plan).context("no thread for the pipeline")
 }
 
-/// Says on stderr how the trace went, when it ends.
-pub fn end(running: Running) -> Result<Arc<Snapshot>> {
-    let last = Arc::new(running.stop()?);
-    eprintln!("{}", view::losses::at_the_end(&last));
-    Ok(last)
+/// Ends the trace, and says on stderr how it went.
+pub fn end(running: Running) -> Result<()> {
+    tell_end(&running.stop()?);
+    Ok(())
+}
+
+/// Says on stderr how the trace went, which ended with `last`.
+pub fn tell_end(last: &Snapshot) {
+    eprintln!("{}", view::losses::at_the_end(last));
 }
 
 /// The loop in which commands wait: one thread, with timers and signals.

@@ -4,9 +4,11 @@ pub mod by;
 pub mod check;
 pub mod events;
 pub mod filter;
+pub mod hist;
 mod live;
 mod output;
 pub mod states;
+mod terminal;
 pub mod top;
 
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ pub struct Cli {
 enum Command {
     Top(top::TopArgs),
     Events(events::EventsArgs),
+    Hist(hist::HistArgs),
     States(states::StatesArgs),
     Check(check::CheckArgs),
 }
@@ -38,6 +41,7 @@ impl Cli {
         let done = match self.command {
             Command::Top(args) => top::run(&args),
             Command::Events(args) => events::run(&args),
+            Command::Hist(args) => hist::run(&args),
             Command::States(args) => states::run(&args),
             Command::Check(args) => check::run(&args),
         };

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     by::GroupArgs,
     live::{self, LiveArgs, Stop, Wanted},
+    terminal,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
@@ -58,7 +59,11 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         let running = live::start(&args.live, wanted)?;
         let show = async {
             let snapshots = running.snapshots.clone();
-            if args.wants_screen() { top::run(snapshots, look()).await } else { args.print(snapshots).await }
+            if args.wants_screen() {
+                top::run(snapshots, terminal::look()).await
+            } else {
+                args.print(snapshots).await
+            }
         };
         let shown = tokio::select! {
             shown = show => shown,
@@ -80,7 +85,7 @@ impl TopArgs {
     async fn print(&self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) -> io::Result<()> {
         let mut left = if self.once { Some(1) } else { self.batch };
         let layout =
-            plain::Layout { width: terminal_width(), max_groups: MAX_GROUPS, zone: TimeZone::system() };
+            plain::Layout { width: terminal::width(), max_groups: MAX_GROUPS, zone: TimeZone::system() };
         if snapshots.wait_for(Option::is_some).await.is_err() {
             // The pipeline ended with an error, which the end tells.
             return Ok(());
@@ -103,16 +108,4 @@ impl TopArgs {
         }
         Ok(())
     }
-}
-
-/// What the terminal can show, as the environment says.
-fn look() -> top::Look {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable);
-    top::Look::new(variable("NO_COLOR").as_deref(), variable("TERM").as_deref(), locale.as_deref())
-}
-
-/// Columns of the terminal that text goes to; `None` for a file or a pipe.
-fn terminal_width() -> Option<u16> {
-    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col).filter(|&columns| columns > 0)
 }

@@ -70,6 +70,12 @@ pub fn in_each<T: Send>(
     })
 }
 
+/// The names of the namespaces that have one (`ip netns`). Fails where `/proc` can't be read.
+pub fn names() -> io::Result<Vec<(NetnsId, Arc<str>)>> {
+    let mounts = mounts(&std::fs::read("/proc/thread-self/mountinfo")?);
+    Ok(mounts.into_iter().filter_map(|mount| Some((mount.id, mount.name?))).collect())
+}
+
 /// Goes from namespace to namespace; the thread it runs on ends up in the last one.
 struct Traveller<T, S, V> {
     select: S,

@@ -11,7 +11,7 @@ use crate::model::record::HostFacts;
 use crate::model::{Nanos, NetnsId, StateCounts, TcpState, units};
 
 /// The rows of the table: the life of a connection, our close before the peer's.
-const ORDER: [TcpState; TcpState::COUNT] = [
+pub(super) const ORDER: [TcpState; TcpState::COUNT] = [
     TcpState::Listen,
     TcpState::SynSent,
     TcpState::SynRecv,

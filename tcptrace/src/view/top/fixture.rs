@@ -58,6 +58,7 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         other_processes: 0,
         closers: [0; Closer::ALL.len() + 1],
         ended: [0; EndReason::COUNT],
+        orphans_ended: [0; EndReason::COUNT],
         time_wait: minisockets(TcpState::TimeWait),
         fin_wait2: minisockets(TcpState::FinWait2),
         fin_wait2_orphan: 0,

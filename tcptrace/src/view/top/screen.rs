@@ -25,7 +25,7 @@ use super::{
 use crate::{
     aggregate::Snapshot,
     model::{text, units},
-    view::losses::losses,
+    view::{glyphs::Glyphs, losses::losses},
 };
 
 /// What the terminal can show.
@@ -46,26 +46,12 @@ pub enum Colours {
     None,
 }
 
-/// Which characters the terminal shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Glyphs {
-    /// Those of UTF-8.
-    Unicode,
-    /// ASCII only.
-    Ascii,
-}
-
 impl Look {
     /// A look for a terminal with these environment variables, as `std::env::var_os` would give them:
     /// `NO_COLOR` and `TERM`, then the first that is set of `LC_ALL`, `LC_CTYPE` and `LANG`.
     pub fn new(no_color: Option<&str>, term: Option<&str>, locale: Option<&str>) -> Self {
         let plain = no_color.is_some_and(|value| !value.is_empty()) || term == Some("dumb");
-        let locale = locale.unwrap_or_default().to_ascii_lowercase();
-        let unicode = locale.contains("utf-8") || locale.contains("utf8");
-        Self {
-            colours: if plain { Colours::None } else { Colours::Some },
-            glyphs: if unicode { Glyphs::Unicode } else { Glyphs::Ascii },
-        }
+        Self { colours: if plain { Colours::None } else { Colours::Some }, glyphs: Glyphs::of_locale(locale) }
     }
 
     fn colour(self, colour: Color) -> Style {
