@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    aggregate::{DwellQuantiles, Group, Grouping, Losses, Minisockets, Snapshot, StateTotal, TimeWaitEnds},
+    aggregate::{
+        DwellQuantiles, Group, Grouping, Losses, Minisockets, Sample, Snapshot, StateTotal, TimeWaitEnds,
+    },
     lifecycle::{Closer, EndReason, Role},
     model::{
         Nanos, TcpState,
@@ -113,6 +115,15 @@ pub fn busy() -> Snapshot {
     snapshot.records = 1_204_113;
     snapshot.records_per_s = 31_240.0;
     snapshot.groups = vec![database, web, leak, v6];
+    snapshot.history = (0..60)
+        .map(|second| {
+            let mut counts = [0; TcpState::COUNT];
+            counts[TcpState::TimeWait.index()] = 300 * second;
+            counts[TcpState::Established.index()] = 4_800 + second % 5 * 60;
+            counts[TcpState::SynRecv.index()] = (9 * second) % 13;
+            Sample { ts: Nanos((882 + second) * 1_000_000_000), counts }
+        })
+        .collect();
     for state in TcpState::ALL {
         let now = snapshot.groups.iter().map(|group| group.counts[state.index()]).sum();
         snapshot.states[state.index()] = StateTotal { now, entered: now, entered_per_s: now as f64 / 40.0 };

@@ -1,7 +1,7 @@
 //! One frame: an [`App`] in, the cells of the terminal out.
 //!
 //! From top to bottom: the header, the losses where there are any, the states, the groups, the hints.
-//! What there is no height for goes in this order: blank lines, hints, states.
+//! What there is no height for goes in this order: the states' history, blank lines, hints, states.
 
 use ratatui::{
     Frame,
@@ -91,7 +91,11 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     let losses = losses(&app.snapshot().losses);
     let height = area.height;
     let air = u16::from(height >= 16);
-    let states = if height >= 8 { 3 } else { 0 };
+    let states = match height {
+        ..8 => 0,
+        8..20 => 3,
+        20.. => 4,
+    };
     let [header, loss, _, totals, _, groups, hints] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(u16::from(losses.is_some() && height >= 3)),
@@ -107,7 +111,7 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
         let line = Line::styled(losses, look.colour(Color::Red).add_modifier(Modifier::BOLD));
         frame.render_widget(line, loss);
     }
-    draw_states(frame, totals, app.snapshot());
+    draw_states(frame, totals, app.snapshot(), look);
     draw_groups(frame, groups, app, look);
     draw_hints(frame, hints, app, look);
     if app.is_help_open() {
@@ -152,13 +156,16 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, lossy: bool, look: 
     frame.render_widget(right, area);
 }
 
-fn draw_states(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
-    let mut lines = [Line::raw("   "), Line::raw("now"), Line::raw("+/s")];
+/// The states, and below them, where there is height for it, how they came to be what they are.
+fn draw_states(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, look: Look) {
+    let mut lines = [Line::raw("   "), Line::raw("now"), Line::raw("+/s"), Line::raw("   ")];
     for cells in summary::states(snapshot, area.width as usize) {
+        let history = cells.history(snapshot, look.glyphs);
         let number = if cells.is_nothing { DIM } else { Style::new() };
         lines[0].push_span(Span::styled(cells.head, number.patch(BOLD)));
         lines[1].push_span(Span::styled(cells.now, number));
         lines[2].push_span(Span::styled(cells.entered_per_s, number));
+        lines[3].push_span(Span::styled(history, look.colour(Color::Cyan)));
     }
     frame.render_widget(Paragraph::new(lines.to_vec()), area);
 }
@@ -370,7 +377,7 @@ mod tests {
     #[test]
     fn the_selected_row_is_reversed() {
         let backend = frame(fixture::busy(), &[Action::Down, Action::Down], ASCII, 80, 24);
-        assert_eq!(reversed_rows(&backend), [8]);
+        assert_eq!(reversed_rows(&backend), [9]);
         assert_eq!(reversed_rows(&frame(fixture::busy(), &[], ASCII, 80, 24)), [0_u16; 0]);
     }
 
