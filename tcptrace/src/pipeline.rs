@@ -161,12 +161,7 @@ impl Taken {
             Record::Kernel(_) => self.records += 1,
             Record::Host(facts) => self.host = Arc::new(HostFacts::clone(facts)),
             Record::Loss { losses, .. } => self.losses = *losses,
-            Record::NetnsName { netns, name, .. } => {
-                self.names.netns.insert(*netns, Arc::clone(name));
-            }
-            Record::CgroupPath { cgroup, path, .. } => {
-                self.names.cgroup.insert(*cgroup, Arc::clone(path));
-            }
+            Record::NetnsName { .. } | Record::CgroupPath { .. } => self.names.take(record),
             Record::OwnersEnd { .. } => self.seeded = true,
             Record::Tick { ts } => {
                 self.now = self.now.max(*ts);

@@ -8,7 +8,7 @@ use super::cgroup;
 use crate::{
     filter::Cidr,
     lifecycle::{Processes, Role, Socket},
-    model::{Addr, Endpoint, NetnsId, TcpState, record::Process, text},
+    model::{Addr, Endpoint, NetnsId, Record, TcpState, record::Process, text},
 };
 
 /// Names that the live host knows for numbers.
@@ -18,6 +18,21 @@ pub struct Names {
     pub netns: FxHashMap<NetnsId, Arc<str>>,
     /// Paths of cgroups by id.
     pub cgroup: FxHashMap<u64, Arc<str>>,
+}
+
+impl Names {
+    /// Keeps the name that `record` tells, if it does.
+    pub fn take(&mut self, record: &Record) {
+        match record {
+            Record::NetnsName { netns, name, .. } => {
+                self.netns.insert(*netns, Arc::clone(name));
+            }
+            Record::CgroupPath { cgroup, path, .. } => {
+                self.cgroup.insert(*cgroup, Arc::clone(path));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// One thing to group by.
@@ -141,6 +156,11 @@ impl Grouping {
     /// Whether all sockets are one group.
     pub const fn is_none(self) -> bool {
         self.keys[0].is_none()
+    }
+
+    /// Whether it takes the sockets' owners to group them.
+    pub fn needs_owners(self) -> bool {
+        [Key::Process, Key::Comm, Key::Cgroup].into_iter().any(|key| self.has(key))
     }
 
     /// Whether the sockets of a group have one role, which tells it from another with the same name.

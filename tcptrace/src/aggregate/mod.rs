@@ -67,7 +67,7 @@ struct Last {
 }
 
 /// What a snapshot holds beyond the counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Context {
     /// Facts about the host.
     pub host: Arc<HostFacts>,

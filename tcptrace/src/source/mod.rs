@@ -1,6 +1,7 @@
 //! Where observations come from: the live kernel and what `/proc` knows about it. Everything that
 //! depends on the host is read here, and nowhere further down.
 
+pub mod census;
 pub mod host;
 pub mod live;
 mod names;

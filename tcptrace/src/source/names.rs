@@ -104,7 +104,6 @@ impl Names {
 
 /// Answers until nobody asks any more. What has no name, or is gone already, gets no answer.
 fn look_up(asked: &Receiver<Number>, tell: &Sender<Record>) {
-    let root = owners::cgroup_root().map(Path::new);
     let mut looked_at: Option<Instant> = None;
     let mut wanted = FxHashSet::default();
     loop {
@@ -124,7 +123,7 @@ fn look_up(asked: &Receiver<Number>, tell: &Sender<Record>) {
             continue;
         }
         looked_at = Some(Instant::now());
-        let found = look_for(&wanted, root);
+        let found = look_for(&wanted);
         wanted.clear();
         for record in found {
             if tell.send(record).is_err() {
@@ -134,17 +133,25 @@ fn look_up(asked: &Receiver<Number>, tell: &Sender<Record>) {
     }
 }
 
-fn look_for(wanted: &FxHashSet<Number>, root: Option<&Path>) -> Vec<Record> {
+/// The paths of these cgroups, as records. What is gone, or not below a mounted cgroup v2, has none.
+pub fn of_cgroups(wanted: FxHashSet<u64>) -> Vec<Record> {
+    let Some(root) = owners::cgroup_root() else { return Vec::new() };
+    let ts = host::monotonic_now();
+    let record = |(cgroup, path): (u64, PathBuf)| {
+        let path = path.to_string_lossy().into_owned().into();
+        Record::CgroupPath { ts, cgroup, path }
+    };
+    paths(Path::new(root), wanted).into_iter().map(record).collect()
+}
+
+fn look_for(wanted: &FxHashSet<Number>) -> Vec<Record> {
     let mut records = Vec::new();
     let cgroups: FxHashSet<u64> = wanted
         .iter()
         .filter_map(|number| if let Number::Cgroup(id) = number { Some(*id) } else { None })
         .collect();
-    if let Some(root) = root.filter(|_| !cgroups.is_empty()) {
-        for (cgroup, path) in paths(root, cgroups) {
-            let path = path.to_string_lossy().into_owned().into();
-            records.push(Record::CgroupPath { ts: host::monotonic_now(), cgroup, path });
-        }
+    if !cgroups.is_empty() {
+        records.extend(of_cgroups(cgroups));
     }
     if wanted.iter().any(|number| matches!(number, Number::Netns(_))) {
         for (netns, name) in netns::names().unwrap_or_default() {
