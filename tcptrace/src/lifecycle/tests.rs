@@ -281,7 +281,7 @@ fn without_segments_the_entry_is_inferred_at_the_end() {
         .take(kernel(stamp(62_030)));
     assert_eq!(
         run.lines()[4..],
-        ["7 FIN_WAIT2>TIME_WAIT 2000ms orphan", "7 TIME_WAIT>CLOSE ~60000ms expired"]
+        ["7 FIN_WAIT2>TIME_WAIT ~2000ms orphan", "7 TIME_WAIT>CLOSE ~60000ms expired"]
     );
     // No stamp either: the timer says when it was last set, once its tick is known.
     let mut run = Run::new();
@@ -292,8 +292,27 @@ fn without_segments_the_entry_is_inferred_at_the_end() {
         .take(kernel(end));
     assert_eq!(
         run.lines()[4..],
-        ["8 FIN_WAIT2>TIME_WAIT 2000ms orphan", "8 TIME_WAIT>CLOSE ~60000ms expired"]
+        ["8 FIN_WAIT2>TIME_WAIT ~2000ms orphan", "8 TIME_WAIT>CLOSE ~60000ms expired"]
     );
+}
+
+#[test]
+fn without_segments_a_look_at_fin_wait2_finds_who_left_it() {
+    use TcpState as T;
+    let mut run = Run::new();
+    run.take(Record::Host(Box::default()));
+    for cookie in [7, 8] {
+        run.to_fin_wait2(cookie).take(kernel(minisocket(30, Kind::MinisocketArmed, cookie, T::FinWait2)));
+    }
+    let (ts, began, netns) = (Nanos(1_000 * MS), Nanos(990 * MS), NetnsId(1));
+    run.take(Record::Seed(seed(8, T::FinWait2, SeedObject::Minisocket { left: Nanos(S) })))
+        .take(Record::FinWait2End { ts, began, netns });
+    assert_eq!(run.lines()[8..], ["7 FIN_WAIT2>TIME_WAIT ~970ms orphan"]);
+    assert_eq!((run.count(T::TimeWait), run.count(T::FinWait2)), (1, 1));
+    // What became an orphan after the look began can't be missing from it.
+    let began = Nanos(10 * MS);
+    run.take(Record::FinWait2End { ts, began, netns });
+    assert_eq!(run.count(T::FinWait2), 1);
 }
 
 #[test]
