@@ -49,6 +49,7 @@ pub enum Phase {
 }
 
 /// One tracked socket.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub struct Socket {
     /// Both ends, as far as they are known.
