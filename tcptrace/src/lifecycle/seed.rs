@@ -18,6 +18,7 @@ impl Tracker {
         if self.sockets.contains_key(&seed.id)
             || self.ended_in_seed.contains(&seed.id)
             || seed.state == TcpState::Close
+            || !self.is_in_scope(seed.netns, &seed.tuple)
         {
             return;
         }

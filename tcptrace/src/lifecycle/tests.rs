@@ -66,7 +66,7 @@ impl Observer for Told {
         self.lines.push(line);
     }
 
-    fn corrected(&mut self, from: TcpState, socket: &mut Socket) {
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, _: &Processes) {
         self.count(from, -1);
         self.count(socket.state, 1);
     }
