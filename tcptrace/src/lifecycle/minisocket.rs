@@ -12,6 +12,9 @@ use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
 const FIN: u64 = 1;
 const RST: u64 = 1 << 2;
+/// Both reports of one segment come from one CPU, one after the other; a FIN is sent again much later
+/// (`TCP_RTO_MIN`).
+const DOUBLE_WINDOW: Nanos = Nanos(1_000_000);
 /// TIME_WAIT arms its timer for this long (`TCP_TIMEWAIT_LEN`), in seconds.
 const TIMEWAIT_SECONDS: i64 = 60;
 
@@ -180,7 +183,8 @@ impl Tracker {
                 return self.enter(id, TcpState::TimeWait, ts, None, out);
             }
             // Its timer is set again, silently when the new time falls into the same bucket.
-            let is_the_first = std::mem::replace(&mut socket.awaits_fin, false);
+            let is_the_first = std::mem::replace(&mut socket.awaits_fin, false)
+                || matches!(socket.since, Since::Exact(entry) if ts.since(entry) < DOUBLE_WINDOW);
             socket.extended |= !is_the_first;
         }
         let reason = if raw.arg0 & RST != 0 {

@@ -3,7 +3,7 @@
 //! Pure: no clock, no file, no environment. All time is in the records, so a replay gives exactly
 //! what the live run gave.
 //!
-//! One socket is one [`SocketId`] from its first to its last state, while three kernel objects take
+//! One socket is one [`SocketId`](crate::model::SocketId) from its first to its last state, while three kernel objects take
 //! turns: a request socket (handshake), a full socket, a minisocket (TIME_WAIT, orphan FIN_WAIT2).
 //! `tracker` holds the table and the full sockets, `handshake` the request sockets, `minisocket` the
 //! minisockets, `seed` what existed before.
