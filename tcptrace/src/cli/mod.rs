@@ -1,5 +1,6 @@
 //! The commands: the arguments of each, and what runs them.
 
+mod census;
 pub mod check;
 pub mod events;
 pub mod filter;
