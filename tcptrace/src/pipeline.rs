@@ -221,3 +221,7 @@ impl Observer for Taken {
         self.aggregate.orphaned(socket);
     }
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

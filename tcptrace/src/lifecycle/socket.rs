@@ -152,8 +152,10 @@ impl Socket {
         self.state == TcpState::FinWait2 && self.orphan_since.is_some()
     }
 
-    /// Takes over what `seen` knows better: ports and addresses are chosen late and cleared early.
-    pub fn learn_tuple(&mut self, seen: &Tuple) {
+    /// Takes over what `seen` knows better: ports and addresses are chosen late and cleared early. Returns
+    /// whether that was anything.
+    pub fn learn_tuple(&mut self, seen: &Tuple) -> bool {
+        let before = self.tuple;
         if seen.sport != 0 {
             self.tuple.sport = seen.sport;
         }
@@ -166,5 +168,6 @@ impl Socket {
         if !seen.daddr.is_any() {
             self.tuple.daddr = seen.daddr;
         }
+        self.tuple != before
     }
 }

@@ -29,7 +29,7 @@ pub trait Observer {
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes);
     /// A missed transition is made up for: the socket was counted in `from` and is in its state.
     fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes);
-    /// The owner or the role became known, or known better.
+    /// The owner, the role or an end became known, or known better.
     fn identified(&mut self, socket: &mut Socket, processes: &Processes);
     /// A socket in FIN_WAIT2 lost its owner.
     fn orphaned(&mut self, socket: &mut Socket);
@@ -279,7 +279,9 @@ impl Tracker {
     ) {
         let ts = Nanos(seen.raw.ts_ns);
         let Some(socket) = self.sockets.get_mut(&id) else { return };
-        socket.learn_tuple(&tuple_of(&seen.raw));
+        if socket.learn_tuple(&tuple_of(&seen.raw)) {
+            out.identified(socket, &self.processes);
+        }
         match change.new {
             TcpState::SynSent => {
                 socket.role = Role::Outbound;
