@@ -139,7 +139,7 @@ pub mod loss {
     pub const RING_FULL: u32 = 0;
     /// Kernel memory could not be read.
     pub const READ_FAULT: u32 = 1;
-    /// Not a loss: a transition that the first copy of the set_state program had skipped (the
+    /// Not a loss: a transition that the first copy of the `set_state` program had skipped (the
     /// kernel's recursion guard) and the second copy reported.
     pub const COVERED: u32 = 2;
     /// Number of counters.

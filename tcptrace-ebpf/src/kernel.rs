@@ -102,12 +102,7 @@ impl SockCommon {
         const MAPPED: u64 = 0xffff_0000;
         if self.field::<u16>(config!(offsets.skc_family)) == AF_INET6 {
             let (local, remote) = (config!(offsets.skc_v6_rcv_saddr), config!(offsets.skc_v6_daddr));
-            return [
-                self.field(local),
-                self.field(local + 8),
-                self.field(remote),
-                self.field(remote + 8),
-            ];
+            return [self.field(local), self.field(local + 8), self.field(remote), self.field(remote + 8)];
         }
         let local: u32 = self.field(config!(offsets.skc_rcv_saddr));
         let remote: u32 = self.field(config!(offsets.skc_daddr));

@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use tcptrace_common::{
     config::{Config, learned},
+    filter::{KernelFilter, Term, test},
     record::loss,
 };
 
@@ -17,20 +18,53 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
 #[map]
 pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::COUNT, 0);
 
-/// The transition that the first copy of the set_state program has just handled on this CPU.
+/// What the first copy of a program attached twice has just handled on this CPU, by hook.
 #[map]
-pub static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(1, 0);
+static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(2, 0);
 
 /// Handler addresses found by `hooks::learn`.
 #[map]
 pub static LEARNED: Array<u64> = Array::with_max_entries(learned::COUNT, 0);
 
-/// Names one transition of one socket.
+/// The hooks whose programs are attached twice: indices of [`HANDLED`].
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Twice {
+    SetState = 0,
+    Segment = 1,
+}
+
+/// Names one event of one hook by what it is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Handled {
-    pub sock: u64,
-    pub states: u64,
+    pub object: u64,
+    pub detail: u64,
+}
+
+impl Handled {
+    /// Leaves the mark that this event is handled on this CPU.
+    #[inline(always)]
+    pub fn mark(self, hook: Twice) {
+        if let Some(mark) = HANDLED.get_ptr_mut(hook as u32) {
+            // SAFETY: the slot belongs to this CPU; a nested program may overwrite it, which makes a
+            // double.
+            unsafe { *mark = self };
+        }
+    }
+
+    /// Whether the first copy has just handled this event on this CPU; takes its mark away.
+    #[inline(always)]
+    pub fn take_mark(self, hook: Twice) -> bool {
+        let Some(mark) = HANDLED.get_ptr_mut(hook as u32) else { return false };
+        // SAFETY: as above.
+        let is_marked = unsafe { *mark } == self;
+        if is_marked {
+            // SAFETY: as above.
+            unsafe { (*mark).object = 0 };
+        }
+        is_marked
+    }
 }
 
 /// Written by the loader; constants for the verifier.
@@ -46,6 +80,39 @@ macro_rules! config {
     };
 }
 pub(crate) use config;
+
+/// Which records are wanted; written and seen like `CONFIG`.
+// SAFETY: every field is an integer.
+#[unsafe(no_mangle)]
+pub static FILTER: KernelFilter = unsafe { core::mem::zeroed() };
+
+/// The term at `index` of the filter, field by field: the verifier knows a constant that was loaded, not one
+/// that was copied to the stack. Of a term that tests nothing no more than that is read.
+#[inline(always)]
+pub fn filter_term(index: usize) -> Term {
+    let term = &raw const FILTER.terms[index];
+    // SAFETY: as for CONFIG; `index` was checked.
+    unsafe {
+        let tested = (&raw const (*term).test).read_volatile();
+        if tested == test::NONE {
+            return Term { network: [0; 2], mask: [0; 2], low: 0, high: 0, test: tested, ends_clause: 0 };
+        }
+        Term {
+            network: [
+                (&raw const (*term).network[0]).read_volatile(),
+                (&raw const (*term).network[1]).read_volatile(),
+            ],
+            mask: [
+                (&raw const (*term).mask[0]).read_volatile(),
+                (&raw const (*term).mask[1]).read_volatile(),
+            ],
+            low: (&raw const (*term).low).read_volatile(),
+            high: (&raw const (*term).high).read_volatile(),
+            test: tested,
+            ends_clause: (&raw const (*term).ends_clause).read_volatile(),
+        }
+    }
+}
 
 /// Counts one loss of `cause` on this CPU.
 #[inline(always)]

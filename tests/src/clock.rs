@@ -15,6 +15,12 @@ pub fn now_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// How far the wall clock is ahead of `CLOCK_MONOTONIC`, in nanoseconds.
+pub static WALL_OFFSET_NS: LazyLock<u64> = LazyLock::new(|| {
+    let wall = clock_gettime(ClockId::Realtime);
+    (wall.tv_sec as u64 * 1_000_000_000 + wall.tv_nsec as u64).wrapping_sub(now_ns())
+});
+
 /// A stretch of time in which something is known to have happened, in `CLOCK_MONOTONIC` nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::clock;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use tcptrace_common::state::TcpState;
@@ -85,6 +86,8 @@ pub enum EndReason {
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the contract's")]
 pub struct Event {
+    /// `CLOCK_MONOTONIC`: the tracer writes wall-clock time, made from it with a constant offset.
+    #[serde(deserialize_with = "monotonic")]
     pub ts_ns: u64,
     pub id: u64,
     pub netns: u32,
@@ -129,6 +132,11 @@ impl fmt::Display for Event {
         ];
         marks.iter().filter(|(_, set)| *set).try_for_each(|(mark, _)| write!(f, ", {mark}"))
     }
+}
+
+fn monotonic<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let wall_ns = u64::deserialize(deserializer)?;
+    Ok(wall_ns.wrapping_sub(*clock::WALL_OFFSET_NS))
 }
 
 fn state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TcpState, D::Error> {

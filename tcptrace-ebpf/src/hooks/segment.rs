@@ -1,6 +1,6 @@
 //! `kfree_skb` with a receiving socket (6.11): every segment that reaches a minisocket ends there.
 //! It shows, to the nanosecond, the FIN that turns FIN_WAIT2 into TIME_WAIT inside a minisocket,
-//! and the RST or data that ends one.
+//! and the RST or data that ends one. Attached twice, see `hooks`.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use tcptrace_common::{record::Kind, state::TcpState};
@@ -8,7 +8,7 @@ use tcptrace_common::{record::Kind, state::TcpState};
 use crate::{
     emit::{Observation, emit, read_fault},
     kernel::{Address, SockCommon, load, read},
-    maps::config,
+    maps::{Handled, Twice, config},
 };
 
 const FIN: u8 = 1;
@@ -18,16 +18,39 @@ const RST: u8 = 1 << 2;
 const TCP_FLAGS: u32 = 13;
 
 #[btf_tracepoint(function = "kfree_skb")]
-pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
-    let receiver: Address = ctx.arg(3);
-    if receiver.is_null() {
-        return 0;
-    }
-    // A minisocket's `skc_state` is TIME_WAIT in both substates.
-    if read::<u8>(receiver, config!(offsets.skc_state)) == Some(TcpState::TimeWait as u8) {
-        report(&ctx, receiver);
+pub fn segment_first(ctx: BtfTracePointContext) -> i32 {
+    if let Some(minisocket) = receiver(&ctx) {
+        event(&ctx).mark(Twice::Segment);
+        report(&ctx, minisocket);
     }
     0
+}
+
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn segment_second(ctx: BtfTracePointContext) -> i32 {
+    if let Some(minisocket) = receiver(&ctx)
+        && !event(&ctx).take_mark(Twice::Segment)
+    {
+        report(&ctx, minisocket);
+    }
+    0
+}
+
+/// The receiving socket, when it is a minisocket.
+#[inline(always)]
+fn receiver(ctx: &BtfTracePointContext) -> Option<Address> {
+    let receiver: Address = ctx.arg(3);
+    if receiver.is_null() {
+        return None;
+    }
+    // A minisocket's `skc_state` is TIME_WAIT in both substates.
+    let state = read::<u8>(receiver, config!(offsets.skc_state));
+    (state == Some(TcpState::TimeWait as u8)).then_some(receiver)
+}
+
+#[inline(always)]
+fn event(ctx: &BtfTracePointContext) -> Handled {
+    Handled { object: ctx.arg(0), detail: ctx.arg(3) }
 }
 
 #[inline(always)]

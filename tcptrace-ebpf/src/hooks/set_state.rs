@@ -1,10 +1,5 @@
 //! `inet_sock_set_state`: every state change of a full socket.
-//!
-//! Since about 6.1 a tracing program is skipped when it interrupts itself (a softirq transition on
-//! top of a task's one). So the same code is attached twice: where one copy is active the other
-//! runs. The first copy leaves a mark per CPU; the second finds it and stays silent. A mark that a
-//! nested transition has overwritten makes a double, which user space drops: rather a double than
-//! a hole.
+//! Attached twice, see `hooks`.
 
 use aya_ebpf::{
     helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext,
@@ -17,7 +12,7 @@ use tcptrace_common::{
 use crate::{
     emit::{Observation, emit, read_fault},
     kernel::{Address, SockCommon, load, read},
-    maps::{HANDLED, Handled, config, count},
+    maps::{Handled, Twice, config, count},
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -25,40 +20,26 @@ const SHUTDOWN_MASK: u8 = 3;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_first(ctx: BtfTracePointContext) -> i32 {
-    let this = Handled::of(&ctx);
-    if let Some(mark) = HANDLED.get_ptr_mut(0) {
-        // SAFETY: the slot belongs to this CPU; see the module for what nesting does to it.
-        unsafe { *mark = this };
-    }
+    event(&ctx).mark(Twice::SetState);
     report(&ctx);
     0
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_second(ctx: BtfTracePointContext) -> i32 {
-    if let Some(mark) = HANDLED.get_ptr_mut(0) {
-        // SAFETY: as above.
-        if unsafe { *mark } == Handled::of(&ctx) {
-            unsafe { (*mark).sock = 0 };
-            return 0;
-        }
-    }
-    if report(&ctx) {
+    if !event(&ctx).take_mark(Twice::SetState) && report(&ctx) {
         count(loss::COVERED);
     }
     0
 }
 
-impl Handled {
-    #[inline(always)]
-    fn of(ctx: &BtfTracePointContext) -> Self {
-        let sock: u64 = ctx.arg(0);
-        let (old, new): (u64, u64) = (ctx.arg(1), ctx.arg(2));
-        Self { sock, states: old << 32 | (new & 0xffff_ffff) }
-    }
+#[inline(always)]
+fn event(ctx: &BtfTracePointContext) -> Handled {
+    let (old, new): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+    Handled { object: ctx.arg(0), detail: old << 32 | (new & 0xffff_ffff) }
 }
 
-/// Reports the transition, when it is one of TCP.
+/// Reports the transition, when it is one of TCP and wanted; says whether it was reported.
 #[inline(always)]
 fn report(ctx: &BtfTracePointContext) -> bool {
     let sock: Address = ctx.arg(0);
@@ -101,8 +82,7 @@ fn report(ctx: &BtfTracePointContext) -> bool {
             arg0: sk_err as u64,
             arg1: 0,
         },
-    );
-    true
+    )
 }
 
 /// Whether the transition can only come from a system call of the socket's user, so that the

@@ -1,9 +1,8 @@
 //! What one group has seen.
 
 use super::{
-    CLOSERS, Group, Minisockets,
+    CLOSERS, Group, Minisockets, Orphan,
     departure::Departure,
-    is_counted,
     keys::{GroupKey, Names},
     owners::Owners,
     stays::{Histograms, Scope, Stays},
@@ -82,29 +81,40 @@ impl Entry {
     }
 
     /// Counts a socket in its state.
-    pub(super) fn add(&mut self, socket: &Socket) {
-        if is_counted(socket.state) {
-            self.counts[socket.state.index()] += 1;
-        }
+    pub(super) fn add(&mut self, socket: &mut Socket) {
+        self.counts[socket.state.index()] += 1;
         self.orphans += u64::from(socket.is_orphan_fin_wait2());
+        self.count_closer(socket);
     }
 
     /// A socket is no longer in `state`.
-    pub(super) fn sub(&mut self, state: TcpState, orphan: bool) {
+    pub(super) fn sub(&mut self, state: TcpState, orphan: Orphan) {
         let count = &mut self.counts[state.index()];
         *count = count.saturating_sub(1);
-        self.orphans = self.orphans.saturating_sub(orphan.into());
+        self.orphans = self.orphans.saturating_sub(orphan.count());
     }
 
-    pub(super) fn count_closer(&mut self, closer: Closer) {
-        if closer != Closer::None {
-            self.closers[closer as usize] += 1;
+    /// Takes back that a socket was counted, in `state`.
+    pub(super) fn take_back(&mut self, state: TcpState, socket: &mut Socket) {
+        self.sub(state, Orphan::in_state(state, socket));
+        self.uncount_closer(socket);
+    }
+
+    /// Counts who closed a socket, in place of whoever was thought to: once, however often it comes back.
+    pub(super) fn count_closer(&mut self, socket: &mut Socket) {
+        if socket.counted_closer != socket.closer {
+            self.uncount_closer(socket);
+            self.closers[socket.closer as usize] += 1;
+            socket.counted_closer = socket.closer;
         }
     }
 
-    pub(super) fn uncount_closer(&mut self, closer: Closer) {
-        let count = &mut self.closers[closer as usize];
-        *count = count.saturating_sub(1);
+    pub(super) fn uncount_closer(&mut self, socket: &mut Socket) {
+        let counted = std::mem::take(&mut socket.counted_closer);
+        if counted != Closer::None {
+            let count = &mut self.closers[counted as usize];
+            *count = count.saturating_sub(1);
+        }
     }
 
     /// A socket entered the state it is in.

@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::{
-    Group,
+    Group, Orphan,
     entry::{Entry, Shown, WEIGHTS},
     keys::{GroupKey, Grouping},
     stays::{Scope, Stays},
@@ -106,15 +106,13 @@ impl Groups {
 
     /// Counts a socket that is in its state already.
     pub(super) fn join(&mut self, socket: &mut Socket, processes: &Processes) {
-        self.join_before(socket, processes);
+        self.give_group(socket, processes);
         if let Some(entry) = self.of(socket) {
             entry.add(socket);
-            entry.count_closer(socket.closer);
         }
     }
 
-    /// Gives a socket its group, before its first change is counted.
-    pub(super) fn join_before(&mut self, socket: &mut Socket, processes: &Processes) {
+    fn give_group(&mut self, socket: &mut Socket, processes: &Processes) {
         socket.group = self.place(self.grouping.of(socket, processes));
         if let Some(entry) = self.of(socket) {
             entry.welcome(socket, processes);
@@ -123,39 +121,41 @@ impl Groups {
 
     /// The role or the owner became known: the socket may belong elsewhere.
     pub(super) fn identify(&mut self, socket: &mut Socket, processes: &Processes) {
-        if socket.group == Socket::NO_GROUP {
-            return;
-        }
         let key = self.grouping.of(socket, processes);
         let Some(entry) = self.of(socket) else { return };
         if entry.key == key {
             entry.note_owner(socket, processes);
             return;
         }
-        entry.sub(socket.state, socket.is_orphan_fin_wait2());
-        self.move_to(key, socket, processes);
+        entry.take_back(socket.state, socket);
+        socket.group = self.place(key);
         if let Some(entry) = self.of(socket) {
+            entry.welcome(socket, processes);
             entry.add(socket);
         }
     }
 
-    pub(super) fn change(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
+    /// A socket that was counted leaves a state, and counts as closed and ended by this.
+    pub(super) fn leave(&mut self, event: &Event<'_>, socket: &mut Socket) {
         let scope = self.scope;
         let Some(entry) = self.of(socket) else { return };
-        if !event.begins {
-            let orphan = event.from == TcpState::FinWait2 && event.orphan == Some(true);
-            entry.sub(event.from, orphan);
-        }
-        if let Some(before) = event.decides_closer {
-            entry.uncount_closer(before);
-            entry.count_closer(event.closer);
-        }
+        entry.sub(event.from, Orphan::before(event));
+        entry.count_closer(socket);
         let growth = entry.leave(event, socket, scope);
         if socket.group != OTHER as u32 {
             self.grow(growth);
         }
-        if self.grouping.has_state() && !event.begins && event.to != TcpState::Close {
-            self.move_to(self.grouping.of(socket, processes), socket, processes);
+    }
+
+    /// A socket enters a state that is shown; it may have been counted before.
+    pub(super) fn enter(&mut self, socket: &mut Socket, processes: &Processes) {
+        if !socket.is_counted() {
+            self.give_group(socket, processes);
+        } else if self.grouping.has_state() {
+            if let Some(entry) = self.of(socket) {
+                entry.uncount_closer(socket);
+            }
+            self.give_group(socket, processes);
         }
         if let Some(entry) = self.of(socket) {
             entry.add(socket);
@@ -163,15 +163,12 @@ impl Groups {
         }
     }
 
-    pub(super) fn correct(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
-        let Some(entry) = self.of(socket) else { return };
-        entry.sub(from, from == TcpState::FinWait2 && socket.orphan_since.is_some());
-        if self.grouping.has_state() {
-            self.move_to(self.grouping.of(socket, processes), socket, processes);
-        }
+    /// A socket that was counted in `state` should not have been.
+    pub(super) fn withdraw(&mut self, state: TcpState, socket: &mut Socket) {
         if let Some(entry) = self.of(socket) {
-            entry.add(socket);
+            entry.take_back(state, socket);
         }
+        socket.group = Socket::NO_GROUP;
     }
 
     pub(super) fn orphaned(&mut self, socket: &mut Socket) {
@@ -283,17 +280,6 @@ impl Groups {
         match self.slots.get_mut(socket.group as usize) {
             Some(Slot::Held(entry)) => Some(entry),
             _ => None,
-        }
-    }
-
-    /// Brings a socket, counted in no state, from its group into that of `key`.
-    fn move_to(&mut self, key: GroupKey, socket: &mut Socket, processes: &Processes) {
-        let Some(entry) = self.of(socket) else { return };
-        entry.uncount_closer(socket.closer);
-        socket.group = self.place(key);
-        if let Some(entry) = self.of(socket) {
-            entry.count_closer(socket.closer);
-            entry.welcome(socket, processes);
         }
     }
 

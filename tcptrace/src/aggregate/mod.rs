@@ -87,6 +87,13 @@ impl Aggregate {
         Self::with_limits(grouping, scope, Limits::default())
     }
 
+    /// The same with room for three groups and hardly a histogram.
+    #[cfg(test)]
+    pub(crate) fn cramped(grouping: Grouping, scope: Scope) -> Self {
+        let limits = Limits { groups: 3, histogram_bytes: 2_000, ..Limits::default() };
+        Self::with_limits(grouping, scope, limits)
+    }
+
     fn with_limits(grouping: Grouping, scope: Scope, limits: Limits) -> Self {
         Self {
             groups: Groups::new(grouping, scope, limits),
@@ -171,6 +178,7 @@ impl Aggregate {
         }
         for (_, socket) in tracker.sockets() {
             if socket.state == TcpState::CloseWait
+                && socket.is_counted()
                 && let Some(since) = socket.since.time()
             {
                 let known = oldest.entry(self.groups.place_of(socket)).or_insert(since);
@@ -181,64 +189,105 @@ impl Aggregate {
     }
 
     fn arrive(&mut self, socket: &Socket) {
-        if is_counted(socket.state) {
-            self.totals[socket.state.index()].now += 1;
-        }
+        self.totals[socket.state.index()].now += 1;
+        self.orphans += u64::from(socket.is_orphan_fin_wait2());
     }
 
-    fn leave(&mut self, state: TcpState, orphan: bool) {
-        self.orphans = self.orphans.saturating_sub(orphan.into());
-        if is_counted(state) {
-            let now = &mut self.totals[state.index()].now;
-            *now = now.saturating_sub(1);
+    fn leave(&mut self, state: TcpState, orphan: Orphan) {
+        let now = &mut self.totals[state.index()].now;
+        *now = now.saturating_sub(1);
+        self.orphans = self.orphans.saturating_sub(orphan.count());
+    }
+}
+
+/// Whether a socket was counted as a FIN_WAIT2 without an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Orphan {
+    Yes,
+    No,
+}
+
+impl Orphan {
+    /// Of a socket that was counted in `state`.
+    fn in_state(state: TcpState, socket: &Socket) -> Self {
+        let orphan = state == TcpState::FinWait2 && socket.orphan_since.is_some();
+        if orphan { Self::Yes } else { Self::No }
+    }
+
+    /// Of a socket that has left a state by `event`.
+    fn before(event: &Event<'_>) -> Self {
+        let orphan = event.from == TcpState::FinWait2 && event.orphan == Some(true);
+        if orphan { Self::Yes } else { Self::No }
+    }
+
+    const fn count(self) -> u64 {
+        match self {
+            Self::Yes => 1,
+            Self::No => 0,
         }
     }
 }
 
-/// CLOSE is no connection: sockets in it are not counted.
-const fn is_counted(state: TcpState) -> bool {
-    !matches!(state, TcpState::Close)
-}
-
+/// A socket is counted while it is shown: [`Socket::is_counted`] says whether it was up to now,
+/// [`Socket::is_shown`] whether it is from now on.
 impl Observer for Aggregate {
     fn appeared(&mut self, _id: SocketId, socket: &mut Socket, processes: &Processes) {
-        self.arrive(socket);
-        self.orphans += u64::from(socket.is_orphan_fin_wait2());
-        self.groups.join(socket, processes);
+        if socket.is_shown() {
+            self.arrive(socket);
+            self.groups.join(socket, processes);
+        }
     }
 
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
-        if event.begins {
-            self.groups.join_before(socket, processes);
-        } else {
-            self.leave(event.from, event.from == TcpState::FinWait2 && event.orphan == Some(true));
-        }
-        self.arrive(socket);
-        self.orphans += u64::from(socket.is_orphan_fin_wait2());
-        if is_counted(event.to) {
-            self.totals[event.to.index()].entered += 1;
-        }
-        if let Some(stays) = &mut self.stays {
-            for departure in Departure::of(event, socket) {
-                stays.take(departure, Scope::Every);
+        if socket.is_counted() {
+            self.leave(event.from, Orphan::before(event));
+            if let Some(stays) = &mut self.stays {
+                for departure in Departure::of(event, socket) {
+                    stays.take(departure, Scope::Every);
+                }
             }
+            self.groups.leave(event, socket);
         }
-        self.groups.change(event, socket, processes);
+        if socket.is_shown() {
+            self.arrive(socket);
+            self.totals[event.to.index()].entered += 1;
+            self.groups.enter(socket, processes);
+        } else {
+            socket.group = Socket::NO_GROUP;
+        }
     }
 
     fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
-        self.leave(from, from == TcpState::FinWait2 && socket.orphan_since.is_some());
-        self.arrive(socket);
-        self.groups.correct(from, socket, processes);
+        if socket.is_counted() {
+            self.leave(from, Orphan::in_state(from, socket));
+            self.groups.withdraw(from, socket);
+        }
+        if socket.is_shown() {
+            self.arrive(socket);
+            self.groups.join(socket, processes);
+        }
     }
 
     fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
-        self.groups.identify(socket, processes);
+        match (socket.is_counted(), socket.is_shown()) {
+            (true, true) => self.groups.identify(socket, processes),
+            (false, true) => {
+                self.arrive(socket);
+                self.groups.join(socket, processes);
+            }
+            (true, false) => {
+                self.leave(socket.state, Orphan::in_state(socket.state, socket));
+                self.groups.withdraw(socket.state, socket);
+            }
+            (false, false) => {}
+        }
     }
 
     fn orphaned(&mut self, socket: &mut Socket) {
-        self.orphans += 1;
-        self.groups.orphaned(socket);
+        if socket.is_counted() {
+            self.orphans += 1;
+            self.groups.orphaned(socket);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
+    filter::FilterArgs,
     live::{self, LiveArgs, Stop, Wanted},
     output,
 };
@@ -26,6 +27,8 @@ pub struct EventsArgs {
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     duration: Option<Duration>,
+    #[command(flatten)]
+    filters: FilterArgs,
     #[command(flatten)]
     live: LiveArgs,
 }
@@ -57,18 +60,18 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub fn run(args: &EventsArgs) -> Result<ExitCode> {
+    let filter = args.filters.filter()?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let (lines, mut output) = output::open(args.format())?;
-        let mut running = live::start(
-            &args.live,
-            Wanted {
-                grouping: Grouping::NONE,
-                scope: Scope::Minisockets,
-                interval: INTERVAL,
-                events: Some(Box::new(lines)),
-            },
-        )?;
+        let wanted = Wanted {
+            filter,
+            grouping: Grouping::NONE,
+            scope: Scope::Minisockets,
+            interval: INTERVAL,
+            events: Some(Box::new(lines)),
+        };
+        let mut running = live::start(&args.live, wanted)?;
         let time_is_up = async {
             match args.duration {
                 Some(duration) => tokio::time::sleep(duration).await,
@@ -88,14 +91,13 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
         }
         live::end(running)?;
         // Everything queued is written, unless a second signal says not to wait for a slow reader.
-        let written = match written {
-            Some(written) => written,
-            None => tokio::select! {
-                done = output.done => done.unwrap_or(Ok(())),
-                () = stop.signalled() => Ok(()),
-            },
-        };
-        written?;
+        if written.is_none() {
+            tokio::select! {
+                done = &mut output.done => written = done.ok(),
+                () = stop.signalled() => {}
+            }
+        }
+        written.unwrap_or(Ok(()))?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     by::GroupArgs,
+    filter::FilterArgs,
     live::{self, LiveArgs, Stop, Wanted},
     terminal::{self, Place},
 };
@@ -43,6 +44,8 @@ pub struct HistArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    filters: FilterArgs,
+    #[command(flatten)]
     live: LiveArgs,
 }
 
@@ -56,11 +59,12 @@ const PIPE_WIDTH: u16 = 100;
 /// Runs the command.
 pub fn run(args: &HistArgs) -> Result<ExitCode> {
     let grouping = args.groups.grouping(Grouping::NONE);
+    let filter = args.filters.filter()?;
     let mut pictures = Pictures::open(args)?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let interval = args.interval.unwrap_or(UNSEEN);
-        let wanted = Wanted { grouping, scope: Scope::Every, interval, events: None };
+        let wanted = Wanted { filter, grouping, scope: Scope::Every, interval, events: None };
         let running = live::start(&args.live, wanted)?;
         let snapshots = running.snapshots.clone();
         let shown = tokio::select! {

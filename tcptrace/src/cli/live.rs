@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
+    filter::Filter,
     kernel::{Hook, Options, preflight::Preflight},
     model::Nanos,
     pipeline::{self, EventSink, Plan, Running},
@@ -42,19 +43,22 @@ fn ring_mib(text: &str) -> Result<u32, String> {
 }
 
 impl LiveArgs {
-    fn options(&self) -> Options {
+    fn options(&self, filter: &Filter) -> Options {
         let hook = |lacking| if self.without.contains(&lacking) { Hook::Off } else { Hook::Auto };
         Options {
             ring_bytes: self.ring_size << 20,
             segments: hook(Lacking::Segment),
             entry_stamp: hook(Lacking::EntryStamp),
             kallsyms: hook(Lacking::Kallsyms),
+            filter: filter.kernel_part(),
         }
     }
 }
 
 /// What a command wants of the pipeline.
 pub struct Wanted {
+    /// Which sockets.
+    pub filter: Filter,
     /// What to group by.
     pub grouping: Grouping,
     /// Which dwells to keep.
@@ -68,10 +72,11 @@ pub struct Wanted {
 /// Attaches the hooks and starts the pipeline.
 pub fn start(args: &LiveArgs, wanted: Wanted) -> Result<Running> {
     let types = Preflight::run().types()?;
-    let live = Live::start(&types, &args.options())?;
+    let live = Live::start(&types, &args.options(&wanted.filter))?;
     // BTF is some ten MiB in memory, and has done its work.
     drop(types);
     let plan = Plan {
+        filter: wanted.filter,
         grouping: wanted.grouping,
         scope: wanted.scope,
         interval: Nanos(wanted.interval.as_nanos() as u64),

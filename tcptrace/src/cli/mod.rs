@@ -1,6 +1,7 @@
 //! The commands: the arguments of each, and what runs them.
 
 pub mod by;
+mod census;
 pub mod check;
 pub mod events;
 pub mod filter;
@@ -15,7 +16,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::kernel::{LoadError, preflight::CannotTrace};
+use crate::{
+    filter::{SyntaxError, UnknownNetns},
+    kernel::{LoadError, preflight::CannotTrace},
+};
 
 /// See how long TCP sockets stay in every state, TIME_WAIT included, and who produces them
 #[derive(Debug, Parser)]
@@ -49,6 +53,8 @@ impl Cli {
     }
 }
 
+/// Wrong usage; clap's own status for it.
+const WRONG_USAGE: u8 = 2;
 /// This host or user can't trace.
 pub const CANNOT_TRACE: u8 = 3;
 
@@ -57,6 +63,15 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("tcptrace: {error:#}");
+    if let Some(syntax) = error.downcast_ref::<SyntaxError>() {
+        if let Some(pointer) = syntax.pointer() {
+            eprintln!("{pointer}");
+        }
+        return ExitCode::from(WRONG_USAGE);
+    }
+    if error.is::<UnknownNetns>() {
+        return ExitCode::from(WRONG_USAGE);
+    }
     if error.is::<CannotTrace>() || error.is::<LoadError>() {
         ExitCode::from(CANNOT_TRACE)
     } else {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     by::GroupArgs,
+    filter::FilterArgs,
     live::{self, LiveArgs, Stop, Wanted},
     terminal,
 };
@@ -40,6 +41,8 @@ pub struct TopArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    filters: FilterArgs,
+    #[command(flatten)]
     live: LiveArgs,
 }
 
@@ -48,9 +51,11 @@ const MAX_GROUPS: usize = 40;
 
 /// Runs the command.
 pub fn run(args: &TopArgs) -> Result<ExitCode> {
+    let filter = args.filters.filter()?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let wanted = Wanted {
+            filter,
             grouping: args.groups.grouping(Grouping::SERVICE),
             scope: Scope::Minisockets,
             interval: args.interval,

@@ -8,7 +8,7 @@ use aya::{
     programs::{BtfTracePoint, ProgramError},
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::{config::Config, record::loss};
+use tcptrace_common::{config::Config, filter::KernelFilter, record::loss};
 
 use super::{btf::KernelTypes, decode::decode, learn, symbols::Handlers};
 use crate::model::{Observation, record::KernelLosses};
@@ -74,11 +74,19 @@ pub struct Options {
     pub entry_stamp: Hook,
     /// `/proc/kallsyms`; [`Hook::Off`] learns the addresses from an own connection.
     pub kallsyms: Hook,
+    /// Which records are wanted.
+    pub filter: KernelFilter,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20, segments: Hook::Auto, entry_stamp: Hook::Auto, kallsyms: Hook::Auto }
+        Self {
+            ring_bytes: 16 << 20,
+            segments: Hook::Auto,
+            entry_stamp: Hook::Auto,
+            kallsyms: Hook::Auto,
+            filter: KernelFilter::default(),
+        }
     }
 }
 
@@ -92,9 +100,9 @@ pub struct Hooks {
 }
 
 /// One program: its function, its tracepoint.
-pub(super) struct Program {
+struct Program {
     function: &'static str,
-    pub(super) tracepoint: &'static str,
+    tracepoint: &'static str,
 }
 
 const fn program(function: &'static str, tracepoint: &'static str) -> Program {
@@ -109,7 +117,9 @@ const PROGRAMS: [Program; 5] = [
     program("set_state_first", "inet_sock_set_state"),
     program("set_state_second", "inet_sock_set_state"),
 ];
-pub(super) const SEGMENTS: Program = program("kfree_skb", "kfree_skb");
+const SEGMENTS: [Program; 2] = [program("segment_first", KFREE_SKB), program("segment_second", KFREE_SKB)];
+/// The optional tracepoint that shows segments received by minisockets.
+pub(super) const KFREE_SKB: &str = "kfree_skb";
 /// Arguments of `kfree_skb` where it names the receiving socket (6.11).
 pub(super) const SEGMENTS_ARGUMENTS: usize = 4;
 
@@ -155,10 +165,10 @@ impl Tracer {
         config.tw_timer_handler = handlers.tw_timer;
         config.reqsk_timer_handler = handlers.reqsk_timer;
 
-        let mut ebpf = load_object(&config, options.ring_bytes, &btf)?;
+        let mut ebpf = load_object(&config, &options.filter, options.ring_bytes, &btf)?;
         let segments = options.segments == Hook::Auto
-            && types.tracepoint_arguments(SEGMENTS.tracepoint) == Some(SEGMENTS_ARGUMENTS);
-        for program in PROGRAMS.iter().chain(segments.then_some(&SEGMENTS)) {
+            && types.tracepoint_arguments(KFREE_SKB) == Some(SEGMENTS_ARGUMENTS);
+        for program in PROGRAMS.iter().chain(SEGMENTS.iter().filter(|_| segments)) {
             attach(&mut ebpf, program.function, program.tracepoint, &btf)?;
         }
         let ring = ebpf.take_map("EVENTS").ok_or(LoadError::Part("EVENTS map"))?;
@@ -208,11 +218,12 @@ impl Tracer {
         }
     }
 
-    /// Transitions that both copies of the set_state program may have skipped. Each copy's misses
-    /// are covered by the other unless both were active at once: the smaller count is a bound.
+    /// Events that both copies of a program may have skipped. Each copy's misses are covered by the other
+    /// unless both were active at once: the smaller count is a bound.
     fn recursion_missed(&self) -> u64 {
         let misses = |name| self.program_counters(name).map_or(0, |counters| counters.recursion_misses);
-        misses("set_state_first").min(misses("set_state_second"))
+        let both = |first, second| misses(first).min(misses(second));
+        both("set_state_first", "set_state_second") + both("segment_first", "segment_second")
     }
 
     fn program_counters(&self, name: &str) -> Option<ProgramCounters> {
@@ -248,11 +259,17 @@ impl ProgramCounters {
     }
 }
 
-/// Creates the maps and relocates the programs for `config`.
-pub(super) fn load_object(config: &Config, ring_bytes: u32, btf: &Btf) -> Result<Ebpf, EbpfError> {
+/// Creates the maps and relocates the programs for `config` and `filter`.
+pub(super) fn load_object(
+    config: &Config,
+    filter: &KernelFilter,
+    ring_bytes: u32,
+    btf: &Btf,
+) -> Result<Ebpf, EbpfError> {
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
+        .override_global("FILTER", bytemuck::bytes_of(filter), true)
         .map_max_entries("EVENTS", ring_bytes)
         .load(OBJECT)
 }

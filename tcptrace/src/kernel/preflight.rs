@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{
     btf::{KernelTypes, VMLINUX},
-    loader::{NEEDED_TRACEPOINTS, SEGMENTS, SEGMENTS_ARGUMENTS},
+    loader::{KFREE_SKB, NEEDED_TRACEPOINTS, SEGMENTS_ARGUMENTS},
     symbols::Handlers,
 };
 
@@ -231,12 +231,10 @@ fn hooks(types: &KernelTypes) -> Vec<Check> {
             ),
         })
         .collect();
-    checks.push(match types.tracepoint_arguments(SEGMENTS.tracepoint) {
-        Some(SEGMENTS_ARGUMENTS) => {
-            Check::works(SEGMENTS.tracepoint, "Shows segments that reach a TIME_WAIT socket.")
-        }
+    checks.push(match types.tracepoint_arguments(KFREE_SKB) {
+        Some(SEGMENTS_ARGUMENTS) => Check::works(KFREE_SKB, "Shows segments that reach a TIME_WAIT socket."),
         _ => Check::limited(
-            SEGMENTS.tracepoint,
+            KFREE_SKB,
             "It does not name the receiving socket: when an orphan FIN_WAIT2 becomes TIME_WAIT is known \
              only at its end, and what ended a TIME_WAIT early may stay unexplained.",
             "Linux 6.11 or later shows it.",

@@ -12,6 +12,9 @@ use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
 const FIN: u64 = 1;
 const RST: u64 = 1 << 2;
+/// Both reports of one segment come from one CPU, one after the other; a FIN is sent again much later
+/// (`TCP_RTO_MIN`).
+const DOUBLE_WINDOW: Nanos = Nanos(1_000_000);
 /// TIME_WAIT arms its timer for this long (`TCP_TIMEWAIT_LEN`), in seconds.
 const TIMEWAIT_SECONDS: i64 = 60;
 
@@ -100,7 +103,9 @@ impl Tracker {
             Some(socket) => {
                 socket.phase = Phase::Minisocket;
                 socket.object = raw.object;
-                socket.learn_tuple(&tuple_of(raw));
+                if socket.learn_tuple(&tuple_of(raw)) {
+                    out.identified(socket, &self.processes);
+                }
                 self.become_minisocket(id, substate, ts, out);
             }
             None => self.begin_minisocket(id, substate, raw, out),
@@ -180,7 +185,8 @@ impl Tracker {
                 return self.enter(id, TcpState::TimeWait, ts, None, out);
             }
             // Its timer is set again, silently when the new time falls into the same bucket.
-            let is_the_first = std::mem::replace(&mut socket.awaits_fin, false);
+            let is_the_first = std::mem::replace(&mut socket.awaits_fin, false)
+                || matches!(socket.since, Since::Exact(entry) if ts.since(entry) < DOUBLE_WINDOW);
             socket.extended |= !is_the_first;
         }
         let reason = if raw.arg0 & RST != 0 {
@@ -277,10 +283,7 @@ impl Tracker {
             }
         };
         let entry = entry.max(socket.since.time().unwrap_or_default());
-        self.enter(id, TcpState::TimeWait, entry, None, out);
-        if let Some(socket) = self.sockets.get_mut(&id) {
-            socket.since = Since::Inferred(entry);
-        }
+        self.enter_inferred(id, TcpState::TimeWait, entry, out);
     }
 
     fn is_taken_over_by(&self, tid: u32, id: SocketId, ts: Nanos) -> bool {

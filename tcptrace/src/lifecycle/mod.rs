@@ -3,7 +3,7 @@
 //! Pure: no clock, no file, no environment. All time is in the records, so a replay gives exactly
 //! what the live run gave.
 //!
-//! One socket is one [`SocketId`] from its first to its last state, while three kernel objects take
+//! One socket is one [`SocketId`](crate::model::SocketId) from its first to its last state, while three kernel objects take
 //! turns: a request socket (handshake), a full socket, a minisocket (TIME_WAIT, orphan FIN_WAIT2).
 //! `tracker` holds the table and the full sockets, `handshake` the request sockets, `minisocket` the
 //! minisockets, `seed` what existed before.
@@ -18,7 +18,7 @@ mod processes;
 mod seed;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tracker;
 
 pub use event::{Bound, Closer, Dwell, EndReason, Event, OwnerKind, Role};

@@ -50,7 +50,7 @@ impl Live {
                 }
             ));
         }
-        let seed = seed::begin(facts.clone()).context("no thread for the seed")?;
+        let seed = seed::begin(facts.clone(), &options.filter).context("no thread for the seed")?;
         let names = Names::start().context("no thread for names")?;
         Ok(Self { tracer, facts, seed: Some(seed), names, begun: false, losses_told: Nanos(0) })
     }

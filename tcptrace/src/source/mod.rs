@@ -1,10 +1,9 @@
 //! Where observations come from: the live kernel and what `/proc` knows about it. Everything that
 //! depends on the host is read here, and nowhere further down.
 
-pub mod census;
 pub mod host;
 pub mod live;
-mod names;
+pub mod names;
 pub mod netns;
 pub mod owners;
 mod seed;

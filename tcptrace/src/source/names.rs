@@ -154,9 +154,9 @@ fn look_for(wanted: &FxHashSet<Number>) -> Vec<Record> {
         records.extend(of_cgroups(cgroups));
     }
     if wanted.iter().any(|number| matches!(number, Number::Netns(_))) {
-        for (netns, name) in netns::names().unwrap_or_default() {
+        for (name, netns) in netns::named().unwrap_or_default() {
             if wanted.contains(&Number::Netns(netns)) {
-                records.push(Record::NetnsName { ts: host::monotonic_now(), netns, name });
+                records.push(Record::NetnsName { ts: host::monotonic_now(), netns, name: name.into() });
             }
         }
     }

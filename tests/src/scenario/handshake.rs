@@ -89,7 +89,7 @@ pub fn syn_recv_reset(lab: &Lab) -> Result<()> {
             &request,
             &[
                 step(Listen, SynRecv, connected).by_listener(),
-                step(SynRecv, Close, gone).by_listener().ended(EndReason::ResetReceived),
+                step(SynRecv, Close, gone).by_listener().ended(EndReason::Dropped),
             ],
         )
     })?;
