@@ -54,7 +54,7 @@ pub struct Term {
     pub low: u32,
     /// Highest number that passes.
     pub high: u32,
-    /// A number from [`test`].
+    /// A number from [`mod@test`].
     pub test: u32,
     /// 1 when this is the last term of its clause, else 0.
     pub ends_clause: u32,

@@ -175,7 +175,7 @@ impl Taken {
                 self.now = self.now.max(*ts);
                 self.aggregate.begin(*ts);
             }
-            Record::Seed(_) | Record::SeedEnd { .. } | Record::Owner { .. } => {}
+            Record::Seed(_) | Record::SeedEnd { .. } | Record::FinWait2End { .. } | Record::Owner { .. } => {}
         }
         tracker.take(record, self);
     }

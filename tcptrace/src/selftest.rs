@@ -51,7 +51,7 @@ impl Outcome {
 
 /// Attaches the hooks, makes the connection, and follows it.
 pub fn run(types: &KernelTypes) -> Result<Outcome> {
-    let mut tracer = Tracer::start(types, &Options::default())?;
+    let mut hooks = Tracer::start(types, &Options::default())?;
     let mut tracker = Tracker::new(Limits::default());
     let connection = Loopback::prepare()?;
     let mut watch = Watch {
@@ -62,7 +62,7 @@ pub fn run(types: &KernelTypes) -> Result<Outcome> {
     connection.run()?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        tracer.drain(usize::MAX, |seen| tracker.take(&Record::Kernel(seen), &mut watch));
+        hooks.drain(usize::MAX, |seen| tracker.take(&Record::Kernel(seen), &mut watch));
         if watch.outcome.is_complete() {
             return Ok(watch.outcome);
         }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
-use tests::scenario::{abort, close, ending, handshake, owner, program, seed, storm};
+use tests::scenario::{abort, close, ending, fallback, handshake, owner, program, seed, storm};
 
 macro_rules! scenarios {
     ($($module:ident :: $name:ident, $pace:expr;)*) => {
@@ -45,6 +45,8 @@ const SCENARIOS: &[Scenario] = scenarios! {
     handshake::syn_recv_held, Short;
     handshake::no_port_left, Short;
     handshake::syncookies, Short;
+    fallback::late_fin_without_segments, Short;
+    fallback::hidden_symbols, Short;
     owner::handed_over_to_a_child, Short;
     owner::hostile_name, Short;
     seed::older_than_the_tracer, Short;

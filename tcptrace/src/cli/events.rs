@@ -81,14 +81,13 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
         }
         live::end(running)?;
         // Everything queued is written, unless a second signal says not to wait for a slow reader.
-        let written = match written {
-            Some(written) => written,
-            None => tokio::select! {
-                done = output.done => done.unwrap_or(Ok(())),
-                () = stop.signalled() => Ok(()),
-            },
-        };
-        written?;
+        if written.is_none() {
+            tokio::select! {
+                done = &mut output.done => written = done.ok(),
+                () = stop.signalled() => {}
+            }
+        }
+        written.unwrap_or(Ok(()))?;
         Ok(ExitCode::SUCCESS)
     })
 }

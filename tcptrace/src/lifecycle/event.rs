@@ -40,11 +40,11 @@ pub enum Closer {
     Local,
     /// The peer sent the first FIN.
     Remote,
-    /// We sent the first FIN, and the peer's crossed it (CLOSING).
+    /// We sent the first FIN, and the peer's crossed it (`CLOSING`).
     Both,
     /// A RST came in.
     ResetReceived,
-    /// We sent a RST: unread data, SO_LINGER 0, or killed.
+    /// We sent a RST: unread data, `SO_LINGER` 0, or killed.
     ResetSent,
     /// Retransmission gave up.
     TimedOut,

@@ -283,10 +283,7 @@ impl Tracker {
             }
         };
         let entry = entry.max(socket.since.time().unwrap_or_default());
-        self.enter(id, TcpState::TimeWait, entry, None, out);
-        if let Some(socket) = self.sockets.get_mut(&id) {
-            socket.since = Since::Inferred(entry);
-        }
+        self.enter_inferred(id, TcpState::TimeWait, entry, out);
     }
 
     fn is_taken_over_by(&self, tid: u32, id: SocketId, ts: Nanos) -> bool {

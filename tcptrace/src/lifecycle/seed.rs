@@ -5,7 +5,7 @@
 
 use super::{Closer, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker};
 use crate::model::{
-    Nanos, SeedSocket, SocketId, TcpState,
+    Nanos, NetnsId, SeedSocket, SocketId, TcpState,
     record::{Process, SeedObject},
 };
 
@@ -15,7 +15,14 @@ const TIMEWAIT: Nanos = Nanos(60_000_000_000);
 impl Tracker {
     /// Adds a socket that existed when it was looked for.
     pub(super) fn take_seed(&mut self, seed: &SeedSocket, out: &mut impl Observer) {
-        if self.sockets.contains_key(&seed.id)
+        if let Some(socket) = self.sockets.get(&seed.id) {
+            if !self.sees_segments && socket.is_orphan_fin_wait2() {
+                self.still_in_fin_wait2.insert(seed.id);
+            }
+            return;
+        }
+        // After the seed only what is tracked is looked at again.
+        if !self.seeding
             || self.ended_in_seed.contains(&seed.id)
             || seed.state == TcpState::Close
             || !self.is_in_scope(seed.netns, &seed.tuple)
@@ -75,6 +82,27 @@ impl Tracker {
             socket.role_guessed = true;
             out.identified(socket, &self.processes);
         }
+    }
+
+    /// Where segments are not seen: orphans that were not found in FIN_WAIT2 again are in TIME_WAIT. When
+    /// exactly they entered it is not known, only that it was by `ts`.
+    pub(super) fn end_fin_wait2(&mut self, ts: Nanos, began: Nanos, netns: NetnsId, out: &mut impl Observer) {
+        let gone: Vec<SocketId> = self
+            .sockets
+            .iter()
+            .filter(|(id, socket)| {
+                socket.netns == netns
+                    && socket.phase == Phase::Minisocket
+                    && socket.is_orphan_fin_wait2()
+                    && socket.orphan_since.is_some_and(|since| since < began)
+                    && !self.still_in_fin_wait2.contains(id)
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in gone {
+            self.enter_inferred(id, TcpState::TimeWait, ts, out);
+        }
+        self.still_in_fin_wait2.clear();
     }
 
     /// A process was found to hold a socket.

@@ -21,14 +21,14 @@ pub enum Since {
 
 impl Since {
     /// The dwell that ends at `end`.
-    pub const fn dwell(self, end: Nanos) -> Option<Dwell> {
-        let (begin, bound) = match self {
-            Self::Exact(begin) => (begin, Bound::Exact),
-            Self::AtLatest(begin) => (begin, Bound::AtLeast),
-            Self::Inferred(begin) => (begin, Bound::Inferred),
-            Self::Unknown => return None,
+    pub fn dwell_until(self, end: Self) -> Option<Dwell> {
+        let length = end.time()?.since(self.time()?);
+        let bound = match (self, end) {
+            (Self::AtLatest(_), _) => Bound::AtLeast,
+            (Self::Exact(_), Self::Exact(_)) => Bound::Exact,
+            _ => Bound::Inferred,
         };
-        Some(Dwell { length: end.since(begin), bound })
+        Some(Dwell { length, bound })
     }
 
     /// The earliest known time in this state.
@@ -52,6 +52,7 @@ pub enum Phase {
 }
 
 /// One tracked socket.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub struct Socket {
     /// Both ends, as far as they are known.

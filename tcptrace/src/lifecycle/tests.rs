@@ -81,6 +81,9 @@ impl Observer for Told {
     }
 }
 
+/// What happens to a minisocket whose timer is cancelled by a task, by the idle task, or with its namespace.
+type Steps = fn(&mut Run, Record, Record, Record);
+
 /// A tracker and what it told.
 struct Run {
     tracker: Tracker,
@@ -103,6 +106,7 @@ impl Run {
         run
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "records are made where they are taken")]
     fn take(&mut self, record: Record) -> &mut Self {
         self.tracker.take(&record, &mut self.told);
         self
@@ -126,7 +130,7 @@ impl Run {
     }
 
     /// The client connects and is in FIN_WAIT2 at 30 ms.
-    fn to_fin_wait2(&mut self, cookie: u64) -> &mut Self {
+    fn reach_fin_wait2(&mut self, cookie: u64) -> &mut Self {
         use TcpState as T;
         self.client(0, cookie, T::Close, T::SynSent)
             .client(10, cookie, T::SynSent, T::Established)
@@ -217,7 +221,7 @@ const PSH_ACK: u64 = 0x18;
 fn an_active_close_ends_in_time_wait_that_expires() {
     use TcpState as T;
     let mut run = Run::new();
-    run.to_fin_wait2(7)
+    run.reach_fin_wait2(7)
         .take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)))
         .client(40, 7, T::FinWait2, T::Close)
         .take(kernel(minisocket(60_840, Kind::MinisocketCancelled, 7, T::TimeWait)));
@@ -243,7 +247,7 @@ fn an_active_close_ends_in_time_wait_that_expires() {
 fn a_late_fin_within_the_timers_bucket_shows_as_a_segment() {
     use TcpState as T;
     let mut run = Run::new();
-    run.to_fin_wait2(7)
+    run.reach_fin_wait2(7)
         .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
         .client(30, 7, T::FinWait2, T::Close)
         .take(segment(130, 7, T::TimeWait, FIN_ACK))
@@ -261,7 +265,7 @@ fn a_late_fin_within_the_timers_bucket_shows_as_a_segment() {
 fn a_late_fin_across_buckets_shows_as_a_timer_and_its_own_segment_extends_nothing() {
     use TcpState as T;
     let mut run = Run::new();
-    run.to_fin_wait2(7)
+    run.reach_fin_wait2(7)
         .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
         .take(kernel(minisocket(3_030, Kind::MinisocketCancelled, 7, T::TimeWait)))
         .take(kernel(minisocket(3_030, Kind::MinisocketArmed, 7, T::TimeWait)))
@@ -279,42 +283,58 @@ fn without_segments_the_entry_is_inferred_at_the_end() {
     let mut run = Run::new();
     let stamp =
         |ms: u64| raw::Record { arg1: 2_030, ..minisocket(ms, Kind::MinisocketExpired, 7, T::TimeWait) };
-    run.to_fin_wait2(7)
+    run.reach_fin_wait2(7)
         .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
         .take(kernel(stamp(62_030)));
     assert_eq!(
         run.lines()[4..],
-        ["7 FIN_WAIT2>TIME_WAIT 2000ms orphan", "7 TIME_WAIT>CLOSE ~60000ms expired"]
+        ["7 FIN_WAIT2>TIME_WAIT ~2000ms orphan", "7 TIME_WAIT>CLOSE ~60000ms expired"]
     );
     // No stamp either: the timer says when it was last set, once its tick is known.
     let mut run = Run::new();
     let end = raw::Record { arg0: 0, ..minisocket(62_030, Kind::MinisocketExpired, 8, T::TimeWait) };
     run.take(kernel(minisocket(0, Kind::MinisocketArmed, 6, T::TimeWait)))
-        .to_fin_wait2(8)
+        .reach_fin_wait2(8)
         .take(kernel(minisocket(30, Kind::MinisocketArmed, 8, T::FinWait2)))
         .take(kernel(end));
     assert_eq!(
         run.lines()[4..],
-        ["8 FIN_WAIT2>TIME_WAIT 2000ms orphan", "8 TIME_WAIT>CLOSE ~60000ms expired"]
+        ["8 FIN_WAIT2>TIME_WAIT ~2000ms orphan", "8 TIME_WAIT>CLOSE ~60000ms expired"]
     );
+}
+
+#[test]
+fn without_segments_a_look_at_fin_wait2_finds_who_left_it() {
+    use TcpState as T;
+    let mut run = Run::new();
+    run.take(Record::Host(Box::default()));
+    for cookie in [7, 8] {
+        run.reach_fin_wait2(cookie).take(kernel(minisocket(30, Kind::MinisocketArmed, cookie, T::FinWait2)));
+    }
+    let (ts, began, netns) = (Nanos(1_000 * MS), Nanos(990 * MS), NetnsId(1));
+    run.take(Record::Seed(seed(8, T::FinWait2, SeedObject::Minisocket { left: Nanos(S) })))
+        .take(Record::FinWait2End { ts, began, netns });
+    assert_eq!(run.lines()[8..], ["7 FIN_WAIT2>TIME_WAIT ~970ms orphan"]);
+    assert_eq!((run.count(T::TimeWait), run.count(T::FinWait2)), (1, 1));
+    // What became an orphan after the look began can't be missing from it.
+    let began = Nanos(10 * MS);
+    run.take(Record::FinWait2End { ts, began, netns });
+    assert_eq!(run.count(T::FinWait2), 1);
 }
 
 #[test]
 fn what_ends_a_minisocket_early_is_told_apart() {
     use TcpState as T;
-    let in_time_wait = |run: &mut Run| {
-        run.to_fin_wait2(7).take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait))).client(
-            40,
-            7,
-            T::FinWait2,
-            T::Close,
-        );
-    };
+    let in_time_wait =
+        |run: &mut Run| {
+            run.reach_fin_wait2(7)
+                .take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)))
+                .client(40, 7, T::FinWait2, T::Close);
+        };
     let cancelled = |tid: u64, flags: u8| {
         let raw = minisocket(5_040, Kind::MinisocketCancelled, 7, T::TimeWait);
         kernel(raw::Record { arg1: tid << 32, flags, ..raw })
     };
-    type Steps = fn(&mut Run, Record, Record, Record);
     let cases: [(&str, Steps); 6] = [
         ("killed", |run, by_task, _, _| {
             run.take(by_task).time(5_100);
@@ -353,7 +373,7 @@ fn what_ends_a_minisocket_early_is_told_apart() {
 fn data_for_an_orphan_fin_wait2_aborts_it() {
     use TcpState as T;
     let mut run = Run::new();
-    run.to_fin_wait2(7)
+    run.reach_fin_wait2(7)
         .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
         .take(kernel(minisocket(50, Kind::MinisocketCancelled, 7, T::FinWait2)))
         .take(segment(50, 7, T::FinWait2, PSH_ACK));
@@ -364,7 +384,7 @@ fn data_for_an_orphan_fin_wait2_aborts_it() {
 fn no_room_for_a_minisocket_is_an_overflow() {
     use TcpState as T;
     let mut run = Run::new();
-    run.to_fin_wait2(7).take(full(40, 7, T::FinWait2, T::Close, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH));
+    run.reach_fin_wait2(7).take(full(40, 7, T::FinWait2, T::Close, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH));
     assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>CLOSE 10ms overflow"]);
 }
 
@@ -508,7 +528,7 @@ fn roles_are_guessed_from_listeners_and_marked() {
 fn a_cookie_that_connects_again_leaves_its_minisocket_in_place() {
     use TcpState as T;
     let mut run = Run::new();
-    run.to_fin_wait2(7).take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait))).client(
+    run.reach_fin_wait2(7).take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait))).client(
         40,
         7,
         T::FinWait2,

@@ -71,6 +71,8 @@ pub struct Tracker {
     pub(super) minisockets: Minisockets,
     pub(super) connects: Connects,
     pub(super) pending: PendingEnds,
+    /// Orphans that a look at FIN_WAIT2 alone has found still there.
+    pub(super) still_in_fin_wait2: FxHashSet<SocketId>,
     /// Ended while the seed is still being read: it must not bring them back.
     pub(super) ended_in_seed: FxHashSet<SocketId>,
     pub(super) seeding: bool,
@@ -103,6 +105,7 @@ impl Tracker {
             minisockets: Minisockets::default(),
             connects: Connects::default(),
             pending: PendingEnds::default(),
+            still_in_fin_wait2: FxHashSet::default(),
             ended_in_seed: FxHashSet::default(),
             seeding: true,
             began: None,
@@ -147,6 +150,7 @@ impl Tracker {
             Record::Kernel(seen) => self.take_observation(seen, out),
             Record::Seed(seed) => self.take_seed(seed, out),
             Record::SeedEnd { .. } => self.end_seed(out),
+            Record::FinWait2End { ts, began, netns } => self.end_fin_wait2(*ts, *began, *netns, out),
             Record::Owner { id, process, .. } => self.take_owner(*id, process, out),
             Record::OwnersEnd { .. } => self.end_owners(out),
             Record::Host(facts) => self.sees_segments = facts.segments,
@@ -324,6 +328,24 @@ impl Tracker {
         end_reason: Option<EndReason>,
         out: &mut impl Observer,
     ) {
+        self.step(id, to, Since::Exact(ts), end_reason, out);
+    }
+
+    /// The same, where the time was computed: neither the dwell that ends nor the one that begins is
+    /// exact.
+    pub(super) fn enter_inferred(&mut self, id: SocketId, to: TcpState, ts: Nanos, out: &mut impl Observer) {
+        self.step(id, to, Since::Inferred(ts), None, out);
+    }
+
+    fn step(
+        &mut self,
+        id: SocketId,
+        to: TcpState,
+        at: Since,
+        end_reason: Option<EndReason>,
+        out: &mut impl Observer,
+    ) {
+        let ts = at.time().unwrap_or_default();
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         let from = socket.state;
         let begins = from == TcpState::Close;
@@ -339,7 +361,7 @@ impl Tracker {
             from: if begins && to == TcpState::SynRecv { TcpState::Listen } else { from },
             to,
             begins,
-            dwell: if begins { None } else { socket.since.dwell(ts) },
+            dwell: if begins { None } else { socket.since.dwell_until(at) },
             closer: socket.closer,
             end_reason,
             orphan: (from == TcpState::FinWait2 || to == TcpState::FinWait2)
@@ -354,7 +376,7 @@ impl Tracker {
         };
         socket.previous = from;
         socket.state = to;
-        socket.since = Since::Exact(ts);
+        socket.since = at;
         socket.only_seeded = false;
         out.changed(&event, socket, &self.processes);
         if to != TcpState::FinWait2 {

@@ -23,6 +23,16 @@ pub enum Record {
         /// When the first one was asked for; the hooks were attached before.
         began: Nanos,
     },
+    /// Where segments are not seen: every minisocket of a namespace that was in FIN_WAIT2 has been
+    /// reported again as [`Record::Seed`]. One that was not is in TIME_WAIT by now.
+    FinWait2End {
+        /// When the last one was read.
+        ts: Nanos,
+        /// When the first one was asked for: what became an orphan later can't be among them.
+        began: Nanos,
+        /// The namespace.
+        netns: NetnsId,
+    },
     /// Who holds a socket open, found through `/proc/PID/fd`.
     Owner {
         /// When it was found.
@@ -79,6 +89,7 @@ impl Record {
             Self::Kernel(observation) => Nanos(observation.raw.ts_ns),
             Self::Seed(seed) => seed.ts,
             Self::SeedEnd { ts, .. }
+            | Self::FinWait2End { ts, .. }
             | Self::Owner { ts, .. }
             | Self::OwnersEnd { ts }
             | Self::NetnsName { ts, .. }

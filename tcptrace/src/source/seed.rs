@@ -1,9 +1,13 @@
 //! What existed before the hooks were attached: sockets of every reachable network namespace, their
 //! owners, and names. Read on a thread of its own, so that the reader of the ring never waits.
+//!
+//! Where segments that reach a minisocket are not seen, the thread goes on to look at FIN_WAIT2 alone: an
+//! orphan that is no longer there has gone on to TIME_WAIT.
 
 use std::{
     io,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
+    time::{Duration, Instant},
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -15,11 +19,20 @@ use super::{
     owners::{self, Effort},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
-use crate::model::{Nanos, Record, SocketId, record::HostFacts};
+use crate::model::{
+    Nanos, Record, SocketId, TcpState,
+    record::{HostFacts, SeedObject},
+};
 
 /// Records in a batch, and batches under way: bounds what waits for the reader.
 const BATCH: usize = 1024;
 const BATCHES: usize = 64;
+
+const FIN_WAIT2: StateMask = StateMask::of(&[TcpState::FinWait2]);
+/// How often to look at FIN_WAIT2: a look walks the hash table of every namespace.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A look may take one part in so many of the time.
+const SHARE: u32 = 50;
 
 /// Begins to read; the receiver ends when everything was sent.
 ///
@@ -47,7 +60,38 @@ struct Unwanted;
 impl Seed {
     fn read(mut self) {
         let began = host::monotonic_now();
-        let _ = self.sockets(began).and_then(|()| self.owners());
+        let _ = self.sockets(began).and_then(|()| self.owners()).and_then(|()| self.watch_fin_wait2());
+    }
+
+    fn watch_fin_wait2(&mut self) -> Result<(), Unwanted> {
+        while !self.facts.segments {
+            let began = Instant::now();
+            self.look_at_fin_wait2()?;
+            std::thread::sleep((began.elapsed() * SHARE).max(LOOK_EVERY));
+        }
+        Ok(())
+    }
+
+    fn look_at_fin_wait2(&mut self) -> Result<(), Unwanted> {
+        let mut wanted = Ok(());
+        // What can't be visited now could not be seeded either, and was told then.
+        let _ = netns::in_each(
+            |_| true,
+            |netns| {
+                let began = host::monotonic_now();
+                let looked = sock_diag::for_each(FIN_WAIT2, netns.id, |socket| {
+                    if wanted.is_ok() && matches!(socket.object, SeedObject::Minisocket { .. }) {
+                        wanted = self.send(Record::Seed(socket));
+                    }
+                });
+                if wanted.is_ok() && looked.is_ok() {
+                    let ts = host::monotonic_now();
+                    wanted = self.send(Record::FinWait2End { ts, began, netns: netns.id });
+                }
+            },
+        );
+        wanted?;
+        self.flush()
     }
 
     fn sockets(&mut self, began: Nanos) -> Result<(), Unwanted> {

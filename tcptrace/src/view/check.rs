@@ -114,7 +114,7 @@ fn path(end: &str, steps: &[Step]) -> String {
     for (i, step) in steps.iter().enumerate() {
         if i > 0 {
             let length = step.before().map_or_else(|| "?".into(), units::duration);
-            text.push_str(&format!(" {length} -> "));
+            text.extend([" ", &length, " -> "]);
         }
         text.push_str(step.state.name());
     }

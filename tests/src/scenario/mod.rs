@@ -3,6 +3,7 @@
 pub mod abort;
 pub mod close;
 pub mod ending;
+pub mod fallback;
 pub mod handshake;
 pub mod owner;
 pub mod program;
