@@ -10,6 +10,7 @@ mod setup;
 mod tally;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,8 @@ enum Task {
     Lint,
     /// Every test: units and snapshots, the eBPF object, live tests
     Test(test::Args),
+    /// The live tests on other kernels, each booted in an emulator
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +54,6 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ebpf(args) => ebpf::run(&repo, &args),
         Task::Lint => Ok(lint::run(&repo)),
         Task::Test(args) => Ok(test::run(&repo, &args)),
+        Task::Vm(args) => vm::run(&repo, &args),
     }
 }

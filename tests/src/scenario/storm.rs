@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::net::RecvFlags;
 use tcptrace_common::state::TcpState::{Close, Established, Listen, SynRecv, SynSent, TimeWait};
 
-use crate::clock::{SOON, wait_for};
+use crate::clock::{soon, wait_for};
 use crate::event::EndReason;
 use crate::kernel;
 use crate::lab::Lab;
@@ -18,6 +18,8 @@ const CONNECTIONS: usize = 20_000;
 /// Compares the number of transitions of each kind with the kernel's counters, and the chain of each socket with itself.
 pub fn storm(lab: &Lab) -> Result<()> {
     netns::sysctl("ip_local_port_range", "1024 65535")?;
+    // By default it follows the machine's memory.
+    netns::sysctl("tcp_max_tw_buckets", "262144")?;
     let tracer = lab.trace()?;
     // Over loopback a TIME_WAIT of more than a second may be reused (tcp_tw_reuse is 2 by default).
     let reused_before = kernel::counter("TWRecycled")?;
@@ -29,7 +31,7 @@ pub fn storm(lab: &Lab) -> Result<()> {
     let reused = (kernel::counter("TWRecycled")? - reused_before) as usize;
     let left = CONNECTIONS - reused;
     let settled =
-        wait_for("all to be in TIME_WAIT", SOON, || Ok((kernel::count(TimeWait)? == left).then_some(())));
+        wait_for("all to be in TIME_WAIT", soon(), || Ok((kernel::count(TimeWait)? == left).then_some(())));
     settled.with_context(|| format!("{left} expected, the kernel has {:?}", counts_by_kernel()))?;
     if !tracer.is_present() {
         return Ok(());
