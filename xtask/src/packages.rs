@@ -46,6 +46,8 @@ pub const VM: &[Package] = &[
     package("cpio", "packs the guest's file system"),
     package("binutils", "strip: a smaller guest"),
     package("xz-utils", "kernel modules are compressed"),
+    package("lz4", "older kernels are"),
+    package("zstd", "newer kernels are"),
 ];
 
 /// Installs what is missing of `packages`; when nothing is, it is quick and needs no root.

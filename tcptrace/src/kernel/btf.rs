@@ -177,3 +177,7 @@ fn check_sock_common(offsets: &Offsets) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "btf_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ mod guest;
 mod initramfs;
 mod kernels;
 mod report;
+pub mod vmlinux;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ use anyhow::{Context, Result, bail};
 
 use self::archive::Archive;
 use self::initramfs::Programs;
-use self::kernels::{KERNELS, Kernel};
+pub use self::kernels::KERNELS;
+use self::kernels::Kernel;
 use self::report::{Report, TABLE_HEAD};
 use crate::repo::Repo;
 use crate::tally::{Tally, Verdict};
