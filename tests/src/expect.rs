@@ -15,6 +15,9 @@ use crate::precision::Precision;
 /// How long every `TIME_WAIT` lasts that nothing ends (`TCP_TIMEWAIT_LEN`).
 const TIME_WAIT_LEAST: Duration = Duration::from_secs(60);
 
+/// Longer than any run.
+const ANY_LENGTH: Duration = Duration::from_secs(86_400);
+
 /// The socket an expectation is about.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -161,7 +164,7 @@ impl Step {
             return Self { end_reason: self.end_reason.map(|_| EndReason::Unexplained), ..self };
         }
         let within = Span { end_ns: u64::MAX / 2, ..self.within };
-        Self { within, inferred: true, dwell: self.dwell.map(|(least, _)| (least, Duration::MAX)), ..self }
+        Self { within, inferred: true, dwell: self.dwell.map(|(least, _)| (least, ANY_LENGTH)), ..self }
     }
 
     /// The timer of this `TIME_WAIT` was armed again.

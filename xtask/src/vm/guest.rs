@@ -8,14 +8,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::command;
+
 const QEMU: &str = "qemu-system-x86_64";
-const APPEND: &str = "console=ttyS0 quiet panic=-1 rdinit=/init";
+const APPEND: &str = "console=ttyS0 loglevel=1 panic=-1 rdinit=/init";
 /// The whole of one kernel takes some four minutes.
 const WHOLE_BOUND: Duration = Duration::from_secs(20 * 60);
 /// The longest a live test is silent: one that waits for the end of a TIME_WAIT.
 const SILENCE_BOUND: Duration = Duration::from_secs(5 * 60);
 /// What the guest says last.
 const END: &str = "vm: end";
+
+/// Whether the emulator is there.
+pub fn can_boot() -> Result<()> {
+    command::output(Command::new(QEMU).arg("--version"))
+        .map(drop)
+        .context("no emulator here: run `cargo xtask setup --vm`")
+}
 
 /// Boots and shows each line to `see`; an error unless the guest came to its end.
 pub fn boot(image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result<()> {
