@@ -1,4 +1,5 @@
-//! The only place that reserves room in the ring buffer, and counts what finds none.
+//! The only place that reserves room in the ring buffer, and counts what finds none. What the filter does
+//! not want is neither reported nor lost.
 
 use aya_ebpf::{
     EbpfContext,
@@ -9,11 +10,14 @@ use aya_ebpf::{
     },
 };
 use aya_log_ebpf::warn;
-use tcptrace_common::record::{Kind, Record, RecordWithTask, Task, flag, loss};
+use tcptrace_common::{
+    filter::{Ends, passes, tested_sport},
+    record::{Kind, Record, RecordWithTask, Task, flag, loss},
+};
 
 use crate::{
     kernel::{Address, SockCommon, net_inum},
-    maps::{EVENTS, config, count},
+    maps::{EVENTS, config, count, filter_term},
 };
 
 /// What the hooks know beyond the socket's common part.
@@ -29,30 +33,43 @@ pub struct Observation {
     pub arg1: u64,
 }
 
-/// Writes one record; with the current task when [`flag::TASK`] is set.
+/// Writes one record, when the filter wants it; with the current task when [`flag::TASK`] is set. Says
+/// whether it was written.
 #[inline(always)]
-pub fn emit(common: &SockCommon, observation: Observation) {
+pub fn emit(common: &SockCommon, observation: Observation) -> bool {
+    let [saddr_high, saddr_low, daddr_high, daddr_low] = common.addresses();
+    let ends = Ends {
+        saddr: [saddr_high, saddr_low],
+        daddr: [daddr_high, daddr_low],
+        netns: net_inum(common.net()),
+        sport: tested_sport(observation.kind as u8, observation.old, observation.sport),
+        dport: common.dport(),
+    };
+    if !passes(filter_term, &ends) {
+        return false;
+    }
     if observation.flags & flag::TASK != 0 {
         let Some(mut entry) = EVENTS.reserve::<RecordWithTask>(0) else {
             count(loss::RING_FULL);
-            return;
+            return false;
         };
         let room = entry.as_mut_ptr();
         // SAFETY: `room` is the reserved entry; both parts are written whole.
         unsafe {
-            write_record(&raw mut (*room).record, common, observation);
+            write_record(&raw mut (*room).record, common, &ends, observation);
             write_task(&raw mut (*room).task);
         }
         entry.submit(wakeup());
     } else {
         let Some(mut entry) = EVENTS.reserve::<Record>(0) else {
             count(loss::RING_FULL);
-            return;
+            return false;
         };
         // SAFETY: as above.
-        unsafe { write_record(entry.as_mut_ptr(), common, observation) };
+        unsafe { write_record(entry.as_mut_ptr(), common, &ends, observation) };
         entry.submit(wakeup());
     }
+    true
 }
 
 /// Kernel memory that must be readable was not: counted, and told once per CPU.
@@ -77,8 +94,7 @@ fn wakeup() -> u64 {
 /// # Safety
 /// `to` is valid for writing a whole record.
 #[inline(always)]
-unsafe fn write_record(to: *mut Record, common: &SockCommon, seen: Observation) {
-    let [saddr_high, saddr_low, daddr_high, daddr_low] = common.addresses();
+unsafe fn write_record(to: *mut Record, common: &SockCommon, ends: &Ends, seen: Observation) {
     // SAFETY: by contract; the address fields are 8-byte aligned (`Record` is 88 bytes of
     // naturally aligned fields).
     unsafe {
@@ -88,15 +104,15 @@ unsafe fn write_record(to: *mut Record, common: &SockCommon, seen: Observation) 
         (&raw mut (*to).arg0).write(seen.arg0);
         (&raw mut (*to).arg1).write(seen.arg1);
         let saddr = (&raw mut (*to).saddr).cast::<u64>();
-        saddr.write(saddr_high);
-        saddr.add(1).write(saddr_low);
+        saddr.write(ends.saddr[0]);
+        saddr.add(1).write(ends.saddr[1]);
         let daddr = (&raw mut (*to).daddr).cast::<u64>();
-        daddr.write(daddr_high);
-        daddr.add(1).write(daddr_low);
-        (&raw mut (*to).netns).write(net_inum(common.net()));
+        daddr.write(ends.daddr[0]);
+        daddr.add(1).write(ends.daddr[1]);
+        (&raw mut (*to).netns).write(ends.netns);
         (&raw mut (*to).ifindex).write(common.ifindex());
         (&raw mut (*to).sport).write(seen.sport);
-        (&raw mut (*to).dport).write(common.dport());
+        (&raw mut (*to).dport).write(ends.dport);
         (&raw mut (*to).kind).write(seen.kind as u8);
         (&raw mut (*to).old).write(seen.old);
         (&raw mut (*to).new).write(seen.new);

@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use tcptrace_common::{
     config::{Config, learned},
+    filter::{KernelFilter, Term, test},
     record::loss,
 };
 
@@ -79,6 +80,39 @@ macro_rules! config {
     };
 }
 pub(crate) use config;
+
+/// Which records are wanted; written and seen like `CONFIG`.
+// SAFETY: every field is an integer.
+#[unsafe(no_mangle)]
+pub static FILTER: KernelFilter = unsafe { core::mem::zeroed() };
+
+/// The term at `index` of the filter, field by field: the verifier knows a constant that was loaded, not one
+/// that was copied to the stack. Of a term that tests nothing no more than that is read.
+#[inline(always)]
+pub fn filter_term(index: usize) -> Term {
+    let term = &raw const FILTER.terms[index];
+    // SAFETY: as for CONFIG; `index` was checked.
+    unsafe {
+        let tested = (&raw const (*term).test).read_volatile();
+        if tested == test::NONE {
+            return Term { network: [0; 2], mask: [0; 2], low: 0, high: 0, test: tested, ends_clause: 0 };
+        }
+        Term {
+            network: [
+                (&raw const (*term).network[0]).read_volatile(),
+                (&raw const (*term).network[1]).read_volatile(),
+            ],
+            mask: [
+                (&raw const (*term).mask[0]).read_volatile(),
+                (&raw const (*term).mask[1]).read_volatile(),
+            ],
+            low: (&raw const (*term).low).read_volatile(),
+            high: (&raw const (*term).high).read_volatile(),
+            test: tested,
+            ends_clause: (&raw const (*term).ends_clause).read_volatile(),
+        }
+    }
+}
 
 /// Counts one loss of `cause` on this CPU.
 #[inline(always)]

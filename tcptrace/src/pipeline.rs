@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     aggregate::{Aggregate, Context, Key, Names, Snapshot},
+    filter::{Filter, Subject},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
     model::{
         Nanos, Record, SocketId, TcpState,
@@ -36,6 +37,8 @@ pub trait EventSink: Send {
 
 /// What a run is to do.
 pub struct Plan {
+    /// What to show.
+    pub filter: Filter,
     /// What to group by.
     pub key: Key,
     /// Time between two snapshots.
@@ -67,8 +70,8 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let pipeline = Pipeline {
-        tracker: Tracker::new(Limits::default()),
-        flow: Taken::new(plan.key, plan.events),
+        tracker: Tracker::new(Limits::default()).scoped(plan.filter.kernel_part()),
+        flow: Taken::new(plan.key, plan.events, plan.filter),
         source_name: plan.source,
         interval: plan.interval,
         next: None,
@@ -92,6 +95,7 @@ struct Pipeline {
 
 /// What records have told so far, beside the tracker.
 struct Taken {
+    filter: Filter,
     aggregate: Aggregate,
     events: Option<Box<dyn EventSink>>,
     host: Arc<HostFacts>,
@@ -141,8 +145,9 @@ impl Pipeline {
 }
 
 impl Taken {
-    fn new(key: Key, events: Option<Box<dyn EventSink>>) -> Self {
+    fn new(key: Key, events: Option<Box<dyn EventSink>>, filter: Filter) -> Self {
         Self {
+            filter,
             aggregate: Aggregate::new(key),
             events,
             host: Arc::default(),
@@ -174,26 +179,41 @@ impl Taken {
         }
         tracker.take(record, self);
     }
+
+    /// Notes in which states `socket` matches the filter, as far as it is known now.
+    fn judge(&self, socket: &mut Socket, processes: &Processes) {
+        if !self.filter.is_everything() {
+            socket.shown = self.filter.states(&Subject::of(socket, processes));
+        }
+    }
 }
 
-/// Everybody who listens to the tracker.
+/// Everybody who listens to the tracker, behind the filter: a change is told when the state before or the one
+/// after is shown, and a socket counts while it is in one that is.
 impl Observer for Taken {
     fn appeared(&mut self, id: SocketId, socket: &mut Socket, processes: &Processes) {
+        self.judge(socket, processes);
         self.aggregate.appeared(id, socket, processes);
     }
 
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
-        if let Some(events) = &mut self.events {
+        self.judge(socket, processes);
+        // A connection that comes in is told to come from LISTEN, where it never was itself.
+        let from = if event.begins { TcpState::Close } else { event.from };
+        if let Some(events) = &mut self.events
+            && (socket.shown.contains(from) || socket.shown.contains(event.to))
+        {
             events.event(event, &self.host);
         }
         self.aggregate.changed(event, socket, processes);
     }
 
-    fn corrected(&mut self, from: TcpState, socket: &mut Socket) {
-        self.aggregate.corrected(from, socket);
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
+        self.aggregate.corrected(from, socket, processes);
     }
 
     fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
+        self.judge(socket, processes);
         self.aggregate.identified(socket, processes);
     }
 
@@ -201,3 +221,7 @@ impl Observer for Taken {
         self.aggregate.orphaned(socket);
     }
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -96,7 +96,7 @@ impl Observer for Watch {
     }
 
     fn appeared(&mut self, _: SocketId, _: &mut Socket, _: &Processes) {}
-    fn corrected(&mut self, _: TcpState, _: &mut Socket) {}
+    fn corrected(&mut self, _: TcpState, _: &mut Socket, _: &Processes) {}
     fn identified(&mut self, _: &mut Socket, _: &Processes) {}
     fn orphaned(&mut self, _: &mut Socket) {}
 }

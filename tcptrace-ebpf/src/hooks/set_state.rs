@@ -39,7 +39,7 @@ fn event(ctx: &BtfTracePointContext) -> Handled {
     Handled { object: ctx.arg(0), detail: old << 32 | (new & 0xffff_ffff) }
 }
 
-/// Reports the transition, when it is one of TCP.
+/// Reports the transition, when it is one of TCP and wanted; says whether it was reported.
 #[inline(always)]
 fn report(ctx: &BtfTracePointContext) -> bool {
     let sock: Address = ctx.arg(0);
@@ -82,8 +82,7 @@ fn report(ctx: &BtfTracePointContext) -> bool {
             arg0: sk_err as u64,
             arg1: 0,
         },
-    );
-    true
+    )
 }
 
 /// Whether the transition can only come from a system call of the socket's user, so that the

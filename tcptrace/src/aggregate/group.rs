@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use rustc_hash::FxHashMap;
 
 use super::{
-    CLOSERS, DwellQuantiles, Group, Minisockets, TimeWaitEnds, is_counted,
+    CLOSERS, DwellQuantiles, Group, Minisockets, TimeWaitEnds,
     keys::{GroupKey, Key, Names, Owners},
 };
 use crate::{
@@ -75,21 +75,36 @@ impl Entry {
         self.counts.iter().all(|&count| count == 0)
     }
 
-    fn add(&mut self, state: TcpState) {
-        if is_counted(state) {
-            self.counts[state.index()] += 1;
+    /// Counts a socket that is in its state already.
+    fn add(&mut self, socket: &mut Socket) {
+        self.counts[socket.state.index()] += 1;
+        self.orphans += u64::from(socket.is_orphan_fin_wait2());
+        self.count_closer(socket);
+    }
+
+    /// Takes back that a socket was counted, in `state`.
+    fn take_back(&mut self, state: TcpState, socket: &mut Socket) {
+        self.sub(state);
+        let was_orphan = state == TcpState::FinWait2 && socket.orphan_since.is_some();
+        self.orphans = self.orphans.saturating_sub(u64::from(was_orphan));
+        self.uncount_closer(socket);
+    }
+
+    /// Counts who closed a socket, in place of whoever was thought to: once, however often it comes back.
+    fn count_closer(&mut self, socket: &mut Socket) {
+        if socket.counted_closer != socket.closer {
+            self.uncount_closer(socket);
+            self.closers[socket.closer as usize] += 1;
+            socket.counted_closer = socket.closer;
         }
     }
 
-    fn count_closer(&mut self, closer: Closer) {
-        if closer != Closer::None {
-            self.closers[closer as usize] += 1;
+    fn uncount_closer(&mut self, socket: &mut Socket) {
+        let counted = std::mem::take(&mut socket.counted_closer);
+        if counted != Closer::None {
+            let count = &mut self.closers[counted as usize];
+            *count = count.saturating_sub(1);
         }
-    }
-
-    fn uncount_closer(&mut self, closer: Closer) {
-        let count = &mut self.closers[closer as usize];
-        *count = count.saturating_sub(1);
     }
 
     fn sub(&mut self, state: TcpState) {
@@ -120,15 +135,11 @@ impl Groups {
 
     /// Counts a socket that is in its state already.
     pub(super) fn join(&mut self, socket: &mut Socket, processes: &Processes) {
-        self.join_before(socket, processes);
-        let row = self.row(socket);
-        row.add(socket.state);
-        row.orphans += u64::from(socket.is_orphan_fin_wait2());
-        row.count_closer(socket.closer);
+        self.give_group(socket, processes);
+        self.row(socket).add(socket);
     }
 
-    /// Gives a socket its group, before its first change is counted.
-    pub(super) fn join_before(&mut self, socket: &mut Socket, processes: &Processes) {
+    fn give_group(&mut self, socket: &mut Socket, processes: &Processes) {
         socket.group = self.place(self.key.of(socket, processes));
         let process = socket.process.and_then(|id| processes.get(id));
         let row = self.row(socket);
@@ -140,21 +151,12 @@ impl Groups {
 
     /// The role or the owner became known: the socket may belong elsewhere.
     pub(super) fn identify(&mut self, socket: &mut Socket, processes: &Processes) {
-        if socket.group == Socket::NO_GROUP {
-            return;
-        }
         let key = self.key.of(socket, processes);
         if self.row(socket).key != key {
-            let orphan = u64::from(socket.is_orphan_fin_wait2());
-            let row = self.row(socket);
-            row.sub(socket.state);
-            row.orphans = row.orphans.saturating_sub(orphan);
-            row.uncount_closer(socket.closer);
+            self.row(socket).take_back(socket.state, socket);
             socket.group = self.place(key);
             let row = self.row(socket);
-            row.add(socket.state);
-            row.orphans += orphan;
-            row.count_closer(socket.closer);
+            row.add(socket);
             row.roles[socket.role as usize] += 1;
         }
         if let Some(process) = socket.process.and_then(|id| processes.get(id)) {
@@ -162,16 +164,11 @@ impl Groups {
         }
     }
 
-    pub(super) fn change(&mut self, event: &Event<'_>, socket: &Socket) {
+    /// A socket that was counted leaves a state, and counts as closed and ended by this.
+    pub(super) fn leave(&mut self, event: &Event<'_>, socket: &mut Socket) {
         let row = self.row(socket);
-        if !event.begins {
-            row.sub(event.from);
-        }
-        row.add(event.to);
-        if let Some(before) = event.decides_closer {
-            row.uncount_closer(before);
-            row.count_closer(event.closer);
-        }
+        row.sub(event.from);
+        row.count_closer(socket);
         if let Some(reason) = event.end_reason
             && socket.phase != Phase::Minisocket
         {
@@ -185,23 +182,26 @@ impl Groups {
             }
             _ => {}
         }
+    }
+
+    /// A socket enters a state that is shown; it may have been counted before.
+    pub(super) fn enter(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
+        if !socket.is_counted() {
+            self.give_group(socket, processes);
+        }
+        let row = self.row(socket);
+        row.add(socket);
         match event.to {
             TcpState::TimeWait => row.time_wait.entered += 1,
-            TcpState::FinWait2 => {
-                row.fin_wait2.entered += 1;
-                row.orphans += u64::from(socket.is_orphan_fin_wait2());
-            }
+            TcpState::FinWait2 => row.fin_wait2.entered += 1,
             _ => {}
         }
     }
 
-    pub(super) fn correct(&mut self, from: TcpState, socket: &Socket) {
-        let row = self.row(socket);
-        row.sub(from);
-        row.add(socket.state);
-        if from == TcpState::FinWait2 && socket.orphan_since.is_some() {
-            row.orphans = row.orphans.saturating_sub(1);
-        }
+    /// A socket that was counted in `state` should not have been.
+    pub(super) fn withdraw(&mut self, state: TcpState, socket: &mut Socket) {
+        self.row(socket).take_back(state, socket);
+        socket.group = Socket::NO_GROUP;
     }
 
     pub(super) fn orphaned(&mut self, socket: &Socket) {

@@ -121,6 +121,7 @@ impl Aggregate {
         }
         for (_, socket) in tracker.sockets() {
             if socket.state == TcpState::CloseWait
+                && socket.is_counted()
                 && let Some(since) = socket.since.time()
             {
                 self.groups.note_close_wait(socket, since);
@@ -128,56 +129,70 @@ impl Aggregate {
         }
     }
 
-    fn arrive(&mut self, socket: &Socket) {
-        if is_counted(socket.state) {
-            self.totals[socket.state.index()].now += 1;
-        }
+    fn arrive(&mut self, state: TcpState) {
+        self.totals[state.index()].now += 1;
     }
 
     fn leave(&mut self, state: TcpState) {
-        if is_counted(state) {
-            let now = &mut self.totals[state.index()].now;
-            *now = now.saturating_sub(1);
-        }
+        let now = &mut self.totals[state.index()].now;
+        *now = now.saturating_sub(1);
     }
 }
 
-/// CLOSE is no connection: sockets in it are not counted.
-const fn is_counted(state: TcpState) -> bool {
-    !matches!(state, TcpState::Close)
-}
-
+/// A socket is counted while it is shown: [`Socket::is_counted`] says whether it was up to now,
+/// [`Socket::is_shown`] whether it is from now on.
 impl Observer for Aggregate {
     fn appeared(&mut self, _id: SocketId, socket: &mut Socket, processes: &Processes) {
-        self.arrive(socket);
-        self.groups.join(socket, processes);
+        if socket.is_shown() {
+            self.arrive(socket.state);
+            self.groups.join(socket, processes);
+        }
     }
 
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
-        if event.begins {
-            self.groups.join_before(socket, processes);
-        } else {
+        if socket.is_counted() {
             self.leave(event.from);
+            self.groups.leave(event, socket);
         }
-        self.arrive(socket);
-        if is_counted(event.to) {
+        if socket.is_shown() {
+            self.arrive(event.to);
             self.totals[event.to.index()].entered += 1;
+            self.groups.enter(event, socket, processes);
+        } else {
+            socket.group = Socket::NO_GROUP;
         }
-        self.groups.change(event, socket);
     }
 
-    fn corrected(&mut self, from: TcpState, socket: &mut Socket) {
-        self.leave(from);
-        self.arrive(socket);
-        self.groups.correct(from, socket);
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
+        if socket.is_counted() {
+            self.leave(from);
+            self.groups.withdraw(from, socket);
+        }
+        if socket.is_shown() {
+            self.arrive(socket.state);
+            self.groups.join(socket, processes);
+        }
     }
 
     fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
-        self.groups.identify(socket, processes);
+        match (socket.is_counted(), socket.is_shown()) {
+            (true, true) => self.groups.identify(socket, processes),
+            (false, true) => {
+                self.arrive(socket.state);
+                self.groups.join(socket, processes);
+            }
+            (true, false) => {
+                self.leave(socket.state);
+                self.groups.withdraw(socket.state, socket);
+            }
+            (false, false) => {}
+        }
     }
 
     fn orphaned(&mut self, socket: &mut Socket) {
-        self.groups.orphaned(socket);
+        if socket.is_counted() {
+            self.groups.orphaned(socket);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
+    filter::FilterArgs,
     live::{self, LiveArgs, Stop},
     output,
 };
@@ -23,6 +24,8 @@ pub struct EventsArgs {
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     duration: Option<Duration>,
+    #[command(flatten)]
+    filters: FilterArgs,
     #[command(flatten)]
     live: LiveArgs,
 }
@@ -54,10 +57,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub fn run(args: &EventsArgs) -> Result<ExitCode> {
+    let filter = args.filters.filter()?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let (lines, mut output) = output::open(args.format())?;
-        let mut running = live::start(&args.live, Key::Service, INTERVAL, Some(Box::new(lines)))?;
+        let mut running = live::start(&args.live, filter, Key::Service, INTERVAL, Some(Box::new(lines)))?;
         let time_is_up = async {
             match args.duration {
                 Some(duration) => tokio::time::sleep(duration).await,

@@ -1,8 +1,12 @@
 //! The filters that every command takes: flags in, one expression out.
 
+use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::filter::{Expr, Family, SyntaxError, Test, Word, parse, parse_values};
+use crate::{
+    filter::{Expr, Family, Filter, SyntaxError, Test, Word, parse, parse_values},
+    source::netns,
+};
 
 /// Which sockets to look at. Values of one flag are alternatives; different flags must all match.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,15 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
+    /// Everything that was asked for, with the names that namespaces have now. What can't be understood is a
+    /// [`SyntaxError`] or an [`UnknownNetns`](crate::filter::UnknownNetns).
+    pub fn filter(&self) -> Result<Filter> {
+        let Some(expr) = self.expr()? else { return Ok(Filter::EVERYTHING) };
+        let names =
+            netns::named().context("can't look up the names of network namespaces; is /proc mounted?")?;
+        Ok(Filter::new(Some(expr), &names)?)
+    }
+
     /// Everything that was asked for as one expression; `None` when nothing was.
     pub fn expr(&self) -> Result<Option<Expr>, SyntaxError> {
         let flags = [

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     aggregate::{Key, Snapshot},
+    filter::Filter,
     kernel::{Hook, Options, preflight::Preflight},
     model::Nanos,
     pipeline::{self, EventSink, Plan, Running},
@@ -42,13 +43,14 @@ fn ring_mib(text: &str) -> Result<u32, String> {
 }
 
 impl LiveArgs {
-    fn options(&self) -> Options {
+    fn options(&self, filter: &Filter) -> Options {
         let hook = |lacking| if self.without.contains(&lacking) { Hook::Off } else { Hook::Auto };
         Options {
             ring_bytes: self.ring_size << 20,
             segments: hook(Lacking::Segment),
             entry_stamp: hook(Lacking::EntryStamp),
             kallsyms: hook(Lacking::Kallsyms),
+            filter: filter.kernel_part(),
         }
     }
 }
@@ -56,15 +58,17 @@ impl LiveArgs {
 /// Attaches the hooks and starts the pipeline.
 pub fn start(
     args: &LiveArgs,
+    filter: Filter,
     key: Key,
     interval: Duration,
     events: Option<Box<dyn EventSink>>,
 ) -> Result<Running> {
     let types = Preflight::run().types()?;
-    let live = Live::start(&types, &args.options())?;
+    let live = Live::start(&types, &args.options(&filter))?;
     // BTF is some ten MiB in memory, and has done its work.
     drop(types);
-    let plan = Plan { key, interval: Nanos(interval.as_nanos() as u64), source: Arc::from("live"), events };
+    let interval = Nanos(interval.as_nanos() as u64);
+    let plan = Plan { filter, key, interval, source: Arc::from("live"), events };
     pipeline::start(Box::new(live), plan).context("no thread for the pipeline")
 }
 

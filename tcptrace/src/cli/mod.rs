@@ -1,5 +1,6 @@
 //! The commands: the arguments of each, and what runs them.
 
+mod census;
 pub mod check;
 pub mod events;
 pub mod filter;
@@ -12,7 +13,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::kernel::{LoadError, preflight::CannotTrace};
+use crate::{
+    filter::{SyntaxError, UnknownNetns},
+    kernel::{LoadError, preflight::CannotTrace},
+};
 
 /// See how long TCP sockets stay in every state, TIME_WAIT included, and who produces them
 #[derive(Debug, Parser)]
@@ -44,6 +48,8 @@ impl Cli {
     }
 }
 
+/// Wrong usage; clap's own status for it.
+const WRONG_USAGE: u8 = 2;
 /// This host or user can't trace.
 pub const CANNOT_TRACE: u8 = 3;
 
@@ -52,6 +58,15 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("tcptrace: {error:#}");
+    if let Some(syntax) = error.downcast_ref::<SyntaxError>() {
+        if let Some(pointer) = syntax.pointer() {
+            eprintln!("{pointer}");
+        }
+        return ExitCode::from(WRONG_USAGE);
+    }
+    if error.is::<UnknownNetns>() {
+        return ExitCode::from(WRONG_USAGE);
+    }
     if error.is::<CannotTrace>() || error.is::<LoadError>() {
         ExitCode::from(CANNOT_TRACE)
     } else {

@@ -1,15 +1,17 @@
-//! `tcptrace states`: counts every socket of every network namespace it may enter.
+//! `tcptrace states`: counts every socket of every network namespace it may enter, or those that match a filter.
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 
-use crate::model::StateCounts;
+use super::census::{self, Census};
+use super::filter::FilterArgs;
+use crate::filter::Filter;
 use crate::source::host;
-use crate::source::netns::{self, Netns, Round};
-use crate::source::sock_diag::{self, DumpError, Summary};
+use crate::source::netns::{self, Round};
+use crate::source::sock_diag::{self, Summary};
 use crate::view::explain;
 use crate::view::states::{NetnsStates, States, write_json, write_text};
 
@@ -22,14 +24,13 @@ pub struct StatesArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Count one network namespace only: its name in `ip netns`, or its inode number
-    #[arg(long, value_name = "NAME|INUM")]
-    pub netns: Option<String>,
+    #[command(flatten)]
+    filters: FilterArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
-    let states = count(args.netns.as_deref())?;
+    let states = count(&args.filters.filter()?)?;
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         write_json(&states, &mut out)?;
@@ -43,21 +44,18 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-type Counted = Result<(StateCounts, Summary), DumpError>;
-
-fn count(wanted: Option<&str>) -> anyhow::Result<States> {
+fn count(filter: &Filter) -> anyhow::Result<States> {
     let host = host::facts();
     let taken_at = host::monotonic_now();
-    let round = netns::in_each(
-        |netns| wanted.is_none_or(|wanted| is_called(netns, wanted)),
-        |_| sock_diag::count_by_state(),
-    )
-    .context("can't look for network namespaces; is /proc mounted?")?;
-    if let Some(wanted) = wanted {
-        must_be_counted(wanted, &round)?;
+    let census = if filter.is_everything() { count_all() } else { census::count(filter) };
+    let Census { round, names_netns, missing: unknown } =
+        census.context("can't look for network namespaces; is /proc mounted?")?;
+    if round.visited.is_empty() {
+        return Err(nothing_to_count(&round));
     }
 
-    let mut missing = if wanted.is_some() { Vec::new() } else { missing(&round) };
+    let mut missing = if names_netns { Vec::new() } else { missing(&round) };
+    missing.extend(unknown);
     let mut all = Summary::default();
     let mut counted = Vec::with_capacity(round.visited.len());
     let mut failure = None;
@@ -93,21 +91,20 @@ fn count(wanted: Option<&str>) -> anyhow::Result<States> {
     })
 }
 
-fn is_called(netns: &Netns, wanted: &str) -> bool {
-    netns.name.as_deref() == Some(wanted) || wanted.parse() == Ok(netns.id.0)
+/// Every socket, by its state alone: nothing is kept of them.
+fn count_all() -> io::Result<Census> {
+    let round = netns::in_each(|_| true, |_| sock_diag::count_by_state())?;
+    Ok(Census { round, names_netns: false, missing: Vec::new() })
 }
 
-/// Fails when the one namespace that was asked for could not be counted.
-fn must_be_counted(wanted: &str, round: &Round<Counted>) -> anyhow::Result<()> {
-    if !round.visited.is_empty() {
-        return Ok(());
-    }
+/// Why none of the namespaces that were asked for was counted.
+fn nothing_to_count<T>(round: &Round<T>) -> anyhow::Error {
     match round.refused.first() {
-        Some(refused) => bail!("{refused}; run as root"),
+        Some(refused) => anyhow!("{refused}; run as root"),
         None if round.unreadable_processes > 0 => {
-            bail!("no network namespace '{wanted}' in sight; root sees those of every process")
+            anyhow!("no such network namespace in sight; root sees those of every process")
         }
-        None => bail!("no network namespace '{wanted}'; `ip netns` and `lsns -t net` list them"),
+        None => anyhow!("no such network namespace; `ip netns` and `lsns -t net` list them"),
     }
 }
 

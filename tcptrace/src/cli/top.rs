@@ -12,7 +12,10 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
 
-use super::live::{self, LiveArgs, Stop};
+use super::{
+    filter::FilterArgs,
+    live::{self, LiveArgs, Stop},
+};
 use crate::{
     aggregate::{Key, Snapshot},
     view::top::{self, json, plain},
@@ -37,6 +40,8 @@ pub struct TopArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    filters: FilterArgs,
+    #[command(flatten)]
     live: LiveArgs,
 }
 
@@ -51,9 +56,10 @@ const MAX_GROUPS: usize = 40;
 
 /// Runs the command.
 pub fn run(args: &TopArgs) -> Result<ExitCode> {
+    let filter = args.filters.filter()?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let running = live::start(&args.live, args.by, args.interval, None)?;
+        let running = live::start(&args.live, filter, args.by, args.interval, None)?;
         let show = async {
             let snapshots = running.snapshots.clone();
             if args.wants_screen() { top::run(snapshots, look()).await } else { args.print(snapshots).await }

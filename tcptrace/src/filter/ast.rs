@@ -93,6 +93,17 @@ impl Expr {
         }
     }
 
+    /// Whether one of its tests is such as `wanted` says.
+    pub(super) fn any_test(&self, wanted: &impl Fn(&Test) -> bool) -> bool {
+        match self {
+            Self::Test(test) => wanted(test),
+            Self::Not(operand) => operand.any_test(wanted),
+            Self::And(operands) | Self::Or(operands) => {
+                operands.iter().any(|operand| operand.any_test(wanted))
+            }
+        }
+    }
+
     /// Visits every network namespace it names.
     pub(super) fn for_each_netns<E>(
         &mut self,

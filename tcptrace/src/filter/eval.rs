@@ -5,7 +5,7 @@ use super::{
     choice::StateSet,
 };
 use crate::{
-    lifecycle::{Closer, Event, OwnerKind, Role},
+    lifecycle::{Closer, Event, OwnerKind, Processes, Role, Socket},
     model::{NetnsId, Tuple, record::Process},
 };
 
@@ -26,6 +26,20 @@ pub struct Subject<'a> {
     pub owner: OwnerKind,
     /// The owner, where it is known.
     pub process: Option<&'a Process>,
+}
+
+impl<'a> Subject<'a> {
+    /// What is known about `socket` now; its owner is in `processes`.
+    pub fn of(socket: &Socket, processes: &'a Processes) -> Self {
+        Self {
+            tuple: socket.tuple,
+            netns: socket.netns,
+            role: socket.role,
+            closer: socket.closer,
+            owner: socket.owner,
+            process: socket.process.and_then(|id| processes.get(id)).map(AsRef::as_ref),
+        }
+    }
 }
 
 impl<'a> From<&Event<'a>> for Subject<'a> {

@@ -80,6 +80,13 @@ impl Filter {
         self.states(subject).contains(state)
     }
 
+    /// Whether it asks who owns a socket: that takes a search through `/proc`.
+    pub fn asks_for_owners(&self) -> bool {
+        self.expr.as_ref().is_some_and(|expr| {
+            expr.any_test(&|test| matches!(test, Test::Pid(_) | Test::Comm(_) | Test::Owner(_)))
+        })
+    }
+
     /// What the kernel side can test: it lets pass every record of every socket that matches in any
     /// state, of what came before it matched and after, and of the listeners of such sockets.
     ///

@@ -8,7 +8,7 @@ use aya::{
     programs::{BtfTracePoint, ProgramError},
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::{config::Config, record::loss};
+use tcptrace_common::{config::Config, filter::KernelFilter, record::loss};
 
 use super::{btf::KernelTypes, decode::decode, learn, symbols::Handlers};
 use crate::model::{Observation, record::KernelLosses};
@@ -74,11 +74,19 @@ pub struct Options {
     pub entry_stamp: Hook,
     /// `/proc/kallsyms`; [`Hook::Off`] learns the addresses from an own connection.
     pub kallsyms: Hook,
+    /// Which records are wanted.
+    pub filter: KernelFilter,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: 16 << 20, segments: Hook::Auto, entry_stamp: Hook::Auto, kallsyms: Hook::Auto }
+        Self {
+            ring_bytes: 16 << 20,
+            segments: Hook::Auto,
+            entry_stamp: Hook::Auto,
+            kallsyms: Hook::Auto,
+            filter: KernelFilter::default(),
+        }
     }
 }
 
@@ -157,7 +165,7 @@ impl Tracer {
         config.tw_timer_handler = handlers.tw_timer;
         config.reqsk_timer_handler = handlers.reqsk_timer;
 
-        let mut ebpf = load_object(&config, options.ring_bytes, &btf)?;
+        let mut ebpf = load_object(&config, &options.filter, options.ring_bytes, &btf)?;
         let segments = options.segments == Hook::Auto
             && types.tracepoint_arguments(KFREE_SKB) == Some(SEGMENTS_ARGUMENTS);
         for program in PROGRAMS.iter().chain(SEGMENTS.iter().filter(|_| segments)) {
@@ -251,11 +259,17 @@ impl ProgramCounters {
     }
 }
 
-/// Creates the maps and relocates the programs for `config`.
-pub(super) fn load_object(config: &Config, ring_bytes: u32, btf: &Btf) -> Result<Ebpf, EbpfError> {
+/// Creates the maps and relocates the programs for `config` and `filter`.
+pub(super) fn load_object(
+    config: &Config,
+    filter: &KernelFilter,
+    ring_bytes: u32,
+    btf: &Btf,
+) -> Result<Ebpf, EbpfError> {
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
+        .override_global("FILTER", bytemuck::bytes_of(filter), true)
         .map_max_entries("EVENTS", ring_bytes)
         .load(OBJECT)
 }

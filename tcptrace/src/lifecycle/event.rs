@@ -255,8 +255,6 @@ pub struct Event<'a> {
     pub dwell: Option<Dwell>,
     /// Which side ended the connection, as far as it is known now.
     pub closer: Closer,
-    /// It is this change that told `closer`: what was thought before.
-    pub decides_closer: Option<Closer>,
     /// Where it ended: why.
     pub end_reason: Option<EndReason>,
     /// Where `from` or `to` is FIN_WAIT2: whether a minisocket holds it (an orphan) or a process.

@@ -107,7 +107,9 @@ impl Tracker {
             Some(socket) => {
                 socket.phase = Phase::Minisocket;
                 socket.object = raw.object;
-                socket.learn_tuple(&tuple_of(raw));
+                if socket.learn_tuple(&tuple_of(raw)) {
+                    out.identified(socket, &self.processes);
+                }
                 self.become_minisocket(id, substate, ts, out);
             }
             None => self.begin_minisocket(id, substate, raw, out),

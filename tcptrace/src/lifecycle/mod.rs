@@ -18,7 +18,7 @@ mod processes;
 mod seed;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tracker;
 
 pub use event::{Bound, Closer, Dwell, EndReason, Event, OwnerKind, Role};

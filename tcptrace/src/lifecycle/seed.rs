@@ -22,7 +22,11 @@ impl Tracker {
             return;
         }
         // After the seed only what is tracked is looked at again.
-        if !self.seeding || self.ended_in_seed.contains(&seed.id) || seed.state == TcpState::Close {
+        if !self.seeding
+            || self.ended_in_seed.contains(&seed.id)
+            || seed.state == TcpState::Close
+            || !self.is_in_scope(seed.netns, &seed.tuple)
+        {
             return;
         }
         let mut socket = Socket::new(seed.tuple, seed.netns, seed.state, Since::AtLatest(seed.ts));

@@ -1,7 +1,10 @@
 //! What is remembered of one socket.
 
 use super::{Bound, Closer, Dwell, OwnerKind, Role, processes::ProcessId};
-use crate::model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, addr::Addr};
+use crate::{
+    filter::StateSet,
+    model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, addr::Addr},
+};
 
 /// When the current state began, and how that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +89,16 @@ pub struct Socket {
     pub awaits_fin: bool,
     /// Kernel address of the minisocket, once a record told it.
     pub object: u64,
+    /// For the observer's use: the states in which it is shown.
+    pub shown: StateSet,
     /// For the observer's use: the group it is counted in.
     pub group: u32,
+    /// For the observer's use: the closer that its group has counted.
+    pub counted_closer: Closer,
 }
 
 impl Socket {
-    /// Not in a group yet.
+    /// Not in a group.
     pub const NO_GROUP: u32 = u32::MAX;
 
     /// A socket about which nothing but its ends and its state is known.
@@ -114,7 +121,9 @@ impl Socket {
             extended: false,
             awaits_fin: false,
             object: 0,
+            shown: StateSet::ALL,
             group: Self::NO_GROUP,
+            counted_closer: Closer::None,
         }
     }
 
@@ -129,13 +138,25 @@ impl Socket {
         }
     }
 
+    /// Whether it is shown in the state it is in. CLOSE is no connection.
+    pub fn is_shown(&self) -> bool {
+        self.state != TcpState::Close && self.shown.contains(self.state)
+    }
+
+    /// Whether it is counted in a group.
+    pub const fn is_counted(&self) -> bool {
+        self.group != Self::NO_GROUP
+    }
+
     /// Whether it is in FIN_WAIT2 and no process holds it.
     pub fn is_orphan_fin_wait2(&self) -> bool {
         self.state == TcpState::FinWait2 && self.orphan_since.is_some()
     }
 
-    /// Takes over what `seen` knows better: ports and addresses are chosen late and cleared early.
-    pub fn learn_tuple(&mut self, seen: &Tuple) {
+    /// Takes over what `seen` knows better: ports and addresses are chosen late and cleared early. Returns
+    /// whether that was anything.
+    pub fn learn_tuple(&mut self, seen: &Tuple) -> bool {
+        let before = self.tuple;
         if seen.sport != 0 {
             self.tuple.sport = seen.sport;
         }
@@ -148,5 +169,6 @@ impl Socket {
         if !seen.daddr.is_any() {
             self.tuple.daddr = seen.daddr;
         }
+        self.tuple != before
     }
 }

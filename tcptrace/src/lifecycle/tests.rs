@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
-use tcptrace_common::record::{self as raw, Kind, flag};
+use tcptrace_common::{
+    filter::{KernelFilter, Term, test},
+    record::{self as raw, Kind, flag},
+};
 
-use super::{Bound, Event, Limits, Observer, OwnerKind, Processes, Role, Socket, Tracker};
+use super::{Bound, Counters, Event, Limits, Observer, OwnerKind, Processes, Role, Socket, Tracker};
 use crate::model::{
     Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
     record::{HostFacts, Process, SeedObject},
@@ -66,7 +69,7 @@ impl Observer for Told {
         self.lines.push(line);
     }
 
-    fn corrected(&mut self, from: TcpState, socket: &mut Socket) {
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, _: &Processes) {
         self.count(from, -1);
         self.count(socket.state, 1);
     }
@@ -160,7 +163,7 @@ fn record(ms: u64, kind: Kind) -> raw::Record {
     }
 }
 
-fn kernel(raw: raw::Record) -> Record {
+pub(crate) fn kernel(raw: raw::Record) -> Record {
     let task = (raw.flags & flag::TASK != 0).then_some(raw::Task {
         cgroup: 1,
         tgid: 70,
@@ -170,13 +173,13 @@ fn kernel(raw: raw::Record) -> Record {
     Record::Kernel(Observation { raw, task })
 }
 
-fn full(ms: u64, cookie: u64, old: TcpState, new: TcpState, sk_err: u64, flags: u8) -> Record {
+pub(crate) fn full(ms: u64, cookie: u64, old: TcpState, new: TcpState, sk_err: u64, flags: u8) -> Record {
     let task = if matches!(new, TcpState::SynSent | TcpState::FinWait1) { flag::TASK } else { 0 };
     let raw = record(ms, Kind::Transition);
     kernel(raw::Record { cookie, old: old as u8, new: new as u8, arg0: sk_err, flags: flags | task, ..raw })
 }
 
-fn minisocket(ms: u64, kind: Kind, cookie: u64, substate: TcpState) -> raw::Record {
+pub(crate) fn minisocket(ms: u64, kind: Kind, cookie: u64, substate: TcpState) -> raw::Record {
     raw::Record { cookie, new: substate as u8, arg0: 60 * HZ, ..record(ms, kind) }
 }
 
@@ -559,11 +562,37 @@ fn a_full_table_counts_what_it_can_not_hold() {
     assert_eq!(tracker.counters().evicted, 2);
 }
 
-mod any_stream {
+#[test]
+fn a_socket_out_of_scope_is_forgotten_once_its_port_is_known() {
+    use TcpState as T;
+    let port = u32::from(SERVER);
+    let mut scope = KernelFilter::default();
+    scope.terms[0] =
+        Term { low: port, high: port, test: test::LOCAL_PORT, ends_clause: 1, ..Term::default() };
+    let mut run = Run::seeding();
+    run.tracker = run.tracker.scoped(scope);
+    run.take(Record::Seed(seed(6, T::Established, SeedObject::Full)));
+    run.take(Record::SeedEnd { ts: Nanos(1), began: Nanos(0) });
+    assert_eq!(run.tracker.sockets().count(), 0);
+
+    let syn = raw::Record { cookie: 7, old: 7, new: 2, sport: 0, ..record(0, Kind::Transition) };
+    run.take(kernel(syn));
+    assert_eq!(run.tracker.sockets().count(), 1);
+    // Both copies may tell it; a kernel side without the filter would tell the rest.
+    run.client(10, 7, T::SynSent, T::Established).client(10, 7, T::SynSent, T::Established);
+    run.client(20, 7, T::Established, T::FinWait1);
+    run.take(server(20, 8, T::Listen, T::SynRecv)).take(server(21, 8, T::SynRecv, T::Established));
+    let left: Vec<_> = run.tracker.sockets().map(|(id, _)| id).collect();
+    assert_eq!(left, [SocketId(8)]);
+    assert_eq!(run.tracker.counters(), Counters::default());
+    assert_eq!(run.lines().len(), 4);
+}
+
+pub(crate) mod any_stream {
     use super::*;
     use proptest::prelude::*;
 
-    fn any_record() -> impl Strategy<Value = Record> {
+    pub(crate) fn any_record() -> impl Strategy<Value = Record> {
         let states = (0_u8..14, 0_u8..14);
         (0_u64..100_000, 0_u8..10, states, 0_u64..6, 0_u64..4, any::<u8>(), any::<(u64, u64)>(), 0_u16..3)
             .prop_map(|(ms, kind, (old, new), cookie, object, flags, (arg0, arg1), port)| {

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::record::{self as raw, Kind, flag};
+use tcptrace_common::{
+    filter::{Ends, KernelFilter},
+    record::{self as raw, Kind, flag},
+};
 
 use super::{
     Closer, EndReason, Event, OwnerKind, Phase, ProcessId, Processes, Role, Since, Socket,
@@ -15,7 +18,8 @@ use super::{
 };
 use crate::model::{Addr, Nanos, NetnsId, Observation, Record, SocketId, TcpState, Tuple};
 
-/// Who is told what happens. Counts of sockets per state follow from these calls alone.
+/// Who is told what happens. Counts of sockets per state follow from these calls alone, those apart that
+/// [`Tracker::scoped`] leaves out.
 pub trait Observer {
     /// A socket is there that no transition announced: it is older than the trace, or its beginning
     /// was missed.
@@ -24,8 +28,8 @@ pub trait Observer {
     /// not there before; in CLOSE it is gone afterwards.
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes);
     /// A missed transition is made up for: the socket was counted in `from` and is in its state.
-    fn corrected(&mut self, from: TcpState, socket: &mut Socket);
-    /// The owner or the role became known.
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes);
+    /// The owner, the role or an end became known, or known better.
     fn identified(&mut self, socket: &mut Socket, processes: &Processes);
     /// A socket in FIN_WAIT2 lost its owner.
     fn orphaned(&mut self, socket: &mut Socket);
@@ -79,6 +83,8 @@ pub struct Tracker {
     pub(super) counters: Counters,
     recently_closed: RecentlyClosed,
     limits: Limits,
+    /// Sockets outside of it are not followed.
+    scope: KernelFilter,
 }
 
 /// One transition of a full socket, decoded.
@@ -107,7 +113,16 @@ impl Tracker {
             counters: Counters::default(),
             recently_closed: RecentlyClosed::default(),
             limits,
+            scope: KernelFilter::default(),
         }
+    }
+
+    /// Follows only the sockets that `scope` lets pass: what a kernel side with this filter tells, and from
+    /// records of all sockets the same. One that turns out to be outside, once its local port is known, goes
+    /// without a call to the observer: its end is never told.
+    #[must_use]
+    pub fn scoped(self, scope: KernelFilter) -> Self {
+        Self { scope, ..self }
     }
 
     /// What could not be followed exactly so far.
@@ -147,6 +162,9 @@ impl Tracker {
     }
 
     fn take_observation(&mut self, seen: &Observation, out: &mut impl Observer) {
+        if !self.scope.passes(&Ends::of(&seen.raw)) {
+            return;
+        }
         match Kind::from_raw(seen.raw.kind) {
             Some(Kind::Transition) => self.take_transition(seen, out),
             Some(Kind::MinisocketArmed) => self.minisocket_armed(&seen.raw, out),
@@ -191,6 +209,7 @@ impl Tracker {
             }
             Some(socket) if socket.state == old => {}
             Some(_) => self.correct(id, old, out),
+            None if !self.is_in_scope(NetnsId(seen.raw.netns), &tuple_of(&seen.raw)) => return,
             None if new == TcpState::Close && self.recently_closed.contains(id, Nanos(seen.raw.ts_ns)) => {
                 self.counters.doubles += 1;
                 return;
@@ -198,6 +217,20 @@ impl Tracker {
             None => self.begin_full(id, change, &seen.raw, out),
         }
         self.advance_full(id, change, seen, out);
+        if old == TcpState::SynSent {
+            self.forget_out_of_scope(id, Nanos(seen.raw.ts_ns));
+        }
+    }
+
+    pub(super) fn is_in_scope(&self, netns: NetnsId, tuple: &Tuple) -> bool {
+        self.scope.passes(&tuple.ends(netns))
+    }
+
+    /// Now that a connection has its local port, no more may be told of it.
+    fn forget_out_of_scope(&mut self, id: SocketId, ts: Nanos) {
+        if self.sockets.get(&id).is_some_and(|socket| !self.is_in_scope(socket.netns, &socket.tuple)) {
+            self.remove(id, ts);
+        }
     }
 
     /// A socket not known yet is about to leave the state `old`.
@@ -234,10 +267,10 @@ impl Tracker {
             socket.since = Since::Unknown;
         }
         let from = std::mem::replace(&mut socket.state, old);
+        out.corrected(from, socket, &self.processes);
         if old != TcpState::FinWait2 {
             socket.orphan_since = None;
         }
-        out.corrected(from, socket);
     }
 
     /// Applies a transition to a socket that is in its old state.
@@ -250,7 +283,9 @@ impl Tracker {
     ) {
         let ts = Nanos(seen.raw.ts_ns);
         let Some(socket) = self.sockets.get_mut(&id) else { return };
-        socket.learn_tuple(&tuple_of(&seen.raw));
+        if socket.learn_tuple(&tuple_of(&seen.raw)) {
+            out.identified(socket, &self.processes);
+        }
         match change.new {
             TcpState::SynSent => {
                 socket.role = Role::Outbound;
@@ -314,8 +349,7 @@ impl Tracker {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         let from = socket.state;
         let begins = from == TcpState::Close;
-        let closer_before = socket.closer;
-        socket.closer = closer_after(closer_before, from, to, end_reason);
+        socket.closer = closer_after(socket.closer, from, to, end_reason);
         let orphan_since = socket.orphan_since;
         let event = Event {
             ts,
@@ -329,7 +363,6 @@ impl Tracker {
             begins,
             dwell: if begins { None } else { socket.since.dwell_until(at) },
             closer: socket.closer,
-            decides_closer: (socket.closer != closer_before).then_some(closer_before),
             end_reason,
             orphan: (from == TcpState::FinWait2 || to == TcpState::FinWait2)
                 .then_some(orphan_since.is_some()),
@@ -388,12 +421,10 @@ impl Tracker {
             return;
         };
         let before = socket.process.replace(owner);
-        socket.owner = kind;
-        if before == Some(owner) {
-            self.processes.release(owner);
-            return;
+        let kind_before = std::mem::replace(&mut socket.owner, kind);
+        if before != Some(owner) || kind_before != kind {
+            out.identified(socket, &self.processes);
         }
-        out.identified(socket, &self.processes);
         if let Some(before) = before {
             self.processes.release(before);
         }

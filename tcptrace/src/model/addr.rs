@@ -6,6 +6,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use tcptrace_common::filter::{Ends, words};
+
+use super::NetnsId;
+
 /// An IP address; IPv4 is kept as `::ffff:a.b.c.d` and shown as `a.b.c.d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Addr(pub [u8; 16]);
@@ -101,6 +105,17 @@ impl Tuple {
     /// The remote end.
     pub const fn remote(&self) -> Endpoint {
         Endpoint { addr: self.daddr, port: self.dport, ifindex: self.ifindex }
+    }
+
+    /// Both ends, in the namespace `netns`, as a filter of the kernel side tests them.
+    pub const fn ends(&self, netns: NetnsId) -> Ends {
+        Ends {
+            saddr: words(&self.saddr.0),
+            daddr: words(&self.daddr.0),
+            netns: netns.0,
+            sport: self.sport,
+            dport: self.dport,
+        }
     }
 
     /// Whether the connection is IPv4 on the wire.

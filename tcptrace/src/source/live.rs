@@ -49,7 +49,7 @@ impl Live {
                 }
             ));
         }
-        let seed = seed::begin(facts.clone()).context("no thread for the seed")?;
+        let seed = seed::begin(facts.clone(), &options.filter).context("no thread for the seed")?;
         Ok(Self { tracer, facts, seed: Some(seed), begun: false, losses_told: Nanos(0) })
     }
 

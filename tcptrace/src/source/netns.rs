@@ -5,6 +5,7 @@
 //! in a socket, or in a thread other than the first of its process: to find those, every descriptor
 //! of every process would have to be read, which costs more than all that is done inside.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
@@ -68,6 +69,12 @@ pub fn in_each<T: Send>(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// The namespaces that have a name in `ip netns`, by that name, sanitised. Fails where `/proc` is not mounted.
+pub fn named() -> io::Result<BTreeMap<String, NetnsId>> {
+    let mounts = mounts(&std::fs::read("/proc/thread-self/mountinfo")?);
+    Ok(mounts.into_iter().filter_map(|mount| Some((mount.name?.to_string(), mount.id))).collect())
 }
 
 /// Goes from namespace to namespace; the thread it runs on ends up in the last one.

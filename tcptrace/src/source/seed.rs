@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use tcptrace_common::filter::KernelFilter;
 
 use super::{
     host,
@@ -34,9 +35,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 50;
 
 /// Begins to read; the receiver ends when everything was sent.
-pub fn begin(facts: HostFacts) -> io::Result<Receiver<Vec<Record>>> {
+///
+/// Sockets that `filter` drops are left out, like their records: the listeners and owners that matter to those
+/// it lets pass are not among them ([`Filter::kernel_part`](crate::filter::Filter::kernel_part)).
+pub fn begin(facts: HostFacts, filter: &KernelFilter) -> io::Result<Receiver<Vec<Record>>> {
     let (sender, receiver) = sync_channel(BATCHES);
-    let seed = Seed { sender, batch: Vec::with_capacity(BATCH), facts, inodes: FxHashMap::default() };
+    let batch = Vec::with_capacity(BATCH);
+    let seed = Seed { sender, batch, facts, filter: *filter, inodes: FxHashMap::default() };
     std::thread::Builder::new().name("seed".into()).spawn(move || seed.read())?;
     Ok(receiver)
 }
@@ -45,6 +50,7 @@ struct Seed {
     sender: SyncSender<Vec<Record>>,
     batch: Vec<Record>,
     facts: HostFacts,
+    filter: KernelFilter,
     inodes: FxHashMap<u32, SocketId>,
 }
 
@@ -94,6 +100,9 @@ impl Seed {
             |_| true,
             |netns| {
                 sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
+                    if !self.filter.passes(&socket.tuple.ends(netns.id)) {
+                        return;
+                    }
                     if socket.inode != 0 {
                         self.inodes.insert(socket.inode, socket.id);
                     }

@@ -333,7 +333,6 @@ mod tests {
             begins: false,
             dwell: Some(Dwell { length: Nanos(60_844_000_000), bound: Bound::Exact }),
             closer: Closer::Local,
-            decides_closer: None,
             end_reason: Some(EndReason::Expired),
             orphan: None,
             orphan_for: None,

@@ -1,0 +1,122 @@
+//! One look at the sockets there are, through a filter: each is known as the tracker would know it from its seed
+//! (role, closer, owner), and counted when it matches in the state it is in.
+
+use std::io;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tcptrace_common::filter::{Ends, KernelFilter};
+
+use crate::{
+    filter::{Filter, Subject},
+    lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
+    model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState},
+    source::{
+        host,
+        netns::{self, Round},
+        owners::{self, Effort},
+        sock_diag::{self, DumpError, StateMask, Summary},
+    },
+};
+
+/// What was counted.
+pub struct Census {
+    /// Every namespace that can hold a socket that matches.
+    pub round: Round<Result<(StateCounts, Summary), DumpError>>,
+    /// Whether the filter names the namespaces it wants.
+    pub names_netns: bool,
+    /// What may be missing because of the filter, a sentence each.
+    pub missing: Vec<String>,
+}
+
+/// Counts the sockets that match `filter`. Fails as [`netns::in_each`] does.
+pub fn count(filter: &Filter) -> io::Result<Census> {
+    let scope = filter.kernel_part();
+    let began = host::monotonic_now();
+    let round = netns::in_each(
+        |netns| may_be_in(&scope, netns.id),
+        |netns| {
+            let mut sockets = Vec::new();
+            let summary = sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
+                if scope.passes(&socket.tuple.ends(netns.id)) {
+                    sockets.push(socket);
+                }
+            })?;
+            Ok((sockets, summary))
+        },
+    )?;
+
+    let mut tracker = Tracker::new(Limits::default());
+    let sockets = || round.visited.iter().filter_map(|(_, result)| result.as_ref().ok()).flat_map(|(s, _)| s);
+    sockets().for_each(|&socket| tracker.take(&Record::Seed(socket), &mut Nobody));
+    tracker.take(&Record::SeedEnd { ts: host::monotonic_now(), began }, &mut Nobody);
+    let mut missing = Vec::new();
+    if filter.asks_for_owners() {
+        missing.extend(find_owners(sockets(), &mut tracker));
+    }
+
+    let mut counts: FxHashMap<NetnsId, StateCounts> = FxHashMap::default();
+    for (_, socket) in tracker.sockets() {
+        if filter.matches(&Subject::of(socket, tracker.processes()), socket.state) {
+            let counts = counts.entry(socket.netns).or_default();
+            if socket.is_orphan_fin_wait2() {
+                counts.add_orphan_fin_wait2();
+            } else {
+                counts.add(socket.state);
+            }
+        }
+    }
+    let visited = round.visited.into_iter().map(|(netns, result)| {
+        let counts = counts.remove(&netns.id).unwrap_or_default();
+        (netns, result.map(|(_, summary)| (counts, summary)))
+    });
+    let round = Round {
+        visited: visited.collect(),
+        refused: round.refused,
+        unreadable_processes: round.unreadable_processes,
+    };
+    // No namespace has this number.
+    Ok(Census { round, names_netns: !may_be_in(&scope, NetnsId(u32::MAX)), missing })
+}
+
+/// Whether a socket that `scope` lets pass may be in `netns`.
+fn may_be_in(scope: &KernelFilter, netns: NetnsId) -> bool {
+    // Whatever is 0 is not known, and passes.
+    scope.passes(&Ends { saddr: [0; 2], daddr: [0; 2], netns: netns.0, sport: 0, dport: 0 })
+}
+
+/// Tells the tracker who holds `sockets`; returns why some may not be known.
+fn find_owners<'a>(
+    sockets: impl Iterator<Item = &'a SeedSocket> + Clone,
+    tracker: &mut Tracker,
+) -> Option<String> {
+    let held = || sockets.clone().filter(|socket| socket.inode != 0);
+    let wanted: FxHashSet<u32> = held().map(|socket| socket.inode).collect();
+    let mut found = match owners::find(&wanted, Effort::UntilFound) {
+        Ok(found) => found,
+        Err(error) => return Some(format!("owners of sockets are unknown: {error}.")),
+    };
+    let ts = host::monotonic_now();
+    for socket in held() {
+        if let Some(holder) = found.by_inode.remove(&socket.inode) {
+            tracker.take(&Record::Owner { ts, id: socket.id, process: holder.process }, &mut Nobody);
+        }
+    }
+    tracker.take(&Record::OwnersEnd { ts }, &mut Nobody);
+    (found.unreadable_processes > 0).then(|| {
+        format!(
+            "sockets of {} processes that only root (CAP_SYS_PTRACE) may look into have no known owner.",
+            found.unreadable_processes
+        )
+    })
+}
+
+/// Only what the tracker knows in the end matters.
+struct Nobody;
+
+impl Observer for Nobody {
+    fn appeared(&mut self, _: SocketId, _: &mut Socket, _: &Processes) {}
+    fn changed(&mut self, _: &Event<'_>, _: &mut Socket, _: &Processes) {}
+    fn corrected(&mut self, _: TcpState, _: &mut Socket, _: &Processes) {}
+    fn identified(&mut self, _: &mut Socket, _: &Processes) {}
+    fn orphaned(&mut self, _: &mut Socket) {}
+}
