@@ -79,6 +79,14 @@ pub struct Offsets {
     pub sock_dead: u32,
     /// Bit number of `SOCK_DONE` in `sk_flags`
     pub sock_done: u32,
+    /// `net.ipv4.tcp_death_row.tw_refcount`, or [`ABSENT`]
+    pub tw_refcount: u32,
+    /// `net.ipv4.tcp_death_row.sysctl_max_tw_buckets`, or [`ABSENT`]
+    pub tw_max: u32,
+    /// `task_struct.group_leader`, or [`ABSENT`]
+    pub task_group_leader: u32,
+    /// `task_struct.comm`, or [`ABSENT`]
+    pub task_comm: u32,
 }
 
 /// Everything the program is told.

@@ -63,6 +63,9 @@ pub mod flag {
     pub const ORPHAN: u8 = 1 << 4;
     /// The peer's FIN was taken in (`SOCK_DONE`).
     pub const DONE: u8 = 1 << 5;
+    /// The namespace holds as many minisockets as it may (`tcp_max_tw_buckets`), or this kernel does not
+    /// let that be seen.
+    pub const NO_ROOM: u8 = 1 << 6;
 }
 
 /// The fixed part of every record. 88 bytes, no padding.
@@ -114,7 +117,7 @@ pub struct Task {
     pub tgid: u32,
     /// Thread id (the kernel's pid).
     pub tid: u32,
-    /// Name of the thread, NUL padded. Untrusted: any bytes.
+    /// Name of the process (its first thread's), NUL padded. Untrusted: any bytes.
     pub comm: [u8; 16],
 }
 

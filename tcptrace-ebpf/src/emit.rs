@@ -6,17 +6,20 @@ use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_ns},
+        generated::{
+            bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns,
+        },
     },
 };
 use aya_log_ebpf::warn;
+use tcptrace_common::config::ABSENT;
 use tcptrace_common::{
     filter::{Ends, passes, tested_sport},
     record::{Kind, Record, RecordWithTask, Task, flag, loss},
 };
 
 use crate::{
-    kernel::{Address, SockCommon, net_inum},
+    kernel::{Address, SockCommon, net_inum, read},
     maps::{EVENTS, config, count, filter_term},
 };
 
@@ -133,6 +136,23 @@ unsafe fn write_task(to: *mut Task) {
         (&raw mut (*to).cgroup).write(bpf_get_current_cgroup_id());
         (&raw mut (*to).tgid).write((ids >> 32) as u32);
         (&raw mut (*to).tid).write(ids as u32);
-        bpf_get_current_comm((&raw mut (*to).comm).cast(), 16);
+        match process_name() {
+            Some(comm) => (&raw mut (*to).comm).cast::<[u64; 2]>().write(comm),
+            None => {
+                bpf_get_current_comm((&raw mut (*to).comm).cast(), 16);
+            }
+        }
     }
+}
+
+/// The name of the current process: that of its first thread. Threads have names of their own.
+#[inline(always)]
+fn process_name() -> Option<[u64; 2]> {
+    let (leader, comm) = (config!(offsets.task_group_leader), config!(offsets.task_comm));
+    if leader == ABSENT || comm == ABSENT {
+        return None;
+    }
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task() } as Address;
+    read(read::<u64>(task, leader)? as Address, comm)
 }

@@ -5,6 +5,7 @@ use aya_ebpf::{
     helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use tcptrace_common::{
+    config::ABSENT,
     record::{Kind, flag, loss},
     state::TcpState,
 };
@@ -53,9 +54,12 @@ fn report(ctx: &BtfTracePointContext) -> bool {
         read_fault(ctx, Kind::Transition);
         return false;
     };
-    // Once the port is given back skc_num is 0, while inet_sport stays.
+    // Once the port is given back skc_num is 0, while inet_sport stays; and it stays until a new port is
+    // chosen when the socket connects again.
     let sport = match common.num() {
-        0 => read::<u16>(sock, config!(offsets.inet_sport)).map_or(0, u16::from_be),
+        0 if old != TcpState::Close as u8 => {
+            read::<u16>(sock, config!(offsets.inet_sport)).map_or(0, u16::from_be)
+        }
         port => port,
     };
     let Some(ends) = wanted(&common, Kind::Transition, old, sport) else {
@@ -68,6 +72,9 @@ fn report(ctx: &BtfTracePointContext) -> bool {
     if new == TcpState::Close as u8 {
         sk_err = load::<u32>(sock, config!(offsets.sk_err));
         flags |= close_flags(sock, &common);
+        if has_no_room(&common, old) {
+            flags |= flag::NO_ROOM;
+        }
     }
     if is_the_tasks_own(old, new, sk_err) {
         flags |= flag::TASK;
@@ -114,6 +121,26 @@ fn owner_flags(common: &SockCommon) -> u8 {
     match common.flags() >> config!(offsets.sock_dead) & 1 {
         0 => 0,
         _ => flag::ORPHAN,
+    }
+}
+
+/// Whether a socket in `old` that should go on as a minisocket finds no room for one:
+/// `inet_twsk_alloc()`.
+#[inline(always)]
+fn has_no_room(common: &SockCommon, old: u8) -> bool {
+    const FIN_WAIT2: u8 = TcpState::FinWait2 as u8;
+    const CLOSING: u8 = TcpState::Closing as u8;
+    let (count, most) = (config!(offsets.tw_refcount), config!(offsets.tw_max));
+    if !matches!(old, FIN_WAIT2 | CLOSING) {
+        return false;
+    }
+    if count == ABSENT || most == ABSENT {
+        return true;
+    }
+    let net = common.net();
+    match (read::<i32>(net, count), read::<i32>(net, most)) {
+        (Some(count), Some(most)) => count - 1 >= most,
+        _ => true,
     }
 }
 

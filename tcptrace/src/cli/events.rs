@@ -90,12 +90,9 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
             done = &mut output.done => written = done.ok(),
         }
         live::end(running)?;
-        // Everything queued is written, unless a second signal says not to wait for a slow reader.
+        // Everything queued is written.
         if written.is_none() {
-            tokio::select! {
-                done = &mut output.done => written = done.ok(),
-                () = stop.signalled() => {}
-            }
+            written = output.done.await.ok();
         }
         written.unwrap_or(Ok(()))?;
         Ok(ExitCode::SUCCESS)

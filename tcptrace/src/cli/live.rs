@@ -1,9 +1,15 @@
 //! What every command that traces has in common: start, signals, the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
@@ -103,26 +109,75 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Ctrl-C, SIGTERM and SIGHUP, which all end a command cleanly.
+///
+/// They are caught on a thread of their own: a command that hangs in a write, because nobody reads its
+/// output, must not hang for ever.
 pub struct Stop {
-    signals: [Signal; 3],
+    signalled: watch::Receiver<bool>,
 }
+
+/// How long a command may take to end; a second signal ends it at once.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Stop {
     /// Signals are caught from now on.
     pub fn listen() -> Result<Self> {
-        let catch = |kind| signal(kind).context("signals can't be caught");
-        Ok(Self {
-            signals: [
-                catch(SignalKind::interrupt())?,
-                catch(SignalKind::terminate())?,
-                catch(SignalKind::hangup())?,
-            ],
-        })
+        let (tell, signalled) = watch::channel(false);
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || watch_signals(&tell, &ready))
+            .context("no thread for signals")?;
+        is_ready.recv().context("the thread for signals ended")??;
+        Ok(Self { signalled })
     }
 
     /// Waits for one.
     pub async fn signalled(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.signals;
+        if self.signalled.wait_for(|&signalled| signalled).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+fn watch_signals(tell: &watch::Sender<bool>, ready: &mpsc::SyncSender<Result<()>>) {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(ready.send(Err(error))),
+    };
+    runtime.block_on(async {
+        let mut signals = match Signals::catch() {
+            Ok(signals) => signals,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let _ = ready.send(Ok(()));
+        signals.next().await;
+        // Nobody listens when the command is ending already.
+        let _ = tell.send(true);
+        tokio::select! {
+            () = signals.next() => {}
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        eprintln!("tcptrace: ended before all of the output was taken: its reader is too slow");
+        std::process::exit(1);
+    });
+}
+
+/// The signals that end a command.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let catch = |kind| signal(kind).context("signals can't be caught");
+        Ok(Self([
+            catch(SignalKind::interrupt())?,
+            catch(SignalKind::terminate())?,
+            catch(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}

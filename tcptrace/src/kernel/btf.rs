@@ -53,6 +53,7 @@ impl KernelTypes {
             })
         };
         let mut byte = |path: &[&str]| bits(path) / 8;
+        let optional = |path: &[&str]| self.path(path).map_or(ABSENT, |bits| bits / 8);
         let offsets = Offsets {
             skc_daddr: byte(&["sock_common", "skc_daddr"]),
             skc_rcv_saddr: byte(&["sock_common", "skc_rcv_saddr"]),
@@ -77,9 +78,7 @@ impl KernelTypes {
                 .or_else(|| self.path(&["net", "ns", "count"]))
                 .map_or(ABSENT, |bits| bits / 8),
             tw_substate: byte(&["inet_timewait_sock", "tw_substate"]),
-            tw_entry_stamp: self
-                .path(&["inet_timewait_sock", "tw_entry_stamp"])
-                .map_or(ABSENT, |bits| bits / 8),
+            tw_entry_stamp: optional(&["inet_timewait_sock", "tw_entry_stamp"]),
             tw_timer: byte(&["inet_timewait_sock", "tw_timer"]),
             rsk_timer: byte(&["request_sock", "rsk_timer"]),
             num_timeout: byte(&["request_sock", "num_timeout"]),
@@ -91,6 +90,10 @@ impl KernelTypes {
             sock_linger: self.enumerator("sock_flags", "SOCK_LINGER").unwrap_or(4),
             sock_dead: self.enumerator("sock_flags", "SOCK_DEAD").unwrap_or(0),
             sock_done: self.enumerator("sock_flags", "SOCK_DONE").unwrap_or(1),
+            tw_refcount: optional(&["net", "ipv4", "tcp_death_row", "tw_refcount"]),
+            tw_max: optional(&["net", "ipv4", "tcp_death_row", "sysctl_max_tw_buckets"]),
+            task_group_leader: optional(&["task_struct", "group_leader"]),
+            task_comm: optional(&["task_struct", "comm"]),
         };
         if !missing.is_empty() {
             bail!("this kernel's BTF does not have {}", missing.join(", "));

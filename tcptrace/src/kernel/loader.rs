@@ -168,7 +168,7 @@ impl Tracer {
         let mut ebpf = load_object(&config, &options.filter, options.ring_bytes, &btf)?;
         let segments = options.segments == Hook::Auto
             && types.tracepoint_arguments(KFREE_SKB) == Some(SEGMENTS_ARGUMENTS);
-        for program in PROGRAMS.iter().chain(SEGMENTS.iter().filter(|_| segments)) {
+        for program in SEGMENTS.iter().filter(|_| segments).chain(&PROGRAMS) {
             attach(&mut ebpf, program.function, program.tracepoint, &btf)?;
         }
         let ring = ebpf.take_map("EVENTS").ok_or(LoadError::Part("EVENTS map"))?;

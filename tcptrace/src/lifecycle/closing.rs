@@ -46,14 +46,19 @@ impl Closing {
         match self.old {
             TcpState::Listen => EndReason::ListenerClosed,
             TcpState::LastAck => EndReason::Closed,
-            TcpState::SynSent if self.sport == 0 => EndReason::NoPort,
+            // connect() itself failed: tcp_v4_connect() goes back to CLOSE when no port can be had.
+            TcpState::SynSent if self.sport == 0 || !self.has(flag::SHUTDOWN_BOTH) => EndReason::NoPort,
             TcpState::SynSent => EndReason::Abandoned,
             // tcp_time_wait() found no room. The peer's FIN is in (SOCK_DONE), or nobody holds it.
-            TcpState::FinWait2 | TcpState::Closing if self.has(flag::ORPHAN) || self.has(flag::DONE) => {
+            TcpState::FinWait2 | TcpState::Closing
+                if self.has(flag::NO_ROOM) && (self.has(flag::ORPHAN) || self.has(flag::DONE)) =>
+            {
                 EndReason::Overflow
             }
             // tcp_rcv_state_process(): TCPABORTONDATA.
-            TcpState::FinWait1 if self.has(flag::ORPHAN) => EndReason::Aborted,
+            TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing if self.has(flag::ORPHAN) => {
+                EndReason::Aborted
+            }
             TcpState::SynRecv => EndReason::Dropped,
             _ if self.has(flag::LINGER_ZERO) => EndReason::ResetSentLinger,
             // __tcp_close() shuts down both ways first; tcp_disconnect() does not.
@@ -102,11 +107,14 @@ mod tests {
             (S::Established, 0, flag::SHUTDOWN_BOTH, 4000, R::ResetSentUnread),
             (S::Established, 0, flag::SHUTDOWN_BOTH | flag::LINGER_ZERO, 4000, R::ResetSentLinger),
             (S::Established, 0, 0, 4000, R::Disconnected),
-            (S::FinWait2, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH, 4000, R::Overflow),
-            (S::FinWait2, 0, flag::DONE | flag::SHUTDOWN_BOTH, 4000, R::Overflow),
+            (S::SynSent, 0, flag::TASK, 4000, R::NoPort),
+            (S::FinWait2, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::Overflow),
+            (S::FinWait2, 0, flag::DONE | flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::Overflow),
+            (S::FinWait2, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH, 4000, R::Aborted),
+            (S::FinWait2, 0, flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::ResetSentUnread),
             (S::FinWait2, 0, flag::SHUTDOWN_BOTH, 4000, R::ResetSentUnread),
             (S::FinWait2, 0, flag::SHUTDOWN_BOTH | flag::LINGER_ZERO, 4000, R::ResetSentLinger),
-            (S::Closing, 0, flag::DONE | flag::SHUTDOWN_BOTH, 4000, R::Overflow),
+            (S::Closing, 0, flag::DONE | flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::Overflow),
             (S::FinWait1, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH, 4000, R::Aborted),
             (S::Listen, 0, 0, 80, R::ListenerClosed),
             (S::Established, 12, 0, 80, R::Unexplained),

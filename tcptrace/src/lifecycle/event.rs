@@ -91,7 +91,8 @@ pub enum EndReason {
     Reopened,
     /// A RST ended a minisocket.
     Reset,
-    /// Data came for an orphan FIN_WAIT2: nobody is there to read it, a RST was the answer.
+    /// Data came that nobody was there to read any more, or `TCP_LINGER2` forbade to wait for it: a RST was
+    /// the answer.
     Aborted,
     /// Killed by an administrator (`ss -K`).
     Killed,
@@ -112,11 +113,12 @@ pub enum EndReason {
     ResetSentUnread,
     /// `close()` with `SO_LINGER` 0: a RST went out.
     ResetSentLinger,
-    /// `connect(AF_UNSPEC)` on a connected socket: a RST went out.
+    /// `connect(AF_UNSPEC)` on a connected socket, or a listener closed before it accepted this one: a RST
+    /// went out.
     Disconnected,
     /// Retransmission gave up, or the route is gone.
     Timeout,
-    /// `connect()` found no free port (EADDRNOTAVAIL).
+    /// `connect()` itself failed: no free port (EADDRNOTAVAIL).
     NoPort,
     /// `close()` before the connection was made.
     Abandoned,

@@ -158,21 +158,24 @@ impl Tracker {
 
     /// A minisocket's timer was cancelled: `pending` waits for the reason unless it is plain.
     pub(super) fn minisocket_cancelled(&mut self, raw: &raw::Record, out: &mut impl Observer) {
-        let Some(id) = self.known_minisocket(raw) else { return };
+        let Some(id) = self.ending_minisocket(raw, out) else { return };
         let ts = Nanos(raw.ts_ns);
         if raw.flags & flag::NETNS_DYING != 0 {
             return self.end_minisocket(id, raw, EndReason::Purged, out);
         }
-        if self.is_taken_over_by(thread_of(raw), id, ts) {
+        let taken_over = raw.new == TcpState::TimeWait as u8 && self.is_taken_over_by(thread_of(raw), id, ts);
+        // When its time is up it may as well have expired, on top of a thread that happens to connect.
+        if taken_over && raw.arg0 as i64 > 0 {
             return self.end_minisocket(id, raw, EndReason::Reused, out);
         }
         // Not noted yet that it may be in TIME_WAIT by now: when it is armed anew, that tells it exactly.
-        self.pending.push(Pending { id, ts, cause: Cause::Minisocket(*raw) });
+        let cause = if taken_over { Cause::TakenOver(*raw) } else { Cause::Minisocket(*raw) };
+        self.pending.push(Pending { id, ts, cause });
     }
 
     /// A minisocket's timer ran out.
     pub(super) fn minisocket_expired(&mut self, raw: &raw::Record, out: &mut impl Observer) {
-        if let Some(id) = self.known_minisocket(raw) {
+        if let Some(id) = self.ending_minisocket(raw, out) {
             self.pending.take(id);
             self.end_minisocket(id, raw, EndReason::Expired, out);
         }
@@ -180,10 +183,22 @@ impl Tracker {
 
     /// A segment reached a minisocket.
     pub(super) fn minisocket_segment(&mut self, raw: &raw::Record, out: &mut impl Observer) {
-        let Some(id) = self.known_minisocket(raw) else { return };
+        let is_time_wait = raw.new == TcpState::TimeWait as u8;
+        let Some(id) = self.known_minisocket(raw, out) else {
+            // Older than the trace, and the seed may have been read just before this step.
+            if self.seeding
+                && is_time_wait
+                && raw.arg0 & FIN != 0
+                && let Some(id) = self.minisocket_id(raw)
+                && !self.sockets.contains_key(&id)
+                && !self.ended_in_seed.contains(&id)
+            {
+                self.begin_minisocket(id, TcpState::TimeWait, raw, out);
+            }
+            return;
+        };
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         let ts = Nanos(raw.ts_ns);
-        let is_time_wait = raw.new == TcpState::TimeWait as u8;
         if raw.arg0 & FIN != 0 && is_time_wait {
             if socket.state == TcpState::FinWait2 {
                 return self.enter(id, TcpState::TimeWait, ts, None, out);
@@ -207,14 +222,7 @@ impl Tracker {
 
     /// A new connection from the peer has the ends of a minisocket whose timer was just cancelled.
     pub(super) fn reopened_by(&mut self, netns: NetnsId, tuple: &Tuple, out: &mut impl Observer) {
-        let same = |id: &SocketId| {
-            self.sockets.get(id).is_some_and(|socket| {
-                socket.phase == Phase::Minisocket
-                    && socket.netns == netns
-                    && (Tuple { ifindex: tuple.ifindex, ..socket.tuple }) == *tuple
-            })
-        };
-        let Some(id) = self.pending.ids().find(same) else { return };
+        let Some(id) = self.pending.minisocket_with(netns, tuple) else { return };
         if let Some(pending) = self.pending.take(id) {
             self.end_pending(&pending, EndReason::Reopened, out);
         }
@@ -223,23 +231,23 @@ impl Tracker {
     /// Ends what no later record explained in time.
     pub(super) fn settle(&mut self, now: Nanos, out: &mut impl Observer) {
         while let Some(pending) = self.pending.take_ripe(now) {
-            let Cause::Minisocket(raw) = &pending.cause else {
-                self.settle_request(&pending, out);
-                continue;
-            };
-            // What the network does to a minisocket shows in a segment. What is left, when it did not
-            // interrupt the idle task, is a system call that is not connect(): `ss -K`.
-            let reason = if self.sees_segments && thread_of(raw) != IDLE {
-                EndReason::Killed
-            } else {
-                EndReason::Unexplained
+            let reason = match &pending.cause {
+                Cause::Request | Cause::RequestExpired => {
+                    self.settle_request(&pending, out);
+                    continue;
+                }
+                Cause::TakenOver(_) => EndReason::Reused,
+                // What the network does to a minisocket shows in a segment. What is left, when it did not
+                // interrupt the idle task, is a system call that is not connect(): `ss -K`.
+                Cause::Minisocket(raw) if self.sees_segments && thread_of(raw) != IDLE => EndReason::Killed,
+                Cause::Minisocket(_) => EndReason::Unexplained,
             };
             self.end_pending(&pending, reason, out);
         }
     }
 
     fn end_pending(&mut self, pending: &Pending, reason: EndReason, out: &mut impl Observer) {
-        if let Cause::Minisocket(raw) = &pending.cause {
+        if let Cause::Minisocket(raw) | Cause::TakenOver(raw) = &pending.cause {
             self.end_minisocket(pending.id, raw, reason, out);
         }
     }
@@ -331,22 +339,48 @@ impl Tracker {
         (raw.cookie != 0).then_some(SocketId(raw.cookie))
     }
 
-    /// The same, when it is tracked as a minisocket. One that ends before the seed is read must not be
-    /// brought back by it.
-    fn known_minisocket(&mut self, raw: &raw::Record) -> Option<SocketId> {
+    /// The same, when it is tracked. A record of a minisocket that is still thought to be a full socket tells
+    /// that the steps between were missed.
+    fn known_minisocket(&mut self, raw: &raw::Record, out: &mut impl Observer) -> Option<SocketId> {
         let id = self.minisocket_id(raw)?;
-        match self.sockets.get_mut(&id) {
-            Some(socket) if socket.phase == Phase::Minisocket => {
-                socket.object = raw.object;
-                Some(id)
+        let socket = self.sockets.get_mut(&id)?;
+        if socket.phase == Phase::Full {
+            let seen = tuple_of(raw);
+            let substate = TcpState::from_kernel(raw.new)?;
+            if (Tuple { ifindex: seen.ifindex, ..socket.tuple }) != seen {
+                // A cookie that went on to another connection.
+                return None;
             }
-            Some(_) => None,
-            None => {
-                if self.seeding {
-                    self.ended_in_seed.insert(id);
-                }
-                None
+            self.counters.healed += 1;
+            socket.phase = Phase::Minisocket;
+            socket.since = Since::Unknown;
+            let from = std::mem::replace(&mut socket.state, substate);
+            out.corrected(from, socket, &self.processes);
+            if substate != TcpState::FinWait2 {
+                socket.orphan_since = None;
+            } else if socket.orphan_since.is_none() {
+                socket.orphan_since = Some(Nanos(raw.ts_ns));
+                out.orphaned(socket);
             }
         }
+        if socket.phase != Phase::Minisocket {
+            return None;
+        }
+        socket.object = raw.object;
+        Some(id)
+    }
+
+    /// The same for a record that may be its last. One that ends before the seed is read must not be brought
+    /// back by it.
+    fn ending_minisocket(&mut self, raw: &raw::Record, out: &mut impl Observer) -> Option<SocketId> {
+        let known = self.known_minisocket(raw, out);
+        if known.is_none()
+            && self.seeding
+            && let Some(id) = self.minisocket_id(raw)
+            && !self.sockets.contains_key(&id)
+        {
+            self.ended_in_seed.insert(id);
+        }
+        known
     }
 }

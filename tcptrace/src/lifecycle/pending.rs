@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use tcptrace_common::record as raw;
 
-use crate::model::{Nanos, SocketId};
+use crate::model::{Nanos, NetnsId, SocketId, Tuple};
 
 /// How long to wait for the record that explains a cancelled timer.
 pub const GRACE: Nanos = Nanos(50_000_000);
@@ -28,6 +28,9 @@ pub struct Pending {
 pub enum Cause {
     /// A minisocket's: the record that said so.
     Minisocket(raw::Record),
+    /// A minisocket's whose time was up, on top of a thread that was connecting to the same end: taken over,
+    /// unless it turns out to have expired.
+    TakenOver(raw::Record),
     /// A handshake's: cancelled.
     Request,
     /// A handshake's: it ran out, and will be armed again unless the kernel gives up.
@@ -52,9 +55,20 @@ impl PendingEnds {
         self.queue.remove(at)
     }
 
-    /// The ids waiting, newest first.
-    pub fn ids(&self) -> impl Iterator<Item = SocketId> {
-        self.queue.iter().rev().map(|pending| pending.id)
+    /// The minisocket with the ends `tuple`, if one waits; the newest.
+    pub fn minisocket_with(&self, netns: NetnsId, tuple: &Tuple) -> Option<SocketId> {
+        let has_ends = |raw: &raw::Record| {
+            raw.sport == tuple.sport
+                && raw.dport == tuple.dport
+                && raw.daddr == tuple.daddr.0
+                && raw.saddr == tuple.saddr.0
+                && raw.netns == netns.0
+        };
+        let found = self.queue.iter().rev().find(|pending| match &pending.cause {
+            Cause::Minisocket(raw) | Cause::TakenOver(raw) => has_ends(raw),
+            Cause::Request | Cause::RequestExpired => false,
+        });
+        found.map(|pending| pending.id)
     }
 
     /// Takes out the oldest, when it has waited [`GRACE`] at `now`.

@@ -384,7 +384,7 @@ fn data_for_an_orphan_fin_wait2_aborts_it() {
 fn no_room_for_a_minisocket_is_an_overflow() {
     use TcpState as T;
     let mut run = Run::new();
-    run.reach_fin_wait2(7).take(full(40, 7, T::FinWait2, T::Close, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH));
+    run.reach_fin_wait2(7).take(full(40, 7, T::FinWait2, T::Close, 0, flag::ORPHAN | flag::NO_ROOM));
     assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>CLOSE 10ms overflow"]);
 }
 

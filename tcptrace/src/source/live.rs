@@ -62,18 +62,18 @@ impl Live {
         let _ = poll(&mut fds, Some(&timeout));
     }
 
-    fn take_seed(&mut self, take: &mut dyn FnMut(Record)) {
-        for _ in 0..SEED_BATCHES {
-            let Some(seed) = &self.seed else { return };
+    /// What has come of the seed.
+    fn receive_seed(&mut self) -> Vec<Vec<Record>> {
+        let mut batches = Vec::new();
+        while batches.len() < SEED_BATCHES {
+            let Some(seed) = &self.seed else { break };
             match seed.try_recv() {
-                Ok(batch) => batch.into_iter().for_each(|record| {
-                    self.names.look_at_record(&record);
-                    take(record);
-                }),
-                Err(TryRecvError::Empty) => return,
+                Ok(batch) => batches.push(batch),
+                Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => self.seed = None,
             }
         }
+        batches
     }
 }
 
@@ -86,15 +86,21 @@ impl Source for Live {
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
         }
+        // What a look found is told after everything that had happened by then: the ring is emptied between.
+        let found = self.receive_seed();
+        let limit = if found.is_empty() { DRAIN } else { usize::MAX };
         // Read first: whatever was in the ring by then comes before the tick.
         let now = host::monotonic_now();
         let names = &mut self.names;
-        self.tracer.drain(DRAIN, |seen| {
+        self.tracer.drain(limit, |seen| {
             names.look_at(&seen);
             take(Record::Kernel(seen));
         });
         self.names.found().for_each(&mut *take);
-        self.take_seed(take);
+        for record in found.into_iter().flatten() {
+            self.names.look_at_record(&record);
+            take(record);
+        }
         if now.since(self.losses_told) >= LOSS_INTERVAL {
             self.losses_told = now;
             take(Record::Loss { ts: now, losses: self.tracer.losses() });
