@@ -15,7 +15,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 
 use crate::{
-    aggregate::{Aggregate, Context, Key, Names, Snapshot},
+    aggregate::{Aggregate, Context, Grouping, Names, Scope, Snapshot},
     filter::{Filter, Subject},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
     model::{
@@ -40,7 +40,9 @@ pub struct Plan {
     /// What to show.
     pub filter: Filter,
     /// What to group by.
-    pub key: Key,
+    pub grouping: Grouping,
+    /// Which dwells to keep.
+    pub scope: Scope,
     /// Time between two snapshots.
     pub interval: Nanos,
     /// The source's name.
@@ -71,7 +73,7 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
     let pipeline = Pipeline {
         tracker: Tracker::new(Limits::default()).scoped(plan.filter.kernel_part()),
-        flow: Taken::new(plan.key, plan.events, plan.filter),
+        flow: Taken::new(Aggregate::new(plan.grouping, plan.scope), plan.events, plan.filter),
         source_name: plan.source,
         interval: plan.interval,
         next: None,
@@ -145,10 +147,10 @@ impl Pipeline {
 }
 
 impl Taken {
-    fn new(key: Key, events: Option<Box<dyn EventSink>>, filter: Filter) -> Self {
+    fn new(aggregate: Aggregate, events: Option<Box<dyn EventSink>>, filter: Filter) -> Self {
         Self {
             filter,
-            aggregate: Aggregate::new(key),
+            aggregate,
             events,
             host: Arc::default(),
             losses: KernelLosses::default(),
@@ -164,12 +166,7 @@ impl Taken {
             Record::Kernel(_) => self.records += 1,
             Record::Host(facts) => self.host = Arc::new(HostFacts::clone(facts)),
             Record::Loss { losses, .. } => self.losses = *losses,
-            Record::NetnsName { netns, name, .. } => {
-                self.names.netns.insert(*netns, Arc::clone(name));
-            }
-            Record::CgroupPath { cgroup, path, .. } => {
-                self.names.cgroup.insert(*cgroup, Arc::clone(path));
-            }
+            Record::NetnsName { .. } | Record::CgroupPath { .. } => self.names.take(record),
             Record::OwnersEnd { .. } => self.seeded = true,
             Record::Tick { ts } => {
                 self.now = self.now.max(*ts);

@@ -81,7 +81,11 @@ fn active_close(filter: &str) -> (Vec<(TcpState, TcpState)>, Snapshot) {
     let noted = Noted::default();
     let filter = self::filter(filter);
     let mut tracker = Tracker::new(Limits::default()).scoped(filter.kernel_part());
-    let mut flow = Taken::new(Key::Service, Some(Box::new(noted.clone())), filter);
+    let mut flow = Taken::new(
+        Aggregate::new(Grouping::SERVICE, Scope::Minisockets),
+        Some(Box::new(noted.clone())),
+        filter,
+    );
     for record in [
         Record::SeedEnd { ts: Nanos(0), began: Nanos(0) },
         full(0, 7, T::Close, T::SynSent, 0, 0),
@@ -138,7 +142,7 @@ proptest! {
         records in vec(any_owned_record(), 0..200),
     ) {
         let mut tracker = Tracker::new(Limits::default()).scoped(filter.kernel_part());
-        let mut flow = Taken::new(Key::Process, None, filter.clone());
+        let mut flow = Taken::new(Aggregate::cramped("state,process".parse().expect("two keys"), Scope::Every), None, filter.clone());
         for (i, record) in records.into_iter().enumerate() {
             if i == 50 {
                 flow.take(&Record::SeedEnd { ts: Nanos(0), began: Nanos(0) }, &mut tracker);
@@ -156,6 +160,18 @@ proptest! {
         for state in TcpState::ALL {
             let in_groups: u64 = snapshot.groups.iter().map(|group| group.counts[state.index()]).sum();
             prop_assert_eq!(in_groups, snapshot.states[state.index()].now);
+        }
+        let orphans = |socket: &Socket| {
+            let subject = Subject::of(socket, tracker.processes());
+            socket.is_orphan_fin_wait2() && filter.matches(&subject, socket.state)
+        };
+        let orphans = tracker.sockets().filter(|(_, socket)| orphans(socket)).count() as u64;
+        prop_assert_eq!(snapshot.groups.iter().map(|group| group.fin_wait2_orphan).sum::<u64>(), orphans);
+        for all in &snapshot.dwells {
+            let of_groups = snapshot.groups.iter().flat_map(|group| &group.dwells);
+            let same = of_groups.filter(|of| (of.state, of.split) == (all.state, all.split));
+            let count = same.map(|of| of.distribution.count).sum::<u64>();
+            prop_assert_eq!(count, all.distribution.count, "{:?} {:?}", all.state, all.split);
         }
     }
 }

@@ -2,11 +2,19 @@
 //!
 //! Pure, like the tracker: the time is in the events and in the call that asks for a snapshot.
 
-mod group;
+mod cgroup;
+mod departure;
+mod dwells;
+mod entry;
+mod groups;
 mod keys;
+mod owners;
 mod snapshot;
+mod stays;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
+
+use rustc_hash::FxHashMap;
 
 use crate::{
     lifecycle::{Closer, Event, Observer, Processes, Socket, Tracker},
@@ -16,15 +24,30 @@ use crate::{
     },
 };
 
-use group::Groups;
-pub use keys::{Key, Names};
-pub use snapshot::{DwellQuantiles, Group, Losses, Minisockets, Snapshot, StateTotal, TimeWaitEnds};
+use departure::Departure;
+pub use departure::Split;
+pub use dwells::{Bucket, Distribution};
+use entry::Shown;
+use groups::{Groups, Limits};
+pub use keys::{Grouping, Names, PeerPrefix};
+pub use snapshot::{
+    DwellQuantiles, Group, Losses, Minisockets, Sample, Snapshot, StateDwells, StateTotal, TimeWaitEnds,
+};
+use stays::Histograms;
+pub use stays::Scope;
+
+/// How many snapshots back the history reaches.
+pub const HISTORY: usize = 60;
 
 /// Counts what the tracker tells.
 #[derive(Debug)]
 pub struct Aggregate {
     groups: Groups,
     totals: [Total; TcpState::COUNT],
+    /// The stays of all sockets, where those in every state are kept.
+    stays: Option<Histograms>,
+    orphans: u64,
+    history: VecDeque<Sample>,
     began: Option<Nanos>,
     last: Option<Last>,
 }
@@ -44,7 +67,7 @@ struct Last {
 }
 
 /// What a snapshot holds beyond the counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Context {
     /// Facts about the host.
     pub host: Arc<HostFacts>,
@@ -59,9 +82,28 @@ pub struct Context {
 }
 
 impl Aggregate {
-    /// Nothing counted yet; groups by `key`.
-    pub fn new(key: Key) -> Self {
-        Self { groups: Groups::new(key), totals: Default::default(), began: None, last: None }
+    /// Nothing counted yet.
+    pub fn new(grouping: Grouping, scope: Scope) -> Self {
+        Self::with_limits(grouping, scope, Limits::default())
+    }
+
+    /// The same with room for three groups and hardly a histogram.
+    #[cfg(test)]
+    pub(crate) fn cramped(grouping: Grouping, scope: Scope) -> Self {
+        let limits = Limits { groups: 3, histogram_bytes: 2_000, ..Limits::default() };
+        Self::with_limits(grouping, scope, limits)
+    }
+
+    fn with_limits(grouping: Grouping, scope: Scope, limits: Limits) -> Self {
+        Self {
+            groups: Groups::new(grouping, scope, limits),
+            totals: Default::default(),
+            stays: (scope == Scope::Every).then(Histograms::default),
+            orphans: 0,
+            history: VecDeque::with_capacity(HISTORY),
+            began: None,
+            last: None,
+        }
     }
 
     /// Tracing had begun by `ts`; the first call counts.
@@ -95,8 +137,19 @@ impl Aggregate {
             read_faults: context.kernel_losses.read_faults,
             output_dropped: context.output_dropped,
         };
-        self.find_oldest_close_wait(tracker);
-        let own_netns = context.host.netns;
+        let now = self.totals.map(|total| total.now);
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(Sample { ts, counts: now });
+        let oldest_close_wait = self.oldest_close_wait(tracker);
+        let shown = Shown {
+            names,
+            own_netns: context.host.netns,
+            scope: Scope::default(),
+            interval_s: interval.as_secs_f64(),
+        };
+        let picture = self.groups.snapshot(&shown, &oldest_close_wait);
         let snapshot = Snapshot {
             ts,
             began: self.began.unwrap_or(ts),
@@ -107,35 +160,71 @@ impl Aggregate {
             records_per_s: per_s(context.records - records_before),
             losses,
             states,
-            key: self.groups.key().head(),
-            groups: self.groups.snapshot(per_s, names, own_netns),
+            history: self.history.iter().copied().collect(),
+            grouping: self.groups.grouping(),
+            groups: picture.groups,
+            other_groups: picture.others,
+            dwells: self.stays.as_ref().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
         };
         self.last = Some(Last { ts, records: context.records });
         snapshot
     }
 
-    fn find_oldest_close_wait(&mut self, tracker: &Tracker) {
-        self.groups.forget_oldest();
+    /// By group, when the oldest socket in CLOSE_WAIT entered it.
+    fn oldest_close_wait(&self, tracker: &Tracker) -> FxHashMap<u32, Nanos> {
+        let mut oldest = FxHashMap::default();
         if self.now(TcpState::CloseWait) == 0 {
-            return;
+            return oldest;
         }
         for (_, socket) in tracker.sockets() {
             if socket.state == TcpState::CloseWait
                 && socket.is_counted()
                 && let Some(since) = socket.since.time()
             {
-                self.groups.note_close_wait(socket, since);
+                let known = oldest.entry(self.groups.place_of(socket)).or_insert(since);
+                *known = since.min(*known);
             }
         }
+        oldest
     }
 
-    fn arrive(&mut self, state: TcpState) {
-        self.totals[state.index()].now += 1;
+    fn arrive(&mut self, socket: &Socket) {
+        self.totals[socket.state.index()].now += 1;
+        self.orphans += u64::from(socket.is_orphan_fin_wait2());
     }
 
-    fn leave(&mut self, state: TcpState) {
+    fn leave(&mut self, state: TcpState, orphan: Orphan) {
         let now = &mut self.totals[state.index()].now;
         *now = now.saturating_sub(1);
+        self.orphans = self.orphans.saturating_sub(orphan.count());
+    }
+}
+
+/// Whether a socket was counted as a FIN_WAIT2 without an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Orphan {
+    Yes,
+    No,
+}
+
+impl Orphan {
+    /// Of a socket that was counted in `state`.
+    fn in_state(state: TcpState, socket: &Socket) -> Self {
+        let orphan = state == TcpState::FinWait2 && socket.orphan_since.is_some();
+        if orphan { Self::Yes } else { Self::No }
+    }
+
+    /// Of a socket that has left a state by `event`.
+    fn before(event: &Event<'_>) -> Self {
+        let orphan = event.from == TcpState::FinWait2 && event.orphan == Some(true);
+        if orphan { Self::Yes } else { Self::No }
+    }
+
+    const fn count(self) -> u64 {
+        match self {
+            Self::Yes => 1,
+            Self::No => 0,
+        }
     }
 }
 
@@ -144,20 +233,25 @@ impl Aggregate {
 impl Observer for Aggregate {
     fn appeared(&mut self, _id: SocketId, socket: &mut Socket, processes: &Processes) {
         if socket.is_shown() {
-            self.arrive(socket.state);
+            self.arrive(socket);
             self.groups.join(socket, processes);
         }
     }
 
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
         if socket.is_counted() {
-            self.leave(event.from);
+            self.leave(event.from, Orphan::before(event));
+            if let Some(stays) = &mut self.stays {
+                for departure in Departure::of(event, socket) {
+                    stays.take(departure, Scope::Every);
+                }
+            }
             self.groups.leave(event, socket);
         }
         if socket.is_shown() {
-            self.arrive(event.to);
+            self.arrive(socket);
             self.totals[event.to.index()].entered += 1;
-            self.groups.enter(event, socket, processes);
+            self.groups.enter(socket, processes);
         } else {
             socket.group = Socket::NO_GROUP;
         }
@@ -165,11 +259,11 @@ impl Observer for Aggregate {
 
     fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
         if socket.is_counted() {
-            self.leave(from);
+            self.leave(from, Orphan::in_state(from, socket));
             self.groups.withdraw(from, socket);
         }
         if socket.is_shown() {
-            self.arrive(socket.state);
+            self.arrive(socket);
             self.groups.join(socket, processes);
         }
     }
@@ -178,11 +272,11 @@ impl Observer for Aggregate {
         match (socket.is_counted(), socket.is_shown()) {
             (true, true) => self.groups.identify(socket, processes),
             (false, true) => {
-                self.arrive(socket.state);
+                self.arrive(socket);
                 self.groups.join(socket, processes);
             }
             (true, false) => {
-                self.leave(socket.state);
+                self.leave(socket.state, Orphan::in_state(socket.state, socket));
                 self.groups.withdraw(socket.state, socket);
             }
             (false, false) => {}
@@ -191,6 +285,7 @@ impl Observer for Aggregate {
 
     fn orphaned(&mut self, socket: &mut Socket) {
         if socket.is_counted() {
+            self.orphans += 1;
             self.groups.orphaned(socket);
         }
     }
@@ -198,3 +293,6 @@ impl Observer for Aggregate {
 
 /// Number of entries in a table indexed by `Closer as usize`.
 const CLOSERS: usize = Closer::ALL.len() + 1;
+
+#[cfg(test)]
+mod tests;

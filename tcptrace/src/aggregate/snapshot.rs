@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::{Distribution, Grouping, Split};
 use crate::{
     lifecycle::{Closer, EndReason, Role},
     model::{
@@ -33,10 +34,38 @@ pub struct Snapshot {
     pub losses: Losses,
     /// Sockets per state, indexed by [`TcpState::index`].
     pub states: [StateTotal; TcpState::COUNT],
-    /// What the groups are grouped by: a label for the column's head, as `SERVICE`.
-    pub key: &'static str,
+    /// Sockets per state at earlier snapshots and at this one, the oldest first.
+    pub history: Vec<Sample>,
+    /// What the groups are grouped by.
+    pub grouping: Grouping,
     /// The groups, most TIME_WAIT first.
     pub groups: Vec<Group>,
+    /// Groups that are counted together, in the one called "other".
+    pub other_groups: u64,
+    /// The dwells of all sockets by state, where those of every state are kept; else empty.
+    pub dwells: Vec<StateDwells>,
+}
+
+/// Sockets per state at one moment, indexed by [`TcpState::index`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When, `CLOCK_MONOTONIC`.
+    pub ts: Nanos,
+    /// How many.
+    pub counts: [u64; TcpState::COUNT],
+}
+
+/// The dwells of some sockets in one state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDwells {
+    /// The state.
+    pub state: TcpState,
+    /// Which of them; `None`: all.
+    pub split: Option<Split>,
+    /// Sockets in the state now, whose dwell has not ended; `None` where that can't be told yet.
+    pub open_now: Option<u64>,
+    /// How long they lasted.
+    pub distribution: Distribution,
 }
 
 /// The sockets in one state.
@@ -100,6 +129,8 @@ pub struct Group {
     pub closers: [u64; Closer::ALL.len() + 1],
     /// Sockets ended, indexed by `EndReason as usize`, minisockets apart.
     pub ended: [u64; EndReason::COUNT],
+    /// Minisockets that ended in FIN_WAIT2, indexed likewise.
+    pub orphans_ended: [u64; EndReason::COUNT],
     /// TIME_WAIT.
     pub time_wait: Minisockets,
     /// FIN_WAIT2, orphan and held.
@@ -108,6 +139,10 @@ pub struct Group {
     pub fin_wait2_orphan: u64,
     /// When the oldest socket that is now in CLOSE_WAIT entered it.
     pub oldest_close_wait: Option<Nanos>,
+    /// The dwells by state, where those of every state are kept; else empty.
+    pub dwells: Vec<StateDwells>,
+    /// Dwells that were added to those of the group "other", for want of memory.
+    pub dwells_elsewhere: u64,
 }
 
 impl Group {
@@ -163,6 +198,24 @@ pub struct TimeWaitEnds {
     pub unexplained: u64,
 }
 
+impl TimeWaitEnds {
+    /// Counts `n` more that ended by `reason`; one that no minisocket ends by is left out.
+    pub(super) const fn count(&mut self, reason: EndReason, n: u64) {
+        let counter = match reason {
+            EndReason::Expired => &mut self.expired,
+            EndReason::Reused => &mut self.reused,
+            EndReason::Reopened => &mut self.reopened,
+            EndReason::Reset | EndReason::ResetReceived => &mut self.reset,
+            EndReason::Killed => &mut self.killed,
+            EndReason::Purged => &mut self.purged,
+            EndReason::Aborted => &mut self.aborted,
+            EndReason::Unexplained => &mut self.unexplained,
+            _ => return,
+        };
+        *counter += n;
+    }
+}
+
 /// Quantiles of a dwell, nanoseconds. All 0 while `count` is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DwellQuantiles {
@@ -176,4 +229,20 @@ pub struct DwellQuantiles {
     pub p99: u64,
     /// The longest.
     pub max: u64,
+}
+
+impl DwellQuantiles {
+    /// Those of `distribution`.
+    pub fn of(distribution: &Distribution) -> Self {
+        if distribution.count == 0 {
+            return Self::default();
+        }
+        Self {
+            count: distribution.count,
+            p50: distribution.quantile(0.5).0,
+            p90: distribution.quantile(0.9).0,
+            p99: distribution.quantile(0.99).0,
+            max: distribution.longest.0,
+        }
+    }
 }

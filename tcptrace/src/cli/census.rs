@@ -1,21 +1,23 @@
 //! One look at the sockets there are, through a filter: each is known as the tracker would know it from its seed
-//! (role, closer, owner), and counted when it matches in the state it is in.
+//! (role, closer, owner), and counted when it matches in the state it is in, in its group where groups are wanted.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::filter::{Ends, KernelFilter};
 
 use crate::{
+    aggregate::{Aggregate, Context, Grouping, Names, Scope},
     filter::{Filter, Subject},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
-    model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState},
+    model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, record::HostFacts},
     source::{
-        host,
-        netns::{self, Round},
+        self, host,
+        netns::{self, Netns, Round},
         owners::{self, Effort},
         sock_diag::{self, DumpError, StateMask, Summary},
     },
+    view::states::Groups,
 };
 
 /// What was counted.
@@ -24,12 +26,14 @@ pub struct Census {
     pub round: Round<Result<(StateCounts, Summary), DumpError>>,
     /// Whether the filter names the namespaces it wants.
     pub names_netns: bool,
+    /// The sockets that match by group, where groups were wanted.
+    pub groups: Option<Groups>,
     /// What may be missing because of the filter, a sentence each.
     pub missing: Vec<String>,
 }
 
 /// Counts the sockets that match `filter`. Fails as [`netns::in_each`] does.
-pub fn count(filter: &Filter) -> io::Result<Census> {
+pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Result<Census> {
     let scope = filter.kernel_part();
     let began = host::monotonic_now();
     let round = netns::in_each(
@@ -50,12 +54,13 @@ pub fn count(filter: &Filter) -> io::Result<Census> {
     sockets().for_each(|&socket| tracker.take(&Record::Seed(socket), &mut Nobody));
     tracker.take(&Record::SeedEnd { ts: host::monotonic_now(), began }, &mut Nobody);
     let mut missing = Vec::new();
-    if filter.asks_for_owners() {
+    if filter.asks_for_owners() || grouping.needs_owners() {
         missing.extend(find_owners(sockets(), &mut tracker));
     }
 
     let mut counts: FxHashMap<NetnsId, StateCounts> = FxHashMap::default();
-    for (_, socket) in tracker.sockets() {
+    let mut aggregate = Aggregate::new(grouping, Scope::Minisockets);
+    for (id, socket) in tracker.sockets() {
         if filter.matches(&Subject::of(socket, tracker.processes()), socket.state) {
             let counts = counts.entry(socket.netns).or_default();
             if socket.is_orphan_fin_wait2() {
@@ -63,8 +68,17 @@ pub fn count(filter: &Filter) -> io::Result<Census> {
             } else {
                 counts.add(socket.state);
             }
+            if !grouping.is_none() {
+                aggregate.appeared(id, &mut socket.clone(), tracker.processes());
+            }
         }
     }
+    let groups = (!grouping.is_none()).then(|| {
+        let context = Context { host: Arc::new(facts.clone()), ..Context::default() };
+        let names = names(round.visited.iter().map(|(netns, _)| netns), &tracker);
+        let snapshot = aggregate.snapshot(host::monotonic_now(), &tracker, &names, context);
+        Groups { grouping, groups: snapshot.groups, other_groups: snapshot.other_groups }
+    });
     let visited = round.visited.into_iter().map(|(netns, result)| {
         let counts = counts.remove(&netns.id).unwrap_or_default();
         (netns, result.map(|(_, summary)| (counts, summary)))
@@ -75,7 +89,17 @@ pub fn count(filter: &Filter) -> io::Result<Census> {
         unreadable_processes: round.unreadable_processes,
     };
     // No namespace has this number.
-    Ok(Census { round, names_netns: !may_be_in(&scope, NetnsId(u32::MAX)), missing })
+    Ok(Census { round, names_netns: !may_be_in(&scope, NetnsId(u32::MAX)), groups, missing })
+}
+
+/// The names of the namespaces, and of the cgroups that the owners are in.
+fn names<'a>(visited: impl Iterator<Item = &'a Netns>, tracker: &Tracker) -> Names {
+    let mut names = Names::default();
+    names.netns.extend(visited.filter_map(|netns| Some((netns.id, netns.name.clone()?))));
+    let owners = tracker.sockets().filter_map(|(_, socket)| tracker.processes().get(socket.process?));
+    let cgroups = owners.map(|process| process.cgroup).filter(|&cgroup| cgroup != 0).collect();
+    source::names::of_cgroups(cgroups).iter().for_each(|record| names.take(record));
+    names
 }
 
 /// Whether a socket that `scope` lets pass may be in `netns`.

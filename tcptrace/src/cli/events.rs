@@ -7,10 +7,13 @@ use clap::Args;
 
 use super::{
     filter::FilterArgs,
-    live::{self, LiveArgs, Stop},
+    live::{self, LiveArgs, Stop, Wanted},
     output,
 };
-use crate::{aggregate::Key, view::events::Format};
+use crate::{
+    aggregate::{Grouping, Scope},
+    view::events::Format,
+};
 
 /// Print one line per change of state, as it happens
 #[derive(Args, Clone, Debug)]
@@ -61,7 +64,14 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let (lines, mut output) = output::open(args.format())?;
-        let mut running = live::start(&args.live, filter, Key::Service, INTERVAL, Some(Box::new(lines)))?;
+        let wanted = Wanted {
+            filter,
+            grouping: Grouping::NONE,
+            scope: Scope::Minisockets,
+            interval: INTERVAL,
+            events: Some(Box::new(lines)),
+        };
+        let mut running = live::start(&args.live, wanted)?;
         let time_is_up = async {
             match args.duration {
                 Some(duration) => tokio::time::sleep(duration).await,

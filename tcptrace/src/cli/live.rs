@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    aggregate::{Key, Snapshot},
+    aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
     kernel::{Hook, Options, preflight::Preflight},
     model::Nanos,
@@ -55,28 +55,46 @@ impl LiveArgs {
     }
 }
 
+/// What a command wants of the pipeline.
+pub struct Wanted {
+    /// Which sockets.
+    pub filter: Filter,
+    /// What to group by.
+    pub grouping: Grouping,
+    /// Which dwells to keep.
+    pub scope: Scope,
+    /// Time between two snapshots.
+    pub interval: Duration,
+    /// Where single events go.
+    pub events: Option<Box<dyn EventSink>>,
+}
+
 /// Attaches the hooks and starts the pipeline.
-pub fn start(
-    args: &LiveArgs,
-    filter: Filter,
-    key: Key,
-    interval: Duration,
-    events: Option<Box<dyn EventSink>>,
-) -> Result<Running> {
+pub fn start(args: &LiveArgs, wanted: Wanted) -> Result<Running> {
     let types = Preflight::run().types()?;
-    let live = Live::start(&types, &args.options(&filter))?;
+    let live = Live::start(&types, &args.options(&wanted.filter))?;
     // BTF is some ten MiB in memory, and has done its work.
     drop(types);
-    let interval = Nanos(interval.as_nanos() as u64);
-    let plan = Plan { filter, key, interval, source: Arc::from("live"), events };
+    let plan = Plan {
+        filter: wanted.filter,
+        grouping: wanted.grouping,
+        scope: wanted.scope,
+        interval: Nanos(wanted.interval.as_nanos() as u64),
+        source: Arc::from("live"),
+        events: wanted.events,
+    };
     pipeline::start(Box::new(live), plan).context("no thread for the pipeline")
 }
 
-/// Says on stderr how the trace went, when it ends.
-pub fn end(running: Running) -> Result<Arc<Snapshot>> {
-    let last = Arc::new(running.stop()?);
-    eprintln!("{}", view::losses::at_the_end(&last));
-    Ok(last)
+/// Ends the trace, and says on stderr how it went.
+pub fn end(running: Running) -> Result<()> {
+    tell_end(&running.stop()?);
+    Ok(())
+}
+
+/// Says on stderr how the trace went, which ended with `last`.
+pub fn tell_end(last: &Snapshot) {
+    eprintln!("{}", view::losses::at_the_end(last));
 }
 
 /// The loop in which commands wait: one thread, with timers and signals.

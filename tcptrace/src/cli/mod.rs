@@ -1,12 +1,15 @@
 //! The commands: the arguments of each, and what runs them.
 
+pub mod by;
 mod census;
 pub mod check;
 pub mod events;
 pub mod filter;
+pub mod hist;
 mod live;
 mod output;
 pub mod states;
+mod terminal;
 pub mod top;
 
 use std::process::ExitCode;
@@ -31,6 +34,7 @@ pub struct Cli {
 enum Command {
     Top(top::TopArgs),
     Events(events::EventsArgs),
+    Hist(hist::HistArgs),
     States(states::StatesArgs),
     Check(check::CheckArgs),
 }
@@ -41,6 +45,7 @@ impl Cli {
         let done = match self.command {
             Command::Top(args) => top::run(&args),
             Command::Events(args) => events::run(&args),
+            Command::Hist(args) => hist::run(&args),
             Command::States(args) => states::run(&args),
             Command::Check(args) => check::run(&args),
         };

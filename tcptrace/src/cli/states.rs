@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::Args;
 
+use super::by::GroupArgs;
 use super::census::{self, Census};
 use super::filter::FilterArgs;
-use crate::filter::Filter;
+use crate::aggregate::Grouping;
 use crate::source::host;
 use crate::source::netns::{self, Round};
 use crate::source::sock_diag::{self, Summary};
@@ -25,12 +26,14 @@ pub struct StatesArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    groups: GroupArgs,
+    #[command(flatten)]
     filters: FilterArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
-    let states = count(&args.filters.filter()?)?;
+    let states = count(args)?;
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         write_json(&states, &mut out)?;
@@ -44,11 +47,17 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn count(filter: &Filter) -> anyhow::Result<States> {
+fn count(args: &StatesArgs) -> anyhow::Result<States> {
+    let filter = args.filters.filter()?;
+    let grouping = args.groups.grouping(Grouping::NONE);
     let host = host::facts();
     let taken_at = host::monotonic_now();
-    let census = if filter.is_everything() { count_all() } else { census::count(filter) };
-    let Census { round, names_netns, missing: unknown } =
+    let census = if filter.is_everything() && grouping.is_none() {
+        count_all()
+    } else {
+        census::count(&filter, grouping, &host)
+    };
+    let Census { round, names_netns, groups, missing: unknown } =
         census.context("can't look for network namespaces; is /proc mounted?")?;
     if round.visited.is_empty() {
         return Err(nothing_to_count(&round));
@@ -86,6 +95,7 @@ fn count(filter: &Filter) -> anyhow::Result<States> {
         taken_at,
         source: "live".into(),
         netns: counted,
+        groups,
         decode_errors: all.undecoded,
         missing,
     })
@@ -94,7 +104,7 @@ fn count(filter: &Filter) -> anyhow::Result<States> {
 /// Every socket, by its state alone: nothing is kept of them.
 fn count_all() -> io::Result<Census> {
     let round = netns::in_each(|_| true, |_| sock_diag::count_by_state())?;
-    Ok(Census { round, names_netns: false, missing: Vec::new() })
+    Ok(Census { round, names_netns: false, groups: None, missing: Vec::new() })
 }
 
 /// Why none of the namespaces that were asked for was counted.

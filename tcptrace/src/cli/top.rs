@@ -13,20 +13,21 @@ use jiff::tz::TimeZone;
 use tokio::sync::watch;
 
 use super::{
+    by::GroupArgs,
     filter::FilterArgs,
-    live::{self, LiveArgs, Stop},
+    live::{self, LiveArgs, Stop, Wanted},
+    terminal,
 };
 use crate::{
-    aggregate::{Key, Snapshot},
+    aggregate::{Grouping, Scope, Snapshot},
     view::top::{self, json, plain},
 };
 
 /// Show which services have how many sockets in which state: a live screen, or text
 #[derive(Args, Clone, Debug)]
 pub struct TopArgs {
-    /// What to group by
-    #[arg(long, value_name = "KEY", default_value = "service", value_parser = key)]
-    by: Key,
+    #[command(flatten)]
+    groups: GroupArgs,
     /// Print one picture and end: after one interval, so that it has rates
     #[arg(long, conflicts_with = "batch")]
     once: bool,
@@ -45,12 +46,6 @@ pub struct TopArgs {
     live: LiveArgs,
 }
 
-fn key(name: &str) -> Result<Key, String> {
-    Key::from_name(name).ok_or_else(|| {
-        format!("unknown key; expected one of {}", Key::names().collect::<Vec<_>>().join(", "))
-    })
-}
-
 /// Groups shown in one picture of plain text.
 const MAX_GROUPS: usize = 40;
 
@@ -59,10 +54,21 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
     let filter = args.filters.filter()?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let running = live::start(&args.live, filter, args.by, args.interval, None)?;
+        let wanted = Wanted {
+            filter,
+            grouping: args.groups.grouping(Grouping::SERVICE),
+            scope: Scope::Minisockets,
+            interval: args.interval,
+            events: None,
+        };
+        let running = live::start(&args.live, wanted)?;
         let show = async {
             let snapshots = running.snapshots.clone();
-            if args.wants_screen() { top::run(snapshots, look()).await } else { args.print(snapshots).await }
+            if args.wants_screen() {
+                top::run(snapshots, terminal::look()).await
+            } else {
+                args.print(snapshots).await
+            }
         };
         let shown = tokio::select! {
             shown = show => shown,
@@ -84,7 +90,7 @@ impl TopArgs {
     async fn print(&self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) -> io::Result<()> {
         let mut left = if self.once { Some(1) } else { self.batch };
         let layout =
-            plain::Layout { width: terminal_width(), max_groups: MAX_GROUPS, zone: TimeZone::system() };
+            plain::Layout { width: terminal::width(), max_groups: MAX_GROUPS, zone: TimeZone::system() };
         if snapshots.wait_for(Option::is_some).await.is_err() {
             // The pipeline ended with an error, which the end tells.
             return Ok(());
@@ -107,16 +113,4 @@ impl TopArgs {
         }
         Ok(())
     }
-}
-
-/// What the terminal can show, as the environment says.
-fn look() -> top::Look {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable);
-    top::Look::new(variable("NO_COLOR").as_deref(), variable("TERM").as_deref(), locale.as_deref())
-}
-
-/// Columns of the terminal that text goes to; `None` for a file or a pipe.
-fn terminal_width() -> Option<u16> {
-    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col).filter(|&columns| columns > 0)
 }

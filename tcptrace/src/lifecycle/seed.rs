@@ -33,7 +33,11 @@ impl Tracker {
         socket.only_seeded = true;
         socket.closer = closer_of(seed.state);
         match seed.object {
-            SeedObject::Full => {}
+            SeedObject::Full => {
+                // Its timer is longer than a minisocket's may be: tcp_fin_timeout above 60 s.
+                socket.orphan_since =
+                    (seed.state == TcpState::FinWait2 && seed.inode == 0).then_some(seed.ts);
+            }
             SeedObject::Minisocket { left } => {
                 socket.phase = Phase::Minisocket;
                 if seed.state == TcpState::TimeWait {

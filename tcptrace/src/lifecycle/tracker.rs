@@ -27,7 +27,8 @@ pub trait Observer {
     /// A socket changed its state; `socket` is already in the new one. With [`Event::begins`] it was
     /// not there before; in CLOSE it is gone afterwards.
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes);
-    /// A missed transition is made up for: the socket was counted in `from` and is in its state.
+    /// A missed transition is made up for: the socket was counted in `from` and is in its state. In
+    /// `from` it was an orphan when [`Socket::orphan_since`] is set.
     fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes);
     /// The owner, the role or an end became known, or known better.
     fn identified(&mut self, socket: &mut Socket, processes: &Processes);

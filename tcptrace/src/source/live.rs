@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Flow, Source, host, seed};
+use super::{Flow, Source, host, names::Names, seed};
 use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{Nanos, Record, record::HostFacts},
@@ -27,6 +27,7 @@ pub struct Live {
     tracer: Tracer,
     facts: HostFacts,
     seed: Option<Receiver<Vec<Record>>>,
+    names: Names,
     begun: bool,
     losses_told: Nanos,
 }
@@ -50,7 +51,8 @@ impl Live {
             ));
         }
         let seed = seed::begin(facts.clone(), &options.filter).context("no thread for the seed")?;
-        Ok(Self { tracer, facts, seed: Some(seed), begun: false, losses_told: Nanos(0) })
+        let names = Names::start().context("no thread for names")?;
+        Ok(Self { tracer, facts, seed: Some(seed), names, begun: false, losses_told: Nanos(0) })
     }
 
     fn wait(&self) {
@@ -64,7 +66,10 @@ impl Live {
         for _ in 0..SEED_BATCHES {
             let Some(seed) = &self.seed else { return };
             match seed.try_recv() {
-                Ok(batch) => batch.into_iter().for_each(&mut *take),
+                Ok(batch) => batch.into_iter().for_each(|record| {
+                    self.names.look_at_record(&record);
+                    take(record);
+                }),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => self.seed = None,
             }
@@ -83,7 +88,12 @@ impl Source for Live {
         }
         // Read first: whatever was in the ring by then comes before the tick.
         let now = host::monotonic_now();
-        self.tracer.drain(DRAIN, |seen| take(Record::Kernel(seen)));
+        let names = &mut self.names;
+        self.tracer.drain(DRAIN, |seen| {
+            names.look_at(&seen);
+            take(Record::Kernel(seen));
+        });
+        self.names.found().for_each(&mut *take);
         self.take_seed(take);
         if now.since(self.losses_told) >= LOSS_INTERVAL {
             self.losses_told = now;

@@ -3,6 +3,7 @@
 
 pub mod host;
 pub mod live;
+pub mod names;
 pub mod netns;
 pub mod owners;
 mod seed;

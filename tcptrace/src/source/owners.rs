@@ -154,7 +154,7 @@ fn cgroup_path(cgroups: &[u8]) -> Option<&str> {
 }
 
 /// Where cgroup v2 is mounted: alone, or beside version 1.
-fn cgroup_root() -> Option<&'static str> {
+pub(super) fn cgroup_root() -> Option<&'static str> {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .into_iter()

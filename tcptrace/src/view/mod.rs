@@ -6,6 +6,8 @@
 pub mod check;
 pub mod events;
 pub mod explain;
+pub mod glyphs;
+pub mod hist;
 pub mod losses;
 pub mod states;
 pub mod top;

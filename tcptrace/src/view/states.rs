@@ -1,17 +1,21 @@
 //! How many sockets are in each state: a [`States`] goes in, a table or a JSON document comes out.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use jiff::{Timestamp, Unit};
 use serde::Serialize;
 
-use crate::aggregate::Losses;
+use crate::aggregate::{Group, Grouping, Losses};
 use crate::model::record::HostFacts;
-use crate::model::{Nanos, NetnsId, StateCounts, TcpState, units};
+use crate::model::{Nanos, NetnsId, StateCounts, TcpState, text, units};
+use crate::view::top::columns::role;
+use crate::view::top::table::{Cut, fit};
 
 /// The rows of the table: the life of a connection, our close before the peer's.
-const ORDER: [TcpState; TcpState::COUNT] = [
+pub(super) const ORDER: [TcpState; TcpState::COUNT] = [
     TcpState::Listen,
     TcpState::SynSent,
     TcpState::SynRecv,
@@ -28,6 +32,17 @@ const ORDER: [TcpState; TcpState::COUNT] = [
 /// The columns of the table of namespaces, beside their total.
 const NETNS_COLUMNS: [TcpState; 4] =
     [TcpState::Established, TcpState::FinWait2, TcpState::TimeWait, TcpState::CloseWait];
+
+/// The columns of the table of groups, beside their total, with their heads.
+const GROUP_COLUMNS: [(TcpState, &str); 4] = [
+    (TcpState::Established, "ESTAB"),
+    (TcpState::FinWait2, "FINWAIT2"),
+    (TcpState::TimeWait, "TIMEWAIT"),
+    (TcpState::CloseWait, "CLWAIT"),
+];
+
+/// As many groups are listed as text; JSON has more.
+const GROUP_ROWS: usize = 20;
 
 /// As many namespaces are listed as text; JSON has all.
 const NETNS_ROWS: usize = 20;
@@ -54,10 +69,23 @@ pub struct States {
     pub source: String,
     /// Every namespace that was counted.
     pub netns: Vec<NetnsStates>,
+    /// The same sockets by what they have in common, where that was asked for.
+    pub groups: Option<Groups>,
     /// Answers of the kernel that could not be understood: sockets not counted.
     pub decode_errors: u64,
     /// What is missing in the counts, one sentence each.
     pub missing: Vec<String>,
+}
+
+/// Sockets by group.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    /// What the groups have in common.
+    pub grouping: Grouping,
+    /// The groups.
+    pub groups: Vec<Group>,
+    /// Groups that are counted together, in the one called "other".
+    pub other_groups: u64,
 }
 
 impl States {
@@ -97,11 +125,44 @@ pub fn write_text(states: &States, out: &mut impl Write) -> io::Result<()> {
         writeln!(out)?;
     }
     writeln!(out, "{:<12} {:>12}", "total", units::count(total))?;
+    if let Some(groups) = &states.groups {
+        write_groups(groups, out)?;
+    }
     if states.netns.len() > 1 {
         write_netns(states, out)?;
     }
     for (n, sentence) in states.missing.iter().enumerate() {
         writeln!(out, "{}missing: {sentence}", if n == 0 { "\n" } else { "" })?;
+    }
+    Ok(())
+}
+
+/// The groups with the most sockets.
+fn write_groups(groups: &Groups, out: &mut impl Write) -> io::Result<()> {
+    const KEY: usize = 28;
+    let total = |group: &Group| group.counts.iter().sum::<u64>();
+    let mut rows: Vec<&Group> = groups.groups.iter().filter(|group| total(group) > 0).collect();
+    rows.sort_by(|a, b| total(b).cmp(&total(a)).then_with(|| a.key.cmp(&b.key)));
+    let head = fit(&groups.grouping.head(), KEY, true, Cut::End);
+    write!(out, "\n{head} ROLE {:>9}", "TOTAL")?;
+    for (_, head) in GROUP_COLUMNS {
+        write!(out, " {head:>8}")?;
+    }
+    writeln!(out)?;
+    for group in rows.iter().take(GROUP_ROWS) {
+        let key = fit(&text::sanitise(&group.key), KEY, true, Cut::Middle);
+        write!(out, "{key} {:<4} {:>9}", role(group.role), units::count(total(group)))?;
+        for (state, _) in GROUP_COLUMNS {
+            write!(out, " {:>8}", units::count(group.counts[state.index()]))?;
+        }
+        writeln!(out)?;
+    }
+    let hidden = rows.len().saturating_sub(GROUP_ROWS);
+    if hidden > 0 {
+        writeln!(out, "and {hidden} more: --json has them")?;
+    }
+    if groups.other_groups > 0 {
+        writeln!(out, "other: {} groups counted together", units::count(groups.other_groups))?;
     }
     Ok(())
 }
@@ -165,6 +226,9 @@ pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
                 counts: (&netns.counts).into(),
             })
             .collect(),
+        group_by: states.groups.as_ref().map(|groups| groups.grouping.to_string()),
+        other_groups: states.groups.as_ref().map(|groups| groups.other_groups),
+        groups: states.groups.as_ref().map(|groups| groups.groups.iter().map(GroupRow::from).collect()),
         missing: &states.missing,
     };
     serde_json::to_writer_pretty(&mut *out, &document)?;
@@ -182,7 +246,33 @@ struct Document<'a> {
     #[serde(flatten)]
     counts: Counts,
     netns: Vec<NetnsRow<'a>>,
+    /// These three only with `--by`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_groups: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<GroupRow<'a>>>,
     missing: &'a [String],
+}
+
+#[derive(Serialize)]
+struct GroupRow<'a> {
+    key: Cow<'a, str>,
+    role: &'static str,
+    total: u64,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl<'a> From<&'a Group> for GroupRow<'a> {
+    fn from(group: &'a Group) -> Self {
+        Self {
+            key: text::sanitise(&group.key),
+            role: group.role.name(),
+            total: group.counts.iter().sum(),
+            counts: ORDER.into_iter().map(|state| (state.name(), group.counts[state.index()])).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]

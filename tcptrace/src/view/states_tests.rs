@@ -22,6 +22,7 @@ fn states(netns: Vec<NetnsStates>, missing: &[&str]) -> States {
         taken_at: Nanos(12_345_678_901),
         source: "live".into(),
         netns,
+        groups: None,
         decode_errors: 0,
         missing: missing.iter().map(ToString::to_string).collect(),
     }
@@ -92,4 +93,42 @@ fn every_state_has_one_row() {
     for state in TcpState::ALL {
         assert_eq!(ORDER.iter().filter(|row| **row == state).count(), 1);
     }
+}
+
+fn grouped() -> States {
+    use crate::{lifecycle::Role, view::top::fixture};
+    let group = |key: &str, role, counts: &[(TcpState, u64)]| fixture::group(key, role, counts);
+    let mut states = states(vec![busy()], &[]);
+    states.groups = Some(Groups {
+        grouping: "service,comm".parse().expect("two keys"),
+        groups: vec![
+            group("*:443 / nginx", Role::Inbound, &[(TcpState::TimeWait, 18_000), (TcpState::Listen, 1)]),
+            group(
+                "[2001:db8:1:2:3:4:5:6]:5432 / \u{1b}[2Japi-server",
+                Role::Outbound,
+                &[(TcpState::Established, 1_204), (TcpState::CloseWait, 3)],
+            ),
+            group("10.0.0.9:80 / curl", Role::Outbound, &[]),
+        ],
+        other_groups: 4_321,
+    });
+    states
+}
+
+#[test]
+fn groups_are_listed_by_size() {
+    let text = text(&grouped());
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_document_has_the_groups() {
+    let mut out = Vec::new();
+    write_json(&grouped(), &mut out).expect("memory takes it");
+    let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    assert_eq!(document["group_by"], "service,comm");
+    assert_eq!(document["other_groups"], 4_321);
+    assert_eq!(document["groups"][0]["counts"]["TIME_WAIT"], 18_000);
+    assert_eq!(document["groups"][1]["total"], 1_207);
 }

@@ -278,7 +278,8 @@ pub const COLUMNS: [Column; 15] = [
 /// The column that every view is sorted by at first: `TIME_WAIT`.
 pub const TIME_WAIT: usize = 5;
 
-fn role(role: Role) -> &'static str {
+/// A role in four columns.
+pub fn role(role: Role) -> &'static str {
     match role {
         Role::Unknown => "?",
         Role::Inbound => "in",

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    aggregate::{DwellQuantiles, Group, Losses, Minisockets, Snapshot, StateTotal, TimeWaitEnds},
+    aggregate::{
+        DwellQuantiles, Group, Grouping, Losses, Minisockets, Sample, Snapshot, StateTotal, TimeWaitEnds,
+    },
     lifecycle::{Closer, EndReason, Role},
     model::{
         Nanos, TcpState,
@@ -30,8 +32,11 @@ pub fn empty() -> Snapshot {
         records_per_s: 0.0,
         losses: Losses::default(),
         states: [StateTotal::default(); TcpState::COUNT],
-        key: "SERVICE",
+        history: Vec::new(),
+        grouping: Grouping::SERVICE,
         groups: Vec::new(),
+        other_groups: 0,
+        dwells: Vec::new(),
     }
 }
 
@@ -55,10 +60,13 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         other_processes: 0,
         closers: [0; Closer::ALL.len() + 1],
         ended: [0; EndReason::COUNT],
+        orphans_ended: [0; EndReason::COUNT],
         time_wait: minisockets(TcpState::TimeWait),
         fin_wait2: minisockets(TcpState::FinWait2),
         fin_wait2_orphan: 0,
         oldest_close_wait: None,
+        dwells: Vec::new(),
+        dwells_elsewhere: 0,
     }
 }
 
@@ -107,6 +115,15 @@ pub fn busy() -> Snapshot {
     snapshot.records = 1_204_113;
     snapshot.records_per_s = 31_240.0;
     snapshot.groups = vec![database, web, leak, v6];
+    snapshot.history = (0..60)
+        .map(|second| {
+            let mut counts = [0; TcpState::COUNT];
+            counts[TcpState::TimeWait.index()] = 300 * second;
+            counts[TcpState::Established.index()] = 4_800 + second % 5 * 60;
+            counts[TcpState::SynRecv.index()] = (9 * second) % 13;
+            Sample { ts: Nanos((882 + second) * 1_000_000_000), counts }
+        })
+        .collect();
     for state in TcpState::ALL {
         let now = snapshot.groups.iter().map(|group| group.counts[state.index()]).sum();
         snapshot.states[state.index()] = StateTotal { now, entered: now, entered_per_s: now as f64 / 40.0 };

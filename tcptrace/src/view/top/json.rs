@@ -40,8 +40,10 @@ struct Document<'a> {
     /// What the rates are over; 0: there are none yet.
     interval_ns: u64,
     states: Vec<State>,
-    /// What the groups have in common: `service`.
+    /// What the groups have in common: `service`, `service,process`.
     group_by: String,
+    /// Groups counted together, in the one with the key `other`.
+    other_groups: u64,
     groups: Vec<GroupFields<'a>>,
 }
 
@@ -58,7 +60,8 @@ impl<'a> Document<'a> {
             records: snapshot.records,
             interval_ns: snapshot.interval.0,
             states: STATES.into_iter().map(|state| State::of(state, snapshot)).collect(),
-            group_by: snapshot.key.to_lowercase(),
+            group_by: snapshot.grouping.to_string(),
+            other_groups: snapshot.other_groups,
             groups: snapshot.groups.iter().map(|group| GroupFields::of(group, snapshot)).collect(),
         }
     }

@@ -6,17 +6,17 @@
 mod app;
 pub mod columns;
 #[cfg(test)]
-mod fixture;
+pub(super) mod fixture;
 mod input;
 pub mod json;
 pub mod plain;
 mod run;
 mod screen;
 mod sort;
-mod summary;
-mod table;
+pub(super) mod summary;
+pub(super) mod table;
 mod terminal;
 
 use app::App;
 pub use run::run;
-pub use screen::{Colours, Glyphs, Look};
+pub use screen::{Colours, Look};

@@ -1,7 +1,7 @@
 //! One frame: an [`App`] in, the cells of the terminal out.
 //!
 //! From top to bottom: the header, the losses where there are any, the states, the groups, the hints.
-//! What there is no height for goes in this order: blank lines, hints, states.
+//! What there is no height for goes in this order: the states' history, blank lines, hints, states.
 
 use ratatui::{
     Frame,
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     aggregate::Snapshot,
     model::{text, units},
-    view::losses::losses,
+    view::{glyphs::Glyphs, losses::losses},
 };
 
 /// What the terminal can show.
@@ -46,26 +46,12 @@ pub enum Colours {
     None,
 }
 
-/// Which characters the terminal shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Glyphs {
-    /// Those of UTF-8.
-    Unicode,
-    /// ASCII only.
-    Ascii,
-}
-
 impl Look {
     /// A look for a terminal with these environment variables, as `std::env::var_os` would give them:
     /// `NO_COLOR` and `TERM`, then the first that is set of `LC_ALL`, `LC_CTYPE` and `LANG`.
     pub fn new(no_color: Option<&str>, term: Option<&str>, locale: Option<&str>) -> Self {
         let plain = no_color.is_some_and(|value| !value.is_empty()) || term == Some("dumb");
-        let locale = locale.unwrap_or_default().to_ascii_lowercase();
-        let unicode = locale.contains("utf-8") || locale.contains("utf8");
-        Self {
-            colours: if plain { Colours::None } else { Colours::Some },
-            glyphs: if unicode { Glyphs::Unicode } else { Glyphs::Ascii },
-        }
+        Self { colours: if plain { Colours::None } else { Colours::Some }, glyphs: Glyphs::of_locale(locale) }
     }
 
     fn colour(self, colour: Color) -> Style {
@@ -105,7 +91,11 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     let losses = losses(&app.snapshot().losses);
     let height = area.height;
     let air = u16::from(height >= 16);
-    let states = if height >= 8 { 3 } else { 0 };
+    let states = match height {
+        ..8 => 0,
+        8..20 => 3,
+        20.. => 4,
+    };
     let [header, loss, _, totals, _, groups, hints] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(u16::from(losses.is_some() && height >= 3)),
@@ -121,7 +111,7 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
         let line = Line::styled(losses, look.colour(Color::Red).add_modifier(Modifier::BOLD));
         frame.render_widget(line, loss);
     }
-    draw_states(frame, totals, app.snapshot());
+    draw_states(frame, totals, app.snapshot(), look);
     draw_groups(frame, groups, app, look);
     draw_hints(frame, hints, app, look);
     if app.is_help_open() {
@@ -166,13 +156,16 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, lossy: bool, look: 
     frame.render_widget(right, area);
 }
 
-fn draw_states(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot) {
-    let mut lines = [Line::raw("   "), Line::raw("now"), Line::raw("+/s")];
+/// The states, and below them, where there is height for it, how they came to be what they are.
+fn draw_states(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, look: Look) {
+    let mut lines = [Line::raw("   "), Line::raw("now"), Line::raw("+/s"), Line::raw("   ")];
     for cells in summary::states(snapshot, area.width as usize) {
+        let history = cells.history(snapshot, look.glyphs);
         let number = if cells.is_nothing { DIM } else { Style::new() };
         lines[0].push_span(Span::styled(cells.head, number.patch(BOLD)));
         lines[1].push_span(Span::styled(cells.now, number));
         lines[2].push_span(Span::styled(cells.entered_per_s, number));
+        lines[3].push_span(Span::styled(history, look.colour(Color::Cyan)));
     }
     frame.render_widget(Paragraph::new(lines.to_vec()), area);
 }
@@ -291,8 +284,9 @@ fn help(snapshot: &Snapshot, width: usize) -> Vec<Line<'static>> {
     let limits = &snapshot.host.limits;
     let notes = limits.iter().flat_map(|limit| wrap(&format!("Note: {}", text::sanitise(limit)), width));
     let keys = BINDINGS.iter().map(|binding| row(binding.label, binding.help));
+    let key = snapshot.grouping.head();
     let columns = COLUMNS.iter().map(|column| {
-        let head = if column.head.is_empty() { snapshot.key } else { column.head };
+        let head = if column.head.is_empty() { &*key } else { column.head };
         row(head, column.help)
     });
     notes.chain(keys).chain([Line::default()]).chain(columns).collect()
@@ -383,7 +377,7 @@ mod tests {
     #[test]
     fn the_selected_row_is_reversed() {
         let backend = frame(fixture::busy(), &[Action::Down, Action::Down], ASCII, 80, 24);
-        assert_eq!(reversed_rows(&backend), [8]);
+        assert_eq!(reversed_rows(&backend), [9]);
         assert_eq!(reversed_rows(&frame(fixture::busy(), &[], ASCII, 80, 24)), [0_u16; 0]);
     }
 

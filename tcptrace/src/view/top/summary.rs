@@ -5,6 +5,7 @@ use super::columns::{count, rate};
 use crate::{
     aggregate::Snapshot,
     model::{TcpState, text, units},
+    view::glyphs::Glyphs,
 };
 
 /// The facts of the header, the most important first.
@@ -49,8 +50,23 @@ pub struct StateCells {
     pub now: String,
     /// How many came per second, padded.
     pub entered_per_s: String,
+    /// The state it is about.
+    pub state: TcpState,
     /// Whether there is none, and none came.
     pub is_nothing: bool,
+}
+
+impl StateCells {
+    /// How many there were at the last snapshots, as wide as the other cells; blank while there are too
+    /// few to make a line.
+    pub fn history(&self, snapshot: &Snapshot, glyphs: Glyphs) -> String {
+        const FEWEST: usize = 2;
+        let room = self.head.len() - 2;
+        let first = snapshot.history.len().saturating_sub(room);
+        let counts = snapshot.history[first..].iter().map(|sample| sample.counts[self.state.index()]);
+        let line = if counts.len() < FEWEST { String::new() } else { glyphs.sparkline(counts) };
+        format!("  {line:>room$}")
+    }
 }
 
 /// The width of the labels `now` and `+/s`.
@@ -76,6 +92,7 @@ pub fn states(snapshot: &Snapshot, width: usize) -> Vec<StateCells> {
             head: format!("  {head:>width$}"),
             now: format!("  {now:>width$}"),
             entered_per_s: format!("  {per_s:>width$}"),
+            state,
             is_nothing: total.now == 0 && total.entered_per_s < 0.05,
         });
     }

@@ -40,11 +40,11 @@ impl Placed {
     pub fn head(&self, snapshot: &Snapshot) -> String {
         let column = self.column();
         let head = match self.index {
-            KEY => snapshot.key,
-            _ if column.head.len() <= self.width => column.head,
-            _ => column.short,
+            KEY => Cow::Owned(snapshot.grouping.head()),
+            _ if column.head.len() <= self.width => Cow::Borrowed(column.head),
+            _ => Cow::Borrowed(column.short),
         };
-        fit(head, self.width, self.is_words(), Cut::End)
+        fit(&head, self.width, self.is_words(), Cut::End)
     }
 
     /// The cell of `group`, padded to the width, and whether there is nothing in it.

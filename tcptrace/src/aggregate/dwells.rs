@@ -1,0 +1,261 @@
+//! How long sockets stayed: dwells in, the buckets of an HDR histogram out.
+//!
+//! The buckets are those of `HdrHistogram` with three significant digits and the lowest value 1: a
+//! bucket is at most a thousandth of its value wide. Only buckets that hold something are kept. Dwells
+//! of one state lie close together, so that a group needs some hundred bytes where the whole table
+//! would take 170 KiB.
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    lifecycle::{Bound, Dwell},
+    model::Nanos,
+};
+
+/// Values below 2^11 have a bucket each, as 2 * 10^3 needs at least.
+const EXACT_BITS: u32 = 11;
+
+/// The bucket of `value`.
+const fn bucket_of(value: u64) -> u32 {
+    let shift = (u64::BITS - EXACT_BITS).saturating_sub(value.leading_zeros());
+    (shift << (EXACT_BITS - 1)) + (value >> shift) as u32
+}
+
+/// The lowest and the highest value of a bucket.
+const fn range_of(bucket: u32) -> (u64, u64) {
+    let shift = (bucket >> (EXACT_BITS - 1)).saturating_sub(1);
+    let lowest = ((bucket - (shift << (EXACT_BITS - 1))) as u64) << shift;
+    (lowest, lowest + ((1 << shift) - 1))
+}
+
+/// The dwells of one kind so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dwells {
+    buckets: FxHashMap<u32, u64>,
+    exact: u64,
+    shortest_ns: u64,
+    longest_ns: u64,
+    sum_ns: u128,
+    at_least: u64,
+    inferred: u64,
+    unknown: u64,
+}
+
+impl Dwells {
+    /// Adds one; only an exact one enters the histogram. Returns whether it needed a new bucket.
+    pub(super) fn record(&mut self, dwell: Option<Dwell>) -> bool {
+        let Some(Dwell { length: Nanos(ns), bound }) = dwell else {
+            self.unknown += 1;
+            return false;
+        };
+        match bound {
+            Bound::AtLeast => self.at_least += 1,
+            Bound::Inferred => self.inferred += 1,
+            Bound::Exact => {
+                self.shortest_ns = if self.exact == 0 { ns } else { self.shortest_ns.min(ns) };
+                self.longest_ns = self.longest_ns.max(ns);
+                self.sum_ns += u128::from(ns);
+                self.exact += 1;
+                let count = self.buckets.entry(bucket_of(ns)).or_default();
+                *count += 1;
+                return *count == 1;
+            }
+        }
+        false
+    }
+
+    /// Adds all of `other`.
+    pub(super) fn merge(&mut self, other: &Self) {
+        if other.exact > 0 {
+            self.shortest_ns =
+                if self.exact == 0 { other.shortest_ns } else { self.shortest_ns.min(other.shortest_ns) };
+        }
+        self.longest_ns = self.longest_ns.max(other.longest_ns);
+        self.sum_ns += other.sum_ns;
+        self.exact += other.exact;
+        self.at_least += other.at_least;
+        self.inferred += other.inferred;
+        self.unknown += other.unknown;
+        for (&bucket, count) in &other.buckets {
+            *self.buckets.entry(bucket).or_default() += count;
+        }
+    }
+
+    /// How many, bounds included.
+    pub(super) const fn total(&self) -> u64 {
+        self.exact + self.not_exact()
+    }
+
+    /// How many are not in the histogram.
+    pub(super) const fn not_exact(&self) -> u64 {
+        self.at_least + self.inferred + self.unknown
+    }
+
+    /// Buckets in use.
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    pub(super) fn distribution(&self) -> Distribution {
+        let mut buckets: Vec<(u32, u64)> = self.buckets.iter().map(|(&bucket, &n)| (bucket, n)).collect();
+        buckets.sort_unstable();
+        Distribution {
+            buckets,
+            count: self.exact,
+            shortest: Nanos(self.shortest_ns),
+            longest: Nanos(self.longest_ns),
+            mean: Nanos(self.sum_ns.checked_div(u128::from(self.exact)).unwrap_or(0) as u64),
+            at_least: self.at_least,
+            inferred: self.inferred,
+            unknown: self.unknown,
+        }
+    }
+}
+
+/// Dwells as a view gets them. All lengths are 0 while `count` is 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Distribution {
+    /// Ascending.
+    buckets: Vec<(u32, u64)>,
+    /// Dwells seen from their beginning to their end: those in the histogram.
+    pub count: u64,
+    /// The shortest of them, to the nanosecond.
+    pub shortest: Nanos,
+    /// The longest of them, to the nanosecond.
+    pub longest: Nanos,
+    /// Their mean, to the nanosecond.
+    pub mean: Nanos,
+    /// Dwells that began before the trace: known to be at least so long, and not in the histogram.
+    pub at_least: u64,
+    /// Dwells whose beginning was computed from a timer, not in the histogram.
+    pub inferred: u64,
+    /// Dwells whose beginning was missed, not in the histogram.
+    pub unknown: u64,
+}
+
+/// One bucket that holds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// The lowest value that falls into it.
+    pub lowest: Nanos,
+    /// The highest.
+    pub highest: Nanos,
+    /// How many dwells did.
+    pub count: u64,
+}
+
+impl Distribution {
+    /// The dwell that the part `q` of all (`0.0..=1.0`) does not exceed, to a thousandth.
+    pub fn quantile(&self, q: f64) -> Nanos {
+        let wanted = ((q * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
+        let mut seen = 0;
+        for bucket in self.buckets() {
+            seen += bucket.count;
+            if seen >= wanted {
+                return bucket.highest.min(self.longest);
+            }
+        }
+        self.longest
+    }
+
+    /// The buckets that hold something, the shortest dwells first.
+    pub fn buckets(&self) -> impl Iterator<Item = Bucket> {
+        self.buckets.iter().map(|&(bucket, count)| {
+            let (lowest, highest) = range_of(bucket);
+            Bucket { lowest: Nanos(lowest), highest: Nanos(highest), count }
+        })
+    }
+
+    /// Whether there is nothing in it and nothing beside it.
+    pub const fn is_empty(&self) -> bool {
+        self.count + self.at_least + self.inferred + self.unknown == 0
+    }
+
+    /// The buckets as they grew since `earlier`.
+    pub fn growth_since(&self, earlier: Option<&Self>) -> Vec<Bucket> {
+        let before: FxHashMap<u32, u64> =
+            earlier.map(|earlier| earlier.buckets.iter().copied().collect()).unwrap_or_default();
+        let grown = |&(bucket, count): &(u32, u64)| {
+            let count = count.saturating_sub(before.get(&bucket).copied().unwrap_or(0));
+            let (lowest, highest) = range_of(bucket);
+            (count > 0).then_some(Bucket { lowest: Nanos(lowest), highest: Nanos(highest), count })
+        };
+        self.buckets.iter().filter_map(grown).collect()
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<u64> for Distribution {
+    /// Exact dwells of these lengths in nanoseconds.
+    fn from_iter<T: IntoIterator<Item = u64>>(lengths: T) -> Self {
+        let mut dwells = Dwells::default();
+        for ns in lengths {
+            dwells.record(Some(Dwell { length: Nanos(ns), bound: Bound::Exact }));
+        }
+        dwells.distribution()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::Histogram;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn buckets_adjoin() {
+        let mut next = 0;
+        for bucket in 0..60_000 {
+            let (lowest, highest) = range_of(bucket);
+            if lowest > u64::MAX / 4 {
+                break;
+            }
+            assert_eq!(lowest, next, "bucket {bucket}");
+            assert_eq!((bucket_of(lowest), bucket_of(highest)), (bucket, bucket));
+            next = highest + 1;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_an_hdr_histogram(lengths in prop::collection::vec(1_u64..1 << 50, 1..400)) {
+            let mut hdr = Histogram::<u64>::new(3).expect("three digits");
+            for &ns in &lengths {
+                hdr.record(ns).expect("it grows");
+            }
+            let dwells: Distribution = lengths.iter().copied().collect();
+            prop_assert_eq!(dwells.count, hdr.len());
+            prop_assert_eq!(hdr.max(), range_of(bucket_of(dwells.longest.0)).1);
+            for q in [0.0, 0.25, 0.5, 0.9, 0.99, 0.999] {
+                let exact = hdr.value_at_quantile(q);
+                let own = dwells.quantile(q).0;
+                prop_assert!(hdr.equivalent(own, exact), "{} of {:?}: {} not {}", q, lengths, own, exact);
+            }
+            let recorded: Vec<_> = hdr.iter_recorded().map(|step| step.value_iterated_to()).collect();
+            let buckets: Vec<_> = dwells.buckets().map(|bucket| bucket.highest.0).collect();
+            prop_assert_eq!(buckets, recorded);
+        }
+
+        #[test]
+        fn parts_merge_into_the_whole(
+            a in prop::collection::vec(any::<u32>(), 0..50), b in prop::collection::vec(any::<u32>(), 0..50),
+        ) {
+            let dwells = |lengths: &[u32]| {
+                let mut dwells = Dwells::default();
+                for &ns in lengths {
+                    let bound = if ns % 5 == 0 { Bound::AtLeast } else { Bound::Exact };
+                    dwells.record(Some(Dwell { length: Nanos(ns.into()), bound }));
+                }
+                dwells
+            };
+            let mut merged = dwells(&a);
+            merged.merge(&dwells(&b));
+            let whole = dwells(&[a.clone(), b].concat()).distribution();
+            prop_assert_eq!(&merged.distribution(), &whole);
+            let first = dwells(&a).distribution();
+            let grown: u64 = whole.growth_since(Some(&first)).iter().map(|bucket| bucket.count).sum();
+            prop_assert_eq!(grown, whole.count - first.count);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Streams of connections whose truth is known, and what the groups make of them.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use rustc_hash::FxHashMap;
+use tcptrace_common::record::{self as raw, Kind, flag};
+
+use super::*;
+use crate::model::{Addr, Observation, Record};
+
+const MS: u64 = 1_000_000;
+const TIMEWAIT_TICKS: u64 = 60 * 250;
+
+/// One connection from here: to whom, by whom, and how long it is open.
+#[derive(Clone, Copy)]
+struct Connection {
+    cookie: u64,
+    peer: Addr,
+    pid: u32,
+    begins_ns: u64,
+    open_ns: u64,
+}
+
+impl Connection {
+    fn step(self, at_ns: u64, kind: Kind, old: TcpState, new: TcpState, arg0: u64) -> Record {
+        let raw = raw::Record {
+            ts_ns: at_ns,
+            cookie: self.cookie,
+            object: self.cookie,
+            arg0,
+            arg1: 0,
+            saddr: [1; 16],
+            daddr: self.peer.0,
+            netns: 1,
+            ifindex: 0,
+            sport: 40_000,
+            dport: 80,
+            kind: kind as u8,
+            old: old as u8,
+            new: new as u8,
+            flags: if new == TcpState::SynSent { flag::TASK } else { 0 },
+        };
+        let task =
+            raw::Task { cgroup: 5, tgid: self.pid, tid: self.pid, comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0" };
+        Record::Kernel(Observation { raw, task: (raw.flags & flag::TASK != 0).then_some(task) })
+    }
+
+    fn transition(self, at_ns: u64, old: TcpState, new: TcpState) -> Record {
+        self.step(at_ns, Kind::Transition, old, new, 0)
+    }
+
+    /// Up to TIME_WAIT, which it stays in.
+    fn to_time_wait(self) -> [Record; 6] {
+        use TcpState::{Close, Established, FinWait1, FinWait2, SynSent, TimeWait};
+        let (begin, end) = (self.begins_ns + 1_000, self.begins_ns + 1_000 + self.open_ns);
+        [
+            self.transition(self.begins_ns, Close, SynSent),
+            self.transition(begin, SynSent, Established),
+            self.transition(end, Established, FinWait1),
+            self.transition(end + 2_000, FinWait1, FinWait2),
+            self.step(end + 5_000, Kind::MinisocketArmed, FinWait2, TimeWait, TIMEWAIT_TICKS),
+            self.transition(end + 5_000, FinWait2, Close),
+        ]
+    }
+
+    fn expiry(self, at_ns: u64) -> Record {
+        self.step(at_ns, Kind::MinisocketExpired, TcpState::TimeWait, TcpState::TimeWait, 0)
+    }
+}
+
+struct Run {
+    tracker: Tracker,
+    aggregate: Aggregate,
+    now: u64,
+}
+
+impl Run {
+    fn new(grouping: &str, scope: Scope, limits: Limits) -> Self {
+        let grouping = grouping.parse().expect("a grouping");
+        let mut run = Self {
+            tracker: Tracker::new(crate::lifecycle::Limits::default()),
+            aggregate: Aggregate::with_limits(grouping, scope, limits),
+            now: 0,
+        };
+        let facts = HostFacts { segments: true, netns: 1, ..HostFacts::default() };
+        run.take(&Record::Host(Box::new(facts)));
+        run.take(&Record::SeedEnd { ts: Nanos(1), began: Nanos(0) });
+        run
+    }
+
+    fn take(&mut self, record: &Record) {
+        self.now = record.ts().map_or(self.now, |ts| ts.0.max(self.now));
+        self.tracker.take(record, &mut self.aggregate);
+    }
+
+    fn take_all(&mut self, records: impl IntoIterator<Item = Record>) {
+        records.into_iter().for_each(|record| self.take(&record));
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let context = Context {
+            host: Arc::new(HostFacts { netns: 1, ..HostFacts::default() }),
+            source: "test".into(),
+            records: 0,
+            kernel_losses: KernelLosses::default(),
+            output_dropped: 0,
+        };
+        self.aggregate.snapshot(Nanos(self.now), &self.tracker, &Names::default(), context)
+    }
+}
+
+fn peer(n: u64) -> Addr {
+    IpAddr::V6(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(n))).into()
+}
+
+fn limits(groups: usize) -> Limits {
+    Limits { groups, ..Limits::default() }
+}
+
+fn group<'a>(snapshot: &'a Snapshot, key: &str) -> &'a Group {
+    snapshot.groups.iter().find(|group| group.key == key).unwrap_or_else(|| panic!("no group {key}"))
+}
+
+fn dwells(dwells: &[StateDwells], state: TcpState, split: Option<Split>) -> &Distribution {
+    let found = dwells.iter().find(|of| (of.state, of.split) == (state, split));
+    &found.unwrap_or_else(|| panic!("no {state:?} {split:?}")).distribution
+}
+
+/// 200,000 peers have one connection each, ten have five hundred more each and begin late.
+#[test]
+fn among_200_000_peers_the_ten_biggest_are_exact() {
+    const PEERS: u64 = 200_000;
+    let mut run = Run::new("peer", Scope::Every, Limits::default());
+    let mut truth: FxHashMap<String, (u64, Vec<u64>)> = FxHashMap::default();
+    let mut cookie = 0;
+    for n in 0..PEERS {
+        // The big ones begin late, when the table is full of small ones.
+        let big = (n > PEERS / 2 && n % 20 == 0).then_some(n / 20 % 10 + 1);
+        for peer_number in [Some(1_000 + n), big].into_iter().flatten() {
+            cookie += 1;
+            let connection = Connection {
+                cookie,
+                peer: peer(peer_number),
+                pid: 7,
+                begins_ns: cookie * 1_000,
+                open_ns: peer_number * MS,
+            };
+            run.take_all(connection.to_time_wait());
+            if big == Some(peer_number) {
+                let (count, lengths) = truth.entry(connection.peer.to_string()).or_default();
+                *count += 1;
+                lengths.push(connection.open_ns);
+            }
+        }
+    }
+    let snapshot = run.snapshot();
+    assert!(snapshot.groups.len() < 3_000, "{} groups", snapshot.groups.len());
+    let mut by_size: Vec<&Group> = snapshot.groups.iter().filter(|group| group.key != "other").collect();
+    by_size.sort_by_key(|group| std::cmp::Reverse(group.time_wait.entered));
+    for group in &by_size[..10] {
+        let (count, lengths) = truth.remove(&group.key).expect("one of the big ones");
+        assert_eq!((group.time_wait.now, group.time_wait.entered), (count, count), "{}", group.key);
+        let exact: Distribution = lengths.into_iter().collect();
+        assert_eq!(*dwells(&group.dwells, TcpState::Established, None), exact, "{}", group.key);
+        assert_eq!(group.closers[Closer::Local as usize], count);
+    }
+    assert!(truth.is_empty(), "{truth:?}");
+    let in_groups: u64 = snapshot.groups.iter().map(|group| group.time_wait.now).sum();
+    assert_eq!(in_groups, cookie, "every socket is in one group");
+    let in_histograms: u64 =
+        snapshot.groups.iter().map(|group| dwells(&group.dwells, TcpState::Established, None).count).sum();
+    assert_eq!(in_histograms, cookie);
+    assert_eq!(snapshot.other_groups + snapshot.groups.len() as u64 - 1, PEERS + 10);
+    assert!(snapshot.losses.evicted > 0, "what was folded is told");
+}
+
+#[test]
+fn sockets_of_folded_groups_are_counted_until_they_end() {
+    let mut run = Run::new("peer", Scope::Every, limits(4));
+    let connections: Vec<Connection> = (1..=40)
+        .map(|n| Connection { cookie: n, peer: peer(n), pid: 7, begins_ns: n * MS, open_ns: MS / 2 })
+        .collect();
+    for connection in &connections {
+        run.take_all(connection.to_time_wait());
+    }
+    let snapshot = run.snapshot();
+    assert_eq!(snapshot.groups.iter().map(|group| group.time_wait.now).sum::<u64>(), 40);
+    assert!(group(&snapshot, "other").time_wait.now >= 36);
+    for connection in &connections {
+        run.take(&connection.expiry(61_000 * MS + connection.cookie));
+    }
+    let snapshot = run.snapshot();
+    let sum = |of: fn(&Group) -> u64| snapshot.groups.iter().map(of).sum::<u64>();
+    assert_eq!(sum(|group| group.counts.iter().sum()), 0);
+    assert_eq!(sum(|group| group.time_wait.ended.expired), 40);
+    assert_eq!(run.aggregate.groups.slots_in_use(), 5, "no place is kept for sockets that are gone");
+}
+
+#[test]
+fn histograms_that_grow_too_large_are_folded_smallest_first() {
+    let limits = Limits { histogram_bytes: 64 << 10, ..Limits::default() };
+    let mut run = Run::new("peer", Scope::Every, limits);
+    let mut cookie = 0;
+    for round in 0..60 {
+        for n in 1..=60 {
+            // Peer 60 has three connections where the others have one.
+            for _ in 0..if n == 60 { 3 } else { 1 } {
+                cookie += 1;
+                let open_ns = MS + cookie * 7_919 % (50 * MS);
+                let begins_ns = (round * 100 + n) * 100 * MS;
+                run.take_all(Connection { cookie, peer: peer(n), pid: 7, begins_ns, open_ns }.to_time_wait());
+            }
+        }
+    }
+    let snapshot = run.snapshot();
+    let biggest = group(&snapshot, &peer(60).to_string());
+    assert_eq!((biggest.time_wait.entered, biggest.dwells_elsewhere), (180, 0));
+    assert_eq!(dwells(&biggest.dwells, TcpState::Established, None).count, 180);
+    let counts = |group: &Group| (group.time_wait.entered, group.closers[Closer::Local as usize]);
+    assert_eq!(counts(group(&snapshot, &peer(1).to_string())), (60, 60), "counts stay where they are");
+    assert!(snapshot.groups.iter().any(|group| group.dwells_elsewhere > 0));
+    let all: u64 = snapshot
+        .groups
+        .iter()
+        .flat_map(|group| &group.dwells)
+        .filter(|of| (of.state, of.split) == (TcpState::Established, None))
+        .map(|of| of.distribution.count)
+        .sum();
+    assert_eq!(all, cookie);
+}
+
+#[test]
+fn a_group_by_state_follows_every_change() {
+    let mut run = Run::new("state,process", Scope::Every, Limits::default());
+    for n in 1..=30 {
+        let connection = Connection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS * n };
+        let [connect, established, fin_wait1, rest @ ..] = connection.to_time_wait();
+        run.take_all([connect, established]);
+        if n <= 20 {
+            run.take(&fin_wait1);
+        }
+        if n <= 10 {
+            run.take_all(rest);
+        }
+    }
+    let snapshot = run.snapshot();
+    let now = |key: &str| group(&snapshot, key).counts.iter().sum::<u64>();
+    assert_eq!(now("ESTABLISHED / curl (7)"), 10);
+    assert_eq!(now("FIN_WAIT1 / curl (7)"), 10);
+    let time_wait = group(&snapshot, "TIME_WAIT / curl (7)");
+    assert_eq!((time_wait.time_wait.now, time_wait.time_wait.entered), (10, 10));
+    assert_eq!(time_wait.closers[Closer::Local as usize], 10);
+    let established = group(&snapshot, "ESTABLISHED / curl (7)");
+    assert_eq!(dwells(&established.dwells, TcpState::Established, None).count, 20);
+    assert_eq!(snapshot.grouping.head(), "STATE / PROCESS");
+}
+
+#[test]
+fn time_wait_and_fin_wait2_are_split() {
+    let mut run = Run::new("service", Scope::Every, Limits::default());
+    for n in 1..=20 {
+        let connection = Connection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS };
+        run.take_all(connection.to_time_wait());
+        if n > 5 {
+            run.take(&connection.expiry(60_000 * MS + n * MS));
+        }
+    }
+    let snapshot = run.snapshot();
+    let group = group(&snapshot, "[fd00::1]:80");
+    for all in [&snapshot.dwells, &group.dwells] {
+        let expired = Some(Split::Ended(crate::lifecycle::EndReason::Expired));
+        assert_eq!(dwells(all, TcpState::TimeWait, expired).count, 15);
+        assert_eq!(dwells(all, TcpState::TimeWait, None).count, 15);
+        assert_eq!(dwells(all, TcpState::FinWait2, Some(Split::Fin)).count, 20);
+        let held = dwells(all, TcpState::FinWait2, Some(Split::Held));
+        assert_eq!((held.count, held.longest), (20, Nanos(3_000)));
+        let open = all.iter().find(|of| of.state == TcpState::TimeWait).and_then(|of| of.open_now);
+        assert_eq!(open, Some(5));
+    }
+    assert_eq!(snapshot.history.len(), 1);
+    assert_eq!(snapshot.history[0].counts[TcpState::TimeWait.index()], 5);
+}

@@ -1,0 +1,171 @@
+//! `tcptrace hist`: how long sockets stay in every state.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use jiff::tz::TimeZone;
+use tokio::sync::watch;
+
+use super::{
+    by::GroupArgs,
+    filter::FilterArgs,
+    live::{self, LiveArgs, Stop, Wanted},
+    terminal::{self, Place},
+};
+use crate::{
+    aggregate::{Grouping, Scope, Snapshot},
+    view::hist::{hlog::IntervalLog, json, text},
+};
+
+/// Show how long sockets stay in every state: histograms and quantiles
+#[derive(Args, Clone, Debug)]
+pub struct HistArgs {
+    #[command(flatten)]
+    groups: GroupArgs,
+    /// Stop after this time; else at Ctrl-C
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    duration: Option<Duration>,
+    /// Show a picture so often, and the last one at the end; without it only that one
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    interval: Option<Duration>,
+    /// Also write the histograms to this file, as an interval log of `HdrHistogram`: one line per
+    /// histogram and interval
+    #[arg(long, value_name = "FILE")]
+    hlog: Option<PathBuf>,
+    /// Print JSON, one document per picture
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    filters: FilterArgs,
+    #[command(flatten)]
+    live: LiveArgs,
+}
+
+/// Without --interval nobody sees the snapshots, but they make the history.
+const UNSEEN: Duration = Duration::from_secs(1);
+/// Groups listed under each state as text.
+const MAX_GROUPS: usize = 10;
+/// Columns where there is no terminal.
+const PIPE_WIDTH: u16 = 100;
+
+/// Runs the command.
+pub fn run(args: &HistArgs) -> Result<ExitCode> {
+    let grouping = args.groups.grouping(Grouping::NONE);
+    let filter = args.filters.filter()?;
+    let mut pictures = Pictures::open(args)?;
+    live::runtime()?.block_on(async {
+        let mut stop = Stop::listen()?;
+        let interval = args.interval.unwrap_or(UNSEEN);
+        let wanted = Wanted { filter, grouping, scope: Scope::Every, interval, events: None };
+        let running = live::start(&args.live, wanted)?;
+        let snapshots = running.snapshots.clone();
+        let shown = tokio::select! {
+            shown = pictures.show(snapshots) => shown,
+            () = stop.signalled() => Ok(()),
+        };
+        let last = running.stop()?;
+        let shown = shown.and_then(|()| pictures.last(&last));
+        live::tell_end(&last);
+        shown?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Where pictures go.
+struct Pictures {
+    duration: Option<Duration>,
+    running: bool,
+    json: bool,
+    log: Option<(PathBuf, IntervalLog<BufWriter<File>>)>,
+}
+
+impl Pictures {
+    /// Opens the log: an unwritable path is told before anything is traced.
+    fn open(args: &HistArgs) -> Result<Self> {
+        let open = |path: &PathBuf| {
+            let file = File::create(path).with_context(|| format!("can't write {}", path.display()))?;
+            anyhow::Ok((path.clone(), IntervalLog::new(BufWriter::new(file))))
+        };
+        Ok(Self {
+            duration: args.duration,
+            running: args.interval.is_some(),
+            json: args.json,
+            log: args.hlog.as_ref().map(open).transpose()?,
+        })
+    }
+
+    /// Shows a picture per snapshot until the time is up or the source ends.
+    async fn show(&mut self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) -> Result<()> {
+        if snapshots.wait_for(Option::is_some).await.is_err() {
+            // The pipeline ended with an error, which the end tells.
+            return Ok(());
+        }
+        eprintln!("tcptrace: tracing");
+        let duration = self.duration;
+        let time_is_up = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(time_is_up);
+        loop {
+            tokio::select! {
+                () = &mut time_is_up => return Ok(()),
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            let newest = snapshots.borrow_and_update().clone();
+            if let Some(snapshot) = newest.filter(|_| self.running) {
+                self.log(&snapshot)?;
+                self.print(&snapshot, Place::Running)?;
+            }
+        }
+    }
+
+    /// The last picture.
+    fn last(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.log(snapshot)?;
+        self.print(snapshot, Place::Last)
+    }
+
+    fn log(&mut self, snapshot: &Snapshot) -> Result<()> {
+        if let Some((path, log)) = &mut self.log {
+            log.write(snapshot).with_context(|| format!("can't write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn print(&self, snapshot: &Snapshot, place: Place) -> Result<()> {
+        let mut picture = Vec::new();
+        if self.json {
+            json::write(&mut picture, snapshot)?;
+        } else {
+            let layout = text::Layout {
+                width: terminal::width().unwrap_or(PIPE_WIDTH),
+                glyphs: terminal::glyphs(),
+                zone: TimeZone::system(),
+                max_groups: MAX_GROUPS,
+            };
+            text::write(&mut picture, snapshot, &layout)?;
+            if self.running {
+                picture = terminal::redraw(picture, place);
+            }
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(&picture)?;
+        out.flush()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! The histograms as one JSON document, schema `tcptrace.hist.v1`.
+
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::closes;
+use crate::{
+    aggregate::{Distribution, Group, Losses, Snapshot, StateDwells},
+    model::text,
+};
+
+/// The name of what this module writes.
+const SCHEMA: &str = "tcptrace.hist.v1";
+
+/// Writes `snapshot` on one line: a document in itself, and one of many in JSON lines.
+pub fn write(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, &Document::of(snapshot))?;
+    out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    taken_at: String,
+    kernel: Cow<'a, str>,
+    source: Cow<'a, str>,
+    loss: Losses,
+    /// What the trace can't see, in sentences.
+    limits: Vec<Cow<'a, str>>,
+    records: u64,
+    /// How long the trace has gone on.
+    traced_ns: u64,
+    /// What the groups have in common: `service,process`; empty when there are none.
+    group_by: String,
+    /// Groups counted together, in the one with the key `other`.
+    other_groups: u64,
+    histograms: Vec<Histogram<'a>>,
+    closes: Vec<Closes<'a>>,
+}
+
+impl<'a> Document<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
+        let all = snapshot.dwells.iter().map(|dwells| Histogram::of(dwells, None));
+        let of_groups = snapshot
+            .groups
+            .iter()
+            .flat_map(|group| group.dwells.iter().map(|dwells| Histogram::of(dwells, Some(group))));
+        let grouped = !snapshot.grouping.is_none();
+        Self {
+            schema: SCHEMA,
+            taken_at: Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default().to_string(),
+            kernel: text::sanitise(&snapshot.host.kernel),
+            source: text::sanitise(&snapshot.source),
+            loss: snapshot.losses,
+            limits: snapshot.host.limits.iter().map(|limit| text::sanitise(limit)).collect(),
+            records: snapshot.records,
+            traced_ns: snapshot.ts.since(snapshot.began).0,
+            group_by: snapshot.grouping.to_string(),
+            other_groups: snapshot.other_groups,
+            histograms: all.chain(of_groups).collect(),
+            closes: snapshot.groups.iter().map(|group| Closes { group, grouped }).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Histogram<'a> {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    split: Option<&'static str>,
+    count: u64,
+    min_ns: u64,
+    p50_ns: u64,
+    p90_ns: u64,
+    p99_ns: u64,
+    p999_ns: u64,
+    max_ns: u64,
+    mean_ns: u64,
+    at_least_count: u64,
+    inferred_count: u64,
+    unknown_count: u64,
+    /// Absent where it can't be told before they end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_now: Option<u64>,
+    #[serde(serialize_with = "buckets")]
+    buckets: &'a Distribution,
+}
+
+impl<'a> Histogram<'a> {
+    fn of(dwells: &'a StateDwells, group: Option<&'a Group>) -> Self {
+        let distribution = &dwells.distribution;
+        let quantile = |q| distribution.quantile(q).0;
+        Self {
+            state: dwells.state.name(),
+            key: group.map(|group| text::sanitise(&group.key)),
+            role: group.map(|group| group.role.name()),
+            split: dwells.split.map(crate::aggregate::Split::name),
+            count: distribution.count,
+            min_ns: distribution.shortest.0,
+            p50_ns: quantile(0.5),
+            p90_ns: quantile(0.9),
+            p99_ns: quantile(0.99),
+            p999_ns: quantile(0.999),
+            max_ns: distribution.longest.0,
+            mean_ns: distribution.mean.0,
+            at_least_count: distribution.at_least,
+            inferred_count: distribution.inferred,
+            unknown_count: distribution.unknown,
+            open_now: dwells.open_now,
+            buckets: distribution,
+        }
+    }
+}
+
+fn buckets<S: Serializer>(distribution: &Distribution, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(distribution.buckets().map(|bucket| (bucket.highest.0, bucket.count)))
+}
+
+struct Closes<'a> {
+    group: &'a Group,
+    grouped: bool,
+}
+
+impl Serialize for Closes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            key: Option<Cow<'a, str>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            role: Option<&'static str>,
+            #[serde(serialize_with = "closers")]
+            closers: &'a Group,
+            #[serde(serialize_with = "skipped")]
+            skipped_time_wait: &'a Group,
+        }
+        let group = self.group;
+        Fields {
+            key: self.grouped.then(|| text::sanitise(&group.key)),
+            role: self.grouped.then(|| group.role.name()),
+            closers: group,
+            skipped_time_wait: group,
+        }
+        .serialize(serializer)
+    }
+}
+
+fn closers<S: Serializer>(group: &Group, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(closes::closers(group))
+}
+
+fn skipped<S: Serializer>(group: &Group, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(closes::skipped(group))
+}
