@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
-use tests::scenario::{abort, close, ending, fallback, handshake, owner, program, seed, storm};
+use tests::scenario::{abort, close, ending, fallback, filters, handshake, owner, program, seed, storm};
 
 macro_rules! scenarios {
     ($($module:ident :: $name:ident, $pace:expr;)*) => {
@@ -47,6 +47,8 @@ const SCENARIOS: &[Scenario] = scenarios! {
     handshake::syncookies, Short;
     fallback::late_fin_without_segments, Short;
     fallback::hidden_symbols, Short;
+    filters::events, Short;
+    filters::counts, Short;
     owner::handed_over_to_a_child, Short;
     owner::hostile_name, Short;
     seed::older_than_the_tracer, Short;

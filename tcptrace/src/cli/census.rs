@@ -55,7 +55,7 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
     tracker.take(&Record::SeedEnd { ts: host::monotonic_now(), began }, &mut Nobody);
     let mut missing = Vec::new();
     if filter.asks_for_owners() || grouping.needs_owners() {
-        missing.extend(find_owners(sockets(), &mut tracker));
+        missing.extend(find_owners(&sockets(), &mut tracker));
     }
 
     let mut counts: FxHashMap<NetnsId, StateCounts> = FxHashMap::default();
@@ -98,7 +98,9 @@ fn names<'a>(visited: impl Iterator<Item = &'a Netns>, tracker: &Tracker) -> Nam
     names.netns.extend(visited.filter_map(|netns| Some((netns.id, netns.name.clone()?))));
     let owners = tracker.sockets().filter_map(|(_, socket)| tracker.processes().get(socket.process?));
     let cgroups = owners.map(|process| process.cgroup).filter(|&cgroup| cgroup != 0).collect();
-    source::names::of_cgroups(cgroups).iter().for_each(|record| names.take(record));
+    for record in source::names::of_cgroups(cgroups) {
+        names.take(&record);
+    }
     names
 }
 
@@ -110,7 +112,7 @@ fn may_be_in(scope: &KernelFilter, netns: NetnsId) -> bool {
 
 /// Tells the tracker who holds `sockets`; returns why some may not be known.
 fn find_owners<'a>(
-    sockets: impl Iterator<Item = &'a SeedSocket> + Clone,
+    sockets: &(impl Iterator<Item = &'a SeedSocket> + Clone),
     tracker: &mut Tracker,
 ) -> Option<String> {
     let held = || sockets.clone().filter(|socket| socket.inode != 0);

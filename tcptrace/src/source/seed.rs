@@ -20,7 +20,7 @@ use super::{
     sock_diag::{self, DumpError, StateMask, Summary},
 };
 use crate::model::{
-    Nanos, Record, SocketId, TcpState,
+    Nanos, Record, SeedSocket, SocketId, TcpState,
     record::{HostFacts, SeedObject},
 };
 
@@ -63,6 +63,10 @@ impl Seed {
         let _ = self.sockets(began).and_then(|()| self.owners()).and_then(|()| self.watch_fin_wait2());
     }
 
+    fn is_wanted(&self, socket: &SeedSocket) -> bool {
+        self.filter.passes(&socket.tuple.ends(socket.netns))
+    }
+
     fn watch_fin_wait2(&mut self) -> Result<(), Unwanted> {
         while !self.facts.segments {
             let began = Instant::now();
@@ -80,7 +84,8 @@ impl Seed {
             |netns| {
                 let began = host::monotonic_now();
                 let looked = sock_diag::for_each(FIN_WAIT2, netns.id, |socket| {
-                    if wanted.is_ok() && matches!(socket.object, SeedObject::Minisocket { .. }) {
+                    let is_minisocket = matches!(socket.object, SeedObject::Minisocket { .. });
+                    if wanted.is_ok() && is_minisocket && self.is_wanted(&socket) {
                         wanted = self.send(Record::Seed(socket));
                     }
                 });
@@ -100,7 +105,7 @@ impl Seed {
             |_| true,
             |netns| {
                 sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
-                    if !self.filter.passes(&socket.tuple.ends(netns.id)) {
+                    if !self.is_wanted(&socket) {
                         return;
                     }
                     if socket.inode != 0 {

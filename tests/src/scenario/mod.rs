@@ -4,6 +4,7 @@ pub mod abort;
 pub mod close;
 pub mod ending;
 pub mod fallback;
+pub mod filters;
 pub mod handshake;
 pub mod owner;
 pub mod program;

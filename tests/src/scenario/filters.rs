@@ -1,0 +1,131 @@
+//! Filters: of two connections each filter shows what a tracer without one shows and the filter asks for, and counts
+//! what the kernel lists.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Context, Result, ensure};
+use tcptrace_common::state::TcpState;
+
+use crate::event::{Event, Role};
+use crate::kernel;
+use crate::lab::Lab;
+use crate::pair::{End, Family, Pair};
+use crate::tracer::Format;
+
+const PORTS: [(Family, u16); 2] = [(Family::V4, 8080), (Family::V6, 8081)];
+/// Changes of state of one connection that the client closes first, and of its listener.
+const CHANGES: usize = 5 + 5 + 2;
+
+type Wanted<T> = fn(&T) -> bool;
+
+const EVENTS: &[(&[&str], Wanted<Event>)] = &[
+    (&["--peer", "127.0.0.0/8"], |event| event.daddr == IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    (&["--state", "time-wait"], |event| is_in(event, &[TcpState::TimeWait])),
+    (&["--state", "syn-recv,fin-wait2"], |event| is_in(event, &[TcpState::SynRecv, TcpState::FinWait2])),
+    (&["--role", "inbound"], |event| event.role == Role::Inbound),
+    (&["--role", "listener"], |event| event.role == Role::Listener),
+    (&["-4"], |event| event.saddr.is_ipv4()),
+    (&["-6"], |event| event.saddr.is_ipv6()),
+    (&["--lport", "8080"], |event| event.sport == 8080),
+    (&["--filter", "not lport 8080 and not role listener"], |event| {
+        event.sport != 8080 && event.role != Role::Listener
+    }),
+    (&["--rport", "8081", "--role", "outbound", "-6"], |event| event.dport == 8081),
+    (&["--pid", "1"], |_| false),
+];
+
+fn is_in(event: &Event, states: &[TcpState]) -> bool {
+    // A connection that comes in was never in LISTEN itself, but neither is that asked for here.
+    states.contains(&event.from) || states.contains(&event.to)
+}
+
+/// `events` with each filter, against `events` without one.
+pub fn events(lab: &Lab) -> Result<()> {
+    let pid = std::process::id().to_string();
+    let netns = lab.netns().to_string();
+    let own_pid: (&[&str], Wanted<Event>) = (&["--pid", &pid], |event| event.pid == Some(std::process::id()));
+    let own_netns: (&[&str], Wanted<Event>) = (&["--netns", &netns], |_| true);
+    let other_netns: (&[&str], Wanted<Event>) = (&["--filter", "netns 1"], |_| false);
+    let cases = EVENTS.iter().copied().chain([own_pid, own_netns, other_netns]);
+
+    let everything = lab.trace()?;
+    let mut filtered = Vec::new();
+    for (args, wanted) in cases {
+        let args = [&["events", "--json"], args].concat();
+        filtered.push((lab.trace_with(&args, Format::Json)?, args.join(" "), wanted));
+    }
+    for (family, port) in PORTS {
+        let listener = End::listen(SocketAddr::new(family.loopback(), port))?;
+        Pair::open_to(listener, family.socket()?)?.close_client_first()?;
+    }
+
+    let is_ours = |event: &Event| event.netns == lab.netns();
+    let all = everything.events(PORTS.len() * CHANGES, is_ours)?;
+    ensure!(all.len() == PORTS.len() * CHANGES || !everything.is_present(), "without a filter: {all:#?}");
+    for (tracer, args, wanted) in filtered {
+        let expected: Vec<_> = all.iter().filter(|event| wanted(event)).map(change).collect();
+        let seen = tracer.events(expected.len(), is_ours)?;
+        let seen: Vec<_> = seen.iter().map(change).collect();
+        ensure!(seen == expected || !tracer.is_present(), "{args}: {seen:#?}, not {expected:#?}");
+    }
+    everything.finish()
+}
+
+/// Without the id: while a handshake lasts each tracer makes one up.
+fn change(event: &Event) -> (u16, u16, &'static str, &'static str) {
+    (event.sport, event.dport, event.from.name(), event.to.name())
+}
+
+const COUNTS: &[(&[&str], Wanted<kernel::Socket>)] = &[
+    (&["--rport", "8080"], |socket| socket.remote.port() == 8080),
+    (&["--lport", "8080-8081", "--state", "established,listen"], |socket| {
+        [8080, 8081].contains(&socket.local.port())
+            && [TcpState::Established, TcpState::Listen].contains(&socket.state)
+    }),
+    (&["--filter", "state time-wait or lport 8081"], |socket| {
+        socket.state == TcpState::TimeWait || socket.local.port() == 8081
+    }),
+    (&["--role", "listener"], |socket| socket.state == TcpState::Listen),
+    (&["--state", "time-wait", "--peer", "::1"], |socket| {
+        socket.state == TcpState::TimeWait && socket.remote.ip().is_ipv6()
+    }),
+];
+
+/// `top` and `states` with each filter, against `sock_diag`.
+pub fn counts(lab: &Lab) -> Result<()> {
+    let netns = lab.netns().to_string();
+    let mut pairs = Vec::new();
+    for (family, port) in PORTS {
+        let listener = End::listen(SocketAddr::new(family.loopback(), port))?;
+        let mut closed = Pair::open_to(listener, family.socket()?)?;
+        closed.close_client_first()?;
+        pairs.push(Pair::open_to(closed.listener, family.socket()?)?);
+    }
+    let top = ["top", "--once", "--json", "--interval", "100ms", "--netns", &netns];
+    let states = ["states", "--json", "--netns", &netns];
+    for (args, wanted) in COUNTS {
+        let mut expected = BTreeMap::new();
+        for socket in kernel::sockets()?.iter().filter(|socket| wanted(socket)) {
+            *expected.entry(socket.state.name().to_owned()).or_insert(0) += 1;
+        }
+        for command in [&top[..], &states] {
+            let output = lab.run(&[command, args].concat())?;
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{} {args:?}: {stderr}", command[0]);
+            let seen = by_state(&output.stdout)?;
+            ensure!(seen == expected, "{} {args:?}: {seen:?}, not {expected:?}", command[0]);
+        }
+    }
+    Ok(())
+}
+
+/// The counts in a document of `top` or `states`, zeros left out.
+fn by_state(document: &[u8]) -> Result<BTreeMap<String, u64>> {
+    let document: serde_json::Value = serde_json::from_slice(document)?;
+    let rows = document["states"].as_array().context("a list of states")?;
+    let count = |row: &serde_json::Value| Some((row["state"].as_str()?.to_owned(), row["count"].as_u64()?));
+    let counts = rows.iter().map(|row| count(row).context("a state and its count"));
+    let counts: Vec<_> = counts.collect::<Result<_>>()?;
+    Ok(counts.into_iter().filter(|&(_, count)| count > 0).collect())
+}
