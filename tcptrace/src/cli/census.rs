@@ -98,7 +98,9 @@ fn names<'a>(visited: impl Iterator<Item = &'a Netns>, tracker: &Tracker) -> Nam
     names.netns.extend(visited.filter_map(|netns| Some((netns.id, netns.name.clone()?))));
     let owners = tracker.sockets().filter_map(|(_, socket)| tracker.processes().get(socket.process?));
     let cgroups = owners.map(|process| process.cgroup).filter(|&cgroup| cgroup != 0).collect();
-    source::names::of_cgroups(cgroups).iter().for_each(|record| names.take(record));
+    for record in source::names::of_cgroups(cgroups) {
+        names.take(&record);
+    }
     names
 }
 
@@ -109,18 +111,15 @@ fn may_be_in(scope: &KernelFilter, netns: NetnsId) -> bool {
 }
 
 /// Tells the tracker who holds `sockets`; returns why some may not be known.
-fn find_owners<'a>(
-    sockets: impl Iterator<Item = &'a SeedSocket> + Clone,
-    tracker: &mut Tracker,
-) -> Option<String> {
-    let held = || sockets.clone().filter(|socket| socket.inode != 0);
-    let wanted: FxHashSet<u32> = held().map(|socket| socket.inode).collect();
+fn find_owners<'a>(sockets: impl Iterator<Item = &'a SeedSocket>, tracker: &mut Tracker) -> Option<String> {
+    let held: Vec<&SeedSocket> = sockets.filter(|socket| socket.inode != 0).collect();
+    let wanted: FxHashSet<u32> = held.iter().map(|socket| socket.inode).collect();
     let mut found = match owners::find(&wanted, Effort::UntilFound) {
         Ok(found) => found,
         Err(error) => return Some(format!("owners of sockets are unknown: {error}.")),
     };
     let ts = host::monotonic_now();
-    for socket in held() {
+    for socket in held {
         if let Some(holder) = found.by_inode.remove(&socket.inode) {
             tracker.take(&Record::Owner { ts, id: socket.id, process: holder.process }, &mut Nobody);
         }

@@ -134,6 +134,7 @@ fn look_up(asked: &Receiver<Number>, tell: &Sender<Record>) {
 }
 
 /// The paths of these cgroups, as records. What is gone, or not below a mounted cgroup v2, has none.
+#[allow(clippy::implicit_hasher, reason = "integer keys are hashed with Fx throughout")]
 pub fn of_cgroups(wanted: FxHashSet<u64>) -> Vec<Record> {
     let Some(root) = owners::cgroup_root() else { return Vec::new() };
     let ts = host::monotonic_now();

@@ -2,10 +2,12 @@
 
 pub mod abort;
 pub mod close;
+pub mod dwells;
 pub mod ending;
 pub mod fallback;
 pub mod handshake;
 pub mod owner;
 pub mod program;
 pub mod seed;
+pub mod servers;
 pub mod storm;
