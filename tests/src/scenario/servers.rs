@@ -15,6 +15,7 @@ use crate::clock::{SOON, wait_for};
 use crate::hist::{Document, Group, Hist};
 use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
+use crate::netns;
 
 /// `nobody`: `postgres` refuses to be root.
 const NOBODY: u32 = 65_534;
@@ -28,6 +29,8 @@ const REQUESTS: u32 = 500;
 /// closed first.
 pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
     let programs = Programs::find()?;
+    // Each TIME_WAIT is to be there when they are counted.
+    netns::sysctl("tcp_tw_reuse", "0")?;
     let folder = Folder::create(lab)?;
     let postgres = Postgres::start(&programs, &folder.0)?;
     let redis = Redis::start(&folder.0)?;
