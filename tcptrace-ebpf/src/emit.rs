@@ -33,21 +33,24 @@ pub struct Observation {
     pub arg1: u64,
 }
 
-/// Writes one record, when the filter wants it; with the current task when [`flag::TASK`] is set. Says
-/// whether it was written.
+/// The ends of a record to be, when the filter wants it. To be asked before anything else is read.
 #[inline(always)]
-pub fn emit(common: &SockCommon, observation: Observation) -> bool {
+pub fn wanted(common: &SockCommon, kind: Kind, old: u8, sport: u16) -> Option<Ends> {
     let [saddr_high, saddr_low, daddr_high, daddr_low] = common.addresses();
     let ends = Ends {
         saddr: [saddr_high, saddr_low],
         daddr: [daddr_high, daddr_low],
         netns: net_inum(common.net()),
-        sport: tested_sport(observation.kind as u8, observation.old, observation.sport),
+        sport: tested_sport(kind as u8, old, sport),
         dport: common.dport(),
     };
-    if !passes(filter_term, &ends) {
-        return false;
-    }
+    passes(filter_term, &ends).then_some(ends)
+}
+
+/// Writes one record that is [`wanted`]; with the current task when [`flag::TASK`] is set. Says whether
+/// there was room for it.
+#[inline(always)]
+pub fn emit(common: &SockCommon, ends: &Ends, observation: Observation) -> bool {
     if observation.flags & flag::TASK != 0 {
         let Some(mut entry) = EVENTS.reserve::<RecordWithTask>(0) else {
             count(loss::RING_FULL);
@@ -56,7 +59,7 @@ pub fn emit(common: &SockCommon, observation: Observation) -> bool {
         let room = entry.as_mut_ptr();
         // SAFETY: `room` is the reserved entry; both parts are written whole.
         unsafe {
-            write_record(&raw mut (*room).record, common, &ends, observation);
+            write_record(&raw mut (*room).record, common, ends, observation);
             write_task(&raw mut (*room).task);
         }
         entry.submit(wakeup());
@@ -66,7 +69,7 @@ pub fn emit(common: &SockCommon, observation: Observation) -> bool {
             return false;
         };
         // SAFETY: as above.
-        unsafe { write_record(entry.as_mut_ptr(), common, &ends, observation) };
+        unsafe { write_record(entry.as_mut_ptr(), common, ends, observation) };
         entry.submit(wakeup());
     }
     true

@@ -1,13 +1,10 @@
 //! The scenario's own clock, spans of it, the kernel's tick, and bounded waiting.
 
-use std::fs;
-use std::io::Read;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use flate2::read::GzDecoder;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 /// `CLOCK_MONOTONIC` now, in nanoseconds: the clock of `bpf_ktime_get_ns()`.
 pub fn now_ns() -> u64 {
@@ -65,20 +62,10 @@ impl Span {
     }
 }
 
-static HZ: LazyLock<Option<u32>> = LazyLock::new(|| {
-    let mut config = String::new();
-    if let Ok(file) = fs::File::open("/proc/config.gz") {
-        GzDecoder::new(file).read_to_string(&mut config).ok()?;
-    } else {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
-        config = fs::read_to_string(format!("/boot/config-{}", release.trim())).ok()?;
-    }
-    config.lines().find_map(|line| line.strip_prefix("CONFIG_HZ=")?.parse().ok())
-});
-
-/// Ticks of the kernel's timer a second; 100, the coarsest, where the kernel does not tell.
+/// Ticks of the kernel's timer a second: the coarse clock is as exact as the tick is long.
 pub fn hz() -> u32 {
-    HZ.unwrap_or(100)
+    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.max(1);
+    (1_000_000_000 / tick_ns) as u32
 }
 
 /// One tick of the kernel's timer.
@@ -94,8 +81,20 @@ pub fn timer_granularity(length: Duration) -> Duration {
     jiffy() * (1 << (3 * level))
 }
 
+/// Whether this is an emulated machine, which is slow: there is more patience, and what is true stays the same.
+pub fn is_emulated() -> bool {
+    std::env::var_os("TCPTRACE_EMULATED").is_some()
+}
+
 /// How long anything that should happen at once may take on a busy machine.
-pub const SOON: Duration = Duration::from_secs(10);
+pub fn soon() -> Duration {
+    Duration::from_secs(if is_emulated() { 60 } else { 10 })
+}
+
+/// How late a scenario may find out by asking, and how late the kernel may run a timer of its own.
+pub fn late() -> Duration {
+    if is_emulated() { Duration::from_secs(1) } else { 5 * jiffy() }
+}
 
 /// Asks `probe` every millisecond until it has an answer.
 pub fn wait_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {

@@ -9,9 +9,13 @@ use std::sync::mpsc::channel;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::clock::SOON;
+use crate::clock::soon;
 use crate::netns;
+use crate::precision::Precision;
 use crate::tracer::{Format, Tracer};
+
+/// Asks the tracer to trace as on a kernel that does not show segments.
+pub const WITHOUT_SEGMENTS: &str = "--without=segment";
 
 /// The error of a scenario that can't run here, with the reason.
 #[derive(Debug)]
@@ -63,7 +67,9 @@ impl Lab {
             Subject::Binary(path) => {
                 let mut command = Command::new(path);
                 command.args(args);
-                Tracer::start(command, format, self.netns)
+                let precision =
+                    if args.contains(&WITHOUT_SEGMENTS) { Precision::Timers } else { Precision::of(path)? };
+                Tracer::start(command, format, self.netns, precision)
             }
         }
     }
@@ -113,7 +119,7 @@ pub fn run_to_end(mut command: Command) -> Result<Output> {
         done.send(()).ok();
         output
     });
-    let in_time = is_done.recv_timeout(3 * SOON).is_ok();
+    let in_time = is_done.recv_timeout(3 * soon()).is_ok();
     if !in_time {
         // It has not been waited for, so the id is still its own.
         kill_process(pid, Signal::KILL)?;

@@ -14,6 +14,7 @@ pub mod lab;
 pub mod netlink;
 pub mod netns;
 pub mod pair;
+pub mod precision;
 pub mod runner;
 pub mod scenario;
 pub mod tracer;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 use tcptrace_common::state::TcpState;
 
-use crate::clock::{SOON, Span, wait_for};
+use crate::clock::{Span, soon, wait_for};
 use crate::event::Role;
 use crate::expect::{Step, Subject, step};
 use crate::{kernel, netns};
@@ -143,7 +143,7 @@ impl End {
     /// Waits until there is something to read, and leaves it there.
     pub fn wait_readable(&self) -> Result<()> {
         let socket = self.socket()?;
-        socket.set_read_timeout(Some(SOON))?;
+        socket.set_read_timeout(Some(soon()))?;
         rustix::net::recv(socket, &mut [0], rustix::net::RecvFlags::PEEK).context("peek")?;
         Ok(())
     }
@@ -161,7 +161,7 @@ impl End {
 
     /// Waits until the kernel says that the socket is in `state`.
     pub fn wait(&self, state: TcpState) -> Result<()> {
-        wait_for(&format!("{} in {}", self.subject.label, state.name()), SOON, || {
+        wait_for(&format!("{} in {}", self.subject.label, state.name()), soon(), || {
             Ok((self.look()?.map(|socket| socket.state) == Some(state)).then_some(()))
         })
     }
@@ -181,7 +181,7 @@ impl End {
 
     /// The same, as the span from the start of `cause` until then.
     pub fn vanishes(&self, cause: Span) -> Result<Span> {
-        self.wait_gone(SOON)?;
+        self.wait_gone(soon())?;
         Ok(Span::since(cause.start_ns))
     }
 
@@ -278,7 +278,7 @@ impl ClosedFirst {
         [
             step(Established, FinWait1, self.closed),
             step(FinWait1, FinWait2, self.acknowledged).orphan(),
-            step(FinWait2, TimeWait, self.time_wait).orphan(),
+            step(FinWait2, TimeWait, self.time_wait).orphan().inside_minisocket(),
         ]
     }
 }

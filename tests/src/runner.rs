@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::clock::is_emulated;
 use crate::lab::{Lab, Skip, Subject};
 
 /// How many short scenarios run at a time.
-const POOL: usize = 4;
+fn pool() -> usize {
+    if is_emulated() { 1 } else { 4 }
+}
+
 const USAGE: &str = "usage: live [--list] [--traffic] [NAME...]
   --list     name the scenarios
   --traffic  make the traffic and check it with the kernel, without the tracer
@@ -119,7 +123,7 @@ fn run_all(chosen: &[&'static Scenario], subject: &Subject) -> bool {
             let reports = reports.clone();
             scope.spawn(move || reports.send(run_one(scenario, subject)));
         }
-        for _ in 0..POOL {
+        for _ in 0..pool() {
             let (reports, queue) = (reports.clone(), &queue);
             scope.spawn(move || drain(queue, subject, &reports));
         }

@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::clock::{SOON, wait_for};
+use crate::clock::{soon, wait_for};
 use crate::event::Event;
 use crate::expect::{Step, Subject, check_chains, check_steps};
 use crate::lab::Skip;
+use crate::precision::Precision;
 
 /// What the tracer prints on stderr once the hooks are attached and the snapshot is taken.
 const READY: &str = "tcptrace: tracing";
 /// Exit status of a host or a user that can't trace.
 const CANT_TRACE: i32 = 3;
 /// Loading can be slow where many tracers start at once.
-const START_BOUND: Duration = Duration::from_secs(30);
+fn start_bound() -> Duration {
+    3 * soon()
+}
 
 /// The format asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub struct Tracer(Option<Running>);
 struct Running {
     child: Child,
     netns: u32,
+    precision: Precision,
     output: Arc<(Mutex<Output>, Condvar)>,
     stderr: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
@@ -55,8 +59,9 @@ impl Tracer {
         Self(None)
     }
 
-    /// Starts `command` and waits until it traces. `netns` is the namespace whose events are its scenario's.
-    pub fn start(mut command: Command, format: Format, netns: u32) -> Result<Self> {
+    /// Starts `command` and waits until it traces. `netns` is the namespace whose events are its scenario's, `precision`
+    /// what can be demanded.
+    pub fn start(mut command: Command, format: Format, netns: u32, precision: Precision) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -77,7 +82,7 @@ impl Tracer {
                 move || read_stderr(stderr_pipe, &stderr)
             }),
         ];
-        let mut running = Running { child, netns, output, stderr, readers };
+        let mut running = Running { child, netns, precision, output, stderr, readers };
         running.wait_ready()?;
         Ok(Self(Some(running)))
     }
@@ -86,7 +91,7 @@ impl Tracer {
     pub fn expect(&self, subject: &Subject, steps: &[Step]) -> Result<()> {
         let Some(running) = &self.0 else { return Ok(()) };
         let seen = running.wait_events(|event| subject.owns(event), steps.len())?;
-        check_steps(subject, steps, &seen)
+        check_steps(subject, steps, &seen, running.precision)
             .with_context(|| format!("stderr: {}", running.stderr().join("\n    ")))
     }
 
@@ -121,7 +126,7 @@ impl Tracer {
     /// Waits until a line contains `text`.
     pub fn wait_line(&self, text: &str) -> Result<()> {
         let Some(running) = &self.0 else { return Ok(()) };
-        wait_for(&format!("a line with {text:?}"), SOON, || {
+        wait_for(&format!("a line with {text:?}"), soon(), || {
             Ok(running.output().lines.iter().any(|line| line.contains(text)).then_some(()))
         })
     }
@@ -158,7 +163,7 @@ impl Running {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        wait_for("the tracer to be ready", START_BOUND, || {
+        wait_for("the tracer to be ready", start_bound(), || {
             if self.stderr().iter().any(|line| line.starts_with(READY)) {
                 return Ok(Some(()));
             }
@@ -173,12 +178,12 @@ impl Running {
     }
 
     fn wait_exit(&mut self) -> Result<ExitStatus> {
-        wait_for("the tracer to end", SOON, || Ok(self.child.try_wait()?))
+        wait_for("the tracer to end", soon(), || Ok(self.child.try_wait()?))
     }
 
     /// Looks at every event once: the reader must not be kept waiting, or the tracer is.
     fn wait_events(&self, test: impl Fn(&Event) -> bool, count: usize) -> Result<Vec<Event>> {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + soon();
         let mut seen = Vec::new();
         let mut looked_at = 0;
         let mut output = self.output();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use rustix::net::RecvFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::clock::{SOON, wait_for};
+use crate::clock::{soon, wait_for};
 
 const HEADER: usize = 20;
 
@@ -44,7 +44,7 @@ impl Wire {
 
     /// The next segment from `source` to `target` with all of `flags`; earlier ones are thrown away.
     pub fn wait(&self, source: SocketAddr, target: SocketAddr, flags: u8) -> Result<Segment> {
-        wait_for(&format!("a segment with flags {flags:#x} from {source}"), SOON, || {
+        wait_for(&format!("a segment with flags {flags:#x} from {source}"), soon(), || {
             Ok(self.next()?.filter(|segment| {
                 segment.source == source && segment.target == target && segment.flags & flags == flags
             }))

@@ -52,6 +52,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     owner::handed_over_to_a_child, Short;
     owner::hostile_name, Short;
     seed::older_than_the_tracer, Short;
+    seed::time_wait_killed, Short;
     seed::two_tracers, Short;
     program::closed_pipe, Short;
     program::ordinary_user, Short;

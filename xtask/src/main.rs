@@ -1,5 +1,6 @@
 //! Build and test tasks: `cargo xtask COMMAND`. One file per command; this one only chooses.
 
+mod btf;
 mod command;
 mod ebpf;
 mod lint;
@@ -10,6 +11,7 @@ mod setup;
 mod tally;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,10 @@ enum Task {
     Lint,
     /// Every test: units and snapshots, the eBPF object, live tests
     Test(test::Args),
+    /// Cut the BTF of other kernels down to test data
+    Btf,
+    /// The live tests on other kernels, each booted in an emulator
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +57,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ebpf(args) => ebpf::run(&repo, &args),
         Task::Lint => Ok(lint::run(&repo)),
         Task::Test(args) => Ok(test::run(&repo, &args)),
+        Task::Btf => btf::run(&repo),
+        Task::Vm(args) => vm::run(&repo, &args),
     }
 }

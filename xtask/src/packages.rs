@@ -1,4 +1,4 @@
-//! Debian packages: in, one of the two tables below; out, a machine that has them.
+//! Debian packages: in, one of the tables below; out, a machine that has them.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -50,8 +50,24 @@ pub const LIVE: &[Package] = &[
     Package { name: "nginx", why: "a real server that closes first", service: Some("nginx") },
 ];
 
+/// What boots other kernels: `cargo xtask vm`.
+pub const VM: &[Package] = &[
+    package("qemu-system-x86", "the emulator"),
+    package("busybox-static", "the guest's shell and its tools"),
+    package("cpio", "packs the guest's file system"),
+    package("binutils", "strip: a smaller guest"),
+    package("xz-utils", "kernel modules are compressed"),
+    package("lz4", "older kernels are"),
+    package("zstd", "newer kernels are"),
+];
+
 /// Installs what is missing of `packages`; when nothing is, it is quick and needs no root.
 pub fn install(packages: &[Package]) -> Result<()> {
+    install_by(packages, || Command::new("apt-get"))
+}
+
+/// The same, by an apt-get with options of its own.
+pub fn install_by(packages: &[Package], apt_get: impl Fn() -> Command) -> Result<()> {
     let names = names(packages);
     let Some(present) = present(&names)? else {
         bail!(
@@ -72,10 +88,10 @@ pub fn install(packages: &[Package]) -> Result<()> {
         );
     }
     let _no_service_starts = ServiceBlock::put(Path::new("/usr/sbin/policy-rc.d"))?;
-    if command::run(&mut apt_install(&missing_names)).is_err() {
+    if command::run(&mut apt_install(apt_get(), &missing_names)).is_err() {
         eprintln!("once more, with fresh package lists");
-        command::run(apt_get().arg("update"))?;
-        command::run(&mut apt_install(&missing_names)).with_context(|| {
+        command::run(quiet(apt_get()).arg("update"))?;
+        command::run(&mut apt_install(apt_get(), &missing_names)).with_context(|| {
             format!("this system's Debian sources do not give {}", missing_names.join(" "))
         })?;
     }
@@ -115,8 +131,7 @@ fn installed(answer: &str) -> Vec<String> {
     answer.lines().filter_map(|line| line.strip_suffix(" installed")).map(str::to_owned).collect()
 }
 
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
+fn quiet(mut command: Command) -> Command {
     command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).args([
         "--quiet",
         "--yes",
@@ -126,8 +141,8 @@ fn apt_get() -> Command {
     command
 }
 
-fn apt_install(names: &[&str]) -> Command {
-    let mut command = apt_get();
+fn apt_install(apt_get: Command, names: &[&str]) -> Command {
+    let mut command = quiet(apt_get);
     // --no-remove: rustc-web conflicts with rustc; the user's own compiler is not ours to take away.
     command.args(["install", "--no-install-recommends", "--no-remove"]).args(names);
     command

@@ -51,6 +51,11 @@ impl Repo {
         self.target.join("ebpf-tools")
     }
 
+    /// Kernels, package lists and guests of `cargo xtask vm`.
+    pub fn vm(&self) -> PathBuf {
+        self.target.join("vm")
+    }
+
     /// The program as users get it.
     pub fn release_binary(&self) -> PathBuf {
         self.target.join("release/tcptrace")

@@ -5,19 +5,25 @@ use anyhow::{Context, Result};
 
 use crate::repo::Repo;
 use crate::toolchain::{BPF_LINKER_VERSION, LLVM_PREFIX, bpf_linker_version};
-use crate::{command, packages};
+use crate::{command, packages, vm};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Also install the programs that the live tests use (ip, nginx, ab, ...)
     #[arg(long)]
     tests: bool,
+    /// Also install the emulator that boots other kernels
+    #[arg(long)]
+    vm: bool,
 }
 
 pub fn run(repo: &Repo, args: &Args) -> Result<()> {
     ebpf_tools(repo)?;
     if args.tests {
         live_test_packages()?;
+    }
+    if args.vm {
+        vm::install(repo)?;
     }
     Ok(())
 }

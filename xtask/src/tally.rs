@@ -99,6 +99,15 @@ impl Tally {
         }
     }
 
+    /// Adds all of `other`, its names behind `prefix`.
+    pub fn merge(&mut self, prefix: &str, other: &Self) {
+        self.add(other.counts);
+        let prefixed =
+            |names: &[String]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
+        self.failures.extend(prefixed(&other.failures));
+        self.skips.extend(prefixed(&other.skips));
+    }
+
     /// Whether the live tests came to their end and counted.
     pub fn live_closed(&self) -> bool {
         self.live_closed

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use crate::repo::Repo;
 use crate::tally::{Tally, Verdict};
+use crate::vm::{self, Console};
 use crate::{command, ebpf, packages, setup};
 
 #[derive(clap::Args)]
@@ -31,17 +32,20 @@ enum Part {
     Ebpf,
     /// The release binary on this kernel, with real sockets (needs root)
     Live,
+    /// The release binary on other kernels, each booted in an emulator
+    Vm,
 }
 
 impl Part {
     /// What fails soonest comes first.
-    const ALL: [Self; 3] = [Self::Unit, Self::Ebpf, Self::Live];
+    const ALL: [Self; 4] = [Self::Unit, Self::Ebpf, Self::Live, Self::Vm];
 
     fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
             Self::Ebpf => "ebpf",
             Self::Live => "live",
+            Self::Vm => "vm",
         }
     }
 
@@ -50,6 +54,7 @@ impl Part {
             Self::Unit => Ok(()),
             Self::Ebpf => setup::ebpf_tools(repo),
             Self::Live => setup::live_test_packages(),
+            Self::Vm => vm::install(repo),
         }
     }
 
@@ -63,6 +68,7 @@ impl Part {
                 Ok(())
             }
             Self::Live => live(repo, filters, tally),
+            Self::Vm => vm::test(repo, &vm::all(), filters, Console::Results, tally).map(drop),
         }
     }
 }

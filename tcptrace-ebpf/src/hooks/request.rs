@@ -4,7 +4,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::record::Kind;
 
 use crate::{
-    emit::{Observation, emit, read_fault},
+    emit::{Observation, emit, read_fault, wanted},
     kernel::{Address, SockCommon, container_of, read},
     maps::config,
 };
@@ -12,11 +12,12 @@ use crate::{
 #[inline(always)]
 pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     let request = container_of(timer, config!(offsets.rsk_timer));
-    let (Some(common), Some(timeouts)) =
-        (SockCommon::read(request), read::<u8>(request, config!(offsets.num_timeout)))
-    else {
-        read_fault(ctx, kind);
-        return;
+    let Some(common) = SockCommon::read(request) else {
+        return read_fault(ctx, kind);
+    };
+    let Some(ends) = wanted(&common, kind, 0, common.num()) else { return };
+    let Some(timeouts) = read::<u8>(request, config!(offsets.num_timeout)) else {
+        return read_fault(ctx, kind);
     };
     // `rsk_listener` shares its place with `skc_flags`.
     let listener = common.flags() as Address;
@@ -32,5 +33,5 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
         arg0: listener_cookie,
         arg1: (timeouts >> (config!(offsets.num_timeout_shift) & 7)) as u64,
     };
-    emit(&common, observation);
+    emit(&common, &ends, observation);
 }

@@ -6,7 +6,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use tcptrace_common::{record::Kind, state::TcpState};
 
 use crate::{
-    emit::{Observation, emit, read_fault},
+    emit::{Observation, emit, read_fault, wanted},
     kernel::{Address, SockCommon, load, read},
     maps::{Handled, Twice, config},
 };
@@ -71,6 +71,7 @@ fn report(ctx: &BtfTracePointContext, minisocket: Address) {
     let Some(common) = SockCommon::read(minisocket) else {
         return read_fault(ctx, Kind::Segment);
     };
+    let Some(ends) = wanted(&common, Kind::Segment, 0, common.num()) else { return };
     let observation = Observation {
         kind: Kind::Segment,
         old: 0,
@@ -82,5 +83,5 @@ fn report(ctx: &BtfTracePointContext, minisocket: Address) {
         arg0: tcp_flags as u64,
         arg1: 0,
     };
-    emit(&common, observation);
+    emit(&common, &ends, observation);
 }

@@ -10,7 +10,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    emit::{Observation, emit, read_fault},
+    emit::{Observation, emit, read_fault, wanted},
     kernel::{Address, SockCommon, load, read},
     maps::{Handled, Twice, config, count},
 };
@@ -49,12 +49,20 @@ fn report(ctx: &BtfTracePointContext) -> bool {
         return false;
     }
     let (old, new) = (old as u8, new as u8);
-    // SAFETY: the verifier knows `sock` as a `struct sock`.
-    let cookie = unsafe { bpf_get_socket_cookie(sock.cast_mut()) };
     let Some(common) = SockCommon::read(sock) else {
         read_fault(ctx, Kind::Transition);
         return false;
     };
+    // Once the port is given back skc_num is 0, while inet_sport stays.
+    let sport = match common.num() {
+        0 => read::<u16>(sock, config!(offsets.inet_sport)).map_or(0, u16::from_be),
+        port => port,
+    };
+    let Some(ends) = wanted(&common, Kind::Transition, old, sport) else {
+        return false;
+    };
+    // SAFETY: the verifier knows `sock` as a `struct sock`.
+    let cookie = unsafe { bpf_get_socket_cookie(sock.cast_mut()) };
     let mut flags = owner_flags(&common);
     let mut sk_err = 0;
     if new == TcpState::Close as u8 {
@@ -64,13 +72,9 @@ fn report(ctx: &BtfTracePointContext) -> bool {
     if is_the_tasks_own(old, new, sk_err) {
         flags |= flag::TASK;
     }
-    // Once the port is given back skc_num is 0, while inet_sport stays.
-    let sport = match common.num() {
-        0 => read::<u16>(sock, config!(offsets.inet_sport)).map_or(0, u16::from_be),
-        port => port,
-    };
     emit(
         &common,
+        &ends,
         Observation {
             kind: Kind::Transition,
             old,

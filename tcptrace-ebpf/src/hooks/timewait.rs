@@ -10,7 +10,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    emit::{Observation, emit, read_fault},
+    emit::{Observation, emit, read_fault, wanted},
     kernel::{Address, SockCommon, container_of, load, net_is_dying, read},
     maps::config,
 };
@@ -18,11 +18,12 @@ use crate::{
 #[inline(always)]
 pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     let minisocket = container_of(timer, config!(offsets.tw_timer));
-    let (Some(common), Some(substate)) =
-        (SockCommon::read(minisocket), read::<u8>(minisocket, config!(offsets.tw_substate)))
-    else {
-        read_fault(ctx, kind);
-        return;
+    let Some(common) = SockCommon::read(minisocket) else {
+        return read_fault(ctx, kind);
+    };
+    let Some(ends) = wanted(&common, kind, 0, common.num()) else { return };
+    let Some(substate) = read::<u8>(minisocket, config!(offsets.tw_substate)) else {
+        return read_fault(ctx, kind);
     };
     // SAFETY: no arguments.
     let now = unsafe { bpf_jiffies64() };
@@ -50,5 +51,5 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
         arg0: left,
         arg1: (tid as u64) << 32 | entry_stamp as u64,
     };
-    emit(&common, observation);
+    emit(&common, &ends, observation);
 }

@@ -37,6 +37,12 @@ impl KernelTypes {
         })
     }
 
+    /// Whether BTF describes the kernel's function `name`.
+    pub fn has_function(&self, name: &str) -> bool {
+        let found = self.btf.resolve_types_by_name(name).unwrap_or_default();
+        found.iter().any(|found| matches!(found, Type::Func(_)))
+    }
+
     /// Every offset the program needs. An error names each field that is missing.
     pub fn offsets(&self) -> Result<Offsets> {
         let mut missing = Vec::new();
@@ -171,3 +177,7 @@ fn check_sock_common(offsets: &Offsets) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "btf_tests.rs"]
+mod tests;

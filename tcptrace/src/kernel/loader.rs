@@ -156,7 +156,7 @@ impl Tracer {
             offsets,
         };
         let mut handlers = match options.kallsyms {
-            Hook::Auto => Handlers::from_kallsyms().unwrap_or_default(),
+            Hook::Auto => Handlers::from_kallsyms(),
             Hook::Off => Handlers::default(),
         };
         if !handlers.are_known() {

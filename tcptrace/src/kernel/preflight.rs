@@ -93,6 +93,7 @@ impl Preflight {
             Ok(types) => {
                 checks.push(Check::works("BTF", format!("{VMLINUX} describes this kernel.")));
                 checks.extend(hooks(&types));
+                checks.push(helpers(&types));
                 checks.extend(fields(&types));
                 Some(types)
             }
@@ -265,17 +266,34 @@ fn fields(types: &KernelTypes) -> Vec<Check> {
 }
 
 fn symbols() -> Check {
-    match Handlers::from_kallsyms() {
-        Ok(handlers) if handlers.are_known() => {
-            Check::works("kallsyms", "The timer handlers' addresses are known.")
-        }
-        _ => Check::limited(
-            "kallsyms",
-            "Kernel symbols are hidden (kptr_restrict, or no CAP_SYSLOG): the timer handlers are found by an own \
-             loopback connection at every start.",
-            "Nothing needs to be done.",
-        ),
+    if Handlers::from_kallsyms().are_known() {
+        return Check::works("kallsyms", "The timer handlers' addresses are known.");
     }
+    Check::limited(
+        "kallsyms",
+        "Kernel symbols are hidden (kptr_restrict, or no CAP_SYSLOG): the timer handlers are found by an own \
+         loopback connection at every start.",
+        "Nothing needs to be done.",
+    )
+}
+
+/// `bpf_get_socket_cookie()` for a socket pointer: what a program attached to a tracepoint may call.
+const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
+
+fn helpers(types: &KernelTypes) -> Check {
+    const NAME: &str = "socket cookie";
+    if types.has_function(COOKIE_HELPER) {
+        return Check::works(
+            NAME,
+            "A program may ask for the id that a socket keeps to the end of TIME_WAIT.",
+        );
+    }
+    Check::missing(
+        NAME,
+        "This kernel has no bpf_get_socket_cookie for programs at tracepoints: nothing tells which TIME_WAIT \
+         was which socket.",
+        "Use Linux 5.12 or later.",
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Addresses of kernel functions from `/proc/kallsyms`.
 
-use std::io::{BufRead as _, BufReader};
+use std::{
+    io::{BufRead as _, BufReader},
+    sync::LazyLock,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -19,8 +22,14 @@ impl Handlers {
         self.tw_timer != 0 && self.reqsk_timer != 0
     }
 
-    /// Reads the addresses. They stay 0 where `kptr_restrict` or a missing `CAP_SYSLOG` hides them.
-    pub fn from_kallsyms() -> Result<Self> {
+    /// The addresses in `/proc/kallsyms`, which is read once: it takes as long as the rest of a start. They
+    /// are 0 where `kptr_restrict` or a missing `CAP_SYSLOG` hides them.
+    pub fn from_kallsyms() -> Self {
+        static READ: LazyLock<Handlers> = LazyLock::new(|| Handlers::read().unwrap_or_default());
+        *READ
+    }
+
+    fn read() -> Result<Self> {
         let file = std::fs::File::open("/proc/kallsyms").context("/proc/kallsyms can't be opened")?;
         let mut found = Self::default();
         let mut reader = BufReader::with_capacity(256 << 10, file);

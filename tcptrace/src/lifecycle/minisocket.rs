@@ -94,6 +94,10 @@ impl Tracker {
                 }
                 if socket.state == TcpState::TimeWait {
                     socket.extended = true;
+                } else if !self.sees_segments {
+                    // It may be a FIN sent again: the first one armed the timer unseen, when its bucket
+                    // stayed the same.
+                    self.enter_inferred(id, TcpState::TimeWait, ts, out);
                 } else {
                     // tcp_timewait_state_process() arms the timer while it handles the peer's FIN.
                     socket.awaits_fin = true;
@@ -263,15 +267,31 @@ impl Tracker {
         self.enter(id, TcpState::Close, Nanos(raw.ts_ns), Some(reason), out);
     }
 
-    /// Where segments are not seen, the step from FIN_WAIT2 to TIME_WAIT shows only at the end: in
-    /// `tw_entry_stamp`, or in the time the timer was last set to.
+    /// Where segments are not seen, the step from FIN_WAIT2 to TIME_WAIT shows at the end, in
+    /// `tw_entry_stamp` or in the time the timer was last set to; when a look has found it before, the
+    /// end still tells more exactly when it was.
     fn note_substate(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
-        let Some(socket) = self.sockets.get(&id) else { return };
-        if raw.new != TcpState::TimeWait as u8 || socket.state != TcpState::FinWait2 {
+        if raw.new != TcpState::TimeWait as u8 {
             return;
         }
+        let entry = self.time_wait_entry(raw);
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        match (socket.state, socket.since) {
+            (TcpState::FinWait2, since) => {
+                let entry = entry.max(since.time().unwrap_or_default());
+                self.enter_inferred(id, TcpState::TimeWait, entry, out);
+            }
+            (TcpState::TimeWait, Since::Inferred(at_latest)) => {
+                socket.since = Since::Inferred(entry.min(at_latest));
+            }
+            _ => {}
+        }
+    }
+
+    /// When the minisocket that ends with `raw` entered TIME_WAIT, at the latest.
+    fn time_wait_entry(&self, raw: &raw::Record) -> Nanos {
         let ts = Nanos(raw.ts_ns);
-        let entry = match (raw.arg1 as u32, self.minisockets.hz) {
+        match (raw.arg1 as u32, self.minisockets.hz) {
             (0, None) => ts,
             (0, Some(hz)) => {
                 let ticks = (TIMEWAIT_SECONDS * hz).saturating_sub(raw.arg0 as i64).max(0);
@@ -281,9 +301,7 @@ impl Tracker {
                 let ago_ms = ((ts.0 / 1_000_000) as u32).wrapping_sub(stamp_ms);
                 ts.minus(Nanos(u64::from(ago_ms) * 1_000_000))
             }
-        };
-        let entry = entry.max(socket.since.time().unwrap_or_default());
-        self.enter_inferred(id, TcpState::TimeWait, entry, out);
+        }
     }
 
     fn is_taken_over_by(&self, tid: u32, id: SocketId, ts: Nanos) -> bool {

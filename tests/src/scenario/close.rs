@@ -7,7 +7,7 @@ use tcptrace_common::state::TcpState::{
     Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, TimeWait,
 };
 
-use crate::clock::{Span, hold, jiffy, now_ns, timer_granularity};
+use crate::clock::{Span, hold, jiffy, late, now_ns, soon, timer_granularity};
 use crate::event::EndReason;
 use crate::expect::step;
 use crate::lab::Lab;
@@ -17,9 +17,19 @@ use crate::{filter, kernel, netns};
 const MINUTE: Duration = Duration::from_secs(60);
 const HELD: Duration = Duration::from_millis(300);
 
-/// How long after its start a minisocket's minute may end.
-pub fn minute_at_most() -> Duration {
-    MINUTE + timer_granularity(MINUTE) + jiffy()
+/// The time a minisocket's timer ran out: what is known of it, and how long the stay before can have been.
+struct Expiry {
+    at: Span,
+    longest: Duration,
+}
+
+/// Waits until `end`, whose timer was set for `length` in `armed`, is gone, and checks that it went in time.
+fn expires(end: &End, armed: Span, length: Duration) -> Result<Expiry> {
+    end.wait_gone(2 * length + soon())?;
+    let gone_ns = now_ns();
+    let at = armed.later(length, length + timer_granularity(length) + jiffy());
+    ensure!(at.holds(gone_ns, late()), "gone at {gone_ns}, not within {at:?}");
+    Ok(Expiry { at: Span { end_ns: gone_ns, ..at }, longest: Duration::from_nanos(gone_ns - armed.start_ns) })
 }
 
 /// A whole connection, seen from all three sockets; the client's `TIME_WAIT` lasts its minute.
@@ -35,18 +45,17 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
             let time_wait = pair.client.reaches(TimeWait, answered)?;
             let server_gone = pair.server.vanishes(answered)?;
             let unlistened = pair.listener.close();
-            pair.client.wait_gone(2 * MINUTE)?;
-            let gone_ns = now_ns();
-            let expired = time_wait.later(MINUTE, minute_at_most());
-            ensure!(expired.holds(gone_ns, 5 * jiffy()), "gone at {gone_ns}, not within {expired:?}");
+            let expired = expires(&pair.client, time_wait, MINUTE)?;
 
             tracer.expect(
                 &pair.client.subject,
                 &pair.client_steps(&[
                     step(Established, FinWait1, closed),
                     step(FinWait1, FinWait2, acknowledged).orphan(),
-                    step(FinWait2, TimeWait, time_wait).orphan(),
-                    step(TimeWait, Close, expired).dwelt(MINUTE, minute_at_most()).ended(EndReason::Expired),
+                    step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
+                    step(TimeWait, Close, expired.at)
+                        .dwelt(MINUTE, expired.longest)
+                        .ended(EndReason::Expired),
                 ]),
             )?;
             tracer.expect(
@@ -86,7 +95,7 @@ pub fn late_fin_in_the_same_timer_bucket(lab: &Lab) -> Result<()> {
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, TimeWait, time_wait).orphan(),
+                step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
             ]),
         )
     })?;
@@ -106,15 +115,14 @@ pub fn late_fin_in_a_later_timer_bucket(lab: &Lab) -> Result<()> {
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         let left = pair.client.diag()?.expires;
         ensure!(left + HELD > MINUTE, "the timer was not armed again: {left:?} left");
-        pair.client.wait_gone(2 * MINUTE)?;
-        let expired = time_wait.later(MINUTE, minute_at_most());
+        let expired = expires(&pair.client, time_wait, MINUTE)?;
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
                 step(FinWait2, TimeWait, time_wait).orphan(),
-                step(TimeWait, Close, expired).dwelt(MINUTE, minute_at_most()).ended(EndReason::Expired),
+                step(TimeWait, Close, expired.at).dwelt(MINUTE, expired.longest).ended(EndReason::Expired),
             ]),
         )
     })?;
@@ -137,18 +145,17 @@ pub fn repeated_fin_extends_time_wait(lab: &Lab) -> Result<()> {
         result?;
         // The next repeated FIN is answered, and the server is done.
         let repeated = pair.server.vanishes(hears)?;
-        pair.client.wait_gone(2 * MINUTE)?;
-        let expired = repeated.later(MINUTE, minute_at_most());
+        let expired = expires(&pair.client, repeated, MINUTE)?;
         let longer = Duration::from_nanos(repeated.start_ns - time_wait.end_ns);
-        let longest = Duration::from_nanos(repeated.end_ns - time_wait.start_ns);
+        let longest = Duration::from_nanos(expired.at.end_ns - time_wait.start_ns);
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, TimeWait, time_wait).orphan(),
-                step(TimeWait, Close, expired)
-                    .dwelt(MINUTE + longer, minute_at_most() + longest)
+                step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
+                step(TimeWait, Close, expired.at)
+                    .dwelt(MINUTE + longer, longest)
                     .ended(EndReason::Expired)
                     .extended(),
             ]),
@@ -167,16 +174,16 @@ pub fn orphan_times_out(lab: &Lab) -> Result<()> {
         let closed = pair.client.close();
         let acknowledged = pair.client.reaches(FinWait2, closed)?;
         pair.client.ensure_orphan(true)?;
-        let longest = TIMEOUT + timer_granularity(TIMEOUT) + jiffy();
-        let gone = pair.client.vanishes(closed)?;
-        let expired = acknowledged.later(TIMEOUT, longest);
-        ensure!(expired.holds(gone.end_ns, 5 * jiffy()), "gone at {}, not within {expired:?}", gone.end_ns);
+        let expired = expires(&pair.client, acknowledged, TIMEOUT)?;
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, expired).dwelt(TIMEOUT, longest).orphan().ended(EndReason::Expired),
+                step(FinWait2, Close, expired.at)
+                    .dwelt(TIMEOUT, expired.longest)
+                    .orphan()
+                    .ended(EndReason::Expired),
             ]),
         )
     })?;
@@ -313,7 +320,7 @@ pub fn fin_wait1_held(lab: &Lab) -> Result<()> {
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, TimeWait, time_wait).orphan(),
+                step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
             ]),
         )
     })?;
@@ -346,7 +353,7 @@ pub fn mapped_addresses(lab: &Lab) -> Result<()> {
         &pair.server_steps(&[
             step(Established, FinWait1, closed),
             step(FinWait1, FinWait2, acknowledged).orphan(),
-            step(FinWait2, TimeWait, time_wait).orphan(),
+            step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
         ]),
     )?;
     tracer.expect(

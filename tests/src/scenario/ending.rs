@@ -7,7 +7,7 @@ use tcptrace_common::state::TcpState::{
     Close, CloseWait, Established, FinWait1, FinWait2, LastAck, TimeWait,
 };
 
-use crate::clock::{SOON, Span, hold, now_ns, wait_for};
+use crate::clock::{Span, hold, now_ns, soon, wait_for};
 use crate::event::EndReason;
 use crate::expect::step;
 use crate::lab::Lab;
@@ -22,14 +22,14 @@ pub fn reused_by_connect(lab: &Lab) -> Result<()> {
     for family in Family::BOTH {
         let mut pair = Pair::open(family)?;
         let closing = pair.close_client_first()?;
-        pair.server.wait_gone(SOON)?;
+        pair.server.wait_gone(soon())?;
         // Only the port that is in TIME_WAIT is left to connect from.
         let port = pair.client.local()?.port();
         netns::sysctl("ip_local_port_range", &format!("{port} {port}"))?;
         hold(Duration::from_millis(1_100));
         let target = pair.listener.local()?;
         let (second, reused) = kernel::counts("TWRecycled", 1, || {
-            wait_for("a connect that reuses the port", SOON, || {
+            wait_for("a connect that reuses the port", soon(), || {
                 let socket = family.socket()?;
                 let (result, span) = Span::of(|| socket.connect(&target.into()));
                 Ok(result.ok().map(|()| (socket, span)))
@@ -61,7 +61,7 @@ pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
         pair.client.wait(CloseWait)?;
         let answered = pair.client.close();
         let time_wait = pair.server.reaches(TimeWait, answered)?;
-        pair.client.wait_gone(SOON)?;
+        pair.client.wait_gone(soon())?;
         let client = family.socket()?;
         client.set_reuse_address(true)?;
         client.bind(&pair.client.local()?.into())?;
@@ -77,7 +77,7 @@ pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
                 &[
                     step(Established, FinWait1, closed),
                     step(FinWait1, FinWait2, acknowledged).orphan(),
-                    step(FinWait2, TimeWait, time_wait).orphan(),
+                    step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
                     step(TimeWait, Close, again.dialled).ended(EndReason::Reopened),
                 ],
             ]
@@ -97,14 +97,18 @@ pub fn time_wait_reset(lab: &Lab) -> Result<()> {
         let closing = pair.close_client_first()?;
         let (client, server) = (pair.client.local()?, pair.server.local()?);
         let fin = wire.wait(server, client, filter::FIN)?;
-        pair.server.wait_gone(SOON)?;
+        pair.server.wait_gone(soon())?;
         let start_ns = now_ns();
         forge(Segment { seq: fin.next_seq, flags: filter::RST, ..fin })?;
         let reset = pair.client.vanishes(Span::since(start_ns))?;
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
-                &[&closing.steps()[..], &[step(TimeWait, Close, reset).ended(EndReason::Reset)]].concat(),
+                &[
+                    &closing.steps()[..],
+                    &[step(TimeWait, Close, reset).ended(EndReason::Reset).inside_minisocket()],
+                ]
+                .concat(),
             ),
         )
     })?;
@@ -127,7 +131,7 @@ pub fn fin_wait2_reset(lab: &Lab) -> Result<()> {
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Reset),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Reset).inside_minisocket(),
             ]),
         )
     })?;
@@ -152,7 +156,7 @@ pub fn fin_wait2_gets_data(lab: &Lab) -> Result<()> {
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Aborted),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Aborted).inside_minisocket(),
             ]),
         )?;
         tracer.expect(
@@ -220,7 +224,11 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
-                &[&closing.steps()[..], &[step(TimeWait, Close, gone).ended(EndReason::Killed)]].concat(),
+                &[
+                    &closing.steps()[..],
+                    &[step(TimeWait, Close, gone).ended(EndReason::Killed).inside_minisocket()],
+                ]
+                .concat(),
             ),
         )
     })?;
@@ -243,7 +251,7 @@ pub fn fin_wait2_killed(lab: &Lab) -> Result<()> {
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Killed),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Killed).inside_minisocket(),
             ]),
         )
     })?;
@@ -295,7 +303,7 @@ pub fn namespace_purged(lab: &Lab) -> Result<()> {
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     for (subject, steps, answered) in closed {
-        let purged = Span { start_ns: answered.start_ns, end_ns: now_ns() + SOON.as_nanos() as u64 };
+        let purged = Span { start_ns: answered.start_ns, end_ns: now_ns() + soon().as_nanos() as u64 };
         let last = step(TimeWait, Close, purged).ended(EndReason::Purged);
         tracer.expect(&subject, &[&steps[..], &[last]].concat())?;
     }

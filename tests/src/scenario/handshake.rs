@@ -201,7 +201,7 @@ fn wait_request_gone(request: &Subject, cause: Span) -> Result<Span> {
             && Some(socket.local) == request.local
             && Some(socket.remote) == request.remote
     };
-    crate::clock::wait_for("the end of the request", crate::clock::SOON, || {
+    crate::clock::wait_for("the end of the request", crate::clock::soon(), || {
         Ok((!kernel::sockets()?.iter().any(there)).then_some(()))
     })?;
     Ok(Span::since(cause.start_ns))

@@ -37,7 +37,7 @@ pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
         let childs = [
             step(Established, FinWait1, closed),
             step(FinWait1, FinWait2, acknowledged).orphan(),
-            step(FinWait2, TimeWait, time_wait).orphan(),
+            step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
         ]
         .map(|step| step.owner(Owner::Exact, child_pid));
         tracer.expect(&pair.client.subject, &pair.client_steps(&childs))?;

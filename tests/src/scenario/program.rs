@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::clock::{SOON, wait_for};
+use crate::clock::{soon, wait_for};
 use crate::lab::{Lab, run_to_end};
 use crate::pair::{Family, Pair};
 
@@ -38,7 +38,7 @@ pub fn closed_pipe(lab: &Lab) -> Result<()> {
         }
         Ok(())
     });
-    let ended = wait_for("the end of the tracer", 3 * SOON, || {
+    let ended = wait_for("the end of the tracer", 3 * soon(), || {
         traffic()?;
         Ok(child.try_wait()?)
     });

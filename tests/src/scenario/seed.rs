@@ -82,24 +82,14 @@ pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
     }
 
     let me = std::process::id();
-    let lasted = |step: Step| step.dwelt(Duration::ZERO, Duration::from_nanos(now_ns() - birth_ns));
-    let known = |step: Step| lasted(step).seeded();
-    for (time_wait, mut orphan, mut held, mut open) in all {
-        let minisocket = time_wait.client.diag()?;
-        let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
-        killed?;
-        let gone = time_wait.client.vanishes(kill)?;
-        tracer.expect(
-            &seeded(&time_wait.client.subject),
-            &[lasted(step(TimeWait, Close, gone)).inferred().any_owner().ended(EndReason::Killed)],
-        )?;
-
+    let known = |step: Step| step.dwelt(Duration::ZERO, Duration::from_nanos(now_ns() - birth_ns)).seeded();
+    for (_time_wait, mut orphan, mut held, mut open) in all {
         let answered = orphan.server.close();
         let gone = orphan.server.vanishes(answered)?;
         let stepped = orphan.client.reaches(TimeWait, answered)?;
         tracer.expect(
             &seeded(&orphan.client.subject),
-            &[known(step(FinWait2, TimeWait, stepped)).any_owner().orphan()],
+            &[known(step(FinWait2, TimeWait, stepped)).any_owner().orphan().inside_minisocket()],
         )?;
         tracer.expect(
             &seeded(&orphan.server.subject),
@@ -123,6 +113,35 @@ pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
         tracer.expect(
             &seeded(&open.server.subject),
             &[known(step(Established, CloseWait, heard)).owner(Owner::Proc, me)],
+        )?;
+    }
+    tracer.finish()
+}
+
+/// A `TIME_WAIT` that is older than the tracer, and killed: when it began is inferred from its timer.
+pub fn time_wait_killed(lab: &Lab) -> Result<()> {
+    let birth_ns = now_ns();
+    let mut pairs = Vec::new();
+    for family in Family::BOTH {
+        let mut pair = Pair::open(family)?;
+        pair.close_client_first()?;
+        pairs.push(pair);
+    }
+    let tracer = lab.trace()?;
+    for pair in pairs {
+        let minisocket = pair.client.diag()?;
+        let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
+        killed?;
+        let gone = pair.client.vanishes(kill)?;
+        let longest = Duration::from_nanos(now_ns() - birth_ns);
+        tracer.expect(
+            &seeded(&pair.client.subject),
+            &[step(TimeWait, Close, gone)
+                .dwelt(Duration::ZERO, longest)
+                .inferred()
+                .any_owner()
+                .ended(EndReason::Killed)
+                .inside_minisocket()],
         )?;
     }
     tracer.finish()

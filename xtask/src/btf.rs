@@ -1,0 +1,250 @@
+//! `cargo xtask btf`: in, Debian's kernels; out, for each the part of its BTF that tcptrace looks into, as test data for
+//! `kernel::btf`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::repo::Repo;
+use crate::vm::{KERNELS, vmlinux};
+
+/// Structures whose members tcptrace looks for. Members that are other structures lose their type.
+const STRUCTS: [&str; 9] = [
+    "sock_common",
+    "sock",
+    "inet_sock",
+    "net",
+    "ns_common",
+    "inet_timewait_sock",
+    "request_sock",
+    "timer_list",
+    "sk_buff",
+];
+const ENUMS: [&str; 1] = ["sock_flags"];
+const TYPEDEFS: [&str; 5] = [
+    "btf_trace_inet_sock_set_state",
+    "btf_trace_timer_start",
+    "btf_trace_timer_cancel",
+    "btf_trace_timer_expire_entry",
+    "btf_trace_kfree_skb",
+];
+const FUNCTIONS: [&str; 1] = ["bpf_get_socket_ptr_cookie"];
+
+/// Writes `tcptrace/src/kernel/fixtures/VERSION.btf` for every kernel of the table.
+pub fn run(repo: &Repo) -> Result<ExitCode> {
+    let folder = repo.root.join("tcptrace/src/kernel/fixtures");
+    fs::create_dir_all(&folder)?;
+    for kernel in &KERNELS {
+        let files = kernel.fetch(repo)?;
+        let whole = vmlinux::btf(&files.image, &repo.vm().join(format!("vmlinux-{}", kernel.version)))?;
+        let reduced = reduce(&whole).with_context(|| format!("the BTF of {}", kernel.version))?;
+        let path = folder.join(format!("{}.btf", kernel.version));
+        fs::write(&path, &reduced).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}: {} of {} bytes", path.display(), reduced.len(), whole.len());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Kinds of types (include/uapi/linux/btf.h).
+mod kind {
+    pub const INT: u32 = 1;
+    pub const PTR: u32 = 2;
+    pub const ARRAY: u32 = 3;
+    pub const STRUCT: u32 = 4;
+    pub const UNION: u32 = 5;
+    pub const ENUM: u32 = 6;
+    pub const TYPEDEF: u32 = 8;
+    pub const VOLATILE: u32 = 9;
+    pub const CONST: u32 = 10;
+    pub const RESTRICT: u32 = 11;
+    pub const FUNC: u32 = 12;
+    pub const FUNC_PROTO: u32 = 13;
+    pub const VAR: u32 = 14;
+    pub const DATASEC: u32 = 15;
+    pub const DECL_TAG: u32 = 17;
+    pub const TYPE_TAG: u32 = 18;
+    pub const ENUM64: u32 = 19;
+}
+
+const MAGIC: u32 = 0xeb9f;
+const HEADER_LEN: usize = 24;
+const VOID: u32 = 0;
+
+/// Numbers of one type's description: name, kind and count, size or type; then three, two or one for each part.
+struct Type<'a> {
+    words: Vec<u32>,
+    name: &'a [u8],
+}
+
+impl Type<'_> {
+    fn kind(&self) -> u32 {
+        self.words[1] >> 24 & 0x1f
+    }
+
+    /// How many numbers each part has.
+    fn part_len(kind: u32) -> usize {
+        match kind {
+            kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 3,
+            kind::ENUM | kind::FUNC_PROTO => 2,
+            _ => 0,
+        }
+    }
+
+    /// How many numbers follow the first three.
+    fn rest_len(info: u32) -> usize {
+        match info >> 24 & 0x1f {
+            kind::INT | kind::VAR | kind::DECL_TAG => 1,
+            kind::ARRAY => 3,
+            kind => Self::part_len(kind) * (info & 0xffff) as usize,
+        }
+    }
+}
+
+struct Btf<'a> {
+    /// The first stands for void.
+    types: Vec<Type<'a>>,
+    strings: &'a [u8],
+}
+
+impl<'a> Btf<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        if word(0)? & 0xffff != MAGIC {
+            return None;
+        }
+        let header = word(4)? as usize;
+        let mut at = header + word(8)? as usize;
+        let end = at + word(12)? as usize;
+        let strings = bytes.get(header + word(16)? as usize..)?.get(..word(20)? as usize)?;
+        let mut types = vec![Type { words: vec![0; 3], name: b"" }];
+        while at < end {
+            let count = 3 + Type::rest_len(word(at + 4)?);
+            let words = (0..count).map(|index| word(at + 4 * index)).collect::<Option<Vec<_>>>()?;
+            types.push(Type { name: string(strings, words[0])?, words });
+            at += 4 * count;
+        }
+        Some(Self { types, strings })
+    }
+
+    /// The type `id`, typedefs and qualifiers taken off.
+    fn target(&self, mut id: u32) -> u32 {
+        use kind::{CONST, RESTRICT, TYPE_TAG, TYPEDEF, VOLATILE};
+        while let Some(found) = self.types.get(id as usize) {
+            if !matches!(found.kind(), TYPEDEF | CONST | VOLATILE | RESTRICT | TYPE_TAG) {
+                break;
+            }
+            id = found.words[2];
+        }
+        id
+    }
+}
+
+fn string(strings: &[u8], at: u32) -> Option<&[u8]> {
+    strings.get(at as usize..)?.split(|&byte| byte == 0).next()
+}
+
+fn reduce(bytes: &[u8]) -> Result<Vec<u8>> {
+    let whole = Btf::parse(bytes).context("not BTF")?;
+    let mut reduced = Reduced::new(&whole);
+    let wanted = [
+        (kind::STRUCT, STRUCTS.as_slice()),
+        (kind::ENUM, &ENUMS),
+        (kind::TYPEDEF, &TYPEDEFS),
+        (kind::FUNC, &FUNCTIONS),
+    ];
+    for (id, found) in (0..).zip(&whole.types) {
+        let is_wanted = |(kind, names): &(u32, &[&str])| {
+            found.kind() == *kind && names.iter().any(|name| name.as_bytes() == found.name)
+        };
+        if wanted.iter().any(is_wanted) {
+            reduced.keep(id);
+        }
+    }
+    if reduced.types.len() < STRUCTS.len() {
+        bail!("it describes hardly any of the structures looked for");
+    }
+    Ok(reduced.bytes())
+}
+
+/// The types kept, under new numbers.
+struct Reduced<'a> {
+    whole: &'a Btf<'a>,
+    types: Vec<Vec<u32>>,
+    ids: HashMap<u32, u32>,
+    strings: Vec<u8>,
+    names: HashMap<Vec<u8>, u32>,
+}
+
+impl<'a> Reduced<'a> {
+    fn new(whole: &'a Btf<'a>) -> Self {
+        let names = HashMap::from([(Vec::new(), 0)]);
+        Self { whole, types: Vec::new(), ids: HashMap::new(), strings: vec![0], names }
+    }
+
+    /// The new number of the type `id`, kept with what it needs.
+    fn keep(&mut self, id: u32) -> u32 {
+        if id == VOID {
+            return VOID;
+        }
+        if let Some(&kept) = self.ids.get(&id) {
+            return kept;
+        }
+        let kept = self.types.len() as u32 + 1;
+        self.ids.insert(id, kept);
+        self.types.push(Vec::new());
+        let found = &self.whole.types[id as usize];
+        let mut words = found.words.clone();
+        words[0] = self.name(found.name);
+        let kind = found.kind();
+        if matches!(kind, kind::TYPEDEF | kind::PTR | kind::FUNC) {
+            words[2] = self.keep(words[2]);
+        }
+        if kind == kind::FUNC_PROTO {
+            words[2] = VOID;
+        }
+        let part_len = Type::part_len(kind);
+        if part_len > 0 {
+            for part in words[3..].chunks_exact_mut(part_len) {
+                let name = string(self.whole.strings, part[0]).unwrap_or_default();
+                part[0] = self.name(name);
+                match kind {
+                    kind::STRUCT | kind::UNION => part[1] = self.member(name, part[1]),
+                    kind::FUNC_PROTO => part[1] = VOID,
+                    _ => {}
+                }
+            }
+        }
+        self.types[kept as usize - 1] = words;
+        kept
+    }
+
+    /// The type of a member: kept when members are looked for inside.
+    fn member(&mut self, name: &[u8], id: u32) -> u32 {
+        let target = self.whole.target(id);
+        let found = &self.whole.types[target as usize];
+        let is_layout = matches!(found.kind(), kind::STRUCT | kind::UNION);
+        let is_wanted = name.is_empty() || STRUCTS.iter().any(|wanted| wanted.as_bytes() == found.name);
+        if is_layout && is_wanted { self.keep(target) } else { VOID }
+    }
+
+    fn name(&mut self, name: &[u8]) -> u32 {
+        if let Some(&known) = self.names.get(name) {
+            return known;
+        }
+        let at = self.strings.len() as u32;
+        self.strings.extend(name);
+        self.strings.push(0);
+        self.names.insert(name.to_vec(), at);
+        at
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let types: Vec<u8> = self.types.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+        let (types_len, strings_len) = (types.len() as u32, self.strings.len() as u32);
+        let header = [MAGIC | 1 << 16, HEADER_LEN as u32, 0, types_len, types_len, strings_len];
+        let header = header.into_iter().flat_map(u32::to_le_bytes);
+        header.chain(types).chain(self.strings.iter().copied()).collect()
+    }
+}

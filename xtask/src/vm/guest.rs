@@ -1,0 +1,95 @@
+//! One boot: in, a kernel and an initramfs; out, every line of the guest's serial console, in bounded time.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+
+const QEMU: &str = "qemu-system-x86_64";
+const APPEND: &str = "console=ttyS0 loglevel=1 panic=-1 rdinit=/init";
+/// The whole of one kernel takes some four minutes.
+const WHOLE_BOUND: Duration = Duration::from_secs(20 * 60);
+/// The longest a live test is silent: one that waits for the end of a TIME_WAIT.
+const SILENCE_BOUND: Duration = Duration::from_secs(5 * 60);
+/// What the guest says last.
+const END: &str = "vm: end";
+
+/// Whether the emulator is there.
+pub fn can_boot() -> Result<()> {
+    command::output(Command::new(QEMU).arg("--version"))
+        .map(drop)
+        .context("no emulator here: run `cargo xtask setup --vm`")
+}
+
+/// Boots and shows each line to `see`; an error unless the guest came to its end.
+pub fn boot(image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result<()> {
+    let mut guest = Guest::start(image, initramfs)?;
+    let deadline = Instant::now() + WHOLE_BOUND;
+    let mut ended = false;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).min(SILENCE_BOUND);
+        match guest.lines.recv_timeout(left) {
+            Ok(line) => {
+                ended |= line == END;
+                see(&line);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the guest said nothing for {} s, and was stopped", left.as_secs())
+            }
+            Err(RecvTimeoutError::Disconnected) if ended => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the guest ended before its tests did: {}", guest.child.wait()?)
+            }
+        }
+    }
+}
+
+/// A running emulator; it ends with the value.
+struct Guest {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Guest {
+    fn start(image: &Path, initramfs: &Path) -> Result<Self> {
+        let mut command = Command::new(QEMU);
+        command
+            // Emulated whatever the host: KVM is seldom there where tests run, and hides what slowness shows.
+            .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2", "-no-reboot"])
+            .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append", APPEND])
+            .args(["-net", "none", "-kernel"])
+            .arg(image)
+            .arg("-initrd")
+            .arg(initramfs)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {QEMU}: run `cargo xtask setup --vm`"))?;
+        let console = child.stdout.take().context("the guest has no console")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
+                // The firmware clears the screen, the console ends lines with a carriage return.
+                let text = String::from_utf8_lossy(&line);
+                let text = text.rsplit('\u{1b}').next().unwrap_or_default();
+                if sender.send(text.trim_end().to_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, lines })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,29 @@
+#!/bin/busybox sh
+# What the guest does. Everything it tells the host is a line on the serial console.
+/bin/busybox --install -s /bin
+export PATH=/bin TCPTRACE_BIN=/bin/tcptrace TCPTRACE_EMULATED=1
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+for module in @MODULES@; do
+    insmod "/modules/$module.ko"
+done
+ip link set lo up
+echo "vm: release $(uname -r)"
+
+tcptrace states --json >/tmp/states
+echo "vm: states exit $?"
+tcptrace check --json >/tmp/check
+can_trace=$?
+echo "vm: check exit $can_trace"
+echo "vm: check $(cat /tmp/check)"
+if [ $can_trace = 0 ]; then
+    live $(cat /filters)
+else
+    tcptrace top --once >/tmp/refusal 2>&1
+    echo "vm: top exit $?"
+    sed 's/^/vm: top /' /tmp/refusal
+fi
+echo "vm: end"
+poweroff -f

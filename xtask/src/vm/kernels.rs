@@ -1,0 +1,182 @@
+//! The kernels to boot: in, a row of the table below; out, its image and modules, unpacked below `target/vm`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::archive::Archive;
+use crate::command;
+use crate::repo::Repo;
+
+/// What tcptrace must do on a kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Expectation {
+    /// Every live test.
+    Traces,
+    /// Say what is missing, and count states all the same.
+    Refuses,
+}
+
+/// One kernel of Debian's.
+pub struct Kernel {
+    /// As it is called on the command line; its packages are those of this version.
+    pub version: &'static str,
+    /// The Debian release that has it.
+    pub suite: &'static str,
+    /// How the names of its packages begin, in front of the version.
+    packages: &'static [&'static str],
+    pub expectation: Expectation,
+}
+
+/// Oldest first.
+pub const KERNELS: [Kernel; 4] = [
+    Kernel {
+        version: "5.10",
+        suite: "bullseye",
+        packages: &["linux-image"],
+        expectation: Expectation::Refuses,
+    },
+    Kernel {
+        version: "6.1",
+        suite: "bookworm",
+        packages: &["linux-image"],
+        expectation: Expectation::Traces,
+    },
+    Kernel { version: "6.12", suite: "trixie", packages: &["linux-image"], expectation: Expectation::Traces },
+    Kernel {
+        version: "7.2",
+        suite: "sid",
+        packages: &["linux-binary-unsigned", "linux-modules"],
+        expectation: Expectation::Traces,
+    },
+];
+
+/// Modules that the tests need, in the order of loading: `sock_diag` answers about TCP.
+pub const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
+
+impl Kernel {
+    /// The row called `version`.
+    pub fn named(version: &str) -> Option<&'static Self> {
+        KERNELS.iter().find(|kernel| kernel.version == version)
+    }
+
+    /// Its files, downloaded unless they are here already.
+    pub fn fetch(&self, repo: &Repo) -> Result<Files> {
+        let folder = repo.vm().join(format!("kernel-{}", self.version));
+        if let Ok(files) = Files::in_folder(&folder) {
+            return Ok(files);
+        }
+        let archive = Archive::open(repo, self.suite)?;
+        let names = archive.package_names()?;
+        let unpacked = repo.vm().join(format!("unpack-{}", self.version));
+        for begin in self.packages {
+            let name = newest(&names, begin, self.version).with_context(|| {
+                format!(
+                    "Debian {} has no package {begin}-{}.* for cloud-amd64 (any more)",
+                    self.suite, self.version
+                )
+            })?;
+            let package = archive.download(name)?;
+            command::run(Command::new("dpkg-deb").arg("-x").args([&package, &unpacked]))?;
+        }
+        fs::create_dir_all(&folder)?;
+        fs::rename(find(&unpacked, "vmlinuz")?, folder.join(IMAGE))?;
+        for module in MODULES {
+            let found = find(&unpacked, &format!("{module}.ko"))?;
+            let to = folder.join(format!("{module}.ko"));
+            if found.extension().is_some_and(|extension| extension == "xz") {
+                decompress("xz", &found, &to)?;
+            } else {
+                fs::rename(&found, &to)?;
+            }
+        }
+        fs::remove_dir_all(&unpacked)?;
+        Files::in_folder(&folder)
+    }
+}
+
+const IMAGE: &str = "vmlinuz";
+
+/// The files of one kernel.
+pub struct Files {
+    pub image: PathBuf,
+    /// In the order of [`MODULES`].
+    pub modules: Vec<PathBuf>,
+}
+
+impl Files {
+    fn in_folder(folder: &Path) -> Result<Self> {
+        let files = Self {
+            image: folder.join(IMAGE),
+            modules: MODULES.iter().map(|module| folder.join(format!("{module}.ko"))).collect(),
+        };
+        for file in files.modules.iter().chain([&files.image]) {
+            ensure!(file.is_file(), "{} is missing", file.display());
+        }
+        Ok(files)
+    }
+}
+
+/// Of `names`, the newest package that begins with `begin` and `version`; debug symbols are of no use.
+fn newest<'a>(names: &'a [String], begin: &str, version: &str) -> Option<&'a str> {
+    let start = format!("{begin}-{version}.");
+    let is_kernel = |name: &str| name.trim_end_matches("-unsigned").ends_with("-cloud-amd64");
+    let fitting = names.iter().filter(|name| name.starts_with(&start) && is_kernel(name));
+    fitting.max_by_key(|name| numbers(name)).map(String::as_str)
+}
+
+/// The numbers in `text`, which order versions of one pattern.
+fn numbers(text: &str) -> Vec<u64> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+/// The one file below `folder` whose name begins with `name`.
+fn find(folder: &Path, name: &str) -> Result<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name().to_string_lossy().starts_with(name) {
+                return Ok(entry.path());
+            }
+        }
+    }
+    anyhow::bail!("no file {name}* in the package")
+}
+
+/// Writes what `program -dc` makes of `from`.
+pub fn decompress(program: &str, from: &Path, to: &Path) -> Result<()> {
+    let file = fs::File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
+    command::run(Command::new(program).arg("-dc").arg(from).stdout(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_the_version_is_taken() {
+        let names = [
+            "linux-image-6.1.0-9-cloud-amd64-unsigned",
+            "linux-image-6.1.0-50-cloud-amd64-unsigned",
+            "linux-image-6.1.0-51-cloud-amd64-dbg",
+            "linux-image-6.12.1-cloud-amd64-unsigned",
+            "linux-binary-unsigned-7.2.9+deb14-cloud-amd64",
+            "linux-binary-unsigned-7.2.13+deb14-cloud-amd64",
+            "linux-binary-unsigned-7.2.13+deb14-amd64",
+        ]
+        .map(str::to_owned);
+        let cases = [
+            ("linux-image", "6.1", Some("linux-image-6.1.0-50-cloud-amd64-unsigned")),
+            ("linux-binary-unsigned", "7.2", Some("linux-binary-unsigned-7.2.13+deb14-cloud-amd64")),
+            ("linux-image", "7.2", None),
+        ];
+        for (begin, version, expected) in cases {
+            assert_eq!(newest(&names, begin, version), expected, "{begin}-{version}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `cargo xtask vm`: in, Debian kernels by their versions; out, what the release binary and the live tests say on each,
+//! booted in an emulator, and a closing line of counts.
+
+mod archive;
+mod guest;
+mod initramfs;
+mod kernels;
+mod report;
+pub mod vmlinux;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use self::archive::Archive;
+use self::initramfs::Programs;
+pub use self::kernels::KERNELS;
+use self::kernels::Kernel;
+use self::report::{Report, TABLE_HEAD};
+use crate::repo::Repo;
+use crate::tally::{Tally, Verdict};
+use crate::{command, packages};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Kernels to boot; all by default
+    #[arg(long, value_name = "VERSION", value_parser = kernel)]
+    kernel: Vec<&'static Kernel>,
+    /// Print the rows of the README's table of kernels
+    #[arg(long)]
+    table: bool,
+    /// Show all that the guests say
+    #[arg(long)]
+    verbose: bool,
+    /// Run the live tests whose name contains one of these
+    #[arg(last = true, value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+fn kernel(version: &str) -> Result<&'static Kernel, String> {
+    let versions = KERNELS.map(|kernel| kernel.version).join(", ");
+    Kernel::named(version).ok_or_else(|| format!("no such kernel; there are {versions}"))
+}
+
+pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
+    if let Err(error) = install(repo) {
+        eprintln!("not everything could be installed: {error:#}");
+    }
+    let kernels = if args.kernel.is_empty() { all() } else { args.kernel.clone() };
+    let mut tally = Tally::default();
+    let rows = test(repo, &kernels, &args.filters, args.verbose.into(), &mut tally)?;
+    if args.table {
+        println!("{TABLE_HEAD}\n{}", rows.join("\n"));
+    }
+    println!("\n{}vm: {}", tally.report(), tally.counts);
+    Ok(if tally.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every kernel of the table.
+pub fn all() -> Vec<&'static Kernel> {
+    KERNELS.iter().collect()
+}
+
+/// The emulator and what fills its guest.
+pub fn install(repo: &Repo) -> Result<()> {
+    packages::install(packages::VM).or_else(|error| {
+        // A part of qemu may be here from the backports already: then the rest comes from there too.
+        let codename = archive::codename()?;
+        let archive = Archive::open(repo, &format!("{codename} {codename}-backports")).context(error)?;
+        packages::install_by(packages::VM, || {
+            let mut apt = archive.command("apt-get");
+            apt.args(["--target-release", &format!("{codename}-backports")]);
+            apt
+        })
+    })
+}
+
+/// How much of a guest's console is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    Results,
+    Whole,
+}
+
+impl From<bool> for Console {
+    fn from(verbose: bool) -> Self {
+        if verbose { Self::Whole } else { Self::Results }
+    }
+}
+
+/// Boots each of `kernels`; returns the rows of the table. What can't be fetched is skipped, with the reason.
+pub fn test(
+    repo: &Repo,
+    kernels: &[&Kernel],
+    filters: &[String],
+    console: Console,
+    tally: &mut Tally,
+) -> Result<Vec<String>> {
+    if let Err(error) = guest::can_boot() {
+        // One for each, so that the count says how much was not tried.
+        for kernel in kernels {
+            tally.verdict(&format!("vm {}", kernel.version), &Verdict::Skipped(format!("{error:#}")));
+        }
+        return Ok(Vec::new());
+    }
+    let programs = build(repo)?;
+    let mut rows = Vec::new();
+    for kernel in kernels {
+        let name = format!("vm {}", kernel.version);
+        let files = match kernel.fetch(repo) {
+            Ok(files) => files,
+            Err(error) => {
+                tally.verdict(&name, &Verdict::Skipped(format!("{error:#}").replace('\n', " ")));
+                println!("{name}: SKIPPED: {error:#}");
+                continue;
+            }
+        };
+        let start = Instant::now();
+        let folder = repo.vm().join(format!("guest-{}", kernel.version));
+        let initramfs = initramfs::build(&folder, &files, &programs, filters)?;
+        let mut report = Report::default();
+        let booted = guest::boot(&files.image, &initramfs, |line| {
+            report.line(line);
+            if console == Console::Whole || !line.starts_with("vm: ") {
+                println!("{name}: {line}");
+            }
+        });
+        let mut of_kernel = Tally::default();
+        if let Err(error) = booted {
+            of_kernel.verdict("guest", &Verdict::Failed(format!("{error:#}")));
+        }
+        for (what, verdict) in report.verdicts(kernel) {
+            of_kernel.verdict(what, &verdict);
+        }
+        if let Some(live) = report.live() {
+            of_kernel.merge("", live);
+        }
+        let release = report.release.as_deref().unwrap_or("it did not boot");
+        println!("{name}: {} ({release}, {:.0} s)", of_kernel.counts, start.elapsed().as_secs_f64());
+        rows.push(report.row(kernel, of_kernel.counts));
+        tally.merge(&format!("{name}: "), &of_kernel);
+    }
+    Ok(rows)
+}
+
+fn build(repo: &Repo) -> Result<Programs> {
+    command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
+    let mut cargo = repo.cargo();
+    cargo.args([
+        "test",
+        "--release",
+        "--package",
+        "tests",
+        "--test",
+        "live",
+        "--no-run",
+        "--message-format=json",
+    ]);
+    let messages = command::output(&mut cargo)?;
+    let executable = |line: &str| -> Option<PathBuf> {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        (message["target"]["name"] == "live").then(|| message["executable"].as_str().map(PathBuf::from))?
+    };
+    let Some(live) = messages.lines().find_map(executable) else { bail!("cargo names no live test program") };
+    Ok(Programs { tcptrace: repo.release_binary(), live })
+}

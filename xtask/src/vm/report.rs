@@ -1,0 +1,151 @@
+//! What one guest said: in, lines of its console; out, verdicts and counts, and a row of the table of kernels.
+
+use serde_json::Value;
+
+use super::kernels::{Expectation, Kernel};
+use crate::tally::{Counts, Tally, Verdict};
+
+/// Exit status of a command that can't trace on this host.
+const CANNOT_TRACE: i64 = 3;
+/// What must be said of a kernel too old: the helper it lacks.
+const MISSING_HELPER: &str = "bpf_get_socket_cookie";
+
+/// What is known so far.
+#[derive(Default)]
+pub struct Report {
+    /// `uname -r`
+    pub release: Option<String>,
+    check: Option<Value>,
+    check_exit: Option<i64>,
+    states_exit: Option<i64>,
+    refusal_exit: Option<i64>,
+    refusal: Vec<String>,
+    live: Tally,
+}
+
+impl Report {
+    /// Takes one line in.
+    pub fn line(&mut self, line: &str) {
+        let Some(fact) = line.strip_prefix("vm: ") else { return self.live.live_line(line) };
+        let Some((name, value)) = fact.split_once(' ') else { return };
+        let exit = value.strip_prefix("exit ").and_then(|status| status.parse().ok());
+        match name {
+            "release" => self.release = Some(value.to_owned()),
+            "check" if exit.is_some() => self.check_exit = exit,
+            "check" => self.check = serde_json::from_str(value).ok(),
+            "states" => self.states_exit = exit,
+            "top" if exit.is_some() => self.refusal_exit = exit,
+            "top" => self.refusal.push(value.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// Whether the live tests came to their end and counted.
+    pub fn live(&self) -> Option<&Tally> {
+        self.live.live_closed().then_some(&self.live)
+    }
+
+    /// The verdicts on what is not a live test.
+    pub fn verdicts(&self, kernel: &Kernel) -> Vec<(&'static str, Verdict)> {
+        let judge = |right: bool, wrong: String| if right { Verdict::Passed } else { Verdict::Failed(wrong) };
+        let states = judge(self.states_exit == Some(0), format!("states ended with {:?}", self.states_exit));
+        let check_exit = match kernel.expectation {
+            Expectation::Traces => 0,
+            Expectation::Refuses => CANNOT_TRACE,
+        };
+        let check = judge(
+            self.check_exit == Some(check_exit) && self.check.is_some(),
+            format!("check ended with {:?}: {}", self.check_exit, self.self_test()),
+        );
+        let mut verdicts = vec![("states", states), ("check", check)];
+        match kernel.expectation {
+            Expectation::Traces if self.live().is_none() => {
+                verdicts.push(("live tests", Verdict::Failed("they did not come to their count".into())));
+            }
+            Expectation::Traces => {}
+            Expectation::Refuses => verdicts.push((
+                "refusal",
+                judge(
+                    self.refusal_exit == Some(CANNOT_TRACE)
+                        && self.refusal.iter().any(|line| line.contains(MISSING_HELPER)),
+                    format!("top ended with {:?}: {}", self.refusal_exit, self.refusal.join(" ")),
+                ),
+            )),
+        }
+        verdicts
+    }
+
+    fn self_test(&self) -> String {
+        self.check.as_ref().map_or_else(|| "no document".into(), |check| check["self_test"].to_string())
+    }
+
+    fn status(&self, name: &str) -> Option<&str> {
+        let checks = self.check.as_ref()?["checks"].as_array()?;
+        checks.iter().find(|check| check["name"] == name)?["status"].as_str()
+    }
+
+    /// Its row of the table of kernels.
+    pub fn row(&self, kernel: &Kernel, counts: Counts) -> String {
+        let works = |name| self.status(name) == Some("works");
+        let release = self.release.as_deref().unwrap_or(kernel.version);
+        let needed = ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
+        let entry = if works("kfree_skb") {
+            "to the nanosecond"
+        } else if works("tw_entry_stamp") {
+            "to the millisecond, at its end"
+        } else {
+            "upper bound, inferred"
+        };
+        let cells = if self.check_exit == Some(0) {
+            [
+                if needed.into_iter().all(works) { "yes" } else { "no" },
+                if works("kfree_skb") { "yes" } else { "no" },
+                entry,
+                if works("kfree_skb") { "told apart" } else { "unexplained" },
+            ]
+        } else {
+            ["no", "no", "-", "-"]
+        };
+        format!("| {release} | {} | {counts} |", cells.join(" | "))
+    }
+}
+
+/// The head of the table.
+pub const TABLE_HEAD: &str = "\
+| Kernel | States, handshakes, minisocket timers | Segments to minisockets | Orphan FIN_WAIT2 -> TIME_WAIT | RST, data or `ss -K` ends a minisocket | Tests |
+|---|---|---|---|---|---|";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(lines: &str) -> Report {
+        let mut report = Report::default();
+        lines.lines().for_each(|line| report.line(line));
+        report
+    }
+
+    #[test]
+    fn a_guest_that_traces() {
+        let kernel = Kernel::named("6.1").unwrap();
+        let report = report(
+            "vm: release 6.1.0-50-cloud-amd64\nvm: states exit 0\nvm: check exit 0\n\
+             vm: check {\"checks\":[{\"name\":\"kfree_skb\",\"status\":\"limited\"}],\"self_test\":{}}\n\
+             ok close::held (1.0 s)\nlive: 1 passed, 0 failed, 0 skipped\nvm: end",
+        );
+        assert!(report.verdicts(kernel).iter().all(|(_, verdict)| matches!(verdict, Verdict::Passed)));
+        assert_eq!(report.live().unwrap().counts.passed, 1);
+        assert!(report.row(kernel, Counts::default()).contains("upper bound, inferred"));
+    }
+
+    #[test]
+    fn a_guest_that_must_refuse_and_says_why() {
+        let kernel = Kernel::named("5.10").unwrap();
+        let said = "vm: states exit 0\nvm: check exit 3\nvm: check {}\nvm: top exit 3\n";
+        let silent = report(said).verdicts(kernel);
+        assert!(matches!(silent.last(), Some(("refusal", Verdict::Failed(_)))));
+        let named =
+            report(&format!("{said}vm: top   The helper bpf_get_socket_cookie is missing.")).verdicts(kernel);
+        assert!(named.iter().all(|(_, verdict)| matches!(verdict, Verdict::Passed)));
+    }
+}
