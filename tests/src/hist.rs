@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::clock::{SOON, wait_for};
+use crate::clock::{soon, wait_for};
 use crate::lab::Lab;
 use crate::tracer::{Format, Tracer};
 
@@ -90,7 +90,7 @@ impl Hist {
             let Some(line) = lines.last() else { return Ok(None) };
             serde_json::from_str(line).map(Some).with_context(|| format!("a document: {line}"))
         };
-        let complete = wait_for("the documents to be complete", SOON, || {
+        let complete = wait_for("the documents to be complete", soon(), || {
             Ok(newest()?.filter(|document| is_complete(document)))
         });
         match complete {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tcptrace_common::state::TcpState::{Listen, TimeWait};
 
-use crate::clock::{SOON, wait_for};
+use crate::clock::{soon, wait_for};
 use crate::hist::{Document, Group, Hist};
 use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
@@ -181,7 +181,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Both take this for: end now, in good order.
         kill_process(Pid::from_child(&self.0), Signal::INT).ok();
-        let ended = wait_for("the server to end", SOON, || Ok(self.0.try_wait()?));
+        let ended = wait_for("the server to end", soon(), || Ok(self.0.try_wait()?));
         if ended.is_err() {
             self.0.kill().ok();
             self.0.wait().ok();
@@ -217,7 +217,7 @@ impl Postgres {
         let server = Server::start(server)?;
         // Its own word: to ask it would be a connection.
         let status = cluster.join("postmaster.pid");
-        wait_for("PostgreSQL to be ready", SOON, || {
+        wait_for("PostgreSQL to be ready", soon(), || {
             let status = fs::read_to_string(&status).unwrap_or_default();
             Ok(status.lines().any(|line| line.trim() == "ready").then_some(()))
         })?;
@@ -244,7 +244,7 @@ impl Redis {
         command.args(["--port", &REDIS_PORT.to_string(), "--bind", "127.0.0.1", "--save", ""]);
         command.args(["--loglevel", "verbose", "--logfile"]).arg(&log);
         let server = Server::start(command)?;
-        wait_for("Redis to listen", SOON, || {
+        wait_for("Redis to listen", soon(), || {
             let sockets = kernel::sockets()?;
             let listens =
                 |socket: &kernel::Socket| socket.state == Listen && socket.local.port() == REDIS_PORT;
