@@ -8,6 +8,7 @@ pub mod clock;
 pub mod event;
 pub mod expect;
 pub mod filter;
+pub mod hist;
 pub mod kernel;
 pub mod lab;
 pub mod netlink;

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
-use tests::scenario::{abort, close, ending, fallback, filters, handshake, owner, program, seed, storm};
+use tests::scenario::{
+    abort, close, dwells, ending, fallback, filters, handshake, owner, program, seed, servers, storm,
+};
 
 macro_rules! scenarios {
     ($($module:ident :: $name:ident, $pace:expr;)*) => {
@@ -56,6 +58,8 @@ const SCENARIOS: &[Scenario] = scenarios! {
     seed::two_tracers, Short;
     program::closed_pipe, Short;
     program::ordinary_user, Short;
+    dwells::known_dwells, Short;
+    servers::postgres_and_redis, Short;
     storm::storm, Alone;
 };
 

@@ -36,6 +36,17 @@ pub const LIVE: &[Package] = &[
     package("util-linux", "nsenter, unshare"),
     package("tmux", "a terminal for the live screen"),
     package("apache2-utils", "ab: short connections at a high rate"),
+    Package {
+        name: "postgresql",
+        why: "pgbench -C: a connection per transaction",
+        service: Some("postgresql"),
+    },
+    Package {
+        name: "redis-server",
+        why: "a real server that answers at once",
+        service: Some("redis-server"),
+    },
+    package("redis-tools", "redis-benchmark -k 0: a connection per request"),
     Package { name: "nginx", why: "a real server that closes first", service: Some("nginx") },
 ];
 

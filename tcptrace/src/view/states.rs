@@ -143,6 +143,9 @@ fn write_groups(groups: &Groups, out: &mut impl Write) -> io::Result<()> {
     let total = |group: &Group| group.counts.iter().sum::<u64>();
     let mut rows: Vec<&Group> = groups.groups.iter().filter(|group| total(group) > 0).collect();
     rows.sort_by(|a, b| total(b).cmp(&total(a)).then_with(|| a.key.cmp(&b.key)));
+    if rows.is_empty() {
+        return Ok(());
+    }
     let head = fit(&groups.grouping.head(), KEY, true, Cut::End);
     write!(out, "\n{head} ROLE {:>9}", "TOTAL")?;
     for (_, head) in GROUP_COLUMNS {

@@ -2,6 +2,7 @@
 
 pub mod abort;
 pub mod close;
+pub mod dwells;
 pub mod ending;
 pub mod fallback;
 pub mod filters;
@@ -9,4 +10,5 @@ pub mod handshake;
 pub mod owner;
 pub mod program;
 pub mod seed;
+pub mod servers;
 pub mod storm;

@@ -1,0 +1,255 @@
+//! Real servers under real load, a connection per request: `postgres` with `pgbench -C`, `redis-server` with
+//! `redis-benchmark -k 0`.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tcptrace_common::state::TcpState::{Listen, TimeWait};
+
+use crate::clock::{soon, wait_for};
+use crate::hist::{Document, Group, Hist};
+use crate::kernel;
+use crate::lab::{Lab, Skip, run_to_end};
+use crate::netns;
+
+/// `nobody`: `postgres` refuses to be root.
+const NOBODY: u32 = 65_534;
+const POSTGRES_PORT: u16 = 5_432;
+const REDIS_PORT: u16 = 6_379;
+const TRANSACTIONS: u32 = 100;
+const CLIENTS: u32 = 4;
+const REQUESTS: u32 = 500;
+
+/// Both at once: two services, whose connections the servers count themselves, the right programs at both ends, and who
+/// closed first.
+pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
+    let programs = Programs::find()?;
+    // Each TIME_WAIT is to be there when they are counted.
+    netns::sysctl("tcp_tw_reuse", "0")?;
+    let folder = Folder::create(lab)?;
+    let postgres = Postgres::start(&programs, &folder.0)?;
+    let redis = Redis::start(&folder.0)?;
+    let hist = Hist::start(lab, "service,comm")?;
+
+    std::thread::scope(|scope| {
+        let pgbench = scope.spawn(|| run(programs.pgbench(&folder.0)));
+        let redis_benchmark = scope.spawn(|| run(redis_benchmark()));
+        [pgbench, redis_benchmark]
+            .into_iter()
+            .try_for_each(|load| load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+
+    let time_waits = |test: fn(&kernel::Socket) -> u16, port: u16| -> Result<u64> {
+        let sockets = kernel::sockets()?;
+        Ok(sockets.iter().filter(|socket| socket.state == TimeWait && test(socket) == port).count() as u64)
+    };
+    let loads = [
+        (POSTGRES_PORT, lines_with(&postgres.log, "connection received:")?, "postgres", "pgbench"),
+        (REDIS_PORT, lines_with(&redis.log, "Accepted 127.0.0.1")?, "redis-server", "redis-benchmark"),
+    ];
+    for (port, accepted, server, client) in loads {
+        let least = u64::from(if port == POSTGRES_PORT { CLIENTS * TRANSACTIONS } else { REQUESTS });
+        ensure!(accepted >= least, "{server} counts {accepted} connections");
+        let service = format!("127.0.0.1:{port}");
+        let inbound = Group { service: &service, comm: Some(server), role: "inbound" };
+        let outbound = Group { service: &service, comm: Some(client), role: "outbound" };
+        let closed = |document: &Document, group| {
+            document.closers(group).map_or(0, |of| of.local + of.remote + of.both)
+        };
+        let document = hist.wait(|document| {
+            closed(document, inbound) == accepted && closed(document, outbound) == accepted
+        })?;
+        let Some(document) = document else { continue };
+        for group in [inbound, outbound] {
+            let established = document.histogram(group, "ESTABLISHED")?;
+            ensure!(established.count == accepted, "{group:?}: {} of {accepted}", established.count);
+        }
+        // Whoever closed first has the TIME_WAIT, says the kernel.
+        let client_first = time_waits(|socket| socket.remote.port(), port)?;
+        let server_first = time_waits(|socket| socket.local.port(), port)?;
+        ensure!(client_first + server_first >= accepted, "{client_first} and {server_first} TIME_WAIT");
+        let told = document.closers(outbound)?;
+        ensure!(
+            (told.local + told.both, told.remote + told.both) == (client_first, server_first),
+            "{outbound:?}: {told:?}, but the kernel has {client_first} and {server_first} TIME_WAIT"
+        );
+        let told = document.closers(inbound)?;
+        ensure!(
+            (told.remote + told.both, told.local + told.both) == (client_first, server_first),
+            "{inbound:?}: {told:?}, but the kernel has {client_first} and {server_first} TIME_WAIT"
+        );
+    }
+    hist.finish()
+}
+
+/// Where the programs are.
+struct Programs {
+    postgres: PathBuf,
+}
+
+impl Programs {
+    fn find() -> Result<Self> {
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
+        let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+        folders.sort();
+        let has_all = |folder: &PathBuf| {
+            ["initdb", "postgres", "pgbench"].iter().all(|program| folder.join(program).is_file())
+        };
+        let Some(postgres) = folders.into_iter().rfind(has_all) else {
+            bail!(Skip("needs PostgreSQL: package postgresql".into()))
+        };
+        for (program, package) in [("redis-server", "redis-server"), ("redis-benchmark", "redis-tools")] {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            if !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+                bail!(Skip(format!("needs {program}: package {package}")));
+            }
+        }
+        Ok(Self { postgres })
+    }
+
+    /// A program of the `postgres` package, run by somebody who is not root.
+    fn postgres(&self, program: &str) -> Command {
+        let mut command = Command::new(self.postgres.join(program));
+        command.uid(NOBODY).gid(NOBODY).current_dir("/").env_remove("PGDATA");
+        command
+    }
+
+    fn pgbench(&self, folder: &Path) -> Command {
+        let mut command = self.postgres("pgbench");
+        command
+            .args(["--connect", "--no-vacuum", "--client", &CLIENTS.to_string()])
+            .args(["--transactions", &TRANSACTIONS.to_string(), "--file"])
+            .arg(folder.join("select.sql"))
+            .args(["--host", "127.0.0.1", "--port", &POSTGRES_PORT.to_string(), "--username", "tester"])
+            .arg("postgres");
+        command
+    }
+}
+
+fn redis_benchmark() -> Command {
+    let mut command = Command::new("redis-benchmark");
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    command.args(["-k", "0", "-q", "-t", "ping_mbulk", "-n", &REQUESTS.to_string()]);
+    command.args(["-c", &CLIENTS.to_string(), "-h", "127.0.0.1", "-p", &REDIS_PORT.to_string()]);
+    command
+}
+
+fn run(command: Command) -> Result<()> {
+    let program = command.get_program().to_owned();
+    let output = run_to_end(command)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{} ended with {}: {stderr}", program.display(), output.status);
+    Ok(())
+}
+
+/// A folder of nobody's, removed with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create(lab: &Lab) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("tcptrace-servers-{}", lab.netns()));
+        DirBuilder::new().mode(0o755).create(&path).context("a folder for the servers")?;
+        let folder = Self(path);
+        fs::write(folder.0.join("select.sql"), "SELECT 1;\n")?;
+        chown(&folder.0, Some(NOBODY), Some(NOBODY))?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A server, ended with the value.
+struct Server(Child);
+
+impl Server {
+    fn start(mut command: Command) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Ok(Self(child.with_context(|| format!("start {}", command.get_program().display()))?))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both take this for: end now, in good order.
+        kill_process(Pid::from_child(&self.0), Signal::INT).ok();
+        let ended = wait_for("the server to end", soon(), || Ok(self.0.try_wait()?));
+        if ended.is_err() {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
+    }
+}
+
+struct Postgres {
+    log: PathBuf,
+    _server: Server,
+}
+
+impl Postgres {
+    fn start(programs: &Programs, folder: &Path) -> Result<Self> {
+        let cluster = folder.join("postgres");
+        let mut initdb = programs.postgres("initdb");
+        initdb.args(["--auth", "trust", "--username", "tester", "--no-sync", "--pgdata"]).arg(&cluster);
+        run(initdb)?;
+        let mut server = programs.postgres("postgres");
+        server.arg("-D").arg(&cluster);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            &format!("port={POSTGRES_PORT}"),
+            "unix_socket_directories=",
+            "fsync=off",
+            "logging_collector=on",
+            "log_directory=.",
+            "log_filename=server.log",
+            "log_connections=on",
+        ] {
+            server.args(["-c", setting]);
+        }
+        let server = Server::start(server)?;
+        // Its own word: to ask it would be a connection.
+        let status = cluster.join("postmaster.pid");
+        wait_for("PostgreSQL to be ready", soon(), || {
+            let status = fs::read_to_string(&status).unwrap_or_default();
+            Ok(status.lines().any(|line| line.trim() == "ready").then_some(()))
+        })?;
+        Ok(Self { log: cluster.join("server.log"), _server: server })
+    }
+}
+
+/// How many lines of a server's log contain `text`. To ask the server would be a connection.
+fn lines_with(log: &Path, text: &str) -> Result<u64> {
+    let content = fs::read_to_string(log).with_context(|| format!("the log {}", log.display()))?;
+    Ok(content.lines().filter(|line| line.contains(text)).count() as u64)
+}
+
+struct Redis {
+    log: PathBuf,
+    _server: Server,
+}
+
+impl Redis {
+    fn start(folder: &Path) -> Result<Self> {
+        let log = folder.join("redis.log");
+        let mut command = Command::new("redis-server");
+        command.uid(NOBODY).gid(NOBODY).current_dir(folder);
+        command.args(["--port", &REDIS_PORT.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        command.args(["--loglevel", "verbose", "--logfile"]).arg(&log);
+        let server = Server::start(command)?;
+        wait_for("Redis to listen", soon(), || {
+            let sockets = kernel::sockets()?;
+            let listens =
+                |socket: &kernel::Socket| socket.state == Listen && socket.local.port() == REDIS_PORT;
+            Ok(sockets.iter().any(listens).then_some(()))
+        })?;
+        Ok(Self { log, _server: server })
+    }
+}
