@@ -4,10 +4,14 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketType, sockopt, sockopt::Timeout};
+
+/// How long the peer's FIN may take: it is a matter of microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Both ends, not yet connected.
 pub struct Loopback {
@@ -26,7 +30,7 @@ impl Loopback {
 
     /// The client's cookie.
     pub fn cookie(&self) -> Result<u64> {
-        Ok(rustix::net::sockopt::socket_cookie(&self.client)?)
+        Ok(sockopt::socket_cookie(&self.client)?)
     }
 
     /// The listener's port.
@@ -39,13 +43,15 @@ impl Loopback {
         Ok(SocketAddr::try_from(rustix::net::getsockname(&self.client)?)?.port())
     }
 
-    /// Connects, accepts, closes the client first and then the server: the client's end is left in
-    /// TIME_WAIT.
+    /// Connects, accepts, closes the client's direction first and then the server: the client's end is left
+    /// in TIME_WAIT. It is held until then: an orphan's step from FIN_WAIT2 shows late on older kernels.
     pub fn run(self) -> Result<()> {
         rustix::net::connect(&self.client, &self.listener.local_addr()?).context("no loopback connection")?;
         let (server, _) = self.listener.accept()?;
-        drop(self.client);
+        rustix::net::shutdown(&self.client, Shutdown::Write)?;
         drop(server);
+        sockopt::set_socket_timeout(&self.client, Timeout::Recv, Some(PATIENCE))?;
+        rustix::net::recv(&self.client, &mut [0_u8], RecvFlags::empty()).context("its FIN did not come")?;
         Ok(())
     }
 }

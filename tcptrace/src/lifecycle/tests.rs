@@ -323,6 +323,34 @@ fn without_segments_a_look_at_fin_wait2_finds_who_left_it() {
 }
 
 #[test]
+fn without_segments_the_end_tells_more_exactly_what_a_look_has_found() {
+    use TcpState as T;
+    let mut run = Run::new();
+    run.take(Record::Host(Box::default()))
+        .take(kernel(minisocket(0, Kind::MinisocketArmed, 6, T::TimeWait)))
+        .reach_fin_wait2(8)
+        .take(kernel(minisocket(30, Kind::MinisocketArmed, 8, T::FinWait2)))
+        .take(Record::FinWait2End { ts: Nanos(3_000 * MS), began: Nanos(2_990 * MS), netns: NetnsId(1) })
+        .take(kernel(raw::Record { arg0: 0, ..minisocket(62_030, Kind::MinisocketExpired, 8, T::TimeWait) }));
+    assert_eq!(
+        run.lines()[4..],
+        ["8 FIN_WAIT2>TIME_WAIT ~2970ms orphan", "8 TIME_WAIT>CLOSE ~60000ms expired"]
+    );
+}
+
+#[test]
+fn without_segments_a_timer_set_again_may_be_a_second_fin() {
+    use TcpState as T;
+    let mut run = Run::new();
+    run.take(Record::Host(Box::default()))
+        .reach_fin_wait2(7)
+        .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
+        .take(kernel(minisocket(3_030, Kind::MinisocketCancelled, 7, T::TimeWait)))
+        .take(kernel(minisocket(3_030, Kind::MinisocketArmed, 7, T::TimeWait)));
+    assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>TIME_WAIT ~3000ms orphan"], "the first set it unseen");
+}
+
+#[test]
 fn what_ends_a_minisocket_early_is_told_apart() {
     use TcpState as T;
     let in_time_wait =
