@@ -1,7 +1,8 @@
 //! Whose socket it is: handed over to another process, or owned by one with an evil name.
 
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tcptrace_common::state::TcpState::{CloseWait, Established, FinWait1, FinWait2, TimeWait};
@@ -10,7 +11,7 @@ use crate::clock::Span;
 use crate::event::Owner;
 use crate::expect::step;
 use crate::lab::Lab;
-use crate::pair::{Family, Pair};
+use crate::pair::{End, Family, Pair};
 use crate::tracer::Format;
 
 /// A child inherits the connected socket and closes it by ending: from then on it is the child's.
@@ -52,21 +53,49 @@ pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
 
 /// A process named to attack the terminal.
 pub fn hostile_name(lab: &Lab) -> Result<()> {
-    rustix::thread::set_name(c"\x1b[2Jevil\x07\n")?;
     let json = lab.trace()?;
     let text = lab.trace_with(&["events", "--format", "text"], Format::Text)?;
-    let mut pair = Pair::open(Family::V4)?;
-    pair.close_client_first()?;
-    let id = pair.client.id();
-    let seen = json.events(5, |event| event.id == id)?;
+    let listener = End::listen((Family::V4.loopback(), 0).into())?;
+    let port = listener.local()?.port();
+    let shell = Shell::named("\x1b[2Jevil\x07\n")?;
+    let mut client = shell.run(&format!("exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-"))?;
+    let (server, _) = listener.socket()?.accept()?;
+    client.wait()?;
+    drop(server);
+    let seen = json.events(5, |event| event.dport == port)?;
     if json.is_present() {
         let comm = seen.first().and_then(|event| event.comm.clone()).unwrap_or_default();
         ensure!(comm.contains("evil") && !comm.contains(char::is_control), "comm is {comm:?}");
-        let port = pair.client.local()?.port();
         text.wait_line(&format!(":{port}"))?;
         let acting = text.lines().into_iter().find(|line| line.contains(char::is_control));
         ensure!(acting.is_none(), "control characters in {acting:?}");
     }
     text.finish()?;
     json.finish()
+}
+
+/// A shell under another name: the kernel calls a process by the file it was started from.
+struct Shell {
+    folder: PathBuf,
+    link: PathBuf,
+}
+
+impl Shell {
+    fn named(name: &str) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("tcptrace-test-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let shell = Self { link: folder.join(name), folder };
+        std::os::unix::fs::symlink("/bin/bash", &shell.link)?;
+        Ok(shell)
+    }
+
+    fn run(&self, script: &str) -> Result<Child> {
+        Ok(Command::new(&self.link).args(["-c", script]).spawn()?)
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
