@@ -11,7 +11,7 @@ use crate::lab::Lab;
 use crate::netns;
 use crate::pair::{End, Family};
 use crate::scenario::seed::{Counts, counts_by_kernel};
-use crate::tracer::Tracer;
+use crate::tracer::{Format, Tracer};
 
 /// All of them must be there when the first TIME_WAIT ends.
 fn connections() -> usize {
@@ -23,7 +23,9 @@ pub fn storm(lab: &Lab) -> Result<()> {
     netns::sysctl("ip_local_port_range", "1024 65535")?;
     // By default it follows the machine's memory.
     netns::sysctl("tcp_max_tw_buckets", "262144")?;
-    let tracer = lab.trace()?;
+    // Only its own namespace: a storm elsewhere on the host must not keep the reader of the lines behind.
+    let netns = lab.netns().to_string();
+    let tracer = lab.trace_with(&["events", "--format", "json", "--netns", &netns], Format::Json)?;
     // The first scenario finds one of `tcptrace check`, which tries an own connection.
     let before = kernel::count(TimeWait)?;
     // Over loopback a TIME_WAIT of more than a second may be reused (tcp_tw_reuse is 2 by default).
