@@ -3,7 +3,7 @@
 use tcptrace_common::record::flag;
 
 use super::{Closer, EndReason};
-use crate::model::TcpState;
+use crate::model::{Nanos, TcpState};
 
 const EPIPE: u32 = 32;
 const ENETUNREACH: u32 = 101;
@@ -24,7 +24,12 @@ pub struct Closing {
     pub flags: u8,
     /// Local port; 0 when none was ever chosen.
     pub sport: u16,
+    /// How long it was in FIN_WAIT2 without an owner.
+    pub orphan_for: Option<Nanos>,
 }
+
+/// Less than any orphan is given: `tcp_fin_time()` is at least 3.5 times `TCP_RTO_MIN`, 700 ms.
+const ORPHAN_LEAST: Nanos = Nanos(500_000_000);
 
 impl Closing {
     /// The reason. A socket that becomes a minisocket never gets here.
@@ -54,6 +59,10 @@ impl Closing {
                 if self.has(flag::NO_ROOM) && (self.has(flag::ORPHAN) || self.has(flag::DONE)) =>
             {
                 EndReason::Overflow
+            }
+            // tcp_keepalive_timer(): where the ACK of its FIN met a busy socket, the orphan stays a full one.
+            TcpState::FinWait2 if self.orphan_for.is_some_and(|length| length >= ORPHAN_LEAST) => {
+                EndReason::Expired
             }
             // tcp_rcv_state_process(): TCPABORTONDATA.
             TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing if self.has(flag::ORPHAN) => {
@@ -120,8 +129,22 @@ mod tests {
             (S::Established, 12, 0, 80, R::Unexplained),
         ];
         for (old, sk_err, flags, sport, reason) in cases {
-            let closing = Closing { old, sk_err, flags, sport };
+            let closing = Closing { old, sk_err, flags, sport, orphan_for: None };
             assert_eq!(closing.reason(), reason, "{closing:?}");
         }
+    }
+    #[test]
+    fn an_orphan_that_stayed_a_full_socket_expires() {
+        let closing = Closing {
+            old: TcpState::FinWait2,
+            sk_err: 0,
+            flags: flag::ORPHAN | flag::SHUTDOWN_BOTH,
+            sport: 4000,
+            orphan_for: Some(Nanos(3_000_000_000)),
+        };
+        assert_eq!(closing.reason(), EndReason::Expired);
+        assert_eq!(Closing { orphan_for: Some(Nanos(20_000)), ..closing }.reason(), EndReason::Aborted);
+        let full = Closing { flags: closing.flags | flag::NO_ROOM, ..closing };
+        assert_eq!(full.reason(), EndReason::Overflow);
     }
 }

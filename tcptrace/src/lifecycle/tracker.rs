@@ -301,6 +301,7 @@ impl Tracker {
         if change.new == TcpState::FinWait2 && seen.raw.flags & flag::ORPHAN != 0 {
             socket.orphan_since = Some(ts);
         }
+        let orphan_for = socket.orphan_since.map(|since| ts.since(since));
         if let Some(task) = &seen.task {
             let owner = self.processes.acquire_task(task);
             self.own(id, owner, OwnerKind::Exact, out);
@@ -314,6 +315,7 @@ impl Tracker {
                 sk_err: seen.raw.arg0 as u32,
                 flags: seen.raw.flags,
                 sport: seen.raw.sport,
+                orphan_for,
             };
             closing.reason()
         });
