@@ -139,7 +139,7 @@ fn has_no_room(common: &SockCommon, old: u8) -> bool {
     }
     let net = common.net();
     match (read::<i32>(net, count), read::<i32>(net, most)) {
-        (Some(count), Some(most)) => count - 1 >= most,
+        (Some(count), Some(most)) => count > most,
         _ => true,
     }
 }

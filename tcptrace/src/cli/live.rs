@@ -135,7 +135,7 @@ impl Stop {
     /// Waits for one.
     pub async fn signalled(&mut self) {
         if self.signalled.wait_for(|&signalled| signalled).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
