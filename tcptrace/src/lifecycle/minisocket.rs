@@ -346,7 +346,8 @@ impl Tracker {
         let socket = self.sockets.get_mut(&id)?;
         if socket.phase == Phase::Full {
             let seen = tuple_of(raw);
-            let substate = TcpState::from_kernel(raw.new)?;
+            let substate = TcpState::from_kernel(raw.new)
+                .filter(|state| matches!(state, TcpState::FinWait2 | TcpState::TimeWait))?;
             if (Tuple { ifindex: seen.ifindex, ..socket.tuple }) != seen {
                 // A cookie that went on to another connection.
                 return None;

@@ -187,6 +187,10 @@ impl Tracker {
             return;
         };
         let id = SocketId(seen.raw.cookie);
+        if old == new {
+            // `shutdown(WR)` and then `close()` sets FIN_WAIT1 twice. The kernel side leaves it out.
+            return;
+        }
         let change = Transition { old, new };
         if change.is_child_being_cloned() {
             return self.child_cloned(id, &seen.raw, out);
