@@ -164,7 +164,14 @@ impl Step {
             return Self { end_reason: self.end_reason.map(|_| EndReason::Unexplained), ..self };
         }
         let within = Span { end_ns: u64::MAX / 2, ..self.within };
-        Self { within, inferred: true, dwell: self.dwell.map(|(least, _)| (least, ANY_LENGTH)), ..self }
+        // What began at an unknown time and ended at the latest now is no lower bound either.
+        Self {
+            within,
+            inferred: true,
+            seeded: false,
+            dwell: self.dwell.map(|(least, _)| (least, ANY_LENGTH)),
+            ..self
+        }
     }
 
     /// The timer of this `TIME_WAIT` was armed again.

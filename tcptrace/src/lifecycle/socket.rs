@@ -24,8 +24,9 @@ impl Since {
     pub fn dwell_until(self, end: Self) -> Option<Dwell> {
         let length = end.time()?.since(self.time()?);
         let bound = match (self, end) {
-            (Self::AtLatest(_), _) => Bound::AtLeast,
             (Self::Exact(_), Self::Exact(_)) => Bound::Exact,
+            // With an end that is an upper bound it is no lower one.
+            (Self::AtLatest(_), Self::Exact(_)) => Bound::AtLeast,
             _ => Bound::Inferred,
         };
         Some(Dwell { length, bound })

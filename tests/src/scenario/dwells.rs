@@ -77,8 +77,11 @@ pub fn known_dwells(lab: &Lab) -> Result<()> {
         let [inbound, outbound] =
             ["inbound", "outbound"].map(|role| Group { service: &service, comm: None, role });
         let count = connections.len() as u64;
-        let document =
-            hist.wait(|document| document.histogram(inbound, "LAST_ACK").is_ok_and(|of| of.count == count))?;
+        // Where segments are not seen, who went on to TIME_WAIT is found a little later.
+        let document = hist.wait(|document| {
+            document.histogram(inbound, "LAST_ACK").is_ok_and(|of| of.count == count)
+                && document.histogram(outbound, "TIME_WAIT").is_ok_and(|of| of.open_now == Some(count))
+        })?;
         let Some(document) = document else { continue };
         let check = |group, state, bounds: fn(&Connection) -> Bounds| {
             let histogram = document.histogram(group, state)?;
