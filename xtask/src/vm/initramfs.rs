@@ -11,6 +11,8 @@ use super::kernels::{Files, MODULES};
 use crate::command;
 
 const BUSYBOX: &str = "/bin/busybox";
+/// One live test opens a connection from a shell.
+const BASH: &str = "/bin/bash";
 const INIT: &str = include_str!("init.sh");
 
 /// The programs under test.
@@ -31,7 +33,8 @@ pub fn build(folder: &Path, kernel: &Files, programs: &Programs, filters: &[Stri
     }
     copy(Path::new(BUSYBOX), &root.join("bin/busybox"))?;
     symlink("busybox", root.join("bin/sh"))?;
-    for (program, name) in [(&programs.tcptrace, "tcptrace"), (&programs.live, "live")] {
+    let bash = PathBuf::from(BASH);
+    for (program, name) in [(&programs.tcptrace, "tcptrace"), (&programs.live, "live"), (&bash, "bash")] {
         let to = root.join("bin").join(name);
         // Without its line tables a program is a tenth of the size.
         command::run(Command::new("strip").arg("-o").arg(&to).arg(program))?;
