@@ -9,5 +9,8 @@ pub mod lifecycle;
 pub mod model;
 pub mod pipeline;
 mod selftest;
+pub mod session;
 pub mod source;
+#[doc(hidden)]
+pub mod synthetic;
 pub mod view;

@@ -1,7 +1,8 @@
 //! Wires source -> tracker -> aggregate -> view, and owns the tick.
 //!
-//! The pipeline runs on a thread of its own and never waits for a view: snapshots are left where the
-//! view finds the newest, event lines go to a bounded queue.
+//! The pipeline runs on a thread of its own and, live, never waits for a view: snapshots are left where the
+//! view finds the newest, event lines and records go to bounded queues. A recording can wait: it is read no
+//! faster than every snapshot is taken, where all are wanted.
 
 use std::{
     sync::{
@@ -12,7 +13,7 @@ use std::{
 };
 
 use anyhow::Result;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     aggregate::{Aggregate, Context, Grouping, Names, Scope, Snapshot},
@@ -22,6 +23,7 @@ use crate::{
         Nanos, Record, SocketId, TcpState,
         record::{HostFacts, KernelLosses},
     },
+    session::Recorder,
     source::{Flow, Source},
 };
 
@@ -49,6 +51,26 @@ pub struct Plan {
     pub source: Arc<str>,
     /// Where single events go.
     pub events: Option<Box<dyn EventSink>>,
+    /// Where the records go as well.
+    pub recorder: Option<Recorder>,
+    /// Who gets every snapshot, none left out: the pipeline waits. For sources that can.
+    pub pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
+}
+
+impl Plan {
+    /// A plan for no more than snapshots.
+    pub fn new(filter: Filter, grouping: Grouping, scope: Scope, interval: Nanos) -> Self {
+        Self {
+            filter,
+            grouping,
+            scope,
+            interval,
+            source: "".into(),
+            events: None,
+            recorder: None,
+            pictures: None,
+        }
+    }
 }
 
 /// A pipeline at work.
@@ -63,6 +85,11 @@ impl Running {
     /// Stops the source and returns the last snapshot.
     pub fn stop(self) -> Result<Snapshot> {
         self.stop.store(true, Ordering::Relaxed);
+        self.finish()
+    }
+
+    /// Waits until the source ends by itself and returns the last snapshot.
+    pub fn finish(self) -> Result<Snapshot> {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
@@ -74,10 +101,14 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
     let pipeline = Pipeline {
         tracker: Tracker::new(Limits::default()).scoped(plan.filter.kernel_part()),
         flow: Taken::new(Aggregate::new(plan.grouping, plan.scope), plan.events, plan.filter),
-        source_name: plan.source,
-        interval: plan.interval,
-        next: None,
-        publish,
+        recorder: plan.recorder,
+        snapshots: Snapshots {
+            source_name: plan.source,
+            interval: plan.interval,
+            next: None,
+            publish,
+            pictures: plan.pictures,
+        },
     };
     let stopped = Arc::clone(&stop);
     let thread =
@@ -88,11 +119,18 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
 struct Pipeline {
     tracker: Tracker,
     flow: Taken,
+    recorder: Option<Recorder>,
+    snapshots: Snapshots,
+}
+
+/// When snapshots are made, and who gets them.
+struct Snapshots {
     source_name: Arc<str>,
     interval: Nanos,
     /// When the next snapshot is due; `None` until the seed is complete.
     next: Option<Nanos>,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
+    pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
 }
 
 /// What records have told so far, beside the tracker.
@@ -102,6 +140,8 @@ struct Taken {
     events: Option<Box<dyn EventSink>>,
     host: Arc<HostFacts>,
     losses: KernelLosses,
+    /// Records that the recorder beside missed.
+    not_recorded: u64,
     names: Names,
     records: u64,
     now: Nanos,
@@ -111,38 +151,72 @@ struct Taken {
 impl Pipeline {
     fn run(mut self, mut source: Box<dyn Source>, stop: &AtomicBool) -> Result<Snapshot> {
         loop {
-            let flow = source.fill(&mut |record| self.flow.take(&record, &mut self.tracker))?;
+            let Self { tracker, flow, recorder, snapshots } = &mut self;
+            let goes_on = source.fill(&mut |record| {
+                flow.take(&record, tracker);
+                let is_milestone = match record {
+                    Record::Tick { .. } => snapshots.publish_when_due(flow, tracker),
+                    _ => false,
+                };
+                match (recorder.as_mut(), record) {
+                    (Some(recorder), Record::Tick { ts }) if is_milestone => recorder.push_milestone(ts),
+                    (Some(recorder), record) if tracker.follows(&record) => recorder.push(record),
+                    _ => {}
+                }
+            })?;
             if let Some(events) = &mut self.flow.events {
                 events.flush();
             }
-            self.publish_when_due();
-            if flow == Flow::Ended || stop.load(Ordering::Relaxed) {
-                return Ok(self.snapshot());
+            if let Some(recorder) = &mut self.recorder {
+                recorder.flush();
+                self.flow.not_recorded = recorder.missed();
+                if self.flow.seeded && recorder.wants_head() {
+                    recorder.head(self.flow.head(&self.tracker));
+                }
+            }
+            if goes_on == Flow::Ended || stop.load(Ordering::Relaxed) {
+                break;
             }
         }
+        let last = self.snapshots.snapshot(&mut self.flow, &self.tracker);
+        self.snapshots.publish.send_replace(Some(Arc::new(last.clone())));
+        Ok(last)
     }
+}
 
-    fn publish_when_due(&mut self) {
-        let now = self.flow.now;
-        if !self.flow.seeded || self.next.is_some_and(|next| now < next) {
-            return;
+impl Snapshots {
+    /// Makes a snapshot when it is time for one; returns whether it was.
+    fn publish_when_due(&mut self, flow: &mut Taken, tracker: &Tracker) -> bool {
+        let now = flow.now;
+        if !flow.seeded || self.next.is_some_and(|next| now < next) {
+            return false;
         }
         // Due times do not drift; those missed are not made up for.
         let due = self.next.map_or(now, |next| next).plus(self.interval);
         self.next = Some(if due > now { due } else { now.plus(self.interval) });
-        let snapshot = self.snapshot();
-        self.publish.send_replace(Some(Arc::new(snapshot)));
+        let snapshot = Arc::new(self.snapshot(flow, tracker));
+        if let Some(pictures) = &self.pictures
+            && pictures.blocking_send(Arc::clone(&snapshot)).is_err()
+        {
+            self.pictures = None;
+        }
+        self.publish.send_replace(Some(snapshot));
+        true
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    fn snapshot(&self, flow: &mut Taken, tracker: &Tracker) -> Snapshot {
         let context = Context {
-            host: Arc::clone(&self.flow.host),
+            host: Arc::clone(&flow.host),
             source: Arc::clone(&self.source_name),
-            records: self.flow.records,
-            kernel_losses: self.flow.losses,
-            output_dropped: self.flow.events.as_ref().map_or(0, |events| events.dropped()),
+            records: flow.records,
+            // A recording that is read tells of what it misses itself.
+            kernel_losses: KernelLosses {
+                not_recorded: flow.losses.not_recorded + flow.not_recorded,
+                ..flow.losses
+            },
+            output_dropped: flow.events.as_ref().map_or(0, |events| events.dropped()),
         };
-        self.flow.aggregate.snapshot(self.flow.now, &self.tracker, &self.flow.names, context)
+        flow.aggregate.snapshot(flow.now, tracker, &flow.names, context)
     }
 }
 
@@ -154,11 +228,30 @@ impl Taken {
             events,
             host: Arc::default(),
             losses: KernelLosses::default(),
+            not_recorded: 0,
             names: Names::default(),
             records: 0,
             now: Nanos(0),
             seeded: false,
         }
+    }
+
+    /// Everything known now, as the records that a recording which begins here begins with.
+    fn head(&self, tracker: &Tracker) -> Vec<Record> {
+        let ts = self.now;
+        let mut records = vec![Record::Host(Box::new(HostFacts::clone(&self.host))), Record::Tick { ts }];
+        let netns = self.names.netns.iter();
+        records.extend(netns.map(|(&netns, name)| Record::NetnsName { ts, netns, name: Arc::clone(name) }));
+        let cgroups = self.names.cgroup.iter();
+        records.extend(cgroups.map(|(&cgroup, path)| Record::CgroupPath {
+            ts,
+            cgroup,
+            path: Arc::clone(path),
+        }));
+        // What is carried over is no seed: the seed is complete before it.
+        records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
+        records.extend(tracker.carry(ts).into_iter().map(|carried| Record::Carried(Box::new(carried))));
+        records
     }
 
     fn take(&mut self, record: &Record, tracker: &mut Tracker) {
@@ -172,7 +265,11 @@ impl Taken {
                 self.now = self.now.max(*ts);
                 self.aggregate.begin(*ts);
             }
-            Record::Seed(_) | Record::SeedEnd { .. } | Record::FinWait2End { .. } | Record::Owner { .. } => {}
+            Record::Seed(_)
+            | Record::SeedEnd { .. }
+            | Record::FinWait2End { .. }
+            | Record::Owner { .. }
+            | Record::Carried(_) => {}
         }
         tracker.take(record, self);
     }

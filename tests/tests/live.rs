@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, dwells, ending, fallback, filters, handshake, owner, program, seed, servers, storm,
+    abort, close, dwells, ending, fallback, filters, handshake, owner, program, recording, seed, servers,
+    storm,
 };
 
 macro_rules! scenarios {
@@ -60,6 +61,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     program::ordinary_user, Short;
     dwells::known_dwells, Short;
     servers::postgres_and_redis, Short;
+    recording::same_as_live, Short;
+    recording::full_disk, Short;
+    recording::series, Short;
     storm::storm, Alone;
 };
 

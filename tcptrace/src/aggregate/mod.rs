@@ -136,6 +136,7 @@ impl Aggregate {
             decode_errors: context.kernel_losses.decode_errors + counters.undecodable,
             read_faults: context.kernel_losses.read_faults,
             output_dropped: context.output_dropped,
+            not_recorded: context.kernel_losses.not_recorded,
         };
         let now = self.totals.map(|total| total.now);
         if self.history.len() == HISTORY {

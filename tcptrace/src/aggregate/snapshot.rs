@@ -97,6 +97,8 @@ pub struct Losses {
     pub read_faults: u64,
     /// Lines that a slow reader of the output did not take in time.
     pub output_dropped: u64,
+    /// Records that are missing in the recording.
+    pub not_recorded: u64,
 }
 
 impl Losses {
@@ -109,6 +111,7 @@ impl Losses {
             + self.decode_errors
             + self.read_faults
             + self.output_dropped
+            + self.not_recorded
     }
 }
 

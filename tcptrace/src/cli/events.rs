@@ -7,11 +7,14 @@ use clap::Args;
 
 use super::{
     filter::FilterArgs,
-    live::{self, LiveArgs, Stop, Wanted},
-    output,
+    live::{self, Stop},
+    output::{self, Pace},
+    source::{SourceArgs, Want},
 };
 use crate::{
     aggregate::{Grouping, Scope},
+    model::Nanos,
+    pipeline::Plan,
     view::events::Format,
 };
 
@@ -30,7 +33,7 @@ pub struct EventsArgs {
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
-    live: LiveArgs,
+    source: SourceArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -56,22 +59,20 @@ impl EventsArgs {
 }
 
 /// How often the pipeline looks at its counts; nobody sees them before the end.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Nanos = Nanos::SECOND;
 
 /// Runs the command.
 pub fn run(args: &EventsArgs) -> Result<ExitCode> {
     let filter = args.filters.filter()?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let (lines, mut output) = output::open(args.format())?;
-        let wanted = Wanted {
-            filter,
-            grouping: Grouping::NONE,
-            scope: Scope::Minisockets,
-            interval: INTERVAL,
+        let pace = if args.source.is_live() { Pace::Drop } else { Pace::Wait };
+        let (lines, mut output) = output::open(args.format(), pace)?;
+        let plan = Plan {
             events: Some(Box::new(lines)),
+            ..Plan::new(filter, Grouping::NONE, Scope::Minisockets, INTERVAL)
         };
-        let mut running = live::start(&args.live, wanted)?;
+        let mut started = args.source.start(plan, Want::Newest)?;
         let time_is_up = async {
             match args.duration {
                 Some(duration) => tokio::time::sleep(duration).await,
@@ -80,16 +81,21 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
         };
         let mut written = None;
         let trace = async {
-            let _ = running.snapshots.wait_for(Option::is_some).await;
-            eprintln!("tcptrace: tracing");
-            time_is_up.await;
+            let _ = started.running.snapshots.wait_for(Option::is_some).await;
+            if args.source.is_live() {
+                eprintln!("tcptrace: tracing");
+            }
+            tokio::select! {
+                () = time_is_up => {}
+                () = started.ended() => {}
+            }
         };
         tokio::select! {
             () = trace => {}
             () = stop.signalled() => {}
             done = &mut output.done => written = done.ok(),
         }
-        live::end(running)?;
+        started.end()?;
         // Everything queued is written.
         if written.is_none() {
             written = output.done.await.ok();

@@ -5,23 +5,24 @@ use std::{
     io::{self, BufWriter, Write as _},
     path::PathBuf,
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use jiff::tz::TimeZone;
-use tokio::sync::watch;
 
 use super::{
     by::GroupArgs,
     filter::FilterArgs,
-    live::{self, LiveArgs, Stop, Wanted},
+    live::{self, Stop},
+    source::{Snapshots, SourceArgs, Want},
     terminal::{self, Place},
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
+    model::Nanos,
+    pipeline::Plan,
     view::hist::{hlog::IntervalLog, json, text},
 };
 
@@ -46,7 +47,7 @@ pub struct HistArgs {
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
-    live: LiveArgs,
+    source: SourceArgs,
 }
 
 /// Without --interval nobody sees the snapshots, but they make the history.
@@ -64,17 +65,18 @@ pub fn run(args: &HistArgs) -> Result<ExitCode> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let interval = args.interval.unwrap_or(UNSEEN);
-        let wanted = Wanted { filter, grouping, scope: Scope::Every, interval, events: None };
-        let running = live::start(&args.live, wanted)?;
-        let snapshots = running.snapshots.clone();
+        let plan = Plan::new(filter, grouping, Scope::Every, Nanos(interval.as_nanos() as u64));
+        let want = if args.interval.is_some() { Want::Every } else { Want::Newest };
+        let mut started = args.source.start(plan, want)?;
+        if args.source.is_live() {
+            pictures.announce = Some("tcptrace: tracing");
+        }
         let shown = tokio::select! {
-            shown = pictures.show(snapshots) => shown,
+            shown = pictures.show(&mut started.snapshots) => shown,
             () = stop.signalled() => Ok(()),
         };
-        let last = running.stop()?;
-        let shown = shown.and_then(|()| pictures.last(&last));
-        live::tell_end(&last);
-        shown?;
+        let last = started.end()?;
+        shown.and_then(|()| pictures.last(&last))?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -83,6 +85,8 @@ pub fn run(args: &HistArgs) -> Result<ExitCode> {
 struct Pictures {
     duration: Option<Duration>,
     running: bool,
+    /// Said when it has begun.
+    announce: Option<&'static str>,
     json: bool,
     log: Option<(PathBuf, IntervalLog<BufWriter<File>>)>,
 }
@@ -97,18 +101,21 @@ impl Pictures {
         Ok(Self {
             duration: args.duration,
             running: args.interval.is_some(),
+            announce: None,
             json: args.json,
             log: args.hlog.as_ref().map(open).transpose()?,
         })
     }
 
     /// Shows a picture per snapshot until the time is up or the source ends.
-    async fn show(&mut self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) -> Result<()> {
-        if snapshots.wait_for(Option::is_some).await.is_err() {
+    async fn show(&mut self, snapshots: &mut Snapshots) -> Result<()> {
+        if snapshots.next().await.is_none() {
             // The pipeline ended with an error, which the end tells.
             return Ok(());
         }
-        eprintln!("tcptrace: tracing");
+        if let Some(announce) = self.announce {
+            eprintln!("{announce}");
+        }
         let duration = self.duration;
         let time_is_up = async {
             match duration {
@@ -118,16 +125,12 @@ impl Pictures {
         };
         tokio::pin!(time_is_up);
         loop {
-            tokio::select! {
+            let next = tokio::select! {
                 () = &mut time_is_up => return Ok(()),
-                changed = snapshots.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                }
-            }
-            let newest = snapshots.borrow_and_update().clone();
-            if let Some(snapshot) = newest.filter(|_| self.running) {
+                next = snapshots.next() => next,
+            };
+            let Some(snapshot) = next else { return Ok(()) };
+            if self.running {
                 self.log(&snapshot)?;
                 self.print(&snapshot, Place::Running)?;
             }

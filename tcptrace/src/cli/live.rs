@@ -1,9 +1,6 @@
-//! What every command that traces has in common: start, signals, the end.
+//! What every command that traces has in common: its arguments, signals, the end.
 
-use std::{
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::{sync::mpsc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -12,13 +9,9 @@ use tokio::{
 };
 
 use crate::{
-    aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
     kernel::{Hook, Options, preflight::Preflight},
-    model::Nanos,
-    pipeline::{self, EventSink, Plan, Running},
     source::live::Live,
-    view,
 };
 
 /// Arguments of every command that traces.
@@ -49,6 +42,13 @@ fn ring_mib(text: &str) -> Result<u32, String> {
 }
 
 impl LiveArgs {
+    /// Attaches the hooks, with what of `filter` they can test.
+    pub fn open(&self, filter: &Filter) -> Result<Live> {
+        let types = Preflight::run().types()?;
+        // BTF is some ten MiB in memory, and has done its work when this returns.
+        Live::start(&types, &self.options(filter), filter.to_string())
+    }
+
     fn options(&self, filter: &Filter) -> Options {
         let hook = |lacking| if self.without.contains(&lacking) { Hook::Off } else { Hook::Auto };
         Options {
@@ -59,48 +59,6 @@ impl LiveArgs {
             filter: filter.kernel_part(),
         }
     }
-}
-
-/// What a command wants of the pipeline.
-pub struct Wanted {
-    /// Which sockets.
-    pub filter: Filter,
-    /// What to group by.
-    pub grouping: Grouping,
-    /// Which dwells to keep.
-    pub scope: Scope,
-    /// Time between two snapshots.
-    pub interval: Duration,
-    /// Where single events go.
-    pub events: Option<Box<dyn EventSink>>,
-}
-
-/// Attaches the hooks and starts the pipeline.
-pub fn start(args: &LiveArgs, wanted: Wanted) -> Result<Running> {
-    let types = Preflight::run().types()?;
-    let live = Live::start(&types, &args.options(&wanted.filter))?;
-    // BTF is some ten MiB in memory, and has done its work.
-    drop(types);
-    let plan = Plan {
-        filter: wanted.filter,
-        grouping: wanted.grouping,
-        scope: wanted.scope,
-        interval: Nanos(wanted.interval.as_nanos() as u64),
-        source: Arc::from("live"),
-        events: wanted.events,
-    };
-    pipeline::start(Box::new(live), plan).context("no thread for the pipeline")
-}
-
-/// Ends the trace, and says on stderr how it went.
-pub fn end(running: Running) -> Result<()> {
-    tell_end(&running.stop()?);
-    Ok(())
-}
-
-/// Says on stderr how the trace went, which ended with `last`.
-pub fn tell_end(last: &Snapshot) {
-    eprintln!("{}", view::losses::at_the_end(last));
 }
 
 /// The loop in which commands wait: one thread, with timers and signals.

@@ -4,10 +4,13 @@ pub mod by;
 mod census;
 pub mod check;
 pub mod events;
+pub mod export;
 pub mod filter;
 pub mod hist;
 mod live;
 mod output;
+pub mod record;
+mod source;
 pub mod states;
 mod terminal;
 pub mod top;
@@ -35,6 +38,8 @@ enum Command {
     Top(top::TopArgs),
     Events(events::EventsArgs),
     Hist(hist::HistArgs),
+    Record(record::RecordArgs),
+    Export(export::ExportArgs),
     States(states::StatesArgs),
     Check(check::CheckArgs),
 }
@@ -46,6 +51,8 @@ impl Cli {
             Command::Top(args) => top::run(&args),
             Command::Events(args) => events::run(&args),
             Command::Hist(args) => hist::run(&args),
+            Command::Record(args) => record::run(&args),
+            Command::Export(args) => export::run(&args),
             Command::States(args) => states::run(&args),
             Command::Check(args) => check::run(&args),
         };
@@ -104,10 +111,38 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     if length.is_zero() { Err("must be longer than 0".into()) } else { Ok(length) }
 }
 
+/// A number of bytes as people write it: `64MiB`, `1GB`.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 6] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let expected = || "expected a number with a unit: 64MiB, 1GiB".to_owned();
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|&(name, bytes)| text.strip_suffix(name).map(|number| (number, bytes)))
+        .ok_or_else(expected)?;
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    number.checked_mul(unit).filter(|&bytes| bytes > 0).ok_or_else(expected)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn sizes_have_a_unit() {
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("2GB"), Ok(2_000_000_000));
+        for bad in ["", "5", "MiB", "0MiB", "-1MiB", "1.5GiB", "99999999999999GiB", "5m"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_have_a_unit() {

@@ -21,12 +21,24 @@ use crate::{
 
 /// Lines that wait while the reader is slow.
 const MOST_WAITING_BYTES: usize = 32 << 20;
+/// Lines from a recording are handed over in pieces of this size.
+const CHUNK_BYTES: usize = 1 << 20;
 /// How often to look whether the reader is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What to do when the reader of the output is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Leave lines out, and count them: the kernel does not wait.
+    Drop,
+    /// Wait: a file does.
+    Wait,
+}
 
 /// Formats events and queues them.
 pub struct Lines {
     format: Format,
+    pace: Pace,
     writer: Option<Writer>,
     waiting: Vec<u8>,
     queue: SyncSender<Vec<u8>>,
@@ -40,11 +52,11 @@ pub struct Output {
 }
 
 /// Opens stdout for events in `format`.
-pub fn open(format: Format) -> io::Result<(Lines, Output)> {
+pub fn open(format: Format, pace: Pace) -> io::Result<(Lines, Output)> {
     let (queue, lines) = sync_channel(1);
     let (finish, done) = oneshot::channel();
     std::thread::Builder::new().name("output".into()).spawn(move || finish.send(write(&lines)))?;
-    Ok((Lines { format, writer: None, waiting: Vec::new(), queue, dropped: 0 }, Output { done }))
+    Ok((Lines { format, pace, writer: None, waiting: Vec::new(), queue, dropped: 0 }, Output { done }))
 }
 
 /// Writes until the queue ends; an error ends it early.
@@ -78,6 +90,10 @@ fn reader_is_there() -> io::Result<()> {
 
 impl EventSink for Lines {
     fn event(&mut self, event: &Event<'_>, host: &HostFacts) {
+        if self.pace == Pace::Wait && self.waiting.len() > CHUNK_BYTES {
+            // The output has failed when nobody takes it, and says so itself.
+            let _ = self.queue.send(std::mem::take(&mut self.waiting));
+        }
         if self.waiting.len() > MOST_WAITING_BYTES {
             self.dropped += 1;
             return;

@@ -3,23 +3,25 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Result;
 use clap::Args;
 use jiff::tz::TimeZone;
-use tokio::sync::watch;
 
 use super::{
     by::GroupArgs,
     filter::FilterArgs,
-    live::{self, LiveArgs, Stop, Wanted},
+    live::{self, Stop},
+    source::{Snapshots, SourceArgs, Want},
     terminal,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
+    filter::Filter,
+    model::Nanos,
+    pipeline::Plan,
     view::top::{self, json, plain},
 };
 
@@ -28,7 +30,7 @@ use crate::{
 pub struct TopArgs {
     #[command(flatten)]
     groups: GroupArgs,
-    /// Print one picture and end: after one interval, so that it has rates
+    /// Print one picture and end: after one interval, so that it has rates; of a recording, the last one
     #[arg(long, conflicts_with = "batch")]
     once: bool,
     /// Print this many pictures, one per interval, and end
@@ -43,7 +45,7 @@ pub struct TopArgs {
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
-    live: LiveArgs,
+    source: SourceArgs,
 }
 
 /// Groups shown in one picture of plain text.
@@ -54,30 +56,41 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
     let filter = args.filters.filter()?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let wanted = Wanted {
-            filter,
-            grouping: args.groups.grouping(Grouping::SERVICE),
-            scope: Scope::Minisockets,
-            interval: args.interval,
-            events: None,
-        };
-        let running = live::start(&args.live, wanted)?;
+        let want = if args.wants_screen() { Want::Newest } else { Want::Every };
+        let mut started = args.source.start(args.plan(filter), want)?;
         let show = async {
-            let snapshots = running.snapshots.clone();
             if args.wants_screen() {
-                top::run(snapshots, terminal::look()).await
+                let snapshots = started.running.snapshots.clone();
+                top::run(snapshots, terminal::look()).await.map(|()| Shown::Enough)
             } else {
-                args.print(snapshots).await
+                args.print(&mut started.snapshots).await
             }
         };
         let shown = tokio::select! {
             shown = show => shown,
-            () = stop.signalled() => Ok(()),
+            () = stop.signalled() => Ok(Shown::Enough),
         };
-        live::end(running)?;
-        shown?;
+        let last = started.end()?;
+        if shown? == Shown::AllButLast {
+            args.picture(&last, Next::Nothing)?;
+        }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What was shown so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Enough,
+    /// A recording has ended: its end is still to be shown.
+    AllButLast,
+}
+
+/// What comes after a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Another,
+    Nothing,
 }
 
 impl TopArgs {
@@ -85,32 +98,43 @@ impl TopArgs {
         !self.once && self.batch.is_none() && !self.json && io::stdout().is_terminal()
     }
 
+    /// What the pipeline is to do. The rates in the one picture of a recording are over all of it.
+    fn plan(&self, filter: Filter) -> Plan {
+        let whole = !self.source.is_live() && self.once;
+        let interval = if whole { u64::MAX } else { self.interval.as_nanos() as u64 };
+        Plan::new(filter, self.groups.grouping(Grouping::SERVICE), Scope::Minisockets, Nanos(interval))
+    }
+
     /// Prints pictures until there were enough. The first snapshot has no rates: the next one is
     /// the first to print.
-    async fn print(&self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) -> io::Result<()> {
+    async fn print(&self, snapshots: &mut Snapshots) -> io::Result<Shown> {
         let mut left = if self.once { Some(1) } else { self.batch };
-        let layout =
-            plain::Layout { width: terminal::width(), max_groups: MAX_GROUPS, zone: TimeZone::system() };
-        if snapshots.wait_for(Option::is_some).await.is_err() {
+        if snapshots.next().await.is_none() && self.source.is_live() {
             // The pipeline ended with an error, which the end tells.
-            return Ok(());
+            return Ok(Shown::Enough);
         }
-        while left != Some(0) && snapshots.changed().await.is_ok() {
-            let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
-            let mut picture = Vec::new();
-            if self.json {
-                json::write(&mut picture, &snapshot)?;
-            } else {
-                plain::write(&mut picture, &snapshot, &layout)?;
-                if left != Some(1) {
-                    picture.push(b'\n');
-                }
-            }
-            let mut out = io::stdout().lock();
-            out.write_all(&picture)?;
-            out.flush()?;
+        while left != Some(0) {
+            let Some(snapshot) = snapshots.next().await else { return Ok(Shown::AllButLast) };
+            self.picture(&snapshot, if left == Some(1) { Next::Nothing } else { Next::Another })?;
             left = left.map(|left| left - 1);
         }
-        Ok(())
+        Ok(Shown::Enough)
+    }
+
+    fn picture(&self, snapshot: &Snapshot, next: Next) -> io::Result<()> {
+        let mut picture = Vec::new();
+        if self.json {
+            json::write(&mut picture, snapshot)?;
+        } else {
+            let layout =
+                plain::Layout { width: terminal::width(), max_groups: MAX_GROUPS, zone: TimeZone::system() };
+            plain::write(&mut picture, snapshot, &layout)?;
+            if next == Next::Another {
+                picture.push(b'\n');
+            }
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(&picture)?;
+        out.flush()
     }
 }

@@ -215,6 +215,7 @@ impl Tracer {
             recursion_missed: self.recursion_missed(),
             read_faults: count(loss::READ_FAULT),
             decode_errors: self.decode_errors,
+            not_recorded: 0,
         }
     }
 

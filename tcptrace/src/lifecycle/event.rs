@@ -1,9 +1,12 @@
 //! What the tracker says: one [`Event`] per change of state of one socket.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple, record::Process};
 
 /// Which side opened the connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Role {
     /// Existed before tracing, and no listener explains it.
@@ -30,7 +33,8 @@ impl Role {
 }
 
 /// Which side ended the connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Closer {
     /// Not closed yet, or closed before tracing in a way that leaves no trace.
@@ -184,7 +188,8 @@ impl EndReason {
 }
 
 /// How the owner of a socket is known. Later variants are better.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum OwnerKind {
     /// Not known.

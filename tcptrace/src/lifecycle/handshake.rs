@@ -46,6 +46,17 @@ impl Handshakes {
         self.insert(id, 0, netns, tuple);
     }
 
+    /// Kernel address of the handshake `id`; 0 while it is not known.
+    pub fn object_of(&self, id: SocketId, netns: NetnsId, tuple: &Tuple) -> u64 {
+        self.get(netns, tuple).filter(|handshake| handshake.id == id).map_or(0, |handshake| handshake.object)
+    }
+
+    /// Goes on with a handshake of a recording that was closed before this one.
+    pub fn go_on(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
+        self.made = self.made.max(id.as_handshake().unwrap_or_default());
+        self.insert(id, object, netns, tuple);
+    }
+
     fn next_id(&mut self) -> SocketId {
         self.made += 1;
         SocketId::handshake(self.made)

@@ -31,6 +31,20 @@ pub struct Minisockets {
 }
 
 impl Minisockets {
+    /// Timer ticks per second, where a TIME_WAIT has shown them.
+    pub const fn hz(&self) -> Option<i64> {
+        self.hz
+    }
+
+    /// Goes on with a minisocket of a recording that was closed before this one.
+    pub fn go_on(&mut self, id: SocketId, object: u64, hz: Option<i64>) {
+        self.hz = self.hz.or(hz);
+        if let Some(n) = id.as_set_aside() {
+            self.made = self.made.max(n);
+            self.set_aside.insert(object, id);
+        }
+    }
+
     /// Forgets one that ended.
     pub fn forget(&mut self, id: SocketId) {
         if !self.set_aside.is_empty() {
@@ -58,6 +72,14 @@ impl Connects {
             self.by_thread.retain(|_, (_, at)| ts.since(*at) < Self::WINDOW);
         }
         self.by_thread.insert(tid, (id, ts));
+    }
+
+    /// Those still under way at `now`: the socket, the thread and since when.
+    pub fn under_way(&self, now: Nanos) -> impl Iterator<Item = (SocketId, (u32, Nanos))> {
+        self.by_thread
+            .iter()
+            .filter(move |(_, (_, at))| now.since(*at) < Self::WINDOW)
+            .map(|(&tid, &(id, at))| (id, (tid, at)))
     }
 
     fn of_thread(&self, tid: u32, ts: Nanos) -> Option<SocketId> {

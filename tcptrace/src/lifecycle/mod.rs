@@ -8,6 +8,7 @@
 //! `tracker` holds the table and the full sockets, `handshake` the request sockets, `minisocket` the
 //! minisockets, `seed` what existed before.
 
+mod carried;
 mod closing;
 mod event;
 mod handshake;
@@ -21,6 +22,7 @@ mod socket;
 pub(crate) mod tests;
 mod tracker;
 
+pub use carried::{Carried, Memory};
 pub use event::{Bound, Closer, Dwell, EndReason, Event, OwnerKind, Role};
 pub use processes::{ProcessId, Processes};
 pub use socket::{Phase, Since, Socket};

@@ -71,6 +71,11 @@ impl PendingEnds {
         found.map(|pending| pending.id)
     }
 
+    /// Those waiting.
+    pub fn oldest_first(&self) -> impl Iterator<Item = Pending> {
+        self.queue.iter().copied()
+    }
+
     /// Takes out the oldest, when it has waited [`GRACE`] at `now`.
     pub fn take_ripe(&mut self, now: Nanos) -> Option<Pending> {
         let oldest = self.queue.front()?;

@@ -1,5 +1,7 @@
 //! What is remembered of one socket.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Bound, Closer, Dwell, OwnerKind, Role, processes::ProcessId};
 use crate::{
     filter::StateSet,
@@ -7,7 +9,8 @@ use crate::{
 };
 
 /// When the current state began, and how that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Since {
     /// Seen.
     Exact(Nanos),
@@ -42,7 +45,8 @@ impl Since {
 }
 
 /// Which kernel object stands for the connection at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// A request socket: the handshake is not finished.
     Request,

@@ -126,6 +126,14 @@ impl Tracker {
         Self { scope, ..self }
     }
 
+    /// Whether `record` may matter: a seed tells of all sockets, the hooks of those in scope.
+    pub fn follows(&self, record: &Record) -> bool {
+        match record {
+            Record::Seed(seed) => self.is_in_scope(seed.netns, &seed.tuple),
+            _ => true,
+        }
+    }
+
     /// What could not be followed exactly so far.
     pub const fn counters(&self) -> Counters {
         self.counters
@@ -154,6 +162,7 @@ impl Tracker {
             Record::FinWait2End { ts, began, netns } => self.end_fin_wait2(*ts, *began, *netns, out),
             Record::Owner { id, process, .. } => self.take_owner(*id, process, out),
             Record::OwnersEnd { .. } => self.end_owners(out),
+            Record::Carried(carried) => self.take_carried(carried, out),
             Record::Host(facts) => self.sees_segments = facts.segments,
             Record::NetnsName { .. }
             | Record::CgroupPath { .. }
@@ -435,6 +444,16 @@ impl Tracker {
         if let Some(before) = before {
             self.processes.release(before);
         }
+    }
+
+    /// The sockets that closed last, oldest first, and when.
+    pub(super) fn recently_closed(&self) -> impl Iterator<Item = (SocketId, Nanos)> {
+        self.recently_closed.last.iter().copied()
+    }
+
+    /// A socket closed before this recording began.
+    pub(super) fn note_closed(&mut self, id: SocketId, ts: Nanos) {
+        self.recently_closed.push(id, ts);
     }
 
     fn remove(&mut self, id: SocketId, ts: Nanos) {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A point in time or a length of time, in nanoseconds. Points are `CLOCK_MONOTONIC`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Nanos(pub u64);
 
 impl Nanos {
@@ -67,6 +69,20 @@ impl SocketId {
     #[must_use]
     pub const fn set_aside(n: u64) -> Self {
         Self(Self::SET_ASIDE | n)
+    }
+
+    /// `n` of [`SocketId::handshake`].
+    pub const fn as_handshake(self) -> Option<u64> {
+        if self.is_handshake() { Some(self.0 & !Self::HANDSHAKE) } else { None }
+    }
+
+    /// `n` of [`SocketId::set_aside`].
+    pub const fn as_set_aside(self) -> Option<u64> {
+        if self.0 & (Self::HANDSHAKE | Self::SET_ASIDE) == Self::SET_ASIDE {
+            Some(self.0 & !Self::SET_ASIDE)
+        } else {
+            None
+        }
     }
 
     /// Whether this is a handshake that has no socket yet.

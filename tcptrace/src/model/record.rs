@@ -2,10 +2,12 @@
 //!
 //! Everything that only the live host knows travels here as a record, so that a replay has it too.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
+
+use crate::lifecycle::Carried;
 
 use super::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
@@ -65,6 +67,8 @@ pub enum Record {
         /// Its path. Untrusted.
         path: Arc<str>,
     },
+    /// A socket that was followed before this recording began; not in a live stream.
+    Carried(Box<Carried>),
     /// Facts about the host; the first record of every source.
     Host(Box<HostFacts>),
     /// All losses since the start, replacing the losses told before.
@@ -96,6 +100,7 @@ impl Record {
             | Self::CgroupPath { ts, .. }
             | Self::Loss { ts, .. }
             | Self::Tick { ts } => *ts,
+            Self::Carried(carried) => carried.ts,
             Self::Host(_) => return None,
         })
     }
@@ -179,6 +184,12 @@ pub struct HostFacts {
     pub netns: u32,
     /// Whether segments that reach a minisocket are seen (`kfree_skb` with a receiver, 6.11).
     pub segments: bool,
+    /// The filter it was traced with, as an expression; empty for everything.
+    #[serde(default)]
+    pub filter: String,
+    /// Kernel settings that bear on TCP's states, by name, in the tracer's network namespace, at the start.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
     /// What this trace can't see or can see only as a bound, one sentence each.
     pub limits: Vec<String>,
 }
@@ -194,4 +205,21 @@ pub struct KernelLosses {
     pub read_faults: u64,
     /// Records from the ring buffer that could not be decoded.
     pub decode_errors: u64,
+    /// Records that the writer of the recording did not take in time: they are not in it.
+    #[serde(default)]
+    pub not_recorded: u64,
+}
+
+impl KernelLosses {
+    /// What was lost after `before`.
+    #[must_use]
+    pub const fn since(&self, before: &Self) -> Self {
+        Self {
+            ring_full: self.ring_full.saturating_sub(before.ring_full),
+            recursion_missed: self.recursion_missed.saturating_sub(before.recursion_missed),
+            read_faults: self.read_faults.saturating_sub(before.read_faults),
+            decode_errors: self.decode_errors.saturating_sub(before.decode_errors),
+            not_recorded: self.not_recorded.saturating_sub(before.not_recorded),
+        }
+    }
 }

@@ -45,6 +45,19 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// A number of bytes, three digits of precision: `820 B`, `12.3 MiB`.
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = if unit == 0 || value >= 99.95 { 0 } else { 1 + usize::from(value < 9.995) };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
 /// A count in at most four characters, rounded: `999`, `9.9k`, `123k`, `1.2M`.
 pub fn compact(n: u64) -> String {
     match n {
@@ -99,6 +112,21 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(count(18_122), "18,122");
         assert_eq!(count(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn bytes_keep_three_digits() {
+        let cases = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "0.98 KiB"),
+            (12_345, "12.1 KiB"),
+            (123_456_789, "118 MiB"),
+            (u64::MAX, "16777216 TiB"),
+        ];
+        for (n, text) in cases {
+            assert_eq!(bytes(n), text, "{n}");
+        }
     }
 
     #[test]

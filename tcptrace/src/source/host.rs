@@ -1,5 +1,6 @@
 //! What is constant about this host while tracing: names, boot, clocks. Out comes a [`HostFacts`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,8 +22,45 @@ pub fn facts() -> HostFacts {
             .unwrap_or_default(),
         clock_offset_ns: clock_offset_ns(),
         netns: own_netns().unwrap_or_default().0,
+        sysctls: sysctls(),
         ..HostFacts::default()
     }
+}
+
+/// Settings that decide how long a state lasts, how many sockets may be in it, and which ports there are.
+const SYSCTLS: [&str; 22] = [
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_abort_on_overflow",
+    "net.ipv4.tcp_challenge_ack_limit",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_max_orphans",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_max_tw_buckets",
+    "net.ipv4.tcp_migrate_req",
+    "net.ipv4.tcp_orphan_retries",
+    "net.ipv4.tcp_retries2",
+    "net.ipv4.tcp_rfc1337",
+    "net.ipv4.tcp_syn_retries",
+    "net.ipv4.tcp_synack_retries",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_timestamps",
+    "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_tw_reuse_delay",
+];
+
+/// Those of them that this kernel has, in the network namespace of the calling thread.
+fn sysctls() -> BTreeMap<String, String> {
+    let read = |name: &str| {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let value = std::fs::read_to_string(path).ok()?;
+        Some((name.to_owned(), text::sanitise(&value.trim().replace('\t', " ")).into_owned()))
+    };
+    SYSCTLS.into_iter().filter_map(read).collect()
 }
 
 /// `CLOCK_MONOTONIC`, the clock of every record.

@@ -33,10 +33,10 @@ pub struct Live {
 }
 
 impl Live {
-    /// Attaches the hooks, then begins to read what exists already.
-    pub fn start(types: &KernelTypes, options: &Options) -> Result<Self> {
+    /// Attaches the hooks, which let pass what `options` say of `filter`, then begins to read what exists already.
+    pub fn start(types: &KernelTypes, options: &Options, filter: String) -> Result<Self> {
         let tracer = Tracer::start(types, options)?;
-        let mut facts = host::facts();
+        let mut facts = HostFacts { filter, ..host::facts() };
         let hooks = tracer.hooks();
         facts.segments = hooks.segments;
         if !hooks.segments {

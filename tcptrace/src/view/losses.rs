@@ -9,13 +9,14 @@ use crate::{
 type Cause = (&'static str, fn(&Losses) -> u64);
 
 /// Every cause of loss, the gravest first.
-const CAUSES: [Cause; 7] = [
+const CAUSES: [Cause; 8] = [
     ("ring full", |losses| losses.ring_full),
     ("recursion", |losses| losses.recursion_missed),
     ("evicted", |losses| losses.evicted),
     ("decode errors", |losses| losses.decode_errors),
     ("read faults", |losses| losses.read_faults),
     ("output", |losses| losses.output_dropped),
+    ("not recorded", |losses| losses.not_recorded),
     ("healed", |losses| losses.healed),
 ];
 
@@ -54,6 +55,7 @@ mod tests {
             decode_errors: 16,
             read_faults: 32,
             output_dropped: 64,
+            not_recorded: 128,
         };
         assert_eq!(CAUSES.iter().map(|(_, of)| of(&all)).sum::<u64>(), all.total());
         assert_eq!(losses(&Losses::default()), None);

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod events;
 pub mod explain;
+pub mod export;
 pub mod glyphs;
 pub mod hist;
 pub mod losses;

@@ -9,6 +9,7 @@ pub mod filters;
 pub mod handshake;
 pub mod owner;
 pub mod program;
+pub mod recording;
 pub mod seed;
 pub mod servers;
 pub mod storm;

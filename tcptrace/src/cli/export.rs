@@ -1,0 +1,159 @@
+//! `tcptrace export`: a recording as a table for other programs.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use super::filter::FilterArgs;
+use crate::{
+    aggregate::{Grouping, Scope},
+    lifecycle::Event,
+    model::{Nanos, Record, record::HostFacts, text, units},
+    pipeline::{self, EventSink, Plan},
+    session::{AtEnd, Ending, Reader},
+    source::{Flow, Source},
+    view::export::{EVENTS, Format, RECORDS, Table, event_row, record_row},
+};
+
+/// Write a recording as Parquet, CSV or JSON lines: a row per change of state
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// The recording; - is standard input
+    #[arg(value_name = "FILE")]
+    from: PathBuf,
+    /// The file to write; its end tells the format: .parquet, .csv or .jsonl
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// A row per observation, as recorded, instead of one per change of state
+    #[arg(long)]
+    raw: bool,
+    /// Replace a file that is there already
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    filters: FilterArgs,
+}
+
+/// Only the owner may read what his host talks to.
+const MODE: u32 = 0o600;
+
+/// Runs the command.
+pub fn run(args: &ExportArgs) -> Result<ExitCode> {
+    let filter = args.filters.filter()?;
+    if args.raw && !filter.is_everything() {
+        bail!("--raw takes no filters: an observation alone does not tell what socket it is about");
+    }
+    let extension = args.output.extension().unwrap_or_default().to_string_lossy();
+    let Some(format) = Format::of_extension(&extension) else {
+        bail!("{}: the name must end in .parquet, .csv or .jsonl", shown(&args.output));
+    };
+    let reader = Reader::open(&args.from, AtEnd::Stop).with_context(|| shown(&args.from))?;
+    let ending = reader.ending();
+    let file = create(&args.output, args.force).with_context(|| shown(&args.output))?;
+    let columns = if args.raw { &RECORDS[..] } else { &EVENTS[..] };
+    let written = format.table(columns, Box::new(file)).map_err(anyhow::Error::from).and_then(|table| {
+        if args.raw {
+            records(reader, table)
+        } else {
+            let plan = Plan::new(filter, Grouping::NONE, Scope::Minisockets, Nanos(u64::MAX));
+            events(reader, table, plan)
+        }
+    });
+    let rows = written.with_context(|| shown(&args.output))?;
+    eprintln!("tcptrace: {}: {} rows", shown(&args.output), units::count(rows));
+    let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(sentence) = ending.and_then(Ending::sentence) {
+        eprintln!("tcptrace: {}: {sentence}", shown(&args.from));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn create(path: &Path, force: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(MODE);
+    if force {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    options.open(path).map_err(|why| match why.kind() {
+        io::ErrorKind::AlreadyExists => {
+            io::Error::new(why.kind(), "there is such a file already; --force replaces it")
+        }
+        _ => why,
+    })
+}
+
+/// Every observation as a row.
+fn records(mut reader: Reader, mut table: Box<dyn Table>) -> Result<u64> {
+    let mut host = HostFacts::default();
+    let (mut rows, mut failure) = (0, Ok(()));
+    loop {
+        let flow = reader.fill(&mut |record| {
+            if let Record::Host(facts) = &record {
+                host.clone_from(facts);
+            }
+            if failure.is_ok()
+                && let Some(row) = record_row(&record, &host)
+            {
+                rows += 1;
+                failure = table.row(&row);
+            }
+        })?;
+        std::mem::replace(&mut failure, Ok(()))?;
+        if flow == Flow::Ended {
+            table.finish()?;
+            return Ok(rows);
+        }
+    }
+}
+
+/// Every change of state as a row.
+fn events(reader: Reader, table: Box<dyn Table>, plan: Plan) -> Result<u64> {
+    let shared = Arc::new(Mutex::new(Some(Writing { table, count: 0, failure: Ok(()) })));
+    let plan = Plan { events: Some(Box::new(Sink(Arc::clone(&shared)))), ..plan };
+    pipeline::start(Box::new(reader), plan).context("no thread for the pipeline")?.finish()?;
+    let taken = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(Writing { table, count, failure }) = taken else { bail!("the table is gone") };
+    failure?;
+    table.finish()?;
+    Ok(count)
+}
+
+struct Writing {
+    table: Box<dyn Table>,
+    count: u64,
+    failure: io::Result<()>,
+}
+
+/// Takes events from the pipeline, which waits: its source is a file.
+struct Sink(Arc<Mutex<Option<Writing>>>);
+
+impl EventSink for Sink {
+    fn event(&mut self, event: &Event<'_>, host: &HostFacts) {
+        if let Some(rows) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+            && rows.failure.is_ok()
+        {
+            rows.count += 1;
+            rows.failure = rows.table.row(&event_row(event, host));
+        }
+    }
+
+    fn flush(&mut self) {}
+
+    fn dropped(&self) -> u64 {
+        0
+    }
+}
+
+fn shown(path: &Path) -> String {
+    text::sanitise(&path.to_string_lossy()).into_owned()
+}

@@ -1,0 +1,137 @@
+//! Where a view takes its records from: the running kernel, or a recording.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use tokio::sync::{mpsc, watch};
+
+use super::live::LiveArgs;
+use crate::{
+    aggregate::Snapshot,
+    model::text,
+    pipeline::{self, Plan, Running},
+    session::{AtEnd, Ending, Reader},
+    source::Source,
+    view,
+};
+
+/// Arguments of every view.
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
+    /// Read a recording instead of the running kernel; - is standard input
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// With --from: go on with what is still being written to the file
+    #[arg(long, requires = "from")]
+    follow: bool,
+    #[command(flatten)]
+    pub(super) live: LiveArgs,
+}
+
+/// Which snapshots a view wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The newest, whenever it looks.
+    Newest,
+    /// Every one, from a source that can wait; live the newest.
+    Every,
+}
+
+/// Snapshots as they come.
+pub enum Snapshots {
+    /// The newest.
+    Newest(watch::Receiver<Option<Arc<Snapshot>>>),
+    /// Every one.
+    Every(mpsc::Receiver<Arc<Snapshot>>),
+}
+
+impl Snapshots {
+    /// Waits for the next; `None` when the source has ended.
+    pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
+        match self {
+            Self::Every(all) => all.recv().await,
+            Self::Newest(newest) => loop {
+                newest.changed().await.ok()?;
+                if let Some(snapshot) = newest.borrow_and_update().clone() {
+                    return Some(snapshot);
+                }
+            },
+        }
+    }
+}
+
+/// A view at work.
+pub struct Started {
+    /// The pipeline.
+    pub running: Running,
+    /// What it shows.
+    pub snapshots: Snapshots,
+    /// How the recording ended.
+    ending: Option<(PathBuf, Arc<Mutex<Option<Ending>>>)>,
+}
+
+impl SourceArgs {
+    /// Whether the records come from the running kernel: nothing may make it wait.
+    pub const fn is_live(&self) -> bool {
+        self.from.is_none()
+    }
+
+    /// Opens the source and starts `plan` with it: its name and who gets the snapshots is set here.
+    pub fn start(&self, plan: Plan, want: Want) -> Result<Started> {
+        let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
+            None => (Box::new(self.live.open(&plan.filter)?), "live".into(), None),
+            Some(path) => {
+                let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
+                let reader = Reader::open(path, at_end).with_context(|| shown(path))?;
+                let ending = Some((path.clone(), reader.ending()));
+                (Box::new(reader), shown(path).into(), ending)
+            }
+        };
+        let (pictures, every) = if want == Want::Every && !self.is_live() {
+            let (send, receive) = mpsc::channel(1);
+            (Some(send), Some(receive))
+        } else {
+            (None, None)
+        };
+        let plan = Plan { source: name, pictures, ..plan };
+        let running = pipeline::start(source, plan).context("no thread for the pipeline")?;
+        let snapshots = match every {
+            Some(every) => Snapshots::Every(every),
+            None => Snapshots::Newest(running.snapshots.clone()),
+        };
+        Ok(Started { running, snapshots, ending })
+    }
+}
+
+impl Started {
+    /// Ends it, and says on stderr how it went.
+    pub fn end(self) -> Result<Arc<Snapshot>> {
+        let last = Arc::new(self.running.stop()?);
+        eprintln!("{}", view::losses::at_the_end(&last));
+        if let Some((path, ending)) = self.ending
+            && let Some(ending) = *ending.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(sentence) = ending.sentence()
+        {
+            eprintln!("tcptrace: {}: {sentence}", shown(&path));
+        }
+        Ok(last)
+    }
+
+    /// Waits until the source has ended by itself.
+    pub async fn ended(&mut self) {
+        while self.running.snapshots.changed().await.is_ok() {}
+    }
+}
+
+/// A path as it may be shown.
+fn shown(path: &Path) -> String {
+    if path == Path::new("-") {
+        "standard input".into()
+    } else {
+        text::sanitise(&path.to_string_lossy()).into()
+    }
+}

@@ -1,0 +1,538 @@
+//! Batches of a recording in, records out. Every length, offset and number is checked before it is used.
+
+use std::sync::Arc;
+
+use arrow_ipc as fb;
+use tcptrace_common::record::{self as raw, Kind, flag};
+use zstd::bulk::Decompressor;
+
+use super::{
+    compat::{self, Layout},
+    encode::MOST_ROWS,
+    known::{MOST_SOCKETS, MOST_TASKS, Said},
+    schema::{self, Column, RowKind},
+};
+use crate::{
+    lifecycle::{Carried, Memory},
+    model::{
+        Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
+        record::{HostFacts, KernelLosses, Process, SeedObject},
+    },
+};
+
+/// Most bytes of text in one column of a batch.
+const MOST_TEXT_BYTES: usize = 64 << 20;
+/// Most entries in a dictionary with an index of one byte.
+const MOST_NAMES: usize = 256;
+
+/// What is wrong with a batch.
+pub type Wrong = &'static str;
+
+/// Turns batches back into records.
+pub struct Decoder {
+    layout: Layout,
+    zstd: Decompressor<'static>,
+    columns: [Values; Column::ALL.len()],
+    kinds: Vec<Option<RowKind>>,
+    from: Vec<Option<u8>>,
+    to: Vec<Option<u8>>,
+    said: Vec<Said>,
+    tasks: Vec<raw::Task>,
+    before: KernelLosses,
+    /// Rows of kinds that this version does not know.
+    pub unknown_rows: u64,
+}
+
+/// One column of a batch, decompressed.
+#[derive(Debug, Default)]
+struct Values {
+    rows: usize,
+    /// Empty: every row has a value.
+    validity: Vec<u8>,
+    /// For a text: where each begins.
+    fixed: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+impl Values {
+    fn has(&self, row: usize) -> bool {
+        row < self.rows
+            && (self.validity.is_empty()
+                || self.validity.get(row / 8).is_some_and(|bits| bits & (1 << (row % 8)) != 0))
+    }
+
+    fn number<const N: usize>(&self, row: usize) -> Option<[u8; N]> {
+        if !self.has(row) {
+            return None;
+        }
+        self.fixed.get(row * N..row * N + N)?.try_into().ok()
+    }
+
+    fn u8(&self, row: usize) -> Option<u8> {
+        self.number(row).map(|[byte]| byte)
+    }
+
+    fn u16(&self, row: usize) -> Option<u16> {
+        self.number(row).map(u16::from_le_bytes)
+    }
+
+    fn u32(&self, row: usize) -> Option<u32> {
+        self.number(row).map(u32::from_le_bytes)
+    }
+
+    fn u64(&self, row: usize) -> Option<u64> {
+        self.number(row).map(u64::from_le_bytes)
+    }
+
+    fn text(&self, row: usize) -> Result<Option<&str>, Wrong> {
+        if !self.has(row) {
+            return Ok(None);
+        }
+        let offset = |row: usize| {
+            let bytes = self.fixed.get(row * 4..row * 4 + 4)?.try_into().ok()?;
+            usize::try_from(i32::from_le_bytes(bytes)).ok()
+        };
+        let (begin, end) = offset(row).zip(offset(row + 1)).ok_or("a text without a place")?;
+        let bytes = self.bytes.get(begin..end).ok_or("a text out of its place")?;
+        std::str::from_utf8(bytes).map(Some).map_err(|_| "a text that is not UTF-8")
+    }
+}
+
+/// The buffers of one batch, as they come.
+struct Body<'a> {
+    body: &'a [u8],
+    buffers: flatbuffers::VectorIter<'a, fb::Buffer>,
+}
+
+impl<'a> Body<'a> {
+    /// The next buffer: its length when decompressed, and its zstd frame.
+    fn next(&mut self) -> Result<(usize, &'a [u8]), Wrong> {
+        let buffer = self.buffers.next().ok_or("a column without its values")?;
+        let place = usize::try_from(buffer.offset()).ok().zip(usize::try_from(buffer.length()).ok());
+        let (begin, length) = place.ok_or("values without a place")?;
+        if length == 0 {
+            return Ok((0, &[]));
+        }
+        let end = begin.checked_add(length).ok_or("values without a place")?;
+        let bytes = self.body.get(begin..end).ok_or("values outside their batch")?;
+        let (claimed, frame) = bytes.split_first_chunk::<8>().ok_or("values without a length")?;
+        let claimed =
+            usize::try_from(i64::from_le_bytes(*claimed)).map_err(|_| "values that are not compressed")?;
+        Ok((claimed, frame))
+    }
+}
+
+impl Decoder {
+    /// Reads recordings laid out like this.
+    pub fn new(layout: Layout) -> std::io::Result<Self> {
+        Ok(Self {
+            layout,
+            zstd: Decompressor::new()?,
+            columns: Default::default(),
+            kinds: Vec::new(),
+            from: Vec::new(),
+            to: Vec::new(),
+            said: Vec::new(),
+            tasks: Vec::new(),
+            before: KernelLosses::default(),
+            unknown_rows: 0,
+        })
+    }
+
+    /// How the recording is laid out.
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Takes in a dictionary.
+    pub fn dictionary(&mut self, dictionary: fb::DictionaryBatch<'_>, body: &[u8]) -> Result<(), Wrong> {
+        let id = Some(dictionary.id());
+        let Some(field) = self.layout.fields.iter().find(|field| field.dictionary == id) else {
+            return Ok(());
+        };
+        let Some(column) = field.column else { return Ok(()) };
+        let batch = dictionary.data().ok_or("a dictionary without entries")?;
+        if dictionary.isDelta() {
+            return Err("a dictionary that grows");
+        }
+        let rows = rows_of(batch, MOST_NAMES)?;
+        let mut body = body_of(batch, body)?;
+        let mut names = Values::default();
+        self.fill_text(&mut body, rows, false, &mut names)?;
+        let names: Vec<&str> =
+            (0..rows).map(|row| names.text(row).map(Option::unwrap_or_default)).collect::<Result<_, _>>()?;
+        match column {
+            Column::Kind => self.kinds = names.into_iter().map(compat::row_kind).collect(),
+            Column::From => self.from = names.into_iter().map(schema::state_number).collect(),
+            Column::To => self.to = names.into_iter().map(schema::state_number).collect(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes in a batch: its records go to `take`, in order, until something in it is wrong.
+    pub fn batch(
+        &mut self,
+        batch: fb::RecordBatch<'_>,
+        body: &[u8],
+        take: &mut dyn FnMut(Record),
+    ) -> Result<(), Wrong> {
+        let rows = rows_of(batch, 4 * MOST_ROWS)?;
+        self.fill(batch, body, rows)?;
+        for row in 0..rows {
+            if let Some(record) = self.row(row)? {
+                take(record);
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, batch: fb::RecordBatch<'_>, body: &[u8], rows: usize) -> Result<(), Wrong> {
+        let mut body = body_of(batch, body)?;
+        let mut nodes = batch.nodes().ok_or("a batch without columns")?.iter();
+        for index in 0..self.layout.fields.len() {
+            let field = self.layout.fields[index];
+            let node = nodes.next().ok_or("a batch with too few columns")?;
+            let Some(column) = field.column else {
+                for _ in 0..field.buffers {
+                    body.next()?;
+                }
+                continue;
+            };
+            if node.length() != rows as i64 {
+                return Err("a column of another length than its batch");
+            }
+            let is_null = node.null_count() == rows as i64;
+            let mut values = std::mem::take(&mut self.columns[column as usize]);
+            let filled = match column.of_type().width() {
+                Some(width) => self.fill_numbers(&mut body, rows, width, is_null, &mut values),
+                None => self.fill_text(&mut body, rows, is_null, &mut values),
+            };
+            self.columns[column as usize] = values;
+            filled?;
+        }
+        Ok(())
+    }
+
+    fn fill_numbers(
+        &mut self,
+        body: &mut Body<'_>,
+        rows: usize,
+        width: usize,
+        is_null: bool,
+        values: &mut Values,
+    ) -> Result<(), Wrong> {
+        let (validity, numbers) = (body.next()?, body.next()?);
+        values.rows = if is_null { 0 } else { rows };
+        if is_null {
+            return Ok(());
+        }
+        self.validity(validity, rows, values)?;
+        self.decompress(numbers, rows * width, &mut values.fixed)
+    }
+
+    fn fill_text(
+        &mut self,
+        body: &mut Body<'_>,
+        rows: usize,
+        is_null: bool,
+        values: &mut Values,
+    ) -> Result<(), Wrong> {
+        let (validity, offsets, bytes) = (body.next()?, body.next()?, body.next()?);
+        values.rows = if is_null { 0 } else { rows };
+        if is_null {
+            return Ok(());
+        }
+        self.validity(validity, rows, values)?;
+        self.decompress(offsets, (rows + 1) * 4, &mut values.fixed)?;
+        if bytes.0 > MOST_TEXT_BYTES {
+            return Err("texts longer than any");
+        }
+        self.decompress(bytes, bytes.0, &mut values.bytes)
+    }
+
+    fn validity(&mut self, validity: (usize, &[u8]), rows: usize, values: &mut Values) -> Result<(), Wrong> {
+        if validity.0 == 0 {
+            values.validity.clear();
+            return Ok(());
+        }
+        self.decompress(validity, rows.div_ceil(8), &mut values.validity)
+    }
+
+    /// Decompresses what must come out as `wanted` bytes; a writer may pad it a little.
+    fn decompress(
+        &mut self,
+        (claimed, frame): (usize, &[u8]),
+        wanted: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Wrong> {
+        const PADDING: usize = 64;
+        out.clear();
+        if claimed < wanted || claimed > wanted + PADDING {
+            return Err("values of another length than their column");
+        }
+        if claimed == 0 {
+            return Ok(());
+        }
+        out.reserve(claimed);
+        match self.zstd.decompress_to_buffer(frame, out) {
+            Ok(length) if length == claimed => Ok(()),
+            _ => Err("values that can't be decompressed, or whose checksum is wrong"),
+        }
+    }
+
+    fn column(&self, column: Column) -> &Values {
+        &self.columns[column as usize]
+    }
+
+    fn row(&mut self, row: usize) -> Result<Option<Record>, Wrong> {
+        let kind = self.column(Column::Kind).u8(row).ok_or("a row of no kind")?;
+        let Some(kind) = self.kinds.get(kind as usize).copied().flatten() else {
+            self.unknown_rows += 1;
+            return Ok(None);
+        };
+        let ts = self.ts(row);
+        Ok(Some(match kind {
+            RowKind::Kernel(kind) => Record::Kernel(self.observation(row, kind, ts)?),
+            RowKind::Socket => {
+                self.mean_socket(row)?;
+                return Ok(None);
+            }
+            RowKind::Task => {
+                self.mean_task(row)?;
+                return Ok(None);
+            }
+            RowKind::Seed | RowKind::SeedMinisocket | RowKind::SeedRequest => {
+                Record::Seed(self.seed(row, kind, ts)?)
+            }
+            RowKind::SeedEnd => Record::SeedEnd { ts, began: Nanos(self.arg(Column::Arg0, row)) },
+            RowKind::FinWait2End => Record::FinWait2End {
+                ts,
+                began: Nanos(self.arg(Column::Arg0, row)),
+                netns: NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default()),
+            },
+            RowKind::Owner => Record::Owner {
+                ts,
+                id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
+                process: self.process(row)?.ok_or("an owner without a process")?,
+            },
+            RowKind::OwnersEnd => Record::OwnersEnd { ts },
+            RowKind::NetnsName => Record::NetnsName {
+                ts,
+                netns: NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default()),
+                name: self.text(Column::Name, row)?,
+            },
+            RowKind::CgroupPath => Record::CgroupPath {
+                ts,
+                cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default(),
+                path: self.text(Column::Name, row)?,
+            },
+            RowKind::Host => Record::Host(Box::new(self.facts::<HostFacts>(row)?)),
+            RowKind::Loss => {
+                let losses = self.facts::<KernelLosses>(row)?;
+                Record::Loss { ts, losses: losses.since(&self.before) }
+            }
+            RowKind::LossBefore => {
+                self.before = self.facts(row)?;
+                return Ok(None);
+            }
+            RowKind::Tick => Record::Tick { ts },
+            RowKind::Carried => Record::Carried(Box::new(self.carried(row, ts)?)),
+        }))
+    }
+
+    fn ts(&self, row: usize) -> Nanos {
+        let wall = self.column(Column::Ts).u64(row).unwrap_or_default();
+        Nanos(wall.wrapping_sub(self.layout.clock_offset_ns))
+    }
+
+    fn arg(&self, column: Column, row: usize) -> u64 {
+        self.column(column).u64(row).unwrap_or_default()
+    }
+
+    fn text(&self, column: Column, row: usize) -> Result<Arc<str>, Wrong> {
+        Ok(self.column(column).text(row)?.unwrap_or_default().into())
+    }
+
+    fn facts<T: serde::de::DeserializeOwned>(&self, row: usize) -> Result<T, Wrong> {
+        let text = self.column(Column::Facts).text(row)?.ok_or("a row without its facts")?;
+        serde_json::from_str(text).map_err(|_| "facts that can't be made out")
+    }
+
+    fn state(&self, column: Column, row: usize) -> Result<u8, Wrong> {
+        let names = if column == Column::From { &self.from } else { &self.to };
+        match self.column(column).u8(row) {
+            None => Ok(0),
+            Some(index) => names.get(index as usize).copied().flatten().ok_or("a state TCP does not have"),
+        }
+    }
+
+    fn tcp_state(&self, column: Column, row: usize) -> Result<TcpState, Wrong> {
+        TcpState::from_kernel(self.state(column, row)?).ok_or("a state TCP does not have")
+    }
+
+    fn observation(&mut self, row: usize, kind: Kind, ts: Nanos) -> Result<Observation, Wrong> {
+        let said = self.identity(row)?;
+        let task = self.task(row)?;
+        let mut flags = self.column(Column::Flags).u8(row).unwrap_or_default() & !flag::TASK;
+        if task.is_some() {
+            flags |= flag::TASK;
+        }
+        let raw = raw::Record {
+            ts_ns: ts.0,
+            cookie: said.cookie,
+            object: u64::from(said.object),
+            arg0: match kind {
+                Kind::RequestArmed | Kind::RequestCancelled | Kind::RequestExpired => {
+                    self.column(Column::Arg0).u64(row).unwrap_or(said.listener)
+                }
+                _ => self.arg(Column::Arg0, row),
+            },
+            arg1: self.arg(Column::Arg1, row),
+            saddr: said.saddr.0,
+            daddr: said.daddr.0,
+            netns: said.netns,
+            ifindex: said.ifindex,
+            sport: said.sport,
+            dport: said.dport,
+            kind: kind as u8,
+            old: self.state(Column::From, row)?,
+            new: self.state(Column::To, row)?,
+            flags,
+        };
+        Ok(Observation { raw, task })
+    }
+
+    /// A number stands for another socket from here on.
+    fn mean_socket(&mut self, row: usize) -> Result<(), Wrong> {
+        let said = self.as_said(row, &Said::default());
+        *self.said_of(row)? = said;
+        Ok(())
+    }
+
+    /// Which socket it is: what was said of it before, and what the row says.
+    fn identity(&mut self, row: usize) -> Result<Said, Wrong> {
+        let before = *self.said_of(row)?;
+        let said = self.as_said(row, &before);
+        *self.said_of(row)? = said;
+        Ok(said)
+    }
+
+    fn said_of(&mut self, row: usize) -> Result<&mut Said, Wrong> {
+        let number = self.column(Column::Socket).u32(row).ok_or("a row about no socket")? as usize;
+        if number >= MOST_SOCKETS {
+            return Err("more sockets than there can be");
+        }
+        if number >= self.said.len() {
+            self.said.resize(number + 1, Said::default());
+        }
+        Ok(&mut self.said[number])
+    }
+
+    fn as_said(&self, row: usize, before: &Said) -> Said {
+        Said {
+            cookie: self.column(Column::Cookie).u64(row).unwrap_or(before.cookie),
+            object: self.column(Column::Object).u32(row).unwrap_or(before.object),
+            netns: self.column(Column::Netns).u32(row).unwrap_or(before.netns),
+            saddr: self.addr(Column::Saddr, row).unwrap_or(before.saddr),
+            daddr: self.addr(Column::Daddr, row).unwrap_or(before.daddr),
+            sport: self.column(Column::Sport).u16(row).unwrap_or(before.sport),
+            dport: self.column(Column::Dport).u16(row).unwrap_or(before.dport),
+            ifindex: self.column(Column::Ifindex).u32(row).unwrap_or(before.ifindex),
+            listener: self.column(Column::Listener).u64(row).unwrap_or(before.listener),
+        }
+    }
+
+    fn addr(&self, column: Column, row: usize) -> Option<Addr> {
+        self.column(column).number(row).map(Addr)
+    }
+
+    /// The task a row is about; a number that nothing was said of is damage.
+    fn task(&self, row: usize) -> Result<Option<raw::Task>, Wrong> {
+        let Some(number) = self.column(Column::Task).u32(row) else { return Ok(None) };
+        self.tasks.get(number as usize).copied().map(Some).ok_or("a task that nothing is known of")
+    }
+
+    /// A number stands for another task from here on; they are given in turn.
+    fn mean_task(&mut self, row: usize) -> Result<(), Wrong> {
+        let number = self.column(Column::Task).u32(row).ok_or("a task without a number")? as usize;
+        let name = self.column(Column::Comm).text(row)?.unwrap_or_default().as_bytes();
+        let mut comm = [0; 16];
+        let length = name.len().min(comm.len());
+        comm[..length].copy_from_slice(&name[..length]);
+        let task = raw::Task {
+            cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default(),
+            tgid: self.column(Column::Pid).u32(row).unwrap_or_default(),
+            tid: self.column(Column::Tid).u32(row).unwrap_or_default(),
+            comm,
+        };
+        if number > self.tasks.len() || number >= MOST_TASKS {
+            return Err("a task out of turn");
+        }
+        if number == self.tasks.len() {
+            self.tasks.push(task);
+        } else {
+            self.tasks[number] = task;
+        }
+        Ok(())
+    }
+
+    fn process(&self, row: usize) -> Result<Option<Process>, Wrong> {
+        let Some(pid) = self.column(Column::Pid).u32(row) else { return Ok(None) };
+        let comm = self.text(Column::Comm, row)?;
+        Ok(Some(Process { pid, comm, cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default() }))
+    }
+
+    fn tuple(&self, row: usize) -> Tuple {
+        Tuple {
+            saddr: self.addr(Column::Saddr, row).unwrap_or(Addr::ANY),
+            daddr: self.addr(Column::Daddr, row).unwrap_or(Addr::ANY),
+            sport: self.column(Column::Sport).u16(row).unwrap_or_default(),
+            dport: self.column(Column::Dport).u16(row).unwrap_or_default(),
+            ifindex: self.column(Column::Ifindex).u32(row).unwrap_or_default(),
+        }
+    }
+
+    fn seed(&self, row: usize, kind: RowKind, ts: Nanos) -> Result<SeedSocket, Wrong> {
+        let number = |column| self.column(column).u32(row).unwrap_or_default();
+        let arg0 = self.arg(Column::Arg0, row);
+        Ok(SeedSocket {
+            ts,
+            id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
+            netns: NetnsId(number(Column::Netns)),
+            tuple: self.tuple(row),
+            state: self.tcp_state(Column::To, row)?,
+            object: match kind {
+                RowKind::SeedMinisocket => SeedObject::Minisocket { left: Nanos(arg0) },
+                RowKind::SeedRequest => SeedObject::Request { timeouts: arg0 as u8 },
+                _ => SeedObject::Full,
+            },
+            inode: number(Column::Inode),
+            uid: number(Column::Uid),
+            rqueue: number(Column::Rqueue),
+            wqueue: number(Column::Wqueue),
+        })
+    }
+
+    fn carried(&self, row: usize, ts: Nanos) -> Result<Carried, Wrong> {
+        let memory: Memory = self.facts(row)?;
+        let netns = NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default());
+        let state = self.tcp_state(Column::To, row)?;
+        let mut socket = Carried::socket(self.tuple(row), netns, state, &memory);
+        socket.previous = self.tcp_state(Column::From, row)?;
+        socket.object = u64::from(self.column(Column::Object).u32(row).unwrap_or_default());
+        let id = SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default());
+        Ok(Carried { ts, id, socket, process: self.process(row)?, memory })
+    }
+}
+
+fn rows_of(batch: fb::RecordBatch<'_>, most: usize) -> Result<usize, Wrong> {
+    usize::try_from(batch.length()).ok().filter(|&rows| rows <= most).ok_or("a batch of more rows than any")
+}
+
+fn body_of<'a>(batch: fb::RecordBatch<'a>, body: &'a [u8]) -> Result<Body<'a>, Wrong> {
+    if batch.compression().is_none_or(|compression| compression.codec() != fb::CompressionType::ZSTD) {
+        return Err("a batch that is not compressed with zstd");
+    }
+    Ok(Body { body, buffers: batch.buffers().ok_or("a batch without values")?.iter() })
+}

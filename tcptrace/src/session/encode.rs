@@ -1,0 +1,442 @@
+//! Records in, batches of an Arrow IPC stream out.
+
+use std::io;
+
+use tcptrace_common::{
+    record::{self as raw, Kind},
+    state::TcpState,
+};
+
+use super::{
+    columns::{Finish, Numbers as Column, Texts},
+    known::{Numbers, Objects, Said, Tasks},
+    message::Compressor,
+    schema::{RowKind, index_of},
+};
+use crate::{
+    lifecycle::Carried,
+    model::{
+        Addr, Nanos, Observation, Record, SeedSocket, SocketId, Tuple,
+        record::{KernelLosses, Process, SeedObject},
+        text,
+    },
+};
+
+/// A batch is full when it has this many rows, or so many bytes of text.
+pub const MOST_ROWS: usize = 1 << 16;
+const MOST_TEXT_BYTES: usize = 16 << 20;
+
+/// Turns records into rows.
+#[derive(Default)]
+pub struct Encoder {
+    rows: usize,
+    /// Rows beside ticks: what would be missed.
+    substance: usize,
+    columns: Columns,
+    /// What numbers stand for: a batch of its own before the others, where nothing but that is in its columns.
+    meanings: Columns,
+    meaning_rows: usize,
+    numbers: Numbers,
+    tasks: Tasks,
+    objects: Objects,
+    /// Wall-clock time at monotonic 0.
+    clock_offset_ns: u64,
+    last_ts: i64,
+}
+
+#[derive(Default)]
+struct Columns {
+    ts: Column<i64>,
+    kind: Column<u8>,
+    socket: Column<u32>,
+    cookie: Column<u64>,
+    object: Column<u32>,
+    netns: Column<u32>,
+    saddr: Column<[u8; 16]>,
+    daddr: Column<[u8; 16]>,
+    sport: Column<u16>,
+    dport: Column<u16>,
+    ifindex: Column<u32>,
+    listener: Column<u64>,
+    from: Column<u8>,
+    to: Column<u8>,
+    flags: Column<u8>,
+    arg0: Column<i64>,
+    arg1: Column<i64>,
+    task: Column<u32>,
+    pid: Column<u32>,
+    tid: Column<u32>,
+    comm: Texts,
+    cgroup: Column<u64>,
+    inode: Column<u32>,
+    uid: Column<u32>,
+    rqueue: Column<u32>,
+    wqueue: Column<u32>,
+    name: Texts,
+    facts: Texts,
+}
+
+impl Columns {
+    /// In the order of [`super::schema::Column::ALL`].
+    fn all(&mut self) -> [&mut dyn Finish; 28] {
+        [
+            &mut self.ts,
+            &mut self.kind,
+            &mut self.socket,
+            &mut self.cookie,
+            &mut self.object,
+            &mut self.netns,
+            &mut self.saddr,
+            &mut self.daddr,
+            &mut self.sport,
+            &mut self.dport,
+            &mut self.ifindex,
+            &mut self.listener,
+            &mut self.from,
+            &mut self.to,
+            &mut self.flags,
+            &mut self.arg0,
+            &mut self.arg1,
+            &mut self.task,
+            &mut self.pid,
+            &mut self.tid,
+            &mut self.comm,
+            &mut self.cgroup,
+            &mut self.inode,
+            &mut self.uid,
+            &mut self.rqueue,
+            &mut self.wqueue,
+            &mut self.name,
+            &mut self.facts,
+        ]
+    }
+}
+
+impl Encoder {
+    /// Sets what is added to a record's time.
+    pub const fn set_clock_offset(&mut self, clock_offset_ns: u64) {
+        self.clock_offset_ns = clock_offset_ns;
+    }
+
+    /// Whether anything waits that is more than the time.
+    pub const fn has_substance(&self) -> bool {
+        self.substance > 0
+    }
+
+    /// Whether it is time for a batch, however little time has passed.
+    pub fn is_full(&self) -> bool {
+        self.rows >= MOST_ROWS
+            || self.numbers.is_full()
+            || self.tasks.is_full()
+            || self.columns.facts.len_bytes() + self.columns.name.len_bytes() >= MOST_TEXT_BYTES
+    }
+
+    /// What follows can be read without what came before.
+    pub fn forget(&mut self) {
+        self.numbers.forget();
+        self.tasks.forget();
+    }
+
+    /// Appends what waits to `out`.
+    pub fn take_batch(&mut self, compressor: &mut Compressor, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.rows == 0 {
+            return Ok(());
+        }
+        if self.meaning_rows > 0 {
+            compressor.batch(self.meaning_rows, &mut self.meanings.all(), out)?;
+        }
+        compressor.batch(self.rows, &mut self.columns.all(), out)?;
+        self.meanings.all().into_iter().chain(self.columns.all()).for_each(Finish::clear);
+        (self.rows, self.substance, self.meaning_rows) = (0, 0, 0);
+        self.numbers.end_batch();
+        if self.tasks.is_full() {
+            self.tasks.forget();
+        }
+        Ok(())
+    }
+
+    /// Adds one record.
+    pub fn record(&mut self, record: &Record) {
+        let ts = record.ts();
+        match record {
+            Record::Kernel(seen) => self.observation(seen),
+            Record::Seed(seed) => self.seed(seed),
+            Record::SeedEnd { began, .. } => {
+                let row = self.begin(RowKind::SeedEnd, ts);
+                self.columns.arg0.set(row, began.0.cast_signed());
+            }
+            Record::FinWait2End { began, netns, .. } => {
+                let row = self.begin(RowKind::FinWait2End, ts);
+                self.columns.netns.set(row, netns.0);
+                self.columns.arg0.set(row, began.0.cast_signed());
+            }
+            Record::Owner { id, process, .. } => {
+                let row = self.begin(RowKind::Owner, ts);
+                self.columns.cookie.set(row, id.0);
+                self.process(row, process);
+            }
+            Record::OwnersEnd { .. } => {
+                self.begin(RowKind::OwnersEnd, ts);
+            }
+            Record::NetnsName { netns, name, .. } => {
+                let row = self.begin(RowKind::NetnsName, ts);
+                self.columns.netns.set(row, netns.0);
+                self.columns.name.set(row, name);
+            }
+            Record::CgroupPath { cgroup, path, .. } => {
+                let row = self.begin(RowKind::CgroupPath, ts);
+                self.columns.cgroup.set(row, *cgroup);
+                self.columns.name.set(row, path);
+            }
+            Record::Host(facts) => {
+                let row = self.begin(RowKind::Host, None);
+                self.facts(row, facts);
+            }
+            Record::Loss { losses, .. } => {
+                let row = self.begin(RowKind::Loss, ts);
+                self.facts(row, losses);
+            }
+            Record::Tick { .. } => {
+                self.begin(RowKind::Tick, ts);
+                self.substance -= 1;
+            }
+            Record::Carried(carried) => self.carried(carried),
+        }
+    }
+
+    /// Adds the losses that are not the file's own.
+    pub fn losses_before(&mut self, ts: Nanos, losses: &KernelLosses) {
+        let row = self.begin(RowKind::LossBefore, Some(ts));
+        self.facts(row, losses);
+    }
+
+    /// Begins a row.
+    fn begin(&mut self, kind: RowKind, ts: Option<Nanos>) -> usize {
+        let row = self.rows;
+        if let Some(ts) = ts {
+            self.last_ts = self.clock_offset_ns.wrapping_add(ts.0).cast_signed();
+            self.columns.ts.set(row, self.last_ts);
+        }
+        // A kind has no number only when a test fails.
+        self.columns.kind.set(row, index_of(kind).unwrap_or(u8::MAX));
+        self.rows += 1;
+        self.substance += 1;
+        row
+    }
+
+    fn observation(&mut self, seen: &Observation) {
+        let raw = &seen.raw;
+        let Some(kind) = Kind::from_raw(raw.kind) else { return };
+        let row = self.begin_kernel(raw);
+        let listener = self.identity(row, kind, raw);
+        let columns = &mut self.columns;
+        if raw.old != 0 {
+            columns.from.set(row, raw.old);
+        }
+        if raw.new != 0 {
+            columns.to.set(row, raw.new);
+        }
+        columns.flags.set(row, raw.flags);
+        if raw.arg0 != if is_request(kind) { listener } else { 0 } {
+            columns.arg0.set(row, raw.arg0.cast_signed());
+        }
+        if raw.arg1 != 0 {
+            columns.arg1.set(row, raw.arg1.cast_signed());
+        }
+        if let Some(task) = &seen.task {
+            let numbered = self.tasks.of(task);
+            self.columns.task.set(row, numbered.number);
+            if numbered.is_new {
+                self.mean_task(numbered.number, task);
+            }
+        }
+    }
+
+    fn mean_task(&mut self, number: u32, task: &raw::Task) {
+        let row = self.mean(RowKind::Task);
+        let columns = &mut self.meanings;
+        columns.task.set(row, number);
+        columns.pid.set(row, task.tgid);
+        columns.tid.set(row, task.tid);
+        comm(&mut columns.comm, row, &task.comm);
+        columns.cgroup.set(row, task.cgroup);
+    }
+
+    fn mean_socket(&mut self, number: u32, said: &Said) {
+        let row = self.mean(RowKind::Socket);
+        let columns = &mut self.meanings;
+        columns.socket.set(row, number);
+        columns.cookie.set(row, said.cookie);
+        columns.object.set(row, said.object);
+        columns.netns.set(row, said.netns);
+        columns.saddr.set(row, said.saddr.0);
+        columns.daddr.set(row, said.daddr.0);
+        columns.sport.set(row, said.sport);
+        columns.dport.set(row, said.dport);
+        columns.ifindex.set(row, said.ifindex);
+        if said.listener != 0 {
+            columns.listener.set(row, said.listener);
+        }
+    }
+
+    /// Begins a row that says what a number stands for.
+    fn mean(&mut self, kind: RowKind) -> usize {
+        let row = self.meaning_rows;
+        self.meanings.kind.set(row, index_of(kind).unwrap_or(u8::MAX));
+        self.meaning_rows += 1;
+        row
+    }
+
+    /// [`Self::begin`] for the rows that are most: the kinds of hooks come first, in the kernel's order.
+    fn begin_kernel(&mut self, raw: &raw::Record) -> usize {
+        let row = self.rows;
+        self.columns.ts.set(row, self.clock_offset_ns.wrapping_add(raw.ts_ns).cast_signed());
+        self.columns.kind.set(row, raw.kind - 1);
+        self.rows += 1;
+        self.substance += 1;
+        row
+    }
+
+    /// Which socket it is, and what of that has changed. Returns its listener, where it is a request socket.
+    fn identity(&mut self, row: usize, kind: Kind, raw: &raw::Record) -> u64 {
+        // Cookies count up from 1; addresses of kernel objects are in the upper half of the numbers.
+        let key = if raw.cookie == 0 { raw.object } else { raw.cookie };
+        let numbered = self.numbers.of(key);
+        let said = self.numbers.said(numbered.number);
+        let now = Said {
+            cookie: raw.cookie,
+            object: match kind {
+                // Nothing pairs full sockets by their address.
+                Kind::Transition if numbered.is_new => 0,
+                Kind::Transition => said.object,
+                _ => self.objects.number(raw.object),
+            },
+            netns: raw.netns,
+            saddr: Addr(raw.saddr),
+            daddr: Addr(raw.daddr),
+            sport: raw.sport,
+            dport: raw.dport,
+            ifindex: raw.ifindex,
+            listener: if !is_request(kind) {
+                0
+            } else if numbered.is_new {
+                raw.arg0
+            } else {
+                said.listener
+            },
+        };
+        let before = std::mem::replace(said, now);
+        self.columns.socket.set(row, numbered.number);
+        if numbered.is_new {
+            self.mean_socket(numbered.number, &now);
+        } else {
+            self.changes(row, &before, &now);
+        }
+        let is_over = match kind {
+            // A socket that had a minisocket's object lives on in it.
+            Kind::Transition => raw.new == TcpState::Close as u8 && now.object == 0,
+            Kind::MinisocketExpired | Kind::RequestCancelled => true,
+            _ => false,
+        };
+        if is_over {
+            self.numbers.release(key);
+        }
+        now.listener
+    }
+
+    fn changes(&mut self, row: usize, before: &Said, now: &Said) {
+        let columns = &mut self.columns;
+        if before.cookie != now.cookie {
+            columns.cookie.set(row, now.cookie);
+        }
+        if before.object != now.object {
+            columns.object.set(row, now.object);
+        }
+        if before.netns != now.netns {
+            columns.netns.set(row, now.netns);
+        }
+        if before.saddr != now.saddr {
+            columns.saddr.set(row, now.saddr.0);
+        }
+        if before.daddr != now.daddr {
+            columns.daddr.set(row, now.daddr.0);
+        }
+        if before.sport != now.sport {
+            columns.sport.set(row, now.sport);
+        }
+        if before.dport != now.dport {
+            columns.dport.set(row, now.dport);
+        }
+        if before.ifindex != now.ifindex {
+            columns.ifindex.set(row, now.ifindex);
+        }
+    }
+
+    fn seed(&mut self, seed: &SeedSocket) {
+        let (kind, arg0) = match seed.object {
+            SeedObject::Full => (RowKind::Seed, 0),
+            SeedObject::Minisocket { left } => (RowKind::SeedMinisocket, left.0.cast_signed()),
+            SeedObject::Request { timeouts } => (RowKind::SeedRequest, i64::from(timeouts)),
+        };
+        let row = self.begin(kind, Some(seed.ts));
+        self.ends(row, seed.id, seed.netns.0, &seed.tuple);
+        let columns = &mut self.columns;
+        columns.to.set(row, seed.state as u8);
+        columns.arg0.set(row, arg0);
+        columns.inode.set(row, seed.inode);
+        columns.uid.set(row, seed.uid);
+        columns.rqueue.set(row, seed.rqueue);
+        columns.wqueue.set(row, seed.wqueue);
+    }
+
+    fn carried(&mut self, carried: &Carried) {
+        let row = self.begin(RowKind::Carried, Some(carried.ts));
+        let socket = &carried.socket;
+        self.ends(row, carried.id, socket.netns.0, &socket.tuple);
+        let object = self.objects.number(socket.object);
+        self.columns.object.set(row, object);
+        self.columns.from.set(row, socket.previous as u8);
+        self.columns.to.set(row, socket.state as u8);
+        if let Some(process) = &carried.process {
+            self.process(row, process);
+        }
+        self.facts(row, &carried.memory);
+    }
+
+    fn ends(&mut self, row: usize, id: SocketId, netns: u32, tuple: &Tuple) {
+        let columns = &mut self.columns;
+        columns.cookie.set(row, id.0);
+        columns.netns.set(row, netns);
+        columns.saddr.set(row, tuple.saddr.0);
+        columns.daddr.set(row, tuple.daddr.0);
+        columns.sport.set(row, tuple.sport);
+        columns.dport.set(row, tuple.dport);
+        columns.ifindex.set(row, tuple.ifindex);
+    }
+
+    fn process(&mut self, row: usize, process: &Process) {
+        self.columns.pid.set(row, process.pid);
+        self.columns.comm.set(row, &text::sanitise(&process.comm));
+        self.columns.cgroup.set(row, process.cgroup);
+    }
+
+    fn facts(&mut self, row: usize, facts: &impl serde::Serialize) {
+        self.columns.facts.write(row, |bytes| {
+            // Plain structures in memory: nothing can fail.
+            let _ = serde_json::to_writer(bytes, facts);
+        });
+    }
+}
+
+const fn is_request(kind: Kind) -> bool {
+    matches!(kind, Kind::RequestArmed | Kind::RequestCancelled | Kind::RequestExpired)
+}
+
+fn comm(column: &mut Texts, row: usize, comm: &[u8; 16]) {
+    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
+    let plain = comm[..end].iter().all(|byte| matches!(byte, b' '..=b'~'));
+    match std::str::from_utf8(&comm[..end]) {
+        Ok(text) if plain => column.set(row, text),
+        _ => column.set(row, &text::from_kernel(comm)),
+    }
+}

@@ -1,0 +1,424 @@
+//! Where a recording goes: one file, a series of files, or memory until it is asked for.
+
+use std::{
+    collections::VecDeque,
+    fs::{File, OpenOptions},
+    io::{self, Seek as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::message::END;
+use crate::model::Nanos;
+
+/// What a flight recorder keeps in memory at most, compressed; what is older than that goes.
+pub const MOST_FLIGHT_BYTES: u64 = 256 << 20;
+/// Into how many pieces the stretch that a flight recorder keeps is cut: it keeps up to one more.
+const FLIGHT_PIECES: u64 = 8;
+/// Only the owner may read what his host talks to.
+const MODE: u32 = 0o600;
+
+/// Whether a file that is there already may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays: an error.
+    Keep,
+    /// It is replaced.
+    Replace,
+}
+
+/// When to go on with a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotate {
+    /// When it has so many bytes.
+    Size(u64),
+    /// When it spans so much time.
+    Time(Nanos),
+}
+
+/// What to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Everything, in one file.
+    All,
+    /// A series of files, of which the newest stay.
+    Series {
+        /// When to go on with a new one.
+        rotate: Rotate,
+        /// How many stay; `None` for all.
+        files: Option<usize>,
+    },
+    /// The newest stretch of time, in memory until it is asked for.
+    Last(Nanos),
+}
+
+/// `recording.tcptrace` and 3 make `recording-0003.tcptrace`.
+pub fn numbered(path: &Path, n: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match path.extension() {
+        Some(extension) => format!("{stem}-{n:04}.{}", extension.to_string_lossy()),
+        None => format!("{stem}-{n:04}"),
+    };
+    path.with_file_name(name)
+}
+
+/// What could not be written where.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", path.display())]
+pub struct Unwritten {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub why: io::Error,
+}
+
+/// Takes a recording in pieces: each begins with a head, and can be read without those before it.
+pub enum Output {
+    /// One file, or several.
+    Files(Files),
+    /// Memory.
+    Flight(Flight),
+}
+
+impl Output {
+    /// Opens the first file, where there is one to open now.
+    pub fn open(path: &Path, keep: Keep, existing: Existing) -> Result<Self, Unwritten> {
+        if let Keep::Last(length) = keep {
+            return Flight::open(path, length, existing).map(Self::Flight);
+        }
+        Files::open(path, keep, existing).map(Self::Files)
+    }
+
+    /// Begins a piece at `ts`: `header` is what a file begins with.
+    pub fn begin(&mut self, header: &[u8], ts: Nanos) -> Result<(), Unwritten> {
+        match self {
+            Self::Files(files) => files.begin(header, ts),
+            Self::Flight(flight) => {
+                flight.begin(header, ts);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends the beginning of a piece: what was known when it began.
+    pub fn head(&mut self, batches: &[u8]) -> Result<(), Unwritten> {
+        match self {
+            Self::Files(files) => files.write(batches),
+            Self::Flight(flight) => {
+                flight.newest().head.extend_from_slice(batches);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends batches with so many records of hooks; what is in them is not older than `began`, unless the
+    /// piece has begun before, and not newer than `ts`.
+    pub fn append(&mut self, batches: &[u8], records: u64, began: Nanos, ts: Nanos) -> Result<(), Unwritten> {
+        match self {
+            Self::Files(files) => {
+                files.write(batches)?;
+                files.records += records;
+                files.began = if files.began == Nanos(0) { began } else { files.began };
+                files.until = ts;
+            }
+            Self::Flight(flight) => flight.append(batches, records, began, ts),
+        }
+        Ok(())
+    }
+
+    /// Whether it is time for a new piece.
+    pub fn wants_piece(&self) -> bool {
+        match self {
+            Self::Files(files) => files.is_full(),
+            Self::Flight(flight) => flight.is_due(),
+        }
+    }
+
+    /// Bytes written, or held.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Files(files) => files.bytes_before + files.bytes,
+            Self::Flight(flight) => flight.bytes(),
+        }
+    }
+
+    /// Writes out what is held, now. A number is added to the name: there may be more to come.
+    pub fn dump(&mut self) -> Option<Result<Written, Unwritten>> {
+        match self {
+            Self::Files(_) => None,
+            Self::Flight(flight) => Some(flight.dump_numbered()),
+        }
+    }
+
+    /// The end: what is held is written, what is open is closed.
+    pub fn finish(&mut self) -> Result<Written, Unwritten> {
+        match self {
+            Self::Files(files) => files.finish(),
+            Self::Flight(flight) => flight.dump(flight.path.clone()),
+        }
+    }
+
+    /// What is in the file that was written last.
+    pub fn written(&self) -> Written {
+        match self {
+            Self::Files(files) => files.written(),
+            Self::Flight(flight) => Written { path: flight.path.clone(), ..Written::default() },
+        }
+    }
+}
+
+/// What is in a file.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// The file.
+    pub path: PathBuf,
+    /// How many files there are, this one included.
+    pub files: usize,
+    /// Records of hooks in it.
+    pub records: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// The time it spans.
+    pub span: Nanos,
+}
+
+/// Writes files.
+pub struct Files {
+    path: PathBuf,
+    keep: Keep,
+    existing: Existing,
+    /// Paths of the files that stay, the one being written last.
+    series: VecDeque<PathBuf>,
+    made: usize,
+    file: File,
+    bytes: u64,
+    bytes_before: u64,
+    records: u64,
+    began: Nanos,
+    until: Nanos,
+    is_fresh: bool,
+}
+
+impl Files {
+    fn open(path: &Path, keep: Keep, existing: Existing) -> Result<Self, Unwritten> {
+        let first = if keep == Keep::All { path.to_owned() } else { numbered(path, 1) };
+        let file = create(&first, existing)?;
+        Ok(Self {
+            path: path.to_owned(),
+            keep,
+            existing,
+            series: VecDeque::from([first]),
+            made: 1,
+            file,
+            bytes: 0,
+            bytes_before: 0,
+            records: 0,
+            began: Nanos(0),
+            until: Nanos(0),
+            is_fresh: true,
+        })
+    }
+
+    fn begin(&mut self, header: &[u8], ts: Nanos) -> Result<(), Unwritten> {
+        if !std::mem::take(&mut self.is_fresh) {
+            let next = numbered(&self.path, self.made + 1);
+            let file = create(&next, self.existing)?;
+            self.close()?;
+            self.made += 1;
+            self.series.push_back(next);
+            self.bytes_before += self.bytes;
+            (self.file, self.bytes, self.records) = (file, 0, 0);
+            if let Keep::Series { files: Some(most), .. } = self.keep {
+                while self.series.len() > most.max(1) {
+                    if let Some(oldest) = self.series.pop_front() {
+                        // One that is gone already need not go.
+                        let _ = std::fs::remove_file(oldest);
+                    }
+                }
+            }
+        }
+        (self.began, self.until) = (ts, ts);
+        self.write(header)
+    }
+
+    /// Writes all of `batches`, or nothing: what a full disk cut off is taken back.
+    fn write(&mut self, batches: &[u8]) -> Result<(), Unwritten> {
+        let written = self.file.write_all(batches).and_then(|()| self.is_still_there());
+        if let Err(why) = written {
+            let taken_back =
+                self.file.set_len(self.bytes).and_then(|()| self.file.seek(io::SeekFrom::End(0)));
+            if taken_back.is_ok() {
+                // The end mark fits where the torn batch was, mostly; a reader does without it.
+                let _ = self.file.write_all(&END);
+            }
+            return Err(self.unwritten(why));
+        }
+        self.bytes += batches.len() as u64;
+        Ok(())
+    }
+
+    /// A file that was removed takes everything, and keeps nothing.
+    fn is_still_there(&self) -> io::Result<()> {
+        if self.file.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed while it was written"));
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        match self.keep {
+            Keep::Series { rotate: Rotate::Size(size), .. } => self.bytes >= size,
+            Keep::Series { rotate: Rotate::Time(length), .. } => self.until.since(self.began) >= length,
+            Keep::All | Keep::Last(_) => false,
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Unwritten> {
+        self.write(&END)?;
+        self.file.sync_data().map_err(|why| self.unwritten(why))
+    }
+
+    fn finish(&mut self) -> Result<Written, Unwritten> {
+        self.close()?;
+        Ok(self.written())
+    }
+
+    fn written(&self) -> Written {
+        Written {
+            path: self.current(),
+            files: self.made,
+            records: self.records,
+            bytes: self.bytes,
+            span: self.until.since(self.began),
+        }
+    }
+
+    fn current(&self) -> PathBuf {
+        self.series.back().unwrap_or(&self.path).clone()
+    }
+
+    fn unwritten(&self, why: io::Error) -> Unwritten {
+        Unwritten { path: self.current(), why }
+    }
+}
+
+/// Keeps the newest pieces in memory.
+pub struct Flight {
+    path: PathBuf,
+    existing: Existing,
+    length: Nanos,
+    header: Vec<u8>,
+    pieces: VecDeque<Piece>,
+    dumped: usize,
+}
+
+#[derive(Default)]
+struct Piece {
+    head: Vec<u8>,
+    body: Vec<u8>,
+    records: u64,
+    began: Nanos,
+    until: Nanos,
+}
+
+impl Flight {
+    fn open(path: &Path, length: Nanos, existing: Existing) -> Result<Self, Unwritten> {
+        // Found out now, not in ten minutes.
+        if existing == Existing::Keep && path.exists() {
+            return Err(Unwritten { path: path.to_owned(), why: already_there() });
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        folder.metadata().map_err(|why| Unwritten { path: folder.to_owned(), why })?;
+        Ok(Self {
+            path: path.to_owned(),
+            existing,
+            length,
+            header: Vec::new(),
+            pieces: VecDeque::from([Piece::default()]),
+            dumped: 0,
+        })
+    }
+
+    fn begin(&mut self, header: &[u8], ts: Nanos) {
+        header.clone_into(&mut self.header);
+        self.pieces.retain(|piece| !piece.body.is_empty());
+        self.pieces.push_back(Piece { began: ts, until: ts, ..Piece::default() });
+        // The oldest goes when the next ones cover the stretch without it.
+        while self.pieces.get(1).is_some_and(|second| ts.since(second.began) >= self.length)
+            || (self.pieces.len() > 1 && self.bytes() > MOST_FLIGHT_BYTES)
+        {
+            self.pieces.pop_front();
+        }
+    }
+
+    fn newest(&mut self) -> &mut Piece {
+        if self.pieces.is_empty() {
+            self.pieces.push_back(Piece::default());
+        }
+        let last = self.pieces.len() - 1;
+        &mut self.pieces[last]
+    }
+
+    fn append(&mut self, batches: &[u8], records: u64, began: Nanos, ts: Nanos) {
+        let piece = self.newest();
+        piece.began = if piece.began == Nanos(0) { began } else { piece.began };
+        piece.body.extend_from_slice(batches);
+        piece.records += records;
+        piece.until = ts;
+    }
+
+    fn is_due(&self) -> bool {
+        let length = Nanos((self.length.0 / FLIGHT_PIECES).max(Nanos::SECOND.0));
+        self.pieces.back().is_some_and(|piece| {
+            piece.until.since(piece.began) >= length
+                || piece.body.len() as u64 > MOST_FLIGHT_BYTES / FLIGHT_PIECES
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| (piece.head.len() + piece.body.len()) as u64).sum()
+    }
+
+    fn dump_numbered(&mut self) -> Result<Written, Unwritten> {
+        self.dumped += 1;
+        self.dump(numbered(&self.path, self.dumped))
+    }
+
+    fn dump(&self, path: PathBuf) -> Result<Written, Unwritten> {
+        let mut file = create(&path, self.existing)?;
+        let mut bytes = 0;
+        let write = |part: &[u8]| {
+            bytes += part.len() as u64;
+            file.write_all(part)
+        };
+        // The heads of all but the first would say again what the pieces before them tell.
+        let first = self.pieces.front();
+        let parts = [&self.header[..], first.map_or(&[], |piece| &piece.head)];
+        let bodies = self.pieces.iter().map(|piece| &piece.body[..]);
+        let written = parts.into_iter().chain(bodies).chain([&END[..]]).try_for_each(write);
+        if let Err(why) = written.and_then(|()| file.sync_data()) {
+            return Err(Unwritten { path, why });
+        }
+        let span = match (first, self.pieces.back()) {
+            (Some(first), Some(last)) => last.until.since(first.began),
+            _ => Nanos(0),
+        };
+        let records = self.pieces.iter().map(|piece| piece.records).sum();
+        Ok(Written { path, files: self.dumped + 1, records, bytes, span })
+    }
+}
+
+fn create(path: &Path, existing: Existing) -> Result<File, Unwritten> {
+    let unwritten = |why| Unwritten { path: path.to_owned(), why };
+    if existing == Existing::Replace && path.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+        std::fs::remove_file(path).map_err(unwritten)?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(MODE).open(path).map_err(|why| {
+        unwritten(if why.kind() == io::ErrorKind::AlreadyExists { already_there() } else { why })
+    })
+}
+
+fn already_there() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "there is such a file already; --force replaces it")
+}

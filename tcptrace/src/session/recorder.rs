@@ -1,0 +1,487 @@
+//! Records on their way to a file: the pipeline leaves them in a bounded queue, a thread of its own writes
+//! them, and what the disk does not take in time is counted, in the file too.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    encode::Encoder,
+    message::{self, Compressor},
+    output::{Existing, Keep, Output, Unwritten, Written},
+    schema::{FORMAT, key},
+    ticks::Ticks,
+};
+use crate::model::{
+    Nanos, Record,
+    record::{HostFacts, KernelLosses},
+};
+
+/// A batch is written at least so often, and spans no more time than that: the rest of a second is for writing.
+const FLUSH_EVERY: Duration = Duration::from_millis(750);
+const MOST_SPAN: Nanos = Nanos(750_000_000);
+/// The same when there is nothing in it but the time.
+const FLUSH_TICKS_EVERY: Duration = Duration::from_secs(10);
+/// How often to look whether something else is wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Records handed over in one go.
+const PORTION: usize = 8 << 10;
+/// Portions handed over and not yet taken.
+const QUEUE: usize = 4;
+/// Records that wait for the writer beyond those handed over: some 70 MB.
+const MOST_WAITING: usize = 512 << 10;
+
+/// What to write where.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The file, or what the names of a series are made from.
+    pub path: PathBuf,
+    /// What to keep.
+    pub keep: Keep,
+    /// Whether files that are there already may go.
+    pub existing: Existing,
+}
+
+/// How it goes, for everybody to look at.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Records of hooks written.
+    pub records: AtomicU64,
+    /// Bytes written, or held.
+    pub bytes: AtomicU64,
+    /// Records that were not taken in time.
+    pub missed: AtomicU64,
+    wants_head: AtomicBool,
+    wants_dump: AtomicUsize,
+    /// Portions in the queue.
+    queued: AtomicUsize,
+}
+
+/// A recording, seen from outside.
+pub struct Recording {
+    /// How it goes.
+    pub status: Arc<Status>,
+    /// Resolves when the file is closed, or can't be written any more.
+    pub done: oneshot::Receiver<Result<Written, Failure>>,
+    /// What was written out on request.
+    pub dumps: tokio::sync::mpsc::UnboundedReceiver<Result<Written, Unwritten>>,
+}
+
+/// A recording that ended early, and what there is of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct Failure {
+    /// Why.
+    pub cause: Unwritten,
+    /// What is in the file.
+    pub written: Written,
+}
+
+/// Takes records from the pipeline.
+pub struct Recorder {
+    queue: SyncSender<Portion>,
+    /// Full portions that the queue had no room for.
+    waiting: VecDeque<Vec<Record>>,
+    /// The portion being filled.
+    portion: Vec<Record>,
+    ticks: Ticks,
+    status: Arc<Status>,
+    losses: KernelLosses,
+    missed: u64,
+    /// Records were missed since it was last said.
+    has_gap: bool,
+    now: Nanos,
+}
+
+enum Portion {
+    Records(Vec<Record>),
+    /// What is known when a new piece begins.
+    Head {
+        losses_before: KernelLosses,
+        ts: Nanos,
+        records: Vec<Record>,
+    },
+}
+
+impl Status {
+    /// Whether the writer has seen to everything it was given.
+    pub fn is_idle(&self) -> bool {
+        self.queued.load(Relaxed) == 0
+    }
+
+    /// Asks for what is held to be written out.
+    pub fn dump(&self) {
+        self.wants_dump.fetch_add(1, Relaxed);
+    }
+}
+
+/// Opens the file and begins to wait for records.
+pub fn start(plan: &Plan) -> Result<(Recorder, Recording), Unwritten> {
+    let output = Output::open(&plan.path, plan.keep, plan.existing)?;
+    let unwritten = |why| Unwritten { path: plan.path.clone(), why };
+    let compressor = Compressor::new().map_err(unwritten)?;
+    let status = Arc::<Status>::default();
+    let (queue, portions) = sync_channel(QUEUE);
+    let (finish, done) = oneshot::channel();
+    let (tell, dumps) = tokio::sync::mpsc::unbounded_channel();
+    let writer = Writer {
+        encoder: Encoder::default(),
+        compressor,
+        output,
+        status: Arc::clone(&status),
+        host: HostFacts::default(),
+        has_begun: false,
+        bytes: Vec::new(),
+        records: 0,
+        first: None,
+        ts: Nanos(0),
+        flushed: Instant::now(),
+        dumped: 0,
+        tell,
+    };
+    std::thread::Builder::new()
+        .name("recorder".into())
+        .spawn(move || finish.send(writer.run(&portions)))
+        .map_err(unwritten)?;
+    let recorder = Recorder::new(queue, Arc::clone(&status));
+    Ok((recorder, Recording { status, done, dumps }))
+}
+
+impl Recorder {
+    fn new(queue: SyncSender<Portion>, status: Arc<Status>) -> Self {
+        Self {
+            queue,
+            waiting: VecDeque::new(),
+            portion: Vec::new(),
+            ticks: Ticks::default(),
+            status,
+            losses: KernelLosses::default(),
+            missed: 0,
+            has_gap: false,
+            now: Nanos(0),
+        }
+    }
+
+    /// Takes one record. Never waits: what there is no room for is missed, and counted.
+    pub fn push(&mut self, record: Record) {
+        let (tick, itself) = self.ticks.before(&record);
+        if let Some(tick) = tick {
+            self.keep(tick);
+        }
+        if itself {
+            self.keep(record);
+        }
+    }
+
+    /// The same for the tick at which a snapshot was made: a replay makes it there, too.
+    pub fn push_milestone(&mut self, ts: Nanos) {
+        let tick = self.ticks.milestone(ts);
+        self.keep(tick);
+    }
+
+    fn keep(&mut self, record: Record) {
+        if let Some(ts) = record.ts() {
+            self.now = self.now.max(ts);
+        }
+        let record = match record {
+            Record::Loss { ts, losses } => {
+                self.losses = losses;
+                Record::Loss { ts, losses: KernelLosses { not_recorded: self.missed, ..losses } }
+            }
+            record => record,
+        };
+        if self.waiting.len() * PORTION + self.portion.len() >= MOST_WAITING {
+            self.missed += u64::from(matches!(record, Record::Kernel(_)));
+            self.status.missed.store(self.missed, Relaxed);
+            self.has_gap = true;
+            return;
+        }
+        if std::mem::take(&mut self.has_gap) {
+            self.tell_missed();
+        }
+        self.portion.push(record);
+        if self.portion.len() >= PORTION {
+            self.waiting.push_back(std::mem::take(&mut self.portion));
+            self.flush();
+        }
+    }
+
+    fn tell_missed(&mut self) {
+        let losses = KernelLosses { not_recorded: self.missed, ..self.losses };
+        self.portion.push(Record::Loss { ts: self.now, losses });
+    }
+
+    /// Hands over what waits, as far as there is room.
+    pub fn flush(&mut self) {
+        while let Some(portion) = self.waiting.pop_front() {
+            if let Err(portion) = self.hand_over(portion) {
+                self.waiting.push_front(portion);
+                return;
+            }
+        }
+        let portion = std::mem::take(&mut self.portion);
+        if !portion.is_empty()
+            && let Err(portion) = self.hand_over(portion)
+        {
+            self.portion = portion;
+        }
+    }
+
+    fn hand_over(&self, portion: Vec<Record>) -> Result<(), Vec<Record>> {
+        self.status.queued.fetch_add(1, Relaxed);
+        match self.queue.try_send(Portion::Records(portion)) {
+            Err(TrySendError::Full(Portion::Records(portion))) => {
+                self.status.queued.fetch_sub(1, Relaxed);
+                Err(portion)
+            }
+            // A writer that gave up says so itself.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether everything was handed over.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.portion.is_empty()
+    }
+
+    /// Records that were not taken in time so far.
+    pub const fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Whether a new piece is to begin, and can: see [`Self::head`].
+    pub fn wants_head(&self) -> bool {
+        // The only sender: where the queue has room now it has when the head is there.
+        self.status.wants_head.load(Relaxed)
+            && self.waiting.is_empty()
+            && self.portion.is_empty()
+            && self.status.queued.load(Relaxed) < QUEUE
+    }
+
+    /// Begins a new piece of the recording, with everything that is known now.
+    pub fn head(&mut self, records: Vec<Record>) {
+        // Its own first tick stands for it.
+        self.ticks.take();
+        self.status.wants_head.store(false, Relaxed);
+        let losses_before = KernelLosses { not_recorded: self.missed, ..self.losses };
+        let head = Portion::Head { losses_before, ts: self.now, records };
+        self.status.queued.fetch_add(1, Relaxed);
+        if self.queue.try_send(head).is_err() {
+            self.status.queued.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// The source has ended: what waits is written, however long it takes.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Some(tick) = self.ticks.take() {
+            self.keep(tick);
+        }
+        if self.has_gap {
+            self.tell_missed();
+        }
+        let last = std::mem::take(&mut self.portion);
+        for portion in std::mem::take(&mut self.waiting).into_iter().chain([last]) {
+            self.status.queued.fetch_add(1, Relaxed);
+            if self.queue.send(Portion::Records(portion)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    encoder: Encoder,
+    compressor: Compressor,
+    output: Output,
+    status: Arc<Status>,
+    host: HostFacts,
+    has_begun: bool,
+    /// Compressed batches not yet written.
+    bytes: Vec<u8>,
+    /// Records of hooks since the last flush.
+    records: u64,
+    first: Option<Nanos>,
+    ts: Nanos,
+    flushed: Instant,
+    dumped: usize,
+    tell: tokio::sync::mpsc::UnboundedSender<Result<Written, Unwritten>>,
+}
+
+impl Writer {
+    fn run(mut self, portions: &Receiver<Portion>) -> Result<Written, Failure> {
+        let done = self.write_all(portions).and_then(|()| self.output.finish());
+        self.status.bytes.store(self.output.bytes(), Relaxed);
+        done.map_err(|cause| Failure { cause, written: self.output.written() })
+    }
+
+    fn write_all(&mut self, portions: &Receiver<Portion>) -> Result<(), Unwritten> {
+        loop {
+            match portions.recv_timeout(LOOK_EVERY) {
+                Ok(Portion::Records(records)) => {
+                    for record in &records {
+                        self.record(record)?;
+                    }
+                    self.status.queued.fetch_sub(1, Relaxed);
+                }
+                Ok(Portion::Head { losses_before, ts, records }) => {
+                    self.begin_piece(ts, &losses_before, &records)?;
+                    self.status.queued.fetch_sub(1, Relaxed);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+            }
+            let since = self.flushed.elapsed();
+            if since >= FLUSH_TICKS_EVERY || (since >= FLUSH_EVERY && self.encoder.has_substance()) {
+                self.flush()?;
+            }
+            self.dump_when_asked()?;
+        }
+    }
+
+    fn record(&mut self, record: &Record) -> Result<(), Unwritten> {
+        if let Record::Host(facts) = record {
+            self.host.clone_from(facts);
+            if !self.has_begun {
+                self.has_begun = true;
+                self.encoder.set_clock_offset(facts.clock_offset_ns);
+                self.begin_output()?;
+                // However soon it ends, a recording says where it was made.
+                self.encoder.record(record);
+                return self.flush();
+            }
+        }
+        self.encoder.record(record);
+        self.records += u64::from(matches!(record, Record::Kernel(_)));
+        if let Some(ts) = record.ts() {
+            self.ts = self.ts.max(ts);
+            self.first.get_or_insert(ts);
+        }
+        let first = self.first.unwrap_or(self.ts);
+        let is_due = self.encoder.has_substance() && self.ts.since(first) >= MOST_SPAN;
+        if is_due || self.encoder.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Unwritten> {
+        self.flushed = Instant::now();
+        self.bytes.clear();
+        self.compress()?;
+        let first = self.first.take().unwrap_or(self.ts);
+        self.output.append(&self.bytes, self.records, first, self.ts)?;
+        self.status.records.fetch_add(std::mem::take(&mut self.records), Relaxed);
+        self.status.bytes.store(self.output.bytes(), Relaxed);
+        if self.output.wants_piece() {
+            self.status.wants_head.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn compress(&mut self) -> Result<(), Unwritten> {
+        self.encoder
+            .take_batch(&mut self.compressor, &mut self.bytes)
+            .map_err(|why| Unwritten { path: self.output.written().path, why })
+    }
+
+    fn begin_piece(
+        &mut self,
+        ts: Nanos,
+        losses_before: &KernelLosses,
+        records: &[Record],
+    ) -> Result<(), Unwritten> {
+        self.flush()?;
+        self.encoder.forget();
+        self.ts = ts;
+        self.begin_output()?;
+        self.bytes.clear();
+        self.encoder.losses_before(ts, losses_before);
+        for record in records {
+            self.encoder.record(record);
+            if self.encoder.is_full() {
+                self.compress()?;
+            }
+        }
+        self.compress()?;
+        self.output.head(&self.bytes)
+    }
+
+    fn begin_output(&mut self) -> Result<(), Unwritten> {
+        let header = header(&self.host, &mut self.compressor)
+            .map_err(|why| Unwritten { path: self.output.written().path, why })?;
+        self.output.begin(&header, self.ts)
+    }
+
+    fn dump_when_asked(&mut self) -> Result<(), Unwritten> {
+        if self.status.wants_dump.load(Relaxed) == self.dumped {
+            return Ok(());
+        }
+        self.dumped = self.status.wants_dump.load(Relaxed);
+        self.flush()?;
+        if let Some(written) = self.output.dump() {
+            let _ = self.tell.send(written);
+        }
+        Ok(())
+    }
+}
+
+/// What a file begins with.
+fn header(host: &HostFacts, compressor: &mut Compressor) -> io::Result<Vec<u8>> {
+    let metadata = [
+        (key::FORMAT, FORMAT.to_string()),
+        (key::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+        (key::CLOCK_OFFSET_NS, host.clock_offset_ns.to_string()),
+        (key::HOST, host.host.clone()),
+        (key::KERNEL, host.kernel.clone()),
+        (key::BOOT_ID, host.boot_id.clone()),
+        (key::FILTER, host.filter.clone()),
+        (key::SYSCTLS, serde_json::to_string(&host.sysctls)?),
+    ];
+    message::header(&metadata, compressor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::{Shape, Traffic};
+
+    #[test]
+    fn what_is_not_taken_in_time_is_counted_and_told() {
+        let (queue, portions) = sync_channel(QUEUE);
+        let mut recorder = Recorder::new(queue, Arc::default());
+        let seen: Vec<Record> = Traffic::new(Shape::default(), 1)
+            .filter(|record| matches!(record, Record::Kernel(_)))
+            .take(100)
+            .collect();
+        // Nobody takes anything.
+        let room = QUEUE * PORTION + MOST_WAITING;
+        for record in seen.iter().cycle().take(room + 150) {
+            recorder.push(record.clone());
+        }
+        assert_eq!(recorder.missed(), 150);
+        assert_eq!(recorder.status.missed.load(Relaxed), 150);
+        // Now somebody does.
+        let reader = std::thread::spawn(move || {
+            let mut taken = Vec::new();
+            while let Ok(Portion::Records(records)) = portions.recv() {
+                taken.extend(records);
+            }
+            taken
+        });
+        drop(recorder);
+        let taken = reader.join().expect("no panic");
+        assert_eq!(taken.len(), room + 1);
+        let Some(Record::Loss { losses, .. }) = taken.last() else { panic!("{:?}", taken.last()) };
+        assert_eq!(losses.not_recorded, 150);
+    }
+}

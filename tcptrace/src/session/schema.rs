@@ -1,0 +1,301 @@
+//! What a recording looks like: its columns, the names in its dictionaries, the keys of its metadata.
+//! docs/session-format.md explains them to people.
+
+use std::borrow::Cow;
+
+use tcptrace_common::{record::Kind, state::TcpState};
+
+/// The version of the format this program writes: a reader of another major version gives up, a reader
+/// of the same one skips the columns and kinds it does not know.
+pub const FORMAT: Version = Version { major: 1, minor: 0 };
+
+/// A version of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Differs when an older reader would misread.
+    pub major: u32,
+    /// Grows when something is added.
+    pub minor: u32,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl std::str::FromStr for Version {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (major, minor) = text.split_once('.').ok_or(())?;
+        Ok(Self { major: major.parse().map_err(|_| ())?, minor: minor.parse().map_err(|_| ())? })
+    }
+}
+
+/// Keys of the schema's metadata.
+pub mod key {
+    /// [`super::FORMAT`].
+    pub const FORMAT: &str = "tcptrace.format";
+    /// Version of the program that wrote the file.
+    pub const VERSION: &str = "tcptrace.version";
+    /// Subtract from `ts` to get `CLOCK_MONOTONIC`, nanoseconds.
+    pub const CLOCK_OFFSET_NS: &str = "tcptrace.clock_offset_ns";
+    /// Host name.
+    pub const HOST: &str = "tcptrace.host";
+    /// Kernel release.
+    pub const KERNEL: &str = "tcptrace.kernel";
+    /// Boot id.
+    pub const BOOT_ID: &str = "tcptrace.boot_id";
+    /// The filter, as an expression; empty for everything.
+    pub const FILTER: &str = "tcptrace.filter";
+    /// Kernel settings at the start, a JSON object.
+    pub const SYSCTLS: &str = "tcptrace.sysctls";
+}
+
+/// A type of column, as Arrow names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// `timestamp[ns, UTC]`.
+    Time,
+    /// `uint8`.
+    U8,
+    /// `uint16`.
+    U16,
+    /// `uint32`.
+    U32,
+    /// `uint64`.
+    U64,
+    /// `int64`.
+    I64,
+    /// `fixed_size_binary[16]`: an address in network order, IPv4 as `::ffff:a.b.c.d`.
+    Addr,
+    /// `utf8`.
+    Text,
+    /// `dictionary<uint8, utf8>` of [`KINDS`].
+    Kind,
+    /// `dictionary<uint8, utf8>` of states, indexed by the kernel's number.
+    State,
+}
+
+impl Type {
+    /// Bytes per value, where they are fixed.
+    pub const fn width(self) -> Option<usize> {
+        Some(match self {
+            Self::U8 | Self::Kind | Self::State => 1,
+            Self::U16 => 2,
+            Self::U32 => 4,
+            Self::U64 | Self::I64 | Self::Time => 8,
+            Self::Addr => 16,
+            Self::Text => return None,
+        })
+    }
+}
+
+macro_rules! columns {
+    ($($(#[doc = $doc:literal])+ $variant:ident $name:literal $type:ident;)+) => {
+        /// A column of a recording.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Column { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Column {
+            /// Every column, in the order of the file.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+            /// Its name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+            /// Its type.
+            pub const fn of_type(self) -> Type {
+                match self { $(Self::$variant => Type::$type),+ }
+            }
+        }
+    };
+}
+
+columns! {
+    /// When; null for facts without a time.
+    Ts "ts" Time;
+    /// What the row says: one of [`KINDS`].
+    Kind "kind" Kind;
+    /// A number for the socket the row is about; a `socket` row says what it stands for from there on. In
+    /// other rows the columns from `cookie` to `ifindex` are null where nothing has changed.
+    Socket "socket" U32;
+    /// The kernel's socket cookie; 0 for a request socket.
+    Cookie "cookie" U64;
+    /// A number for the kernel object behind a minisocket or request socket.
+    Object "object" U32;
+    /// Network namespace: inode number.
+    Netns "netns" U32;
+    /// Local address.
+    Saddr "saddr" Addr;
+    /// Remote address.
+    Daddr "daddr" Addr;
+    /// Local port.
+    Sport "sport" U16;
+    /// Remote port.
+    Dport "dport" U16;
+    /// The interface the socket is bound to; 0 for none.
+    Ifindex "ifindex" U32;
+    /// Of a request socket: its listener's cookie.
+    Listener "listener" U64;
+    /// The state before; null where the kind has none.
+    From "from" State;
+    /// The state after, or the state it is in; null where the kind has none.
+    To "to" State;
+    /// Bits of [`tcptrace_common::record::flag`].
+    Flags "flags" U8;
+    /// By kind; null is 0, and `listener` in the rows of request sockets.
+    Arg0 "arg0" I64;
+    /// By kind; null is 0.
+    Arg1 "arg1" I64;
+    /// A number for the task in whose context it happened; a `task` row says what it stands for.
+    Task "task" U32;
+    /// Process id of the task in whose context it happened, or of the owner.
+    Pid "pid" U32;
+    /// Thread id.
+    Tid "tid" U32;
+    /// Name of the thread, or of the process.
+    Comm "comm" Text;
+    /// cgroup v2 id.
+    Cgroup "cgroup" U64;
+    /// Inode number of the socket.
+    Inode "inode" U32;
+    /// User id of the owner.
+    Uid "uid" U32;
+    /// Listener: connections waiting to be accepted; else bytes not yet read.
+    Rqueue "rqueue" U32;
+    /// Listener: limit of the accept queue; else bytes not yet acknowledged.
+    Wqueue "wqueue" U32;
+    /// A name or path.
+    Name "name" Text;
+    /// A JSON object.
+    Facts "facts" Text;
+}
+
+/// What a row says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowKind {
+    /// A hook's observation.
+    Kernel(Kind),
+    /// What a number in `socket` stands for.
+    Socket,
+    /// What a number in `task` stands for.
+    Task,
+    /// A full socket that existed.
+    Seed,
+    /// A minisocket that existed; `arg0`: nanoseconds left.
+    SeedMinisocket,
+    /// A request socket that existed; `arg0`: SYN-ACK timeouts.
+    SeedRequest,
+    /// The seed is complete; `arg0`: when it began, `CLOCK_MONOTONIC`.
+    SeedEnd,
+    /// A look at FIN_WAIT2 alone in one network namespace is complete; `arg0`: when it began.
+    FinWait2End,
+    /// Who holds a socket.
+    Owner,
+    /// All processes have been searched.
+    OwnersEnd,
+    /// Name of a network namespace.
+    NetnsName,
+    /// Path of a cgroup.
+    CgroupPath,
+    /// Facts about the host, in `facts`.
+    Host,
+    /// All losses since the start, in `facts`.
+    Loss,
+    /// The losses before this file began, in `facts`: they are not this file's.
+    LossBefore,
+    /// Nothing but the time.
+    Tick,
+    /// A socket that was followed when this file began.
+    Carried,
+}
+
+/// Every kind of row by name; the place in the table is the index in the file's dictionary.
+pub const KINDS: [(&str, RowKind); 24] = [
+    ("transition", RowKind::Kernel(Kind::Transition)),
+    ("minisocket_armed", RowKind::Kernel(Kind::MinisocketArmed)),
+    ("minisocket_cancelled", RowKind::Kernel(Kind::MinisocketCancelled)),
+    ("minisocket_expired", RowKind::Kernel(Kind::MinisocketExpired)),
+    ("segment", RowKind::Kernel(Kind::Segment)),
+    ("request_armed", RowKind::Kernel(Kind::RequestArmed)),
+    ("request_cancelled", RowKind::Kernel(Kind::RequestCancelled)),
+    ("request_expired", RowKind::Kernel(Kind::RequestExpired)),
+    ("socket", RowKind::Socket),
+    ("task", RowKind::Task),
+    ("seed", RowKind::Seed),
+    ("seed_minisocket", RowKind::SeedMinisocket),
+    ("seed_request", RowKind::SeedRequest),
+    ("seed_end", RowKind::SeedEnd),
+    ("fin_wait2_end", RowKind::FinWait2End),
+    ("owner", RowKind::Owner),
+    ("owners_end", RowKind::OwnersEnd),
+    ("netns_name", RowKind::NetnsName),
+    ("cgroup_path", RowKind::CgroupPath),
+    ("host", RowKind::Host),
+    ("loss", RowKind::Loss),
+    ("loss_before", RowKind::LossBefore),
+    ("tick", RowKind::Tick),
+    ("carried", RowKind::Carried),
+];
+
+/// The index of `kind` in the dictionary.
+pub fn index_of(kind: RowKind) -> Option<u8> {
+    KINDS.iter().position(|&(_, row)| row == kind).map(|index| index as u8)
+}
+
+/// `TCP_NEW_SYN_RECV`, the state of a request socket.
+const NEW_SYN_RECV: u8 = 12;
+
+/// The names of the kernel's 256 possible state numbers: the dictionary of the columns `from` and `to`.
+pub fn state_names() -> impl Iterator<Item = Cow<'static, str>> {
+    (0..=u8::MAX).map(state_name)
+}
+
+/// The name of the kernel's state `number`.
+pub fn state_name(number: u8) -> Cow<'static, str> {
+    match (number, TcpState::from_kernel(number)) {
+        (0, _) => "NONE".into(),
+        (NEW_SYN_RECV, _) => "NEW_SYN_RECV".into(),
+        (_, Some(state)) => state.name().into(),
+        (_, None) => format!("STATE_{number}").into(),
+    }
+}
+
+/// The number that [`state_names`] has `name` for.
+pub fn state_number(name: &str) -> Option<u8> {
+    let known = || TcpState::ALL.into_iter().find(|state| state.name() == name).map(|state| state as u8);
+    match name {
+        "NONE" => Some(0),
+        "NEW_SYN_RECV" => Some(NEW_SYN_RECV),
+        _ => known().or_else(|| name.strip_prefix("STATE_")?.parse().ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_the_kernel_side_knows_has_a_row() {
+        for kind in (0..=u8::MAX).filter_map(Kind::from_raw) {
+            assert!(index_of(RowKind::Kernel(kind)).is_some(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (number, name) in state_names().enumerate() {
+            assert_eq!(state_number(&name).map(usize::from), Some(number), "{name}");
+        }
+        let mut states: Vec<_> = state_names().collect();
+        states.sort_unstable();
+        states.dedup();
+        assert_eq!(states.len(), 256);
+        for (index, (name, _)) in KINDS.iter().enumerate() {
+            assert!(KINDS[index + 1..].iter().all(|(other, _)| other != name));
+        }
+    }
+}

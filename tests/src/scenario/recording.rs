@@ -1,0 +1,346 @@
+//! Recordings: what a file says against what was told live, and what is left of one when its writer is killed or the
+//! disk is full.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use crate::clock::{WALL_OFFSET_NS, is_emulated, now_ns, soon, wait_for};
+use crate::kernel;
+use crate::lab::{Lab, Skip};
+use crate::netns;
+use crate::pair::{Family, Pair};
+use tcptrace_common::state::TcpState::TimeWait;
+
+/// How often a writer is killed, and how many write at a time.
+fn kills() -> (usize, usize) {
+    if is_emulated() { (4, 1) } else { (51, 3) }
+}
+
+/// What may be missing of a killed recording.
+const MOST_MISSING_NS: u64 = 1_000_000_000;
+
+/// A folder that goes with the value, mounted or not.
+struct Folder {
+    path: PathBuf,
+    mounted: bool,
+}
+
+impl Folder {
+    fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tcptrace-recording-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        Ok(Self { path, mounted: false })
+    }
+
+    /// A disk of its own of this size.
+    fn of_size(size: &str) -> Result<Self> {
+        let mut folder = Self::new()?;
+        let options = format!("size={size}");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&folder.path)
+            .output()?;
+        if !mount.status.success() {
+            return Err(
+                Skip(format!("can't mount: {}", String::from_utf8_lossy(&mount.stderr).trim())).into()
+            );
+        }
+        folder.mounted = true;
+        Ok(folder)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.mounted {
+            Command::new("umount").arg(&self.path).status().ok();
+        }
+        std::fs::remove_dir_all(&self.path).ok();
+    }
+}
+
+/// `tcptrace record` at work, killed with the value.
+struct Recorder {
+    child: Child,
+    stderr: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Recorder {
+    /// Starts it and waits until it records.
+    fn start(lab: &Lab, file: &Path, args: &[&str]) -> Result<Self> {
+        let mut child = Command::new(lab.binary()?)
+            .arg("record")
+            .arg("-o")
+            .arg(file)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let lines = BufReader::new(child.stderr.take().context("its stderr")?).lines();
+        let stderr = Arc::<Mutex<String>>::default();
+        let said = Arc::clone(&stderr);
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Ok(mut said) = said.lock() {
+                    said.push_str(&line);
+                    said.push('\n');
+                }
+            }
+        });
+        let mut recorder = Self { child, stderr, reader: Some(reader) };
+        let begun = wait_for("the recording to begin", 3 * soon(), || {
+            ensure!(recorder.child.try_wait()?.is_none(), "it ended");
+            Ok(recorder.said().contains("recording to").then_some(()))
+        });
+        begun.with_context(|| format!("stderr:\n    {}", recorder.said()))?;
+        Ok(recorder)
+    }
+
+    fn said(&self) -> String {
+        self.stderr.lock().map(|said| said.clone()).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Waits for its end: exit status and stderr.
+    fn wait(mut self) -> Result<(Option<i32>, String)> {
+        let status = wait_for("the recorder to end", 3 * soon(), || Ok(self.child.try_wait()?))?;
+        if let Some(reader) = self.reader.take() {
+            reader.join().ok();
+        }
+        Ok((status.code(), self.said()))
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Connections, one after the other, until it is dropped.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Traffic {
+    fn start() -> Result<Self> {
+        netns::sysctl("ip_local_port_range", "1024 65535")?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let target = listener.local_addr()?;
+        let stop = Arc::<AtomicBool>::default();
+        let stopped = Arc::clone(&stop);
+        let server = std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                drop(connection);
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let stopped = Arc::clone(&stop);
+        let client = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // No free port for a moment is no matter.
+                TcpStream::connect(target).ok();
+            }
+            TcpStream::connect(target).ok();
+        });
+        Ok(Self { stop, threads: vec![server, client] })
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().ok();
+        }
+    }
+}
+
+/// What is compared of an event; its wall-clock time is each tracer's own.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Told {
+    id: u64,
+    netns: u32,
+    role: String,
+    sport: u16,
+    dport: u16,
+    from: String,
+    to: String,
+    dwell_ns: Option<u64>,
+    end_reason: Option<String>,
+    pid: Option<u32>,
+}
+
+fn told(lines: &[String], netns: u32) -> Result<Vec<Told>> {
+    let all: Vec<Told> = lines.iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
+    Ok(all.into_iter().filter(|event| event.netns == netns).collect())
+}
+
+/// The lines that `args` print of `file`, and what is said on stderr.
+fn read(lab: &Lab, file: &Path, args: &[&str]) -> Result<(Vec<String>, String)> {
+    let path = file.to_str().context("a path")?;
+    let output = lab.run(&[args, &["--from", path]].concat())?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{args:?} of the recording ended with {}: {stderr}", output.status);
+    Ok((String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect(), stderr))
+}
+
+/// Recorded beside a live trace: the file tells the same, and its counts are the kernel's.
+pub fn same_as_live(lab: &Lab) -> Result<()> {
+    let folder = Folder::new()?;
+    let file = folder.file("a.tcptrace");
+    let recorder = Recorder::start(lab, &file, &[])?;
+    let tracer = lab.trace()?;
+    for family in Family::BOTH {
+        for _ in 0..20 {
+            let mut pair = Pair::open(family)?;
+            pair.close_client_first()?;
+        }
+    }
+    let ended = tracer.count(lab.netns(), 40, |event| event.to == TimeWait)?;
+    ensure!(ended == 40, "{ended} of 40 went to TIME_WAIT");
+    let live = told(&tracer.lines(), lab.netns())?;
+    tracer.stop()?;
+    recorder.signal(Signal::TERM)?;
+    let (status, said) = recorder.wait()?;
+    ensure!(status == Some(0) && said.contains("a.tcptrace: "), "it ended with {status:?}: {said}");
+    let mode = std::os::unix::fs::MetadataExt::mode(&file.metadata()?);
+    ensure!(mode & 0o777 == 0o600, "mode {mode:o}");
+
+    let (lines, _) = read(lab, &file, &["events", "--json"])?;
+    let replayed = told(&lines, lab.netns())?;
+    for event in &live {
+        ensure!(replayed.contains(event), "not in the recording: {event:?}");
+    }
+    let number = lab.netns().to_string();
+    let (top, said) = read(lab, &file, &["top", "--once", "--json", "--netns", &number])?;
+    let counts = states(top.first().context("a document")?)?;
+    let kernel = kernel::count(TimeWait)?;
+    ensure!(counts.get("TIME_WAIT") == Some(&kernel), "{counts:?} in the recording, {kernel} in the kernel");
+    ensure!(!said.contains("missing"), "{said}");
+    Ok(())
+}
+
+fn states(document: &str) -> Result<BTreeMap<String, usize>> {
+    #[derive(Deserialize)]
+    struct Document {
+        states: Vec<State>,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        state: String,
+        count: usize,
+    }
+    let document: Document = serde_json::from_str(document)?;
+    Ok(document.states.into_iter().map(|state| (state.state, state.count)).collect())
+}
+
+/// `kill -9` in the middle of heavy recording, at many moments: every file opens, at most a second is missing, and the
+/// reader says so.
+pub fn killed(lab: &Lab) -> Result<()> {
+    lab.binary()?;
+    let folder = Folder::new()?;
+    let _traffic = Traffic::start()?;
+    let (kills, at_once) = kills();
+    for round in 0..kills / at_once {
+        let recorders: Vec<(PathBuf, Recorder)> = (0..at_once)
+            .map(|n| {
+                let file = folder.file(&format!("{round}-{n}.tcptrace"));
+                Ok((file.clone(), Recorder::start(lab, &file, &[])?))
+            })
+            .collect::<Result<_>>()?;
+        for (n, (file, recorder)) in recorders.into_iter().enumerate() {
+            // Anywhere in the second that a batch takes: no two moments are the same.
+            std::thread::sleep(Duration::from_micros(now_ns() % 400_000 + 1_000 * n as u64));
+            recorder.signal(Signal::KILL)?;
+            let killed_ns = now_ns() + *WALL_OFFSET_NS;
+            recorder.wait()?;
+            is_whole_but_the_last_second(lab, &file, killed_ns)
+                .with_context(|| format!("{}", file.display()))?;
+            std::fs::remove_file(&file)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_whole_but_the_last_second(lab: &Lab, file: &Path, killed_ns: u64) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Line {
+        ts_ns: u64,
+    }
+    let (lines, said) = read(lab, file, &["events", "--json"])?;
+    let told = ["was not closed", "in the middle of a batch"].iter().any(|words| said.contains(words));
+    ensure!(told && said.contains("last second"), "the reader does not say so: {said}");
+    let Some(last) = lines.last() else { bail!("nothing is in it") };
+    let last: Line = serde_json::from_str(last)?;
+    let missing_ns = killed_ns.saturating_sub(last.ts_ns);
+    ensure!(missing_ns <= MOST_MISSING_NS, "{} ms are missing", missing_ns / 1_000_000);
+    Ok(())
+}
+
+/// A disk that is full ends the recording; what is in the file can be read.
+pub fn full_disk(lab: &Lab) -> Result<()> {
+    lab.binary()?;
+    let folder = Folder::of_size("400k")?;
+    let file = folder.file("a.tcptrace");
+    let recorder = Recorder::start(lab, &file, &[])?;
+    let _traffic = Traffic::start()?;
+    let (status, said) = recorder.wait()?;
+    ensure!(status == Some(1), "it ended with {status:?}: {said}");
+    ensure!(said.contains("No space left on device") && said.contains("can be read"), "{said}");
+    let (top, said) = read(lab, &file, &["top", "--once", "--json"])?;
+    states(top.first().context("a document")?)?;
+    ensure!(said.contains("records in"), "{said}");
+    Ok(())
+}
+
+/// Each file of a series stands for itself: the last one has what the kernel has now.
+pub fn series(lab: &Lab) -> Result<()> {
+    let folder = Folder::new()?;
+    let file = folder.file("a.tcptrace");
+    let recorder = Recorder::start(lab, &file, &["--rotate", "1s", "--keep", "2"])?;
+    {
+        let _traffic = Traffic::start()?;
+        wait_for("a third file", 3 * soon(), || Ok(folder.file("a-0003.tcptrace").exists().then_some(())))?;
+    }
+    recorder.signal(Signal::INT)?;
+    let (status, said) = recorder.wait()?;
+    ensure!(status == Some(0), "it ended with {status:?}: {said}");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&folder.path)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort_unstable();
+    ensure!(files.len() == 2, "{files:?}");
+    let number = lab.netns().to_string();
+    let (top, _) = read(lab, &files[1], &["top", "--once", "--json", "--netns", &number])?;
+    let counts = states(top.first().context("a document")?)?;
+    let kernel = kernel::count(TimeWait)?;
+    ensure!(counts.get("TIME_WAIT") == Some(&kernel), "{counts:?} in the last file, {kernel} in the kernel");
+    Ok(())
+}
