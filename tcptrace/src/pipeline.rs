@@ -248,6 +248,12 @@ impl Taken {
             cgroup,
             path: Arc::clone(path),
         }));
+        let settings = self.names.settings.iter();
+        records.extend(settings.map(|(&netns, sysctls)| Record::NetnsSettings {
+            ts,
+            netns,
+            sysctls: sysctls.clone(),
+        }));
         // What is carried over is no seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
         records.extend(tracker.carry(ts).into_iter().map(|carried| Record::Carried(Box::new(carried))));
@@ -259,7 +265,9 @@ impl Taken {
             Record::Kernel(_) => self.records += 1,
             Record::Host(facts) => self.host = Arc::new(HostFacts::clone(facts)),
             Record::Loss { losses, .. } => self.losses = *losses,
-            Record::NetnsName { .. } | Record::CgroupPath { .. } => self.names.take(record),
+            Record::NetnsName { .. } | Record::CgroupPath { .. } | Record::NetnsSettings { .. } => {
+                self.names.take(record);
+            }
             Record::OwnersEnd { .. } => self.seeded = true,
             Record::Tick { ts } => {
                 self.now = self.now.max(*ts);

@@ -175,6 +175,15 @@ impl Traffic {
         }
         self.next_cookie += 10_000;
         self.ready.push_back(Record::NetnsName { ts, netns: NetnsId(NETNS), name: "blue".into() });
+        self.ready.push_back(Record::NetnsSettings {
+            ts,
+            netns: NetnsId(NETNS),
+            sysctls: [
+                ("net.ipv4.ip_local_port_range".into(), "32768 60999".into()),
+                ("net.ipv4.tcp_tw_reuse".into(), "0".into()),
+            ]
+            .into(),
+        });
         self.ready.push_back(Record::SeedEnd { ts, began: ts });
         for service in 0..self.shape.services {
             let process =

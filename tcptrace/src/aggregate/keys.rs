@@ -1,6 +1,6 @@
 //! What sockets can be grouped by: one row in [`KEYS`] each.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
@@ -11,17 +11,19 @@ use crate::{
     model::{Addr, Endpoint, NetnsId, Record, TcpState, record::Process, text},
 };
 
-/// Names that the live host knows for numbers.
+/// What the live host knows about numbers: names, and the settings of network namespaces.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     /// Network namespaces (`ip netns`).
     pub netns: FxHashMap<NetnsId, Arc<str>>,
     /// Paths of cgroups by id.
     pub cgroup: FxHashMap<u64, Arc<str>>,
+    /// Settings of network namespaces.
+    pub settings: FxHashMap<NetnsId, BTreeMap<String, String>>,
 }
 
 impl Names {
-    /// Keeps the name that `record` tells, if it does.
+    /// Keeps what `record` tells of them.
     pub fn take(&mut self, record: &Record) {
         match record {
             Record::NetnsName { netns, name, .. } => {
@@ -29,6 +31,9 @@ impl Names {
             }
             Record::CgroupPath { cgroup, path, .. } => {
                 self.cgroup.insert(*cgroup, Arc::clone(path));
+            }
+            Record::NetnsSettings { netns, sysctls, .. } => {
+                self.settings.insert(*netns, sysctls.clone());
             }
             _ => {}
         }

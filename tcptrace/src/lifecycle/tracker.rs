@@ -166,6 +166,7 @@ impl Tracker {
             Record::Host(facts) => self.sees_segments = facts.segments,
             Record::NetnsName { .. }
             | Record::CgroupPath { .. }
+            | Record::NetnsSettings { .. }
             | Record::Loss { .. }
             | Record::Tick { .. } => {}
         }

@@ -67,6 +67,15 @@ pub enum Record {
         /// Its path. Untrusted.
         path: Arc<str>,
     },
+    /// The settings of a network namespace that bear on TCP's states; told again when one changes.
+    NetnsSettings {
+        /// When they were read.
+        ts: Nanos,
+        /// The namespace.
+        netns: NetnsId,
+        /// By name: `net.ipv4.tcp_tw_reuse`.
+        sysctls: BTreeMap<String, String>,
+    },
     /// A socket that was followed before this recording began; not in a live stream.
     Carried(Box<Carried>),
     /// Facts about the host; the first record of every source.
@@ -98,6 +107,7 @@ impl Record {
             | Self::OwnersEnd { ts }
             | Self::NetnsName { ts, .. }
             | Self::CgroupPath { ts, .. }
+            | Self::NetnsSettings { ts, .. }
             | Self::Loss { ts, .. }
             | Self::Tick { ts } => *ts,
             Self::Carried(carried) => carried.ts,

@@ -306,27 +306,26 @@ impl Decoder {
                 Record::Seed(self.seed(row, kind, ts)?)
             }
             RowKind::SeedEnd => Record::SeedEnd { ts, began: Nanos(self.arg(Column::Arg0, row)) },
-            RowKind::FinWait2End => Record::FinWait2End {
-                ts,
-                began: Nanos(self.arg(Column::Arg0, row)),
-                netns: NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default()),
-            },
+            RowKind::FinWait2End => {
+                Record::FinWait2End { ts, began: Nanos(self.arg(Column::Arg0, row)), netns: self.netns(row) }
+            }
             RowKind::Owner => Record::Owner {
                 ts,
                 id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
                 process: self.process(row)?.ok_or("an owner without a process")?,
             },
             RowKind::OwnersEnd => Record::OwnersEnd { ts },
-            RowKind::NetnsName => Record::NetnsName {
-                ts,
-                netns: NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default()),
-                name: self.text(Column::Name, row)?,
-            },
+            RowKind::NetnsName => {
+                Record::NetnsName { ts, netns: self.netns(row), name: self.text(Column::Name, row)? }
+            }
             RowKind::CgroupPath => Record::CgroupPath {
                 ts,
                 cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default(),
                 path: self.text(Column::Name, row)?,
             },
+            RowKind::NetnsSettings => {
+                Record::NetnsSettings { ts, netns: self.netns(row), sysctls: self.facts(row)? }
+            }
             RowKind::Host => Record::Host(Box::new(self.facts::<HostFacts>(row)?)),
             RowKind::Loss => {
                 let losses = self.facts::<KernelLosses>(row)?;
@@ -344,6 +343,10 @@ impl Decoder {
     fn ts(&self, row: usize) -> Nanos {
         let wall = self.column(Column::Ts).u64(row).unwrap_or_default();
         Nanos(wall.wrapping_sub(self.layout.clock_offset_ns))
+    }
+
+    fn netns(&self, row: usize) -> NetnsId {
+        NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default())
     }
 
     fn arg(&self, column: Column, row: usize) -> u64 {

@@ -188,6 +188,11 @@ impl Encoder {
                 self.columns.cgroup.set(row, *cgroup);
                 self.columns.name.set(row, path);
             }
+            Record::NetnsSettings { netns, sysctls, .. } => {
+                let row = self.begin(RowKind::NetnsSettings, ts);
+                self.columns.netns.set(row, netns.0);
+                self.facts(row, sysctls);
+            }
             Record::Host(facts) => {
                 let row = self.begin(RowKind::Host, None);
                 self.facts(row, facts);

@@ -201,6 +201,8 @@ pub enum RowKind {
     NetnsName,
     /// Path of a cgroup.
     CgroupPath,
+    /// Settings of a network namespace, in `facts`.
+    NetnsSettings,
     /// Facts about the host, in `facts`.
     Host,
     /// All losses since the start, in `facts`.
@@ -214,7 +216,7 @@ pub enum RowKind {
 }
 
 /// Every kind of row by name; the place in the table is the index in the file's dictionary.
-pub const KINDS: [(&str, RowKind); 24] = [
+pub const KINDS: [(&str, RowKind); 25] = [
     ("transition", RowKind::Kernel(Kind::Transition)),
     ("minisocket_armed", RowKind::Kernel(Kind::MinisocketArmed)),
     ("minisocket_cancelled", RowKind::Kernel(Kind::MinisocketCancelled)),
@@ -239,6 +241,7 @@ pub const KINDS: [(&str, RowKind); 24] = [
     ("loss_before", RowKind::LossBefore),
     ("tick", RowKind::Tick),
     ("carried", RowKind::Carried),
+    ("netns_settings", RowKind::NetnsSettings),
 ];
 
 /// The index of `kind` in the dictionary.

@@ -54,7 +54,7 @@ const SYSCTLS: [&str; 22] = [
 ];
 
 /// Those of them that this kernel has, in the network namespace of the calling thread.
-fn sysctls() -> BTreeMap<String, String> {
+pub fn sysctls() -> BTreeMap<String, String> {
     let read = |name: &str| {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         let value = std::fs::read_to_string(path).ok()?;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Flow, Source, host, names::Names, seed};
+use super::{Flow, Source, host, names::Names, seed, settings::Settings};
 use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{Nanos, Record, record::HostFacts},
@@ -28,6 +28,7 @@ pub struct Live {
     facts: HostFacts,
     seed: Option<Receiver<Vec<Record>>>,
     names: Names,
+    settings: Settings,
     begun: bool,
     losses_told: Nanos,
 }
@@ -52,7 +53,8 @@ impl Live {
         }
         let seed = seed::begin(facts.clone(), &options.filter).context("no thread for the seed")?;
         let names = Names::start().context("no thread for names")?;
-        Ok(Self { tracer, facts, seed: Some(seed), names, begun: false, losses_told: Nanos(0) })
+        let settings = Settings::start().context("no thread for settings")?;
+        Ok(Self { tracer, facts, seed: Some(seed), names, settings, begun: false, losses_told: Nanos(0) })
     }
 
     fn wait(&self) {
@@ -91,12 +93,14 @@ impl Source for Live {
         let limit = if found.is_empty() { DRAIN } else { usize::MAX };
         // Read first: whatever was in the ring by then comes before the tick.
         let now = host::monotonic_now();
-        let names = &mut self.names;
+        let Self { names, settings, .. } = self;
         self.tracer.drain(limit, |seen| {
             names.look_at(&seen);
+            settings.look_at(&seen);
             take(Record::Kernel(seen));
         });
         self.names.found().for_each(&mut *take);
+        self.settings.found().for_each(&mut *take);
         for record in found.into_iter().flatten() {
             self.names.look_at_record(&record);
             take(record);

@@ -7,6 +7,7 @@ pub mod names;
 pub mod netns;
 pub mod owners;
 mod seed;
+mod settings;
 pub mod sock_diag;
 
 use crate::model::Record;

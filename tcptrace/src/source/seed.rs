@@ -104,6 +104,12 @@ impl Seed {
         let round = netns::in_each(
             |_| true,
             |netns| {
+                let settings = Record::NetnsSettings {
+                    ts: host::monotonic_now(),
+                    netns: netns.id,
+                    sysctls: host::sysctls(),
+                };
+                wanted = wanted && self.send(settings).is_ok();
                 sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
                     if !self.is_wanted(&socket) {
                         return;
