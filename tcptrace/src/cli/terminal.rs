@@ -2,7 +2,10 @@
 
 use std::io::{self, IsTerminal as _};
 
-use crate::view::{glyphs::Glyphs, top::Look};
+use crate::view::{
+    glyphs::Glyphs,
+    top::{Environment, Look},
+};
 
 /// Which of several pictures it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,12 @@ pub fn glyphs() -> Glyphs {
 
 /// What it can show, as the environment says.
 pub fn look() -> Look {
-    Look::new(variable("NO_COLOR").as_deref(), variable("TERM").as_deref(), locale().as_deref())
+    Look::new(Environment {
+        no_color: variable("NO_COLOR").as_deref(),
+        term: variable("TERM").as_deref(),
+        colorterm: variable("COLORTERM").as_deref(),
+        locale: locale().as_deref(),
+    })
 }
 
 fn locale() -> Option<String> {

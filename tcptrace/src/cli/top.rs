@@ -22,7 +22,7 @@ use crate::{
     filter::Filter,
     model::Nanos,
     pipeline::Plan,
-    view::top::{self, json, plain},
+    view::top::{self, Settings, json, plain},
 };
 
 /// Show which services have how many sockets in which state: a live screen, or text
@@ -61,7 +61,7 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         let show = async {
             if args.wants_screen() {
                 let snapshots = started.running.snapshots.clone();
-                top::run(snapshots, terminal::look()).await.map(|()| Shown::Enough)
+                top::run(snapshots, Settings::new(terminal::look())).await.map(|()| Shown::Enough)
             } else {
                 args.print(&mut started.snapshots).await
             }

@@ -1,4 +1,4 @@
-//! The columns of the groups table, one row each in [`COLUMNS`]: what plain text and the screen show,
+//! The columns of the groups table, one row each in [`GROUPS`]: what plain text and the screen show,
 //! and what can be sorted by. A new column is one new row.
 
 use std::{borrow::Cow, cmp::Ordering};
@@ -9,9 +9,9 @@ use crate::{
     model::{Nanos, TcpState, text, units},
 };
 
-/// One column.
-pub struct Column {
-    /// What it is called in the list of columns and in the hints: `time_wait`.
+/// One column of a table with rows of the type `R`.
+pub struct Column<R> {
+    /// What it is called in the configuration and in the hints: `time_wait`.
     pub name: &'static str,
     /// Its head. Empty for the key, whose head depends on the grouping.
     pub head: &'static str,
@@ -19,14 +19,25 @@ pub struct Column {
     pub short: &'static str,
     /// Its least and its greatest width.
     pub width: (u16, u16),
+    /// What it takes more than its least width for.
+    pub grows: Grows,
     /// Which side of it is straight.
     pub align: Align,
     /// Which columns stay when there is no room for all: the lowest numbers.
     pub priority: u8,
-    /// The value of one group.
-    pub value: for<'a> fn(&'a Snapshot, &'a Group) -> Value<'a>,
+    /// The value of one row.
+    pub value: for<'a> fn(&'a Snapshot, &'a R) -> Value<'a>,
     /// What it shows, for the help.
     pub help: &'static str,
+}
+
+/// What a column takes room for that is left over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grows {
+    /// Its whole head.
+    ForHead,
+    /// The longest of its cells.
+    ForCells,
 }
 
 /// Which side of a column is straight.
@@ -120,12 +131,13 @@ pub fn count(n: u64, width: usize) -> String {
 }
 
 /// Every column, from left to right.
-pub const COLUMNS: [Column; 15] = [
+pub const GROUPS: [Column<Group>; 15] = [
     Column {
         name: "key",
         head: "",
         short: "",
         width: (21, 64),
+        grows: Grows::ForCells,
         align: Align::Left,
         priority: 0,
         value: |_, group| Value::Key(text::sanitise(&group.key)),
@@ -136,6 +148,7 @@ pub const COLUMNS: [Column; 15] = [
         head: "ROLE",
         short: "ROLE",
         width: (4, 4),
+        grows: Grows::ForHead,
         align: Align::Left,
         priority: 6,
         value: |_, group| Value::Text(role(group.role).into()),
@@ -146,6 +159,7 @@ pub const COLUMNS: [Column; 15] = [
         head: "CLOSER",
         short: "CLOSER",
         width: (11, 11),
+        grows: Grows::ForHead,
         align: Align::Left,
         priority: 5,
         value: |_, group| Value::Share(group.main_closer().map(|(who, share)| (closer(who), share))),
@@ -156,6 +170,7 @@ pub const COLUMNS: [Column; 15] = [
         head: "PROCESS",
         short: "PROCESS",
         width: (10, 20),
+        grows: Grows::ForCells,
         align: Align::Left,
         priority: 4,
         value: |_, group| Value::Text(process(group)),
@@ -166,6 +181,7 @@ pub const COLUMNS: [Column; 15] = [
         head: "PID",
         short: "PID",
         width: (7, 7),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 13,
         value: |_, group| Value::Id(group.process.as_ref().map(|process| process.pid)),
@@ -176,36 +192,40 @@ pub const COLUMNS: [Column; 15] = [
         head: "TIME_WAIT",
         short: "TIME_WAIT",
         width: (9, 9),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 1,
         value: |_, group| Value::Count(group.time_wait.now),
         help: "sockets in TIME_WAIT now",
     },
     Column {
-        name: "time_wait +/s",
+        name: "time_wait_per_s",
         head: "+/s",
         short: "+/s",
         width: (5, 5),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 3,
         value: |snapshot, group| Value::Rate(rate(snapshot, group.time_wait.entered_per_s)),
         help: "sockets that enter TIME_WAIT per second",
     },
     Column {
-        name: "time_wait p50",
+        name: "time_wait_p50",
         head: "TW-P50",
         short: "TW-P50",
         width: (6, 6),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 10,
         value: |_, group| Value::Length(dwell(group, |dwell| dwell.p50)),
         help: "median time in TIME_WAIT, of those seen from entry to end",
     },
     Column {
-        name: "time_wait p99",
+        name: "time_wait_p99",
         head: "TW-P99",
         short: "TW-P99",
         width: (6, 6),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 11,
         value: |_, group| Value::Length(dwell(group, |dwell| dwell.p99)),
@@ -216,6 +236,7 @@ pub const COLUMNS: [Column; 15] = [
         head: "REUSED",
         short: "REUSED",
         width: (7, 9),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 14,
         value: |_, group| Value::Count(group.time_wait.ended.reused),
@@ -226,6 +247,7 @@ pub const COLUMNS: [Column; 15] = [
         head: "FW2 o/h",
         short: "FW2 o/h",
         width: (7, 11),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 7,
         value: |_, group| Value::Pair(group.fin_wait2_orphan, group.fin_wait2_held()),
@@ -236,16 +258,18 @@ pub const COLUMNS: [Column; 15] = [
         head: "CLOSE_WAIT",
         short: "CLWAIT",
         width: (6, 10),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 8,
         value: |_, group| Value::Count(state(group, TcpState::CloseWait)),
         help: "the peer has closed, the process here has not",
     },
     Column {
-        name: "close_wait age",
+        name: "close_wait_age",
         head: "CW-AGE",
         short: "CW-AGE",
         width: (6, 6),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 9,
         value: |snapshot, group| {
@@ -258,6 +282,7 @@ pub const COLUMNS: [Column; 15] = [
         head: "ESTABLISHED",
         short: "ESTAB",
         width: (7, 11),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 12,
         value: |_, group| Value::Count(state(group, TcpState::Established)),
@@ -268,6 +293,7 @@ pub const COLUMNS: [Column; 15] = [
         head: "SYN_RECV",
         short: "SYNRCV",
         width: (6, 8),
+        grows: Grows::ForHead,
         align: Align::Right,
         priority: 15,
         value: |_, group| Value::Count(state(group, TcpState::SynRecv)),
@@ -330,17 +356,17 @@ mod tests {
 
     #[test]
     fn priorities_are_distinct_and_heads_fit() {
-        let mut priorities: Vec<_> = COLUMNS.iter().map(|column| column.priority).collect();
+        let mut priorities: Vec<_> = GROUPS.iter().map(|column| column.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
-        assert_eq!(priorities.len(), COLUMNS.len());
-        for column in &COLUMNS {
+        assert_eq!(priorities.len(), GROUPS.len());
+        for column in &GROUPS {
             assert!(column.short.len() <= column.width.0 as usize, "{}", column.name);
             assert!(column.head.len() <= column.width.1 as usize, "{}", column.name);
             assert!(column.short.len() <= column.head.len(), "{}", column.name);
             assert!(column.help.len() <= 61, "{} is cut in the help at 80 columns", column.name);
         }
-        assert_eq!(COLUMNS[TIME_WAIT].name, "time_wait");
+        assert_eq!(GROUPS[TIME_WAIT].name, "time_wait");
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    columns::COLUMNS,
+    columns::GROUPS,
     sort::Sort,
     summary::{self, StateCells},
-    table,
+    table::Table,
 };
 use crate::{
     aggregate::Snapshot,
@@ -75,18 +75,18 @@ fn groups(out: &mut impl Write, snapshot: &Snapshot, max_groups: usize, width: u
     }
     let sort = Sort::default();
     let order = sort.order(snapshot);
-    let shown = &order[..max_groups.min(order.len())];
-    let placed = table::place(snapshot, shown, sort, width);
+    let shown: Vec<_> = order.iter().take(max_groups).map(|&row| &snapshot.groups[row]).collect();
+    let table = Table { columns: &GROUPS, snapshot, rows: shown, sorted: sort.column };
+    let placed = table.place(width);
     let heads: Vec<String> = placed.iter().map(|placed| placed.head(snapshot)).collect();
     writeln!(out, "{}", heads.join(" ").trim_end())?;
-    for &row in shown {
-        let group = &snapshot.groups[row];
+    for group in &table.rows {
         let cells: Vec<String> = placed.iter().map(|placed| placed.cell(snapshot, group).0).collect();
         writeln!(out, "{}", cells.join(" ").trim_end())?;
     }
-    let hidden = order.len() - shown.len();
+    let hidden = order.len() - table.rows.len();
     if hidden > 0 {
-        writeln!(out, "and {} more, sorted by {}", units::count(hidden as u64), COLUMNS[sort.column].name)?;
+        writeln!(out, "and {} more, sorted by {}", units::count(hidden as u64), GROUPS[sort.column].name)?;
     }
     Ok(())
 }

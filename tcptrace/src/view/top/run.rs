@@ -13,7 +13,7 @@ use std::{
         mpsc as std_mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ratatui::crossterm::event::{self, Event};
@@ -24,16 +24,23 @@ use tokio::{
 };
 
 use super::{
-    App,
-    app::{Mode, Next},
-    input,
-    screen::Look,
+    key::Key,
+    mouse::{self, Regions},
+    settings::Settings,
+    state::{Mode, Next, State},
     terminal::Terminal,
 };
 use crate::aggregate::Snapshot;
 
 /// How long to wait for a key before looking for a snapshot.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Snapshots that come faster are not drawn: four frames a second are as many as a slow line carries. A key
+/// is answered at once.
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
+
+/// Keys and notches of the wheel that are taken in before the screen is drawn once.
+const EVENTS_PER_FRAME: usize = 256;
 
 /// How long to wait for the terminal to take the last frame.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -43,13 +50,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// the future closes the screen.
 ///
 /// Standard output must be a terminal. Needs a tokio runtime with its I/O driver enabled.
-pub async fn run(mut snapshots: Snapshots, look: Look) -> io::Result<()> {
+pub async fn run(mut snapshots: Snapshots, settings: Settings) -> io::Result<()> {
     let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
     let first = match snapshots.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(first)) => Arc::clone(first),
         Ok(None) | Err(_) => return Ok(()),
     };
-    let mut screen = Screen::start(App::new(first), snapshots, look)?;
+    let mut screen = Screen::start(State::new(first), snapshots, settings)?;
     loop {
         tokio::select! {
             done = &mut screen.done => {
@@ -81,7 +88,7 @@ struct Screen {
 }
 
 impl Screen {
-    fn start(app: App, snapshots: Snapshots, look: Look) -> io::Result<Self> {
+    fn start(state: State, snapshots: Snapshots, settings: Settings) -> io::Result<Self> {
         let terminal = Terminal::enter()?;
         let flags = Arc::new(Flags::default());
         let (finish, done) = oneshot::channel();
@@ -89,8 +96,8 @@ impl Screen {
         let for_thread = Arc::clone(&flags);
         thread::Builder::new().name("screen".into()).spawn(move || {
             let _going: std_mpsc::Sender<()> = going;
-            let result = show(terminal, app, snapshots, look, &for_thread);
-            let _ = finish.send(result);
+            let show = Show { terminal, state, snapshots, settings, regions: Regions::default() };
+            let _ = finish.send(show.run(&for_thread));
         })?;
         Ok(Self { flags, done, gone })
     }
@@ -104,68 +111,113 @@ impl Drop for Screen {
     }
 }
 
-fn show(
-    mut terminal: Terminal,
-    mut app: App,
-    mut snapshots: Snapshots,
-    look: Look,
-    flags: &Flags,
-) -> io::Result<()> {
-    terminal.draw(&mut app, look)?;
-    while !flags.stop.load(Ordering::Relaxed) {
-        let mut changed = false;
-        if Terminal::is_lost() {
-            return Err(io::Error::other("a thread panicked and took the terminal from the screen"));
+/// What the thread works with.
+struct Show {
+    terminal: Terminal,
+    state: State,
+    snapshots: Snapshots,
+    settings: Settings,
+    /// Where things stand since the last frame.
+    regions: Regions,
+}
+
+/// Whether the screen goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goes {
+    On,
+    /// On, with a frame to draw.
+    Drawing,
+    Away,
+}
+
+impl Show {
+    fn run(mut self, flags: &Flags) -> io::Result<()> {
+        self.draw()?;
+        let mut followed = Instant::now();
+        while !flags.stop.load(Ordering::Relaxed) {
+            if Terminal::is_lost() {
+                return Err(io::Error::other("a thread panicked and took the terminal from the screen"));
+            }
+            let mut goes = self.listen(flags)?;
+            if goes == Goes::Away {
+                return Ok(());
+            }
+            if flags.continued.swap(false, Ordering::Relaxed) {
+                self.terminal.lend(|| {})?;
+                goes = Goes::Drawing;
+            }
+            if followed.elapsed() >= SNAPSHOT_EVERY && self.follow() {
+                followed = Instant::now();
+                goes = Goes::Drawing;
+            }
+            if goes == Goes::Drawing {
+                self.draw()?;
+            }
         }
-        if event::poll(LOOK_EVERY)? {
-            match handle(&event::read()?, &mut app) {
+        Ok(())
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        self.regions = self.terminal.draw(&mut self.state, &self.settings)?;
+        Ok(())
+    }
+
+    /// Waits for the user and takes in what is there.
+    fn listen(&mut self, flags: &Flags) -> io::Result<Goes> {
+        let mut goes = Goes::On;
+        let mut wait = LOOK_EVERY;
+        for _ in 0..EVENTS_PER_FRAME {
+            if !event::poll(wait)? {
+                break;
+            }
+            wait = Duration::ZERO;
+            match handle(&event::read()?, &mut self.state, &self.settings, &self.regions) {
                 None => {}
-                Some(Next::Draw) => changed = true,
+                Some(Next::Draw) => goes = Goes::Drawing,
                 Some(Next::Redraw) => {
-                    terminal.clear()?;
-                    changed = true;
+                    self.terminal.clear()?;
+                    goes = Goes::Drawing;
                 }
-                Some(Next::Quit) => return Ok(()),
+                Some(Next::Quit) => return Ok(Goes::Away),
                 Some(Next::Suspend) => {
-                    terminal.lend(suspend)?;
+                    self.terminal.lend(suspend)?;
                     flags.continued.store(false, Ordering::Relaxed);
-                    changed = true;
+                    goes = Goes::Drawing;
                 }
             }
         }
-        if flags.continued.swap(false, Ordering::Relaxed) {
-            terminal.lend(|| {})?;
-            changed = true;
-        }
-        changed |= follow(&mut app, &mut snapshots);
-        if changed {
-            terminal.draw(&mut app, look)?;
-        }
+        Ok(goes)
     }
-    Ok(())
+
+    /// Takes a newer snapshot in; returns whether there was one, or there will be none any more.
+    fn follow(&mut self) -> bool {
+        if self.state.mode() == Mode::Ended {
+            return false;
+        }
+        let goes_on = self.snapshots.has_changed();
+        if let Ok(false) = goes_on {
+            return false;
+        }
+        if let Some(newest) = self.snapshots.borrow_and_update().as_ref() {
+            self.state.take(Arc::clone(newest));
+        }
+        if goes_on.is_err() {
+            self.state.end();
+        }
+        true
+    }
 }
 
-/// Takes a newer snapshot in; returns whether there was one, or there will be none any more.
-fn follow(app: &mut App, snapshots: &mut Snapshots) -> bool {
-    if app.mode() == Mode::Ended {
-        return false;
-    }
-    let goes_on = snapshots.has_changed();
-    if let Ok(false) = goes_on {
-        return false;
-    }
-    if let Some(newest) = snapshots.borrow_and_update().as_ref() {
-        app.take(Arc::clone(newest));
-    }
-    if goes_on.is_err() {
-        app.end();
-    }
-    true
-}
-
-fn handle(event: &Event, app: &mut App) -> Option<Next> {
+fn handle(event: &Event, state: &mut State, settings: &Settings, regions: &Regions) -> Option<Next> {
     match *event {
-        Event::Key(key) => input::action(key).map(|action| app.act(action)),
+        Event::Key(event) => {
+            let action = settings.keymap.action(Key::pressed(event)?)?;
+            Some(state.act(action))
+        }
+        Event::Mouse(event) => {
+            let (action, times) = mouse::action(event, regions)?;
+            (0..times).map(|_| state.act(action)).last()
+        }
         Event::Resize(..) => Some(Next::Draw),
         _ => None,
     }

@@ -1,14 +1,14 @@
-//! The order of the groups.
+//! The order of the rows of a table.
 
 use std::cmp::Ordering;
 
-use super::columns::{Align, COLUMNS, TIME_WAIT};
-use crate::aggregate::Snapshot;
+use super::columns::{Align, Column, GROUPS, TIME_WAIT, Value};
+use crate::aggregate::{Group, Snapshot};
 
 /// What the groups are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sort {
-    /// Index in [`COLUMNS`].
+    /// Index in [`GROUPS`].
     pub column: usize,
     /// Which end comes first.
     pub direction: Direction,
@@ -32,7 +32,7 @@ impl Default for Sort {
 impl Sort {
     /// By `column`: the greatest number first, or words from A to Z.
     pub fn by(column: usize) -> Self {
-        let direction = match COLUMNS[column].align {
+        let direction = match GROUPS[column].align {
             Align::Left => Direction::Ascending,
             Align::Right => Direction::Descending,
         };
@@ -42,13 +42,13 @@ impl Sort {
     /// By the next column to the right, after the last the first.
     #[must_use]
     pub fn next(self) -> Self {
-        Self::by((self.column + 1) % COLUMNS.len())
+        Self::by((self.column + 1) % GROUPS.len())
     }
 
     /// By the next column to the left, after the first the last.
     #[must_use]
     pub fn previous(self) -> Self {
-        Self::by((self.column + COLUMNS.len() - 1) % COLUMNS.len())
+        Self::by((self.column + GROUPS.len() - 1) % GROUPS.len())
     }
 
     /// The other way round.
@@ -63,21 +63,21 @@ impl Sort {
 
     /// The groups of `snapshot` in this order, as indices. Equal ones stay in a fixed order, by key.
     pub fn order(self, snapshot: &Snapshot) -> Vec<usize> {
-        let value = COLUMNS[self.column].value;
-        let mut rows: Vec<_> =
-            snapshot.groups.iter().map(|group| value(snapshot, group)).enumerate().collect();
+        let column: &Column<Group> = &GROUPS[self.column];
+        let groups = &snapshot.groups;
+        let mut rows: Vec<(usize, Value<'_>)> =
+            groups.iter().map(|group| (column.value)(snapshot, group)).enumerate().collect();
         rows.sort_by(|(a, left), (b, right)| {
             let ordering = match self.direction {
                 Direction::Ascending => left.compare(right),
                 Direction::Descending => right.compare(left),
             };
-            ordering.then_with(|| by_identity(snapshot, *a, *b))
+            ordering.then_with(|| by_identity(&groups[*a], &groups[*b]))
         });
         rows.into_iter().map(|(row, _)| row).collect()
     }
 }
 
-fn by_identity(snapshot: &Snapshot, a: usize, b: usize) -> Ordering {
-    let (a, b) = (&snapshot.groups[a], &snapshot.groups[b]);
+fn by_identity(a: &Group, b: &Group) -> Ordering {
     a.key.cmp(&b.key).then(a.role.cmp(&b.role))
 }

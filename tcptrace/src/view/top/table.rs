@@ -5,114 +5,127 @@ use std::borrow::Cow;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{
-    columns::{Align, COLUMNS, Column, Value},
-    sort::Sort,
-};
-use crate::aggregate::{Group, Snapshot};
+use super::columns::{Align, Column, Grows, Value};
+use crate::aggregate::Snapshot;
 
-/// The column of the key, which is always shown.
+/// The first column, which names the row and is always shown.
 const KEY: usize = 0;
-/// The column of the process, which takes room that is left over.
-const PROCESS: usize = 3;
 
 /// A column and the width it got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placed {
-    /// Index in [`COLUMNS`].
+pub struct Placed<R: 'static> {
+    /// Index in the list of columns.
     pub index: usize,
     /// Width without the blank that separates it from the one before.
     pub width: usize,
+    column: &'static Column<R>,
 }
 
-impl Placed {
+impl<R> Placed<R> {
     /// The column.
-    pub fn column(&self) -> &'static Column {
-        &COLUMNS[self.index]
+    #[cfg(test)]
+    pub const fn column(&self) -> &'static Column<R> {
+        self.column
     }
 
     /// Whether it is written from the left, as words are.
     pub fn is_words(&self) -> bool {
-        self.column().align == Align::Left
+        self.column.align == Align::Left
     }
 
     /// The head, padded to the width.
     pub fn head(&self, snapshot: &Snapshot) -> String {
-        let column = self.column();
-        let head = match self.index {
-            KEY => Cow::Owned(snapshot.grouping.head()),
-            _ if column.head.len() <= self.width => Cow::Borrowed(column.head),
+        let column = self.column;
+        let head = match column.head {
+            "" => Cow::Owned(snapshot.grouping.head()),
+            head if head.len() <= self.width => Cow::Borrowed(head),
             _ => Cow::Borrowed(column.short),
         };
         fit(&head, self.width, self.is_words(), Cut::End)
     }
 
-    /// The cell of `group`, padded to the width, and whether there is nothing in it.
-    pub fn cell(&self, snapshot: &Snapshot, group: &Group) -> (String, bool) {
-        let value = (self.column().value)(snapshot, group);
+    /// The cell of `row`, padded to the width, and whether there is nothing in it.
+    pub fn cell(&self, snapshot: &Snapshot, row: &R) -> (String, bool) {
+        let value = (self.column.value)(snapshot, row);
         let cut = if matches!(value, Value::Key(_)) { Cut::Middle } else { Cut::End };
         (fit(&value.text(self.width), self.width, self.is_words(), cut), value.is_nothing())
     }
 }
 
-/// Which columns there is room for in `width`, from left to right. The key and the column that is sorted
-/// by always stay; the others go by their priority. What is left over goes to those that need more for the
-/// longest of `rows` or for their head, to the key last.
-pub fn place(snapshot: &Snapshot, rows: &[usize], sort: Sort, width: usize) -> Vec<Placed> {
-    let mut by_priority: Vec<usize> = (0..COLUMNS.len()).collect();
-    by_priority.sort_by_key(|&index| match index {
-        KEY => (0, 0),
-        _ if index == sort.column => (1, 0),
-        _ => (2, COLUMNS[index].priority),
-    });
-    let mut left = width;
-    let mut placed = Vec::with_capacity(COLUMNS.len());
-    for &index in &by_priority {
-        let least = COLUMNS[index].width.0 as usize;
-        let needed = least + usize::from(index != KEY);
-        if needed > left {
-            break;
+/// The columns of a table and what is to be shown of it.
+pub struct Table<'a, R: 'static> {
+    /// Every column.
+    pub columns: &'static [Column<R>],
+    /// The picture the rows are of.
+    pub snapshot: &'a Snapshot,
+    /// The rows that are shown.
+    pub rows: Vec<&'a R>,
+    /// The column that is sorted by.
+    pub sorted: usize,
+}
+
+impl<R> Table<'_, R> {
+    /// Which columns there is room for in `width`, from left to right. The first and the one that is sorted
+    /// by always stay; the others go by their priority. What is left over goes to those that need more for
+    /// the longest of the rows or for their head, to the first last.
+    pub fn place(&self, width: usize) -> Vec<Placed<R>> {
+        let mut by_priority: Vec<usize> = (0..self.columns.len()).collect();
+        by_priority.sort_by_key(|&index| match index {
+            KEY => (0, 0),
+            _ if index == self.sorted => (1, 0),
+            _ => (2, self.columns[index].priority),
+        });
+        let mut left = width;
+        let mut placed = Vec::with_capacity(self.columns.len());
+        for &index in &by_priority {
+            let least = self.columns[index].width.0 as usize;
+            let needed = least + usize::from(index != KEY);
+            if needed > left {
+                break;
+            }
+            left -= needed;
+            placed.push(self.placed(index, least));
         }
-        left -= needed;
-        placed.push(Placed { index, width: least });
+        if placed.len() < 2 {
+            return self.squeeze(by_priority.get(1).copied().unwrap_or(KEY), width);
+        }
+        placed.sort_by_key(|placed| placed.index);
+        // The first last: there is no end to how long a path can be.
+        let (key, others): (Vec<_>, Vec<_>) = placed.iter_mut().partition(|placed| placed.index == KEY);
+        for wide in others.into_iter().chain(key) {
+            let growth = self.wanted(wide.column).saturating_sub(wide.width).min(left);
+            wide.width += growth;
+            left -= growth;
+        }
+        placed
     }
-    if placed.len() < 2 {
-        return squeeze(by_priority[1], width);
-    }
-    placed.sort_by_key(|placed| placed.index);
-    // The key last: there is no end to how long a path can be.
-    let (key, others): (Vec<_>, Vec<_>) = placed.iter_mut().partition(|placed| placed.index == KEY);
-    for wide in others.into_iter().chain(key) {
-        let growth = wanted(snapshot, rows, wide.index).saturating_sub(wide.width).min(left);
-        wide.width += growth;
-        left -= growth;
-    }
-    placed
-}
 
-/// The key and one more column where there is not room enough even for these two.
-fn squeeze(second: usize, width: usize) -> Vec<Placed> {
-    const LEAST_KEY: usize = 8;
-    let second = Placed { index: second, width: COLUMNS[second].width.0 as usize };
-    match width.checked_sub(second.width + 1) {
-        Some(rest @ LEAST_KEY..) => vec![Placed { index: KEY, width: rest }, second],
-        _ => vec![Placed { index: KEY, width }],
+    const fn placed(&self, index: usize, width: usize) -> Placed<R> {
+        Placed { index, width, column: &self.columns[index] }
     }
-}
 
-/// The width that the cells of a column would fill, its head included.
-fn wanted(snapshot: &Snapshot, rows: &[usize], index: usize) -> usize {
-    let column = &COLUMNS[index];
-    let longest = if matches!(index, KEY | PROCESS) {
-        rows.iter()
-            .filter_map(|&row| snapshot.groups.get(row))
-            .map(|group| (column.value)(snapshot, group).text(usize::MAX).width())
-            .max()
-            .unwrap_or(0)
-    } else {
-        column.head.len()
-    };
-    longest.min(column.width.1 as usize)
+    /// The first and one more column where there is not room enough even for these two.
+    fn squeeze(&self, second: usize, width: usize) -> Vec<Placed<R>> {
+        const LEAST_KEY: usize = 8;
+        let second = self.placed(second, self.columns[second].width.0 as usize);
+        match width.checked_sub(second.width + 1) {
+            Some(rest @ LEAST_KEY..) => vec![self.placed(KEY, rest), second],
+            _ => vec![self.placed(KEY, width)],
+        }
+    }
+
+    /// The width that the cells of a column would fill, its head included.
+    fn wanted(&self, column: &Column<R>) -> usize {
+        let longest = match column.grows {
+            Grows::ForHead => column.head.len(),
+            Grows::ForCells => self
+                .rows
+                .iter()
+                .map(|row| (column.value)(self.snapshot, row).text(usize::MAX).width())
+                .max()
+                .unwrap_or(0),
+        };
+        longest.min(column.width.1 as usize)
+    }
 }
 
 /// Where text that is too long is cut.
@@ -158,12 +171,18 @@ fn take(chars: impl Iterator<Item = char>, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fixture, *};
+    use super::{
+        super::{
+            columns::{GROUPS, TIME_WAIT},
+            fixture,
+        },
+        *,
+    };
 
-    fn names(width: usize, sort: Sort) -> Vec<&'static str> {
+    fn names(width: usize, sorted: usize) -> Vec<&'static str> {
         let snapshot = fixture::busy();
-        let rows: Vec<usize> = (0..snapshot.groups.len()).collect();
-        let placed = place(&snapshot, &rows, sort, width);
+        let rows = snapshot.groups.iter().collect();
+        let placed = Table { columns: &GROUPS, snapshot: &snapshot, rows, sorted }.place(width);
         let total: usize = placed.iter().map(|placed| placed.width + 1).sum();
         assert!(total <= width + 1, "{total} columns in {width}");
         placed.iter().map(|placed| placed.column().name).collect()
@@ -171,25 +190,25 @@ mod tests {
 
     #[test]
     fn columns_go_by_priority() {
-        assert_eq!(names(40, Sort::default()), ["key", "time_wait", "time_wait +/s"]);
+        assert_eq!(names(40, TIME_WAIT), ["key", "time_wait", "time_wait_per_s"]);
         assert_eq!(
-            names(80, Sort::default()),
-            ["key", "role", "closer", "process", "time_wait", "time_wait +/s", "fin_wait2", "close_wait"]
+            names(80, TIME_WAIT),
+            ["key", "role", "closer", "process", "time_wait", "time_wait_per_s", "fin_wait2", "close_wait"]
         );
-        assert_eq!(names(300, Sort::default()).len(), COLUMNS.len());
+        assert_eq!(names(300, TIME_WAIT).len(), GROUPS.len());
     }
 
     #[test]
     fn the_sorted_column_is_always_shown() {
-        for (index, column) in COLUMNS.iter().enumerate() {
-            assert!(names(40, Sort::by(index)).contains(&column.name));
+        for (index, column) in GROUPS.iter().enumerate() {
+            assert!(names(40, index).contains(&column.name));
         }
     }
 
     #[test]
     fn no_width_is_too_small() {
         for width in 0..400 {
-            names(width, Sort::default());
+            names(width, TIME_WAIT);
         }
     }
 

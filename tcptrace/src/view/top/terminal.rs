@@ -1,5 +1,5 @@
-//! The terminal while a screen is on it: raw mode and the alternate screen, and both undone on every way
-//! out, a panic included.
+//! The terminal while a screen is on it: raw mode, the alternate screen and the mouse, and all of it undone
+//! on every way out, a panic included.
 
 use std::{
     io::{self, BufWriter, Stdout, Write},
@@ -13,12 +13,17 @@ use std::{
 use ratatui::{
     backend::CrosstermBackend,
     crossterm::{
-        cursor, execute,
-        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+        cursor,
+        event::{DisableMouseCapture, EnableMouseCapture},
+        execute, queue,
+        terminal::{
+            BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+            disable_raw_mode, enable_raw_mode,
+        },
     },
 };
 
-use super::{App, screen};
+use super::{mouse::Regions, screen, settings::Settings, state::State};
 
 /// Whether the terminal is ours: so that it is given back once, by whoever comes first.
 static OURS: AtomicBool = AtomicBool::new(false);
@@ -41,12 +46,18 @@ impl Terminal {
         Ok(Self { inner })
     }
 
-    /// Draws `app`, unless the terminal is lost: what is on it now is the shell's.
-    pub fn draw(&mut self, app: &mut App, look: screen::Look) -> io::Result<()> {
+    /// Draws `state`, unless the terminal is lost: what is on it now is the shell's. Only the cells that
+    /// changed go out, in one piece where the terminal can hold it back until the end. Returns where things
+    /// stand.
+    pub fn draw(&mut self, state: &mut State, settings: &Settings) -> io::Result<Regions> {
+        let mut regions = Regions::default();
         if Self::is_lost() {
-            return Ok(());
+            return Ok(regions);
         }
-        self.inner.draw(|frame| screen::draw(frame, app, look)).map(|_| ())
+        queue!(self.inner.backend_mut(), BeginSynchronizedUpdate)?;
+        self.inner.draw(|frame| regions = screen::draw(frame, state, settings))?;
+        execute!(self.inner.backend_mut(), EndSynchronizedUpdate)?;
+        Ok(regions)
     }
 
     /// Whether a panic somewhere has taken the terminal away.
@@ -77,13 +88,21 @@ impl Drop for Terminal {
 fn take() -> io::Result<()> {
     enable_raw_mode()?;
     OURS.store(true, Ordering::Relaxed);
-    execute!(io::stdout(), EnterAlternateScreen, cursor::Hide).inspect_err(|_| give_back())
+    execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture, cursor::Hide)
+        .inspect_err(|_| give_back())
 }
 
 /// Does what it can: there is nobody left to tell about an error.
 fn give_back() {
     if OURS.swap(false, Ordering::Relaxed) {
-        let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
+        let undo = execute!(
+            io::stdout(),
+            EndSynchronizedUpdate,
+            DisableMouseCapture,
+            LeaveAlternateScreen,
+            cursor::Show
+        );
+        drop(undo);
         let _ = disable_raw_mode();
         let _ = io::stdout().flush();
     }

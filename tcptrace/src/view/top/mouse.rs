@@ -1,0 +1,62 @@
+//! The mouse: events and where things stand on the screen in, [`Action`]s out.
+
+use ratatui::{
+    crossterm::event::{MouseButton, MouseEvent, MouseEventKind},
+    layout::{Position, Rect},
+};
+
+use super::{action::Action, state::Move};
+
+/// Where the last frame has what can be clicked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Regions {
+    /// The rows of the table.
+    pub rows: Rect,
+    /// The heads of its columns, and which they are.
+    pub heads: Vec<(Rect, usize)>,
+}
+
+/// How many rows one notch of the wheel is: each asks for a move of its own.
+pub const WHEEL_ROWS: usize = 3;
+
+/// What `event` asks for, and how many times.
+pub fn action(event: MouseEvent, regions: &Regions) -> Option<(Action, usize)> {
+    let at = Position::new(event.column, event.row);
+    match event.kind {
+        MouseEventKind::ScrollUp => Some((Action::Move(Move::Up), WHEEL_ROWS)),
+        MouseEventKind::ScrollDown => Some((Action::Move(Move::Down), WHEEL_ROWS)),
+        MouseEventKind::Down(MouseButton::Left) if regions.rows.contains(at) => {
+            Some((Action::Move(Move::Shown((at.y - regions.rows.y) as usize)), 1))
+        }
+        MouseEventKind::Down(MouseButton::Left) => regions
+            .heads
+            .iter()
+            .find(|(area, _)| area.contains(at))
+            .map(|&(_, column)| (Action::SortBy(column), 1)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::crossterm::event::KeyModifiers;
+
+    use super::*;
+
+    #[test]
+    fn rows_and_heads_can_be_clicked() {
+        let regions = Regions {
+            rows: Rect::new(0, 8, 80, 10),
+            heads: vec![(Rect::new(0, 7, 20, 1), 0), (Rect::new(21, 7, 9, 1), 5)],
+        };
+        let event = |kind, column, row| {
+            action(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, &regions)
+        };
+        let click = MouseEventKind::Down(MouseButton::Left);
+        assert_eq!(event(click, 3, 10), Some((Action::Move(Move::Shown(2)), 1)));
+        assert_eq!(event(click, 22, 7), Some((Action::SortBy(5), 1)));
+        assert_eq!(event(click, 20, 7), None);
+        assert_eq!(event(MouseEventKind::Up(MouseButton::Left), 3, 10), None);
+        assert_eq!(event(MouseEventKind::ScrollDown, 3, 10), Some((Action::Move(Move::Down), WHEEL_ROWS)));
+    }
+}

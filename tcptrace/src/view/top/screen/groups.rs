@@ -1,0 +1,26 @@
+//! The table of groups.
+
+use ratatui::{
+    Frame,
+    layout::Rect,
+    widgets::{Paragraph, Wrap},
+};
+
+use super::table;
+use crate::view::top::{columns::GROUPS, mouse::Regions, state::State, table::Table, theme::Theme};
+
+/// The groups there is room for, or why there is none.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme) -> Regions {
+    if state.snapshot().groups.is_empty() {
+        let text = "No TCP sockets yet. They appear here as they open.";
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+        return Regions::default();
+    }
+    let (_, rows) = table::split(area);
+    let shown = state.rows(rows.height as usize).to_vec();
+    let snapshot = state.snapshot();
+    let sort = state.sort();
+    let rows = shown.iter().map(|&row| &snapshot.groups[row]).collect();
+    let table = Table { columns: &GROUPS, snapshot, rows, sorted: sort.column };
+    table::draw(frame, area, &table, sort, |group| state.is_selected(group), theme)
+}

@@ -1,0 +1,116 @@
+//! A table on the screen: placed columns and rows in, cells and the places of the heads out.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::Style,
+    text::{Line, Span},
+};
+
+use crate::{
+    aggregate::Snapshot,
+    view::{
+        glyphs::Glyphs,
+        top::{
+            mouse::Regions,
+            sort::{Direction, Sort},
+            table::{Placed, Table},
+            theme::{Role, Theme},
+        },
+    },
+};
+
+/// Which way an order goes.
+pub const fn arrow(glyphs: Glyphs, direction: Direction) -> &'static str {
+    match (glyphs, direction) {
+        (Glyphs::Unicode, Direction::Descending) => "▼",
+        (Glyphs::Unicode, Direction::Ascending) => "▲",
+        (Glyphs::Ascii, Direction::Descending) => "v",
+        (Glyphs::Ascii, Direction::Ascending) => "^",
+    }
+}
+
+/// The line of heads and the area of the rows.
+pub fn split(area: Rect) -> (Rect, Rect) {
+    let [head, rows] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+    (head, rows)
+}
+
+/// Draws the heads and the rows of `table`, of which one may be selected.
+pub fn draw<R>(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    table: &Table<'_, R>,
+    sort: Sort,
+    selected: impl Fn(&R) -> bool,
+    theme: &Theme,
+) -> Regions {
+    let (head, rows) = split(area);
+    let placed = table.place(area.width as usize);
+    frame.render_widget(heads(table.snapshot, &placed, sort, theme), head);
+    for (row, line) in table.rows.iter().zip(rows.rows()) {
+        let mut cells = Line::default();
+        for (i, placed) in placed.iter().enumerate() {
+            let (text, is_nothing) = placed.cell(table.snapshot, row);
+            if i > 0 {
+                cells.push_span(" ");
+            }
+            cells.push_span(Span::styled(
+                text,
+                if is_nothing { theme.style(Role::Faint) } else { Style::new() },
+            ));
+        }
+        frame.render_widget(cells, line);
+        if selected(row) {
+            frame.buffer_mut().set_style(line, theme.style(Role::Selected));
+        }
+    }
+    Regions { rows, heads: places(&placed, head) }
+}
+
+/// Where the heads stand, each with the blank before it.
+fn places<R>(placed: &[Placed<R>], head: Rect) -> Vec<(Rect, usize)> {
+    let mut x = head.x;
+    placed
+        .iter()
+        .map(|placed| {
+            let width = placed.width as u16;
+            let place = Rect { x, width, ..head }.intersection(head);
+            x = x.saturating_add(width + 1);
+            (place, placed.index)
+        })
+        .collect()
+}
+
+/// The heads; the one that is sorted by has an arrow beside it.
+fn heads<R>(snapshot: &Snapshot, placed: &[Placed<R>], sort: Sort, theme: &Theme) -> Line<'static> {
+    let strong = theme.style(Role::Strong);
+    let mut row = String::new();
+    let mut sorted = None;
+    for (i, placed) in placed.iter().enumerate() {
+        if i > 0 {
+            row.push(' ');
+        }
+        let head = placed.head(snapshot);
+        if placed.index == sort.column {
+            let start = row.len() + head.len() - head.trim_start().len();
+            let end = row.len() + head.trim_end().len();
+            sorted = Some((start, end, placed.is_words()));
+        }
+        row.push_str(&head);
+    }
+    row.push(' ');
+    let Some((start, end, words)) = sorted else { return Line::styled(row, strong) };
+    // A blank stands before every number and after every word.
+    let arrow = arrow(theme.glyphs(), sort.direction);
+    let (before, head, after) = if words {
+        (&row[..start], format!("{}{arrow}", &row[start..end]), &row[end + 1..])
+    } else {
+        (&row[..start.saturating_sub(1)], format!("{arrow}{}", &row[start..end]), &row[end..])
+    };
+    Line::from(vec![
+        Span::styled(before.to_owned(), strong),
+        Span::styled(head, theme.style(Role::Sorted)),
+        Span::styled(after.to_owned(), strong),
+    ])
+}

@@ -1,0 +1,107 @@
+use std::sync::Arc;
+
+use ratatui::{
+    Terminal,
+    backend::TestBackend,
+    style::{Color, Modifier},
+};
+
+use super::*;
+use crate::{
+    aggregate::Snapshot,
+    view::{
+        glyphs::Glyphs,
+        top::{
+            action::Action,
+            fixture,
+            state::Move,
+            theme::{Colours, Look},
+        },
+    },
+};
+
+const ASCII: Look = Look { colours: Colours::None, glyphs: Glyphs::Ascii };
+const RICH: Look = Look { colours: Colours::Sixteen, glyphs: Glyphs::Unicode };
+
+/// The frame after `actions`.
+fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height: u16) -> TestBackend {
+    let mut state = State::new(Arc::new(snapshot));
+    let settings = Settings::new(look);
+    let draw_once = |state: &mut State| {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
+        terminal.draw(|frame| drop(draw(frame, state, &settings))).expect("a terminal in memory");
+        terminal.backend().clone()
+    };
+    for &action in actions {
+        draw_once(&mut state);
+        state.act(action);
+    }
+    draw_once(&mut state)
+}
+
+fn reversed_rows(backend: &TestBackend) -> Vec<u16> {
+    let buffer = backend.buffer();
+    let reversed = |y: &u16| buffer[(0, *y)].modifier.contains(Modifier::REVERSED);
+    (0..buffer.area.height).filter(reversed).collect()
+}
+
+#[test]
+fn base_size() {
+    insta::assert_snapshot!(frame(fixture::busy(), &[], ASCII, 80, 24));
+}
+
+#[test]
+fn large() {
+    insta::assert_snapshot!(frame(fixture::lossy(), &[], RICH, 160, 50));
+}
+
+#[test]
+fn small() {
+    insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Pause], ASCII, 40, 10));
+}
+
+#[test]
+fn empty() {
+    insta::assert_snapshot!(frame(fixture::empty(), &[], ASCII, 80, 24));
+}
+
+#[test]
+fn sorted_by_words() {
+    insta::assert_snapshot!(frame(fixture::lossy(), &[Action::SortPrevious; 2], ASCII, 80, 24));
+}
+
+#[test]
+fn help() {
+    insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Help], RICH, 80, 40));
+}
+
+#[test]
+fn help_scrolls() {
+    let last = Action::Move(Move::Last);
+    insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Help, last], ASCII, 80, 24));
+}
+
+#[test]
+fn the_selected_row_is_reversed() {
+    let backend = frame(fixture::busy(), &[Action::Move(Move::Down); 2], ASCII, 80, 24);
+    assert_eq!(reversed_rows(&backend), [9]);
+    assert_eq!(reversed_rows(&frame(fixture::busy(), &[], ASCII, 80, 24)), [0_u16; 0]);
+}
+
+#[test]
+fn no_size_is_too_small_or_too_large() {
+    let sizes = [(1, 1), (1, 50), (300, 1), (2, 2), (7, 3), (20, 5), (40, 7), (300, 100)];
+    for (width, height) in sizes {
+        for actions in [&[][..], &[Action::Move(Move::Last)], &[Action::Help], &[Action::SortNext]] {
+            frame(fixture::lossy(), actions, RICH, width, height);
+            frame(fixture::empty(), actions, ASCII, width, height);
+        }
+    }
+}
+
+#[test]
+fn without_colours_there_is_none() {
+    let backend = frame(fixture::lossy(), &[Action::Move(Move::Down)], ASCII, 160, 50);
+    let cells = &backend.buffer().content;
+    assert!(cells.iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));
+}
