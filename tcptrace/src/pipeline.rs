@@ -13,10 +13,14 @@ use std::{
 };
 
 use anyhow::Result;
+use tcptrace_common::{
+    filter::{Ends, KernelFilter},
+    record::Kind,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    aggregate::{Aggregate, Context, Grouping, Names, Scope, Snapshot},
+    aggregate::{Aggregate, Context, Grouping, Names, Scope, Snapshot, observed::Observed, standing},
     filter::{Filter, Subject},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
     model::{
@@ -24,7 +28,7 @@ use crate::{
         record::{HostFacts, KernelLosses},
     },
     session::Recorder,
-    source::{Flow, Source},
+    source::{Flow, Look, Source, may_be_in},
 };
 
 /// Takes every event as it happens; must not block.
@@ -47,6 +51,8 @@ pub struct Plan {
     pub scope: Scope,
     /// Time between two snapshots.
     pub interval: Nanos,
+    /// What to look at beside the hooks, live.
+    pub look: Look,
     /// The source's name.
     pub source: Arc<str>,
     /// Where single events go.
@@ -65,6 +71,7 @@ impl Plan {
             grouping,
             scope,
             interval,
+            look: Look::States,
             source: "".into(),
             events: None,
             recorder: None,
@@ -104,6 +111,7 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
         recorder: plan.recorder,
         snapshots: Snapshots {
             source_name: plan.source,
+            look: plan.look,
             interval: plan.interval,
             next: None,
             publish,
@@ -126,6 +134,7 @@ struct Pipeline {
 /// When snapshots are made, and who gets them.
 struct Snapshots {
     source_name: Arc<str>,
+    look: Look,
     interval: Nanos,
     /// When the next snapshot is due; `None` until the seed is complete.
     next: Option<Nanos>,
@@ -136,6 +145,8 @@ struct Snapshots {
 /// What records have told so far, beside the tracker.
 struct Taken {
     filter: Filter,
+    /// Its part that the kernel side tests, too.
+    scope: KernelFilter,
     aggregate: Aggregate,
     events: Option<Box<dyn EventSink>>,
     host: Arc<HostFacts>,
@@ -143,6 +154,7 @@ struct Taken {
     /// Records that the recorder beside missed.
     not_recorded: u64,
     names: Names,
+    observed: Arc<Observed>,
     records: u64,
     now: Nanos,
     seeded: bool,
@@ -151,19 +163,7 @@ struct Taken {
 impl Pipeline {
     fn run(mut self, mut source: Box<dyn Source>, stop: &AtomicBool) -> Result<Snapshot> {
         loop {
-            let Self { tracker, flow, recorder, snapshots } = &mut self;
-            let goes_on = source.fill(&mut |record| {
-                flow.take(&record, tracker);
-                let is_milestone = match record {
-                    Record::Tick { .. } => snapshots.publish_when_due(flow, tracker),
-                    _ => false,
-                };
-                match (recorder.as_mut(), record) {
-                    (Some(recorder), Record::Tick { ts }) if is_milestone => recorder.push_milestone(ts),
-                    (Some(recorder), record) if tracker.follows(&record) => recorder.push(record),
-                    _ => {}
-                }
-            })?;
+            let goes_on = source.fill(&mut |record| self.take(record))?;
             if let Some(events) = &mut self.flow.events {
                 events.flush();
             }
@@ -174,13 +174,31 @@ impl Pipeline {
                     recorder.head(self.flow.head(&self.tracker));
                 }
             }
-            if goes_on == Flow::Ended || stop.load(Ordering::Relaxed) {
+            if goes_on == Flow::Ended {
+                break;
+            }
+            if stop.load(Ordering::Relaxed) {
+                source.finish(&mut |record| self.take(record));
                 break;
             }
         }
         let last = self.snapshots.snapshot(&mut self.flow, &self.tracker);
         self.snapshots.publish.send_replace(Some(Arc::new(last.clone())));
         Ok(last)
+    }
+
+    fn take(&mut self, record: Record) {
+        let Self { tracker, flow, recorder, snapshots } = self;
+        flow.take(&record, tracker);
+        let is_milestone = match record {
+            Record::Tick { .. } => snapshots.publish_when_due(flow, tracker),
+            _ => false,
+        };
+        match (recorder.as_mut(), record) {
+            (Some(recorder), Record::Tick { ts }) if is_milestone => recorder.push_milestone(ts),
+            (Some(recorder), record) if tracker.follows(&record) => recorder.push(record),
+            _ => {}
+        }
     }
 }
 
@@ -215,14 +233,20 @@ impl Snapshots {
                 ..flow.losses
             },
             output_dropped: flow.events.as_ref().map_or(0, |events| events.dropped()),
+            observed: flow.observed(),
         };
-        flow.aggregate.snapshot(flow.now, tracker, &flow.names, context)
+        let mut snapshot = flow.aggregate.snapshot(flow.now, tracker, &flow.names, context);
+        if self.look == Look::Host {
+            snapshot.standing = standing::of(tracker, snapshot.began, snapshot.ts);
+        }
+        snapshot
     }
 }
 
 impl Taken {
     fn new(aggregate: Aggregate, events: Option<Box<dyn EventSink>>, filter: Filter) -> Self {
         Self {
+            scope: filter.kernel_part(),
             filter,
             aggregate,
             events,
@@ -230,9 +254,37 @@ impl Taken {
             losses: KernelLosses::default(),
             not_recorded: 0,
             names: Names::default(),
+            observed: Arc::default(),
             records: 0,
             now: Nanos(0),
             seeded: false,
+        }
+    }
+
+    /// What was looked at beside the sockets.
+    fn observed(&mut self) -> Arc<Observed> {
+        Arc::make_mut(&mut self.observed).complete(&self.names);
+        Arc::clone(&self.observed)
+    }
+
+    /// Keeps what `record` tells of the surroundings of the sockets, where the filter lets them pass.
+    fn observe(&mut self, record: &Record) {
+        let scope = &self.scope;
+        let is_wanted = match record {
+            Record::NetnsCounters { netns, .. } => may_be_in(scope, *netns),
+            Record::Seed(socket) => {
+                socket.state == TcpState::Listen && scope.passes(&socket.tuple.ends(socket.netns))
+            }
+            Record::Owner { fd, .. } => fd.is_some(),
+            Record::Kernel(seen) => {
+                seen.raw.kind == Kind::RequestArmed as u8
+                    && seen.raw.arg1 > 0
+                    && scope.passes(&Ends::of(&seen.raw))
+            }
+            _ => false,
+        };
+        if is_wanted {
+            Arc::make_mut(&mut self.observed).take(record);
         }
     }
 
@@ -254,6 +306,7 @@ impl Taken {
             netns,
             sysctls: sysctls.clone(),
         }));
+        records.extend(self.observed.records(ts));
         // What is carried over is no seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
         records.extend(tracker.carry(ts).into_iter().map(|carried| Record::Carried(Box::new(carried))));
@@ -277,8 +330,10 @@ impl Taken {
             | Record::SeedEnd { .. }
             | Record::FinWait2End { .. }
             | Record::Owner { .. }
+            | Record::NetnsCounters { .. }
             | Record::Carried(_) => {}
         }
+        self.observe(record);
         tracker.take(record, self);
     }
 

@@ -45,7 +45,7 @@ fn any_owned_record() -> impl Strategy<Value = Record> {
             }
             other => other,
         }),
-        1 => (0_u64..6, process).prop_map(|(id, process)| Record::Owner { ts: Nanos(0), id: SocketId(id), process }),
+        1 => (0_u64..6, process).prop_map(|(id, process)| Record::Owner { ts: Nanos(0), id: SocketId(id), process, fd: None }),
     ]
 }
 
@@ -72,6 +72,7 @@ fn context() -> Context {
         records: 0,
         kernel_losses: KernelLosses::default(),
         output_dropped: 0,
+        observed: Arc::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use tcptrace_common::record::{self as raw, Kind, flag};
 
 use crate::model::{
     Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
-    record::{HostFacts, KernelLosses, Process, SeedObject},
+    record::{HostFacts, KernelLosses, Process, SeedObject, SysctlLine},
 };
 
 /// What the traffic is like.
@@ -150,6 +150,8 @@ impl Traffic {
             netns: NETNS,
             segments: true,
             sysctls: [("net.ipv4.tcp_fin_timeout".into(), "60".into())].into(),
+            sysctl_lines: vec![SysctlLine { line: 3, ..SysctlLine::default() }],
+            memory_bytes: 4 << 30,
             ..HostFacts::default()
         };
         self.ready.push_back(Record::Host(Box::new(facts)));
@@ -188,9 +190,13 @@ impl Traffic {
         for service in 0..self.shape.services {
             let process =
                 Process { pid: 100 + service as u32, comm: format!("server-{service}").into(), cgroup: 7 };
-            self.ready.push_back(Record::Owner { ts, id: SocketId(1_000_000_000 + service), process });
+            let fd = (service % 2 == 0).then_some(service as u32);
+            self.ready.push_back(Record::Owner { ts, id: SocketId(1_000_000_000 + service), process, fd });
         }
         self.ready.push_back(Record::CgroupPath { ts, cgroup: 7, path: "/system.slice".into() });
+        let netns = NetnsId(NETNS);
+        let counters = [("TWRecycled".into(), 5), ("sockstat.tw".into(), u64::MAX)].into();
+        self.ready.push_back(Record::NetnsCounters { ts, netns, counters });
         self.ready.push_back(Record::OwnersEnd { ts });
         self.ready.push_back(Record::Loss { ts, losses: KernelLosses::default() });
     }

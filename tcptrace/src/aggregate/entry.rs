@@ -224,6 +224,7 @@ impl Entry {
         };
         Group {
             key: self.key.label(shown.names, shown.own_netns),
+            service: self.key.service(),
             role: self.role(),
             counts,
             process: self.owners.main(),
@@ -231,6 +232,7 @@ impl Entry {
             closers: self.closers,
             ended: histograms.ended(),
             orphans_ended: histograms.orphans_ended(),
+            connects_ended: histograms.connects_ended(),
             time_wait: minisockets(TcpState::TimeWait, self.time_wait),
             fin_wait2: minisockets(TcpState::FinWait2, self.fin_wait2),
             fin_wait2_orphan: self.orphans,

@@ -288,6 +288,14 @@ impl GroupKey {
         label
     }
 
+    /// The namespace and the end that the group is about, where the key says it.
+    pub(super) fn service(&self) -> Option<(NetnsId, Endpoint)> {
+        match &self.first {
+            Part::Service { netns, end, .. } => Some((*netns, *end)),
+            _ => None,
+        }
+    }
+
     /// The role that all sockets of the group have, where the key says it.
     pub(super) fn role(&self) -> Option<Role> {
         [Some(&self.first), self.second.as_ref()].into_iter().flatten().find_map(|part| match part {

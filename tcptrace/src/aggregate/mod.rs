@@ -8,8 +8,10 @@ mod dwells;
 mod entry;
 mod groups;
 mod keys;
+pub mod observed;
 mod owners;
 mod snapshot;
+pub mod standing;
 mod stays;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -30,6 +32,7 @@ pub use dwells::{Bucket, Distribution};
 use entry::Shown;
 use groups::{Groups, Limits};
 pub use keys::{Grouping, Names, PeerPrefix};
+use observed::Observed;
 pub use snapshot::{
     DwellQuantiles, Group, Losses, Minisockets, Sample, Snapshot, StateDwells, StateTotal, TimeWaitEnds,
 };
@@ -79,6 +82,8 @@ pub struct Context {
     pub kernel_losses: KernelLosses,
     /// Lines that a slow reader of the output did not take in time.
     pub output_dropped: u64,
+    /// What was looked at beside the sockets.
+    pub observed: Arc<Observed>,
 }
 
 impl Aggregate {
@@ -132,7 +137,7 @@ impl Aggregate {
             ring_full: context.kernel_losses.ring_full,
             recursion_missed: context.kernel_losses.recursion_missed,
             healed: counters.healed,
-            evicted: counters.evicted + self.groups.evicted(),
+            evicted: counters.evicted + self.groups.evicted() + context.observed.left_out,
             decode_errors: context.kernel_losses.decode_errors + counters.undecodable,
             read_faults: context.kernel_losses.read_faults,
             output_dropped: context.output_dropped,
@@ -165,6 +170,8 @@ impl Aggregate {
             grouping: self.groups.grouping(),
             groups: picture.groups,
             other_groups: picture.others,
+            observed: context.observed,
+            standing: Vec::new(),
             dwells: self.stays.as_ref().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
         };
         self.last = Some(Last { ts, records: context.records });

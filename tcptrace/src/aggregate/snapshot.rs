@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Distribution, Grouping, Split};
+use super::{Distribution, Grouping, Split, observed::Observed, standing::Standing};
 use crate::{
     lifecycle::{Closer, EndReason, Role},
     model::{
-        Nanos, TcpState,
+        Endpoint, Nanos, NetnsId, TcpState,
         record::{HostFacts, Process},
     },
 };
@@ -44,6 +44,10 @@ pub struct Snapshot {
     pub other_groups: u64,
     /// The dwells of all sockets by state, where those of every state are kept; else empty.
     pub dwells: Vec<StateDwells>,
+    /// What was looked at beside the sockets.
+    pub observed: Arc<Observed>,
+    /// Sockets that wait for somebody, where they were asked for.
+    pub standing: Vec<Standing>,
 }
 
 /// Sockets per state at one moment, indexed by [`TcpState::index`].
@@ -120,6 +124,8 @@ impl Losses {
 pub struct Group {
     /// The key as text, sanitised: `10.0.0.5:5432`, `*:443`.
     pub key: String,
+    /// Namespace and end, where the groups are services.
+    pub service: Option<(NetnsId, Endpoint)>,
     /// Which side opened the connections.
     pub role: Role,
     /// Sockets now, indexed by [`TcpState::index`].
@@ -134,6 +140,8 @@ pub struct Group {
     pub ended: [u64; EndReason::COUNT],
     /// Minisockets that ended in FIN_WAIT2, indexed likewise.
     pub orphans_ended: [u64; EndReason::COUNT],
+    /// Connects that ended without a connection, indexed likewise.
+    pub connects_ended: [u64; EndReason::COUNT],
     /// TIME_WAIT.
     pub time_wait: Minisockets,
     /// FIN_WAIT2, orphan and held.

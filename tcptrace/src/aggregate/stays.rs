@@ -123,6 +123,8 @@ pub(super) struct Histograms {
     ended: [u64; EndReason::COUNT],
     /// The same for minisockets that ended in FIN_WAIT2.
     orphans_ended: [u64; EndReason::COUNT],
+    /// The same for sockets that ended in SYN_SENT.
+    connects_ended: [u64; EndReason::COUNT],
 }
 
 /// The states that minisockets are in.
@@ -139,7 +141,10 @@ impl Histograms {
                 self.orphans_ended[reason as usize] += 1;
             }
             Some((_, Phase::Minisocket)) | None => {}
-            Some((reason, _)) => self.ended[reason as usize] += 1,
+            Some((reason, _)) => {
+                self.ended[reason as usize] += 1;
+                self.connects_ended[reason as usize] += u64::from(state == TcpState::SynSent);
+            }
         }
         if scope == Scope::Minisockets && !is_split(state) {
             return 0;
@@ -169,6 +174,9 @@ impl Histograms {
         for (mine, theirs) in self.orphans_ended.iter_mut().zip(other.orphans_ended) {
             *mine += theirs;
         }
+        for (mine, theirs) in self.connects_ended.iter_mut().zip(other.connects_ended) {
+            *mine += theirs;
+        }
     }
 
     fn size(&self) -> usize {
@@ -183,6 +191,11 @@ impl Histograms {
     /// Minisockets that ended in FIN_WAIT2, indexed likewise.
     pub(super) const fn orphans_ended(&self) -> [u64; EndReason::COUNT] {
         self.orphans_ended
+    }
+
+    /// Sockets that ended in SYN_SENT, indexed likewise.
+    pub(super) const fn connects_ended(&self) -> [u64; EndReason::COUNT] {
+        self.connects_ended
     }
 
     /// All dwells in `state`, the parts of them not counted again.

@@ -104,6 +104,7 @@ impl Run {
             records: 0,
             kernel_losses: KernelLosses::default(),
             output_dropped: 0,
+            observed: Arc::default(),
         };
         self.aggregate.snapshot(Nanos(self.now), &self.tracker, &Names::default(), context)
     }

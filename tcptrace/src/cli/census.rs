@@ -4,7 +4,6 @@
 use std::{io, sync::Arc};
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::filter::{Ends, KernelFilter};
 
 use crate::{
     aggregate::{Aggregate, Context, Grouping, Names, Scope},
@@ -37,7 +36,7 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
     let scope = filter.kernel_part();
     let began = host::monotonic_now();
     let round = netns::in_each(
-        |netns| may_be_in(&scope, netns.id),
+        |netns| source::may_be_in(&scope, netns.id),
         |netns| {
             let mut sockets = Vec::new();
             let summary = sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
@@ -89,7 +88,7 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
         unreadable_processes: round.unreadable_processes,
     };
     // No namespace has this number.
-    Ok(Census { round, names_netns: !may_be_in(&scope, NetnsId(u32::MAX)), groups, missing })
+    Ok(Census { round, names_netns: !source::may_be_in(&scope, NetnsId(u32::MAX)), groups, missing })
 }
 
 /// The names of the namespaces, and of the cgroups that the owners are in.
@@ -102,12 +101,6 @@ fn names<'a>(visited: impl Iterator<Item = &'a Netns>, tracker: &Tracker) -> Nam
         names.take(&record);
     }
     names
-}
-
-/// Whether a socket that `scope` lets pass may be in `netns`.
-fn may_be_in(scope: &KernelFilter, netns: NetnsId) -> bool {
-    // Whatever is 0 is not known, and passes.
-    scope.passes(&Ends { saddr: [0; 2], daddr: [0; 2], netns: netns.0, sport: 0, dport: 0 })
 }
 
 /// Tells the tracker who holds `sockets`; returns why some may not be known.
@@ -124,7 +117,8 @@ fn find_owners<'a>(
     let ts = host::monotonic_now();
     for socket in held() {
         if let Some(holder) = found.by_inode.remove(&socket.inode) {
-            tracker.take(&Record::Owner { ts, id: socket.id, process: holder.process }, &mut Nobody);
+            tracker
+                .take(&Record::Owner { ts, id: socket.id, process: holder.process, fd: None }, &mut Nobody);
         }
     }
     tracker.take(&Record::OwnersEnd { ts }, &mut Nobody);

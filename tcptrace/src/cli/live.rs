@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     filter::Filter,
     kernel::{Hook, Options, preflight::Preflight},
-    source::live::Live,
+    source::{Look, live::Live},
 };
 
 /// Arguments of every command that traces.
@@ -43,10 +43,10 @@ fn ring_mib(text: &str) -> Result<u32, String> {
 
 impl LiveArgs {
     /// Attaches the hooks, with what of `filter` they can test.
-    pub fn open(&self, filter: &Filter) -> Result<Live> {
+    pub fn open(&self, filter: &Filter, look: Look) -> Result<Live> {
         let types = Preflight::run().types()?;
         // BTF is some ten MiB in memory, and has done its work when this returns.
-        Live::start(&types, &self.options(filter), filter.to_string())
+        Live::start(&types, &self.options(filter), filter.to_string(), look)
     }
 
     fn options(&self, filter: &Filter) -> Options {

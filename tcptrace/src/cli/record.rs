@@ -22,6 +22,7 @@ use crate::{
     model::{Nanos, text, units},
     pipeline::{self, Plan, Running},
     session::{self, Existing, Failure, Keep, Recording, Rotate, Status, Written},
+    source::Look,
     view,
 };
 
@@ -90,7 +91,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let filter = args.filters.filter()?;
-    let source = args.live.open(&filter)?;
+    let source = args.live.open(&filter, Look::Host)?;
     let (recorder, mut recording) = session::start(&args.plan())?;
     let plan = Plan {
         source: "live".into(),

@@ -546,7 +546,7 @@ fn roles_are_guessed_from_listeners_and_marked() {
     run.take(Record::Seed(listener))
         .take(Record::Seed(seed(7, T::Established, SeedObject::Full)))
         .take(Record::SeedEnd { ts: Nanos(10 * MS), began: Nanos(0) })
-        .take(Record::Owner { ts: Nanos(11 * MS), id: SocketId(1), process })
+        .take(Record::Owner { ts: Nanos(11 * MS), id: SocketId(1), process, fd: None })
         .take(Record::OwnersEnd { ts: Nanos(12 * MS) });
     let (_, socket) = run.tracker.sockets().find(|(id, _)| *id == SocketId(7)).expect("tracked");
     assert_eq!((socket.role, socket.role_guessed, socket.owner), (Role::Inbound, true, OwnerKind::Listener));

@@ -167,6 +167,7 @@ impl Tracker {
             Record::NetnsName { .. }
             | Record::CgroupPath { .. }
             | Record::NetnsSettings { .. }
+            | Record::NetnsCounters { .. }
             | Record::Loss { .. }
             | Record::Tick { .. } => {}
         }

@@ -43,6 +43,8 @@ pub enum Record {
         id: SocketId,
         /// The process.
         process: Process,
+        /// The descriptor by which it does, where that was asked for.
+        fd: Option<u32>,
     },
     /// Every process has been searched for sockets: what has no owner now gets its listener's.
     OwnersEnd {
@@ -76,6 +78,15 @@ pub enum Record {
         /// By name: `net.ipv4.tcp_tw_reuse`.
         sysctls: BTreeMap<String, String>,
     },
+    /// Counters of a network namespace since it was made, and what `sockstat` says of it now.
+    NetnsCounters {
+        /// When they were read.
+        ts: Nanos,
+        /// The namespace.
+        netns: NetnsId,
+        /// By the kernel's name: `TWRecycled`; those of `sockstat` as `sockstat.tw`.
+        counters: BTreeMap<String, u64>,
+    },
     /// A socket that was followed before this recording began; not in a live stream.
     Carried(Box<Carried>),
     /// Facts about the host; the first record of every source.
@@ -108,6 +119,7 @@ impl Record {
             | Self::NetnsName { ts, .. }
             | Self::CgroupPath { ts, .. }
             | Self::NetnsSettings { ts, .. }
+            | Self::NetnsCounters { ts, .. }
             | Self::Loss { ts, .. }
             | Self::Tick { ts } => *ts,
             Self::Carried(carried) => carried.ts,
@@ -200,8 +212,27 @@ pub struct HostFacts {
     /// Kernel settings that bear on TCP's states, by name, in the tracer's network namespace, at the start.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
+    /// Lines in the host's sysctl files that set one of them, or one that is gone.
+    #[serde(default)]
+    pub sysctl_lines: Vec<SysctlLine>,
+    /// Memory of the host, 0 when unknown.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// What this trace can't see or can see only as a bound, one sentence each.
     pub limits: Vec<String>,
+}
+
+/// A line in a sysctl file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SysctlLine {
+    /// The file. Untrusted.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// What it sets, with dots: `net.ipv4.tcp_tw_recycle`.
+    pub name: String,
+    /// To what. Untrusted.
+    pub value: String,
 }
 
 /// Losses counted on the kernel side since tracing began.

@@ -313,6 +313,7 @@ impl Decoder {
                 ts,
                 id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
                 process: self.process(row)?.ok_or("an owner without a process")?,
+                fd: self.column(Column::Arg0).u64(row).and_then(|fd| u32::try_from(fd).ok()),
             },
             RowKind::OwnersEnd => Record::OwnersEnd { ts },
             RowKind::NetnsName => {
@@ -325,6 +326,9 @@ impl Decoder {
             },
             RowKind::NetnsSettings => {
                 Record::NetnsSettings { ts, netns: self.netns(row), sysctls: self.facts(row)? }
+            }
+            RowKind::NetnsCounters => {
+                Record::NetnsCounters { ts, netns: self.netns(row), counters: self.facts(row)? }
             }
             RowKind::Host => Record::Host(Box::new(self.facts::<HostFacts>(row)?)),
             RowKind::Loss => {

@@ -170,10 +170,13 @@ impl Encoder {
                 self.columns.netns.set(row, netns.0);
                 self.columns.arg0.set(row, began.0.cast_signed());
             }
-            Record::Owner { id, process, .. } => {
+            Record::Owner { id, process, fd, .. } => {
                 let row = self.begin(RowKind::Owner, ts);
                 self.columns.cookie.set(row, id.0);
                 self.process(row, process);
+                if let Some(fd) = fd {
+                    self.columns.arg0.set(row, i64::from(*fd));
+                }
             }
             Record::OwnersEnd { .. } => {
                 self.begin(RowKind::OwnersEnd, ts);
@@ -192,6 +195,11 @@ impl Encoder {
                 let row = self.begin(RowKind::NetnsSettings, ts);
                 self.columns.netns.set(row, netns.0);
                 self.facts(row, sysctls);
+            }
+            Record::NetnsCounters { netns, counters, .. } => {
+                let row = self.begin(RowKind::NetnsCounters, ts);
+                self.columns.netns.set(row, netns.0);
+                self.facts(row, counters);
             }
             Record::Host(facts) => {
                 let row = self.begin(RowKind::Host, None);

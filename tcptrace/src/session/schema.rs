@@ -193,7 +193,7 @@ pub enum RowKind {
     SeedEnd,
     /// A look at FIN_WAIT2 alone in one network namespace is complete; `arg0`: when it began.
     FinWait2End,
-    /// Who holds a socket.
+    /// Who holds a socket; `arg0`: by which descriptor, where that was asked for.
     Owner,
     /// All processes have been searched.
     OwnersEnd,
@@ -203,6 +203,8 @@ pub enum RowKind {
     CgroupPath,
     /// Settings of a network namespace, in `facts`.
     NetnsSettings,
+    /// Counters of a network namespace, in `facts`.
+    NetnsCounters,
     /// Facts about the host, in `facts`.
     Host,
     /// All losses since the start, in `facts`.
@@ -216,7 +218,7 @@ pub enum RowKind {
 }
 
 /// Every kind of row by name; the place in the table is the index in the file's dictionary.
-pub const KINDS: [(&str, RowKind); 25] = [
+pub const KINDS: [(&str, RowKind); 26] = [
     ("transition", RowKind::Kernel(Kind::Transition)),
     ("minisocket_armed", RowKind::Kernel(Kind::MinisocketArmed)),
     ("minisocket_cancelled", RowKind::Kernel(Kind::MinisocketCancelled)),
@@ -242,6 +244,7 @@ pub const KINDS: [(&str, RowKind); 25] = [
     ("tick", RowKind::Tick),
     ("carried", RowKind::Carried),
     ("netns_settings", RowKind::NetnsSettings),
+    ("netns_counters", RowKind::NetnsCounters),
 ];
 
 /// The index of `kind` in the dictionary.

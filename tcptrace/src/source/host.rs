@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::system::uname;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use super::sysctl_files;
 use crate::model::{Nanos, NetnsId, record::HostFacts, text};
 
 /// The facts about this host, as the calling thread sees it. `segments` and `limits` are left
@@ -23,17 +24,21 @@ pub fn facts() -> HostFacts {
         clock_offset_ns: clock_offset_ns(),
         netns: own_netns().unwrap_or_default().0,
         sysctls: sysctls(),
+        sysctl_lines: sysctl_files::lines(),
+        memory_bytes: memory_bytes(),
         ..HostFacts::default()
     }
 }
 
 /// Settings that decide how long a state lasts, how many sockets may be in it, and which ports there are.
-const SYSCTLS: [&str; 22] = [
+pub(super) const SYSCTLS: [&str; 26] = [
     "net.core.somaxconn",
+    "net.ipv4.ip_autobind_reuse",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
     "net.ipv4.tcp_abort_on_overflow",
     "net.ipv4.tcp_challenge_ack_limit",
+    "net.ipv4.tcp_ehash_entries",
     "net.ipv4.tcp_fin_timeout",
     "net.ipv4.tcp_keepalive_intvl",
     "net.ipv4.tcp_keepalive_probes",
@@ -49,8 +54,12 @@ const SYSCTLS: [&str; 22] = [
     "net.ipv4.tcp_synack_retries",
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_timestamps",
+    // Gone since 4.12: a kernel, or a file, that has it must be told of.
+    "net.ipv4.tcp_tw_recycle",
     "net.ipv4.tcp_tw_reuse",
     "net.ipv4.tcp_tw_reuse_delay",
+    // Alibaba Cloud Linux.
+    "net.ipv4.tcp_tw_timeout",
 ];
 
 /// Those of them that this kernel has, in the network namespace of the calling thread.
@@ -61,6 +70,14 @@ pub fn sysctls() -> BTreeMap<String, String> {
         Some((name.to_owned(), text::sanitise(&value.trim().replace('\t', " ")).into_owned()))
     };
     SYSCTLS.into_iter().filter_map(read).collect()
+}
+
+/// Memory of this host; 0 where `/proc` does not say.
+fn memory_bytes() -> u64 {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
 }
 
 /// `CLOCK_MONOTONIC`, the clock of every record.
@@ -109,5 +126,6 @@ mod tests {
         assert_eq!(facts.boot_id.len(), 36);
         assert!(!facts.kernel.is_empty());
         assert_ne!(facts.netns, 0);
+        assert!(facts.memory_bytes > 1 << 20);
     }
 }

@@ -1,14 +1,14 @@
 //! The running kernel as a source: the hooks' ring buffer, the seed beside it, and the time.
 
 use std::{
-    sync::mpsc::{Receiver, TryRecvError},
-    time::Duration,
+    sync::mpsc::TryRecvError,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Flow, Source, host, names::Names, seed, settings::Settings};
+use super::{Flow, Source, host, looks::Look, names::Names, seed, settings::Settings};
 use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{Nanos, Record, record::HostFacts},
@@ -20,13 +20,16 @@ const POLL: Duration = Duration::from_millis(10);
 const DRAIN: usize = 32 << 10;
 /// Batches of the seed taken in one go.
 const SEED_BATCHES: usize = 8;
+/// How long the last look may take.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 const LOSS_INTERVAL: Nanos = Nanos(250_000_000);
 
 /// A live trace.
 pub struct Live {
     tracer: Tracer,
     facts: HostFacts,
-    seed: Option<Receiver<Vec<Record>>>,
+    seed: Option<seed::Reading>,
+    look: Look,
     names: Names,
     settings: Settings,
     begun: bool,
@@ -35,7 +38,7 @@ pub struct Live {
 
 impl Live {
     /// Attaches the hooks, which let pass what `options` say of `filter`, then begins to read what exists already.
-    pub fn start(types: &KernelTypes, options: &Options, filter: String) -> Result<Self> {
+    pub fn start(types: &KernelTypes, options: &Options, filter: String, look: Look) -> Result<Self> {
         let tracer = Tracer::start(types, options)?;
         let mut facts = HostFacts { filter, ..host::facts() };
         let hooks = tracer.hooks();
@@ -51,10 +54,19 @@ impl Live {
                 }
             ));
         }
-        let seed = seed::begin(facts.clone(), &options.filter).context("no thread for the seed")?;
+        let seed = seed::begin(facts.clone(), &options.filter, look).context("no thread for the seed")?;
         let names = Names::start().context("no thread for names")?;
         let settings = Settings::start().context("no thread for settings")?;
-        Ok(Self { tracer, facts, seed: Some(seed), names, settings, begun: false, losses_told: Nanos(0) })
+        Ok(Self {
+            tracer,
+            facts,
+            seed: Some(seed),
+            look,
+            names,
+            settings,
+            begun: false,
+            losses_told: Nanos(0),
+        })
     }
 
     fn wait(&self) {
@@ -69,7 +81,7 @@ impl Live {
         let mut batches = Vec::new();
         while batches.len() < SEED_BATCHES {
             let Some(seed) = &self.seed else { break };
-            match seed.try_recv() {
+            match seed.batches.try_recv() {
                 Ok(batch) => batches.push(batch),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => self.seed = None,
@@ -111,5 +123,17 @@ impl Source for Live {
         }
         take(Record::Tick { ts: now });
         Ok(Flow::Running)
+    }
+
+    fn finish(&mut self, take: &mut dyn FnMut(Record)) {
+        let began = Instant::now();
+        if let (Some(seed), Look::Host) = (&self.seed, self.look) {
+            seed.end();
+            while self.seed.is_some() && began.elapsed() < LAST_LOOK {
+                let _ = self.fill(take);
+            }
+        }
+        self.losses_told = Nanos(0);
+        let _ = self.fill(take);
     }
 }

@@ -1,14 +1,20 @@
 //! Where observations come from: the live kernel and what `/proc` knows about it. Everything that
 //! depends on the host is read here, and nowhere further down.
 
+mod counters;
 pub mod host;
 pub mod live;
+mod looks;
 pub mod names;
 pub mod netns;
 pub mod owners;
 mod seed;
 mod settings;
 pub mod sock_diag;
+mod sysctl_files;
+
+pub use looks::Look;
+pub use seed::may_be_in;
 
 use crate::model::Record;
 
@@ -25,4 +31,7 @@ pub enum Flow {
 pub trait Source: Send {
     /// Hands out what there is, waiting a little when there is nothing.
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow>;
+
+    /// It is to stop: hands out what is still to be said.
+    fn finish(&mut self, _take: &mut dyn FnMut(Record)) {}
 }

@@ -38,6 +38,8 @@ pub struct Holder {
     pub process: Process,
     /// How many other processes were seen to hold it as well.
     pub others: u32,
+    /// The first descriptor by which `process` was seen to hold it.
+    pub fd: u32,
     /// The last one counted: a process may hold a socket by several descriptors.
     last_pid: u32,
 }
@@ -101,20 +103,20 @@ impl Search<'_> {
             };
             if let Some(inode) = socket_inode(target).filter(|inode| self.wanted.contains(inode)) {
                 let process = process.get_or_insert_with(|| describe(pid, self.root));
-                self.found(inode, process);
+                self.found(inode, process, number(descriptor.file_name().to_bytes()).unwrap_or_default());
             }
         }
         Ok(())
     }
 
-    /// Notes that `process`, whose pid is higher than those before, holds `inode`.
-    fn found(&mut self, inode: u32, process: &Process) {
+    /// Notes that `process`, whose pid is higher than those before, holds `inode` by `fd`.
+    fn found(&mut self, inode: u32, process: &Process, fd: u32) {
         let manages = |process: &Process| &*process.comm == SERVICE_MANAGER;
         let Some(holder) = self.owners.by_inode.get_mut(&inode) else {
             self.unsettled -= usize::from(!manages(process));
             self.owners
                 .by_inode
-                .insert(inode, Holder { process: process.clone(), others: 0, last_pid: process.pid });
+                .insert(inode, Holder { process: process.clone(), others: 0, fd, last_pid: process.pid });
             return;
         };
         if holder.last_pid == process.pid {
@@ -124,6 +126,7 @@ impl Search<'_> {
         holder.others += 1;
         if manages(&holder.process) && !manages(process) {
             holder.process = process.clone();
+            holder.fd = fd;
             self.unsettled -= 1;
         }
     }
@@ -190,7 +193,7 @@ mod tests {
         let wanted = FxHashSet::from_iter([7]);
         let mut search = Search { wanted: &wanted, unsettled: 1, owners: Owners::default(), root: None };
         for holder in holders {
-            search.found(7, holder);
+            search.found(7, holder, holder.pid * 2);
         }
         (search.owners.by_inode[&7].clone(), search.unsettled)
     }
@@ -206,7 +209,7 @@ mod tests {
     fn a_service_manager_yields_to_the_service() {
         let (holder, unsettled) =
             holder_of(&[process(1, "systemd"), process(900, "sshd"), process(901, "sshd")]);
-        assert_eq!((holder.process.pid, holder.others, unsettled), (900, 2, 0));
+        assert_eq!((holder.process.pid, holder.fd, holder.others, unsettled), (900, 1800, 2, 0));
         let (holder, unsettled) = holder_of(&[process(1, "systemd")]);
         assert_eq!((holder.process.pid, holder.others, unsettled), (1, 0, 1));
     }
@@ -251,6 +254,9 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(found, expected);
             assert!(owners.by_inode.values().all(|holder| holder.process.pid == std::process::id()));
+            let descriptor = |fd: &dyn std::os::fd::AsFd| std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd());
+            assert_eq!(owners.by_inode[&inode(&listener)].fd, descriptor(&listener).cast_unsigned());
+            assert_eq!(owners.by_inode[&inode(&stream)].fd, descriptor(&stream).cast_unsigned());
         }
     }
 }

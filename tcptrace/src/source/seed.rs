@@ -1,26 +1,28 @@
 //! What existed before the hooks were attached: sockets of every reachable network namespace, their
 //! owners, and names. Read on a thread of its own, so that the reader of the ring never waits.
 //!
-//! Where segments that reach a minisocket are not seen, the thread goes on to look at FIN_WAIT2 alone: an
-//! orphan that is no longer there has gone on to TIME_WAIT.
+//! The thread goes on to look at what no hook tells: where segments that reach a minisocket are not seen, at
+//! FIN_WAIT2 alone, as an orphan that is no longer there has gone on to TIME_WAIT; and, where that was asked for,
+//! at counters, queues and descriptors ([`Looks`]).
 
 use std::{
     io,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     time::{Duration, Instant},
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use tcptrace_common::filter::KernelFilter;
+use tcptrace_common::filter::{Ends, KernelFilter};
 
 use super::{
     host,
+    looks::{Look, Looks},
     netns::{self, Netns, Round},
     owners::{self, Effort},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
 use crate::model::{
-    Nanos, Record, SeedSocket, SocketId, TcpState,
+    Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState,
     record::{HostFacts, SeedObject},
 };
 
@@ -29,28 +31,55 @@ const BATCH: usize = 1024;
 const BATCHES: usize = 64;
 
 const FIN_WAIT2: StateMask = StateMask::of(&[TcpState::FinWait2]);
-/// How often to look at FIN_WAIT2: a look walks the hash table of every namespace.
+/// How often to look: a look walks the hash table of every namespace.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A look may take one part in so many of the time.
 const SHARE: u32 = 50;
 
-/// Begins to read; the receiver ends when everything was sent.
+/// A seed being read.
+pub struct Reading {
+    /// What was read; it ends when everything was sent.
+    pub batches: Receiver<Vec<Record>>,
+    last_look: Sender<()>,
+}
+
+impl Reading {
+    /// Asks for one last look, after which the batches end.
+    pub fn end(&self) {
+        // Where nobody looks any more they have ended.
+        let _ = self.last_look.send(());
+    }
+}
+
+/// Begins to read.
 ///
 /// Sockets that `filter` drops are left out, like their records: the listeners and owners that matter to those
 /// it lets pass are not among them ([`Filter::kernel_part`](crate::filter::Filter::kernel_part)).
-pub fn begin(facts: HostFacts, filter: &KernelFilter) -> io::Result<Receiver<Vec<Record>>> {
-    let (sender, receiver) = sync_channel(BATCHES);
-    let batch = Vec::with_capacity(BATCH);
-    let seed = Seed { sender, batch, facts, filter: *filter, inodes: FxHashMap::default() };
+pub fn begin(facts: HostFacts, filter: &KernelFilter, look: Look) -> io::Result<Reading> {
+    let (sender, batches) = sync_channel(BATCHES);
+    let (last_look, end) = channel();
+    let seed = Seed {
+        sender,
+        end,
+        batch: Vec::with_capacity(BATCH),
+        facts,
+        filter: *filter,
+        look,
+        looks: Looks::default(),
+        inodes: FxHashMap::default(),
+    };
     std::thread::Builder::new().name("seed".into()).spawn(move || seed.read())?;
-    Ok(receiver)
+    Ok(Reading { batches, last_look })
 }
 
 struct Seed {
     sender: SyncSender<Vec<Record>>,
+    end: Receiver<()>,
     batch: Vec<Record>,
     facts: HostFacts,
     filter: KernelFilter,
+    look: Look,
+    looks: Looks,
     inodes: FxHashMap<u32, SocketId>,
 }
 
@@ -60,20 +89,53 @@ struct Unwanted;
 impl Seed {
     fn read(mut self) {
         let began = host::monotonic_now();
-        let _ = self.sockets(began).and_then(|()| self.owners()).and_then(|()| self.watch_fin_wait2());
+        let _ = self.sockets(began).and_then(|()| self.owners()).and_then(|()| self.watch());
     }
 
     fn is_wanted(&self, socket: &SeedSocket) -> bool {
         self.filter.passes(&socket.tuple.ends(socket.netns))
     }
 
-    fn watch_fin_wait2(&mut self) -> Result<(), Unwanted> {
-        while !self.facts.segments {
+    /// Looks again and again, until it is to end.
+    fn watch(&mut self) -> Result<(), Unwanted> {
+        self.inodes = FxHashMap::default();
+        let mut pause = LOOK_EVERY;
+        while self.look == Look::Host || !self.facts.segments {
+            let ended = match self.end.recv_timeout(pause) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return Err(Unwanted),
+            };
             let began = Instant::now();
-            self.look_at_fin_wait2()?;
-            std::thread::sleep((began.elapsed() * SHARE).max(LOOK_EVERY));
+            if !self.facts.segments {
+                self.look_at_fin_wait2()?;
+            }
+            if self.look == Look::Host {
+                self.look_at_host()?;
+            }
+            if ended {
+                break;
+            }
+            pause = (began.elapsed() * SHARE).max(LOOK_EVERY);
         }
         Ok(())
+    }
+
+    fn look_at_host(&mut self) -> Result<(), Unwanted> {
+        let mut seen = Vec::new();
+        self.looks.begin();
+        let (looks, filter) = (&mut self.looks, &self.filter);
+        // What can't be visited now could not be seeded either, and was told then.
+        let _ = netns::in_each(
+            |netns| may_be_in(filter, netns.id),
+            |netns| {
+                looks.counters(netns.id, &mut seen);
+                let _ = looks.sockets(netns.id, filter, &mut seen);
+            },
+        );
+        looks.holders(&mut seen);
+        seen.into_iter().try_for_each(|record| self.send(record))?;
+        self.flush()
     }
 
     fn look_at_fin_wait2(&mut self) -> Result<(), Unwanted> {
@@ -104,12 +166,16 @@ impl Seed {
         let round = netns::in_each(
             |_| true,
             |netns| {
-                let settings = Record::NetnsSettings {
-                    ts: host::monotonic_now(),
-                    netns: netns.id,
-                    sysctls: host::sysctls(),
-                };
-                wanted = wanted && self.send(settings).is_ok();
+                if may_be_in(&self.filter, netns.id) {
+                    let settings = Record::NetnsSettings {
+                        ts: host::monotonic_now(),
+                        netns: netns.id,
+                        sysctls: host::sysctls(),
+                    };
+                    let mut seen = vec![settings];
+                    self.looks.counters(netns.id, &mut seen);
+                    wanted = wanted && seen.into_iter().try_for_each(|record| self.send(record)).is_ok();
+                }
                 sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
                     if !self.is_wanted(&socket) {
                         return;
@@ -159,7 +225,7 @@ impl Seed {
                 let ts = host::monotonic_now();
                 for (inode, holder) in owners.by_inode {
                     if let Some(&id) = self.inodes.get(&inode) {
-                        self.send(Record::Owner { ts, id, process: holder.process })?;
+                        self.send(Record::Owner { ts, id, process: holder.process, fd: None })?;
                     }
                 }
                 if owners.unreadable_processes > 0 {
@@ -190,4 +256,10 @@ impl Seed {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
         self.sender.send(batch).map_err(|_| Unwanted)
     }
+}
+
+/// Whether a socket that `filter` lets pass may be in `netns`.
+pub fn may_be_in(filter: &KernelFilter, netns: NetnsId) -> bool {
+    // Whatever is 0 is not known, and passes.
+    filter.passes(&Ends { saddr: [0; 2], daddr: [0; 2], netns: netns.0, sport: 0, dport: 0 })
 }

@@ -41,7 +41,7 @@ pub const RECORDS: [Column; 22] = [
 type Row<'a> = [Value<'a>; RECORDS.len()];
 
 /// The row of `record`; `None` for a tick, which says nothing but the time, and for what is no row of a table:
-/// the host's facts, the settings and the losses.
+/// the host's facts, settings, counters and losses.
 pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
     let mut row = [const { Value::Missing }; RECORDS.len()];
     let ts = record.ts()?;
@@ -82,9 +82,11 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
             RowKind::FinWait2End
         }
         Record::OwnersEnd { .. } => RowKind::OwnersEnd,
-        Record::Host(_) | Record::NetnsSettings { .. } | Record::Loss { .. } | Record::Tick { .. } => {
-            return None;
-        }
+        Record::Host(_)
+        | Record::NetnsSettings { .. }
+        | Record::NetnsCounters { .. }
+        | Record::Loss { .. }
+        | Record::Tick { .. } => return None,
     };
     let (name, _) = schema::KINDS.iter().find(|(_, known)| *known == kind)?;
     row[1] = Value::text(*name);

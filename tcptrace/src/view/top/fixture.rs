@@ -37,6 +37,8 @@ pub fn empty() -> Snapshot {
         groups: Vec::new(),
         other_groups: 0,
         dwells: Vec::new(),
+        observed: Arc::default(),
+        standing: Vec::new(),
     }
 }
 
@@ -61,6 +63,8 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         closers: [0; Closer::ALL.len() + 1],
         ended: [0; EndReason::COUNT],
         orphans_ended: [0; EndReason::COUNT],
+        connects_ended: [0; EndReason::COUNT],
+        service: None,
         time_wait: minisockets(TcpState::TimeWait),
         fin_wait2: minisockets(TcpState::FinWait2),
         fin_wait2_orphan: 0,
