@@ -2,7 +2,9 @@
 //!
 //! The pipeline runs on a thread of its own and, live, never waits for a view: snapshots are left where the
 //! view finds the newest, event lines and records go to bounded queues. A recording can wait: it is read no
-//! faster than every snapshot is taken, where all are wanted.
+//! faster than every snapshot is taken, where all are wanted. [`Engine`] is the same on the caller's thread.
+
+mod engine;
 
 use std::{
     sync::{
@@ -30,6 +32,8 @@ use crate::{
     session::Recorder,
     source::{Flow, Look, Source, may_be_in},
 };
+
+pub use engine::Engine;
 
 /// Takes every event as it happens; must not block.
 pub trait EventSink: Send {
@@ -223,19 +227,7 @@ impl Snapshots {
     }
 
     fn snapshot(&self, flow: &mut Taken, tracker: &Tracker) -> Snapshot {
-        let context = Context {
-            host: Arc::clone(&flow.host),
-            source: Arc::clone(&self.source_name),
-            records: flow.records,
-            // A recording that is read tells of what it misses itself.
-            kernel_losses: KernelLosses {
-                not_recorded: flow.losses.not_recorded + flow.not_recorded,
-                ..flow.losses
-            },
-            output_dropped: flow.events.as_ref().map_or(0, |events| events.dropped()),
-            observed: flow.observed(),
-        };
-        let mut snapshot = flow.aggregate.snapshot(flow.now, tracker, &flow.names, context);
+        let mut snapshot = flow.snapshot(tracker, &self.source_name);
         if self.look == Look::Host {
             snapshot.standing = standing::of(tracker, snapshot.began, snapshot.ts);
         }
@@ -286,6 +278,22 @@ impl Taken {
         if is_wanted {
             Arc::make_mut(&mut self.observed).take(record);
         }
+    }
+
+    fn snapshot(&mut self, tracker: &Tracker, source: &Arc<str>) -> Snapshot {
+        let context = Context {
+            host: Arc::clone(&self.host),
+            source: Arc::clone(source),
+            records: self.records,
+            // A recording that is read tells of what it misses itself.
+            kernel_losses: KernelLosses {
+                not_recorded: self.losses.not_recorded + self.not_recorded,
+                ..self.losses
+            },
+            output_dropped: self.events.as_ref().map_or(0, |events| events.dropped()),
+            observed: self.observed(),
+        };
+        self.aggregate.snapshot(self.now, tracker, &self.names, context)
     }
 
     /// Everything known now, as the records that a recording which begins here begins with.

@@ -78,3 +78,15 @@ fn an_unknown_namespace_is_wrong_usage() {
     assert!(stderr.starts_with(start) && stderr.lines().count() == 1, "{stderr}");
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn a_diff_says_which_file_it_can_not_read() {
+    let output = run(&["diff", "/nonexistent/a", "/nonexistent/b"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.starts_with("tcptrace: /nonexistent/a: No such file"), "{stderr}");
+    assert_eq!(output.status.code(), Some(1));
+    let output = run(&["diff", "-", "-"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("only one of the recordings can be standard input"), "{stderr}");
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -4,6 +4,7 @@ use super::{
     CLOSERS, Group, Minisockets, Orphan,
     departure::Departure,
     keys::{GroupKey, Names},
+    over_time::{GroupSummary, OverTime},
     owners::Owners,
     stays::{Histograms, Scope, Stays},
 };
@@ -30,6 +31,8 @@ pub(super) struct Entry {
     pub(super) stays: Stays,
     /// Stays that were added to the others' for want of memory.
     pub(super) elsewhere: u64,
+    /// With [`Scope::Whole`].
+    pub(super) over_time: Option<Box<OverTime>>,
 }
 
 /// How many sockets entered a state.
@@ -64,7 +67,13 @@ impl Entry {
             orphans: 0,
             stays: Stays::default(),
             elsewhere: 0,
+            over_time: None,
         }
+    }
+
+    /// The same, to be looked at over time where `scope` says so.
+    pub(super) fn for_scope(self, scope: Scope) -> Self {
+        Self { over_time: (scope == Scope::Whole).then(Box::default), ..self }
     }
 
     /// A socket belongs here from now on; it is not in a state yet.
@@ -124,6 +133,16 @@ impl Entry {
             TcpState::FinWait2 => self.fin_wait2.all += 1,
             _ => {}
         }
+        if let Some(over_time) = &mut self.over_time {
+            over_time.enter(socket.state);
+        }
+    }
+
+    /// Counts the sockets in it for the mean over time.
+    pub(super) fn look(&mut self) {
+        if let Some(over_time) = &mut self.over_time {
+            over_time.look(&self.counts);
+        }
     }
 
     /// Takes in what `event` tells about the state it leaves; returns by how many bytes this grew.
@@ -161,6 +180,9 @@ impl Entry {
         for (sum, entered) in [(&mut sum.time_wait, self.time_wait), (&mut sum.fin_wait2, self.fin_wait2)] {
             sum.all += entered.all;
             sum.before += entered.before;
+        }
+        if let (Some(sum), Some(over_time)) = (&mut sum.over_time, &self.over_time) {
+            sum.merge(over_time);
         }
         sum.take_stays(&self.stays, scope);
     }
@@ -242,10 +264,26 @@ impl Entry {
         }
     }
 
+    /// The group over the whole time, in which its sockets were counted `looks` times.
+    pub(super) fn summary(&self, names: &Names, own_netns: u32, looks: u64) -> GroupSummary {
+        let histograms = self.stays.histograms(Scope::Whole);
+        let over_time = self.over_time.as_deref().cloned().unwrap_or_default();
+        let states = over_time.states(&self.counts.map(u64::from), looks, |state| histograms.whole(state));
+        GroupSummary {
+            key: self.key.label(names, own_netns),
+            role: self.role(),
+            process: self.owners.main(),
+            states,
+            closers: self.closers,
+            ended: histograms.ended(),
+            dwells_elsewhere: self.elsewhere,
+        }
+    }
+
     fn dwells(&self, histograms: &Histograms, scope: Scope) -> Vec<super::StateDwells> {
         match scope {
             Scope::Minisockets => Vec::new(),
-            Scope::Every => histograms.states(&self.counts.map(u64::from), self.orphans),
+            Scope::Every | Scope::Whole => histograms.states(&self.counts.map(u64::from), self.orphans),
         }
     }
 }

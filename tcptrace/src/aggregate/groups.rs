@@ -14,7 +14,8 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use super::{
     Group, Orphan,
     entry::{Entry, Shown, WEIGHTS},
-    keys::{GroupKey, Grouping},
+    keys::{GroupKey, Grouping, Names},
+    over_time::GroupSummary,
     stays::{Scope, Stays},
 };
 use crate::{
@@ -85,7 +86,7 @@ impl Groups {
             // Where there is one group, the totals say the same.
             scope: if grouping.is_none() { Scope::Minisockets } else { scope },
             limits,
-            slots: vec![Slot::Held(Box::new(Entry::new(key, 0)))],
+            slots: vec![Slot::Held(Box::new(Entry::new(key, 0).for_scope(scope)))],
             free: Vec::new(),
             by_key: HashTable::new(),
             born: 0,
@@ -231,6 +232,24 @@ impl Groups {
         Picture { groups, others: self.folded + hidden }
     }
 
+    /// Counts the sockets of every group for the mean over time.
+    pub(super) fn look(&mut self) {
+        for slot in &mut self.slots {
+            if let Slot::Held(entry) = slot {
+                entry.look();
+            }
+        }
+    }
+
+    /// Every group over the whole time, in which sockets were counted `looks` times.
+    pub(super) fn summary(&self, names: &Names, own_netns: u32, looks: u64) -> Vec<GroupSummary> {
+        let held = self.slots.iter().filter_map(|slot| match slot {
+            Slot::Held(entry) if !entry.is_blank() => Some(entry),
+            _ => None,
+        });
+        held.map(|entry| entry.summary(names, own_netns, looks)).collect()
+    }
+
     /// Of `in_use`, those that are shown one by one, ascending.
     fn first_of_rankings(&self, in_use: &[usize]) -> Vec<usize> {
         let first = self.limits.shown_by_ranking;
@@ -297,7 +316,7 @@ impl Groups {
             self.fold_smallest();
         }
         self.born += 1;
-        let slot = Slot::Held(Box::new(Entry::new(key, self.born)));
+        let slot = Slot::Held(Box::new(Entry::new(key, self.born).for_scope(self.scope)));
         let index = if let Some(free) = self.free.pop() {
             self.slots[free as usize] = slot;
             free

@@ -9,6 +9,7 @@ mod entry;
 mod groups;
 mod keys;
 pub mod observed;
+mod over_time;
 mod owners;
 mod snapshot;
 pub mod standing;
@@ -19,7 +20,7 @@ use std::{collections::VecDeque, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    lifecycle::{Closer, Event, Observer, Processes, Socket, Tracker},
+    lifecycle::{Closer, Event, Observer, Processes, Role, Socket, Tracker},
     model::{
         Nanos, SocketId, TcpState,
         record::{HostFacts, KernelLosses},
@@ -33,6 +34,8 @@ use entry::Shown;
 use groups::{Groups, Limits};
 pub use keys::{Grouping, Names, PeerPrefix};
 use observed::Observed;
+use over_time::OverTime;
+pub use over_time::{GroupSummary, StateSummary};
 pub use snapshot::{
     DwellQuantiles, Group, Losses, Minisockets, Sample, Snapshot, StateDwells, StateTotal, TimeWaitEnds,
 };
@@ -49,6 +52,9 @@ pub struct Aggregate {
     totals: [Total; TcpState::COUNT],
     /// The stays of all sockets, where those in every state are kept.
     stays: Option<Histograms>,
+    /// With [`Scope::Whole`], and how often it was looked at.
+    over_time: Option<OverTime>,
+    looks: u64,
     orphans: u64,
     history: VecDeque<Sample>,
     began: Option<Nanos>,
@@ -103,7 +109,9 @@ impl Aggregate {
         Self {
             groups: Groups::new(grouping, scope, limits),
             totals: Default::default(),
-            stays: (scope == Scope::Every).then(Histograms::default),
+            stays: (scope != Scope::Minisockets).then(Histograms::default),
+            over_time: (scope == Scope::Whole).then(OverTime::default),
+            looks: 0,
             orphans: 0,
             history: VecDeque::with_capacity(HISTORY),
             began: None,
@@ -176,6 +184,41 @@ impl Aggregate {
         };
         self.last = Some(Last { ts, records: context.records });
         snapshot
+    }
+
+    /// Counts the sockets in every state for the mean over time, see [`Scope::Whole`].
+    pub fn look(&mut self) {
+        self.looks += 1;
+        if let Some(over_time) = &mut self.over_time {
+            over_time.look(&self.totals.map(|total| total.now));
+            self.groups.look();
+        }
+    }
+
+    /// All sockets and every group over the whole time, see [`Scope::Whole`].
+    pub fn summary(&self, names: &Names, own_netns: u32) -> (GroupSummary, Vec<GroupSummary>) {
+        let groups = self.groups.summary(names, own_netns, self.looks);
+        let now = self.totals.map(|total| total.now);
+        let over_time = self.over_time.clone().unwrap_or_default();
+        let dwells = |state| self.stays.as_ref().map(|stays| stays.whole(state)).unwrap_or_default();
+        let mut all = GroupSummary {
+            key: "all".into(),
+            role: Role::Unknown,
+            process: None,
+            states: over_time.states(&now, self.looks, dwells),
+            closers: Default::default(),
+            ended: Default::default(),
+            dwells_elsewhere: 0,
+        };
+        for group in &groups {
+            for (sum, n) in all.closers.iter_mut().zip(group.closers) {
+                *sum += n;
+            }
+            for (sum, n) in all.ended.iter_mut().zip(group.ended) {
+                *sum += n;
+            }
+        }
+        (all, groups)
     }
 
     /// By group, when the oldest socket in CLOSE_WAIT entered it.
@@ -259,6 +302,9 @@ impl Observer for Aggregate {
         if socket.is_shown() {
             self.arrive(socket);
             self.totals[event.to.index()].entered += 1;
+            if let Some(over_time) = &mut self.over_time {
+                over_time.enter(event.to);
+            }
             self.groups.enter(socket, processes);
         } else {
             socket.group = Socket::NO_GROUP;

@@ -24,6 +24,8 @@ pub enum Scope {
     Minisockets,
     /// Those of every state.
     Every,
+    /// The same, and how many sockets were in every state over time: for [`super::Aggregate::summary`].
+    Whole,
 }
 
 /// So many departures are kept as they are.
@@ -199,7 +201,7 @@ impl Histograms {
     }
 
     /// All dwells in `state`, the parts of them not counted again.
-    fn whole(&self, state: TcpState) -> Dwells {
+    pub(super) fn whole(&self, state: TcpState) -> Dwells {
         let mut sum = Dwells::default();
         for ((of, split), dwells) in &self.kinds {
             if *of == state && !split.is_some_and(Split::is_part) {

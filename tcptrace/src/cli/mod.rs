@@ -3,12 +3,14 @@
 pub mod by;
 mod census;
 pub mod check;
+pub mod diff;
 pub mod events;
 pub mod export;
 pub mod filter;
 pub mod hist;
 mod live;
 mod output;
+mod progress;
 pub mod record;
 mod source;
 pub mod states;
@@ -40,6 +42,7 @@ enum Command {
     Hist(hist::HistArgs),
     Record(record::RecordArgs),
     Export(export::ExportArgs),
+    Diff(diff::DiffArgs),
     States(states::StatesArgs),
     Check(check::CheckArgs),
 }
@@ -53,6 +56,7 @@ impl Cli {
             Command::Hist(args) => hist::run(&args),
             Command::Record(args) => record::run(&args),
             Command::Export(args) => export::run(&args),
+            Command::Diff(args) => diff::run(&args),
             Command::States(args) => states::run(&args),
             Command::Check(args) => check::run(&args),
         };

@@ -128,7 +128,7 @@ impl Started {
 }
 
 /// A path as it may be shown.
-fn shown(path: &Path) -> String {
+pub fn shown(path: &Path) -> String {
     if path == Path::new("-") {
         "standard input".into()
     } else {

@@ -4,6 +4,7 @@
 //! else and changes nothing.
 
 pub mod check;
+pub mod diff;
 pub mod events;
 pub mod explain;
 pub mod export;

@@ -1,0 +1,96 @@
+//! `tcptrace diff`: what changed from one recording to another.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::PoisonError,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, error::ErrorKind};
+use jiff::tz::TimeZone;
+
+use super::{by::GroupArgs, filter::FilterArgs, progress::Progress, source::shown};
+use crate::{
+    aggregate::{Grouping, Scope},
+    filter::Filter,
+    pipeline::Engine,
+    session::{AtEnd, Ending, Reader},
+    source::{Flow, Source as _},
+    view::diff::{
+        Diff, Recorded, json,
+        text::{self, Detail, Layout},
+    },
+};
+
+/// Show what changed from one recording to another: rates, counts and quantiles per service and state
+#[derive(Args, Clone, Debug)]
+pub struct DiffArgs {
+    /// The first recording; - is standard input
+    before: PathBuf,
+    /// The second
+    after: PathBuf,
+    #[command(flatten)]
+    groups: GroupArgs,
+    /// Show every group and number, those that did not change as well
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    filters: FilterArgs,
+}
+
+/// Groups listed as text.
+const MAX_GROUPS: usize = 40;
+
+/// Runs the command.
+pub fn run(args: &DiffArgs) -> Result<ExitCode> {
+    if args.before == Path::new("-") && args.after == Path::new("-") {
+        let message = "only one of the recordings can be standard input\n";
+        clap::Error::raw(ErrorKind::ArgumentConflict, message).exit();
+    }
+    let filter = args.filters.filter()?;
+    let grouping = args.groups.grouping(Grouping::SERVICE);
+    let before = read(&args.before, filter.clone(), grouping)?;
+    let after = read(&args.after, filter, grouping)?;
+    let diff = Diff::of(&before, &after);
+    let mut picture = Vec::new();
+    if args.json {
+        json::write(&mut picture, &diff)?;
+    } else {
+        let detail = if args.all { Detail::All } else { Detail::Changes };
+        text::write(
+            &mut picture,
+            &diff,
+            &Layout { detail, zone: TimeZone::system(), max_groups: MAX_GROUPS },
+        )?;
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(&picture)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a recording to its end.
+fn read(path: &Path, filter: Filter, grouping: Grouping) -> Result<Recorded> {
+    let mut reader = Reader::open(path, AtEnd::Stop).with_context(|| shown(path))?;
+    let mut engine = Engine::new(filter, grouping, Scope::Whole, shown(path).into());
+    let mut progress = Progress::new(format!("reading {}", shown(path)), reader.length());
+    loop {
+        let flow = reader.fill(&mut |record| engine.take(&record));
+        progress.at(reader.position());
+        if flow.with_context(|| shown(path))? == Flow::Ended {
+            break;
+        }
+    }
+    drop(progress);
+    let ending = *reader.ending().lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(sentence) = ending.and_then(Ending::sentence) {
+        eprintln!("tcptrace: {}: {sentence}", shown(path));
+    }
+    let (all, groups) = engine.summary();
+    Ok(Recorded { last: engine.snapshot(), all, groups })
+}

@@ -1,0 +1,179 @@
+//! What changed as one JSON document, schema `tcptrace.diff.v1`.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::compare::{Diff, GroupDiff, Measure, Quantile, Recorded, Row};
+use crate::{
+    aggregate::Losses,
+    model::{Nanos, TcpState, text},
+};
+
+/// The name of what this module writes.
+const SCHEMA: &str = "tcptrace.diff.v1";
+
+/// Writes `diff` on one line.
+pub fn write(out: &mut impl Write, diff: &Diff<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, &Document::of(diff))?;
+    out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    before: Side<'a>,
+    after: Side<'a>,
+    settings: Vec<Setting<'a>>,
+    cautions: &'a [String],
+    group_by: String,
+    all: Vec<RowFields>,
+    groups: Vec<GroupFields<'a>>,
+}
+
+impl<'a> Document<'a> {
+    fn of(diff: &'a Diff<'a>) -> Self {
+        let [before, after] = diff.sides.map(Side::of);
+        let setting = |fact: &'a super::compare::Fact<'a>| Setting {
+            name: &fact.name,
+            before: &fact.values[0],
+            after: &fact.values[1],
+        };
+        Self {
+            schema: SCHEMA,
+            before,
+            after,
+            settings: diff.settings.iter().map(setting).collect(),
+            cautions: &diff.cautions,
+            group_by: diff.grouping.to_string(),
+            all: rows(&diff.all),
+            groups: diff.groups.iter().map(GroupFields::of).collect(),
+        }
+    }
+}
+
+/// One recording.
+#[derive(Serialize)]
+struct Side<'a> {
+    /// Its end.
+    taken_at: String,
+    began_at: String,
+    span_ns: u64,
+    host: Cow<'a, str>,
+    kernel: Cow<'a, str>,
+    source: Cow<'a, str>,
+    filter: Cow<'a, str>,
+    records: u64,
+    loss: Losses,
+    limits: Vec<Cow<'a, str>>,
+    sysctls: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+}
+
+impl<'a> Side<'a> {
+    fn of(recorded: &'a Recorded) -> Self {
+        let last = &recorded.last;
+        let time = |ts: Nanos| {
+            let wall_ns = last.host.clock_offset_ns.saturating_add(ts.0);
+            Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default().to_string()
+        };
+        let sysctls = last.host.sysctls.iter();
+        Self {
+            taken_at: time(last.ts),
+            began_at: time(last.began),
+            span_ns: recorded.span().0,
+            host: text::sanitise(&last.host.host),
+            kernel: text::sanitise(&last.host.kernel),
+            source: text::sanitise(&last.source),
+            filter: text::sanitise(&last.host.filter),
+            records: last.records,
+            loss: last.losses,
+            limits: last.host.limits.iter().map(|limit| text::sanitise(limit)).collect(),
+            sysctls: sysctls.map(|(name, value)| (text::sanitise(name), text::sanitise(value))).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Setting<'a> {
+    name: &'a str,
+    before: &'a str,
+    after: &'a str,
+}
+
+#[derive(Serialize)]
+struct GroupFields<'a> {
+    key: &'a str,
+    role: &'static str,
+    #[serde(rename = "in")]
+    presence: &'static str,
+    rows: Vec<RowFields>,
+}
+
+impl<'a> GroupFields<'a> {
+    fn of(group: &'a GroupDiff) -> Self {
+        Self { key: &group.key, role: group.role.name(), presence: group.presence.name(), rows: rows(group) }
+    }
+}
+
+/// One number, before and after.
+#[derive(Serialize)]
+struct RowFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    measure: &'static str,
+    /// Of closers and ends: who, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<&'static str>,
+    before: Option<f64>,
+    after: Option<f64>,
+    change: Option<f64>,
+    before_count: u64,
+    after_count: u64,
+    /// Of quantiles: dwells known as a bound only, which are not among the counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before_bounds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after_bounds: Option<u64>,
+    verdict: &'static str,
+}
+
+fn rows(group: &GroupDiff) -> Vec<RowFields> {
+    group.rows.iter().map(|row| RowFields::of(row, group)).collect()
+}
+
+impl RowFields {
+    fn of(row: &Row, group: &GroupDiff) -> Self {
+        let (measure, of) = match row.measure {
+            Measure::Sockets => ("sockets_mean", None),
+            Measure::Entered => ("entered_per_s", None),
+            Measure::Dwell(Quantile::P50) => ("dwell_p50_ns", None),
+            Measure::Dwell(Quantile::P90) => ("dwell_p90_ns", None),
+            Measure::Dwell(Quantile::P99) => ("dwell_p99_ns", None),
+            Measure::ClosedBy(closer) => ("closer_per_s", Some(closer.name())),
+            Measure::Ended(reason) => ("ended_per_s", Some(reason.name())),
+        };
+        let bounds = |state: TcpState| group.not_exact.iter().find(|(of, _)| *of == state);
+        let bounds = match row.measure {
+            Measure::Dwell(..) => Some(row.state.and_then(bounds).map_or([0, 0], |(_, n)| *n)),
+            _ => None,
+        };
+        Self {
+            state: row.state.map(TcpState::name),
+            measure,
+            of,
+            before: row.values[0],
+            after: row.values[1],
+            change: row.change(),
+            before_count: row.counts[0],
+            after_count: row.counts[1],
+            before_bounds: bounds.map(|[before, _]| before),
+            after_bounds: bounds.map(|[_, after]| after),
+            verdict: row.verdict.name(),
+        }
+    }
+}
