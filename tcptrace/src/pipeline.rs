@@ -343,6 +343,9 @@ impl Taken {
         }
         self.observe(record);
         tracker.take(record, self);
+        if let Some(netns) = self.aggregate.take(record) {
+            tracker.look_again(netns, self);
+        }
     }
 
     /// Notes in which states `socket` matches the filter, as far as it is known now.
@@ -384,6 +387,10 @@ impl Observer for Taken {
 
     fn orphaned(&mut self, socket: &mut Socket) {
         self.aggregate.orphaned(socket);
+    }
+
+    fn forgotten(&mut self, socket: &mut Socket) {
+        self.aggregate.forgotten(socket);
     }
 }
 

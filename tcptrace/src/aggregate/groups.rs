@@ -1,15 +1,11 @@
 //! The table of groups: sockets in, each counted in the group of its key.
 //!
 //! Memory is bounded, and the biggest groups are exact. At [`Limits::groups`] the quarter with the
-//! fewest sockets, the oldest of them first, is counted as "other" from then on; a group that comes
-//! always gets a place. So a group keeps its own as long as fewer than some ten thousand groups with
-//! fewer sockets come in the time it needs for its second, third, ... socket. Histograms have a limit
-//! of their own, [`Limits::histogram_bytes`], kept in the same way.
+//! fewest sockets, the oldest of them first, is counted as "other" from then on. So a group keeps its own as
+//! long as fewer than some ten thousand groups with fewer sockets come in the time it needs for its second,
+//! third, ... socket. Histograms have a limit of their own, [`Limits::histogram_bytes`], kept in the same way.
 
-use std::hash::BuildHasher as _;
-
-use hashbrown::HashTable;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 
 use super::{
     Group, Orphan,
@@ -17,6 +13,7 @@ use super::{
     keys::{GroupKey, Grouping, Names},
     over_time::GroupSummary,
     stays::{Scope, Stays},
+    table::{OTHER, Row, Table},
 };
 use crate::{
     lifecycle::{Event, Processes, Socket},
@@ -46,24 +43,26 @@ pub(super) struct Groups {
     grouping: Grouping,
     scope: Scope,
     limits: Limits,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    by_key: HashTable<u32>,
-    born: u64,
+    table: Table<Entry>,
     histogram_bytes: usize,
-    folded: u64,
     histograms_folded: u64,
 }
 
-/// What a socket's `group` refers to.
-#[derive(Debug)]
-enum Slot {
-    Free,
-    /// Its group was folded into the others, and so many sockets do not know yet.
-    Folded {
-        sockets: u64,
-    },
-    Held(Box<Entry>),
+impl Row for Entry {
+    type Key = GroupKey;
+
+    fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    fn sockets(&self) -> u64 {
+        Self::sockets(self)
+    }
+
+    /// Fewer sockets ever, then older.
+    fn weight(&self) -> (u64, u64) {
+        (self.joined, self.born)
+    }
 }
 
 /// The groups of one snapshot.
@@ -75,9 +74,6 @@ pub(super) struct Picture {
     pub(super) others: u64,
 }
 
-/// The group that takes what has no group of its own.
-const OTHER: usize = 0;
-
 impl Groups {
     pub(super) fn new(grouping: Grouping, scope: Scope, limits: Limits) -> Self {
         let key = if grouping.is_none() { GroupKey::ALL } else { GroupKey::OTHER };
@@ -86,12 +82,8 @@ impl Groups {
             // Where there is one group, the totals say the same.
             scope: if grouping.is_none() { Scope::Minisockets } else { scope },
             limits,
-            slots: vec![Slot::Held(Box::new(Entry::new(key, 0).for_scope(scope)))],
-            free: Vec::new(),
-            by_key: HashTable::new(),
-            born: 0,
+            table: Table::new(Entry::new(key, 0).for_scope(scope), limits.groups),
             histogram_bytes: 0,
-            folded: 0,
             histograms_folded: 0,
         }
     }
@@ -102,20 +94,20 @@ impl Groups {
 
     /// Groups, and histograms of groups, that had to be added to the others'.
     pub(super) const fn evicted(&self) -> u64 {
-        self.folded + self.histograms_folded
+        self.table.taken_out() + self.histograms_folded
     }
 
     /// Counts a socket that is in its state already.
     pub(super) fn join(&mut self, socket: &mut Socket, processes: &Processes) {
         self.give_group(socket, processes);
-        if let Some(entry) = self.of(socket) {
+        if let Some(entry) = self.table.of(&mut socket.group) {
             entry.add(socket);
         }
     }
 
     fn give_group(&mut self, socket: &mut Socket, processes: &Processes) {
         socket.group = self.place(self.grouping.of(socket, processes));
-        if let Some(entry) = self.of(socket) {
+        if let Some(entry) = self.table.of(&mut socket.group) {
             entry.welcome(socket, processes);
         }
     }
@@ -123,14 +115,14 @@ impl Groups {
     /// The role or the owner became known: the socket may belong elsewhere.
     pub(super) fn identify(&mut self, socket: &mut Socket, processes: &Processes) {
         let key = self.grouping.of(socket, processes);
-        let Some(entry) = self.of(socket) else { return };
+        let Some(entry) = self.table.of(&mut socket.group) else { return };
         if entry.key == key {
             entry.note_owner(socket, processes);
             return;
         }
         entry.take_back(socket.state, socket);
         socket.group = self.place(key);
-        if let Some(entry) = self.of(socket) {
+        if let Some(entry) = self.table.of(&mut socket.group) {
             entry.welcome(socket, processes);
             entry.add(socket);
         }
@@ -139,11 +131,11 @@ impl Groups {
     /// A socket that was counted leaves a state, and counts as closed and ended by this.
     pub(super) fn leave(&mut self, event: &Event<'_>, socket: &mut Socket) {
         let scope = self.scope;
-        let Some(entry) = self.of(socket) else { return };
+        let Some(entry) = self.table.of(&mut socket.group) else { return };
         entry.sub(event.from, Orphan::before(event));
         entry.count_closer(socket);
         let growth = entry.leave(event, socket, scope);
-        if socket.group != OTHER as u32 {
+        if socket.group != OTHER {
             self.grow(growth);
         }
     }
@@ -153,12 +145,12 @@ impl Groups {
         if !socket.is_counted() {
             self.give_group(socket, processes);
         } else if self.grouping.has_state() {
-            if let Some(entry) = self.of(socket) {
+            if let Some(entry) = self.table.of(&mut socket.group) {
                 entry.uncount_closer(socket);
             }
             self.give_group(socket, processes);
         }
-        if let Some(entry) = self.of(socket) {
+        if let Some(entry) = self.table.of(&mut socket.group) {
             entry.add(socket);
             entry.enter(socket);
         }
@@ -166,24 +158,21 @@ impl Groups {
 
     /// A socket that was counted in `state` should not have been.
     pub(super) fn withdraw(&mut self, state: TcpState, socket: &mut Socket) {
-        if let Some(entry) = self.of(socket) {
+        if let Some(entry) = self.table.of(&mut socket.group) {
             entry.take_back(state, socket);
         }
         socket.group = Socket::NO_GROUP;
     }
 
     pub(super) fn orphaned(&mut self, socket: &mut Socket) {
-        if let Some(entry) = self.of(socket) {
+        if let Some(entry) = self.table.of(&mut socket.group) {
             entry.orphaned();
         }
     }
 
     /// Where a socket is counted, for [`Self::snapshot`].
     pub(super) fn place_of(&self, socket: &Socket) -> u32 {
-        match self.slots.get(socket.group as usize) {
-            Some(Slot::Held(_)) => socket.group,
-            _ => OTHER as u32,
-        }
+        if self.table.get(socket.group).is_some() { socket.group } else { OTHER }
     }
 
     /// The groups that have or had sockets: all, or the first of every ranking and the rest together.
@@ -194,17 +183,20 @@ impl Groups {
         oldest_close_wait: &FxHashMap<u32, Nanos>,
     ) -> Picture {
         let shown = &Shown { scope: self.scope, ..*shown };
-        let oldest = |index: usize| oldest_close_wait.get(&(index as u32)).copied();
-        let in_use: Vec<usize> = (1..self.slots.len())
-            .filter(|&index| self.entry(index).is_some_and(|entry| !entry.is_blank()))
+        let oldest = |index: u32| oldest_close_wait.get(&index).copied();
+        let in_use: Vec<u32> = self
+            .table
+            .iter()
+            .filter(|(index, entry)| *index != OTHER && !entry.is_blank())
+            .map(|(index, _)| index)
             .collect();
         let chosen = self.first_of_rankings(&in_use);
         let mut groups: Vec<Group> = chosen
             .iter()
-            .filter_map(|&index| Some(self.entry(index)?.snapshot(shown, oldest(index))))
+            .filter_map(|&index| Some(self.table.get(index)?.snapshot(shown, oldest(index))))
             .collect();
         let hidden = (in_use.len() - chosen.len()) as u64;
-        if let Some(other) = self.entry(OTHER).filter(|other| hidden > 0 || !other.is_blank()) {
+        if let Some(other) = self.table.get(OTHER).filter(|other| hidden > 0 || !other.is_blank()) {
             let mut sum = Entry::new(other.key.clone(), 0);
             other.add_to(&mut sum, self.scope);
             let mut is_chosen = chosen.iter().copied().peekable();
@@ -213,52 +205,47 @@ impl Groups {
                 if is_chosen.next_if_eq(&index).is_some() {
                     continue;
                 }
-                if let Some(entry) = self.entry(index) {
+                if let Some(entry) = self.table.get(index) {
                     entry.add_to(&mut sum, self.scope);
                     oldest_of_all = oldest_of_all.into_iter().chain(oldest(index)).min();
                 }
             }
             groups.push(sum.snapshot(shown, oldest_of_all));
         }
-        for slot in &mut self.slots {
-            if let Slot::Held(entry) = slot {
-                entry.begin_interval();
-            }
+        for (_, entry) in self.table.iter_mut() {
+            entry.begin_interval();
         }
         groups.sort_by_cached_key(|group| {
             let sockets: u64 = group.counts.iter().sum();
             std::cmp::Reverse((group.time_wait.now, sockets, group.time_wait.entered))
         });
-        Picture { groups, others: self.folded + hidden }
+        Picture { groups, others: self.table.taken_out() + hidden }
     }
 
     /// Counts the sockets of every group for the mean over time.
     pub(super) fn look(&mut self) {
-        for slot in &mut self.slots {
-            if let Slot::Held(entry) = slot {
-                entry.look();
-            }
+        for (_, entry) in self.table.iter_mut() {
+            entry.look();
         }
     }
 
     /// Every group over the whole time, in which sockets were counted `looks` times.
     pub(super) fn summary(&self, names: &Names, own_netns: u32, looks: u64) -> Vec<GroupSummary> {
-        let held = self.slots.iter().filter_map(|slot| match slot {
-            Slot::Held(entry) if !entry.is_blank() => Some(entry),
-            _ => None,
-        });
-        held.map(|entry| entry.summary(names, own_netns, looks)).collect()
+        let rows = self.table.iter().map(|(_, entry)| entry).filter(|entry| !entry.is_blank());
+        rows.map(|entry| entry.summary(names, own_netns, looks)).collect()
     }
 
     /// Of `in_use`, those that are shown one by one, ascending.
-    fn first_of_rankings(&self, in_use: &[usize]) -> Vec<usize> {
+    fn first_of_rankings(&self, in_use: &[u32]) -> Vec<u32> {
         let first = self.limits.shown_by_ranking;
         if in_use.len() <= first * WEIGHTS {
             return in_use.to_vec();
         }
-        let weights: Vec<[u64; WEIGHTS]> =
-            in_use.iter().map(|&index| self.entry(index).map(Entry::weights).unwrap_or_default()).collect();
-        let mut chosen: Vec<usize> = Vec::with_capacity(first * WEIGHTS);
+        let weights: Vec<[u64; WEIGHTS]> = in_use
+            .iter()
+            .map(|&index| self.table.get(index).map(Entry::weights).unwrap_or_default())
+            .collect();
+        let mut chosen: Vec<u32> = Vec::with_capacity(first * WEIGHTS);
         let mut order: Vec<usize> = (0..in_use.len()).collect();
         for ranking in 0..WEIGHTS {
             order.select_nth_unstable_by_key(first, |&n| {
@@ -273,85 +260,28 @@ impl Groups {
 
     #[cfg(test)]
     pub(super) fn slots_in_use(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    fn entry(&self, index: usize) -> Option<&Entry> {
-        match self.slots.get(index) {
-            Some(Slot::Held(entry)) => Some(entry),
-            _ => None,
-        }
-    }
-
-    /// The group a socket is counted in, which is "other" when its own was folded.
-    fn of(&mut self, socket: &mut Socket) -> Option<&mut Entry> {
-        let index = socket.group as usize;
-        if !matches!(self.slots.get(index), Some(Slot::Held(_))) {
-            if let Some(Slot::Folded { sockets }) = self.slots.get_mut(index) {
-                *sockets -= 1;
-                if *sockets == 0 {
-                    self.slots[index] = Slot::Free;
-                    self.free.push(index as u32);
-                }
-            }
-            socket.group = OTHER as u32;
-        }
-        match self.slots.get_mut(socket.group as usize) {
-            Some(Slot::Held(entry)) => Some(entry),
-            _ => None,
-        }
+        self.table.slots_in_use()
     }
 
     fn place(&mut self, key: GroupKey) -> u32 {
         if self.grouping.is_none() {
-            return OTHER as u32;
+            return OTHER;
         }
-        let hash = FxBuildHasher.hash_one(&key);
-        let slots = &self.slots;
-        let is_it = |&index: &u32| matches!(&slots[index as usize], Slot::Held(entry) if entry.key == key);
-        if let Some(&index) = self.by_key.find(hash, is_it) {
+        if let Some(index) = self.table.find(&key) {
             return index;
         }
-        if self.by_key.len() >= self.limits.groups {
+        if self.table.is_full() {
             self.fold_smallest();
         }
-        self.born += 1;
-        let slot = Slot::Held(Box::new(Entry::new(key, self.born).for_scope(self.scope)));
-        let index = if let Some(free) = self.free.pop() {
-            self.slots[free as usize] = slot;
-            free
-        } else {
-            self.slots.push(slot);
-            self.slots.len() as u32 - 1
-        };
-        let slots = &self.slots;
-        self.by_key.insert_unique(hash, index, |&index| hash_of(&slots[index as usize]));
-        index
+        let scope = self.scope;
+        self.table.insert(|born| Entry::new(key, born).for_scope(scope))
     }
 
     /// Makes room for groups: a quarter of them is folded into the others.
     fn fold_smallest(&mut self) {
-        let mut by_size = self.by_size(|_| true);
-        let folded = by_size.len().div_ceil(4);
-        if folded < by_size.len() {
-            by_size.select_nth_unstable(folded);
-        }
-        for &(_, _, index) in &by_size[..folded] {
-            let Slot::Held(entry) = std::mem::replace(&mut self.slots[index], Slot::Free) else { continue };
-            if let Ok(place) =
-                self.by_key.find_entry(FxBuildHasher.hash_one(&entry.key), |&other| other as usize == index)
-            {
-                place.remove();
-            }
-            let sockets = entry.sockets();
-            if sockets > 0 {
-                self.slots[index] = Slot::Folded { sockets };
-            } else {
-                self.free.push(index as u32);
-            }
+        for entry in self.table.take_smallest() {
             self.histogram_bytes -= entry.stays.size().min(self.histogram_bytes);
-            self.folded += 1;
-            if let Slot::Held(other) = &mut self.slots[OTHER] {
+            if let Some(other) = self.table.get_mut(OTHER) {
                 entry.add_to(other, self.scope);
             }
         }
@@ -364,37 +294,20 @@ impl Groups {
         if self.histogram_bytes <= self.limits.histogram_bytes {
             return;
         }
-        let mut by_size = self.by_size(|entry| matches!(entry.stays, Stays::Many(_)));
-        by_size.sort_unstable();
-        for (_, _, index) in by_size {
+        let mut by_weight = self.table.by_weight(|entry| matches!(entry.stays, Stays::Many(_)));
+        by_weight.sort_unstable();
+        for (_, index) in by_weight {
             if self.histogram_bytes <= self.limits.histogram_bytes / 2 {
                 break;
             }
-            let Slot::Held(entry) = &mut self.slots[index] else { continue };
+            let Some(entry) = self.table.get_mut(index) else { continue };
             self.histogram_bytes -= entry.stays.size().min(self.histogram_bytes);
             let stays = std::mem::take(&mut entry.stays);
             entry.elsewhere += stays.len();
             self.histograms_folded += 1;
-            if let Slot::Held(other) = &mut self.slots[OTHER] {
+            if let Some(other) = self.table.get_mut(OTHER) {
                 other.take_stays(&stays, self.scope);
             }
         }
-    }
-
-    /// The groups for which `test` holds, but for the others: those with fewer sockets are smaller, the
-    /// older of two alike is.
-    fn by_size(&self, test: impl Fn(&Entry) -> bool) -> Vec<(u64, u64, usize)> {
-        let key = |(index, slot): (usize, &Slot)| match slot {
-            Slot::Held(entry) if index != OTHER && test(entry) => Some((entry.joined, entry.born, index)),
-            _ => None,
-        };
-        self.slots.iter().enumerate().filter_map(key).collect()
-    }
-}
-
-fn hash_of(slot: &Slot) -> u64 {
-    match slot {
-        Slot::Held(entry) => FxBuildHasher.hash_one(&entry.key),
-        _ => 0,
     }
 }

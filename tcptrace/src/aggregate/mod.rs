@@ -11,9 +11,11 @@ mod keys;
 pub mod observed;
 mod over_time;
 mod owners;
+mod ports;
 mod snapshot;
 pub mod standing;
 mod stays;
+mod table;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -22,7 +24,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     lifecycle::{Closer, Event, Observer, Processes, Role, Socket, Tracker},
     model::{
-        Nanos, SocketId, TcpState,
+        Nanos, NetnsId, Record, SocketId, TcpState,
         record::{HostFacts, KernelLosses},
     },
 };
@@ -36,6 +38,8 @@ pub use keys::{Grouping, Names, PeerPrefix};
 use observed::Observed;
 use over_time::OverTime;
 pub use over_time::{GroupSummary, StateSummary};
+use ports::Ports;
+pub use ports::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse};
 pub use snapshot::{
     DwellQuantiles, Group, Losses, Minisockets, Sample, Snapshot, StateDwells, StateTotal, TimeWaitEnds,
 };
@@ -55,6 +59,7 @@ pub struct Aggregate {
     /// With [`Scope::Whole`], and how often it was looked at.
     over_time: Option<OverTime>,
     looks: u64,
+    ports: Ports,
     orphans: u64,
     history: VecDeque<Sample>,
     began: Option<Nanos>,
@@ -112,6 +117,7 @@ impl Aggregate {
             stays: (scope != Scope::Minisockets).then(Histograms::default),
             over_time: (scope == Scope::Whole).then(OverTime::default),
             looks: 0,
+            ports: Ports::default(),
             orphans: 0,
             history: VecDeque::with_capacity(HISTORY),
             began: None,
@@ -122,6 +128,12 @@ impl Aggregate {
     /// Tracing had begun by `ts`; the first call counts.
     pub fn begin(&mut self, ts: Nanos) {
         self.began.get_or_insert(ts);
+    }
+
+    /// Takes in what `record` tells beside what the tracker makes of it. Returns a namespace whose sockets are to
+    /// be looked at again.
+    pub fn take(&mut self, record: &Record) -> Option<NetnsId> {
+        self.ports.take(record)
     }
 
     /// Sockets in `state` now.
@@ -180,6 +192,7 @@ impl Aggregate {
             other_groups: picture.others,
             observed: context.observed,
             standing: Vec::new(),
+            ports: self.ports.snapshot(ts, names),
             dwells: self.stays.as_ref().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
         };
         self.last = Some(Last { ts, records: context.records });
@@ -283,6 +296,7 @@ impl Orphan {
 /// [`Socket::is_shown`] whether it is from now on.
 impl Observer for Aggregate {
     fn appeared(&mut self, _id: SocketId, socket: &mut Socket, processes: &Processes) {
+        self.ports.appeared(socket, processes);
         if socket.is_shown() {
             self.arrive(socket);
             self.groups.join(socket, processes);
@@ -290,6 +304,7 @@ impl Observer for Aggregate {
     }
 
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
+        self.ports.changed(event, socket, processes);
         if socket.is_counted() {
             self.leave(event.from, Orphan::before(event));
             if let Some(stays) = &mut self.stays {
@@ -312,6 +327,7 @@ impl Observer for Aggregate {
     }
 
     fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
+        self.ports.corrected(from, socket, processes);
         if socket.is_counted() {
             self.leave(from, Orphan::in_state(from, socket));
             self.groups.withdraw(from, socket);
@@ -323,6 +339,7 @@ impl Observer for Aggregate {
     }
 
     fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
+        self.ports.identified(socket, processes);
         match (socket.is_counted(), socket.is_shown()) {
             (true, true) => self.groups.identify(socket, processes),
             (false, true) => {
@@ -342,6 +359,10 @@ impl Observer for Aggregate {
             self.orphans += 1;
             self.groups.orphaned(socket);
         }
+    }
+
+    fn forgotten(&mut self, socket: &mut Socket) {
+        self.ports.forget(socket);
     }
 }
 

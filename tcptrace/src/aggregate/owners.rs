@@ -33,6 +33,18 @@ impl Owners {
         self.most.iter().max_by_key(|(_, count)| *count).map(|(process, _)| Process::clone(process))
     }
 
+    /// Those kept, the ones with the most first.
+    pub(super) fn most(&self) -> Vec<Process> {
+        let mut most: Vec<_> = self.most.iter().collect();
+        most.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        most.into_iter().map(|(process, _)| Process::clone(process)).collect()
+    }
+
+    /// How many there are beside [`Self::most`].
+    pub(super) const fn beyond(&self) -> u64 {
+        self.others
+    }
+
     pub(super) fn others(&self) -> u64 {
         (self.most.len() as u64).saturating_sub(1) + self.others
     }

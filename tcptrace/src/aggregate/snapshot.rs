@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Distribution, Grouping, Split, observed::Observed, standing::Standing};
+use super::{Distribution, Grouping, PortsSnapshot, Split, observed::Observed, standing::Standing};
 use crate::{
     lifecycle::{Closer, EndReason, Role},
     model::{
@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub observed: Arc<Observed>,
     /// Sockets that wait for somebody, where they were asked for.
     pub standing: Vec<Standing>,
+    /// Local ports by destination.
+    pub ports: PortsSnapshot,
 }
 
 /// Sockets per state at one moment, indexed by [`TcpState::index`].

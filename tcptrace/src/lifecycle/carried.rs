@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
 use super::{
-    Closer, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
+    Closer, Observer, OwnerKind, Phase, PortUse, Role, Since, Socket, Tracker,
     pending::{Cause, Pending},
 };
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple, record::Process};
@@ -49,6 +49,9 @@ pub struct Memory {
     pub closer: Closer,
     /// [`Socket::owner`].
     pub owner: OwnerKind,
+    /// [`Socket::bound`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub bound: bool,
     /// [`Socket::only_seeded`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub only_seeded: bool,
@@ -157,6 +160,7 @@ impl Carried {
         socket.listener_is_any = memory.listener_is_any;
         socket.closer = memory.closer;
         socket.owner = memory.owner;
+        socket.bound = memory.bound;
         socket.only_seeded = memory.only_seeded;
         socket.extended = memory.extended;
         socket.awaits_fin = memory.awaits_fin;
@@ -205,6 +209,7 @@ impl Tracker {
             listener_is_any: socket.listener_is_any,
             closer: socket.closer,
             owner: socket.owner,
+            bound: socket.bound,
             only_seeded: socket.only_seeded,
             extended: socket.extended,
             awaits_fin: socket.awaits_fin,
@@ -231,7 +236,8 @@ impl Tracker {
             return;
         }
         let owner = process.as_ref().map(|process| self.processes.acquire_process(process));
-        let socket = Socket { process: owner, group: Socket::NO_GROUP, ..socket.clone() };
+        let socket =
+            Socket { process: owner, group: Socket::NO_GROUP, port_use: PortUse::None, ..socket.clone() };
         let (netns, tuple, object) = (socket.netns, socket.tuple, socket.object);
         self.appear(id, socket, out);
         if !self.sockets.contains_key(&id) {
@@ -271,6 +277,7 @@ fn closed(ts: Nanos, id: SocketId, at: Nanos) -> Carried {
         listener_is_any: false,
         closer: Closer::None,
         owner: OwnerKind::Unknown,
+        bound: false,
         only_seeded: false,
         extended: false,
         awaits_fin: false,

@@ -25,5 +25,5 @@ mod tracker;
 pub use carried::{Carried, Memory};
 pub use event::{Bound, Closer, Dwell, EndReason, Event, OwnerKind, Role};
 pub use processes::{ProcessId, Processes};
-pub use socket::{Phase, Since, Socket};
+pub use socket::{Phase, PortUse, Since, Socket};
 pub use tracker::{Counters, Limits, Observer, Tracker};

@@ -56,6 +56,22 @@ pub enum Phase {
     Minisocket,
 }
 
+/// What a socket's local port means to new connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortUse {
+    /// Nothing: it is not in the range of ports that `connect()` chooses from, or not known.
+    #[default]
+    None,
+    /// A port that `connect()` chose: taken for this destination alone.
+    Chosen,
+    /// A port that `bind()` took before `connect()`: taken for every destination.
+    Bound,
+    /// A connection from here whose port is not one that `connect()` chooses from.
+    Outside,
+    /// The port of a listener, or of a connection that came through one: taken for every destination.
+    Served,
+}
+
 /// One tracked socket.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
@@ -86,6 +102,8 @@ pub struct Socket {
     pub owner: OwnerKind,
     /// The owner.
     pub process: Option<ProcessId>,
+    /// Outbound: its local port was chosen by `bind()`, which takes it from every destination.
+    pub bound: bool,
     /// Known from the seed alone: the stream has not spoken of it yet.
     pub only_seeded: bool,
     /// TIME_WAIT was armed again by a late segment.
@@ -98,6 +116,10 @@ pub struct Socket {
     pub shown: StateSet,
     /// For the observer's use: the group it is counted in.
     pub group: u32,
+    /// For the observer's use: how it counts among local ports.
+    pub port_use: PortUse,
+    /// For the observer's use: the destination it counts for.
+    pub destination: u32,
     /// For the observer's use: the closer that its group has counted.
     pub counted_closer: Closer,
 }
@@ -122,12 +144,15 @@ impl Socket {
             closer: Closer::None,
             owner: OwnerKind::Unknown,
             process: None,
+            bound: false,
             only_seeded: false,
             extended: false,
             awaits_fin: false,
             object: 0,
             shown: StateSet::ALL,
             group: Self::NO_GROUP,
+            port_use: PortUse::None,
+            destination: 0,
             counted_closer: Closer::None,
         }
     }

@@ -34,6 +34,8 @@ pub trait Observer {
     fn identified(&mut self, socket: &mut Socket, processes: &Processes);
     /// A socket in FIN_WAIT2 lost its owner.
     fn orphaned(&mut self, socket: &mut Socket);
+    /// A socket turned out to be outside of [`Tracker::scoped`]: nothing more will be told of it.
+    fn forgotten(&mut self, _socket: &mut Socket) {}
 }
 
 /// Bounds of the tracker's memory.
@@ -119,8 +121,8 @@ impl Tracker {
     }
 
     /// Follows only the sockets that `scope` lets pass: what a kernel side with this filter tells, and from
-    /// records of all sockets the same. One that turns out to be outside, once its local port is known, goes
-    /// without a call to the observer: its end is never told.
+    /// records of all sockets the same. One that turns out to be outside, once its local port is known, is
+    /// forgotten: its end is never told.
     #[must_use]
     pub fn scoped(self, scope: KernelFilter) -> Self {
         Self { scope, ..self }
@@ -137,6 +139,13 @@ impl Tracker {
     /// What could not be followed exactly so far.
     pub const fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Tells `out` of every socket in `netns` once more: what it knows of the namespace has changed.
+    pub fn look_again(&mut self, netns: NetnsId, out: &mut impl Observer) {
+        for socket in self.sockets.values_mut().filter(|socket| socket.netns == netns) {
+            out.identified(socket, &self.processes);
+        }
     }
 
     /// Every socket tracked now.
@@ -234,7 +243,7 @@ impl Tracker {
         }
         self.advance_full(id, change, seen, out);
         if old == TcpState::SynSent {
-            self.forget_out_of_scope(id, Nanos(seen.raw.ts_ns));
+            self.forget_out_of_scope(id, Nanos(seen.raw.ts_ns), out);
         }
     }
 
@@ -243,8 +252,11 @@ impl Tracker {
     }
 
     /// Now that a connection has its local port, no more may be told of it.
-    fn forget_out_of_scope(&mut self, id: SocketId, ts: Nanos) {
-        if self.sockets.get(&id).is_some_and(|socket| !self.is_in_scope(socket.netns, &socket.tuple)) {
+    fn forget_out_of_scope(&mut self, id: SocketId, ts: Nanos, out: &mut impl Observer) {
+        let scope = self.scope;
+        let socket = self.sockets.get_mut(&id);
+        if let Some(socket) = socket.filter(|socket| !scope.passes(&socket.tuple.ends(socket.netns))) {
+            out.forgotten(socket);
             self.remove(id, ts);
         }
     }
@@ -306,6 +318,8 @@ impl Tracker {
             TcpState::SynSent => {
                 socket.role = Role::Outbound;
                 socket.role_guessed = false;
+                // connect() chooses a port only after this.
+                socket.bound = seen.raw.sport != 0;
             }
             TcpState::Listen => {
                 socket.role = Role::Listener;

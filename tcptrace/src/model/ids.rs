@@ -14,6 +14,12 @@ impl Nanos {
     /// One second.
     pub const SECOND: Self = Self(1_000_000_000);
 
+    /// So many milliseconds.
+    #[must_use]
+    pub const fn of_millis(milliseconds: u64) -> Self {
+        Self(milliseconds.saturating_mul(Self::MILLISECOND.0))
+    }
+
     /// The length of time from `earlier` to here; 0 when `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Self {

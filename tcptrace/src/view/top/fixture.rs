@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     aggregate::{
-        DwellQuantiles, Group, Grouping, Losses, Minisockets, Sample, Snapshot, StateTotal, TimeWaitEnds,
+        DwellQuantiles, Group, Grouping, Losses, Minisockets, PortsSnapshot, Sample, Snapshot, StateTotal,
+        TimeWaitEnds,
     },
     lifecycle::{Closer, EndReason, Role},
     model::{
@@ -39,6 +40,7 @@ pub fn empty() -> Snapshot {
         dwells: Vec::new(),
         observed: Arc::default(),
         standing: Vec::new(),
+        ports: PortsSnapshot::default(),
     }
 }
 

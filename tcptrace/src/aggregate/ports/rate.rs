@@ -1,0 +1,136 @@
+//! How often something happens, from what happened in the last seconds.
+
+use crate::model::Nanos;
+
+/// Counts of the last seconds, and since when there were any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rate {
+    by_second: [u32; KEPT],
+    /// The newest second in `by_second`.
+    second: u64,
+    /// The first event after a time without any as long as what is kept.
+    began: Option<Nanos>,
+}
+
+/// Seconds kept: the longest window, and the second that is under way.
+const KEPT: usize = 12;
+
+/// The windows a rate is taken over: the first in which so many events lie. Ten seconds are few enough to follow a
+/// change and many enough not to jump with every event.
+const WINDOWS: [(usize, u64); 2] = [(2, 200), (10, 0)];
+
+/// A rate, and how far chance may carry it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct PerSecond {
+    pub(super) per_s: f64,
+    /// One standard deviation, were the events independent of each other.
+    pub(super) spread: f64,
+}
+
+impl Rate {
+    /// `n` more events at `ts`.
+    pub(super) fn add(&mut self, ts: Nanos, n: u32) {
+        self.advance(ts);
+        if self.by_second.iter().all(|&count| count == 0) {
+            self.began = Some(ts);
+        }
+        let count = &mut self.by_second[slot(self.second)];
+        *count = count.saturating_add(n);
+    }
+
+    /// One event less, which has just been added.
+    pub(super) fn take_back(&mut self) {
+        let count = &mut self.by_second[slot(self.second)];
+        *count = count.saturating_sub(1);
+    }
+
+    /// Events per second at `now`.
+    pub(super) fn per_second(&mut self, now: Nanos) -> PerSecond {
+        self.advance(now);
+        let over = |seconds: usize| -> (u64, f64) {
+            let first = self.second.saturating_sub(seconds as u64);
+            let n = (first..=self.second).map(|second| u64::from(self.by_second[slot(second)])).sum();
+            let start = Nanos(first * Nanos::SECOND.0);
+            let start = self.began.map_or(start, |began| began.max(start));
+            (n, now.since(start).as_secs_f64().max(1.0))
+        };
+        let (n, seconds) = WINDOWS
+            .into_iter()
+            .map(|(seconds, least)| (over(seconds), least))
+            .find(|&((n, _), least)| n >= least)
+            .map_or((0, 1.0), |(window, _)| window);
+        if n == 0 {
+            return PerSecond::default();
+        }
+        // A window that opens with an event holds half an interval more than it should, on average.
+        let opens_with_event = self.began.is_some_and(|began| now.since(began).as_secs_f64() <= seconds);
+        let events = n as f64 - if opens_with_event { 0.5 } else { 0.0 };
+        PerSecond { per_s: events / seconds, spread: (n as f64).sqrt() / seconds }
+    }
+
+    fn advance(&mut self, ts: Nanos) {
+        let second = ts.0 / Nanos::SECOND.0;
+        if second <= self.second {
+            return;
+        }
+        if second - self.second >= KEPT as u64 {
+            self.by_second = [0; KEPT];
+        } else {
+            (self.second + 1..=second).for_each(|second| self.by_second[slot(second)] = 0);
+        }
+        self.second = second;
+    }
+}
+
+const fn slot(second: u64) -> usize {
+    (second % KEPT as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: u64 = 1_000_300_000_000;
+
+    /// `n` events, the first at `T0`, so many nanoseconds apart.
+    fn regular(n: u64, apart: u64) -> Rate {
+        let mut rate = Rate::default();
+        (0..n).for_each(|n| rate.add(Nanos(T0 + n * apart), 1));
+        rate
+    }
+
+    #[test]
+    fn a_constant_rate_from_the_first_event_on() {
+        for (per_s, seconds) in [(5, 2), (5, 40), (50, 3), (1_000, 2), (1_000, 20), (30_000, 5)] {
+            let apart = 1_000_000_000 / per_s;
+            let mut rate = regular(per_s * seconds, apart);
+            let seen = rate.per_second(Nanos(T0 + seconds * 1_000_000_000 - apart / 2)).per_s;
+            assert!((seen / per_s as f64 - 1.0).abs() < 0.06, "{per_s}/s for {seconds} s: {seen}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_ends_is_forgotten() {
+        let mut rate = regular(1_000, 10_000_000);
+        let at = |rate: &mut Rate, seconds: u64| rate.per_second(Nanos(T0 + seconds * 1_000_000_000)).per_s;
+        let falling: Vec<f64> = (10..24).map(|seconds| at(&mut rate, seconds)).collect();
+        assert!(falling.is_sorted_by(|a, b| a >= b), "{falling:?}");
+        assert_eq!(falling.last(), Some(&0.0));
+    }
+
+    #[test]
+    fn a_change_is_followed() {
+        let mut rate = regular(100, 100_000_000);
+        let later = T0 + 10_000_000_000;
+        (0..400).for_each(|n| rate.add(Nanos(later + n * 10_000_000), 1));
+        let seen = rate.per_second(Nanos(later + 4_000_000_000)).per_s;
+        assert!((seen - 100.0).abs() < 5.0, "{seen}");
+    }
+
+    #[test]
+    fn what_is_taken_back_never_was() {
+        let mut rate = regular(1, 1);
+        rate.take_back();
+        assert_eq!(rate.per_second(Nanos(T0 + 5)), PerSecond::default());
+    }
+}
