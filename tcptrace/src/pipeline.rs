@@ -317,7 +317,9 @@ impl Taken {
         records.extend(self.observed.records(ts));
         // What is carried over is no seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
-        records.extend(tracker.carry(ts).into_iter().map(|carried| Record::Carried(Box::new(carried))));
+        let (sockets, rest) = tracker.carry(ts);
+        records.extend(sockets.into_iter().map(|carried| Record::Carried(Box::new(carried))));
+        records.push(Record::Continuation(Box::new(rest)));
         records
     }
 
@@ -339,7 +341,8 @@ impl Taken {
             | Record::FinWait2End { .. }
             | Record::Owner { .. }
             | Record::NetnsCounters { .. }
-            | Record::Carried(_) => {}
+            | Record::Carried(_)
+            | Record::Continuation(_) => {}
         }
         self.observe(record);
         tracker.take(record, self);

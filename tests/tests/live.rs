@@ -62,6 +62,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     dwells::known_dwells, Short;
     servers::postgres_and_redis, Short;
     recording::same_as_live, Short;
+    recording::killed, Short;
     recording::full_disk, Short;
     recording::series, Short;
     storm::storm, Alone;

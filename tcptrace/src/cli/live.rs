@@ -71,34 +71,62 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 /// They are caught on a thread of their own: a command that hangs in a write, because nobody reads its
 /// output, must not hang for ever.
 pub struct Stop {
-    signalled: watch::Receiver<bool>,
+    /// How many came.
+    signals: watch::Receiver<u32>,
+}
+
+/// Who sees to it that a command which was asked to end does end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AfterSignal {
+    /// The thread that catches signals: on the second one, or when [`PATIENCE`] is over.
+    EndSoon,
+    /// The command itself, which is told of the second one.
+    EndItself,
 }
 
 /// How long a command may take to end; a second signal ends it at once.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Stop {
-    /// Signals are caught from now on.
+    /// Signals are caught from now on. What is left after the first one is output for somebody to take.
     pub fn listen() -> Result<Self> {
-        let (tell, signalled) = watch::channel(false);
+        Self::listen_and(AfterSignal::EndSoon)
+    }
+
+    /// The same for a command that has more to do at its end than to print: it takes the time it needs.
+    pub fn listen_patiently() -> Result<Self> {
+        Self::listen_and(AfterSignal::EndItself)
+    }
+
+    fn listen_and(then: AfterSignal) -> Result<Self> {
+        let (tell, signals) = watch::channel(0);
         let (ready, is_ready) = mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || watch_signals(&tell, &ready))
+            .spawn(move || watch_signals(then, &tell, &ready))
             .context("no thread for signals")?;
         is_ready.recv().context("the thread for signals ended")??;
-        Ok(Self { signalled })
+        Ok(Self { signals })
     }
 
     /// Waits for one.
     pub async fn signalled(&mut self) {
-        if self.signalled.wait_for(|&signalled| signalled).await.is_err() {
+        self.signalled_times(1).await;
+    }
+
+    /// Waits for another one after the first.
+    pub async fn signalled_again(&mut self) {
+        self.signalled_times(2).await;
+    }
+
+    async fn signalled_times(&mut self, times: u32) {
+        if self.signals.wait_for(|&signals| signals >= times).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-fn watch_signals(tell: &watch::Sender<bool>, ready: &mpsc::SyncSender<Result<()>>) {
+fn watch_signals(then: AfterSignal, tell: &watch::Sender<u32>, ready: &mpsc::SyncSender<Result<()>>) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(error))),
@@ -111,7 +139,11 @@ fn watch_signals(tell: &watch::Sender<bool>, ready: &mpsc::SyncSender<Result<()>
         let _ = ready.send(Ok(()));
         signals.next().await;
         // Nobody listens when the command is ending already.
-        let _ = tell.send(true);
+        let _ = tell.send(1);
+        if then == AfterSignal::EndItself {
+            signals.next().await;
+            let _ = tell.send(2);
+        }
         tokio::select! {
             () = signals.next() => {}
             () = tokio::time::sleep(PATIENCE) => {}

@@ -56,10 +56,14 @@ pub struct RecordArgs {
     live: LiveArgs,
 }
 
+const fn nanos(time: Duration) -> Nanos {
+    Nanos(time.as_nanos() as u64)
+}
+
 fn rotate(text: &str) -> Result<Rotate, String> {
     match (size(text), super::duration(text)) {
         (Ok(bytes), _) => Ok(Rotate::Size(bytes)),
-        (_, Ok(time)) => Ok(Rotate::Time(Nanos(time.as_nanos() as u64))),
+        (_, Ok(time)) => Ok(Rotate::Time(nanos(time))),
         _ => Err("expected a size (64MiB) or a time (10m)".into()),
     }
 }
@@ -67,12 +71,25 @@ fn rotate(text: &str) -> Result<Rotate, String> {
 impl RecordArgs {
     fn plan(&self) -> session::Plan {
         let keep = match (self.last, self.rotate) {
-            (Some(last), _) => Keep::Last(Nanos(last.as_nanos() as u64)),
+            (Some(last), _) => Keep::Last(nanos(last)),
             (None, Some(rotate)) => Keep::Series { rotate, files: self.keep.map(|keep| keep as usize) },
             (None, None) => Keep::All,
         };
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
         session::Plan { path: self.output.clone(), keep, existing }
+    }
+
+    /// What is said when it has begun.
+    fn beginning(&self) -> String {
+        let file = shown(&self.output);
+        match (self.last, self.rotate) {
+            (Some(last), _) => format!(
+                "keeping the last {}, to be written to {file} at the end; SIGUSR1 writes it now",
+                units::duration(nanos(last))
+            ),
+            (None, Some(_)) => format!("recording to {}", shown(&session::numbered(&self.output, 1))),
+            (None, None) => format!("recording to {file}"),
+        }
     }
 }
 
@@ -89,7 +106,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 }
 
 async fn record(args: &RecordArgs) -> Result<ExitCode> {
-    let mut stop = Stop::listen()?;
+    let mut stop = Stop::listen_patiently()?;
     let filter = args.filters.filter()?;
     let source = args.live.open(&filter, Look::Host)?;
     let (recorder, mut recording) = session::start(&args.plan())?;
@@ -98,10 +115,10 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
         recorder: Some(recorder),
         ..Plan::new(filter, Grouping::SERVICE, Scope::Minisockets, Nanos::SECOND)
     };
-    let mut running = pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?;
+    let running = pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?;
 
     let outcome = tokio::select! {
-        outcome = watch(args, &mut running, &mut recording) => outcome,
+        outcome = watch(args, &mut recording) => outcome,
         () = stop.signalled() => Outcome::Stop,
     };
     clear_status();
@@ -109,7 +126,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
         Outcome::Over(done) => (done, running.stop()?),
         Outcome::Stop => tokio::select! {
             ended = end(running, &mut recording) => ended?,
-            () = stop.signalled() => {
+            () = stop.signalled_again() => {
                 let held = units::count(recording.status.records.load(Relaxed));
                 eprintln!(
                     "tcptrace: interrupted before the last records were written: {} holds {held} records and can be read",
@@ -145,12 +162,14 @@ enum Outcome {
 }
 
 /// Waits until it is over, and says meanwhile how it goes.
-async fn watch(args: &RecordArgs, running: &mut Running, recording: &mut Recording) -> Outcome {
+async fn watch(args: &RecordArgs, recording: &mut Recording) -> Outcome {
     let Ok(mut wants_dump) = signal(SignalKind::user_defined1()) else { return Outcome::Stop };
     let begun = Instant::now();
     let time_is_up = async {
-        let _ = running.snapshots.wait_for(Option::is_some).await;
-        eprintln!("tcptrace: recording to {}", shown(&args.output));
+        if (&mut recording.begun).await.is_ok() {
+            clear_status();
+            eprintln!("tcptrace: {}", args.beginning());
+        }
         match args.duration {
             Some(duration) => tokio::time::sleep(duration).await,
             None => std::future::pending().await,
@@ -217,7 +236,7 @@ fn write_status(status: &Arc<Status>, elapsed: Duration) {
     let _ = write!(
         stderr,
         "\r\x1b[K{} {} records, {}{missed}",
-        units::duration(Nanos(elapsed.as_nanos() as u64)),
+        units::duration(nanos(elapsed)),
         units::count(status.records.load(Relaxed)),
         units::bytes(status.bytes.load(Relaxed)),
     );

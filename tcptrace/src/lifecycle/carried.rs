@@ -1,12 +1,14 @@
-//! What the tracker knows of every socket, handed over from one recording to the next: a file that
-//! begins in the middle of a trace is right on its own.
+//! What the tracker knows, handed over from one recording to the next: a file that begins in the middle of a
+//! trace is right on its own. First every socket, then what has no place beside one.
+//!
+//! Everything here is taken apart field by field, without a rest: whoever adds a field to what is remembered has
+//! to say here whether it is carried over.
 
-use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
 use super::{
-    Closer, Observer, OwnerKind, Phase, PortUse, Role, Since, Socket, Tracker,
+    Closer, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
     pending::{Cause, Pending},
 };
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple, record::Process};
@@ -18,15 +20,13 @@ pub struct Carried {
     pub ts: Nanos,
     /// The socket.
     pub id: SocketId,
-    /// What is known of it. In CLOSE it is gone, and remembered for a moment only.
+    /// What is known of it.
     pub socket: Socket,
     /// Its owner.
     pub process: Option<Process>,
-    /// The rest.
-    pub memory: Memory,
 }
 
-/// What has no place in a table of sockets. Fields that an older version did not know have defaults.
+/// What of a socket has no place in a table of sockets. Fields that an older version did not know have defaults.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
@@ -61,18 +61,33 @@ pub struct Memory {
     /// [`Socket::awaits_fin`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub awaits_fin: bool,
-    /// Its timer was cancelled, and nothing has told why yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cancelled: Option<Cancelled>,
-    /// An orphan that the look at FIN_WAIT2 now under way has found still there.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub still_in_fin_wait2: bool,
-    /// The thread that is in its `connect()`, and since when.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connecting: Option<(u32, Nanos)>,
-    /// A minisocket: timer ticks per second, where they are known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hz: Option<i64>,
+}
+
+/// What is known beside the sockets; it comes after them, and is the last of what is handed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Continuation {
+    /// When it was handed over.
+    #[serde(skip)]
+    pub ts: Nanos,
+    /// When the first record came.
+    began: Option<Nanos>,
+    /// Timer ticks per second, where they are known.
+    hz: Option<i64>,
+    /// Handshakes and minisockets that got a number so far.
+    handshakes: u64,
+    set_aside: u64,
+    /// The sockets that closed last, oldest first.
+    #[serde(default)]
+    closed: Vec<(SocketId, Nanos)>,
+    /// The threads in their `connect()`.
+    #[serde(default)]
+    connecting: Vec<(u32, SocketId, Nanos)>,
+    /// Cancelled timers that nothing has explained yet, oldest first.
+    #[serde(default)]
+    cancelled: Vec<(SocketId, Cancelled)>,
+    /// The orphans that the look at FIN_WAIT2 now under way has found still there.
+    #[serde(default)]
+    still_in_fin_wait2: Vec<SocketId>,
 }
 
 /// A cancelled timer that waits for its reason.
@@ -104,8 +119,8 @@ enum TimerOf {
 }
 
 impl Cancelled {
-    const fn of(pending: &Pending) -> Self {
-        let of = match &pending.cause {
+    const fn of(pending: Pending) -> Self {
+        let of = match pending.cause {
             Cause::Minisocket(raw) => {
                 TimerOf::Minisocket { substate: raw.new, arg0: raw.arg0, arg1: raw.arg1 }
             }
@@ -149,96 +164,132 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-impl Carried {
-    /// The socket with the ends, the states and the kernel object that stand beside its memory.
-    pub const fn socket(tuple: Tuple, netns: NetnsId, state: TcpState, memory: &Memory) -> Socket {
-        let mut socket = Socket::new(tuple, netns, state, memory.since);
-        socket.orphan_since = memory.orphan_since;
-        socket.phase = memory.phase;
-        socket.role = memory.role;
-        socket.role_guessed = memory.role_guessed;
-        socket.listener_is_any = memory.listener_is_any;
-        socket.closer = memory.closer;
-        socket.owner = memory.owner;
-        socket.bound = memory.bound;
-        socket.only_seeded = memory.only_seeded;
-        socket.extended = memory.extended;
-        socket.awaits_fin = memory.awaits_fin;
+impl Memory {
+    /// What of `socket` does not stand in columns of its own.
+    pub const fn of(socket: &Socket) -> Self {
+        let Socket {
+            since,
+            orphan_since,
+            phase,
+            role,
+            role_guessed,
+            listener_is_any,
+            closer,
+            owner,
+            bound,
+            only_seeded,
+            extended,
+            awaits_fin,
+            // These have columns.
+            tuple: _,
+            netns: _,
+            state: _,
+            previous: _,
+            object: _,
+            // The number of a process is this tracker's own; the process stands beside it.
+            process: _,
+            // The observer's, who is another one.
+            shown: _,
+            group: _,
+            port_use: _,
+            destination: _,
+            counted_closer: _,
+        } = *socket;
+        Self {
+            since,
+            orphan_since,
+            phase,
+            role,
+            role_guessed,
+            listener_is_any,
+            closer,
+            owner,
+            bound,
+            only_seeded,
+            extended,
+            awaits_fin,
+        }
+    }
+
+    /// The socket with the ends and the state that stand beside it.
+    pub const fn socket(&self, tuple: Tuple, netns: NetnsId, state: TcpState) -> Socket {
+        let mut socket = Socket::new(tuple, netns, state, self.since);
+        socket.orphan_since = self.orphan_since;
+        socket.phase = self.phase;
+        socket.role = self.role;
+        socket.role_guessed = self.role_guessed;
+        socket.listener_is_any = self.listener_is_any;
+        socket.closer = self.closer;
+        socket.owner = self.owner;
+        socket.bound = self.bound;
+        socket.only_seeded = self.only_seeded;
+        socket.extended = self.extended;
+        socket.awaits_fin = self.awaits_fin;
         socket
     }
 }
 
 impl Tracker {
-    /// Everything that is known now, in an order that [`Tracker::take_carried`] can take it in.
-    pub fn carry(&self, ts: Nanos) -> Vec<Carried> {
-        let mut carried: Vec<Carried> = self.recently_closed().map(|(id, at)| closed(ts, id, at)).collect();
-        carried.reserve(self.sockets.len());
-        // The order in which cancelled timers are settled is theirs.
-        let mut waiting = FxHashSet::default();
-        for pending in self.pending.oldest_first() {
-            if let Some(socket) = self.sockets.get(&pending.id)
-                && waiting.insert(pending.id)
-            {
-                carried.push(self.carry_one(ts, pending.id, socket, Some(&pending)));
-            }
-        }
-        carried.extend(
-            self.sockets
-                .iter()
-                .filter(|(id, _)| !waiting.contains(id))
-                .map(|(&id, socket)| self.carry_one(ts, id, socket, None)),
-        );
-        let connecting: FxHashMap<SocketId, (u32, Nanos)> = self.connects.under_way(ts).collect();
-        for one in &mut carried {
-            one.memory.connecting = connecting.get(&one.id).copied();
-        }
-        carried
-    }
-
-    fn carry_one(&self, ts: Nanos, id: SocketId, socket: &Socket, pending: Option<&Pending>) -> Carried {
-        let mut socket = socket.clone();
-        if socket.phase == Phase::Request {
-            socket.object = self.handshakes.object_of(id, socket.netns, &socket.tuple);
-        }
-        let memory = Memory {
-            since: socket.since,
-            orphan_since: socket.orphan_since,
-            phase: socket.phase,
-            role: socket.role,
-            role_guessed: socket.role_guessed,
-            listener_is_any: socket.listener_is_any,
-            closer: socket.closer,
-            owner: socket.owner,
-            bound: socket.bound,
-            only_seeded: socket.only_seeded,
-            extended: socket.extended,
-            awaits_fin: socket.awaits_fin,
-            cancelled: pending.map(Cancelled::of),
-            still_in_fin_wait2: self.still_in_fin_wait2.contains(&id),
-            connecting: None,
-            hz: if socket.phase == Phase::Minisocket { self.minisockets.hz() } else { None },
+    /// Everything that is known at `ts`: sockets by id, and the rest.
+    pub fn carry(&self, ts: Nanos) -> (Vec<Carried>, Continuation) {
+        let Self {
+            sockets,
+            processes,
+            handshakes,
+            minisockets,
+            connects,
+            pending,
+            still_in_fin_wait2,
+            began,
+            recently_closed,
+            // Follows from the sockets.
+            listeners: _,
+            // The seed is complete by then.
+            ended_in_seed: _,
+            seeding: _,
+            // Told by the facts about the host, which come first.
+            sees_segments: _,
+            // Of the file that ends; what begins counts its own.
+            counters: _,
+            // Of whoever reads it.
+            limits: _,
+            scope: _,
+        } = self;
+        let mut carried: Vec<Carried> = sockets
+            .iter()
+            .map(|(&id, socket)| {
+                let process = socket.process.and_then(|id| processes.get(id));
+                let Socket { tuple, netns, state, previous, object, phase, .. } = *socket;
+                let is_request = phase == Phase::Request;
+                let object = if is_request { handshakes.object_of(id, netns, &tuple) } else { object };
+                let socket = Socket { previous, object, ..Memory::of(socket).socket(tuple, netns, state) };
+                Carried { ts, id, process: process.map(|process| Process::clone(process)), socket }
+            })
+            .collect();
+        carried.sort_unstable_by_key(|carried| carried.id);
+        let continuation = Continuation {
+            ts,
+            began: *began,
+            hz: minisockets.hz(),
+            handshakes: handshakes.made(),
+            set_aside: minisockets.made(),
+            closed: recently_closed.oldest_first().collect(),
+            connecting: connects.under_way(ts).collect(),
+            cancelled: pending.oldest_first().map(|pending| (pending.id, Cancelled::of(pending))).collect(),
+            still_in_fin_wait2: still_in_fin_wait2.iter().copied().collect(),
         };
-        let process =
-            socket.process.and_then(|id| self.processes.get(id)).map(|process| Process::clone(process));
-        Carried { ts, id, socket, process, memory }
+        (carried, continuation)
     }
 
     /// Goes on with a socket that was followed before the file began.
     pub(super) fn take_carried(&mut self, carried: &Carried, out: &mut impl Observer) {
-        let Carried { id, ref socket, ref process, ref memory, .. } = *carried;
-        if socket.state == TcpState::Close {
-            if let Since::Exact(at) = socket.since {
-                self.note_closed(id, at);
-            }
-            return;
-        }
-        if self.sockets.contains_key(&id) {
+        let Carried { id, ref socket, ref process, ts: _ } = *carried;
+        if self.sockets.contains_key(&id) || !self.is_in_scope(socket.netns, &socket.tuple) {
             return;
         }
         let owner = process.as_ref().map(|process| self.processes.acquire_process(process));
-        let socket =
-            Socket { process: owner, group: Socket::NO_GROUP, port_use: PortUse::None, ..socket.clone() };
-        let (netns, tuple, object) = (socket.netns, socket.tuple, socket.object);
+        let socket = Socket { process: owner, ..socket.clone() };
+        let (netns, tuple, object, phase) = (socket.netns, socket.tuple, socket.object, socket.phase);
         self.appear(id, socket, out);
         if !self.sockets.contains_key(&id) {
             // The table is full.
@@ -247,44 +298,42 @@ impl Tracker {
             }
             return;
         }
-        if memory.phase == Phase::Request {
+        if phase == Phase::Request {
             self.handshakes.go_on(id, object, netns, &tuple);
         }
-        self.minisockets.go_on(id, object, memory.hz);
-        if let Some(cancelled) = memory.cancelled {
-            self.pending.push(cancelled.pending(id, &carried.socket));
-        }
-        if memory.still_in_fin_wait2 {
-            self.still_in_fin_wait2.insert(id);
-        }
-        if let Some((tid, since)) = memory.connecting {
-            self.connects.insert(tid, id, since);
+        if id.as_set_aside().is_some() {
+            self.minisockets.go_on(id, object);
         }
     }
-}
 
-/// One that is gone: nothing but its id is left.
-fn closed(ts: Nanos, id: SocketId, at: Nanos) -> Carried {
-    let any = crate::model::Addr::ANY;
-    let tuple = Tuple { saddr: any, daddr: any, sport: 0, dport: 0, ifindex: 0 };
-    let socket = Socket::new(tuple, NetnsId(0), TcpState::Close, Since::Exact(at));
-    let memory = Memory {
-        since: socket.since,
-        orphan_since: None,
-        phase: Phase::Full,
-        role: Role::Unknown,
-        role_guessed: false,
-        listener_is_any: false,
-        closer: Closer::None,
-        owner: OwnerKind::Unknown,
-        bound: false,
-        only_seeded: false,
-        extended: false,
-        awaits_fin: false,
-        cancelled: None,
-        still_in_fin_wait2: false,
-        connecting: None,
-        hz: None,
-    };
-    Carried { ts, id, socket, process: None, memory }
+    /// Goes on with the rest.
+    pub(super) fn take_continuation(&mut self, known: &Continuation) {
+        let Continuation {
+            ts: _,
+            began,
+            hz,
+            handshakes,
+            set_aside,
+            ref closed,
+            ref connecting,
+            ref cancelled,
+            ref still_in_fin_wait2,
+        } = *known;
+        self.began = began.or(self.began);
+        self.handshakes.go_on_from(handshakes);
+        self.minisockets.go_on_from(set_aside, hz);
+        for &(id, at) in closed {
+            self.recently_closed.push(id, at);
+        }
+        for &(tid, id, since) in connecting {
+            self.connects.insert(tid, id, since);
+        }
+        for &(id, cancelled) in cancelled {
+            if let Some(socket) = self.sockets.get(&id) {
+                self.pending.push(cancelled.pending(id, socket));
+            }
+        }
+        let known = still_in_fin_wait2.iter().filter(|id| self.sockets.contains_key(id));
+        self.still_in_fin_wait2.extend(known);
+    }
 }

@@ -53,8 +53,17 @@ impl Handshakes {
 
     /// Goes on with a handshake of a recording that was closed before this one.
     pub fn go_on(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
-        self.made = self.made.max(id.as_handshake().unwrap_or_default());
         self.insert(id, object, netns, tuple);
+    }
+
+    /// How many got a number so far.
+    pub const fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Goes on after `made` of them.
+    pub fn go_on_from(&mut self, made: u64) {
+        self.made = self.made.max(made);
     }
 
     fn next_id(&mut self) -> SocketId {

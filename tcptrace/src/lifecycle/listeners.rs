@@ -1,5 +1,7 @@
 //! Which listener a connection came through.
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::FxHashMap;
 
 use crate::model::{Addr, NetnsId, SocketId, Tuple};
@@ -8,6 +10,8 @@ use crate::model::{Addr, NetnsId, SocketId, Tuple};
 #[derive(Debug, Default)]
 pub struct Listeners {
     by_port: FxHashMap<(NetnsId, u16), Vec<Listener>>,
+    /// Where each is: what is known of its port later may differ.
+    places: FxHashMap<SocketId, (NetnsId, u16)>,
 }
 
 /// One listening socket.
@@ -22,15 +26,18 @@ pub struct Listener {
 impl Listeners {
     /// Adds a listener; again is harmless.
     pub fn insert(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
-        let listeners = self.by_port.entry((netns, tuple.sport)).or_default();
-        if !listeners.iter().any(|listener| listener.id == id) {
-            listeners.push(Listener { id, addr: tuple.saddr });
+        if let Entry::Vacant(vacant) = self.places.entry(id) {
+            let place = *vacant.insert((netns, tuple.sport));
+            // By id: of several that share an address (`SO_REUSEPORT`) the same one is found in every recording.
+            let listeners = self.by_port.entry(place).or_default();
+            let at = listeners.partition_point(|listener| listener.id < id);
+            listeners.insert(at, Listener { id, addr: tuple.saddr });
         }
     }
 
     /// Forgets a listener.
-    pub fn remove(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
-        let key = (netns, tuple.sport);
+    pub fn remove(&mut self, id: SocketId) {
+        let Some(key) = self.places.remove(&id) else { return };
         if let Some(listeners) = self.by_port.get_mut(&key) {
             listeners.retain(|listener| listener.id != id);
             if listeners.is_empty() {

@@ -36,13 +36,20 @@ impl Minisockets {
         self.hz
     }
 
-    /// Goes on with a minisocket of a recording that was closed before this one.
-    pub fn go_on(&mut self, id: SocketId, object: u64, hz: Option<i64>) {
+    /// How many were set aside so far.
+    pub const fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Goes on with one that was set aside before this recording began.
+    pub fn go_on(&mut self, id: SocketId, object: u64) {
+        self.set_aside.insert(object, id);
+    }
+
+    /// Goes on after `made` of them.
+    pub fn go_on_from(&mut self, made: u64, hz: Option<i64>) {
+        self.made = self.made.max(made);
         self.hz = self.hz.or(hz);
-        if let Some(n) = id.as_set_aside() {
-            self.made = self.made.max(n);
-            self.set_aside.insert(object, id);
-        }
     }
 
     /// Forgets one that ended.
@@ -74,12 +81,12 @@ impl Connects {
         self.by_thread.insert(tid, (id, ts));
     }
 
-    /// Those still under way at `now`: the socket, the thread and since when.
-    pub fn under_way(&self, now: Nanos) -> impl Iterator<Item = (SocketId, (u32, Nanos))> {
+    /// Those still under way at `now`: the thread, the socket and since when.
+    pub fn under_way(&self, now: Nanos) -> impl Iterator<Item = (u32, SocketId, Nanos)> {
         self.by_thread
             .iter()
             .filter(move |(_, (_, at))| now.since(*at) < Self::WINDOW)
-            .map(|(&tid, &(id, at))| (id, (tid, at)))
+            .map(|(&tid, &(id, at))| (tid, id, at))
     }
 
     fn of_thread(&self, tid: u32, ts: Nanos) -> Option<SocketId> {
@@ -269,7 +276,11 @@ impl Tracker {
     }
 
     fn end_pending(&mut self, pending: &Pending, reason: EndReason, out: &mut impl Observer) {
-        if let Cause::Minisocket(raw) | Cause::TakenOver(raw) = &pending.cause {
+        if let Cause::Minisocket(raw) | Cause::TakenOver(raw) = &pending.cause
+            // Its cookie may have gone on to another connection meanwhile.
+            && let Some(socket) = self.sockets.get(&pending.id)
+            && (socket.phase, socket.object) == (Phase::Minisocket, raw.object)
+        {
             self.end_minisocket(pending.id, raw, reason, out);
         }
     }

@@ -22,7 +22,7 @@ mod socket;
 pub(crate) mod tests;
 mod tracker;
 
-pub use carried::{Carried, Memory};
+pub use carried::{Carried, Continuation, Memory};
 pub use event::{Bound, Closer, Dwell, EndReason, Event, OwnerKind, Role};
 pub use processes::{ProcessId, Processes};
 pub use socket::{Phase, PortUse, Since, Socket};

@@ -91,7 +91,7 @@ impl Tracker {
     /// Where segments are not seen: orphans that were not found in FIN_WAIT2 again are in TIME_WAIT. When
     /// exactly they entered it is not known, only that it was by `ts`.
     pub(super) fn end_fin_wait2(&mut self, ts: Nanos, began: Nanos, netns: NetnsId, out: &mut impl Observer) {
-        let gone: Vec<SocketId> = self
+        let mut gone: Vec<SocketId> = self
             .sockets
             .iter()
             .filter(|(id, socket)| {
@@ -103,6 +103,8 @@ impl Tracker {
             })
             .map(|(&id, _)| id)
             .collect();
+        // The order of a hash table is its own.
+        gone.sort_unstable();
         for id in gone {
             self.enter_inferred(id, TcpState::TimeWait, ts, out);
         }

@@ -84,10 +84,10 @@ pub struct Tracker {
     /// Whether segments that reach minisockets are seen.
     pub(super) sees_segments: bool,
     pub(super) counters: Counters,
-    recently_closed: RecentlyClosed,
-    limits: Limits,
+    pub(super) recently_closed: RecentlyClosed,
+    pub(super) limits: Limits,
     /// Sockets outside of it are not followed.
-    scope: KernelFilter,
+    pub(super) scope: KernelFilter,
 }
 
 /// One transition of a full socket, decoded.
@@ -172,6 +172,7 @@ impl Tracker {
             Record::Owner { id, process, .. } => self.take_owner(*id, process, out),
             Record::OwnersEnd { .. } => self.end_owners(out),
             Record::Carried(carried) => self.take_carried(carried, out),
+            Record::Continuation(known) => self.take_continuation(known),
             Record::Host(facts) => self.sees_segments = facts.segments,
             Record::NetnsName { .. }
             | Record::CgroupPath { .. }
@@ -295,6 +296,9 @@ impl Tracker {
             socket.since = Since::Unknown;
         }
         let from = std::mem::replace(&mut socket.state, old);
+        if from == TcpState::Listen {
+            self.listeners.remove(id);
+        }
         out.corrected(from, socket, &self.processes);
         if old != TcpState::FinWait2 {
             socket.orphan_since = None;
@@ -411,6 +415,9 @@ impl Tracker {
         socket.since = at;
         socket.only_seeded = false;
         out.changed(&event, socket, &self.processes);
+        if from == TcpState::Listen {
+            self.listeners.remove(id);
+        }
         if to != TcpState::FinWait2 {
             socket.orphan_since = None;
         }
@@ -462,16 +469,6 @@ impl Tracker {
         }
     }
 
-    /// The sockets that closed last, oldest first, and when.
-    pub(super) fn recently_closed(&self) -> impl Iterator<Item = (SocketId, Nanos)> {
-        self.recently_closed.last.iter().copied()
-    }
-
-    /// A socket closed before this recording began.
-    pub(super) fn note_closed(&mut self, id: SocketId, ts: Nanos) {
-        self.recently_closed.push(id, ts);
-    }
-
     fn remove(&mut self, id: SocketId, ts: Nanos) {
         let Some(socket) = self.sockets.remove(&id) else { return };
         if let Some(process) = socket.process {
@@ -479,12 +476,7 @@ impl Tracker {
         }
         match socket.phase {
             Phase::Request => self.handshakes.forget(id, socket.netns, &socket.tuple),
-            Phase::Full => {
-                self.recently_closed.push(id, ts);
-                if socket.role == Role::Listener {
-                    self.listeners.remove(id, socket.netns, &socket.tuple);
-                }
-            }
+            Phase::Full => self.recently_closed.push(id, ts),
             Phase::Minisocket => self.minisockets.forget(id),
         }
         if self.seeding {
@@ -526,7 +518,7 @@ pub(super) const fn tuple_of(raw: &raw::Record) -> Tuple {
 
 /// The sockets that closed last: the second report of a close finds its socket gone.
 #[derive(Debug, Default)]
-struct RecentlyClosed {
+pub(super) struct RecentlyClosed {
     last: VecDeque<(SocketId, Nanos)>,
 }
 
@@ -535,11 +527,16 @@ impl RecentlyClosed {
     /// Both reports of one transition come from one CPU, one after the other.
     const WINDOW: Nanos = Nanos(1_000_000);
 
-    fn push(&mut self, id: SocketId, ts: Nanos) {
+    pub fn push(&mut self, id: SocketId, ts: Nanos) {
         if self.last.len() == Self::LENGTH {
             self.last.pop_front();
         }
         self.last.push_back((id, ts));
+    }
+
+    /// The ids and when, oldest first.
+    pub fn oldest_first(&self) -> impl Iterator<Item = (SocketId, Nanos)> {
+        self.last.iter().copied()
     }
 
     fn contains(&self, id: SocketId, ts: Nanos) -> bool {

@@ -57,7 +57,7 @@ impl fmt::Display for NetnsId {
 /// One socket from its first to its last state: the kernel's socket cookie, which a minisocket
 /// inherits. A handshake that has no socket yet gets a number of its own, see
 /// [`SocketId::handshake`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SocketId(pub u64);
 
 impl SocketId {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
-use crate::lifecycle::Carried;
+use crate::lifecycle::{Carried, Continuation};
 
 use super::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
@@ -89,6 +89,8 @@ pub enum Record {
     },
     /// A socket that was followed before this recording began; not in a live stream.
     Carried(Box<Carried>),
+    /// What else was known when this recording began: the last of what is handed over.
+    Continuation(Box<Continuation>),
     /// Facts about the host; the first record of every source.
     Host(Box<HostFacts>),
     /// All losses since the start, replacing the losses told before.
@@ -123,6 +125,7 @@ impl Record {
             | Self::Loss { ts, .. }
             | Self::Tick { ts } => *ts,
             Self::Carried(carried) => carried.ts,
+            Self::Continuation(known) => known.ts,
             Self::Host(_) => return None,
         })
     }

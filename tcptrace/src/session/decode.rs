@@ -13,7 +13,7 @@ use super::{
     schema::{self, Column, RowKind},
 };
 use crate::{
-    lifecycle::{Carried, Memory},
+    lifecycle::{Carried, Continuation, Memory},
     model::{
         Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
         record::{HostFacts, KernelLosses, Process, SeedObject},
@@ -341,6 +341,11 @@ impl Decoder {
             }
             RowKind::Tick => Record::Tick { ts },
             RowKind::Carried => Record::Carried(Box::new(self.carried(row, ts)?)),
+            RowKind::Continuation => {
+                let mut known = self.facts::<Continuation>(row)?;
+                known.ts = ts;
+                Record::Continuation(Box::new(known))
+            }
         }))
     }
 
@@ -525,11 +530,11 @@ impl Decoder {
         let memory: Memory = self.facts(row)?;
         let netns = NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default());
         let state = self.tcp_state(Column::To, row)?;
-        let mut socket = Carried::socket(self.tuple(row), netns, state, &memory);
+        let mut socket = memory.socket(self.tuple(row), netns, state);
         socket.previous = self.tcp_state(Column::From, row)?;
         socket.object = u64::from(self.column(Column::Object).u32(row).unwrap_or_default());
         let id = SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default());
-        Ok(Carried { ts, id, socket, process: self.process(row)?, memory })
+        Ok(Carried { ts, id, socket, process: self.process(row)? })
     }
 }
 

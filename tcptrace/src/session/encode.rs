@@ -14,7 +14,7 @@ use super::{
     schema::{RowKind, index_of},
 };
 use crate::{
-    lifecycle::Carried,
+    lifecycle::{Carried, Memory},
     model::{
         Addr, Nanos, Observation, Record, SeedSocket, SocketId, Tuple,
         record::{KernelLosses, Process, SeedObject},
@@ -214,6 +214,10 @@ impl Encoder {
                 self.substance -= 1;
             }
             Record::Carried(carried) => self.carried(carried),
+            Record::Continuation(known) => {
+                let row = self.begin(RowKind::Continuation, ts);
+                self.facts(row, known);
+            }
         }
     }
 
@@ -413,7 +417,7 @@ impl Encoder {
         if let Some(process) = &carried.process {
             self.process(row, process);
         }
-        self.facts(row, &carried.memory);
+        self.facts(row, &Memory::of(socket));
     }
 
     fn ends(&mut self, row: usize, id: SocketId, netns: u32, tuple: &Tuple) {

@@ -19,9 +19,11 @@ mod recorder;
 pub mod schema;
 pub mod ticks;
 
-pub use output::{Existing, Keep, MOST_FLIGHT_BYTES, Rotate, Unwritten, Written};
+pub use output::{Existing, Keep, MOST_FLIGHT_BYTES, Rotate, Unwritten, Written, numbered};
 pub use reader::{AtEnd, Damage, Ending, ReadError, Reader};
 pub use recorder::{Failure, Plan, Recorder, Recording, Status, start};
 
+#[cfg(test)]
+mod series_tests;
 #[cfg(test)]
 mod tests;

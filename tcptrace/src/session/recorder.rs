@@ -27,9 +27,10 @@ use crate::model::{
     record::{HostFacts, KernelLosses},
 };
 
-/// A batch is written at least so often, and spans no more time than that: the rest of a second is for writing.
-const FLUSH_EVERY: Duration = Duration::from_millis(750);
-const MOST_SPAN: Nanos = Nanos(750_000_000);
+/// A batch is written at least so often, and spans no more time than that: the rest of a
+/// second is for writing, however busy the host is.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+const MOST_SPAN: Nanos = Nanos(500_000_000);
 /// The same when there is nothing in it but the time.
 const FLUSH_TICKS_EVERY: Duration = Duration::from_secs(10);
 /// How often to look whether something else is wanted.
@@ -71,6 +72,9 @@ pub struct Status {
 pub struct Recording {
     /// How it goes.
     pub status: Arc<Status>,
+    /// Resolves when everything that was there at the beginning is written, or held: from then on the file opens,
+    /// whatever happens.
+    pub begun: oneshot::Receiver<()>,
     /// Resolves when the file is closed, or can't be written any more.
     pub done: oneshot::Receiver<Result<Written, Failure>>,
     /// What was written out on request.
@@ -133,6 +137,7 @@ pub fn start(plan: &Plan) -> Result<(Recorder, Recording), Unwritten> {
     let status = Arc::<Status>::default();
     let (queue, portions) = sync_channel(QUEUE);
     let (finish, done) = oneshot::channel();
+    let (tell_begun, begun) = oneshot::channel();
     let (tell, dumps) = tokio::sync::mpsc::unbounded_channel();
     let writer = Writer {
         encoder: Encoder::default(),
@@ -147,6 +152,7 @@ pub fn start(plan: &Plan) -> Result<(Recorder, Recording), Unwritten> {
         ts: Nanos(0),
         flushed: Instant::now(),
         dumped: 0,
+        begun: Some(tell_begun),
         tell,
     };
     std::thread::Builder::new()
@@ -154,7 +160,7 @@ pub fn start(plan: &Plan) -> Result<(Recorder, Recording), Unwritten> {
         .spawn(move || finish.send(writer.run(&portions)))
         .map_err(unwritten)?;
     let recorder = Recorder::new(queue, Arc::clone(&status));
-    Ok((recorder, Recording { status, done, dumps }))
+    Ok((recorder, Recording { status, begun, done, dumps }))
 }
 
 impl Recorder {
@@ -317,6 +323,7 @@ struct Writer {
     ts: Nanos,
     flushed: Instant,
     dumped: usize,
+    begun: Option<oneshot::Sender<()>>,
     tell: tokio::sync::mpsc::UnboundedSender<Result<Written, Unwritten>>,
 }
 
@@ -371,7 +378,17 @@ impl Writer {
         }
         let first = self.first.unwrap_or(self.ts);
         let is_due = self.encoder.has_substance() && self.ts.since(first) >= MOST_SPAN;
-        if is_due || self.encoder.is_full() { self.flush() } else { Ok(()) }
+        if is_due || self.encoder.is_full() {
+            self.flush()?;
+        }
+        // The seed is complete, or what a recording that is recorded anew begins with.
+        if let Record::OwnersEnd { .. } = record
+            && let Some(begun) = self.begun.take()
+        {
+            self.flush()?;
+            let _ = begun.send(());
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Unwritten> {

@@ -213,12 +213,14 @@ pub enum RowKind {
     LossBefore,
     /// Nothing but the time.
     Tick,
-    /// A socket that was followed when this file began.
+    /// A socket that was followed when this file began; `facts`: what has no column.
     Carried,
+    /// What else was known when this file began, in `facts`.
+    Continuation,
 }
 
 /// Every kind of row by name; the place in the table is the index in the file's dictionary.
-pub const KINDS: [(&str, RowKind); 26] = [
+pub const KINDS: [(&str, RowKind); 27] = [
     ("transition", RowKind::Kernel(Kind::Transition)),
     ("minisocket_armed", RowKind::Kernel(Kind::MinisocketArmed)),
     ("minisocket_cancelled", RowKind::Kernel(Kind::MinisocketCancelled)),
@@ -245,6 +247,7 @@ pub const KINDS: [(&str, RowKind); 26] = [
     ("carried", RowKind::Carried),
     ("netns_settings", RowKind::NetnsSettings),
     ("netns_counters", RowKind::NetnsCounters),
+    ("continuation", RowKind::Continuation),
 ];
 
 /// The index of `kind` in the dictionary.

@@ -82,6 +82,7 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
             RowKind::FinWait2End
         }
         Record::OwnersEnd { .. } => RowKind::OwnersEnd,
+        Record::Continuation(_) => RowKind::Continuation,
         Record::Host(_)
         | Record::NetnsSettings { .. }
         | Record::NetnsCounters { .. }

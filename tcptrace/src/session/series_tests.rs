@@ -1,0 +1,463 @@
+//! The parts of a recording tell together what the whole tells, wherever it is cut, whatever is in it.
+
+use std::io::Cursor;
+
+use proptest::prelude::*;
+use tcptrace_common::{
+    record::{self as raw, Kind, flag},
+    state::TcpState as S,
+};
+
+use super::{
+    AtEnd, Reader,
+    encode::Encoder,
+    message::{self, Compressor, END},
+    schema::{FORMAT, key},
+};
+use crate::{
+    lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
+    model::{
+        Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, Tuple,
+        record::{HostFacts, Process, SeedObject},
+    },
+    source::{Flow, Source as _},
+};
+
+const NETNS: u32 = 4_026_531_840;
+const BEGAN: u64 = 5_000_000_000;
+const MS: u64 = 1_000_000;
+/// Sockets at work.
+const SLOTS: u8 = 6;
+const LISTENER: u64 = 900;
+
+/// Everything that is told, as text.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Observer for Told {
+    fn appeared(&mut self, _: SocketId, _: &mut Socket, _: &Processes) {}
+
+    fn changed(&mut self, event: &Event<'_>, _: &mut Socket, _: &Processes) {
+        self.0.push(format!("{event:?}"));
+    }
+
+    fn corrected(&mut self, _: crate::model::TcpState, _: &mut Socket, _: &Processes) {}
+
+    fn identified(&mut self, _: &mut Socket, _: &Processes) {}
+
+    fn orphaned(&mut self, _: &mut Socket) {}
+}
+
+/// One thing that happens to one of the sockets: mostly what can, now and then anything.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    slot: u8,
+    choice: u8,
+    wild: u8,
+    /// Milliseconds since the one before.
+    gap: u8,
+    twice: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    (0..SLOTS, any::<u8>(), any::<u8>(), 0..60_u8, prop::bool::weighted(0.1)).prop_map(
+        |(slot, choice, wild, gap, twice)| Step { slot, choice, wild, gap: gap.saturating_sub(20), twice },
+    )
+}
+
+/// What a socket of the stream is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Gone,
+    Request,
+    Full(S),
+    Mini(S),
+}
+
+/// A socket of the stream.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    number: u8,
+    at: At,
+    /// How often its cookie has begun a connection.
+    lives: u16,
+    /// The minisocket of its last life, which may go on beside it.
+    old_minisocket: Option<u16>,
+}
+
+/// A stream of records made of steps.
+struct Stream {
+    ts: u64,
+    slots: Vec<Slot>,
+    records: Vec<Record>,
+}
+
+impl Stream {
+    fn new(segments: bool) -> Self {
+        let slots = (0..SLOTS).map(|number| Slot { number, at: At::Gone, lives: 0, old_minisocket: None });
+        let ts = Nanos(BEGAN);
+        let mut records = vec![
+            Record::Host(Box::new(HostFacts { segments, netns: NETNS, ..HostFacts::default() })),
+            Record::Tick { ts },
+        ];
+        let seed = |id, tuple, state, object| {
+            let (netns, id) = (NetnsId(NETNS), SocketId(id));
+            let seed =
+                SeedSocket { ts, id, netns, tuple, state, object, inode: 9, uid: 0, rqueue: 0, wqueue: 0 };
+            Record::Seed(seed)
+        };
+        let listens = Tuple { saddr: Addr::ANY, daddr: Addr::ANY, sport: 80, dport: 0, ifindex: 0 };
+        records.push(seed(LISTENER, listens, S::Listen, SeedObject::Full));
+        let left = SeedObject::Minisocket { left: Nanos(30_000 * MS) };
+        for (n, state) in [S::Established, S::CloseWait, S::FinWait2].into_iter().enumerate() {
+            records.push(seed(1_000 + n as u64, tuple(n as u8, 500), state, SeedObject::Full));
+        }
+        records.push(seed(1_010, tuple(0, 501), S::TimeWait, left));
+        records.push(seed(1_011, tuple(1, 501), S::FinWait2, left));
+        records.push(Record::SeedEnd { ts, began: ts });
+        let process = Process { pid: 77, comm: "server".into(), cgroup: 3 };
+        records.push(Record::Owner { ts, id: SocketId(LISTENER), process, fd: Some(3) });
+        records.push(Record::OwnersEnd { ts });
+        Self { ts: BEGAN, slots: slots.collect(), records }
+    }
+
+    fn step(&mut self, step: Step) {
+        self.ts += u64::from(step.gap) * MS + u64::from(step.choice) * 1_000 + 1;
+        let slot = self.slots[usize::from(step.slot)];
+        let before = self.records.len();
+        match step.wild {
+            0..10 => self.wild(slot, step),
+            10..14 => self.look_at_fin_wait2(step),
+            14..16 => self.seeded(step),
+            _ => {
+                let next = self.usual(slot, step.choice);
+                self.slots[usize::from(step.slot)] = next;
+            }
+        }
+        if step.twice {
+            self.records.extend_from_within(before..);
+        }
+        if step.choice.is_multiple_of(3) {
+            self.records.push(Record::Tick { ts: Nanos(self.ts) });
+        }
+    }
+
+    /// What comes after what a socket is at.
+    fn usual(&mut self, slot: Slot, choice: u8) -> Slot {
+        let full = |state| Slot { at: At::Full(state), ..slot };
+        let is = |n: u8| choice.is_multiple_of(n);
+        match slot.at {
+            At::Gone | At::Mini(_) if matches!(slot.at, At::Gone) || is(7) => self.begin(slot, choice),
+            At::Gone => slot,
+            At::Request => self.handshake(slot, choice),
+            At::Full(S::SynSent) if is(4) => self.close(slot, S::SynSent, 111, 0),
+            At::Full(S::SynSent) => {
+                self.transition(slot, S::SynSent, S::Established, 0, 0);
+                full(S::Established)
+            }
+            At::Full(S::Established) => {
+                let to = if is(2) { S::FinWait1 } else { S::CloseWait };
+                if is(11) {
+                    return self.close(slot, S::Established, if is(2) { 104 } else { 0 }, flag::TASK);
+                }
+                self.transition(slot, S::Established, to, 0, if to == S::FinWait1 { flag::TASK } else { 0 });
+                full(to)
+            }
+            At::Full(S::CloseWait) => {
+                self.transition(slot, S::CloseWait, S::LastAck, 0, flag::TASK);
+                full(S::LastAck)
+            }
+            At::Full(S::FinWait1) => {
+                let to = if is(5) { S::Closing } else { S::FinWait2 };
+                self.transition(slot, S::FinWait1, to, 0, if is(2) { flag::ORPHAN } else { 0 });
+                full(to)
+            }
+            At::Full(S::FinWait2 | S::Closing) if !is(6) => {
+                let to = if is(2) { S::TimeWait } else { S::FinWait2 };
+                self.minisocket(slot, Kind::MinisocketArmed, to, 15_000, 0);
+                if let At::Full(from) = slot.at {
+                    self.transition(slot, from, S::Close, 0, flag::SHUTDOWN_BOTH | flag::ORPHAN);
+                }
+                Slot { at: At::Mini(to), ..slot }
+            }
+            At::Full(state) => self.close(slot, state, 0, flag::SHUTDOWN_BOTH | flag::ORPHAN),
+            At::Mini(state) => self.live_on(slot, state, choice),
+        }
+    }
+
+    fn begin(&mut self, slot: Slot, choice: u8) -> Slot {
+        let old_minisocket = matches!(slot.at, At::Mini(_)).then_some(slot.lives);
+        let slot = Slot { lives: slot.lives + 1, old_minisocket, ..slot };
+        if choice.is_multiple_of(2) {
+            self.transition(slot, S::Close, S::SynSent, 0, flag::TASK);
+            Slot { at: At::Full(S::SynSent), ..slot }
+        } else {
+            self.request(slot, Kind::RequestArmed, 0);
+            Slot { at: At::Request, ..slot }
+        }
+    }
+
+    fn handshake(&mut self, slot: Slot, choice: u8) -> Slot {
+        match choice % 5 {
+            0 => self.request(slot, Kind::RequestCancelled, 0),
+            1 => self.request(slot, Kind::RequestExpired, 1),
+            2 => self.request(slot, Kind::RequestArmed, 1),
+            _ => {
+                self.transition(slot, S::Listen, S::SynRecv, 0, 0);
+                self.request(slot, Kind::RequestCancelled, 0);
+                self.transition(slot, S::SynRecv, S::Established, 0, 0);
+                return Slot { at: At::Full(S::Established), ..slot };
+            }
+        }
+        slot
+    }
+
+    fn live_on(&mut self, slot: Slot, state: S, choice: u8) -> Slot {
+        if let Some(life) = slot.old_minisocket
+            && choice.is_multiple_of(4)
+        {
+            let old = Slot { lives: life, ..slot };
+            self.minisocket(old, Kind::MinisocketExpired, S::TimeWait, 0, 0);
+            return Slot { old_minisocket: None, ..slot };
+        }
+        let gone = Slot { at: At::Gone, ..slot };
+        match choice % 8 {
+            0 => self.minisocket(slot, Kind::MinisocketCancelled, state, 9_000, 42 << 32),
+            1 => {
+                self.minisocket(slot, Kind::MinisocketCancelled, state, 0, 0);
+                self.minisocket(slot, Kind::MinisocketExpired, state, 0, 0);
+                return gone;
+            }
+            2 => {
+                self.minisocket(slot, Kind::MinisocketCancelled, state, 9_000, 0);
+                self.minisocket(slot, Kind::Segment, state, 4, 0);
+                return gone;
+            }
+            3 => {
+                self.minisocket(slot, Kind::MinisocketArmed, S::TimeWait, 15_000, 0);
+                self.minisocket(slot, Kind::Segment, S::TimeWait, 1, 0);
+                return Slot { at: At::Mini(S::TimeWait), ..slot };
+            }
+            4 => self.minisocket(slot, Kind::Segment, state, 1, 0),
+            5 => self.minisocket(slot, Kind::MinisocketArmed, S::TimeWait, 15_000, 0),
+            6 => {
+                self.minisocket(slot, Kind::MinisocketExpired, S::TimeWait, 0, BEGAN / MS);
+                return gone;
+            }
+            _ => self.minisocket(slot, Kind::MinisocketArmed, state, 14_000, 0),
+        }
+        slot
+    }
+
+    /// Something that need not fit. No socket begins to listen by mistake.
+    fn wild(&mut self, slot: Slot, step: Step) {
+        let state =
+            |n: u8| S::from_kernel(n % 11 + 1).filter(|&state| state != S::Listen).unwrap_or(S::Close);
+        let (from, to) = (state(step.choice), state(step.choice / 11));
+        match step.wild {
+            0..4 => self.transition(slot, from, to, 0, step.choice & flag::TASK),
+            4 => self.minisocket(slot, Kind::MinisocketArmed, to, 15_000, 0),
+            5 => self.minisocket(slot, Kind::MinisocketCancelled, to, 5, 0),
+            6 => self.minisocket(slot, Kind::Segment, to, step.choice.into(), 0),
+            7 => self.minisocket(slot, Kind::MinisocketExpired, to, 0, 0),
+            8 => self.request(slot, Kind::RequestCancelled, 0),
+            _ => self.request(slot, Kind::RequestArmed, 0),
+        }
+    }
+
+    fn look_at_fin_wait2(&mut self, step: Step) {
+        let ts = Nanos(self.ts);
+        for slot in self.slots.clone() {
+            if slot.at == At::Mini(S::FinWait2) && step.choice & (1 << slot.number) != 0 {
+                self.records.push(Record::Seed(SeedSocket {
+                    ts,
+                    id: SocketId(u64::from(slot.number) + 1),
+                    netns: NetnsId(NETNS),
+                    tuple: tuple(slot.number, slot.lives),
+                    state: S::FinWait2,
+                    object: SeedObject::Minisocket { left: Nanos(MS) },
+                    inode: 0,
+                    uid: 0,
+                    rqueue: 0,
+                    wqueue: 0,
+                }));
+            }
+        }
+        if step.choice.is_multiple_of(2) {
+            let began = Nanos(self.ts - u64::from(step.choice) * 100_000);
+            self.records.push(Record::FinWait2End { ts, began, netns: NetnsId(NETNS) });
+        }
+    }
+
+    /// Something happens to what was there before.
+    fn seeded(&mut self, step: Step) {
+        let n = step.choice % 3;
+        let slot = Slot { number: n, at: At::Gone, lives: 500, old_minisocket: None };
+        let at = self.records.len();
+        match step.choice / 3 % 4 {
+            0 => self.transition(slot, S::Established, S::FinWait1, 0, flag::TASK),
+            1 => self.transition(slot, S::CloseWait, S::LastAck, 0, flag::TASK),
+            2 => self.minisocket(Slot { lives: 501, ..slot }, Kind::MinisocketExpired, S::TimeWait, 0, 0),
+            _ => self.transition(slot, S::FinWait2, S::Close, 0, 0),
+        }
+        for record in &mut self.records[at..] {
+            if let Record::Kernel(seen) = record {
+                seen.raw.cookie = 1_000 + u64::from(n) + if seen.raw.kind == 1 { 0 } else { 10 };
+            }
+        }
+    }
+
+    fn close(&mut self, slot: Slot, from: S, sk_err: u64, flags: u8) -> Slot {
+        self.transition(slot, from, S::Close, sk_err, flags);
+        Slot { at: At::Gone, ..slot }
+    }
+
+    fn transition(&mut self, slot: Slot, old: S, new: S, arg0: u64, flags: u8) {
+        let object = 0xffff_8880_0000_0000 + u64::from(slot.number);
+        let raw = self.raw(slot, Kind::Transition, object);
+        self.push(raw::Record { old: old as u8, new: new as u8, arg0, flags, ..raw });
+    }
+
+    fn minisocket(&mut self, slot: Slot, kind: Kind, substate: S, arg0: u64, arg1: u64) {
+        let object = 0xffff_8881_0000_0000 + (u64::from(slot.number) << 16) + u64::from(slot.lives);
+        let raw = self.raw(slot, kind, object);
+        self.push(raw::Record { new: substate as u8, arg0, arg1, ..raw });
+    }
+
+    fn request(&mut self, slot: Slot, kind: Kind, timeouts: u64) {
+        let object = 0xffff_8882_0000_0000 + u64::from(slot.number);
+        let raw = self.raw(slot, kind, object);
+        self.push(raw::Record { cookie: 0, new: 12, arg0: LISTENER, arg1: timeouts, ..raw });
+    }
+
+    fn raw(&self, slot: Slot, kind: Kind, object: u64) -> raw::Record {
+        let Tuple { saddr, daddr, sport, dport, ifindex } = tuple(slot.number, slot.lives);
+        raw::Record {
+            ts_ns: self.ts,
+            cookie: u64::from(slot.number) + 1,
+            object,
+            arg0: 0,
+            arg1: 0,
+            saddr: saddr.0,
+            daddr: daddr.0,
+            netns: NETNS,
+            ifindex,
+            sport,
+            dport,
+            kind: kind as u8,
+            old: 0,
+            new: 0,
+            flags: 0,
+        }
+    }
+
+    fn push(&mut self, raw: raw::Record) {
+        let mut comm = [0; 16];
+        comm[..6].copy_from_slice(b"worker");
+        let tid = 40 + u32::from(raw.sport % 3);
+        let task = (raw.flags & flag::TASK != 0).then_some(raw::Task { cgroup: 3, tgid: 40, tid, comm });
+        self.records.push(Record::Kernel(Observation { raw, task }));
+    }
+}
+
+/// The ends of a connection: even lives are inbound, so that two of them may have the same.
+fn tuple(slot: u8, life: u16) -> Tuple {
+    let addr = |last| Addr::from(std::net::IpAddr::from([10, 0, 0, last]));
+    Tuple { saddr: addr(1), daddr: addr(2 + slot % 2), sport: 80 + life % 2, dport: 4_000 + life, ifindex: 0 }
+}
+
+/// Reads a file of `records`.
+fn through_a_file(encoder: &mut Encoder, records: &[Record]) -> Vec<Record> {
+    let mut compressor = Compressor::new().expect("memory");
+    let metadata = [(key::FORMAT, FORMAT.to_string()), (key::CLOCK_OFFSET_NS, "0".to_owned())];
+    let mut file = message::header(&metadata, &mut compressor).expect("memory");
+    encoder.forget();
+    for record in records {
+        encoder.record(record);
+    }
+    encoder.take_batch(&mut compressor, &mut file).expect("memory");
+    file.extend(END);
+    let mut reader = Reader::new(Box::new(Cursor::new(file)), AtEnd::Stop).expect("a recording");
+    let mut read = Vec::new();
+    while reader.fill(&mut |record| read.push(record)).expect("memory can be read") == Flow::Running {}
+    read
+}
+
+fn follow(tracker: &mut Tracker, told: &mut Told, records: &[Record]) {
+    for record in records {
+        tracker.take(record, told);
+    }
+}
+
+/// What is known in the end.
+fn known(tracker: &Tracker) -> Vec<String> {
+    let mut known: Vec<String> = tracker
+        .sockets()
+        .map(|(id, socket)| {
+            let process = socket.process.and_then(|id| tracker.processes().get(id));
+            let socket = Socket { process: None, object: 0, ..socket.clone() };
+            format!("{id} {socket:?} {process:?}")
+        })
+        .collect();
+    known.sort_unstable();
+    known
+}
+
+/// What a file begins with that is begun at `ts`.
+fn head(tracker: &Tracker, host: &Record, ts: Nanos) -> Vec<Record> {
+    let (sockets, rest) = tracker.carry(ts);
+    let begin =
+        [host.clone(), Record::Tick { ts }, Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }];
+    let sockets = sockets.into_iter().map(|carried| Record::Carried(Box::new(carried)));
+    begin.into_iter().chain(sockets).chain([Record::Continuation(Box::new(rest))]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_parts_tell_what_the_whole_tells(
+        steps in prop::collection::vec(step(), 1..300),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        segments: bool,
+    ) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(steps.len())).collect();
+        cuts.sort_unstable();
+        let mut stream = Stream::new(segments);
+        let mut bounds = Vec::new();
+        for (n, &step) in steps.iter().enumerate() {
+            stream.step(step);
+            if cuts.contains(&n) {
+                stream.records.push(Record::Tick { ts: Nanos(stream.ts) });
+                bounds.push(stream.records.len());
+            }
+        }
+        // Everything that waits for its reason is settled.
+        stream.records.push(Record::Tick { ts: Nanos(stream.ts + 1_000 * MS) });
+        bounds.push(stream.records.len());
+
+        let host = stream.records[0].clone();
+        let mut whole = (Tracker::new(Limits::default()), Told::default());
+        let mut parts = (Tracker::new(Limits::default()), Told::default());
+        let mut encoder = Encoder::default();
+        let mut begin = 0;
+        for end in bounds {
+            let mut records = Vec::new();
+            if begin > 0 {
+                let ts = stream.records[begin - 1].ts().unwrap_or_default();
+                records = head(&whole.0, &host, ts);
+                parts.0 = Tracker::new(Limits::default());
+            }
+            records.extend_from_slice(&stream.records[begin..end]);
+            follow(&mut whole.0, &mut whole.1, &stream.records[begin..end]);
+            let records = through_a_file(&mut encoder, &records);
+            follow(&mut parts.0, &mut parts.1, &records);
+            begin = end;
+        }
+        for (n, (part, whole)) in parts.1.0.iter().zip(&whole.1.0).enumerate() {
+            prop_assert_eq!(part, whole, "event {}", n);
+        }
+        prop_assert_eq!(parts.1.0.len(), whole.1.0.len());
+        prop_assert_eq!(known(&parts.0), known(&whole.0));
+    }
+}
