@@ -1,9 +1,8 @@
 //! `tcptrace export`: a recording as a table for other programs.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -18,7 +17,7 @@ use crate::{
     lifecycle::Event,
     model::{Nanos, Record, record::HostFacts, text, units},
     pipeline::{self, EventSink, Plan},
-    session::{AtEnd, Ending, Reader},
+    session::{self, AtEnd, Ending, Existing, Reader},
     source::{Flow, Source},
     view::export::{EVENTS, Format, RECORDS, Table, event_row, record_row},
 };
@@ -29,9 +28,12 @@ pub struct ExportArgs {
     /// The recording; - is standard input
     #[arg(value_name = "FILE")]
     from: PathBuf,
-    /// The file to write; its end tells the format: .parquet, .csv or .jsonl
+    /// The file to write, - for standard output; its end tells the format: .parquet, .csv or .jsonl
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// The format, where the name does not tell it
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
     /// A row per observation, as recorded, instead of one per change of state
     #[arg(long)]
     raw: bool,
@@ -42,8 +44,14 @@ pub struct ExportArgs {
     filters: FilterArgs,
 }
 
-/// Only the owner may read what his host talks to.
-const MODE: u32 = 0o600;
+impl ExportArgs {
+    fn create(&self) -> io::Result<File> {
+        if self.output == Path::new("-") {
+            return session::standard_output();
+        }
+        session::create(&self.output, if self.force { Existing::Replace } else { Existing::Keep })
+    }
+}
 
 /// Runs the command.
 pub fn run(args: &ExportArgs) -> Result<ExitCode> {
@@ -52,12 +60,15 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         bail!("--raw takes no filters: an observation alone does not tell what socket it is about");
     }
     let extension = args.output.extension().unwrap_or_default().to_string_lossy();
-    let Some(format) = Format::of_extension(&extension) else {
-        bail!("{}: the name must end in .parquet, .csv or .jsonl", shown(&args.output));
+    let Some(format) = args.format.or_else(|| Format::of_extension(&extension)) else {
+        bail!(
+            "{}: the name must end in .parquet, .csv or .jsonl, or --format say what to write",
+            shown(&args.output)
+        );
     };
     let reader = Reader::open(&args.from, AtEnd::Stop).with_context(|| shown(&args.from))?;
     let ending = reader.ending();
-    let file = create(&args.output, args.force).with_context(|| shown(&args.output))?;
+    let file = args.create().with_context(|| shown(&args.output))?;
     let columns = if args.raw { &RECORDS[..] } else { &EVENTS[..] };
     let written = format.table(columns, Box::new(file)).map_err(anyhow::Error::from).and_then(|table| {
         if args.raw {
@@ -74,22 +85,6 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         eprintln!("tcptrace: {}: {sentence}", shown(&args.from));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn create(path: &Path, force: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(MODE);
-    if force {
-        options.create(true).truncate(true);
-    } else {
-        options.create_new(true);
-    }
-    options.open(path).map_err(|why| match why.kind() {
-        io::ErrorKind::AlreadyExists => {
-            io::Error::new(why.kind(), "there is such a file already; --force replaces it")
-        }
-        _ => why,
-    })
 }
 
 /// Every observation as a row.

@@ -2,13 +2,13 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,7 +32,7 @@ use crate::{
 A recording holds the addresses, ports and process names of this host's connections; only its owner may read it. \
 It is an Arrow IPC stream: pandas, polars, pyarrow and DuckDB read it too, while it is being written as well.")]
 pub struct RecordArgs {
-    /// The file; with --rotate its name gets a number: FILE-0001
+    /// The file, - for standard output; with --rotate its name gets a number: FILE-0001
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Stop after this time
@@ -79,6 +79,10 @@ impl RecordArgs {
         session::Plan { path: self.output.clone(), keep, existing }
     }
 
+    fn is_stream(&self) -> bool {
+        self.output == Path::new("-")
+    }
+
     /// What is said when it has begun.
     fn beginning(&self) -> String {
         let file = shown(&self.output);
@@ -108,7 +112,11 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let mut stop = Stop::listen_patiently()?;
     let filter = args.filters.filter()?;
+    if args.is_stream() && (args.rotate.is_some() || args.last.is_some()) {
+        bail!("--rotate and --last make files of their own: give them a name, not -");
+    }
     let source = args.live.open(&filter, Look::Host)?;
+    // Last: where nothing can be traced, no file is left behind.
     let (recorder, mut recording) = session::start(&args.plan())?;
     let plan = Plan {
         source: "live".into(),
@@ -143,6 +151,10 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     match done {
         Ok(written) => {
             eprintln!("tcptrace: {}", summary(&written));
+            Ok(ExitCode::SUCCESS)
+        }
+        // Whoever read it has had enough.
+        Err(Failure { cause, .. }) if args.is_stream() && cause.why.kind() == io::ErrorKind::BrokenPipe => {
             Ok(ExitCode::SUCCESS)
         }
         Err(Failure { cause, written }) => {
@@ -220,7 +232,10 @@ fn summary(written: &Written) -> String {
     )
 }
 
-fn shown(path: &std::path::Path) -> String {
+fn shown(path: &Path) -> String {
+    if path == Path::new("-") {
+        return "standard output".into();
+    }
     text::sanitise(&path.to_string_lossy()).into_owned()
 }
 

@@ -19,7 +19,9 @@ mod recorder;
 pub mod schema;
 pub mod ticks;
 
-pub use output::{Existing, Keep, MOST_FLIGHT_BYTES, Rotate, Unwritten, Written, numbered};
+pub use output::{
+    Existing, Keep, MOST_FLIGHT_BYTES, Rotate, Unwritten, Written, create, numbered, standard_output,
+};
 pub use reader::{AtEnd, Damage, Ending, ReadError, Reader};
 pub use recorder::{Failure, Plan, Recorder, Recording, Status, start};
 

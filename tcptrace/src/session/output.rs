@@ -3,8 +3,11 @@
 use std::{
     collections::VecDeque,
     fs::{File, OpenOptions},
-    io::{self, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    io::{self, IsTerminal as _, Seek as _, Write as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -15,6 +18,8 @@ use crate::model::Nanos;
 pub const MOST_FLIGHT_BYTES: u64 = 256 << 20;
 /// Into how many pieces the stretch that a flight recorder keeps is cut: it keeps up to one more.
 const FLIGHT_PIECES: u64 = 8;
+/// The name that stands for standard output.
+const STDOUT: &str = "-";
 /// Only the owner may read what his host talks to.
 const MODE: u32 = 0o600;
 
@@ -191,6 +196,8 @@ pub struct Files {
     series: VecDeque<PathBuf>,
     made: usize,
     file: File,
+    /// Standard output: nothing in it can be taken back.
+    is_stream: bool,
     bytes: u64,
     bytes_before: u64,
     records: u64,
@@ -202,7 +209,9 @@ pub struct Files {
 impl Files {
     fn open(path: &Path, keep: Keep, existing: Existing) -> Result<Self, Unwritten> {
         let first = if keep == Keep::All { path.to_owned() } else { numbered(path, 1) };
-        let file = create(&first, existing)?;
+        let is_stream = first == Path::new(STDOUT);
+        let file = if is_stream { standard_output() } else { create(&first, existing) };
+        let file = file.map_err(|why| Unwritten { path: first.clone(), why })?;
         Ok(Self {
             path: path.to_owned(),
             keep,
@@ -210,6 +219,7 @@ impl Files {
             series: VecDeque::from([first]),
             made: 1,
             file,
+            is_stream,
             bytes: 0,
             bytes_before: 0,
             records: 0,
@@ -222,7 +232,7 @@ impl Files {
     fn begin(&mut self, header: &[u8], ts: Nanos) -> Result<(), Unwritten> {
         if !std::mem::take(&mut self.is_fresh) {
             let next = numbered(&self.path, self.made + 1);
-            let file = create(&next, self.existing)?;
+            let file = create(&next, self.existing).map_err(|why| Unwritten { path: next.clone(), why })?;
             self.close()?;
             self.made += 1;
             self.series.push_back(next);
@@ -245,6 +255,9 @@ impl Files {
     fn write(&mut self, batches: &[u8]) -> Result<(), Unwritten> {
         let written = self.file.write_all(batches).and_then(|()| self.is_still_there());
         if let Err(why) = written {
+            if self.is_stream {
+                return Err(self.unwritten(why));
+            }
             let taken_back =
                 self.file.set_len(self.bytes).and_then(|()| self.file.seek(io::SeekFrom::End(0)));
             if taken_back.is_ok() {
@@ -259,7 +272,7 @@ impl Files {
 
     /// A file that was removed takes everything, and keeps nothing.
     fn is_still_there(&self) -> io::Result<()> {
-        if self.file.metadata()?.nlink() == 0 {
+        if !self.is_stream && self.file.metadata()?.nlink() == 0 {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed while it was written"));
         }
         Ok(())
@@ -275,6 +288,9 @@ impl Files {
 
     fn close(&mut self) -> Result<(), Unwritten> {
         self.write(&END)?;
+        if self.is_stream {
+            return Ok(());
+        }
         self.file.sync_data().map_err(|why| self.unwritten(why))
     }
 
@@ -324,9 +340,7 @@ struct Piece {
 impl Flight {
     fn open(path: &Path, length: Nanos, existing: Existing) -> Result<Self, Unwritten> {
         // Found out now, not in ten minutes.
-        if existing == Existing::Keep && path.exists() {
-            return Err(Unwritten { path: path.to_owned(), why: already_there() });
-        }
+        may_create(path, existing).map_err(|why| Unwritten { path: path.to_owned(), why })?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         folder.metadata().map_err(|why| Unwritten { path: folder.to_owned(), why })?;
         Ok(Self {
@@ -385,7 +399,7 @@ impl Flight {
     }
 
     fn dump(&self, path: PathBuf) -> Result<Written, Unwritten> {
-        let mut file = create(&path, self.existing)?;
+        let mut file = create(&path, self.existing).map_err(|why| Unwritten { path: path.clone(), why })?;
         let mut bytes = 0;
         let write = |part: &[u8]| {
             bytes += part.len() as u64;
@@ -408,17 +422,40 @@ impl Flight {
     }
 }
 
-fn create(path: &Path, existing: Existing) -> Result<File, Unwritten> {
-    let unwritten = |why| Unwritten { path: path.to_owned(), why };
-    if existing == Existing::Replace && path.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
-        std::fs::remove_file(path).map_err(unwritten)?;
+/// A new file that only its owner may read.
+pub fn create(path: &Path, existing: Existing) -> io::Result<File> {
+    may_create(path, existing)?;
+    if path.symlink_metadata().is_ok() {
+        std::fs::remove_file(path)?;
     }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(MODE).open(path).map_err(|why| {
-        unwritten(if why.kind() == io::ErrorKind::AlreadyExists { already_there() } else { why })
-    })
+    OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)
 }
 
-fn already_there() -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, "there is such a file already; --force replaces it")
+/// Whether a file may be made at `path`. Only files are ever replaced: not a device, whatever links to it.
+fn may_create(path: &Path, existing: Existing) -> io::Result<()> {
+    let refused = |kind, what: &str| Err(io::Error::new(kind, what));
+    match path.metadata() {
+        Ok(there) if there.is_dir() => {
+            refused(io::ErrorKind::IsADirectory, "this is a directory; name a file in it")
+        }
+        Ok(there) if !there.is_file() => {
+            refused(io::ErrorKind::InvalidInput, "this is no regular file; -o - writes to standard output")
+        }
+        _ if existing == Existing::Keep && path.symlink_metadata().is_ok() => {
+            refused(io::ErrorKind::AlreadyExists, "there is such a file already; --force replaces it")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Standard output, for bytes that are not for people.
+pub fn standard_output() -> io::Result<File> {
+    let stdout = io::stdout();
+    if stdout.is_terminal() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "standard output is a terminal; send it to a file or another program",
+        ));
+    }
+    stdout.as_fd().try_clone_to_owned().map(File::from)
 }

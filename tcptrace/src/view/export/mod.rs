@@ -72,7 +72,7 @@ pub trait Table: Send {
 }
 
 /// A format of files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// RFC 4180, with a header line.
     Csv,
