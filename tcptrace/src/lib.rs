@@ -4,6 +4,7 @@
 pub mod aggregate;
 pub mod cli;
 pub mod filter;
+pub mod inspect;
 pub mod kernel;
 pub mod lifecycle;
 pub mod model;

@@ -4,6 +4,7 @@
 //! view finds the newest, event lines and records go to bounded queues. A recording can wait: it is read no
 //! faster than every snapshot is taken, where all are wanted. [`Engine`] is the same on the caller's thread.
 
+mod asked;
 mod engine;
 
 use std::{
@@ -11,7 +12,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -21,9 +23,14 @@ use tcptrace_common::{
 };
 use tokio::sync::{mpsc, watch};
 
+use asked::{Asked, Change};
+
 use crate::{
-    aggregate::{Aggregate, Context, Grouping, Names, Scope, Snapshot, observed::Observed, standing},
+    aggregate::{
+        Aggregate, Context, Grouping, History, Names, Scope, Snapshot, observed::Observed, standing,
+    },
     filter::{Filter, Subject},
+    inspect::{Answer, Query},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
     model::{
         Nanos, Record, SocketId, TcpState,
@@ -65,6 +72,9 @@ pub struct Plan {
     pub recorder: Option<Recorder>,
     /// Who gets every snapshot, none left out: the pipeline waits. For sources that can.
     pub pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
+    /// What a view wants to be shown, where it can ask: it is answered with the next snapshot, and after the
+    /// source has ended as long as somebody asks. The grouping is the first question's.
+    pub queries: Option<watch::Receiver<Query>>,
 }
 
 impl Plan {
@@ -80,6 +90,7 @@ impl Plan {
             events: None,
             recorder: None,
             pictures: None,
+            queries: None,
         }
     }
 }
@@ -111,7 +122,12 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
     let pipeline = Pipeline {
         tracker: Tracker::new(Limits::default()).scoped(plan.filter.kernel_part()),
-        flow: Taken::new(Aggregate::new(plan.grouping, plan.scope), plan.events, plan.filter),
+        flow: Taken::new(
+            Aggregate::new(plan.grouping, plan.scope),
+            plan.events,
+            plan.queries.map(|queries| Asked::new(queries, plan.filter.clone())),
+            plan.filter,
+        ),
         recorder: plan.recorder,
         snapshots: Snapshots {
             source_name: plan.source,
@@ -162,6 +178,8 @@ struct Taken {
     records: u64,
     now: Nanos,
     seeded: bool,
+    /// What a view has asked for, where it can ask.
+    asked: Option<Asked>,
 }
 
 impl Pipeline {
@@ -185,9 +203,16 @@ impl Pipeline {
                 source.finish(&mut |record| self.take(record));
                 break;
             }
+            self.listen();
+        }
+        if let Some(asked) = &mut self.flow.asked {
+            asked.ended = true;
         }
         let last = self.snapshots.snapshot(&mut self.flow, &self.tracker);
         self.snapshots.publish.send_replace(Some(Arc::new(last.clone())));
+        while self.flow.asked.is_some() && !stop.load(Ordering::Relaxed) && self.listen() != Change::Over {
+            thread::sleep(LISTEN_EVERY);
+        }
         Ok(last)
     }
 
@@ -204,7 +229,23 @@ impl Pipeline {
             _ => {}
         }
     }
+
+    /// Answers a new question at once.
+    fn listen(&mut self) -> Change {
+        let change = self.flow.listen(&mut self.tracker);
+        if self.flow.seeded {
+            match change {
+                Change::None | Change::Over => {}
+                Change::Focus => self.snapshots.publish_answer(&mut self.flow, &self.tracker),
+                Change::Count | Change::Filter => self.snapshots.publish(&mut self.flow, &self.tracker),
+            }
+        }
+        change
+    }
 }
+
+/// How often to look for a question where nothing else happens.
+const LISTEN_EVERY: Duration = Duration::from_millis(20);
 
 impl Snapshots {
     /// Makes a snapshot when it is time for one; returns whether it was.
@@ -216,6 +257,24 @@ impl Snapshots {
         // Due times do not drift; those missed are not made up for.
         let due = self.next.map_or(now, |next| next).plus(self.interval);
         self.next = Some(if due > now { due } else { now.plus(self.interval) });
+        self.publish_now(flow, tracker);
+        true
+    }
+
+    /// The same out of turn: the next is due one interval later.
+    fn publish(&mut self, flow: &mut Taken, tracker: &Tracker) {
+        self.next = Some(flow.now.plus(self.interval));
+        self.publish_now(flow, tracker);
+    }
+
+    /// The snapshot before with a new answer.
+    fn publish_answer(&self, flow: &mut Taken, tracker: &Tracker) {
+        let Some(before) = self.publish.borrow().clone() else { return };
+        let answer = flow.answer(tracker);
+        self.publish.send_replace(Some(Arc::new(Snapshot { answer, ..Snapshot::clone(&before) })));
+    }
+
+    fn publish_now(&mut self, flow: &mut Taken, tracker: &Tracker) {
         let snapshot = Arc::new(self.snapshot(flow, tracker));
         if let Some(pictures) = &self.pictures
             && pictures.blocking_send(Arc::clone(&snapshot)).is_err()
@@ -223,7 +282,6 @@ impl Snapshots {
             self.pictures = None;
         }
         self.publish.send_replace(Some(snapshot));
-        true
     }
 
     fn snapshot(&self, flow: &mut Taken, tracker: &Tracker) -> Snapshot {
@@ -236,7 +294,12 @@ impl Snapshots {
 }
 
 impl Taken {
-    fn new(aggregate: Aggregate, events: Option<Box<dyn EventSink>>, filter: Filter) -> Self {
+    fn new(
+        aggregate: Aggregate,
+        events: Option<Box<dyn EventSink>>,
+        asked: Option<Asked>,
+        filter: Filter,
+    ) -> Self {
         Self {
             scope: filter.kernel_part(),
             filter,
@@ -250,6 +313,7 @@ impl Taken {
             records: 0,
             now: Nanos(0),
             seeded: false,
+            asked,
         }
     }
 
@@ -292,8 +356,37 @@ impl Taken {
             },
             output_dropped: self.events.as_ref().map_or(0, |events| events.dropped()),
             observed: self.observed(),
+            answer: self.answer(tracker),
         };
         self.aggregate.snapshot(self.now, tracker, &self.names, context)
+    }
+
+    /// Takes a new question in, and counts as it asks for.
+    fn listen(&mut self, tracker: &mut Tracker) -> Change {
+        let Self { asked: Some(asked), filter, aggregate, names, now, .. } = self else {
+            return Change::None;
+        };
+        let change = asked.look();
+        if change == Change::Filter
+            && let Some(wanted) = asked.filter(names)
+        {
+            *filter = wanted;
+        }
+        let history = match change {
+            Change::None | Change::Focus | Change::Over => return change,
+            Change::Count => History::Goes,
+            Change::Filter => History::Ends,
+        };
+        aggregate.restart(asked.query().grouping, history, tracker, |socket, processes| {
+            socket.shown = filter.states(&Subject::of(socket, processes));
+        });
+        asked.recounted(*now);
+        change
+    }
+
+    fn answer(&mut self, tracker: &Tracker) -> Option<Arc<Answer>> {
+        let asked = self.asked.as_mut()?;
+        Some(asked.answer(self.now, tracker, &self.aggregate))
     }
 
     /// Everything known now, as the records that a recording which begins here begins with.
@@ -369,6 +462,9 @@ impl Observer for Taken {
 
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
         self.judge(socket, processes);
+        if let Some(asked) = &mut self.asked {
+            asked.journal.take(event);
+        }
         // A connection that comes in is told to come from LISTEN, where it never was itself.
         let from = if event.begins { TcpState::Close } else { event.from };
         if let Some(events) = &mut self.events

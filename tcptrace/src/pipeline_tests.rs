@@ -73,6 +73,7 @@ fn context() -> Context {
         kernel_losses: KernelLosses::default(),
         output_dropped: 0,
         observed: Arc::default(),
+        answer: None,
     }
 }
 
@@ -85,6 +86,7 @@ fn active_close(filter: &str) -> (Vec<(TcpState, TcpState)>, Snapshot) {
     let mut flow = Taken::new(
         Aggregate::new(Grouping::SERVICE, Scope::Minisockets),
         Some(Box::new(noted.clone())),
+        None,
         filter,
     );
     for record in [
@@ -143,7 +145,7 @@ proptest! {
         records in vec(any_owned_record(), 0..200),
     ) {
         let mut tracker = Tracker::new(Limits::default()).scoped(filter.kernel_part());
-        let mut flow = Taken::new(Aggregate::cramped("state,process".parse().expect("two keys"), Scope::Every), None, filter.clone());
+        let mut flow = Taken::new(Aggregate::cramped("state,process".parse().expect("two keys"), Scope::Every), None, None, filter.clone());
         for (i, record) in records.into_iter().enumerate() {
             if i == 50 {
                 flow.take(&Record::SeedEnd { ts: Nanos(0), began: Nanos(0) }, &mut tracker);
@@ -175,4 +177,110 @@ proptest! {
             prop_assert_eq!(count, all.distribution.count, "{:?} {:?}", all.state, all.split);
         }
     }
+}
+
+proptest! {
+    /// Counting anew, by another key and with another filter, finds what counting so from the start has found.
+    #[test]
+    fn a_new_question_is_answered_as_if_it_had_been_the_first(
+        filters in (select(&FILTERS[..]), select(&FILTERS[..])),
+        records in vec(any_owned_record(), 0..200),
+    ) {
+        let run = |grouping: &str, filter: Option<&str>, asked: Option<Asked>| {
+            let grouping = grouping.parse().expect("a key");
+            let filter = filter.map(self::filter).unwrap_or_default();
+            let mut flow = Taken::new(Aggregate::new(grouping, Scope::Minisockets), None, asked, filter);
+            let mut tracker = Tracker::new(Limits::default());
+            for record in &records {
+                flow.take(record, &mut tracker);
+            }
+            (flow, tracker)
+        };
+        let counts = |(mut flow, tracker): (Taken, Tracker)| {
+            let snapshot = flow.aggregate.snapshot(Nanos(0), &tracker, &Names::default(), context());
+            let mut groups: Vec<_> = snapshot.groups.into_iter()
+                .filter(|group| group.counts != [0; TcpState::COUNT])
+                .map(|group| (group.key, group.counts, group.fin_wait2_orphan))
+                .collect();
+            groups.sort();
+            (groups, snapshot.states.map(|state| state.now))
+        };
+        let (ask, queries) = watch::channel(Query::new("service".parse().expect("a key")));
+        let (mut flow, mut tracker) = run("service", None, Some(Asked::new(queries, Filter::EVERYTHING)));
+        for text in [filters.0, filters.1] {
+            let filter = parse("--filter", text).ok();
+            let grouping = "peer,process".parse().expect("two keys");
+            ask.send_replace(Query { grouping, filter, ..Query::new(grouping) });
+            flow.listen(&mut tracker);
+        }
+        prop_assert_eq!(counts((flow, tracker)), counts(run("peer,process", Some(filters.1), None)));
+    }
+}
+
+/// Hands out what it is given, and ends.
+struct Script(std::vec::IntoIter<Record>);
+
+impl Source for Script {
+    fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
+        self.0.by_ref().for_each(take);
+        Ok(Flow::Ended)
+    }
+}
+
+/// Waits for a snapshot that answers what was asked.
+fn answered(running: &mut Running, ask: &watch::Sender<Query>, query: &Query) -> Arc<Snapshot> {
+    ask.send_replace(query.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let is_it = |snapshot: &Option<Arc<Snapshot>>| {
+        let answer = snapshot.as_ref().and_then(|snapshot| snapshot.answer.as_ref());
+        answer.is_some_and(|answer| answer.query == *query)
+    };
+    let found = runtime.block_on(running.snapshots.wait_for(is_it)).expect("the pipeline runs").clone();
+    found.expect("checked")
+}
+
+#[test]
+fn questions_are_answered_after_the_source_has_ended() {
+    use crate::inspect::{Before, Detail, Focus};
+    use TcpState as T;
+    let records = vec![
+        Record::OwnersEnd { ts: Nanos(0) },
+        full(0, 7, T::Close, T::SynSent, 0, 0),
+        full(10, 7, T::SynSent, T::Established, 0, 0),
+        full(20, 8, T::Established, T::CloseWait, 0, 0),
+        Record::Tick { ts: Nanos(50_000_000) },
+    ];
+    let mut query = Query::new(Grouping::SERVICE);
+    let (ask, queries) = watch::channel(query.clone());
+    let plan = Plan::new(Filter::EVERYTHING, Grouping::SERVICE, Scope::Minisockets, Nanos(1));
+    let plan = Plan { queries: Some(queries), ..plan };
+    let mut running = start(Box::new(Script(records.into_iter())), plan).expect("a thread");
+
+    query.grouping = "state".parse().expect("a key");
+    query.filter = parse("filter", "state established").ok();
+    let snapshot = answered(&mut running, &ask, &query);
+    assert_eq!(snapshot.groups.iter().map(|group| &*group.key).collect::<Vec<_>>(), ["ESTABLISHED"]);
+    query.focus = Focus::Group(snapshot.groups[0].id.clone());
+    let Detail::Group(members) =
+        &answered(&mut running, &ask, &query).answer.as_ref().expect("one").detail.clone()
+    else {
+        panic!("no sockets");
+    };
+    assert_eq!((members.total, members.sockets[0].id), (1, SocketId(7)));
+    query.focus = Focus::Socket(SocketId(7));
+    let snapshot = answered(&mut running, &ask, &query);
+    let answer = snapshot.answer.as_ref().expect("one");
+    let Detail::Socket(life) = &answer.detail else { panic!("{:?}", answer.detail) };
+    assert_eq!((life.steps.len(), life.before, answer.ended), (2, Before::Nothing, true));
+    query.focus = Focus::Socket(SocketId(9));
+    let snapshot = answered(&mut running, &ask, &query);
+    assert!(matches!(snapshot.answer.as_ref().expect("one").detail, Detail::Gone));
+    // A name that nobody knows leaves the filter as it was.
+    query.filter = parse("filter", "netns nowhere").ok();
+    let snapshot = answered(&mut running, &ask, &query);
+    let fault = snapshot.answer.as_ref().expect("one").filter_fault.clone();
+    assert!(fault.is_some_and(|fault| fault.contains("nowhere")));
+    assert_eq!(snapshot.groups.len(), 1);
+    drop(ask);
+    running.finish().expect("no fault");
 }

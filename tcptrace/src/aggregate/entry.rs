@@ -245,6 +245,7 @@ impl Entry {
             }
         };
         Group {
+            id: self.key.clone(),
             key: self.key.label(shown.names, shown.own_netns),
             service: self.key.service(),
             role: self.role(),
@@ -278,6 +279,11 @@ impl Entry {
             ended: histograms.ended(),
             dwells_elsewhere: self.elsewhere,
         }
+    }
+
+    /// Its dwells, as far as they are kept.
+    pub(super) fn all_dwells(&self, scope: Scope) -> Vec<super::StateDwells> {
+        self.stays.histograms(scope).states(&self.counts.map(u64::from), self.orphans)
     }
 
     fn dwells(&self, histograms: &Histograms, scope: Scope) -> Vec<super::StateDwells> {

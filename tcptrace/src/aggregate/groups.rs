@@ -8,7 +8,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{
-    Group, Orphan,
+    Group, Orphan, StateDwells,
     entry::{Entry, Shown, WEIGHTS},
     keys::{GroupKey, Grouping, Names},
     over_time::GroupSummary,
@@ -86,6 +86,12 @@ impl Groups {
             histogram_bytes: 0,
             histograms_folded: 0,
         }
+    }
+
+    /// An empty table of the same size.
+    pub(super) fn anew(&self, grouping: Grouping) -> Self {
+        let scope = self.scope;
+        Self { scope, ..Self::new(grouping, scope, self.limits) }
     }
 
     pub(super) const fn grouping(&self) -> Grouping {
@@ -173,6 +179,20 @@ impl Groups {
     /// Where a socket is counted, for [`Self::snapshot`].
     pub(super) fn place_of(&self, socket: &Socket) -> u32 {
         if self.table.get(socket.group).is_some() { socket.group } else { OTHER }
+    }
+
+    /// Where the sockets of a group are counted, for [`Self::place_of`]; `None` where it has none of its own.
+    pub(super) fn find(&self, key: &GroupKey) -> Option<u32> {
+        if self.table.get(OTHER).is_some_and(|entry| entry.key == *key) {
+            Some(OTHER)
+        } else {
+            self.table.find(key)
+        }
+    }
+
+    /// The dwells in a group, as far as they are kept.
+    pub(super) fn dwells(&self, place: u32) -> Vec<StateDwells> {
+        self.table.get(place).map(|entry| entry.all_dwells(self.scope)).unwrap_or_default()
     }
 
     /// The groups that have or had sockets: all, or the first of every ranking and the rest together.

@@ -148,6 +148,11 @@ impl Grouping {
         self.has(Key::Peer).then_some(Self { peers, ..self })
     }
 
+    /// By each key alone, in the order of their names.
+    pub fn single() -> impl Iterator<Item = Self> {
+        KEYS.iter().map(|row| Self { keys: [Some(row.key), None], peers: PeerPrefix::WHOLE })
+    }
+
     /// Every key's name, for help and errors.
     pub fn names() -> impl Iterator<Item = &'static str> {
         KEYS.iter().map(|row| row.name)
@@ -235,9 +240,9 @@ enum Part {
     Other,
 }
 
-/// What makes a group.
+/// What makes a group: equal for the same group in every snapshot, however its name changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct GroupKey {
+pub struct GroupKey {
     first: Part,
     second: Option<Part>,
 }
@@ -277,6 +282,12 @@ impl GroupKey {
     pub(super) const OTHER: Self = Self { first: Part::Other, second: None };
     /// The only group where sockets are not grouped.
     pub(super) const ALL: Self = Self { first: Part::All, second: None };
+
+    /// One that is told from others by its name and role.
+    #[cfg(test)]
+    pub(crate) fn named(name: &str, role: Role) -> Self {
+        Self { first: Part::Comm(Some(name.into())), second: Some(Part::Port(role as u16)) }
+    }
 
     /// As text, sanitised. A service in another namespace than the tracer's says which.
     pub(super) fn label(&self, names: &Names, own_netns: u32) -> String {

@@ -22,6 +22,7 @@ use std::{collections::VecDeque, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
+    inspect::Answer,
     lifecycle::{Closer, Event, Observer, Processes, Role, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
@@ -34,7 +35,7 @@ pub use departure::Split;
 pub use dwells::{Bucket, Distribution};
 use entry::Shown;
 use groups::{Groups, Limits};
-pub use keys::{Grouping, Names, PeerPrefix};
+pub use keys::{GroupKey, Grouping, Names, PeerPrefix};
 use observed::Observed;
 use over_time::OverTime;
 pub use over_time::{GroupSummary, StateSummary};
@@ -95,6 +96,17 @@ pub struct Context {
     pub output_dropped: u64,
     /// What was looked at beside the sockets.
     pub observed: Arc<Observed>,
+    /// What was asked for.
+    pub answer: Option<Arc<Answer>>,
+}
+
+/// What becomes of the history when counting begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// The sockets are the same.
+    Goes,
+    /// It is of other sockets.
+    Ends,
 }
 
 impl Aggregate {
@@ -134,6 +146,52 @@ impl Aggregate {
     /// be looked at again.
     pub fn take(&mut self, record: &Record) -> Option<NetnsId> {
         self.ports.take(record)
+    }
+
+    /// Counts anew, from what the tracker follows now: what has ended is forgotten. `judge` says in which
+    /// states a socket is shown.
+    pub fn restart(
+        &mut self,
+        grouping: Grouping,
+        history: History,
+        tracker: &mut Tracker,
+        judge: impl Fn(&mut Socket, &Processes),
+    ) {
+        self.groups = self.groups.anew(grouping);
+        self.totals = Default::default();
+        self.stays = self.stays.as_ref().map(|_| Histograms::default());
+        self.orphans = 0;
+        self.last = None;
+        if history == History::Ends {
+            self.history.clear();
+        }
+        tracker.each_socket(|socket, processes| {
+            socket.group = Socket::NO_GROUP;
+            socket.counted_closer = Closer::None;
+            judge(socket, processes);
+            if socket.is_shown() {
+                self.arrive(socket);
+                self.groups.join(socket, processes);
+            }
+        });
+    }
+
+    /// What the groups are grouped by.
+    pub const fn grouping(&self) -> Grouping {
+        self.groups.grouping()
+    }
+
+    /// The sockets of one group, and its dwells as far as they are kept; `None` where it is gone.
+    pub fn members<'a>(
+        &'a self,
+        key: &GroupKey,
+        tracker: &'a Tracker,
+    ) -> Option<(impl Iterator<Item = (SocketId, &'a Socket)>, Vec<StateDwells>)> {
+        let place = self.groups.find(key)?;
+        let sockets = tracker
+            .sockets()
+            .filter(move |(_, socket)| socket.is_counted() && self.groups.place_of(socket) == place);
+        Some((sockets, self.groups.dwells(place)))
     }
 
     /// Sockets in `state` now.
@@ -194,6 +252,7 @@ impl Aggregate {
             standing: Vec::new(),
             ports: self.ports.snapshot(ts, names),
             dwells: self.stays.as_ref().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
+            answer: context.answer,
         };
         self.last = Some(Last { ts, records: context.records });
         snapshot

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Distribution, Grouping, PortsSnapshot, Split, observed::Observed, standing::Standing};
+use super::{Distribution, GroupKey, Grouping, PortsSnapshot, Split, observed::Observed, standing::Standing};
 use crate::{
+    inspect::Answer,
     lifecycle::{Closer, EndReason, Role},
     model::{
         Endpoint, Nanos, NetnsId, TcpState,
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub standing: Vec<Standing>,
     /// Local ports by destination.
     pub ports: PortsSnapshot,
+    /// What was asked for beyond that; `None` where nobody asks.
+    pub answer: Option<Arc<Answer>>,
 }
 
 /// Sockets per state at one moment, indexed by [`TcpState::index`].
@@ -124,6 +127,8 @@ impl Losses {
 /// The sockets that share one key.
 #[derive(Clone, Debug)]
 pub struct Group {
+    /// What makes it this group.
+    pub id: GroupKey,
     /// The key as text, sanitised: `10.0.0.5:5432`, `*:443`.
     pub key: String,
     /// Namespace and end, where the groups are services.

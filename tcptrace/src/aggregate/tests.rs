@@ -105,6 +105,7 @@ impl Run {
             kernel_losses: KernelLosses::default(),
             output_dropped: 0,
             observed: Arc::default(),
+            answer: None,
         };
         self.aggregate.snapshot(Nanos(self.now), &self.tracker, &Names::default(), context)
     }

@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use jiff::tz::TimeZone;
+use tokio::sync::watch;
 
 use super::{
     by::GroupArgs,
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
+    inspect::Query,
     model::Nanos,
     pipeline::Plan,
     view::top::{self, Settings, json, plain},
@@ -56,12 +58,18 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
     let filter = args.filters.filter()?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let want = if args.wants_screen() { Want::Newest } else { Want::Every };
-        let mut started = args.source.start(args.plan(filter), want)?;
+        let mut plan = args.plan(filter);
+        let screen = args.wants_screen().then(|| {
+            let (queries, asked) = watch::channel(Query::new(plan.grouping));
+            plan.queries = Some(asked);
+            (queries, Settings::new(terminal::look(), TimeZone::system()))
+        });
+        let want = if screen.is_some() { Want::Newest } else { Want::Every };
+        let mut started = args.source.start(plan, want)?;
         let show = async {
-            if args.wants_screen() {
+            if let Some((queries, settings)) = screen {
                 let snapshots = started.running.snapshots.clone();
-                top::run(snapshots, Settings::new(terminal::look())).await.map(|()| Shown::Enough)
+                top::run(snapshots, queries, settings).await.map(|()| Shown::Enough)
             } else {
                 args.print(&mut started.snapshots).await
             }

@@ -63,6 +63,12 @@ impl Filter {
         Ok(Self { expr: Some(expr) })
     }
 
+    /// What both let pass.
+    #[must_use]
+    pub fn and(&self, other: Self) -> Self {
+        Self { expr: Expr::all_of(self.expr.iter().cloned().chain(other.expr).collect()) }
+    }
+
     /// Whether it lets everything pass because nothing was asked for.
     pub const fn is_everything(&self) -> bool {
         self.expr.is_none()

@@ -153,6 +153,18 @@ impl Tracker {
         self.sockets.iter().map(|(&id, socket)| (id, socket))
     }
 
+    /// Shows every socket tracked now to an observer, for what is for its use.
+    pub fn each_socket(&mut self, mut show: impl FnMut(&mut Socket, &Processes)) {
+        for socket in self.sockets.values_mut() {
+            show(socket, &self.processes);
+        }
+    }
+
+    /// One of them.
+    pub fn socket(&self, id: SocketId) -> Option<&Socket> {
+        self.sockets.get(&id)
+    }
+
     /// The processes that own them.
     pub const fn processes(&self) -> &Processes {
         &self.processes

@@ -27,7 +27,7 @@ impl Engine {
     pub fn new(filter: Filter, grouping: Grouping, scope: Scope, source: Arc<str>) -> Self {
         Self {
             tracker: Tracker::new(Limits::default()).scoped(filter.kernel_part()),
-            flow: Taken::new(Aggregate::new(grouping, scope), None, filter),
+            flow: Taken::new(Aggregate::new(grouping, scope), None, None, filter),
             source,
             next_look: Nanos(0),
         }

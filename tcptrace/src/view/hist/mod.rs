@@ -12,7 +12,7 @@
 mod closes;
 pub mod hlog;
 pub mod json;
-mod scale;
+pub(super) mod scale;
 pub mod text;
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 
 use ratatui::crossterm::event::KeyCode;
 
-use super::{key::Key, state::Move};
+use super::{
+    key::Key,
+    state::{Edit, Move, Place},
+};
 
 /// What the user asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +17,10 @@ pub enum Action {
     Suspend,
     /// Open or close the help.
     Help,
-    /// Close the help, else drop the selection.
+    /// Back to where one came from: out of the help, the view, the filter, the selection.
     Back,
+    /// Look closer at the selected row.
+    Open,
     /// Select another row.
     Move(Move),
     /// Sort by the column to the left.
@@ -28,6 +33,20 @@ pub enum Action {
     Reverse,
     /// Hold the picture, or let it go on.
     Pause,
+    /// Group by the next key.
+    GroupNext,
+    /// Group by the key before.
+    GroupPrevious,
+    /// Group by the key with this number, from 0.
+    GroupBy(u8),
+    /// Type a filter.
+    Filter,
+    /// Change the line that is being typed.
+    Edit(Edit),
+    /// Count anew.
+    Reset,
+    /// Select what the line at the bottom is about.
+    Insight,
     /// Draw everything anew.
     Redraw,
 }
@@ -43,17 +62,22 @@ pub struct Row {
     pub keys: &'static [Key],
     /// What it does, for the help.
     pub help: &'static str,
-    /// A word for the line of hints, for the few that are there.
-    pub hint: Option<&'static str>,
+    /// A word for the line of hints, for the few that are there, and where.
+    pub hint: Option<(&'static str, &'static [Place])>,
 }
+
+const ANYWHERE: &[Place] = &[Place::Groups, Place::Sockets, Place::Life];
+const TABLES: &[Place] = &[Place::Groups, Place::Sockets];
+const GROUPS: &[Place] = &[Place::Groups];
+const BELOW: &[Place] = &[Place::Sockets, Place::Life];
 
 const fn row(action: Action, name: &'static str, keys: &'static [Key], help: &'static str) -> Row {
     Row { action, name, keys, help, hint: None }
 }
 
 impl Row {
-    const fn hinted(self, hint: &'static str) -> Self {
-        Self { hint: Some(hint), ..self }
+    const fn hinted(self, hint: &'static str, at: &'static [Place]) -> Self {
+        Self { hint: Some((hint, at)), ..self }
     }
 }
 
@@ -63,11 +87,27 @@ const fn typed(c: char) -> Key {
     Key::typed(c)
 }
 
-/// Everything that keys can ask for, in the order of help and hints.
-pub const ACTIONS: [Row; 15] = [
-    row(Action::Quit, "quit", &[typed('q'), Ctrl('c')], "quit").hinted("quit"),
-    row(Action::Help, "help", &[typed('?'), typed('h')], "this help").hinted("help"),
-    row(Action::Pause, "pause", &[typed(' ')], "hold the picture; tracing goes on").hinted("pause"),
+/// Everything that keys can ask for, in the order of the help; hints in the same order.
+pub const ACTIONS: [Row; 30] = [
+    row(Action::Help, "help", &[typed('?'), typed('h')], "this help").hinted("help", ANYWHERE),
+    row(Action::Open, "open", &[Plain(KeyCode::Enter)], "look closer: a group's sockets, a socket's life")
+        .hinted("open", TABLES),
+    row(Action::Back, "back", &[Plain(KeyCode::Esc)], "back: out of help, view, filter, selection")
+        .hinted("back", BELOW),
+    row(Action::Filter, "filter", &[typed('/')], "show only sockets that match, while you type")
+        .hinted("filter", TABLES),
+    row(Action::GroupNext, "group-next", &[Plain(KeyCode::Tab)], "group by the next key")
+        .hinted("group", GROUPS),
+    row(Action::GroupPrevious, "group-previous", &[Plain(KeyCode::BackTab)], "group by the key before"),
+    row(Action::GroupBy(0), "by-service", &[typed('1')], "group by service: who is connected to"),
+    row(Action::GroupBy(1), "by-peer", &[typed('2')], "group by peer: the other end's address"),
+    row(Action::GroupBy(2), "by-rport", &[typed('3')], "group by remote port"),
+    row(Action::GroupBy(3), "by-lport", &[typed('4')], "group by local port"),
+    row(Action::GroupBy(4), "by-process", &[typed('5')], "group by process"),
+    row(Action::GroupBy(5), "by-comm", &[typed('6')], "group by process name"),
+    row(Action::GroupBy(6), "by-cgroup", &[typed('7')], "group by cgroup: container, service unit"),
+    row(Action::GroupBy(7), "by-netns", &[typed('8')], "group by network namespace"),
+    row(Action::GroupBy(8), "by-state", &[typed('9')], "group by state"),
     row(
         Action::SortPrevious,
         "sort-previous",
@@ -80,23 +120,26 @@ pub const ACTIONS: [Row; 15] = [
         &[typed('s'), typed('>'), Plain(KeyCode::Right)],
         "sort by the column to the right",
     )
-    .hinted("sort"),
-    row(Action::Reverse, "reverse", &[typed('r'), typed('S')], "reverse the order").hinted("reverse"),
+    .hinted("sort", TABLES),
+    row(Action::Reverse, "reverse", &[typed('r'), typed('S')], "reverse the order").hinted("reverse", TABLES),
+    row(Action::Pause, "pause", &[typed(' ')], "hold the picture; tracing goes on").hinted("pause", ANYWHERE),
+    row(Action::Insight, "insight", &[typed('i')], "select what the line at the bottom is about")
+        .hinted("select it", GROUPS),
+    row(Action::Reset, "reset", &[Ctrl('r')], "count anew: rates, ends, dwells").hinted("reset", GROUPS),
     row(Action::Move(Move::Up), "up", &[Plain(KeyCode::Up), typed('k')], "row above"),
     row(
         Action::Move(Move::Down),
         "down",
         &[Plain(KeyCode::Down), typed('j')],
         "row below; the selection stays on its row",
-    )
-    .hinted("select"),
+    ),
     row(Action::Move(Move::PageUp), "page-up", &[Plain(KeyCode::PageUp), Ctrl('b')], "page up"),
     row(Action::Move(Move::PageDown), "page-down", &[Plain(KeyCode::PageDown), Ctrl('f')], "page down"),
     row(Action::Move(Move::First), "first", &[typed('g'), Plain(KeyCode::Home)], "first row"),
     row(Action::Move(Move::Last), "last", &[typed('G'), Plain(KeyCode::End)], "last row"),
-    row(Action::Back, "back", &[Plain(KeyCode::Esc)], "close the help, drop the selection"),
     row(Action::Redraw, "redraw", &[Ctrl('l')], "draw everything anew"),
     row(Action::Suspend, "suspend", &[Ctrl('z')], "stop until fg"),
+    row(Action::Quit, "quit", &[typed('q'), Ctrl('c')], "quit").hinted("quit", ANYWHERE),
 ];
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use crate::{
     aggregate::{Group, Snapshot},
-    lifecycle::{Closer, Role},
+    inspect::SocketRow,
+    lifecycle::{Bound, Closer, Dwell, OwnerKind, Role},
     model::{Nanos, TcpState, text, units},
 };
 
@@ -66,6 +67,8 @@ pub enum Value<'a> {
     Rate(Option<f64>),
     /// A length of time; `None` while there is none.
     Length(Option<Nanos>),
+    /// A length of time that may be a bound; `None` where it is not known.
+    Bounded(Option<Dwell>),
     /// The largest part of a whole and its share in `0.0..=1.0`; `None` while the whole is empty.
     Share(Option<(&'static str, f64)>),
 }
@@ -85,7 +88,12 @@ impl Value<'_> {
                     format!("{}/{}", units::compact(*a), units::compact(*b))
                 })
             }
-            Self::Id(None) | Self::Rate(None) | Self::Length(None) | Self::Share(None) => Cow::Borrowed("-"),
+            Self::Id(None)
+            | Self::Rate(None)
+            | Self::Length(None)
+            | Self::Bounded(None)
+            | Self::Share(None) => Cow::Borrowed("-"),
+            Self::Bounded(Some(dwell)) => Cow::Owned(bounded(*dwell)),
             Self::Rate(Some(per_s)) => Cow::Owned(units::rate(*per_s)),
             Self::Length(Some(length)) => Cow::Owned(units::duration(*length)),
             Self::Share(Some((name, share))) => Cow::Owned(format!("{name} {:.0}%", share * 100.0)),
@@ -102,6 +110,7 @@ impl Value<'_> {
             Self::Pair(a, b) => a + b == 0,
             Self::Rate(rate) => rate.is_none_or(|rate| rate < 0.05),
             Self::Length(length) => length.is_none(),
+            Self::Bounded(length) => length.is_none(),
             Self::Share(share) => share.is_none(),
         }
     }
@@ -115,6 +124,7 @@ impl Value<'_> {
             (Self::Pair(a, b), Self::Pair(c, d)) => a.saturating_add(*b).cmp(&c.saturating_add(*d)),
             (Self::Rate(a), Self::Rate(b)) => a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0)),
             (Self::Length(a), Self::Length(b)) => a.cmp(b),
+            (Self::Bounded(a), Self::Bounded(b)) => a.map(|a| a.length).cmp(&b.map(|b| b.length)),
             (Self::Share(a), Self::Share(b)) => {
                 let (a, b) = (a.unwrap_or(("", 0.0)), b.unwrap_or(("", 0.0)));
                 a.0.cmp(b.0).then(a.1.total_cmp(&b.1))
@@ -130,7 +140,30 @@ pub fn count(n: u64, width: usize) -> String {
     if exact.len() <= width { exact } else { units::compact(n) }
 }
 
-/// Every column, from left to right.
+/// A length of time with the sign of a bound: `60.1s`, `>60.1s`, `~60.1s`.
+pub fn bounded(dwell: Dwell) -> String {
+    let sign = match dwell.bound {
+        Bound::Exact => "",
+        Bound::AtLeast => ">",
+        Bound::Inferred => "~",
+    };
+    format!("{sign}{}", units::duration(dwell.length))
+}
+
+/// Every column of the groups, from left to right.
+pub const ALL: [usize; GROUPS.len()] = numbers();
+
+const fn numbers<const N: usize>() -> [usize; N] {
+    let mut numbers = [0; N];
+    let mut n = 0;
+    while n < N {
+        numbers[n] = n;
+        n += 1;
+    }
+    numbers
+}
+
+/// Every column of the groups, from left to right.
 pub const GROUPS: [Column<Group>; 15] = [
     Column {
         name: "key",
@@ -304,6 +337,147 @@ pub const GROUPS: [Column<Group>; 15] = [
 /// The column that every view is sorted by at first: `TIME_WAIT`.
 pub const TIME_WAIT: usize = 5;
 
+/// The columns of the sockets of a group, from left to right.
+pub const SOCKETS: [Column<SocketRow>; 10] = [
+    Column {
+        name: "local",
+        head: "LOCAL",
+        short: "LOCAL",
+        width: (18, 47),
+        grows: Grows::ForCells,
+        align: Align::Left,
+        priority: 0,
+        value: |_, socket| Value::Key(socket.tuple.local().to_string().into()),
+        help: "address and port on this host",
+    },
+    Column {
+        name: "peer",
+        head: "PEER",
+        short: "PEER",
+        width: (18, 47),
+        grows: Grows::ForCells,
+        align: Align::Left,
+        priority: 1,
+        value: |_, socket| Value::Key(peer(socket).into()),
+        help: "address and port of the other end",
+    },
+    Column {
+        name: "state",
+        head: "STATE",
+        short: "STATE",
+        width: (11, 11),
+        grows: Grows::ForHead,
+        align: Align::Left,
+        priority: 2,
+        value: |_, socket| Value::Text(socket.state.name().into()),
+        help: "the state it is in",
+    },
+    Column {
+        name: "age",
+        head: "AGE",
+        short: "AGE",
+        width: (7, 7),
+        grows: Grows::ForHead,
+        align: Align::Right,
+        priority: 3,
+        value: |snapshot, socket| Value::Bounded(socket.age(looked_at(snapshot))),
+        help: "how long it has been in it; >: at least, ~: computed",
+    },
+    Column {
+        name: "left",
+        head: "LEFT",
+        short: "LEFT",
+        width: (6, 6),
+        grows: Grows::ForHead,
+        align: Align::Right,
+        priority: 4,
+        value: |snapshot, socket| Value::Bounded(socket.time_left(looked_at(snapshot))),
+        help: "TIME_WAIT: until its minute is over",
+    },
+    Column {
+        name: "process",
+        head: "PROCESS",
+        short: "PROCESS",
+        width: (10, 20),
+        grows: Grows::ForCells,
+        align: Align::Left,
+        priority: 5,
+        value: |_, socket| {
+            Value::Text(socket.process.as_ref().map_or("-".into(), |process| text::sanitise(&process.comm)))
+        },
+        help: "its owner, for a minisocket the last one",
+    },
+    Column {
+        name: "pid",
+        head: "PID",
+        short: "PID",
+        width: (7, 7),
+        grows: Grows::ForHead,
+        align: Align::Right,
+        priority: 6,
+        value: |_, socket| Value::Id(socket.process.as_ref().map(|process| process.pid)),
+        help: "its process id",
+    },
+    Column {
+        name: "known",
+        head: "KNOWN BY",
+        short: "KNOWN BY",
+        width: (8, 8),
+        grows: Grows::ForHead,
+        align: Align::Left,
+        priority: 9,
+        value: |_, socket| Value::Text(owner(socket.owner).into()),
+        help: "call: its own system call; proc: /proc/PID/fd; listener",
+    },
+    Column {
+        name: "role",
+        head: "ROLE",
+        short: "ROLE",
+        width: (4, 4),
+        grows: Grows::ForHead,
+        align: Align::Left,
+        priority: 7,
+        value: |_, socket| Value::Text(role(socket.role).into()),
+        help: "in: accepted here; out: connected from here; lstn: listener",
+    },
+    Column {
+        name: "closer",
+        head: "CLOSER",
+        short: "CLOSER",
+        width: (7, 7),
+        grows: Grows::ForHead,
+        align: Align::Left,
+        priority: 8,
+        value: |_, socket| Value::Text(closer(socket.closer).into()),
+        help: "who closed first",
+    },
+];
+
+/// Every one of them.
+pub const ALL_OF_SOCKETS: [usize; SOCKETS.len()] = numbers();
+/// The column that sockets are sorted by at first: the age.
+pub const AGE: usize = 3;
+
+/// When the sockets of a snapshot were looked at.
+pub fn looked_at(snapshot: &Snapshot) -> Nanos {
+    snapshot.answer.as_ref().map_or(snapshot.ts, |answer| answer.ts)
+}
+
+fn peer(socket: &SocketRow) -> String {
+    let remote = socket.tuple.remote();
+    if remote.port == 0 { "-".into() } else { remote.to_string() }
+}
+
+/// How an owner is known, in a column.
+pub const fn owner(owner: OwnerKind) -> &'static str {
+    match owner {
+        OwnerKind::Unknown => "-",
+        OwnerKind::Listener => "listener",
+        OwnerKind::Proc => "proc",
+        OwnerKind::Exact => "call",
+    }
+}
+
 /// A role in four columns.
 pub fn role(role: Role) -> &'static str {
     match role {
@@ -314,7 +488,8 @@ pub fn role(role: Role) -> &'static str {
     }
 }
 
-fn closer(closer: Closer) -> &'static str {
+/// Who closed first, in a column.
+pub fn closer(closer: Closer) -> &'static str {
     match closer {
         Closer::None => "-",
         Closer::Local => "local",
@@ -354,19 +529,25 @@ fn state(group: &Group, state: TcpState) -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn priorities_are_distinct_and_heads_fit() {
-        let mut priorities: Vec<_> = GROUPS.iter().map(|column| column.priority).collect();
+    fn check<R>(columns: &[Column<R>]) {
+        let mut priorities: Vec<_> = columns.iter().map(|column| column.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
-        assert_eq!(priorities.len(), GROUPS.len());
-        for column in &GROUPS {
+        assert_eq!(priorities.len(), columns.len());
+        for column in columns {
             assert!(column.short.len() <= column.width.0 as usize, "{}", column.name);
             assert!(column.head.len() <= column.width.1 as usize, "{}", column.name);
             assert!(column.short.len() <= column.head.len(), "{}", column.name);
             assert!(column.help.len() <= 61, "{} is cut in the help at 80 columns", column.name);
+            assert!(!column.name.contains(' '), "{} is no name", column.name);
         }
-        assert_eq!(GROUPS[TIME_WAIT].name, "time_wait");
+    }
+
+    #[test]
+    fn priorities_are_distinct_and_heads_fit() {
+        check(&GROUPS);
+        check(&SOCKETS);
+        assert_eq!((GROUPS[TIME_WAIT].name, SOCKETS[AGE].name), ("time_wait", "age"));
     }
 
     #[test]

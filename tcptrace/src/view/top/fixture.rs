@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::{
     aggregate::{
-        DwellQuantiles, Group, Grouping, Losses, Minisockets, PortsSnapshot, Sample, Snapshot, StateTotal,
-        TimeWaitEnds,
+        DwellQuantiles, Group, GroupKey, Grouping, Losses, Minisockets, PortsSnapshot, Sample, Snapshot,
+        StateTotal, TimeWaitEnds,
     },
-    lifecycle::{Closer, EndReason, Role},
+    inspect::{Answer, Before, Detail, Life, Members, Query, SocketRow, Step, row_of},
+    lifecycle::{Bound, Closer, Dwell, EndReason, OwnerKind, Processes, Role, Since, Socket},
     model::{
-        Nanos, TcpState,
+        Addr, Nanos, NetnsId, SocketId, TcpState, Tuple,
         record::{HostFacts, Process},
     },
 };
@@ -41,6 +42,7 @@ pub fn empty() -> Snapshot {
         observed: Arc::default(),
         standing: Vec::new(),
         ports: PortsSnapshot::default(),
+        answer: None,
     }
 }
 
@@ -57,6 +59,7 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
     let minisockets =
         |state: TcpState| Minisockets { now: by_state[state.index()], ..Minisockets::default() };
     Group {
+        id: GroupKey::named(key, role),
         key: key.into(),
         role,
         counts: by_state,
@@ -73,6 +76,79 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         oldest_close_wait: None,
         dwells: Vec::new(),
         dwells_elsewhere: 0,
+    }
+}
+
+/// What the pipeline answers to `query`.
+pub fn answer(query: Query, detail: Detail) -> Answer {
+    let ts = Nanos(942_000_000_000);
+    Answer { query, ts, since: Nanos(0), filter_fault: None, detail, ended: false }
+}
+
+/// A socket of a group.
+pub fn socket(id: u64, state: TcpState, since: Since) -> SocketRow {
+    let v4 = |a, b, c, d| std::net::IpAddr::from([a, b, c, d]).into();
+    let tuple = Tuple {
+        saddr: v4(10, 0, 0, 1),
+        daddr: v4(192, 168, 100, 200),
+        sport: 40_000 + id as u16,
+        dport: 50_051,
+        ifindex: 0,
+    };
+    let mut socket = Socket::new(tuple, NetnsId(0), state, since);
+    socket.role = Role::Outbound;
+    socket.closer = Closer::Remote;
+    socket.owner = OwnerKind::Exact;
+    let row = row_of(SocketId(id), &socket, &Processes::default());
+    SocketRow { process: Some(process(90_210, "batch-exporter")), ..row }
+}
+
+/// Sockets of a group, more than are shown.
+pub fn members() -> Members {
+    use TcpState::{CloseWait, TimeWait};
+    let s = |s: u64| Nanos(s * 1_000_000_000);
+    let hostile = SocketRow {
+        process: Some(process(7, "\u{1b}[2Jevil\n")),
+        tuple: Tuple { ifindex: 3, saddr: zoned(1), daddr: zoned(2), sport: 1, dport: 65_535 },
+        ..socket(5, TcpState::Established, Since::Unknown)
+    };
+    let sockets = vec![
+        socket(1, CloseWait, Since::Exact(s(900))),
+        socket(2, CloseWait, Since::AtLatest(s(20))),
+        socket(3, TimeWait, Since::Exact(s(910))),
+        socket(4, TimeWait, Since::Inferred(s(893))),
+        hostile,
+    ];
+    Members { sockets, total: 1_208, dwells: Vec::new() }
+}
+
+/// A link-local address.
+fn zoned(last: u8) -> Addr {
+    let mut octets = [0; 16];
+    (octets[0], octets[1], octets[15]) = (0xfe, 0x80, last);
+    std::net::IpAddr::from(octets).into()
+}
+
+/// A socket with everything but its beginning.
+pub fn life() -> Life {
+    use TcpState::{CloseWait, Established, LastAck};
+    let step = |s: u64, from, to, dwell| Step {
+        ts: Nanos(s * 1_000_000_000),
+        from,
+        to,
+        dwell,
+        end_reason: None,
+        begins: false,
+        orphan: false,
+    };
+    let dwell = |s: u64, bound| Some(Dwell { length: Nanos(s * 1_000_000_000), bound });
+    Life {
+        socket: socket(1, LastAck, Since::Exact(Nanos(940_000_000_000))),
+        steps: vec![
+            step(900, Established, CloseWait, dwell(700, Bound::AtLeast)),
+            step(940, CloseWait, LastAck, dwell(40, Bound::Exact)),
+        ],
+        before: Before::OlderThanTrace,
     }
 }
 

@@ -11,6 +11,7 @@ mod action;
 pub mod columns;
 #[cfg(test)]
 pub(super) mod fixture;
+mod insight;
 pub mod json;
 mod key;
 mod keymap;

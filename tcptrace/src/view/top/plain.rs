@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    columns::GROUPS,
+    columns::{ALL, GROUPS},
     sort::Sort,
     summary::{self, StateCells},
     table::Table,
@@ -74,9 +74,9 @@ fn groups(out: &mut impl Write, snapshot: &Snapshot, max_groups: usize, width: u
         return writeln!(out, "No TCP sockets.");
     }
     let sort = Sort::default();
-    let order = sort.order(snapshot);
+    let order = sort.groups(snapshot);
     let shown: Vec<_> = order.iter().take(max_groups).map(|&row| &snapshot.groups[row]).collect();
-    let table = Table { columns: &GROUPS, snapshot, rows: shown, sorted: sort.column };
+    let table = Table { columns: &GROUPS, visible: &ALL, snapshot, rows: shown, sorted: sort.column };
     let placed = table.place(width);
     let heads: Vec<String> = placed.iter().map(|placed| placed.head(snapshot)).collect();
     writeln!(out, "{}", heads.join(" ").trim_end())?;

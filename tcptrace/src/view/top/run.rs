@@ -24,13 +24,14 @@ use tokio::{
 };
 
 use super::{
+    action::Action,
     key::Key,
     mouse::{self, Regions},
     settings::Settings,
-    state::{Mode, Next, State},
+    state::{Next, State, edit},
     terminal::Terminal,
 };
-use crate::aggregate::Snapshot;
+use crate::{aggregate::Snapshot, inspect::Query};
 
 /// How long to wait for a key before looking for a snapshot.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -45,18 +46,33 @@ const EVENTS_PER_FRAME: usize = 256;
 /// How long to wait for the terminal to take the last frame.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Shows the newest of `snapshots` on the terminal, from the first one on, until the user quits. When their
-/// sender is dropped, the last one stays on the screen; when there was none, this returns at once. Dropping
+/// Shows the newest of `snapshots` on the terminal, from the first one on, until the user quits, and sends what
+/// it wants to show to `queries`. When the sender of snapshots is dropped, the last one stays on the screen; when there was none, this returns at once. Dropping
 /// the future closes the screen.
 ///
 /// Standard output must be a terminal. Needs a tokio runtime with its I/O driver enabled.
-pub async fn run(mut snapshots: Snapshots, settings: Settings) -> io::Result<()> {
+pub async fn run(
+    mut snapshots: Snapshots,
+    queries: watch::Sender<Query>,
+    settings: Settings,
+) -> io::Result<()> {
     let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
     let first = match snapshots.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(first)) => Arc::clone(first),
         Ok(None) | Err(_) => return Ok(()),
     };
-    let mut screen = Screen::start(State::new(first), snapshots, settings)?;
+    let mut screen = {
+        let state = State::new(first, settings.columns.clone());
+        Screen::start(|terminal| Show {
+            terminal,
+            state,
+            snapshots,
+            queries,
+            settings,
+            regions: Regions::default(),
+            over: false,
+        })?
+    };
     loop {
         tokio::select! {
             done = &mut screen.done => {
@@ -88,15 +104,14 @@ struct Screen {
 }
 
 impl Screen {
-    fn start(state: State, snapshots: Snapshots, settings: Settings) -> io::Result<Self> {
-        let terminal = Terminal::enter()?;
+    fn start(show: impl FnOnce(Terminal) -> Show) -> io::Result<Self> {
+        let show = show(Terminal::enter()?);
         let flags = Arc::new(Flags::default());
         let (finish, done) = oneshot::channel();
         let (going, gone) = std_mpsc::channel();
         let for_thread = Arc::clone(&flags);
         thread::Builder::new().name("screen".into()).spawn(move || {
             let _going: std_mpsc::Sender<()> = going;
-            let show = Show { terminal, state, snapshots, settings, regions: Regions::default() };
             let _ = finish.send(show.run(&for_thread));
         })?;
         Ok(Self { flags, done, gone })
@@ -116,9 +131,12 @@ struct Show {
     terminal: Terminal,
     state: State,
     snapshots: Snapshots,
+    queries: watch::Sender<Query>,
     settings: Settings,
     /// Where things stand since the last frame.
     regions: Regions,
+    /// There will be no snapshot any more.
+    over: bool,
 }
 
 /// Whether the screen goes on.
@@ -146,7 +164,7 @@ impl Show {
                 self.terminal.lend(|| {})?;
                 goes = Goes::Drawing;
             }
-            if followed.elapsed() >= SNAPSHOT_EVERY && self.follow() {
+            if (followed.elapsed() >= SNAPSHOT_EVERY || self.awaits_answer()) && self.follow() {
                 followed = Instant::now();
                 goes = Goes::Drawing;
             }
@@ -157,7 +175,16 @@ impl Show {
         Ok(())
     }
 
+    /// Asks for what is to be shown and shows what there is.
     fn draw(&mut self) -> io::Result<()> {
+        let query = self.state.query();
+        self.queries.send_if_modified(|asked| {
+            let is_new = *asked != query;
+            if is_new {
+                *asked = query;
+            }
+            is_new
+        });
         self.regions = self.terminal.draw(&mut self.state, &self.settings)?;
         Ok(())
     }
@@ -189,9 +216,15 @@ impl Show {
         Ok(goes)
     }
 
+    /// Whether what is on the screen is not what was asked for yet.
+    fn awaits_answer(&self) -> bool {
+        let answer = self.state.snapshot().answer.as_ref();
+        answer.is_some_and(|answer| answer.query != self.state.query())
+    }
+
     /// Takes a newer snapshot in; returns whether there was one, or there will be none any more.
     fn follow(&mut self) -> bool {
-        if self.state.mode() == Mode::Ended {
+        if self.over {
             return false;
         }
         let goes_on = self.snapshots.has_changed();
@@ -202,6 +235,7 @@ impl Show {
             self.state.take(Arc::clone(newest));
         }
         if goes_on.is_err() {
+            self.over = true;
             self.state.end();
         }
         true
@@ -211,7 +245,12 @@ impl Show {
 fn handle(event: &Event, state: &mut State, settings: &Settings, regions: &Regions) -> Option<Next> {
     match *event {
         Event::Key(event) => {
-            let action = settings.keymap.action(Key::pressed(event)?)?;
+            let key = Key::pressed(event)?;
+            let action = match state.prompt() {
+                // What interrupts everywhere interrupts here.
+                Some(_) if key != Key::Ctrl('c') => Action::Edit(edit(key)?),
+                _ => settings.keymap.action(key)?,
+            };
             Some(state.act(action))
         }
         Event::Mouse(event) => {

@@ -5,10 +5,10 @@ use std::cmp::Ordering;
 use super::columns::{Align, Column, GROUPS, TIME_WAIT, Value};
 use crate::aggregate::{Group, Snapshot};
 
-/// What the groups are sorted by.
+/// What the rows of a table are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sort {
-    /// Index in [`GROUPS`].
+    /// Index in the list of columns.
     pub column: usize,
     /// Which end comes first.
     pub direction: Direction,
@@ -24,31 +24,37 @@ pub enum Direction {
 }
 
 impl Default for Sort {
+    /// That of the groups: by TIME_WAIT, the most first.
     fn default() -> Self {
-        Self { column: TIME_WAIT, direction: Direction::Descending }
+        Self::by(&GROUPS, TIME_WAIT)
     }
 }
 
 impl Sort {
-    /// By `column`: the greatest number first, or words from A to Z.
-    pub fn by(column: usize) -> Self {
-        let direction = match GROUPS[column].align {
+    /// By a column: the greatest number first, or words from A to Z.
+    pub const fn by<R>(columns: &[Column<R>], column: usize) -> Self {
+        let direction = match columns[column].align {
             Align::Left => Direction::Ascending,
             Align::Right => Direction::Descending,
         };
         Self { column, direction }
     }
 
-    /// By the next column to the right, after the last the first.
+    /// By the next of the `visible` columns to the right, after the last the first.
     #[must_use]
-    pub fn next(self) -> Self {
-        Self::by((self.column + 1) % GROUPS.len())
+    pub fn next<R>(self, columns: &[Column<R>], visible: &[usize]) -> Self {
+        self.beside(columns, visible, 1)
     }
 
-    /// By the next column to the left, after the first the last.
+    /// By the next of the `visible` columns to the left, after the first the last.
     #[must_use]
-    pub fn previous(self) -> Self {
-        Self::by((self.column + GROUPS.len() - 1) % GROUPS.len())
+    pub fn previous<R>(self, columns: &[Column<R>], visible: &[usize]) -> Self {
+        self.beside(columns, visible, visible.len() - 1)
+    }
+
+    fn beside<R>(self, columns: &[Column<R>], visible: &[usize], steps: usize) -> Self {
+        let place = visible.iter().position(|&column| column == self.column).unwrap_or(0);
+        Self::by(columns, visible[(place + steps) % visible.len()])
     }
 
     /// The other way round.
@@ -61,20 +67,30 @@ impl Sort {
         Self { direction, ..self }
     }
 
-    /// The groups of `snapshot` in this order, as indices. Equal ones stay in a fixed order, by key.
-    pub fn order(self, snapshot: &Snapshot) -> Vec<usize> {
-        let column: &Column<Group> = &GROUPS[self.column];
-        let groups = &snapshot.groups;
-        let mut rows: Vec<(usize, Value<'_>)> =
-            groups.iter().map(|group| (column.value)(snapshot, group)).enumerate().collect();
-        rows.sort_by(|(a, left), (b, right)| {
+    /// The rows of a table in this order, as indices. Equal ones stay in a fixed order, that of `identity`.
+    pub fn order<R>(
+        self,
+        columns: &[Column<R>],
+        snapshot: &Snapshot,
+        rows: &[R],
+        identity: impl Fn(&R, &R) -> Ordering,
+    ) -> Vec<usize> {
+        let column = &columns[self.column];
+        let mut order: Vec<(usize, Value<'_>)> =
+            rows.iter().map(|row| (column.value)(snapshot, row)).enumerate().collect();
+        order.sort_by(|(a, left), (b, right)| {
             let ordering = match self.direction {
                 Direction::Ascending => left.compare(right),
                 Direction::Descending => right.compare(left),
             };
-            ordering.then_with(|| by_identity(&groups[*a], &groups[*b]))
+            ordering.then_with(|| identity(&rows[*a], &rows[*b]))
         });
-        rows.into_iter().map(|(row, _)| row).collect()
+        order.into_iter().map(|(row, _)| row).collect()
+    }
+
+    /// The groups of `snapshot` in this order.
+    pub fn groups(self, snapshot: &Snapshot) -> Vec<usize> {
+        self.order(&GROUPS, snapshot, &snapshot.groups, by_identity)
     }
 }
 

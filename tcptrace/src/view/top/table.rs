@@ -55,6 +55,8 @@ impl<R> Placed<R> {
 pub struct Table<'a, R: 'static> {
     /// Every column.
     pub columns: &'static [Column<R>],
+    /// Those that are wanted, from left to right; the first names the row.
+    pub visible: &'a [usize],
     /// The picture the rows are of.
     pub snapshot: &'a Snapshot,
     /// The rows that are shown.
@@ -68,7 +70,7 @@ impl<R> Table<'_, R> {
     /// by always stay; the others go by their priority. What is left over goes to those that need more for
     /// the longest of the rows or for their head, to the first last.
     pub fn place(&self, width: usize) -> Vec<Placed<R>> {
-        let mut by_priority: Vec<usize> = (0..self.columns.len()).collect();
+        let mut by_priority = self.visible.to_vec();
         by_priority.sort_by_key(|&index| match index {
             KEY => (0, 0),
             _ if index == self.sorted => (1, 0),
@@ -88,7 +90,7 @@ impl<R> Table<'_, R> {
         if placed.len() < 2 {
             return self.squeeze(by_priority.get(1).copied().unwrap_or(KEY), width);
         }
-        placed.sort_by_key(|placed| placed.index);
+        placed.sort_by_key(|placed| self.visible.iter().position(|&index| index == placed.index));
         // The first last: there is no end to how long a path can be.
         let (key, others): (Vec<_>, Vec<_>) = placed.iter_mut().partition(|placed| placed.index == KEY);
         for wide in others.into_iter().chain(key) {
@@ -173,7 +175,7 @@ fn take(chars: impl Iterator<Item = char>, width: usize) -> String {
 mod tests {
     use super::{
         super::{
-            columns::{GROUPS, TIME_WAIT},
+            columns::{ALL, GROUPS, TIME_WAIT},
             fixture,
         },
         *,
@@ -182,7 +184,8 @@ mod tests {
     fn names(width: usize, sorted: usize) -> Vec<&'static str> {
         let snapshot = fixture::busy();
         let rows = snapshot.groups.iter().collect();
-        let placed = Table { columns: &GROUPS, snapshot: &snapshot, rows, sorted }.place(width);
+        let placed =
+            Table { columns: &GROUPS, visible: &ALL, snapshot: &snapshot, rows, sorted }.place(width);
         let total: usize = placed.iter().map(|placed| placed.width + 1).sum();
         assert!(total <= width + 1, "{total} columns in {width}");
         placed.iter().map(|placed| placed.column().name).collect()

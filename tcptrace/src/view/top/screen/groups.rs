@@ -12,7 +12,11 @@ use crate::view::top::{columns::GROUPS, mouse::Regions, state::State, table::Tab
 /// The groups there is room for, or why there is none.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme) -> Regions {
     if state.snapshot().groups.is_empty() {
-        let text = "No TCP sockets yet. They appear here as they open.";
+        let text = if state.filter().is_empty() && state.snapshot().host.filter.is_empty() {
+            "No TCP sockets yet. They appear here as they open."
+        } else {
+            "No TCP socket matches the filter. Those that do appear here as they open."
+        };
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
         return Regions::default();
     }
@@ -21,6 +25,6 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme)
     let snapshot = state.snapshot();
     let sort = state.sort();
     let rows = shown.iter().map(|&row| &snapshot.groups[row]).collect();
-    let table = Table { columns: &GROUPS, snapshot, rows, sorted: sort.column };
+    let table = Table { columns: &GROUPS, visible: state.columns(), snapshot, rows, sorted: sort.column };
     table::draw(frame, area, &table, sort, |group| state.is_selected(group), theme)
 }

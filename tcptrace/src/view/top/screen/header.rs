@@ -44,6 +44,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: &Theme) {
 
 fn right(snapshot: &Snapshot, mode: Mode, theme: &Theme) -> Line<'static> {
     let (word, role) = match mode {
+        Mode::Live if &*snapshot.source != "live" => ("REPLAY", Role::Live),
         Mode::Live => ("LIVE", Role::Live),
         Mode::Paused => ("PAUSED", Role::Held),
         Mode::Ended => ("ENDED", Role::Held),

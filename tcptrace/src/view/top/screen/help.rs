@@ -1,21 +1,26 @@
 //! The help over everything else: what the trace can't see, the keys, the columns.
 
+use super::words::wrap;
+use crate::{
+    aggregate::Snapshot,
+    model::text,
+    view::{
+        glyphs::Glyphs,
+        top::{
+            action::ACTIONS,
+            columns::{Column, GROUPS, SOCKETS},
+            settings::Settings,
+            state::{EDITS, Place, State},
+            theme::Role,
+        },
+    },
+};
 use ratatui::{
     Frame,
     layout::Constraint,
     symbols::border,
     text::{Line, Span},
     widgets::{Block, Clear, Padding, Paragraph},
-};
-use unicode_width::UnicodeWidthStr;
-
-use crate::{
-    aggregate::Snapshot,
-    model::text,
-    view::{
-        glyphs::Glyphs,
-        top::{action::ACTIONS, columns::GROUPS, settings::Settings, state::State, theme::Role},
-    },
 };
 
 const ASCII_BORDER: border::Set<'_> = border::Set {
@@ -32,7 +37,7 @@ const ASCII_BORDER: border::Set<'_> = border::Set {
 /// As many lines of it as there is room for.
 pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) {
     let area = frame.area();
-    let lines = lines(state.snapshot(), settings, area.width.saturating_sub(4).min(74) as usize);
+    let lines = lines(state, settings, area.width.saturating_sub(4).min(74) as usize);
     let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 4;
     let height = lines.len() as u16 + 2;
     let area = area.centered(Constraint::Length(width), Constraint::Length(height));
@@ -49,33 +54,33 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) {
     frame.render_widget(Paragraph::new(lines).block(block).scroll((first as u16, 0)), area);
 }
 
-fn lines(snapshot: &Snapshot, settings: &Settings, width: usize) -> Vec<Line<'static>> {
+fn lines(state: &State, settings: &Settings, width: usize) -> Vec<Line<'static>> {
+    let snapshot = state.snapshot();
     let strong = settings.theme.style(Role::Strong);
     let row = |label: &str, help: &'static str| {
-        Line::from(vec![Span::styled(format!("{label:14} "), strong), Span::raw(help)])
+        Line::from(vec![Span::styled(format!("{label:15} "), strong), Span::raw(help)])
     };
     let limits = &snapshot.host.limits;
     let notes = limits.iter().flat_map(|limit| wrap(&format!("Note: {}", text::sanitise(limit)), width));
+    let notes = notes.map(Line::raw);
     let keys = ACTIONS.iter().enumerate().map(|(i, action)| row(&settings.keymap.label(i), action.help));
-    let key = snapshot.grouping.head();
-    let columns = GROUPS.iter().map(|column| {
-        let head = if column.head.is_empty() { &*key } else { column.head };
-        row(head, column.help)
-    });
-    notes.chain(keys).chain([Line::default()]).chain(columns).collect()
+    let editing = [Line::default(), Line::styled("While a filter is typed:", strong)];
+    let edits = EDITS.iter().filter(|(.., help)| !help.is_empty());
+    let edits = edits.map(|(key, _, help)| row(&key.to_string(), help));
+    let mouse =
+        [Line::default(), row("mouse", "click a row, a column's head; the wheel scrolls"), Line::default()];
+    let columns: Vec<_> = match state.place() {
+        Place::Groups => heads(&GROUPS, snapshot),
+        Place::Sockets | Place::Life => heads(&SOCKETS, snapshot),
+    };
+    let columns = columns.into_iter().map(|(head, help)| row(&head, help));
+    notes.chain(keys).chain(editing).chain(edits).chain(mouse).chain(columns).collect()
 }
 
-/// `text` in lines of at most `width`, broken between words.
-fn wrap(text: &str, width: usize) -> Vec<Line<'static>> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.width() + 1 + word.width() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines.into_iter().map(Line::raw).collect()
+fn heads<R>(columns: &[Column<R>], snapshot: &Snapshot) -> Vec<(String, &'static str)> {
+    let head = |column: &Column<R>| match column.head {
+        "" => snapshot.grouping.head(),
+        head => head.to_owned(),
+    };
+    columns.iter().map(|column| (head(column), column.help)).collect()
 }

@@ -3,29 +3,57 @@
 use ratatui::{
     Frame,
     layout::Rect,
-    style::Style,
+    style::{Modifier, Style},
     text::{Line, Span},
     widgets::Paragraph,
 };
 
 use crate::{
     aggregate::Snapshot,
+    model::units,
     view::top::{
-        summary,
+        insight::growth_per_s,
+        summary::{self, StateCells},
         theme::{Role, Theme},
     },
 };
 
 /// One column for each state there is room for.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, theme: &Theme) {
-    let mut lines = [Line::raw("   "), Line::raw("now"), Line::raw("+/s"), Line::raw("   ")];
+    let mut lines = ["   ", "now", "+/s", "net", "   "].map(Line::raw);
     for cells in summary::states(snapshot, area.width as usize) {
-        let history = cells.history(snapshot, theme.glyphs());
         let number = if cells.is_nothing { theme.style(Role::Faint) } else { Style::new() };
+        let (net, growth) = net(snapshot, &cells);
+        let growth = match growth {
+            Growth::Up => theme.style(Role::Warning),
+            Growth::Down => theme.style(Role::Live).remove_modifier(Modifier::BOLD),
+            Growth::None => theme.style(Role::Faint),
+        };
+        let history = cells.history(snapshot, theme.glyphs());
         lines[0].push_span(Span::styled(cells.head, number.patch(theme.style(Role::Strong))));
         lines[1].push_span(Span::styled(cells.now, number));
         lines[2].push_span(Span::styled(cells.entered_per_s, number));
-        lines[3].push_span(Span::styled(history, theme.style(Role::History)));
+        lines[3].push_span(Span::styled(net, growth));
+        lines[4].push_span(Span::styled(history, theme.style(Role::History)));
     }
     frame.render_widget(Paragraph::new(lines.to_vec()), area);
+}
+
+/// Whether a state has more sockets than some seconds ago.
+enum Growth {
+    Up,
+    Down,
+    None,
+}
+
+/// By how much a state grew or shrank per second over the last seconds, as wide as the other cells.
+fn net(snapshot: &Snapshot, cells: &StateCells) -> (String, Growth) {
+    let (text, growth) = match growth_per_s(snapshot, cells.state) {
+        None => ("-".into(), Growth::None),
+        Some(per_s) if per_s.abs() < 0.05 => ("0".into(), Growth::None),
+        Some(per_s) if per_s > 0.0 => (format!("+{}", units::rate(per_s)), Growth::Up),
+        Some(per_s) => (format!("-{}", units::rate(-per_s)), Growth::Down),
+    };
+    let room = cells.head.len() - 2;
+    (format!("  {text:>room$}"), growth)
 }

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use ratatui::{
     Terminal,
     backend::TestBackend,
@@ -9,12 +10,14 @@ use ratatui::{
 use super::*;
 use crate::{
     aggregate::Snapshot,
+    inspect::{Detail, Focus},
     view::{
         glyphs::Glyphs,
         top::{
             action::Action,
+            columns::ALL,
             fixture,
-            state::Move,
+            state::{Edit, Move},
             theme::{Colours, Look},
         },
     },
@@ -23,10 +26,11 @@ use crate::{
 const ASCII: Look = Look { colours: Colours::None, glyphs: Glyphs::Ascii };
 const RICH: Look = Look { colours: Colours::Sixteen, glyphs: Glyphs::Unicode };
 
-/// The frame after `actions`.
+/// The frame after `actions`, each answered by the pipeline.
+#[expect(clippy::needless_pass_by_value, reason = "it reads better where it is called")]
 fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height: u16) -> TestBackend {
-    let mut state = State::new(Arc::new(snapshot));
-    let settings = Settings::new(look);
+    let mut state = State::new(Arc::new(snapshot.clone()), ALL.to_vec());
+    let settings = Settings::new(look, TimeZone::UTC);
     let draw_once = |state: &mut State| {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
         terminal.draw(|frame| drop(draw(frame, state, &settings))).expect("a terminal in memory");
@@ -35,6 +39,14 @@ fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height:
     for &action in actions {
         draw_once(&mut state);
         state.act(action);
+        let query = state.query();
+        let detail = match query.focus {
+            Focus::Groups => Detail::Nothing,
+            Focus::Group(_) => Detail::Group(fixture::members()),
+            Focus::Socket(_) => Detail::Socket(Box::new(fixture::life())),
+        };
+        let answer = Some(Arc::new(fixture::answer(query, detail)));
+        state.take(Arc::new(Snapshot { answer, ..snapshot.clone() }));
     }
     draw_once(&mut state)
 }
@@ -71,6 +83,29 @@ fn sorted_by_words() {
 }
 
 #[test]
+fn sockets_of_a_group() {
+    insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Open], ASCII, 80, 24));
+}
+
+#[test]
+fn sockets_of_a_group_with_dwells_beside() {
+    let actions = [Action::Open, Action::Move(Move::Down)];
+    insta::assert_snapshot!(frame(fixture::lossy(), &actions, RICH, 160, 30));
+}
+
+#[test]
+fn the_life_of_a_socket() {
+    insta::assert_snapshot!(frame(fixture::busy(), &[Action::Open; 2], ASCII, 80, 24));
+}
+
+#[test]
+fn a_filter_that_is_typed() {
+    let mut actions = vec![Action::Filter];
+    actions.extend("rport 5432 and stat".chars().map(|c| Action::Edit(Edit::Insert(c))));
+    insta::assert_snapshot!(frame(fixture::busy(), &actions, ASCII, 120, 24));
+}
+
+#[test]
 fn help() {
     insta::assert_snapshot!(frame(fixture::lossy(), &[Action::Help], RICH, 80, 40));
 }
@@ -84,7 +119,7 @@ fn help_scrolls() {
 #[test]
 fn the_selected_row_is_reversed() {
     let backend = frame(fixture::busy(), &[Action::Move(Move::Down); 2], ASCII, 80, 24);
-    assert_eq!(reversed_rows(&backend), [9]);
+    assert_eq!(reversed_rows(&backend), [10]);
     assert_eq!(reversed_rows(&frame(fixture::busy(), &[], ASCII, 80, 24)), [0_u16; 0]);
 }
 
@@ -92,7 +127,15 @@ fn the_selected_row_is_reversed() {
 fn no_size_is_too_small_or_too_large() {
     let sizes = [(1, 1), (1, 50), (300, 1), (2, 2), (7, 3), (20, 5), (40, 7), (300, 100)];
     for (width, height) in sizes {
-        for actions in [&[][..], &[Action::Move(Move::Last)], &[Action::Help], &[Action::SortNext]] {
+        for actions in [
+            &[][..],
+            &[Action::Move(Move::Last)],
+            &[Action::Help],
+            &[Action::SortNext],
+            &[Action::Open],
+            &[Action::Open, Action::Open],
+            &[Action::Filter],
+        ] {
             frame(fixture::lossy(), actions, RICH, width, height);
             frame(fixture::empty(), actions, ASCII, width, height);
         }

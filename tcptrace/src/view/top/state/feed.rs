@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::aggregate::Snapshot;
+use crate::{aggregate::Snapshot, inspect::Query};
 
 /// Whether the picture moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub struct Feed {
 impl Feed {
     /// Shows `snapshot`.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { newest: Arc::clone(&snapshot), shown: snapshot, mode: Mode::Live }
+        let mode = if has_ended(&snapshot) { Mode::Ended } else { Mode::Live };
+        Self { newest: Arc::clone(&snapshot), shown: snapshot, mode }
     }
 
     /// The one to show.
@@ -39,18 +40,35 @@ impl Feed {
         self.mode
     }
 
-    /// Takes a newer snapshot in.
-    pub fn take(&mut self, snapshot: Arc<Snapshot>) {
+    /// Takes a newer snapshot in. A held picture takes no more of it than the answer to what was asked since,
+    /// to `query`.
+    pub fn take(&mut self, snapshot: Arc<Snapshot>, query: &Query) {
         self.newest = snapshot;
-        if self.mode != Mode::Paused {
-            self.shown = Arc::clone(&self.newest);
+        if self.mode == Mode::Paused {
+            self.take_answer(query);
+        } else {
+            self.show_newest();
+        }
+    }
+
+    fn take_answer(&mut self, query: &Query) {
+        let Some(answer) = self.newest.answer.as_ref().filter(|answer| answer.query == *query) else {
+            return;
+        };
+        match &self.shown.answer {
+            Some(shown) if shown.query == *query => {}
+            Some(shown) if shown.query.counts_like(query) => {
+                let answer = Some(Arc::clone(answer));
+                self.shown = Arc::new(Snapshot { answer, ..Snapshot::clone(&self.shown) });
+            }
+            _ => self.shown = Arc::clone(&self.newest),
         }
     }
 
     /// There will be no newer snapshot.
     pub fn end(&mut self) {
+        self.show_newest();
         self.mode = Mode::Ended;
-        self.shown = Arc::clone(&self.newest);
     }
 
     /// Holds the picture, or lets it go on with the newest.
@@ -59,9 +77,20 @@ impl Feed {
             Mode::Live => self.mode = Mode::Paused,
             Mode::Paused => {
                 self.mode = Mode::Live;
-                self.shown = Arc::clone(&self.newest);
+                self.show_newest();
             }
             Mode::Ended => {}
         }
     }
+
+    fn show_newest(&mut self) {
+        self.shown = Arc::clone(&self.newest);
+        if has_ended(&self.shown) {
+            self.mode = Mode::Ended;
+        }
+    }
+}
+
+fn has_ended(snapshot: &Snapshot) -> bool {
+    snapshot.answer.as_ref().is_some_and(|answer| answer.ended)
 }

@@ -1,17 +1,28 @@
-//! What the screen remembers between two frames: [`Action`]s and snapshots in, what to show out.
+//! What the screen remembers between two frames: [`Action`]s and snapshots in, what to show and what to ask
+//! the pipeline for ([`State::query`]) out.
 
 mod feed;
 mod list;
+mod prompt;
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 pub use feed::{Feed, Mode};
 pub use list::{List, Move};
+pub use prompt::{EDITS, Edit, Prompt, edit};
 
-use super::{action::Action, sort::Sort};
+use super::{
+    action::Action,
+    columns::{AGE, ALL_OF_SOCKETS, GROUPS, SOCKETS},
+    insight,
+    sort::Sort,
+};
 use crate::{
-    aggregate::{Group, Snapshot},
+    aggregate::{Group, GroupKey, Grouping, Snapshot},
+    filter::{SyntaxError, parse},
+    inspect::{Answer, Detail, Focus, Life, Members, Query, SocketRow},
     lifecycle::Role,
+    model::SocketId,
 };
 
 /// What has to happen after an action.
@@ -27,40 +38,80 @@ pub enum Next {
     Suspend,
 }
 
-/// A group by what it is, not by where it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    key: String,
-    role: Role,
+/// What is on the screen, each looked at more closely than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The groups.
+    Groups,
+    /// The sockets of one.
+    Sockets,
+    /// The life of a socket.
+    Life,
 }
 
-impl Identity {
-    fn of(group: &Group) -> Self {
-        Self { key: group.key.clone(), role: group.role }
-    }
-
-    fn is(&self, group: &Group) -> bool {
-        self.role == group.role && self.key == group.key
-    }
+/// The group whose sockets are shown.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    id: GroupKey,
+    /// Its name.
+    pub key: String,
+    /// Its role.
+    pub role: Role,
 }
 
 /// The state of the screen.
 #[derive(Debug)]
 pub struct State {
     feed: Feed,
+    place: Place,
+    /// Columns of the groups that are wanted.
+    columns: Vec<usize>,
     sort: Sort,
-    groups: List<Identity>,
+    groups: List<GroupKey>,
+    opened: Option<Opened>,
+    sockets_sort: Sort,
+    sockets: List<SocketId>,
+    /// What is asked for, the focus apart.
+    query: Query,
+    /// The filter as it was typed.
+    filter: String,
+    /// Why the line that is being typed is no filter.
+    fault: Option<SyntaxError>,
+    prompt: Option<Prompt>,
     /// The first line of the help, while it is open.
     help: Option<usize>,
 }
 
 impl State {
-    /// A screen that shows `snapshot`, with nothing selected.
-    pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let mut state =
-            Self { feed: Feed::new(snapshot), sort: Sort::default(), groups: List::new(), help: None };
+    /// A screen that shows `snapshot` in these columns, with nothing selected.
+    pub fn new(snapshot: Arc<Snapshot>, columns: Vec<usize>) -> Self {
+        let mut state = Self {
+            place: Place::Groups,
+            columns,
+            sort: Sort::default(),
+            groups: List::new(),
+            opened: None,
+            sockets_sort: Sort::by(&SOCKETS, AGE),
+            sockets: List::new(),
+            query: Query::new(snapshot.grouping),
+            filter: String::new(),
+            fault: None,
+            prompt: None,
+            help: None,
+            feed: Feed::new(snapshot),
+        };
         state.arrange();
         state
+    }
+
+    /// What the screen shows, for the pipeline.
+    pub fn query(&self) -> Query {
+        let focus = match (self.place, &self.opened, self.sockets.selected()) {
+            (Place::Sockets, Some(opened), _) => Focus::Group(opened.id.clone()),
+            (Place::Life, _, Some(&id)) => Focus::Socket(id),
+            _ => Focus::Groups,
+        };
+        Query { focus, ..self.query.clone() }
     }
 
     /// The snapshot to show.
@@ -73,9 +124,30 @@ impl State {
         self.feed.mode()
     }
 
-    /// What the groups are sorted by.
+    /// What is on the screen.
+    pub const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Columns of the groups that are wanted.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// What the rows of the table are sorted by.
     pub const fn sort(&self) -> Sort {
-        self.sort
+        match self.place {
+            Place::Groups => self.sort,
+            Place::Sockets | Place::Life => self.sockets_sort,
+        }
+    }
+
+    /// The name of the column that is sorted by.
+    pub fn sorted_by(&self) -> &'static str {
+        match self.place {
+            Place::Groups => GROUPS[self.sort.column].name,
+            Place::Sockets | Place::Life => SOCKETS[self.sockets_sort.column].name,
+        }
     }
 
     /// The first of `lines` lines of the help to show in `height` rows; `None` while it is closed.
@@ -90,25 +162,85 @@ impl State {
         self.help.is_some()
     }
 
-    /// The groups to show in `height` rows, as indices into the snapshot's; scrolls so that the selected one
-    /// is among them.
-    pub fn rows(&mut self, height: usize) -> &[usize] {
-        self.groups.rows(height)
+    /// The line that is being typed.
+    pub const fn prompt(&self) -> Option<&Prompt> {
+        self.prompt.as_ref()
     }
 
-    /// Where the selected group stands, from 0, and how many groups there are.
+    /// The filter in use, as it was typed; empty for none.
+    pub fn filter(&self) -> &str {
+        &self.filter
+    }
+
+    /// Why what was typed is not in use.
+    pub fn filter_fault(&self) -> Option<String> {
+        let typed = self.fault.as_ref().map(|fault| fault.message.clone());
+        typed.or_else(|| self.answer()?.filter_fault.clone())
+    }
+
+    /// The rows to show in `height` lines, as indices; scrolls so that the selected one is among them.
+    pub fn rows(&mut self, height: usize) -> &[usize] {
+        match self.place {
+            Place::Groups => self.groups.rows(height),
+            Place::Sockets | Place::Life => self.sockets.rows(height),
+        }
+    }
+
+    /// Where the selected row stands, from 0, and how many rows there are.
     pub fn position(&self) -> (Option<usize>, usize) {
-        self.groups.position()
+        match self.place {
+            Place::Groups => self.groups.position(),
+            Place::Sockets | Place::Life => self.sockets.position(),
+        }
     }
 
     /// Whether `group` is the selected one.
     pub fn is_selected(&self, group: &Group) -> bool {
-        self.groups.selected().is_some_and(|selected| selected.is(group))
+        self.groups.selected() == Some(&group.id)
+    }
+
+    /// Whether `socket` is the selected one.
+    pub fn is_selected_socket(&self, socket: &SocketRow) -> bool {
+        self.sockets.selected() == Some(&socket.id)
+    }
+
+    /// The group whose sockets are shown, as it was opened and as it is; `None` where it is not there any more.
+    pub fn opened(&self) -> Option<(&Opened, Option<&Group>)> {
+        let opened = self.opened.as_ref()?;
+        Some((opened, self.snapshot().groups.iter().find(|group| group.id == opened.id)))
+    }
+
+    /// The sockets of the opened group; `None` until they are there.
+    pub fn members(&self) -> Option<&Members> {
+        match &self.answer()?.detail {
+            Detail::Group(members) => Some(members),
+            _ => None,
+        }
+    }
+
+    /// The life of the selected socket; `None` until it is there.
+    pub fn life(&self) -> Option<&Life> {
+        match &self.answer()?.detail {
+            Detail::Socket(life) => Some(life),
+            _ => None,
+        }
+    }
+
+    /// Whether what is looked at is not there any more.
+    pub fn is_gone(&self) -> bool {
+        self.answer().is_some_and(|answer| matches!(answer.detail, Detail::Gone))
+    }
+
+    /// The answer to what is on the screen now.
+    pub fn answer(&self) -> Option<&Answer> {
+        let answer = self.snapshot().answer.as_deref()?;
+        (answer.query.focus == self.query().focus).then_some(answer)
     }
 
     /// Takes a newer snapshot in.
     pub fn take(&mut self, snapshot: Arc<Snapshot>) {
-        self.feed.take(snapshot);
+        let query = self.query();
+        self.feed.take(snapshot, &query);
         self.arrange();
     }
 
@@ -125,20 +257,84 @@ impl State {
             Action::Suspend => return Next::Suspend,
             Action::Redraw => return Next::Redraw,
             Action::Help => self.help = if self.help.is_some() { None } else { Some(0) },
-            Action::Back if self.help.is_some() => self.help = None,
-            Action::Back => self.groups.select(None),
+            Action::Back => self.back(),
+            Action::Open => self.open(),
             Action::Move(step) => self.go(step),
-            Action::SortPrevious => self.sort_by(self.sort.previous()),
-            Action::SortNext => self.sort_by(self.sort.next()),
-            Action::SortBy(column) if column == self.sort.column => self.sort_by(self.sort.reversed()),
-            Action::SortBy(column) => self.sort_by(Sort::by(column)),
-            Action::Reverse => self.sort_by(self.sort.reversed()),
+            Action::SortPrevious | Action::SortNext | Action::SortBy(_) | Action::Reverse => {
+                self.sort_as(action);
+            }
             Action::Pause => {
                 self.feed.pause();
                 self.arrange();
             }
+            Action::GroupNext => self.group_by(|keys, now| (now + 1) % keys),
+            Action::GroupPrevious => self.group_by(|keys, now| (now + keys - 1) % keys),
+            Action::GroupBy(key) => self.group_by(|_, _| usize::from(key)),
+            Action::Filter => self.prompt = Some(Prompt::new(&self.filter)),
+            Action::Edit(edit) => self.edit(edit),
+            Action::Reset => self.query.resets += 1,
+            Action::Insight => self.select_insight(),
         }
         Next::Draw
+    }
+
+    fn back(&mut self) {
+        if self.help.take().is_some() {
+            return;
+        }
+        match self.place {
+            Place::Life => self.place = Place::Sockets,
+            Place::Sockets => self.place = Place::Groups,
+            Place::Groups if !self.filter.is_empty() => self.use_filter(""),
+            Place::Groups => self.groups.select(None),
+        }
+    }
+
+    /// Looks closer: at the selected row, else at what the line at the bottom is about, else at the first row.
+    fn open(&mut self) {
+        match self.place {
+            Place::Groups => {
+                if self.groups.selected().is_none() {
+                    self.select_insight();
+                }
+                if self.groups.selected().is_none() {
+                    self.go(Move::Shown(0));
+                }
+                let selected = self.groups.selected();
+                let group = self.snapshot().groups.iter().find(|group| Some(&group.id) == selected);
+                let opened = group.map(|group| Opened {
+                    id: group.id.clone(),
+                    key: group.key.clone(),
+                    role: group.role,
+                });
+                if let Some(opened) = opened {
+                    self.opened = Some(opened);
+                    self.sockets = List::new();
+                    self.place = Place::Sockets;
+                }
+            }
+            Place::Sockets => {
+                if self.sockets.selected().is_none() {
+                    self.go(Move::Shown(0));
+                }
+                if self.sockets.selected().is_some() {
+                    self.place = Place::Life;
+                }
+            }
+            Place::Life => {}
+        }
+    }
+
+    fn select_insight(&mut self) {
+        if self.place != Place::Groups {
+            return;
+        }
+        let snapshot = self.feed.shown();
+        let about = insight::of(snapshot).group.map(|group| snapshot.groups[group].id.clone());
+        if about.is_some() {
+            self.groups.select(about);
+            self.arrange();
+        }
     }
 
     fn go(&mut self, step: Move) {
@@ -146,19 +342,105 @@ impl State {
             *line = scrolled(*line, step);
             return;
         }
-        let groups = &self.feed.shown().groups;
-        self.groups.go(step, |row| Identity::of(&groups[row]));
+        match self.place {
+            Place::Groups => {
+                let groups = &self.feed.shown().groups;
+                self.groups.go(step, |row| groups[row].id.clone());
+            }
+            Place::Sockets => {
+                let answer = self.feed.shown().answer.clone();
+                if let Some(Detail::Group(members)) = answer.as_deref().map(|answer| &answer.detail) {
+                    self.sockets.go(step, |row| members.sockets[row].id);
+                }
+            }
+            Place::Life => {}
+        }
     }
 
-    fn sort_by(&mut self, sort: Sort) {
-        self.sort = sort;
+    fn sort_as(&mut self, action: Action) {
+        match self.place {
+            Place::Groups => self.sort = sorted(self.sort, &GROUPS, &self.columns, action),
+            Place::Sockets => {
+                self.sockets_sort = sorted(self.sockets_sort, &SOCKETS, &ALL_OF_SOCKETS, action);
+            }
+            Place::Life => {}
+        }
         self.arrange();
+    }
+
+    /// `choose` gets how many keys there are and the number of the one in use.
+    fn group_by(&mut self, choose: impl Fn(usize, usize) -> usize) {
+        let keys: Vec<Grouping> = Grouping::single().collect();
+        let now = keys.iter().position(|&key| key == self.query.grouping).unwrap_or(keys.len() - 1);
+        if let Some(&key) = keys.get(choose(keys.len(), now)) {
+            self.query.grouping = key;
+            self.place = Place::Groups;
+            self.groups.select(None);
+        }
+    }
+
+    fn edit(&mut self, edit: Edit) {
+        let Some(prompt) = &mut self.prompt else { return };
+        prompt.edit(edit);
+        let text = prompt.text().to_owned();
+        match edit {
+            // What is no filter is left behind, and the last one that was stays.
+            Edit::Accept if self.fault.is_some() => {
+                self.prompt = None;
+                self.fault = None;
+            }
+            Edit::Accept | Edit::Cancel => {
+                self.prompt = None;
+                self.use_filter(&text);
+            }
+            _ => self.use_filter(&text),
+        }
+    }
+
+    /// Uses `text` as the filter, if it is one.
+    fn use_filter(&mut self, text: &str) {
+        let expr = if text.trim().is_empty() { Ok(None) } else { parse("filter", text).map(Some) };
+        match expr {
+            Ok(expr) => {
+                self.query.filter = expr;
+                text.trim().clone_into(&mut self.filter);
+                self.fault = None;
+            }
+            Err(fault) => self.fault = Some(fault),
+        }
     }
 
     fn arrange(&mut self) {
         let snapshot = self.feed.shown();
-        let order = self.sort.order(snapshot);
-        self.groups.arrange(order, |row| Identity::of(&snapshot.groups[row]));
+        let order = self.sort.groups(snapshot);
+        self.groups.arrange(order, |row| snapshot.groups[row].id.clone());
+        let members = match snapshot.answer.as_deref() {
+            Some(Answer { detail: Detail::Group(members), query, .. })
+                if self
+                    .opened
+                    .as_ref()
+                    .is_some_and(|opened| query.focus == Focus::Group(opened.id.clone())) =>
+            {
+                members
+            }
+            _ => return,
+        };
+        let order = self.sockets_sort.order(&SOCKETS, snapshot, &members.sockets, by_id);
+        self.sockets.arrange(order, |row| members.sockets[row].id);
+    }
+}
+
+fn by_id(a: &SocketRow, b: &SocketRow) -> Ordering {
+    a.id.cmp(&b.id)
+}
+
+/// The order that `action` makes of `sort`.
+fn sorted<R>(sort: Sort, columns: &[super::columns::Column<R>], visible: &[usize], action: Action) -> Sort {
+    match action {
+        Action::SortPrevious => sort.previous(columns, visible),
+        Action::SortNext => sort.next(columns, visible),
+        Action::SortBy(column) if column != sort.column => Sort::by(columns, column),
+        _ => sort.reversed(),
     }
 }
 

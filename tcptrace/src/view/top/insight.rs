@@ -1,0 +1,235 @@
+//! The most important thing, in words: a snapshot in, one line out. [`RULES`] has the order.
+
+use crate::{
+    aggregate::{Group, Snapshot},
+    lifecycle::{Closer, EndReason, Role},
+    model::{Nanos, TcpState, text, units},
+    view::losses::losses,
+};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Something breaks or is wrong.
+    Alarm,
+    /// Something gets worse.
+    Warning,
+    /// Worth knowing.
+    Note,
+    /// Nothing stands out.
+    Calm,
+}
+
+/// One line about the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insight {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The line, sanitised.
+    pub text: String,
+    /// The group it is about, as an index.
+    pub group: Option<usize>,
+}
+
+/// One thing that may stand out.
+type Rule = fn(&Snapshot) -> Option<Insight>;
+
+/// What may stand out, the most important first.
+const RULES: [Rule; 5] = [lost, leaked, held, overflown, growing];
+
+/// What stands out of `snapshot`.
+pub fn of(snapshot: &Snapshot) -> Insight {
+    RULES.iter().find_map(|rule| rule(snapshot)).unwrap_or_else(|| Insight {
+        severity: Severity::Calm,
+        text: "Nothing stands out.".into(),
+        group: None,
+    })
+}
+
+/// Losses that make the counts doubtful: more than one record in so many.
+const TOLERATED: u64 = 1_000;
+/// A CLOSE_WAIT that is older is one that nobody is about to close.
+const FORGOTTEN: Nanos = Nanos(10_000_000_000);
+/// Fewer half-closed sockets are what servers have while they say goodbye.
+const MANY_HELD: u64 = 10;
+/// TIME_WAIT that grows by less per second is noise.
+const GROWTH_PER_S: f64 = 1.0;
+
+fn lost(snapshot: &Snapshot) -> Option<Insight> {
+    let lost = snapshot.losses.total() - snapshot.losses.healed;
+    if lost.saturating_mul(TOLERATED) <= snapshot.records {
+        return None;
+    }
+    let what = losses(&snapshot.losses)?;
+    Some(Insight {
+        severity: Severity::Alarm,
+        text: format!("Counts may be off: {what}, of {} records.", units::count(snapshot.records)),
+        group: None,
+    })
+}
+
+fn leaked(snapshot: &Snapshot) -> Option<Insight> {
+    let age = |group: &Group| snapshot.ts.since(group.oldest_close_wait.unwrap_or(snapshot.ts));
+    let (row, group) = most(snapshot, |group| {
+        let count = group.counts[TcpState::CloseWait.index()];
+        if age(group) >= FORGOTTEN { count } else { 0 }
+    })?;
+    let count = group.counts[TcpState::CloseWait.index()];
+    let sockets = if count == 1 { "a socket".to_owned() } else { format!("{} sockets", units::count(count)) };
+    let oldest = units::duration(age(group));
+    let text = match process(group) {
+        Some(process) => format!(
+            "{process} leaves {sockets} in CLOSE_WAIT, the oldest for {oldest}: the peer closed, it never called close()."
+        ),
+        None => format!(
+            "{sockets} of {} in CLOSE_WAIT, the oldest for {oldest}: the peer closed, an unknown process has not.",
+            group.key
+        ),
+    };
+    Some(Insight { severity: Severity::Warning, text, group: Some(row) })
+}
+
+fn held(snapshot: &Snapshot) -> Option<Insight> {
+    let (row, group) = most(snapshot, Group::fin_wait2_held)?;
+    let count = group.fin_wait2_held();
+    (count >= MANY_HELD).then(|| Insight {
+        severity: Severity::Warning,
+        text: format!(
+            "{} holds {} half-closed sockets (FIN_WAIT2): it shut its side down and waits for the peer, without limit.",
+            process(group).unwrap_or_else(|| group.key.clone()),
+            units::count(count)
+        ),
+        group: Some(row),
+    })
+}
+
+fn overflown(snapshot: &Snapshot) -> Option<Insight> {
+    let (row, group) = most(snapshot, |group| group.ended[EndReason::Overflow as usize])?;
+    Some(Insight {
+        severity: Severity::Alarm,
+        text: format!(
+            "{} connections of {} ended without TIME_WAIT: tcp_max_tw_buckets is reached.",
+            units::count(group.ended[EndReason::Overflow as usize]),
+            group.key
+        ),
+        group: Some(row),
+    })
+}
+
+fn growing(snapshot: &Snapshot) -> Option<Insight> {
+    let growth = growth_per_s(snapshot, TcpState::TimeWait)?;
+    if growth < GROWTH_PER_S {
+        return None;
+    }
+    let (row, group) = most(snapshot, |group| (group.time_wait.entered_per_s * 10.0) as u64)?;
+    let who = match group.main_closer() {
+        Some((Closer::Local, _)) => match process(group) {
+            Some(process) => format!("{process} closes first"),
+            None => "this side closes first".into(),
+        },
+        Some((Closer::Remote, _)) => "the peer closes first".into(),
+        _ => "who closes first is not clear yet".into(),
+    };
+    let meaning = match group.role {
+        Role::Inbound => " On a server TIME_WAIT costs memory only.",
+        _ => "",
+    };
+    Some(Insight {
+        severity: Severity::Note,
+        text: format!(
+            "TIME_WAIT grows by {}/s, most of it {} (+{}/s): {who}.{meaning}",
+            units::rate(growth),
+            group.key,
+            units::rate(group.time_wait.entered_per_s),
+        ),
+        group: Some(row),
+    })
+}
+
+/// How far back a trend looks.
+const TREND: Nanos = Nanos(10_000_000_000);
+
+/// By how much the sockets in a state grew per second over the last seconds; `None` while there is too
+/// little history.
+pub fn growth_per_s(snapshot: &Snapshot, state: TcpState) -> Option<f64> {
+    let last = snapshot.history.last()?;
+    let first = snapshot.history.iter().find(|sample| last.ts.since(sample.ts) <= TREND)?;
+    let seconds = last.ts.since(first.ts).as_secs_f64();
+    let count = |counts: &[u64; TcpState::COUNT]| counts[state.index()] as f64;
+    (seconds > 0.0).then(|| (count(&last.counts) - count(&first.counts)) / seconds)
+}
+
+/// The group with the most, if any has something.
+fn most(snapshot: &Snapshot, of: impl Fn(&Group) -> u64) -> Option<(usize, &Group)> {
+    let groups = snapshot.groups.iter().enumerate();
+    groups.max_by_key(|(_, group)| of(group)).filter(|(_, group)| of(group) > 0)
+}
+
+/// The group's process and its id: `pgbench (pid 4127)`.
+fn process(group: &Group) -> Option<String> {
+    let process = group.process.as_ref()?;
+    Some(format!("{} (pid {})", text::sanitise(&process.comm), process.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixture, *};
+    use crate::aggregate::Losses;
+
+    fn said(change: impl Fn(&mut Snapshot)) -> (Severity, String) {
+        let mut snapshot = fixture::busy();
+        change(&mut snapshot);
+        let insight = of(&snapshot);
+        (insight.severity, insight.text)
+    }
+
+    fn without_leak(snapshot: &mut Snapshot) {
+        snapshot.groups[2].oldest_close_wait = None;
+    }
+
+    #[test]
+    fn a_leak_names_its_process_and_its_age() {
+        let (severity, text) = said(|_| {});
+        assert_eq!(severity, Severity::Warning);
+        assert_eq!(
+            text,
+            "batch-exporter (pid 90210) leaves 1,204 sockets in CLOSE_WAIT, the oldest for 15m22s: \
+             the peer closed, it never called close()."
+        );
+        assert_eq!(of(&fixture::busy()).group, Some(2));
+    }
+
+    #[test]
+    fn losses_come_before_a_leak_and_a_few_do_not_matter() {
+        let lose =
+            |n| move |snapshot: &mut Snapshot| snapshot.losses = Losses { ring_full: n, ..Losses::default() };
+        assert_eq!(said(lose(5_000)).0, Severity::Alarm);
+        assert!(said(lose(5_000)).1.starts_with("Counts may be off: lost 5,000: ring full 5,000"));
+        assert_eq!(said(lose(5)).0, Severity::Warning);
+    }
+
+    #[test]
+    fn the_rest_in_its_order() {
+        let growing = said(without_leak);
+        assert_eq!(
+            growing,
+            (
+                Severity::Note,
+                "TIME_WAIT grows by 300/s, most of it 10.0.0.5:5432 (+412/s): api-server (pid 4242) closes first."
+                    .into()
+            )
+        );
+        let overflown = said(|snapshot| {
+            without_leak(snapshot);
+            snapshot.groups[0].ended[EndReason::Overflow as usize] = 12;
+        });
+        assert!(overflown.1.starts_with("12 connections of 10.0.0.5:5432 ended without TIME_WAIT"));
+        let held = said(|snapshot| {
+            without_leak(snapshot);
+            snapshot.groups[0].ended[EndReason::Overflow as usize] = 12;
+            snapshot.groups[1].fin_wait2_orphan = 0;
+        });
+        assert!(held.1.starts_with("nginx (pid 811) holds 15 half-closed sockets"), "{}", held.1);
+        assert_eq!(of(&fixture::empty()).severity, Severity::Calm);
+    }
+}

@@ -1,0 +1,135 @@
+//! The life of one socket: every change of state that is known, and what is not.
+
+use jiff::{Timestamp, tz::TimeZone};
+use ratatui::{
+    Frame,
+    layout::Rect,
+    text::{Line, Span},
+    widgets::Paragraph,
+};
+
+use crate::{
+    aggregate::Snapshot,
+    inspect::{Before, Life, SocketRow, Step},
+    lifecycle::OwnerKind,
+    model::{Nanos, TcpState, text},
+    view::top::{
+        columns::{bounded, looked_at, role},
+        mouse::Regions,
+        settings::Settings,
+        state::State,
+        theme::{Role, Theme},
+    },
+};
+
+/// As much of it as there is room for: the last changes stay.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Settings) -> Regions {
+    let theme = &settings.theme;
+    let lines = match state.life() {
+        Some(life) => {
+            let mut head = head(life, state.snapshot(), theme);
+            let steps = steps(life, state.snapshot(), settings);
+            let room = (area.height as usize).saturating_sub(head.len());
+            let hidden = steps.len().saturating_sub(room);
+            head.extend(steps.into_iter().skip(hidden));
+            head
+        }
+        None if state.is_gone() => vec![Line::raw("This socket is gone, and nothing was kept of it.")],
+        None => vec![Line::raw("Looking...")],
+    };
+    frame.render_widget(Paragraph::new(lines), area);
+    Regions::default()
+}
+
+fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
+    let socket = &life.socket;
+    let ends = format!("{} -> {}", socket.tuple.local(), socket.tuple.remote());
+    let facts = format!("  {}  closed first: {}", role(socket.role), socket.closer.name());
+    let netns = if socket.netns.0 == snapshot.host.netns {
+        String::new()
+    } else {
+        format!("  network namespace {}", socket.netns)
+    };
+    vec![
+        Line::from(vec![Span::styled(ends, theme.style(Role::Strong)), Span::raw(facts), Span::raw(netns)]),
+        Line::raw(owner(socket)),
+        Line::default(),
+    ]
+}
+
+/// The owner, and how far to trust that.
+fn owner(socket: &SocketRow) -> String {
+    let Some(process) = &socket.process else {
+        return "owner: not known".into();
+    };
+    let how = match socket.owner {
+        OwnerKind::Unknown => "",
+        OwnerKind::Listener => ", by its listener",
+        OwnerKind::Proc => ", found in /proc/PID/fd",
+        OwnerKind::Exact => ", seen in its own system call",
+    };
+    format!("owner: {} (pid {}){how}", text::sanitise(&process.comm), process.pid)
+}
+
+fn steps(life: &Life, snapshot: &Snapshot, settings: &Settings) -> Vec<Line<'static>> {
+    let theme = &settings.theme;
+    let clock = |ts: Nanos| wall(snapshot, ts, &settings.zone);
+    let faint = theme.style(Role::Faint);
+    let mut lines = Vec::new();
+    match life.before {
+        Before::Nothing => {}
+        Before::OlderThanTrace => {
+            lines.push(Line::styled(
+                "...           it is older than the trace: what came before was not seen",
+                faint,
+            ));
+        }
+        Before::NotKept(ts) => {
+            let note = format!(
+                "...           what came before {} was not kept: look at it earlier, or record",
+                clock(ts)
+            );
+            lines.push(Line::styled(note, faint));
+        }
+    }
+    lines.extend(life.steps.iter().map(|step| {
+        Line::from(vec![Span::styled(format!("{}  ", clock(step.ts)), faint), Span::raw(change(step))])
+    }));
+    lines.push(now(life, snapshot, theme));
+    lines
+}
+
+/// `ESTABLISHED -> FIN_WAIT1    after 1.2s`
+fn change(step: &Step) -> String {
+    let from = if step.begins && step.from == TcpState::Close { "" } else { step.from.name() };
+    let orphan = if step.orphan && step.to == TcpState::FinWait2 { " (orphan)" } else { "" };
+    let to = if step.to == TcpState::Close { "end" } else { step.to.name() };
+    let dwell = step.dwell.map(|dwell| format!("  after {}", bounded(dwell))).unwrap_or_default();
+    let reason = step.end_reason.map(|reason| format!("  {}", reason.name())).unwrap_or_default();
+    format!("{from:>11} -> {:<20}{dwell}{reason}", format!("{to}{orphan}")).trim_end().to_owned()
+}
+
+/// The state it is in.
+fn now(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Line<'static> {
+    let socket = &life.socket;
+    let at = looked_at(snapshot);
+    if socket.state == TcpState::Close {
+        return Line::styled("now           it has ended", theme.style(Role::Held));
+    }
+    let age = socket.age(at).map_or("for an unknown time".into(), |age| format!("for {}", bounded(age)));
+    let left = socket.time_left(at).map(|left| format!(", {} left", bounded(left))).unwrap_or_default();
+    let orphan =
+        if socket.orphan && socket.state == TcpState::FinWait2 { ", no process holds it" } else { "" };
+    let state = format!("now           in {} {age}{left}{orphan}", socket.state.name());
+    Line::styled(state, theme.style(Role::Live))
+}
+
+/// The time of day.
+fn wall(snapshot: &Snapshot, ts: Nanos, zone: &TimeZone) -> String {
+    let wall_ns = snapshot.host.clock_offset_ns.saturating_add(ts.0);
+    Timestamp::from_nanosecond(wall_ns.into())
+        .unwrap_or_default()
+        .to_zoned(zone.clone())
+        .strftime("%H:%M:%S%.3f")
+        .to_string()
+}

@@ -1,0 +1,44 @@
+//! The sockets of one group, and how long its sockets stayed.
+
+use ratatui::{
+    Frame,
+    layout::Rect,
+    widgets::{Paragraph, Wrap},
+};
+
+use super::{dwells, layout, table};
+use crate::view::top::{
+    columns::{ALL_OF_SOCKETS, SOCKETS},
+    mouse::Regions,
+    state::State,
+    table::Table,
+    theme::Theme,
+};
+
+/// The sockets there is room for, or why there is none.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme) -> Regions {
+    let (area, beside) = layout::with_dwells(area);
+    let Some(members) = state.members() else {
+        let text = if state.is_gone() {
+            "This group is gone: none of its sockets is left. Back leads to the groups."
+        } else {
+            "Looking..."
+        };
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+        return Regions::default();
+    };
+    dwells::draw(frame, beside, &members.dwells, theme);
+    if members.sockets.is_empty() {
+        let text = "No sockets now: they have ended. Those that open appear here.";
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+        return Regions::default();
+    }
+    let (_, lines) = table::split(area);
+    let shown = state.rows(lines.height as usize).to_vec();
+    let Some(members) = state.members() else { return Regions::default() };
+    let sort = state.sort();
+    let rows = shown.iter().filter_map(|&row| members.sockets.get(row)).collect();
+    let snapshot = state.snapshot();
+    let table = Table { columns: &SOCKETS, visible: &ALL_OF_SOCKETS, snapshot, rows, sorted: sort.column };
+    table::draw(frame, area, &table, sort, |socket| state.is_selected_socket(socket), theme)
+}
