@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod lifecycle;
 pub mod model;
 pub mod pipeline;
+pub mod replay;
 mod selftest;
 pub mod session;
 pub mod source;

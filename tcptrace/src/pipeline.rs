@@ -6,6 +6,7 @@
 
 mod asked;
 mod engine;
+mod schedule;
 
 use std::{
     sync::{
@@ -41,6 +42,7 @@ use crate::{
 };
 
 pub use engine::Engine;
+pub use schedule::Schedule;
 
 /// Takes every event as it happens; must not block.
 pub trait EventSink: Send {
@@ -120,20 +122,21 @@ impl Running {
 pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
+    let first = plan.queries.as_ref().map(|queries| queries.borrow().clone());
     let pipeline = Pipeline {
+        queries: plan.queries,
         tracker: Tracker::new(Limits::default()).scoped(plan.filter.kernel_part()),
         flow: Taken::new(
             Aggregate::new(plan.grouping, plan.scope),
             plan.events,
-            plan.queries.map(|queries| Asked::new(queries, plan.filter.clone())),
+            first.map(|query| Asked::new(query, plan.filter.clone())),
             plan.filter,
         ),
         recorder: plan.recorder,
         snapshots: Snapshots {
             source_name: plan.source,
             look: plan.look,
-            interval: plan.interval,
-            next: None,
+            schedule: Schedule::new(plan.interval),
             publish,
             pictures: plan.pictures,
         },
@@ -149,15 +152,14 @@ struct Pipeline {
     flow: Taken,
     recorder: Option<Recorder>,
     snapshots: Snapshots,
+    queries: Option<watch::Receiver<Query>>,
 }
 
 /// When snapshots are made, and who gets them.
 struct Snapshots {
     source_name: Arc<str>,
     look: Look,
-    interval: Nanos,
-    /// When the next snapshot is due; `None` until the seed is complete.
-    next: Option<Nanos>,
+    schedule: Schedule,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
     pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
 }
@@ -217,7 +219,7 @@ impl Pipeline {
     }
 
     fn take(&mut self, record: Record) {
-        let Self { tracker, flow, recorder, snapshots } = self;
+        let Self { tracker, flow, recorder, snapshots, .. } = self;
         flow.take(&record, tracker);
         let is_milestone = match record {
             Record::Tick { .. } => snapshots.publish_when_due(flow, tracker),
@@ -232,7 +234,12 @@ impl Pipeline {
 
     /// Answers a new question at once.
     fn listen(&mut self) -> Change {
-        let change = self.flow.listen(&mut self.tracker);
+        let Some(queries) = &mut self.queries else { return Change::None };
+        let change = match queries.has_changed() {
+            Ok(false) => Change::None,
+            Ok(true) => self.flow.ask(queries.borrow_and_update().clone(), &mut self.tracker),
+            Err(_) => Change::Over,
+        };
         if self.flow.seeded {
             match change {
                 Change::None | Change::Over => {}
@@ -250,20 +257,16 @@ const LISTEN_EVERY: Duration = Duration::from_millis(20);
 impl Snapshots {
     /// Makes a snapshot when it is time for one; returns whether it was.
     fn publish_when_due(&mut self, flow: &mut Taken, tracker: &Tracker) -> bool {
-        let now = flow.now;
-        if !flow.seeded || self.next.is_some_and(|next| now < next) {
+        if !flow.seeded || !self.schedule.is_due(flow.now) {
             return false;
         }
-        // Due times do not drift; those missed are not made up for.
-        let due = self.next.map_or(now, |next| next).plus(self.interval);
-        self.next = Some(if due > now { due } else { now.plus(self.interval) });
         self.publish_now(flow, tracker);
         true
     }
 
     /// The same out of turn: the next is due one interval later.
     fn publish(&mut self, flow: &mut Taken, tracker: &Tracker) {
-        self.next = Some(flow.now.plus(self.interval));
+        self.schedule.begin_anew(flow.now);
         self.publish_now(flow, tracker);
     }
 
@@ -345,7 +348,12 @@ impl Taken {
     }
 
     fn snapshot(&mut self, tracker: &Tracker, source: &Arc<str>) -> Snapshot {
-        let context = Context {
+        let context = Context { answer: self.answer(tracker), ..self.context(source) };
+        self.aggregate.snapshot(self.now, tracker, &self.names, context)
+    }
+
+    fn context(&mut self, source: &Arc<str>) -> Context {
+        Context {
             host: Arc::clone(&self.host),
             source: Arc::clone(source),
             records: self.records,
@@ -356,17 +364,16 @@ impl Taken {
             },
             output_dropped: self.events.as_ref().map_or(0, |events| events.dropped()),
             observed: self.observed(),
-            answer: self.answer(tracker),
-        };
-        self.aggregate.snapshot(self.now, tracker, &self.names, context)
+            answer: None,
+        }
     }
 
     /// Takes a new question in, and counts as it asks for.
-    fn listen(&mut self, tracker: &mut Tracker) -> Change {
+    fn ask(&mut self, query: Query, tracker: &mut Tracker) -> Change {
         let Self { asked: Some(asked), filter, aggregate, names, now, .. } = self else {
             return Change::None;
         };
-        let change = asked.look();
+        let change = asked.take(query);
         if change == Change::Filter
             && let Some(wanted) = asked.filter(names)
         {

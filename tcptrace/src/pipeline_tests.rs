@@ -205,13 +205,12 @@ proptest! {
             groups.sort();
             (groups, snapshot.states.map(|state| state.now))
         };
-        let (ask, queries) = watch::channel(Query::new("service".parse().expect("a key")));
-        let (mut flow, mut tracker) = run("service", None, Some(Asked::new(queries, Filter::EVERYTHING)));
+        let first = Query::new("service".parse().expect("a key"));
+        let (mut flow, mut tracker) = run("service", None, Some(Asked::new(first, Filter::EVERYTHING)));
         for text in [filters.0, filters.1] {
             let filter = parse("--filter", text).ok();
             let grouping = "peer,process".parse().expect("two keys");
-            ask.send_replace(Query { grouping, filter, ..Query::new(grouping) });
-            flow.listen(&mut tracker);
+            flow.ask(Query { filter, ..Query::new(grouping) }, &mut tracker);
         }
         prop_assert_eq!(counts((flow, tracker)), counts(run("peer,process", Some(filters.1), None)));
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The sockets with one key. There may be many of these: it is kept small.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: GroupKey,
     /// Which group this is, counted from the first: an earlier one has a lower number.

@@ -38,7 +38,7 @@ impl Default for Limits {
 }
 
 /// All groups.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Groups {
     grouping: Grouping,
     scope: Scope,
@@ -197,11 +197,7 @@ impl Groups {
 
     /// The groups that have or had sockets: all, or the first of every ranking and the rest together.
     /// `oldest_close_wait` is by [`Self::place_of`].
-    pub(super) fn snapshot(
-        &mut self,
-        shown: &Shown<'_>,
-        oldest_close_wait: &FxHashMap<u32, Nanos>,
-    ) -> Picture {
+    pub(super) fn snapshot(&self, shown: &Shown<'_>, oldest_close_wait: &FxHashMap<u32, Nanos>) -> Picture {
         let shown = &Shown { scope: self.scope, ..*shown };
         let oldest = |index: u32| oldest_close_wait.get(&index).copied();
         let in_use: Vec<u32> = self
@@ -232,14 +228,25 @@ impl Groups {
             }
             groups.push(sum.snapshot(shown, oldest_of_all));
         }
-        for (_, entry) in self.table.iter_mut() {
-            entry.begin_interval();
-        }
         groups.sort_by_cached_key(|group| {
             let sockets: u64 = group.counts.iter().sum();
             std::cmp::Reverse((group.time_wait.now, sockets, group.time_wait.entered))
         });
         Picture { groups, others: self.table.taken_out() + hidden }
+    }
+
+    /// From now on rates are measured against this moment.
+    pub(super) fn begin_interval(&mut self) {
+        for (_, entry) in self.table.iter_mut() {
+            entry.begin_interval();
+        }
+    }
+
+    /// Roughly what they take, in bytes.
+    pub(super) fn size_bytes(&self) -> usize {
+        // With the few departures that a small group keeps, its owners, and its place by key.
+        const GROUP_BYTES: usize = size_of::<Entry>() + 16 * 8 + 64;
+        self.table.iter().count() * GROUP_BYTES + self.histogram_bytes
     }
 
     /// Counts the sockets of every group for the mean over time.

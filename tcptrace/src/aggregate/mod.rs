@@ -51,7 +51,7 @@ pub use stays::Scope;
 pub const HISTORY: usize = 60;
 
 /// Counts what the tracker tells.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Aggregate {
     groups: Groups,
     totals: [Total; TcpState::COUNT],
@@ -204,28 +204,14 @@ impl Aggregate {
         let interval = self.last.map_or(Nanos(0), |last| ts.since(last.ts));
         let per_s = |count: u64| if interval.0 == 0 { 0.0 } else { count as f64 / interval.as_secs_f64() };
         let mut states = [StateTotal::default(); TcpState::COUNT];
-        for (total, state) in self.totals.iter_mut().zip(&mut states) {
+        for (total, state) in self.totals.iter().zip(&mut states) {
             let entered_per_s = per_s(total.entered - total.entered_at_last);
             *state = StateTotal { now: total.now, entered: total.entered, entered_per_s };
-            total.entered_at_last = total.entered;
         }
         let records_before = self.last.map_or(0, |last| last.records);
-        let counters = tracker.counters();
-        let losses = Losses {
-            ring_full: context.kernel_losses.ring_full,
-            recursion_missed: context.kernel_losses.recursion_missed,
-            healed: counters.healed,
-            evicted: counters.evicted + self.groups.evicted() + context.observed.left_out,
-            decode_errors: context.kernel_losses.decode_errors + counters.undecodable,
-            read_faults: context.kernel_losses.read_faults,
-            output_dropped: context.output_dropped,
-            not_recorded: context.kernel_losses.not_recorded,
-        };
+        let losses = self.losses(tracker, &context);
         let now = self.totals.map(|total| total.now);
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(Sample { ts, counts: now });
+        self.note(ts);
         let oldest_close_wait = self.oldest_close_wait(tracker);
         let shown = Shown {
             names,
@@ -254,8 +240,51 @@ impl Aggregate {
             dwells: self.stays.as_ref().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
             answer: context.answer,
         };
-        self.last = Some(Last { ts, records: context.records });
+        self.begin_interval(ts, context.records);
         snapshot
+    }
+
+    /// Goes on as after a [`Self::snapshot`] that nobody wants to see.
+    pub fn pass(&mut self, ts: Nanos, records: u64) {
+        self.note(ts);
+        self.begin_interval(ts, records);
+    }
+
+    /// Keeps the counts of this moment for the history.
+    fn note(&mut self, ts: Nanos) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(Sample { ts, counts: self.totals.map(|total| total.now) });
+    }
+
+    /// From now on rates are measured against this moment.
+    fn begin_interval(&mut self, ts: Nanos, records: u64) {
+        for total in &mut self.totals {
+            total.entered_at_last = total.entered;
+        }
+        self.groups.begin_interval();
+        self.last = Some(Last { ts, records });
+    }
+
+    /// Everything lost so far, by cause.
+    pub fn losses(&self, tracker: &Tracker, context: &Context) -> Losses {
+        let counters = tracker.counters();
+        Losses {
+            ring_full: context.kernel_losses.ring_full,
+            recursion_missed: context.kernel_losses.recursion_missed,
+            healed: counters.healed,
+            evicted: counters.evicted + self.groups.evicted() + context.observed.left_out,
+            decode_errors: context.kernel_losses.decode_errors + counters.undecodable,
+            read_faults: context.kernel_losses.read_faults,
+            output_dropped: context.output_dropped,
+            not_recorded: context.kernel_losses.not_recorded,
+        }
+    }
+
+    /// Roughly what it takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.groups.size_bytes()
     }
 
     /// Counts the sockets in every state for the mean over time, see [`Scope::Whole`].

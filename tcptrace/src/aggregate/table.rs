@@ -21,7 +21,7 @@ pub(super) trait Row {
 }
 
 /// Rows by key and by number.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Table<R> {
     slots: Vec<Slot<R>>,
     free: Vec<u32>,
@@ -31,7 +31,7 @@ pub(super) struct Table<R> {
     taken_out: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Slot<R> {
     Free,
     /// Its row was taken out, and so many sockets do not know yet.

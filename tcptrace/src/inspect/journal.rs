@@ -32,7 +32,7 @@ const KEPT: usize = 1 << 16;
 const KEPT_OF_ONE: usize = 1_000;
 
 /// What is remembered of changes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Journal {
     recent: VecDeque<(SocketId, Step)>,
     kept: usize,
@@ -42,7 +42,7 @@ pub struct Journal {
 }
 
 /// The socket whose changes are all kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Followed {
     id: SocketId,
     steps: Vec<Step>,
@@ -65,6 +65,11 @@ impl Journal {
     #[cfg(test)]
     pub(super) fn cramped() -> Self {
         Self::with_room(3)
+    }
+
+    /// What it takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.recent.len() * size_of::<(SocketId, Step)>()
     }
 
     /// Takes a change in.

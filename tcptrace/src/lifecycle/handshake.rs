@@ -14,7 +14,7 @@ use super::{
 use crate::model::{Nanos, NetnsId, SeedSocket, SocketId, TcpState, Tuple};
 
 /// Handshakes by their ends.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Handshakes {
     by_tuple: FxHashMap<(NetnsId, Tuple), Handshake>,
     made: u64,

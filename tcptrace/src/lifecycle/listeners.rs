@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::model::{Addr, NetnsId, SocketId, Tuple};
 
 /// Listening sockets by namespace and port.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Listeners {
     by_port: FxHashMap<(NetnsId, u16), Vec<Listener>>,
     /// Where each is: what is known of its port later may differ.

@@ -19,7 +19,7 @@ const DOUBLE_WINDOW: Nanos = Nanos(1_000_000);
 const TIMEWAIT_SECONDS: i64 = 60;
 
 /// What belongs to minisockets alone.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Minisockets {
     /// Minisockets whose cookie lives on in another connection (a socket that connects again), by
     /// kernel address.
@@ -62,7 +62,7 @@ impl Minisockets {
 
 /// The `connect()` calls under way, by thread: one that takes a TIME_WAIT over cancels its timer from
 /// the same thread.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Connects {
     by_thread: FxHashMap<u32, (SocketId, Nanos)>,
 }

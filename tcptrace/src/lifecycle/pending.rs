@@ -38,7 +38,7 @@ pub enum Cause {
 }
 
 /// The cancelled timers not yet explained, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PendingEnds {
     queue: VecDeque<Pending>,
 }

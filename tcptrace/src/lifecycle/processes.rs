@@ -11,7 +11,7 @@ use crate::model::{record::Process, text};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessId(u32);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     process: Arc<Process>,
     key: Key,
@@ -22,7 +22,7 @@ struct Slot {
 type Key = (u32, [u8; 16]);
 
 /// All processes that own a tracked socket.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Processes {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,

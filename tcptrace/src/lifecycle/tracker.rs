@@ -65,7 +65,7 @@ pub struct Counters {
 }
 
 /// Follows every socket through its states.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tracker {
     pub(super) sockets: FxHashMap<SocketId, Socket>,
     pub(super) processes: Processes,
@@ -146,6 +146,13 @@ impl Tracker {
         for socket in self.sockets.values_mut().filter(|socket| socket.netns == netns) {
             out.identified(socket, &self.processes);
         }
+    }
+
+    /// Roughly what it takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        // With the key and the table's own byte, and room for half as many again.
+        const SOCKET_BYTES: usize = (size_of::<Socket>() + size_of::<SocketId>() + 1) * 3 / 2;
+        self.sockets.len() * SOCKET_BYTES
     }
 
     /// Every socket tracked now.
@@ -529,7 +536,7 @@ pub(super) const fn tuple_of(raw: &raw::Record) -> Tuple {
 }
 
 /// The sockets that closed last: the second report of a close finds its socket gone.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RecentlyClosed {
     last: VecDeque<(SocketId, Nanos)>,
 }

@@ -1,8 +1,6 @@
-//! What a view has asked for, and the answers: the newest [`Query`] in, an [`Answer`] out.
+//! What a view has asked for, and the answers: a [`Query`] in, an [`Answer`] out.
 
 use std::{collections::BTreeMap, sync::Arc};
-
-use tokio::sync::watch;
 
 use crate::{
     aggregate::{Aggregate, Names},
@@ -13,12 +11,12 @@ use crate::{
 };
 
 /// The question and what its answer takes.
+#[derive(Clone)]
 pub(super) struct Asked {
-    queries: watch::Receiver<Query>,
     query: Query,
     /// What the command line lets pass.
     base: Filter,
-    filter_fault: Option<String>,
+    pub(super) filter_fault: Option<String>,
     since: Option<Nanos>,
     pub(super) journal: Journal,
     /// The socket that is looked at, as it was last.
@@ -42,10 +40,8 @@ pub(super) enum Change {
 }
 
 impl Asked {
-    pub(super) fn new(queries: watch::Receiver<Query>, base: Filter) -> Self {
-        let query = queries.borrow().clone();
+    pub(super) fn new(query: Query, base: Filter) -> Self {
         Self {
-            queries,
             query,
             base,
             filter_fault: None,
@@ -56,14 +52,8 @@ impl Asked {
         }
     }
 
-    /// Takes the newest question.
-    pub(super) fn look(&mut self) -> Change {
-        match self.queries.has_changed() {
-            Ok(false) => return Change::None,
-            Ok(true) => {}
-            Err(_) => return Change::Over,
-        }
-        let query = self.queries.borrow_and_update().clone();
+    /// Takes a new question.
+    pub(super) fn take(&mut self, query: Query) -> Change {
         let change = if query.filter != self.query.filter {
             Change::Filter
         } else if query.counts_like(&self.query) {

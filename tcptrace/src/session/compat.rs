@@ -15,7 +15,7 @@ use super::{
 const MOST_COLUMNS: usize = 256;
 
 /// Where things are in a recording.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Layout {
     /// The version it was written in.
     pub version: Version,

@@ -139,6 +139,25 @@ impl Decoder {
         })
     }
 
+    /// Another one that knows what this one knows: it goes on with the next batch.
+    pub fn fork(&self) -> std::io::Result<Self> {
+        Ok(Self {
+            kinds: self.kinds.clone(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            said: self.said.clone(),
+            tasks: self.tasks.clone(),
+            before: self.before,
+            unknown_rows: self.unknown_rows,
+            ..Self::new(self.layout.clone())?
+        })
+    }
+
+    /// Roughly what [`Self::fork`] takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        size_of_val(&*self.said) + size_of_val(&*self.tasks)
+    }
+
     /// How the recording is laid out.
     pub const fn layout(&self) -> &Layout {
         &self.layout

@@ -39,7 +39,12 @@ pub enum Next<'a> {
 impl<R: Read> Frames<R> {
     /// Begins where `input` is.
     pub const fn new(input: R) -> Self {
-        Self { input, buffer: Vec::new(), begin: 0, before: 0 }
+        Self::at(input, 0)
+    }
+
+    /// Begins where `input` is: before the byte `position` of the stream, between two messages.
+    pub const fn at(input: R, position: u64) -> Self {
+        Self { input, buffer: Vec::new(), begin: 0, before: position }
     }
 
     /// Bytes of whole messages so far.

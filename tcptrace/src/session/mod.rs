@@ -22,7 +22,7 @@ pub mod ticks;
 pub use output::{
     Existing, Keep, MOST_FLIGHT_BYTES, Rotate, Unwritten, Written, create, numbered, standard_output,
 };
-pub use reader::{AtEnd, Damage, Ending, ReadError, Reader};
+pub use reader::{AtEnd, Damage, Ending, Place, ReadError, Reader};
 pub use recorder::{Failure, Plan, Recorder, Recording, Status, start};
 
 #[cfg(test)]

@@ -140,6 +140,25 @@ pub struct Reader {
     ending: Arc<Mutex<Option<Ending>>>,
 }
 
+/// A place between two batches, and what has to be known to read on from there.
+pub struct Place {
+    position: u64,
+    decoder: Decoder,
+    host: HostFacts,
+}
+
+impl Place {
+    /// Bytes of the recording before it.
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Roughly what it takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.decoder.size_bytes()
+    }
+}
+
 impl Reader {
     /// Opens the recording at `path`, `-` for standard input, and reads its header.
     pub fn open(path: &Path, at_end: AtEnd) -> Result<Self, ReadError> {
@@ -178,6 +197,23 @@ impl Reader {
             at_end,
             length: None,
             host: HostFacts::default(),
+            ending: Arc::default(),
+        })
+    }
+
+    /// Where it is, to come back to.
+    pub fn place(&self) -> io::Result<Place> {
+        Ok(Place { position: self.position(), decoder: self.decoder.fork()?, host: self.host.clone() })
+    }
+
+    /// Reads on from `place`, to which `input` has been wound. It gives up where the recording ends.
+    pub fn at(place: &Place, input: Box<dyn Read + Send>) -> io::Result<Self> {
+        Ok(Self {
+            frames: Frames::at(input, place.position),
+            decoder: place.decoder.fork()?,
+            at_end: AtEnd::Stop,
+            length: None,
+            host: place.host.clone(),
             ending: Arc::default(),
         })
     }

@@ -35,7 +35,7 @@ impl Key {
 }
 
 /// One destination.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Destination {
     pub(super) key: Key,
     joined: u64,

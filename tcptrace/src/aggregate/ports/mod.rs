@@ -30,7 +30,7 @@ const DESTINATIONS: usize = 1 << 14;
 const NAMESPACES: usize = 1 << 14;
 
 /// Counts local ports.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ports {
     settings: FxHashMap<NetnsId, PortSettings>,
     /// Sockets by a port that they keep from every destination.

@@ -1,0 +1,83 @@
+//! Going through a recording: time to read it, time to go to a moment, memory.
+//!
+//! `cargo bench -p tcptrace --bench replay -- FILE [--seeks 200]`; `--bench session -- --keep FILE` makes a file.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tcptrace::{
+    aggregate::{Grouping, Scope},
+    filter::Filter,
+    inspect::Query,
+    model::Nanos,
+    replay::{Player, Shown, Wanted},
+};
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let Some(path) = args.first() else {
+        eprintln!("replay: skipped, it takes a recording: --bench replay -- FILE");
+        return;
+    };
+    let seeks = args.iter().position(|arg| arg == "--seeks").and_then(|at| args.get(at + 1)?.parse().ok());
+    let wanted = Wanted {
+        filter: Filter::EVERYTHING,
+        query: Query::new(Grouping::SERVICE),
+        scope: Scope::Minisockets,
+        interval: Nanos::SECOND,
+        source: "bench".into(),
+    };
+    let before = status_kib("VmRSS:");
+    let began = Instant::now();
+    let mut player = Player::open(Path::new(path), wanted, |_, _| {}).expect("a recording");
+    let took = began.elapsed();
+    let last = picture(&mut player, usize::MAX).0;
+    let (kept, bytes) = player.kept();
+    println!("pictures                  {}", player.index().len());
+    println!("records                   {last}");
+    println!(
+        "read and indexed in       {:.2} s, {:.0} records/s",
+        took.as_secs_f64(),
+        last as f64 / took.as_secs_f64()
+    );
+    println!("states kept               {kept}, some {} MiB", bytes >> 20);
+    let (random, back, on) = seek(&mut player, seeks.unwrap_or(200));
+    for (name, mut times) in [("to any moment", random), ("one back", back), ("one on", on)] {
+        times.sort_unstable();
+        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
+        println!("{name:25} p50 {:.0} ms, p90 {:.0} ms, max {:.0} ms", at(0.5), at(0.9), at(1.0));
+    }
+    println!("peak memory               {} MiB ({} before)", status_kib("VmHWM:") / 1024, before / 1024);
+}
+
+fn seek(player: &mut Player, seeks: usize) -> (Vec<Duration>, Vec<Duration>, Vec<Duration>) {
+    let pictures = player.index().len() as u64;
+    let mut random: u64 = 1;
+    let mut times = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..seeks {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let n = ((random >> 33) % pictures.max(1)) as usize;
+        times.0.push(picture(player, n).1);
+        times.1.push(picture(player, n.saturating_sub(1)).1);
+        times.2.push(picture(player, n).1);
+    }
+    times
+}
+
+/// Records up to the picture `n`, and how long it took to get there.
+fn picture(player: &mut Player, n: usize) -> (u64, Duration) {
+    let began = Instant::now();
+    match player.show(n, &mut || true).expect("a recording") {
+        Shown::Picture(picture) => (picture.records, began.elapsed()),
+        Shown::Interrupted => unreachable!("nothing interrupts"),
+    }
+}
+
+fn status_kib(field: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
+}
