@@ -449,6 +449,9 @@ impl Taken {
         if let Some(netns) = self.aggregate.take(record) {
             tracker.look_again(netns, self);
         }
+        if self.seeded && matches!(record, Record::Tick { .. }) {
+            self.aggregate.mark(self.now);
+        }
     }
 
     /// Notes in which states `socket` matches the filter, as far as it is known now.

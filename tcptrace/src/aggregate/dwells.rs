@@ -166,6 +166,11 @@ impl Distribution {
         })
     }
 
+    /// The lowest value that falls into the same bucket as `value`.
+    pub const fn floor(value: Nanos) -> Nanos {
+        Nanos(range_of(bucket_of(value.0)).0)
+    }
+
     /// Whether there is nothing in it and nothing beside it.
     pub const fn is_empty(&self) -> bool {
         self.count + self.at_least + self.inferred + self.unknown == 0

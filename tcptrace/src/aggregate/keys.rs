@@ -279,9 +279,9 @@ fn cgroup(socket: &Socket, processes: &Processes, _: PeerPrefix) -> Part {
 
 impl GroupKey {
     /// The group of what has no group of its own.
-    pub(super) const OTHER: Self = Self { first: Part::Other, second: None };
+    pub const OTHER: Self = Self { first: Part::Other, second: None };
     /// The only group where sockets are not grouped.
-    pub(super) const ALL: Self = Self { first: Part::All, second: None };
+    pub const ALL: Self = Self { first: Part::All, second: None };
 
     /// One that is told from others by its name and role.
     #[cfg(test)]

@@ -16,6 +16,7 @@ mod snapshot;
 pub mod standing;
 mod stays;
 mod table;
+mod timeline;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -46,6 +47,7 @@ pub use snapshot::{
 };
 use stays::Histograms;
 pub use stays::Scope;
+pub use timeline::{Point, Timeline};
 
 /// How many snapshots back the history reaches.
 pub const HISTORY: usize = 60;
@@ -63,6 +65,7 @@ pub struct Aggregate {
     ports: Ports,
     orphans: u64,
     history: VecDeque<Sample>,
+    timeline: Timeline,
     began: Option<Nanos>,
     last: Option<Last>,
 }
@@ -70,8 +73,12 @@ pub struct Aggregate {
 #[derive(Clone, Copy, Debug, Default)]
 struct Total {
     now: u64,
+    /// The most at once since the last look.
+    highest: u64,
     entered: u64,
     entered_at_last: u64,
+    /// At the last look.
+    entered_before: u64,
 }
 
 /// What the rates of the next snapshot are measured against.
@@ -132,6 +139,7 @@ impl Aggregate {
             ports: Ports::default(),
             orphans: 0,
             history: VecDeque::with_capacity(HISTORY),
+            timeline: Timeline::default(),
             began: None,
             last: None,
         }
@@ -164,6 +172,7 @@ impl Aggregate {
         self.last = None;
         if history == History::Ends {
             self.history.clear();
+            self.timeline = Timeline::default();
         }
         tracker.each_socket(|socket, processes| {
             socket.group = Socket::NO_GROUP;
@@ -194,6 +203,19 @@ impl Aggregate {
         Some((sockets, self.groups.dwells(place)))
     }
 
+    /// Notes for the timeline what happened since the last look. Up to the first one there is no telling how many
+    /// sockets there were: they were still being read.
+    pub fn mark(&mut self, ts: Nanos) {
+        let is_first = self.timeline.points.is_empty();
+        let highest = self.totals.map(|total| if is_first { total.now } else { total.highest });
+        let entered = self.totals.map(|total| total.entered - total.entered_before);
+        for total in &mut self.totals {
+            total.highest = total.now;
+            total.entered_before = total.entered;
+        }
+        self.timeline.add(self.began.unwrap_or(ts), Point { ts, highest, entered });
+    }
+
     /// Sockets in `state` now.
     pub const fn now(&self, state: TcpState) -> u64 {
         self.totals[state.index()].now
@@ -201,6 +223,7 @@ impl Aggregate {
 
     /// Everything the views show, at `ts`. Rates are over the time since the snapshot before.
     pub fn snapshot(&mut self, ts: Nanos, tracker: &Tracker, names: &Names, context: Context) -> Snapshot {
+        self.mark(ts);
         let interval = self.last.map_or(Nanos(0), |last| ts.since(last.ts));
         let per_s = |count: u64| if interval.0 == 0 { 0.0 } else { count as f64 / interval.as_secs_f64() };
         let mut states = [StateTotal::default(); TcpState::COUNT];
@@ -231,6 +254,7 @@ impl Aggregate {
             losses,
             states,
             history: self.history.iter().copied().collect(),
+            timeline: self.timeline.clone(),
             grouping: self.groups.grouping(),
             groups: picture.groups,
             other_groups: picture.others,
@@ -341,7 +365,9 @@ impl Aggregate {
     }
 
     fn arrive(&mut self, socket: &Socket) {
-        self.totals[socket.state.index()].now += 1;
+        let total = &mut self.totals[socket.state.index()];
+        total.now += 1;
+        total.highest = total.highest.max(total.now);
         self.orphans += u64::from(socket.is_orphan_fin_wait2());
     }
 

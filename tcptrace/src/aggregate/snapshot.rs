@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Distribution, GroupKey, Grouping, PortsSnapshot, Split, observed::Observed, standing::Standing};
+use super::{
+    Distribution, GroupKey, Grouping, PortsSnapshot, Split, Timeline, observed::Observed, standing::Standing,
+};
 use crate::{
     inspect::Answer,
     lifecycle::{Closer, EndReason, Role},
@@ -37,6 +39,8 @@ pub struct Snapshot {
     pub states: [StateTotal; TcpState::COUNT],
     /// Sockets per state at earlier snapshots and at this one, the oldest first.
     pub history: Vec<Sample>,
+    /// Sockets per state over the whole trace.
+    pub timeline: Timeline,
     /// What the groups are grouped by.
     pub grouping: Grouping,
     /// The groups, most TIME_WAIT first.
@@ -217,6 +221,33 @@ pub struct TimeWaitEnds {
 }
 
 impl TimeWaitEnds {
+    /// How many ended by `reason`; `None` for one that no minisocket ends by.
+    pub const fn of(&self, reason: EndReason) -> Option<u64> {
+        Some(match reason {
+            EndReason::Expired => self.expired,
+            EndReason::Reused => self.reused,
+            EndReason::Reopened => self.reopened,
+            EndReason::Reset => self.reset,
+            EndReason::Killed => self.killed,
+            EndReason::Purged => self.purged,
+            EndReason::Aborted => self.aborted,
+            EndReason::Unexplained => self.unexplained,
+            _ => return None,
+        })
+    }
+
+    /// Adds all of `other`.
+    pub const fn add(&mut self, other: &Self) {
+        self.expired += other.expired;
+        self.reused += other.reused;
+        self.reopened += other.reopened;
+        self.reset += other.reset;
+        self.killed += other.killed;
+        self.purged += other.purged;
+        self.aborted += other.aborted;
+        self.unexplained += other.unexplained;
+    }
+
     /// Counts `n` more that ended by `reason`; one that no minisocket ends by is left out.
     pub(super) const fn count(&mut self, reason: EndReason, n: u64) {
         let counter = match reason {

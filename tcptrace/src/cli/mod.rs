@@ -12,6 +12,7 @@ mod live;
 mod output;
 mod progress;
 pub mod record;
+pub mod report;
 mod source;
 pub mod states;
 mod terminal;
@@ -41,6 +42,7 @@ enum Command {
     Events(events::EventsArgs),
     Hist(hist::HistArgs),
     Record(record::RecordArgs),
+    Report(report::ReportArgs),
     Export(export::ExportArgs),
     Diff(diff::DiffArgs),
     States(states::StatesArgs),
@@ -55,6 +57,7 @@ impl Cli {
             Command::Events(args) => events::run(&args),
             Command::Hist(args) => hist::run(&args),
             Command::Record(args) => record::run(&args),
+            Command::Report(args) => report::run(&args),
             Command::Export(args) => export::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::States(args) => states::run(&args),

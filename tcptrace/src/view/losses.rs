@@ -5,26 +5,37 @@ use crate::{
     model::units,
 };
 
-/// A cause of loss: its label, and how many.
-type Cause = (&'static str, fn(&Losses) -> u64);
+/// A cause of loss.
+pub struct Cause {
+    /// As written in JSON.
+    pub name: &'static str,
+    /// For people.
+    pub label: &'static str,
+    /// How many.
+    pub of: fn(&Losses) -> u64,
+}
+
+const fn cause(name: &'static str, label: &'static str, of: fn(&Losses) -> u64) -> Cause {
+    Cause { name, label, of }
+}
 
 /// Every cause of loss, the gravest first.
-const CAUSES: [Cause; 8] = [
-    ("ring full", |losses| losses.ring_full),
-    ("recursion", |losses| losses.recursion_missed),
-    ("evicted", |losses| losses.evicted),
-    ("decode errors", |losses| losses.decode_errors),
-    ("read faults", |losses| losses.read_faults),
-    ("output", |losses| losses.output_dropped),
-    ("not recorded", |losses| losses.not_recorded),
-    ("healed", |losses| losses.healed),
+pub const CAUSES: [Cause; 8] = [
+    cause("ring_full", "ring full", |losses| losses.ring_full),
+    cause("recursion_missed", "recursion", |losses| losses.recursion_missed),
+    cause("evicted", "evicted", |losses| losses.evicted),
+    cause("decode_errors", "decode errors", |losses| losses.decode_errors),
+    cause("read_faults", "read faults", |losses| losses.read_faults),
+    cause("output_dropped", "output", |losses| losses.output_dropped),
+    cause("not_recorded", "not recorded", |losses| losses.not_recorded),
+    cause("healed", "healed", |losses| losses.healed),
 ];
 
 /// What is lost and why: `lost 1,204: ring full 1,200, healed 4`; `None` when nothing is.
 pub fn losses(losses: &Losses) -> Option<String> {
     let causes: Vec<String> = CAUSES
         .iter()
-        .map(|(label, of)| (label, of(losses)))
+        .map(|cause| (cause.label, (cause.of)(losses)))
         .filter(|(_, n)| *n > 0)
         .map(|(label, n)| format!("{label} {}", units::count(n)))
         .collect();
@@ -57,7 +68,7 @@ mod tests {
             output_dropped: 64,
             not_recorded: 128,
         };
-        assert_eq!(CAUSES.iter().map(|(_, of)| of(&all)).sum::<u64>(), all.total());
+        assert_eq!(CAUSES.iter().map(|cause| (cause.of)(&all)).sum::<u64>(), all.total());
         assert_eq!(losses(&Losses::default()), None);
         let some = Losses { ring_full: 1_200, healed: 4, ..Losses::default() };
         assert_eq!(losses(&some).as_deref(), Some("lost 1,204: ring full 1,200, healed 4"));

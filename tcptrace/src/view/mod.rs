@@ -11,5 +11,6 @@ pub mod export;
 pub mod glyphs;
 pub mod hist;
 pub mod losses;
+pub mod report;
 pub mod states;
 pub mod top;

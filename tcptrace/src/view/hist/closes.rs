@@ -23,12 +23,12 @@ const SKIPPED: [(&str, &[EndReason]); 10] = [
 ];
 
 /// How many connections were closed by whom.
-pub(super) fn closers(group: &Group) -> impl Iterator<Item = (&'static str, u64)> {
+pub fn closers(group: &Group) -> impl Iterator<Item = (&'static str, u64)> {
     Closer::ALL.into_iter().map(|closer| (closer.name(), group.closers[closer as usize]))
 }
 
 /// How many closes skipped TIME_WAIT, by cause.
-pub(super) fn skipped(group: &Group) -> impl Iterator<Item = (&'static str, u64)> {
+pub fn skipped(group: &Group) -> impl Iterator<Item = (&'static str, u64)> {
     SKIPPED.into_iter().map(|(name, reasons)| {
         let count =
             |reason: &EndReason| group.ended[*reason as usize] + group.orphans_ended[*reason as usize];

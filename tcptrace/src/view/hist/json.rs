@@ -71,33 +71,47 @@ impl<'a> Document<'a> {
 
 #[derive(Serialize)]
 struct Histogram<'a> {
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    split: Option<&'static str>,
-    count: u64,
-    min_ns: u64,
-    p50_ns: u64,
-    p90_ns: u64,
-    p99_ns: u64,
-    p999_ns: u64,
-    max_ns: u64,
-    mean_ns: u64,
-    at_least_count: u64,
-    inferred_count: u64,
-    unknown_count: u64,
-    /// Absent where it can't be told before they end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    open_now: Option<u64>,
+    #[serde(flatten)]
+    numbers: Numbers<'a>,
     #[serde(serialize_with = "buckets")]
     buckets: &'a Distribution,
 }
 
 impl<'a> Histogram<'a> {
     fn of(dwells: &'a StateDwells, group: Option<&'a Group>) -> Self {
+        Self { numbers: Numbers::of(dwells, group), buckets: &dwells.distribution }
+    }
+}
+
+/// What a histogram is about, and its numbers, without the buckets.
+#[derive(Serialize)]
+pub(in crate::view) struct Numbers<'a> {
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<&'static str>,
+    pub count: u64,
+    pub min_ns: u64,
+    pub p50_ns: u64,
+    pub p90_ns: u64,
+    pub p99_ns: u64,
+    pub p999_ns: u64,
+    pub max_ns: u64,
+    pub mean_ns: u64,
+    pub at_least_count: u64,
+    pub inferred_count: u64,
+    pub unknown_count: u64,
+    /// Absent where it can't be told before they end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_now: Option<u64>,
+}
+
+impl<'a> Numbers<'a> {
+    /// Those of `dwells`, of the sockets of `group` or of all.
+    pub(in crate::view) fn of(dwells: &'a StateDwells, group: Option<&'a Group>) -> Self {
         let distribution = &dwells.distribution;
         let quantile = |q| distribution.quantile(q).0;
         Self {
@@ -117,7 +131,6 @@ impl<'a> Histogram<'a> {
             inferred_count: distribution.inferred,
             unknown_count: distribution.unknown,
             open_now: dwells.open_now,
-            buckets: distribution,
         }
     }
 }

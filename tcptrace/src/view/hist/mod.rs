@@ -9,7 +9,7 @@
 //! time; `held` is the time that a process had the socket open, of every dwell that had such a time. A
 //! dwell that was first held and then orphaned is in both, with its parts.
 
-mod closes;
+pub(super) mod closes;
 pub mod hlog;
 pub mod json;
 pub(super) mod scale;

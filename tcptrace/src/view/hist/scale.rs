@@ -17,7 +17,7 @@ const UNITS: [(u64, &str); 7] =
     [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (S, "s"), (MS, "ms"), (US, "us"), (1, "ns")];
 
 /// Bounds that people count in.
-const FINE: [u64; 45] = [
+pub const FINE: [u64; 45] = [
     1,
     2,
     5,
@@ -65,7 +65,7 @@ const FINE: [u64; 45] = [
     30 * DAY,
 ];
 /// The same for dwells that spread far.
-const COARSE: [u64; 16] = [
+pub const COARSE: [u64; 16] = [
     1,
     10,
     100,
@@ -150,10 +150,7 @@ impl Scale {
 
     /// A bound as it is called, or, among equal steps, with as many decimals as tell it from the next.
     fn text(&self, bound: u64) -> String {
-        let Some(step) = self.step else {
-            let (unit, name) = UNITS.into_iter().find(|(unit, _)| bound >= *unit).unwrap_or((1, "ns"));
-            return format!("{}{name}", bound / unit);
-        };
+        let Some(step) = self.step else { return name(bound) };
         let longest = self.bounds.last().copied().unwrap_or(bound);
         let (unit, name) =
             UNITS.into_iter().find(|(unit, _)| *unit <= S && longest >= *unit).unwrap_or((1, "ns"));
@@ -167,6 +164,12 @@ impl Scale {
         let fraction = bound % unit / resolution;
         if decimals == 0 { format!("{whole}{name}") } else { format!("{whole}.{fraction:0decimals$}{name}") }
     }
+}
+
+/// What a bound of [`FINE`] or [`COARSE`] is called.
+pub fn name(bound: u64) -> String {
+    let (unit, name) = UNITS.into_iter().find(|(unit, _)| bound >= *unit).unwrap_or((1, "ns"));
+    format!("{}{name}", bound / unit)
 }
 
 /// Those of `bounds` that `shortest` and `longest` lie between.

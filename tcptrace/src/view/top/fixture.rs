@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     aggregate::{
         DwellQuantiles, Group, GroupKey, Grouping, Losses, Minisockets, PortsSnapshot, Sample, Snapshot,
-        StateTotal, TimeWaitEnds,
+        StateTotal, TimeWaitEnds, Timeline,
     },
     inspect::{Answer, Before, Detail, Life, Members, Query, SocketRow, Step, row_of},
     lifecycle::{Bound, Closer, Dwell, EndReason, OwnerKind, Processes, Role, Since, Socket},
@@ -35,6 +35,7 @@ pub fn empty() -> Snapshot {
         losses: Losses::default(),
         states: [StateTotal::default(); TcpState::COUNT],
         history: Vec::new(),
+        timeline: Timeline::default(),
         grouping: Grouping::SERVICE,
         groups: Vec::new(),
         other_groups: 0,

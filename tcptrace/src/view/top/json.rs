@@ -83,8 +83,9 @@ impl State {
     }
 }
 
+/// The numbers of one group.
 #[derive(Serialize)]
-struct GroupFields<'a> {
+pub(in crate::view) struct GroupFields<'a> {
     key: Cow<'a, str>,
     role: &'static str,
     #[serde(serialize_with = "counts")]
@@ -102,7 +103,8 @@ struct GroupFields<'a> {
 }
 
 impl<'a> GroupFields<'a> {
-    fn of(group: &'a Group, snapshot: &Snapshot) -> Self {
+    /// Those of `group`, which is one of `snapshot`.
+    pub(in crate::view) fn of(group: &'a Group, snapshot: &Snapshot) -> Self {
         Self {
             key: text::sanitise(&group.key),
             role: group.role.name(),

@@ -1,0 +1,123 @@
+//! Which groups a report lists: those of a snapshot in, the first of every ranking, the rest as one, and the sum out.
+
+use std::{borrow::Cow, cmp::Reverse, collections::BTreeSet};
+
+use crate::{
+    aggregate::{DwellQuantiles, Group, GroupKey, Minisockets, Snapshot, TimeWaitEnds},
+    lifecycle::{Closer, EndReason, Role},
+    model::TcpState,
+};
+
+/// In each respect, how many groups are listed.
+type Ranking = (usize, fn(&Group) -> u64);
+
+const RANKINGS: [Ranking; 5] = [
+    (24, |group| group.time_wait.entered + group.time_wait.now),
+    (12, connections_closed),
+    (8, |group| group.counts[TcpState::CloseWait.index()]),
+    (8, |group| group.counts[TcpState::FinWait2.index()]),
+    (8, |group| group.counts.iter().sum()),
+];
+
+/// The groups of a report.
+pub struct Listed<'a> {
+    /// All together.
+    pub all: Group,
+    /// Those listed, the most TIME_WAIT first, and last the rest as one.
+    pub groups: Vec<Cow<'a, Group>>,
+    /// How many are in the rest.
+    pub other_groups: u64,
+}
+
+impl<'a> Listed<'a> {
+    /// Those of `snapshot`.
+    pub fn of(snapshot: &'a Snapshot) -> Self {
+        let mut all = sum(GroupKey::ALL, "all", snapshot.groups.iter());
+        for (state, of) in
+            [(TcpState::TimeWait, &mut all.time_wait), (TcpState::FinWait2, &mut all.fin_wait2)]
+        {
+            let whole = snapshot.dwells.iter().find(|dwells| dwells.state == state && dwells.split.is_none());
+            of.dwell = whole.map(|dwells| DwellQuantiles::of(&dwells.distribution)).unwrap_or_default();
+        }
+        let (others, own): (Vec<&Group>, Vec<&Group>) =
+            snapshot.groups.iter().partition(|group| group.id == GroupKey::OTHER);
+        let chosen = choose(&own);
+        let mut listed: Vec<&Group> = chosen.iter().map(|&index| own[index]).collect();
+        listed.sort_by_key(|group| Reverse((group.time_wait.entered, connections_closed(group))));
+        let hidden = own.len() - chosen.len();
+        let rest =
+            own.iter().enumerate().filter(|(index, _)| !chosen.contains(index)).map(|(_, &group)| group);
+        let rest: Vec<&Group> = rest.chain(others).collect();
+        let mut groups: Vec<Cow<'a, Group>> = listed.into_iter().map(Cow::Borrowed).collect();
+        if !rest.is_empty() {
+            groups.push(Cow::Owned(sum(GroupKey::OTHER, "other", rest.into_iter())));
+        }
+        Self { all, groups, other_groups: snapshot.other_groups + hidden as u64 }
+    }
+}
+
+/// Of `groups`, the first of every ranking; one that has nothing in any respect is not among them.
+fn choose(groups: &[&Group]) -> BTreeSet<usize> {
+    let mut chosen = BTreeSet::new();
+    for (most, weight) in RANKINGS {
+        let mut order: Vec<usize> = (0..groups.len()).filter(|&index| weight(groups[index]) > 0).collect();
+        order.sort_by_key(|&index| Reverse(weight(groups[index])));
+        chosen.extend(order.into_iter().take(most));
+    }
+    chosen
+}
+
+/// Connections that were closed, or never came to be.
+pub fn connections_closed(group: &Group) -> u64 {
+    group.closers[1..].iter().sum()
+}
+
+/// Everything that adds up, as one group. Quantiles do not.
+fn sum<'a>(id: GroupKey, key: &str, groups: impl Iterator<Item = &'a Group>) -> Group {
+    let mut sum = Group {
+        id,
+        key: key.into(),
+        service: None,
+        role: Role::Unknown,
+        counts: [0; TcpState::COUNT],
+        process: None,
+        other_processes: 0,
+        closers: [0; Closer::ALL.len() + 1],
+        ended: [0; EndReason::COUNT],
+        orphans_ended: [0; EndReason::COUNT],
+        connects_ended: [0; EndReason::COUNT],
+        time_wait: Minisockets::default(),
+        fin_wait2: Minisockets::default(),
+        fin_wait2_orphan: 0,
+        oldest_close_wait: None,
+        dwells: Vec::new(),
+        dwells_elsewhere: 0,
+    };
+    for group in groups {
+        add(&mut sum.counts, &group.counts);
+        add(&mut sum.closers, &group.closers);
+        add(&mut sum.ended, &group.ended);
+        add(&mut sum.orphans_ended, &group.orphans_ended);
+        add(&mut sum.connects_ended, &group.connects_ended);
+        add_minisockets(&mut sum.time_wait, &group.time_wait);
+        add_minisockets(&mut sum.fin_wait2, &group.fin_wait2);
+        sum.fin_wait2_orphan += group.fin_wait2_orphan;
+        sum.oldest_close_wait = sum.oldest_close_wait.into_iter().chain(group.oldest_close_wait).min();
+    }
+    sum
+}
+
+fn add(sum: &mut [u64], counts: &[u64]) {
+    for (sum, count) in sum.iter_mut().zip(counts) {
+        *sum += count;
+    }
+}
+
+fn add_minisockets(sum: &mut Minisockets, of: &Minisockets) {
+    let Minisockets { now, entered, entered_per_s, ended, dwell: _, dwell_bounds } = of;
+    sum.now += now;
+    sum.entered += entered;
+    sum.entered_per_s += entered_per_s;
+    TimeWaitEnds::add(&mut sum.ended, ended);
+    sum.dwell_bounds += dwell_bounds;
+}

@@ -1,0 +1,258 @@
+//! Pages and documents over made-up recordings.
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use super::{Report, document, page};
+use crate::{
+    aggregate::{
+        Distribution, GroupKey, Point, Snapshot, Split, StateDwells, Timeline,
+        standing::{One, Standing},
+    },
+    lifecycle::{EndReason, Role},
+    model::{
+        Addr, Endpoint, Nanos, NetnsId, SocketId, TcpState,
+        record::{HostFacts, Process},
+    },
+    view::{losses::CAUSES, top::fixture},
+};
+
+const S: u64 = 1_000_000_000;
+const HOSTILE: &str = "</script><script>alert(1)</script><b onmouseover='x()'>\"&\u{1b}[2J\u{2028}";
+
+/// A point per second, with so many in TIME_WAIT.
+fn timeline(began: Nanos, time_wait: impl IntoIterator<Item = u64>) -> Timeline {
+    let mut timeline = Timeline { interval: Nanos::SECOND, points: Vec::new() };
+    for (second, highest) in (1..).zip(time_wait) {
+        let mut point = Point {
+            ts: began.plus(Nanos(second * S)),
+            highest: [0; TcpState::COUNT],
+            entered: [0; TcpState::COUNT],
+        };
+        point.highest[TcpState::TimeWait.index()] = highest;
+        point.highest[TcpState::Established.index()] = 40;
+        point.entered[TcpState::TimeWait.index()] = 3;
+        timeline.points.push(point);
+    }
+    timeline
+}
+
+fn dwells(state: TcpState, split: Option<Split>, lengths: impl IntoIterator<Item = u64>) -> StateDwells {
+    StateDwells { state, split, open_now: Some(3), distribution: lengths.into_iter().collect() }
+}
+
+/// Sockets of one process that wait, the oldest for `age`.
+fn waiting(state: TcpState, count: u64, age: u64, comm: Option<&str>) -> Standing {
+    let end = Endpoint { addr: Addr::ANY, port: 80, ifindex: 0 };
+    Standing {
+        state,
+        netns: NetnsId(1),
+        role: Role::Inbound,
+        service: end,
+        process: comm.map(|comm| Process { pid: 7, comm: comm.into(), cgroup: 0 }),
+        count,
+        old: 0,
+        oldest: vec![One {
+            id: SocketId(1),
+            local: end,
+            remote: end,
+            age: Nanos(age),
+            at_least: age > 60 * S,
+        }],
+    }
+}
+
+/// A recording with everything in it.
+fn busy() -> Snapshot {
+    let mut snapshot = fixture::lossy();
+    snapshot.source = "incident.tcpt".into();
+    snapshot.states[TcpState::TimeWait.index()].entered = 34_000;
+    snapshot.timeline = timeline(snapshot.began, (0..842).map(|second| second % 600 * 30));
+    let mut time_wait: Distribution = (0..900).map(|n| 60 * S + n * 37 % 2_048 * 1_000_000).collect();
+    time_wait.at_least = 12;
+    time_wait.inferred = 7;
+    snapshot.standing = vec![
+        waiting(TcpState::CloseWait, 1_200, 14 * S, Some("batch-exporter")),
+        waiting(TcpState::CloseWait, 4, 840 * S, Some(HOSTILE)),
+        waiting(TcpState::FinWait2, 1, 11 * S, None),
+        waiting(TcpState::Listen, 1, 842 * S, None),
+    ];
+    snapshot.dwells = vec![
+        dwells(TcpState::Established, None, (0..3_000).map(|n| 1_000 << (n % 22))),
+        dwells(TcpState::TimeWait, None, []),
+        dwells(
+            TcpState::TimeWait,
+            Some(Split::Ended(EndReason::Expired)),
+            (0..900).map(|n| 60 * S + n * 1_000_000),
+        ),
+        dwells(TcpState::Listen, None, []),
+    ];
+    snapshot.dwells[1].distribution = time_wait;
+    snapshot
+}
+
+fn hostile() -> Snapshot {
+    let mut snapshot = busy();
+    let host = HostFacts {
+        host: HOSTILE.into(),
+        kernel: HOSTILE.into(),
+        filter: HOSTILE.into(),
+        sysctls: [(HOSTILE.to_owned(), HOSTILE.to_owned())].into(),
+        limits: vec![HOSTILE.into()],
+        ..(*snapshot.host).clone()
+    };
+    snapshot.host = Arc::new(host);
+    snapshot.source = HOSTILE.into();
+    for group in &mut snapshot.groups {
+        group.key = HOSTILE.into();
+        group.process = Some(Process { pid: 7, comm: HOSTILE.into(), cgroup: 0 });
+    }
+    snapshot
+}
+
+fn report(snapshot: &Snapshot) -> Report<'_> {
+    Report::of(snapshot, "", TimeZone::UTC)
+}
+
+fn page(snapshot: &Snapshot) -> String {
+    let mut out = Vec::new();
+    page::write(&mut out, &report(snapshot)).expect("a Vec takes everything");
+    String::from_utf8(out).expect("UTF-8")
+}
+
+fn document(snapshot: &Snapshot) -> Value {
+    let mut out = Vec::new();
+    document::write(&mut out, &report(snapshot)).expect("a Vec takes everything");
+    serde_json::from_slice(&out).expect("JSON")
+}
+
+/// Every number of a page, with its place in the document.
+fn numbers(page: &str) -> Vec<(&str, &str)> {
+    let attribute = |element: &'_ str, name: &str| {
+        let from = element.find(name).expect("the attribute") + name.len();
+        let length = element[from..].find('"').expect("its end");
+        (from, length)
+    };
+    page.split("<data")
+        .skip(1)
+        .map(|element| {
+            let (value, length) = attribute(element, " value=\"");
+            let (at, at_length) = attribute(element, " data-at=\"");
+            (&element[at..at + at_length], &element[value..value + length])
+        })
+        .collect()
+}
+
+fn summary(snapshot: &Snapshot) -> Vec<String> {
+    document(snapshot)["summary"]
+        .as_array()
+        .expect("sentences")
+        .iter()
+        .map(|text| text.as_str().expect("text").into())
+        .collect()
+}
+
+#[test]
+fn every_number_of_the_page_is_in_the_document() {
+    for snapshot in [busy(), hostile(), fixture::empty(), fixture::busy()] {
+        let (page, document) = (page(&snapshot), document(&snapshot));
+        let numbers = numbers(&page);
+        assert!(numbers.len() > 50, "{}", numbers.len());
+        for (at, value) in numbers {
+            let value: Value = serde_json::from_str(value).expect("a number");
+            assert_eq!(document.pointer(at), Some(&value), "{at}");
+        }
+    }
+}
+
+#[test]
+fn the_page_holds_the_document() {
+    let snapshot = busy();
+    let page = page(&snapshot);
+    let (_, rest) = page.split_once("id=\"document\"").expect("the element");
+    let json =
+        rest.split_once('>').and_then(|(_, rest)| rest.split_once("</script>")).expect("its content").0;
+    assert_eq!(serde_json::from_str::<Value>(json).expect("JSON"), document(&snapshot));
+}
+
+#[test]
+fn nothing_hostile_gets_out_of_its_place() {
+    let page = page(&hostile());
+    assert_eq!((page.matches("<script").count(), page.matches("</script").count()), (2, 2));
+    assert!(!page.contains("<b onmouseover"), "an element");
+    assert!(!page.contains(|c: char| c.is_control() && c != '\n'), "a control character");
+    assert!(page.contains("&lt;/script&gt;"), "and the name is there");
+}
+
+#[test]
+fn nothing_is_fetched() {
+    let page = page(&busy());
+    for way in ["src=", "href=\"http", "url(", "@import", "<link", "fetch(", "XMLHttpRequest", " style=\""] {
+        assert!(!page.contains(way), "{way}");
+    }
+    assert!(page.contains("default-src 'none'; style-src 'sha256-"));
+}
+
+#[test]
+fn every_loss_has_its_name_in_the_document() {
+    let document = document(&busy());
+    let names: Vec<&String> = document["loss"].as_object().expect("losses").keys().collect();
+    assert_eq!(names.len(), CAUSES.len());
+    assert!(CAUSES.iter().all(|cause| document["loss"][cause.name].is_u64()));
+}
+
+#[test]
+fn three_sentences() {
+    insta::assert_debug_snapshot!(summary(&busy()));
+    assert_eq!(
+        summary(&fixture::empty()),
+        [
+            "On web-7 (Linux 6.18.5) TCP was followed for 0, on 2 January 2026 from 03:05:45 to 03:05:45 UTC: \
+             0 sockets became ESTABLISHED, 0 a second.",
+            "No socket was in TIME_WAIT, and no socket was ESTABLISHED.",
+            "Nothing stands out: nothing was lost, no CLOSE_WAIT is older than 10 s, no FIN_WAIT2 is held for longer, and \
+             neither ports nor room for TIME_WAIT ran out.",
+        ]
+    );
+}
+
+#[test]
+fn the_document() {
+    let mut snapshot = busy();
+    snapshot.timeline.points.truncate(3);
+    snapshot.groups.truncate(1);
+    snapshot.dwells.truncate(2);
+    let text = serde_json::to_string_pretty(&document(&snapshot)).expect("JSON");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn groups_beyond_the_listed_are_one_and_nothing_is_lost() {
+    let mut snapshot = fixture::empty();
+    snapshot.ts = snapshot.began.plus(Nanos(60 * S));
+    snapshot.other_groups = 5;
+    snapshot.groups = (0..2_000)
+        .map(|n| {
+            let mut group = fixture::group(&format!("10.0.{}.{}:443", n / 250, n % 250), Role::Outbound, &[]);
+            group.time_wait.entered = n + 1;
+            group.counts[TcpState::CloseWait.index()] = u64::from(n == 3) * 7;
+            group
+        })
+        .collect();
+    let mut other = fixture::group("other", Role::Unknown, &[(TcpState::TimeWait, 11)]);
+    other.id = GroupKey::OTHER;
+    snapshot.groups.push(other);
+    let document = document(&snapshot);
+    let groups = document["groups"].as_array().expect("groups");
+    assert!(groups.len() < 80, "{}", groups.len());
+    let entered: u64 = groups.iter().filter_map(|group| group["time_wait"]["entered"].as_u64()).sum();
+    assert_eq!(entered, (1..=2_000).sum::<u64>());
+    assert_eq!(document["all"]["time_wait"]["entered"], entered);
+    let rest = groups.last().expect("the rest");
+    assert_eq!((rest["key"].as_str(), rest["counts"]["TIME_WAIT"].as_u64()), (Some("other"), Some(11)));
+    assert_eq!(document["other_groups"], 2_000 - (groups.len() as u64 - 1) + 5);
+    assert!(groups.iter().any(|group| group["key"] == "10.0.0.3:443"), "the one that leaks is listed");
+    assert!(page(&snapshot).len() < 1 << 20);
+}
