@@ -57,7 +57,7 @@ fn write(path: &Path, records: usize) -> (usize, Duration) {
     let mut traffic = Traffic::new(shape, 1);
     let (mut written, mut took) = (0, Duration::ZERO);
     while written < records {
-        let portion: Vec<Record> = traffic.by_ref().take(PORTION).collect();
+        let portion: Vec<Record> = traffic.by_ref().take(PORTION.min(records)).collect();
         written += portion.iter().filter(|record| matches!(record, Record::Kernel(_))).count();
         let began = Instant::now();
         for record in portion {

@@ -1,6 +1,10 @@
 //! tcptrace tells how long TCP sockets stay in every state, and who produces them.
 //! ARCHITECTURE.md has the map.
 
+// First: what comes after it has its macro.
+#[macro_use]
+mod say;
+
 pub mod aggregate;
 pub mod cli;
 pub mod filter;
@@ -9,7 +13,9 @@ pub mod kernel;
 pub mod lifecycle;
 pub mod model;
 pub mod pipeline;
+pub mod privileges;
 pub mod replay;
+pub mod sandbox;
 mod selftest;
 pub mod session;
 pub mod source;

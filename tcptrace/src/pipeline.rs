@@ -119,7 +119,7 @@ impl Running {
 }
 
 /// Starts to run `source` through a new tracker.
-pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
+pub fn start(mut source: Box<dyn Source>, plan: Plan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let first = plan.queries.as_ref().map(|queries| queries.borrow().clone());
@@ -142,8 +142,10 @@ pub fn start(source: Box<dyn Source>, plan: Plan) -> Result<Running> {
         },
     };
     let stopped = Arc::clone(&stop);
-    let thread =
-        std::thread::Builder::new().name("pipeline".into()).spawn(move || pipeline.run(source, &stopped))?;
+    let thread = std::thread::Builder::new().name("pipeline".into()).spawn(move || {
+        source.begin();
+        pipeline.run(source, &stopped)
+    })?;
     Ok(Running { snapshots, stop, thread })
 }
 

@@ -118,6 +118,17 @@ impl Tracer {
         self.0.is_some()
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let Some(running) = &self.0 else { return Ok(()) };
+        Ok(kill_process(Pid::from_child(&running.child), signal)?)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.0.as_ref().map(|running| running.child.id())
+    }
+
     /// Every line so far that is meant for people, as printed.
     pub fn lines(&self) -> Vec<String> {
         self.0.as_ref().map(|running| running.output().lines.clone()).unwrap_or_default()
@@ -137,19 +148,29 @@ impl Tracer {
     }
 
     /// The same; returns what it said on stderr, its summary included.
-    pub fn stop(mut self) -> Result<String> {
-        let Some(mut running) = self.0.take() else { return Ok(String::new()) };
+    pub fn stop(self) -> Result<String> {
+        let Some((running, stderr)) = self.end()? else { return Ok(String::new()) };
+        check_chains(running.output().events.iter().filter(|event| event.netns == running.netns))
+            .context(stderr.clone())?;
+        Ok(stderr)
+    }
+
+    /// The same where records were lost on purpose: the lives of sockets have holes.
+    pub fn stop_with_holes(self) -> Result<Option<String>> {
+        Ok(self.end()?.map(|(_, stderr)| stderr))
+    }
+
+    fn end(mut self) -> Result<Option<(Running, String)>> {
+        let Some(mut running) = self.0.take() else { return Ok(None) };
         kill_process(Pid::from_child(&running.child), Signal::TERM)?;
         let status = running.wait_exit()?;
         running.readers.drain(..).for_each(|reader| drop(reader.join()));
         let stderr = running.stderr().join("\n    ");
         ensure!(status.code() == Some(0), "SIGTERM ended it with {status}; stderr:\n    {stderr}");
         ensure!(running.stderr().len() > 1, "no summary on stderr");
-        let output = running.output();
-        ensure!(output.undecodable.is_empty(), "lines outside the contract: {:#?}", output.undecodable);
-        check_chains(output.events.iter().filter(|event| event.netns == running.netns))
-            .context(stderr.clone())?;
-        Ok(stderr)
+        let undecodable = std::mem::take(&mut running.output().undecodable);
+        ensure!(undecodable.is_empty(), "lines outside the contract: {undecodable:#?}");
+        Ok(Some((running, stderr)))
     }
 }
 

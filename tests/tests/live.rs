@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, dwells, ending, fallback, filters, handshake, owner, program, recording, seed, servers,
-    storm,
+    abort, close, dwells, ending, fallback, faults, filters, handshake, owner, program, recording, seed,
+    servers, storm,
 };
 
 macro_rules! scenarios {
@@ -65,6 +65,16 @@ const SCENARIOS: &[Scenario] = scenarios! {
     recording::killed, Short;
     recording::full_disk, Short;
     recording::series, Short;
+    faults::stalled_reader, Short;
+    faults::full_stdout, Short;
+    faults::no_stderr, Short;
+    faults::few_descriptors, Short;
+    faults::little_memory, Short;
+    faults::detached_from_outside, Short;
+    faults::namespace_deleted_under_load, Short;
+    faults::clock_stepped, Short;
+    faults::cpu_offlined, Short;
+    faults::a_million_sockets, Alone;
     storm::storm, Alone;
 };
 

@@ -3,6 +3,7 @@
 mod btf;
 mod command;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod packages;
 mod provenance;
@@ -37,6 +38,8 @@ enum Task {
     Lint,
     /// Every test: units and snapshots, the eBPF object, live tests
     Test(test::Args),
+    /// Give made-up input to everything that reads bytes, and see what breaks
+    Fuzz(fuzz::Args),
     /// Cut the BTF of other kernels down to test data
     Btf,
     /// The live tests on other kernels, each booted in an emulator
@@ -57,6 +60,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ebpf(args) => ebpf::run(&repo, &args),
         Task::Lint => Ok(lint::run(&repo)),
         Task::Test(args) => Ok(test::run(&repo, &args)),
+        Task::Fuzz(args) => fuzz::run(&repo, &args),
         Task::Btf => btf::run(&repo),
         Task::Vm(args) => vm::run(&repo, &args),
     }

@@ -50,6 +50,9 @@ pub const LIVE: &[Package] = &[
     Package { name: "nginx", why: "a real server that closes first", service: Some("nginx") },
 ];
 
+/// What `cargo xtask fuzz` compiles its engine with.
+pub const FUZZ: &[Package] = &[package("g++", "libFuzzer is C++")];
+
 /// What boots other kernels: `cargo xtask vm`.
 pub const VM: &[Package] = &[
     package("qemu-system-x86", "the emulator"),

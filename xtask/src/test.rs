@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::repo::Repo;
 use crate::tally::{Tally, Verdict};
 use crate::vm::{self, Console};
-use crate::{command, ebpf, packages, setup};
+use crate::{command, ebpf, fuzz, packages, setup};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,6 +36,8 @@ enum Part {
     Unit,
     /// The committed eBPF object against its sources and a fresh build
     Ebpf,
+    /// Every fuzz target over its corpus, and some seconds on from there
+    Fuzz,
     /// The release binary on this kernel, with real sockets (needs root)
     Live,
     /// The release binary on other kernels, each booted in an emulator; only when asked for
@@ -44,12 +46,13 @@ enum Part {
 
 impl Part {
     /// What fails soonest comes first.
-    const ALL: [Self; 4] = [Self::Unit, Self::Ebpf, Self::Live, Self::Vm];
+    const ALL: [Self; 5] = [Self::Unit, Self::Ebpf, Self::Fuzz, Self::Live, Self::Vm];
 
     fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
             Self::Ebpf => "ebpf",
+            Self::Fuzz => "fuzz",
             Self::Live => "live",
             Self::Vm => "vm",
         }
@@ -59,6 +62,7 @@ impl Part {
         match self {
             Self::Unit => Ok(()),
             Self::Ebpf => setup::ebpf_tools(repo),
+            Self::Fuzz => fuzz::install(),
             Self::Live => setup::live_test_packages(),
             Self::Vm => vm::install(repo),
         }
@@ -73,6 +77,7 @@ impl Part {
                 }
                 Ok(())
             }
+            Self::Fuzz => fuzz::test(repo, tally),
             Self::Live => live(repo, filters, tally),
             Self::Vm => vm::test(repo, &vm::all(), filters, Console::Results, tally).map(drop),
         }

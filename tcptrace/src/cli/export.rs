@@ -17,6 +17,7 @@ use crate::{
     lifecycle::Event,
     model::{Nanos, Record, record::HostFacts, text, units},
     pipeline::{self, EventSink, Plan},
+    sandbox,
     session::{self, AtEnd, Ending, Existing, Reader},
     source::{Flow, Source},
     view::export::{EVENTS, Format, RECORDS, Table, event_row, record_row},
@@ -69,6 +70,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     let reader = Reader::open(&args.from, AtEnd::Stop).with_context(|| shown(&args.from))?;
     let ending = reader.ending();
     let file = args.create().with_context(|| shown(&args.output))?;
+    sandbox::close(&[&args.from]);
     let columns = if args.raw { &RECORDS[..] } else { &EVENTS[..] };
     let written = format.table(columns, Box::new(file)).map_err(anyhow::Error::from).and_then(|table| {
         if args.raw {

@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     filter::Filter,
     kernel::{Hook, Options, preflight::Preflight},
+    privileges::{self, Work},
     source::{Look, live::Live},
 };
 
@@ -103,7 +104,10 @@ impl Stop {
         let (ready, is_ready) = mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || watch_signals(then, &tell, &ready))
+            .spawn(move || {
+                privileges::keep_for(Work::Nothing);
+                watch_signals(then, &tell, &ready);
+            })
             .context("no thread for signals")?;
         is_ready.recv().context("the thread for signals ended")??;
         Ok(Self { signals })

@@ -16,6 +16,7 @@ use crate::{
     lifecycle::Event,
     model::record::HostFacts,
     pipeline::EventSink,
+    privileges::{self, Work},
     view::events::{Format, Writer},
 };
 
@@ -55,7 +56,10 @@ pub struct Output {
 pub fn open(format: Format, pace: Pace) -> io::Result<(Lines, Output)> {
     let (queue, lines) = sync_channel(1);
     let (finish, done) = oneshot::channel();
-    std::thread::Builder::new().name("output".into()).spawn(move || finish.send(write(&lines)))?;
+    std::thread::Builder::new().name("output".into()).spawn(move || {
+        privileges::keep_for(Work::Nothing);
+        finish.send(write(&lines))
+    })?;
     Ok((Lines { format, pace, writer: None, waiting: Vec::new(), queue, dropped: 0 }, Output { done }))
 }
 

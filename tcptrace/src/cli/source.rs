@@ -14,6 +14,7 @@ use crate::{
     aggregate::Snapshot,
     model::text,
     pipeline::{self, Plan, Running},
+    sandbox,
     session::{AtEnd, Ending, Reader},
     source::Source,
     view,
@@ -88,6 +89,7 @@ impl SourceArgs {
                 let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
                 let reader = Reader::open(path, at_end).with_context(|| shown(path))?;
                 let ending = Some((path.clone(), reader.ending()));
+                sandbox::close(&[path]);
                 (Box::new(reader), shown(path).into(), ending)
             }
         };

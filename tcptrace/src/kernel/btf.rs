@@ -7,6 +7,9 @@ use tcptrace_common::config::{ABSENT, Offsets, SOCK_COMMON_LEN};
 /// Where the running kernel's BTF lies.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
+/// How deep types are followed into one another: a type that leads to itself must not be followed for ever.
+const DEEPEST: usize = 32;
+
 /// What BTF says about this kernel.
 pub struct KernelTypes {
     btf: Btf,
@@ -29,7 +32,7 @@ impl KernelTypes {
     pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
         let typedefs = self.btf.resolve_types_by_name(&format!("btf_trace_{name}")).ok()?;
         typedefs.iter().find_map(|typedef| {
-            self.btf.chained_type_iter(typedef.as_btf_type()?).find_map(|target| match target {
+            self.btf.chained_type_iter(typedef.as_btf_type()?).take(DEEPEST).find_map(|target| match target {
                 // The first parameter is the tracepoint's own.
                 Type::FuncProto(proto) => Some(proto.parameters.len().saturating_sub(1)),
                 _ => None,
@@ -108,15 +111,15 @@ impl KernelTypes {
         let mut types = self.btf.resolve_types_by_name(name).ok()?;
         let mut bits = 0;
         for field in fields {
-            let found = types.iter().find_map(|outer| self.field(outer, field))?;
-            bits += found.bit_offset;
+            let found = types.iter().find_map(|outer| self.field(outer, field, DEEPEST))?;
+            bits = found.bit_offset.checked_add(bits)?;
             types = vec![self.target(found.type_id)?];
         }
         Some(bits)
     }
 
-    /// The field `name` of the structure or union `outer`, looked for inside anonymous members too.
-    fn field(&self, outer: &Type, name: &str) -> Option<Field> {
+    /// The field `name` of the structure or union `outer`, looked for inside anonymous members too, `depth` levels down.
+    fn field(&self, outer: &Type, name: &str, depth: usize) -> Option<Field> {
         let (Type::Struct(layout) | Type::Union(layout)) = outer else { return None };
         layout.members.iter().find_map(|member| {
             let bit_offset = member.bit_offset();
@@ -128,18 +131,21 @@ impl KernelTypes {
             if !member_name.is_empty() {
                 return None;
             }
-            let inner = self.field(&self.target(type_id)?, name)?;
-            Some(Field { bit_offset: bit_offset + inner.bit_offset, ..inner })
+            let inner = self.field(&self.target(type_id)?, name, depth.checked_sub(1)?)?;
+            Some(Field { bit_offset: bit_offset.checked_add(inner.bit_offset)?, ..inner })
         })
     }
 
     /// The type `id`, typedefs and qualifiers taken off.
     fn target(&self, id: u32) -> Option<Type> {
         let mut found = self.btf.resolve_type_by_id(id).ok()?;
-        while matches!(found, Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) | Type::TypeTag(_)) {
+        for _ in 0..DEEPEST {
+            if !matches!(found, Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) | Type::TypeTag(_)) {
+                return Some(found);
+            }
             found = self.btf.resolve_chained_type(found.as_btf_type()?).ok()?;
         }
-        Some(found)
+        None
     }
 
     fn enumerator(&self, name: &str, wanted: &str) -> Option<u32> {

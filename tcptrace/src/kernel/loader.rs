@@ -203,6 +203,11 @@ impl Tracer {
         taken
     }
 
+    /// Whether losses can be read.
+    pub fn can_count(&self) -> bool {
+        self.losses.get(&loss::RING_FULL, 0).is_ok()
+    }
+
     /// Everything lost so far, by cause.
     pub fn losses(&mut self) -> KernelLosses {
         if let Some(logger) = &mut self.logger {

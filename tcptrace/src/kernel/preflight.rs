@@ -126,7 +126,7 @@ struct Capability {
 }
 
 /// What each is for. `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON`.
-const CAPABILITIES: [Capability; 5] = [
+const CAPABILITIES: [Capability; 6] = [
     Capability { name: "CAP_BPF", bit: 39, is_needed: true, what_for: "to load the eBPF program" },
     Capability {
         name: "CAP_PERFMON",
@@ -144,7 +144,13 @@ const CAPABILITIES: [Capability; 5] = [
         name: "CAP_SYS_PTRACE",
         bit: 19,
         is_needed: false,
-        what_for: "to find the owners of sockets that exist already",
+        what_for: "to find the owners of sockets that exist already, and network namespaces",
+    },
+    Capability {
+        name: "CAP_DAC_READ_SEARCH",
+        bit: 2,
+        is_needed: false,
+        what_for: "to list the descriptors of other users' processes, with CAP_SYS_PTRACE",
     },
     Capability { name: "CAP_SYSLOG", bit: 34, is_needed: false, what_for: "to read kernel symbols" },
 ];

@@ -28,6 +28,11 @@ struct Handshake {
 }
 
 impl Handshakes {
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.by_tuple.len()
+    }
+
     fn key(netns: NetnsId, tuple: &Tuple) -> (NetnsId, Tuple) {
         // The request knows the interface the SYN came in on, the child the one it is bound to.
         (netns, Tuple { ifindex: 0, ..*tuple })

@@ -24,6 +24,11 @@ pub struct Listener {
 }
 
 impl Listeners {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_port.values().map(Vec::len).sum()
+    }
+
     /// Adds a listener; again is harmless.
     pub fn insert(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
         if let Entry::Vacant(vacant) = self.places.entry(id) {

@@ -31,6 +31,11 @@ pub struct Minisockets {
 }
 
 impl Minisockets {
+    /// How many were set aside and live.
+    pub fn len(&self) -> usize {
+        self.set_aside.len()
+    }
+
     /// Timer ticks per second, where a TIME_WAIT has shown them.
     pub const fn hz(&self) -> Option<i64> {
         self.hz
@@ -73,6 +78,11 @@ impl Connects {
     /// Past this many, those that are over are thrown out.
     const MANY: usize = 4096;
 
+    /// How many are remembered, those that are over among them.
+    pub fn len(&self) -> usize {
+        self.by_thread.len()
+    }
+
     /// Thread `tid` has begun to connect the socket `id`.
     pub fn insert(&mut self, tid: u32, id: SocketId, ts: Nanos) {
         if self.by_thread.len() >= Self::MANY {
@@ -107,7 +117,9 @@ impl Tracker {
     /// A minisocket was made, or its timer was set again.
     pub(super) fn minisocket_armed(&mut self, raw: &raw::Record, out: &mut impl Observer) {
         let ts = Nanos(raw.ts_ns);
-        let Some(substate) = TcpState::from_kernel(raw.new) else {
+        let substate = TcpState::from_kernel(raw.new);
+        let Some(substate @ (TcpState::FinWait2 | TcpState::TimeWait)) = substate else {
+            // A minisocket has no other substate.
             self.counters.undecodable += 1;
             return;
         };
@@ -259,7 +271,7 @@ impl Tracker {
 
     /// Ends what no later record explained in time.
     pub(super) fn settle(&mut self, now: Nanos, out: &mut impl Observer) {
-        while let Some(pending) = self.pending.take_ripe(now) {
+        while let Some(pending) = self.pending.take_ripe(now, self.limits.sockets) {
             let reason = match &pending.cause {
                 Cause::Request | Cause::RequestExpired => {
                     self.settle_request(&pending, out);

@@ -44,6 +44,11 @@ pub struct PendingEnds {
 }
 
 impl PendingEnds {
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Remembers one.
     pub fn push(&mut self, pending: Pending) {
         self.queue.push_back(pending);
@@ -76,9 +81,10 @@ impl PendingEnds {
         self.queue.iter().copied()
     }
 
-    /// Takes out the oldest, when it has waited [`GRACE`] at `now`.
-    pub fn take_ripe(&mut self, now: Nanos) -> Option<Pending> {
+    /// Takes out the oldest, when it has waited [`GRACE`] at `now`, or when more than `most` wait.
+    pub fn take_ripe(&mut self, now: Nanos, most: usize) -> Option<Pending> {
         let oldest = self.queue.front()?;
-        if now.since(oldest.ts) < GRACE { None } else { self.queue.pop_front() }
+        let must_wait = now.since(oldest.ts) < GRACE && self.queue.len() <= most;
+        if must_wait { None } else { self.queue.pop_front() }
     }
 }

@@ -30,6 +30,11 @@ pub struct Processes {
 }
 
 impl Processes {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.by_key.len()
+    }
+
     /// The process `task` belongs to; counts one more socket for it.
     pub fn acquire_task(&mut self, task: &Task) -> ProcessId {
         self.acquire((task.tgid, task.comm), || Process {

@@ -67,7 +67,7 @@ impl Tracker {
         }
         let (phase, tuple) = (socket.phase, socket.tuple);
         self.appear(seed.id, socket, out);
-        if phase == Phase::Request {
+        if phase == Phase::Request && self.sockets.contains_key(&seed.id) {
             self.handshakes.seed(seed.id, seed.netns, &tuple);
         }
     }

@@ -177,6 +177,21 @@ impl Tracker {
         &self.processes
     }
 
+    /// How many entries the tables beside that of the sockets hold, by name: none may grow for ever.
+    #[doc(hidden)]
+    pub fn side_tables(&self) -> [(&'static str, usize); 8] {
+        [
+            ("processes", self.processes.count()),
+            ("listeners", self.listeners.len()),
+            ("handshakes", self.handshakes.len()),
+            ("minisockets set aside", self.minisockets.len()),
+            ("connects", self.connects.len()),
+            ("pending ends", self.pending.len()),
+            ("orphans looked at", self.still_in_fin_wait2.len()),
+            ("ended in the seed", self.ended_in_seed.len()),
+        ]
+    }
+
     /// Takes one record in.
     pub fn take(&mut self, record: &Record, out: &mut impl Observer) {
         if let Some(ts) = record.ts() {
@@ -498,8 +513,14 @@ impl Tracker {
             Phase::Full => self.recently_closed.push(id, ts),
             Phase::Minisocket => self.minisockets.forget(id),
         }
-        if self.seeding {
-            self.ended_in_seed.insert(id);
+        self.still_in_fin_wait2.remove(&id);
+        if self.seeding && !self.ended_in_seed.contains(&id) {
+            if self.ended_in_seed.len() < self.limits.sockets {
+                self.ended_in_seed.insert(id);
+            } else {
+                // Should the seed bring it back, it stays.
+                self.counters.evicted += 1;
+            }
         }
     }
 }

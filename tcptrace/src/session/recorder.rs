@@ -22,9 +22,12 @@ use super::{
     schema::{FORMAT, key},
     ticks::Ticks,
 };
-use crate::model::{
-    Nanos, Record,
-    record::{HostFacts, KernelLosses},
+use crate::{
+    model::{
+        Nanos, Record,
+        record::{HostFacts, KernelLosses},
+    },
+    privileges::{self, Work},
 };
 
 /// A batch is written at least so often, and spans no more time than that: the rest of a
@@ -157,7 +160,10 @@ pub fn start(plan: &Plan) -> Result<(Recorder, Recording), Unwritten> {
     };
     std::thread::Builder::new()
         .name("recorder".into())
-        .spawn(move || finish.send(writer.run(&portions)))
+        .spawn(move || {
+            privileges::keep_for(Work::Files);
+            finish.send(writer.run(&portions))
+        })
         .map_err(unwritten)?;
     let recorder = Recorder::new(queue, Arc::clone(&status));
     Ok((recorder, Recording { status, begun, done, dumps }))

@@ -12,6 +12,7 @@ use super::{Flow, Source, host, looks::Look, names::Names, seed, settings::Setti
 use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{Nanos, Record, record::HostFacts},
+    privileges::{self, Work},
 };
 
 /// How long to wait for records: what a screen shows is never older, and waking up costs little.
@@ -40,6 +41,7 @@ impl Live {
     /// Attaches the hooks, which let pass what `options` say of `filter`, then begins to read what exists already.
     pub fn start(types: &KernelTypes, options: &Options, filter: String, look: Look) -> Result<Self> {
         let tracer = Tracer::start(types, options)?;
+        privileges::keep_for(Work::Loaded);
         let mut facts = HostFacts { filter, ..host::facts() };
         let hooks = tracer.hooks();
         facts.segments = hooks.segments;
@@ -92,6 +94,10 @@ impl Live {
 }
 
 impl Source for Live {
+    fn begin(&mut self) {
+        privileges::keep_nothing_or_bpf(|| self.tracer.can_count());
+    }
+
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
         if self.begun {
             self.wait();

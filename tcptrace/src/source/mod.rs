@@ -16,7 +16,10 @@ mod sysctl_files;
 pub use looks::Look;
 pub use seed::may_be_in;
 
-use crate::model::Record;
+use crate::{
+    model::Record,
+    privileges::{self, Work},
+};
 
 /// Whether a source has more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,11 @@ pub enum Flow {
 
 /// A stream of records in the order in which they are to be taken in.
 pub trait Source: Send {
+    /// Called once, on the thread that is going to call [`Source::fill`]: gives up what that needs no privilege for.
+    fn begin(&mut self) {
+        privileges::keep_for(Work::Nothing);
+    }
+
     /// Hands out what there is, waiting a little when there is nothing.
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow>;
 

@@ -13,7 +13,10 @@ use std::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{host, netns, owners};
-use crate::model::{NetnsId, Observation, Record};
+use crate::{
+    model::{NetnsId, Observation, Record},
+    privileges::{self, Work},
+};
 
 /// Numbers asked for and not yet looked up, at the most; one that finds no room is asked for again
 /// when it is seen again.
@@ -46,7 +49,10 @@ impl Names {
     pub fn start() -> io::Result<Self> {
         let (ask, asked) = sync_channel(WAITING);
         let (tell, answers) = channel();
-        std::thread::Builder::new().name("names".into()).spawn(move || look_up(&asked, &tell))?;
+        std::thread::Builder::new().name("names".into()).spawn(move || {
+            privileges::keep_for(Work::Looking);
+            look_up(&asked, &tell);
+        })?;
         Ok(Self { known: FxHashSet::default(), last_cgroup: 0, last_netns: 0, ask, answers })
     }
 

@@ -21,9 +21,12 @@ use super::{
     owners::{self, Effort},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
-use crate::model::{
-    Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState,
-    record::{HostFacts, SeedObject},
+use crate::{
+    model::{
+        Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState,
+        record::{HostFacts, SeedObject},
+    },
+    privileges::{self, Work},
 };
 
 /// Records in a batch, and batches under way: bounds what waits for the reader.
@@ -68,7 +71,10 @@ pub fn begin(facts: HostFacts, filter: &KernelFilter, look: Look) -> io::Result<
         looks: Looks::default(),
         inodes: FxHashMap::default(),
     };
-    std::thread::Builder::new().name("seed".into()).spawn(move || seed.read())?;
+    std::thread::Builder::new().name("seed".into()).spawn(move || {
+        privileges::keep_for(Work::Looking);
+        seed.read();
+    })?;
     Ok(Reading { batches, last_look })
 }
 

@@ -5,6 +5,7 @@ pub mod close;
 pub mod dwells;
 pub mod ending;
 pub mod fallback;
+pub mod faults;
 pub mod filters;
 pub mod handshake;
 pub mod owner;

@@ -31,7 +31,9 @@ pub fn storm(lab: &Lab) -> Result<()> {
     // Over loopback a TIME_WAIT of more than a second may be reused (tcp_tw_reuse is 2 by default).
     let reused_before = kernel::counter("TWRecycled")?;
     kernel::counts("ActiveOpens", connections() as u64, || {
-        kernel::counts("PassiveOpens", connections() as u64, || Family::BOTH.into_iter().try_for_each(dial))
+        kernel::counts("PassiveOpens", connections() as u64, || {
+            Family::BOTH.into_iter().try_for_each(|family| dial(family, connections() / Family::BOTH.len()))
+        })
     })?;
     let reused = (kernel::counter("TWRecycled")? - reused_before) as usize;
     let left = before + connections() - reused;
@@ -65,11 +67,11 @@ fn compare(lab: &Lab, tracer: &Tracer, reused: usize) -> Result<()> {
     Ok(())
 }
 
-/// Half of the connections, one after the other; the client closes first.
-fn dial(family: Family) -> Result<()> {
+/// So many connections, one after the other; the client closes first.
+pub(super) fn dial(family: Family, connections: usize) -> Result<()> {
     let listener = End::listen((family.loopback(), 1_023).into())?;
     let target = listener.local()?.into();
-    for _ in 0..connections() / Family::BOTH.len() {
+    for _ in 0..connections {
         let client = family.socket()?;
         client.connect(&target)?;
         let (server, _) = listener.socket()?.accept()?;

@@ -111,6 +111,9 @@ pub fn count_by_state() -> Result<(StateCounts, Summary), DumpError> {
     Ok((counts, summary))
 }
 
+/// A socket of its own for every dump: an answer to an earlier request can't be in it.
+const SEQ: u32 = 1;
+
 /// `take` gets every socket and when its answer was received, and returns whether it understood it.
 fn dump(states: StateMask, mut take: impl FnMut(Nanos, &Answer<'_>) -> bool) -> Result<Summary, DumpError> {
     let mut begun = false;
@@ -134,8 +137,6 @@ fn dump_families(
     states: StateMask,
     take: &mut impl FnMut(Nanos, &Answer<'_>) -> bool,
 ) -> Result<Summary, DumpError> {
-    /// A socket of its own for every dump: an answer to an earlier request can't be in it.
-    const SEQ: u32 = 1;
     /// `netlink_recvmsg()` lets an answer grow to what the reader can take, 32 KiB at the most.
     const BUFFER_LEN: usize = 64 << 10;
 
@@ -154,25 +155,53 @@ fn dump_families(
         // With TRUNC the second number is the length before it was cut to the buffer.
         let datagram =
             buffer.get(..received.1).filter(|datagram| !datagram.is_empty()).ok_or(DumpError::CutShort)?;
-        let mut messages = Messages::new(datagram, SEQ);
-        let mut done = false;
-        for message in messages.by_ref() {
-            match message {
-                Message::Socket(answer) => summary.undecoded += u64::from(!take(ts, &answer)),
-                Message::Malformed => summary.undecoded += 1,
-                Message::Failed(errno) => {
-                    return Err(DumpError::Refused(io::Error::from_raw_os_error(errno)));
-                }
-                Message::Done => done = true,
-                Message::Broken => return Err(DumpError::CutShort),
-                Message::Other => {}
-            }
-        }
-        summary.interrupted |= messages.interrupted;
+        let mut take = |answer: &Answer<'_>| take(ts, answer);
+        let done = read_messages(datagram, SEQ, &mut summary, &mut take)?;
         if done {
             return Ok(summary);
         }
     }
+}
+
+/// Takes one datagram in; returns whether it ends the dump.
+fn read_messages(
+    datagram: &[u8],
+    seq: u32,
+    summary: &mut Summary,
+    take: &mut impl FnMut(&Answer<'_>) -> bool,
+) -> Result<bool, DumpError> {
+    let mut messages = Messages::new(datagram, seq);
+    let mut done = false;
+    for message in messages.by_ref() {
+        match message {
+            Message::Socket(answer) => summary.undecoded += u64::from(!take(&answer)),
+            Message::Malformed => summary.undecoded += 1,
+            Message::Failed(errno) => {
+                return Err(DumpError::Refused(io::Error::from_raw_os_error(errno)));
+            }
+            Message::Done => done = true,
+            Message::Broken => return Err(DumpError::CutShort),
+            Message::Other => {}
+        }
+    }
+    summary.interrupted |= messages.interrupted;
+    Ok(done)
+}
+
+/// Calls `each` for every socket in one datagram of an answer, received at `ts` in `netns`: what a dump does with
+/// each, for those who have the bytes.
+#[doc(hidden)]
+pub fn read_datagram(
+    datagram: &[u8],
+    ts: Nanos,
+    netns: NetnsId,
+    mut each: impl FnMut(SeedSocket),
+) -> Result<Summary, DumpError> {
+    let mut summary = Summary::default();
+    read_messages(datagram, SEQ, &mut summary, &mut |answer| {
+        answer.socket(ts, netns).map(&mut each).is_some()
+    })?;
+    Ok(summary)
 }
 
 fn open() -> Result<OwnedFd, Errno> {

@@ -1,0 +1,35 @@
+//! Bytes of the ring buffer: each entry is decoded or refused, and what is decoded is tracked.
+
+#![no_main]
+
+use fuzz::mirror::Mirror;
+use libfuzzer_sys::fuzz_target;
+use tcptrace::{
+    kernel::decode,
+    lifecycle::{Limits, Tracker},
+    model::{Nanos, Record},
+};
+use tcptrace_common::record::{RECORD_LEN, RECORD_WITH_TASK_LEN, flag};
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut tracker = Tracker::new(Limits { sockets: 64 });
+    let mut told = Mirror::default();
+    let mut now = Nanos(0);
+    // As in the ring, an entry has its own length: the first byte says which.
+    let mut rest = bytes;
+    while let Some((&length, tail)) = rest.split_first() {
+        let length = match length {
+            0..=99 => RECORD_LEN,
+            100..=199 => RECORD_WITH_TASK_LEN,
+            _ => usize::from(length),
+        };
+        let (entry, tail) = tail.split_at(length.min(tail.len()));
+        rest = tail;
+        let Some(seen) = decode(entry) else { continue };
+        assert!(entry.len() >= RECORD_LEN);
+        assert_eq!(seen.task.is_some(), seen.raw.flags & flag::TASK != 0);
+        now = Nanos(seen.raw.ts_ns);
+        tracker.take(&Record::Kernel(seen), &mut told);
+    }
+    told.compare(&tracker, now);
+});

@@ -1,0 +1,25 @@
+//! Any datagram as an answer of `sock_diag`.
+
+#![no_main]
+
+use fuzz::mirror::Mirror;
+use libfuzzer_sys::fuzz_target;
+use tcptrace::{
+    lifecycle::{Limits, Tracker},
+    model::{Nanos, NetnsId, Record},
+    source::sock_diag,
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut sockets = Vec::new();
+    let read = sock_diag::read_datagram(bytes, Nanos(1), NetnsId(1), |socket| sockets.push(socket));
+    // A message has a header of 16 bytes.
+    let most = bytes.len() as u64 / 16 + 1;
+    assert!(sockets.len() as u64 + read.map_or(0, |summary| summary.undecoded) <= most);
+    let mut tracker = Tracker::new(Limits { sockets: 64 });
+    let mut told = Mirror::default();
+    for socket in sockets {
+        tracker.take(&Record::Seed(socket), &mut told);
+    }
+    told.compare(&tracker, Nanos(1));
+});

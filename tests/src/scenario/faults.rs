@@ -1,0 +1,374 @@
+//! Faults from outside, a scenario each: what is done to the tracer or to the host, what is lost by it, and how that is
+//! told. docs/faults.md has them as a table.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+use serde_json::Value;
+use tcptrace_common::state::TcpState::{Close, Established, FinWait1, TimeWait};
+
+use super::storm::dial;
+use crate::clock::{hold, is_emulated, now_ns, soon, wait_for};
+use crate::event::EndReason;
+use crate::lab::{Lab, Skip, run_to_end};
+use crate::pair::{Family, Pair};
+use crate::tracer::Format;
+use crate::{kernel, netns};
+
+/// What every exit must be free of.
+const CRASHES: [&str; 2] = ["panicked", "RUST_BACKTRACE"];
+
+/// Prints a row of docs/faults.md, as this run has it.
+fn tell(fault: &str, injected: &str, lost: &str, reported: &str) {
+    println!("fault: {fault} | {injected} | {lost} | {reported}");
+}
+
+/// Connections that overflow the smallest ring while nobody reads it: ten records each at the least.
+fn too_many_for_the_ring() -> usize {
+    (1 << 20) / 88 / 5
+}
+
+/// Room for many connections in this namespace.
+fn make_room() -> Result<()> {
+    netns::sysctl("ip_local_port_range", "1024 65535")?;
+    netns::sysctl("tcp_max_tw_buckets", "2000000")
+}
+
+/// The reader is stopped for seconds, with the smallest ring there is: what found no room is counted, and what comes
+/// afterwards is exact.
+pub fn stalled_reader(lab: &Lab) -> Result<()> {
+    make_room()?;
+    let number = lab.netns().to_string();
+    let args = ["events", "--format", "json", "--ring-size", "1", "--netns", &number];
+    let tracer = lab.trace_with(&args, Format::Json)?;
+    tracer.signal(Signal::STOP)?;
+    dial(Family::V4, too_many_for_the_ring())?;
+    hold(Duration::from_secs(2));
+    tracer.signal(Signal::CONT)?;
+    let mut after = Pair::open(Family::V4)?;
+    let closing = after.close_client_first()?;
+    tracer.expect(&after.client.subject, &after.client_steps(&closing.steps()))?;
+    let began = tracer.count(lab.netns(), too_many_for_the_ring(), |event| event.from == Close)?;
+    let Some(said) = tracer.stop_with_holes()? else { return Ok(()) };
+    let lost = number_after(&said, "ring full ").context("it does not tell that the ring was full")?;
+    ensure!(began < too_many_for_the_ring(), "nothing was lost: the ring was never full");
+    let missing = too_many_for_the_ring() + 1 - began;
+    ensure!(lost as usize >= missing, "{missing} beginnings are missing, and {lost} records said to be lost");
+    tell(
+        "reader stalled, smallest ring",
+        "SIGSTOP, 2 s, SIGCONT; ring of 1 MiB",
+        &format!("{lost} records"),
+        "ring full",
+    );
+    Ok(())
+}
+
+/// The number that follows `label`.
+fn number_after(text: &str, label: &str) -> Option<u64> {
+    let rest = &text[text.find(label)? + label.len()..];
+    let digits: String =
+        rest.chars().take_while(|c| c.is_ascii_digit() || *c == ',').filter(|c| *c != ',').collect();
+    digits.parse().ok()
+}
+
+/// The binary with a shell around it: `"$0"` is the binary.
+fn shell(lab: &Lab, script: &str) -> Result<Output> {
+    let mut command = Command::new("bash");
+    command.args(["-c", script]).arg(lab.binary()?);
+    run_to_end(command)
+}
+
+fn is_clean(output: &Output, what: &str) -> Result<String> {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code().is_some(), "{what} was killed: {}: {stderr}", output.status);
+    let crash = CRASHES.into_iter().find(|word| stderr.contains(word));
+    ensure!(crash.is_none(), "{what} crashed: {stderr}");
+    Ok(stderr)
+}
+
+/// stdout is a full disk: each command says so and fails.
+pub fn full_stdout(lab: &Lab) -> Result<()> {
+    let _pair = Pair::open(Family::V4)?;
+    for args in ["states", "states --json", "top --once", "top --once --json", "check", "hist --duration 1s"]
+    {
+        let output = shell(lab, &format!("exec \"$0\" {args} >/dev/full"))?;
+        let said = is_clean(&output, args)?;
+        ensure!(output.status.code() == Some(1), "{args} ended with {}: {said}", output.status);
+        ensure!(said.contains("No space left on device"), "{args} does not say why: {said}");
+    }
+    tell("stdout full", "`>/dev/full`", "the output", "\"No space left on device\", exit status 1");
+    Ok(())
+}
+
+/// stderr is closed or a full disk: notes are lost, results are not.
+pub fn no_stderr(lab: &Lab) -> Result<()> {
+    for to in ["2>&-", "2>/dev/full"] {
+        for args in ["top --once --json", "states --json"] {
+            let output = shell(lab, &format!("exec \"$0\" {args} {to}"))?;
+            ensure!(output.status.success(), "{args} {to} ended with {}", output.status);
+            let document: Value = serde_json::from_slice(&output.stdout).context("one document")?;
+            ensure!(document["states"].is_array(), "{args} {to}: {document}");
+        }
+        let output = shell(lab, &format!("exec \"$0\" top --once --nonsense {to}"))?;
+        ensure!(output.status.code() == Some(2), "wrong usage {to} ended with {}", output.status);
+    }
+    tell(
+        "stderr closed or full",
+        "`2>&-`, `2>/dev/full`",
+        "notes and the summary",
+        "results and exit status stay",
+    );
+    Ok(())
+}
+
+/// Few descriptors: it works or it says that they are too few, and nothing in between.
+pub fn few_descriptors(lab: &Lab) -> Result<()> {
+    let (mut refused, mut worked) = (0, None);
+    for limit in [3, 6, 10, 16, 22, 26, 30, 34, 38, 48, 64] {
+        let output = shell(lab, &format!("ulimit -n {limit} && exec \"$0\" top --once --json"))?;
+        let said = is_clean(&output, &format!("top with {limit} descriptors"))?;
+        if output.status.success() {
+            let document: Value = serde_json::from_slice(&output.stdout).context("one document")?;
+            ensure!(document["states"].is_array(), "{document}");
+            worked.get_or_insert(limit);
+        } else {
+            ensure!(worked.is_none(), "it works with {worked:?} descriptors and not with {limit}: {said}");
+            ensure!(
+                said.contains("os error 24") || said.contains("Too many open files") || limit < 10,
+                "with {limit} descriptors it says: {said}"
+            );
+            refused += 1;
+        }
+    }
+    ensure!(refused > 0, "no limit was too low");
+    let least = worked.context("no limit was high enough")?;
+    tell(
+        "few descriptors",
+        "`ulimit -n`",
+        "nothing",
+        &format!("below about {least}: \"Too many open files\", exit status 1 or 3"),
+    );
+    Ok(())
+}
+
+/// A cgroup with little memory, removed with the value.
+struct SmallCgroup(PathBuf);
+
+impl SmallCgroup {
+    fn new(name: &str, limit_bytes: u64) -> Result<Self> {
+        const V1: &str = "/sys/fs/cgroup/memory";
+        let (root, file) = if fs::exists(format!("{V1}/memory.limit_in_bytes"))? {
+            (V1, "memory.limit_in_bytes")
+        } else {
+            ("/sys/fs/cgroup", "memory.max")
+        };
+        let path = PathBuf::from(format!("{root}/tcptrace-{}-{name}", std::process::id()));
+        let unfit = |error: std::io::Error| Skip(format!("no cgroup whose memory can be limited: {error}"));
+        fs::create_dir(&path).map_err(unfit)?;
+        let cgroup = Self(path);
+        fs::write(cgroup.0.join(file), limit_bytes.to_string()).map_err(unfit)?;
+        // The same for swap, where there is any; an error says that there is none.
+        fs::write(cgroup.0.join("memory.swap.max"), "0").ok();
+        Ok(cgroup)
+    }
+
+    fn script(&self, args: &str) -> String {
+        format!("echo $$ >{}/cgroup.procs && exec \"$0\" {args}", self.0.display())
+    }
+}
+
+impl Drop for SmallCgroup {
+    fn drop(&mut self) {
+        // The kernel takes a moment to see that it is empty.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            hold(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Too little memory for the ring: it says so. Enough for everything but a big ring: it works as ever.
+pub fn little_memory(lab: &Lab) -> Result<()> {
+    const ROOM: u64 = 96 << 20;
+    let cgroup = SmallCgroup::new("small", ROOM)?;
+    let output = shell(lab, &cgroup.script("top --once --ring-size 512"))?;
+    let said = is_clean(&output, "top with a ring of 512 MiB")?;
+    ensure!(output.status.code() == Some(3), "it ended with {}: {said}", output.status);
+    ensure!(said.contains("Cannot allocate memory"), "it does not say why: {said}");
+
+    let output = shell(lab, &cgroup.script("top --once --json"))?;
+    let said = is_clean(&output, "top in 96 MiB")?;
+    ensure!(output.status.success(), "it ended with {}: {said}", output.status);
+
+    // Less than it takes: the kernel ends it, and what it had attached goes with it.
+    let tiny = SmallCgroup::new("tiny", 4 << 20)?;
+    let output = shell(lab, &tiny.script("top --once --json"))?;
+    ensure!(!output.status.success(), "4 MiB are enough?");
+    let states = lab.run(&["states"])?;
+    ensure!(states.status.success(), "states afterwards ended with {}", states.status);
+    tell(
+        "out of memory in a small cgroup",
+        "ring of 512 MiB in 96 MiB; then 4 MiB for all",
+        "nothing; the trace",
+        "\"Cannot allocate memory\", exit status 3; the kernel ends it, programs go with it",
+    );
+    Ok(())
+}
+
+/// Somebody else detaches the links: the kernel lets nobody, and the trace goes on.
+pub fn detached_from_outside(lab: &Lab) -> Result<()> {
+    let tracer = lab.trace()?;
+    let Some(pid) = tracer.pid() else { return Ok(()) };
+    let mut links = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        links.extend(text.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse::<u32>().ok()));
+    }
+    ensure!(links.len() >= 5, "{} links", links.len());
+    for link in &links {
+        let detach = Command::new("bpftool").args(["link", "detach", "id", &link.to_string()]).output();
+        let Ok(detach) = detach else { return Err(Skip("no bpftool here".into()).into()) };
+        ensure!(
+            !detach.status.success(),
+            "link {link} was detached: what happens then is for a new scenario"
+        );
+    }
+    let mut pair = Pair::open(Family::V4)?;
+    let closing = pair.close_client_first()?;
+    tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))?;
+    tracer.finish()?;
+    tell(
+        "links detached from outside",
+        "`bpftool link detach` on each",
+        "nothing",
+        "the kernel refuses: not for tracing links",
+    );
+    Ok(())
+}
+
+/// A namespace goes with all that is in it while connections are made as fast as they can be.
+pub fn namespace_deleted_under_load(lab: &Lab) -> Result<()> {
+    let connections = if is_emulated() { 200 } else { 2_000 };
+    let tracer = lab.trace()?;
+    let inside = || -> Result<(u32, usize)> {
+        let number = netns::enter_new()?;
+        make_room()?;
+        dial(Family::V4, connections)?;
+        Ok((number, kernel::count(TimeWait)?))
+    };
+    let (number, left) = std::thread::scope(|scope| {
+        scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let began = tracer.count(number, connections, |event| event.from == Close)?;
+    let entered = tracer.count(number, connections, |event| event.to == TimeWait)?;
+    let purged = tracer.count(number, left, |event| event.end_reason == Some(EndReason::Purged))?;
+    if !tracer.is_present() {
+        return Ok(());
+    }
+    ensure!(
+        began >= connections && entered == connections,
+        "{began} began, {entered} in TIME_WAIT, of {connections}"
+    );
+    ensure!(purged == left, "{purged} purged of {left}");
+    tracer.finish()?;
+    tell(
+        "namespace deleted under load",
+        &format!("{left} TIME_WAIT in it"),
+        "nothing",
+        "every one ends `purged`",
+    );
+    Ok(())
+}
+
+/// Every socket of a million counts.
+pub fn a_million_sockets(lab: &Lab) -> Result<()> {
+    /// A thread's own listener.
+    const THREADS: usize = 2;
+    if is_emulated() {
+        return Err(Skip("a million connections take an emulator an hour".into()).into());
+    }
+    lab.binary()?;
+    make_room()?;
+    Ok(())
+}
+
+/// The wall clock is set forward by an hour and back while a socket lives: its dwells stay what they are.
+pub fn clock_stepped(lab: &Lab) -> Result<()> {
+    if !is_emulated() {
+        return Err(
+            Skip("it would set the clock of this host; the guests of `cargo xtask vm` do it".into()).into()
+        );
+    }
+    let step = |seconds: i64| -> Result<()> {
+        let now = clock_gettime(ClockId::Realtime);
+        Ok(clock_settime(ClockId::Realtime, Timespec { tv_sec: now.tv_sec + seconds, ..now })?)
+    };
+    let tracer = lab.trace()?;
+    let born_ns = now_ns();
+    let mut pair = Pair::open(Family::V4)?;
+    step(3_600)?;
+    let closing = pair.close_client_first()?;
+    step(-3_600)?;
+    let most_ns = now_ns() - born_ns;
+    tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))?;
+    let id = pair.client.id();
+    let ended =
+        tracer.events(1, |event| event.id == id && (event.from, event.to) == (Established, FinWait1))?;
+    let dwell_ns = ended.first().and_then(|event| event.dwell_ns).context("no dwell in ESTABLISHED")?;
+    ensure!(dwell_ns <= most_ns, "{dwell_ns} ns in ESTABLISHED, {most_ns} at the most");
+    tracer.finish()?;
+    tell(
+        "wall clock stepped",
+        "one hour forward, one back",
+        "nothing",
+        "dwells do not bend; times keep the clock of the start",
+    );
+    Ok(())
+}
+
+/// A CPU goes offline with the timers of minisockets on it: they move, and nothing ends.
+pub fn cpu_offlined(lab: &Lab) -> Result<()> {
+    const CPU: usize = 1;
+    const PAIRS: usize = 20;
+    if !is_emulated() {
+        return Err(
+            Skip("it would take a CPU of this host; the guests of `cargo xtask vm` do it".into()).into()
+        );
+    }
+    let switch = format!("/sys/devices/system/cpu/cpu{CPU}/online");
+    if !fs::exists(&switch)? {
+        return Err(Skip("a machine with one CPU".into()).into());
+    }
+    let tracer = lab.trace()?;
+    let all = sched_getaffinity(None)?;
+    let mut one = CpuSet::new();
+    one.set(CPU);
+    sched_setaffinity(None, &one)?;
+    for _ in 0..PAIRS {
+        Pair::open(Family::V4)?.close_client_first()?;
+    }
+    sched_setaffinity(None, &all)?;
+    fs::write(&switch, "0").context("take the CPU offline")?;
+    hold(Duration::from_secs(1));
+    fs::write(&switch, "1").context("bring it back")?;
+    let mut after = Pair::open(Family::V4)?;
+    let closing = after.close_client_first()?;
+    tracer.expect(&after.client.subject, &after.client_steps(&closing.steps()))?;
+    let netns = lab.netns();
+    let ended = tracer.events(1, |event| event.netns == netns && event.from == TimeWait)?;
+    ensure!(ended.is_empty(), "told to have ended: {}", ended[0]);
+    wait_for("the kernel to have them all", soon(), || {
+        Ok((kernel::count(TimeWait)? == PAIRS + 1).then_some(()))
+    })?;
+    tracer.finish()?;
+    tell("CPU taken offline", &format!("with the timers of {PAIRS} TIME_WAIT on it"), "nothing", "none ends");
+    Ok(())
+}
