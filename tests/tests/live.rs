@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, dwells, ending, fallback, faults, filters, handshake, owner, program, recording, seed,
-    servers, storm,
+    abort, close, dwells, ending, fallback, faults, filters, handshake, owner, privileges, program,
+    recording, seed, servers, storm,
 };
 
 macro_rules! scenarios {
@@ -57,6 +57,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     seed::older_than_the_tracer, Short;
     seed::time_wait_killed, Short;
     seed::two_tracers, Short;
+    privileges::least_to_trace, Short;
+    privileges::file_capabilities, Short;
+    privileges::given_up, Short;
     program::closed_pipe, Short;
     program::ordinary_user, Short;
     dwells::known_dwells, Short;
@@ -74,7 +77,6 @@ const SCENARIOS: &[Scenario] = scenarios! {
     faults::namespace_deleted_under_load, Short;
     faults::clock_stepped, Short;
     faults::cpu_offlined, Short;
-    faults::a_million_sockets, Alone;
     storm::storm, Alone;
 };
 

@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::repo::Repo;
 use crate::toolchain::TARGET;
@@ -21,6 +21,17 @@ const LINTS: &[Lint] = &[
     }),
     ("clippy, eBPF", ebpf_clippy),
     ("rustdoc", |repo| Ok(rustdoc(repo))),
+    ("clippy, fuzz targets", |repo| {
+        Ok(cargo(repo, &["clippy", "--manifest-path", "fuzz/Cargo.toml", "--locked", "--", "-D", "warnings"]))
+    }),
+    ("cargo deny: licences, sources", |repo| cargo_deny(repo, &["bans", "licenses", "sources"])),
+    ("cargo deny: advisories", |repo| {
+        let check = cargo_deny(repo, &["advisories"])?;
+        // Its database is a git repository.
+        command::output(cargo_deny_command(repo).args(["fetch", "db"]))
+            .context("no database of advisories")?;
+        Ok(check)
+    }),
 ];
 
 /// Runs them all, so that one round shows everything.
@@ -57,6 +68,18 @@ fn ebpf_clippy(repo: &Repo) -> Result<Command> {
     command.args(["--release", "--target", TARGET, "--target-dir"]).arg(repo.target.join("ebpf"));
     command.args(["--", "-D", "warnings"]);
     Ok(command)
+}
+
+fn cargo_deny(repo: &Repo, what: &[&str]) -> Result<Command> {
+    command::output(cargo_deny_command(repo).arg("--version"))
+        .context("no cargo-deny here: `cargo install --locked cargo-deny`")?;
+    let mut command = cargo_deny_command(repo);
+    command.arg("check").args(what);
+    Ok(command)
+}
+
+fn cargo_deny_command(repo: &Repo) -> Command {
+    cargo(repo, &["deny", "--all-features"])
 }
 
 fn rustdoc(repo: &Repo) -> Command {

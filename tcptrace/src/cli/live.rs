@@ -2,7 +2,8 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -62,8 +63,25 @@ impl LiveArgs {
     }
 }
 
+/// Descriptors without which there is not even a loop to wait in; what the rest takes is told where it is opened.
+const FEWEST_DESCRIPTORS: u64 = 20;
+
+/// Takes as many descriptors as the user may have; an error when these are too few.
+fn enough_descriptors() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    // What can't be raised stays as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    ensure!(
+        now >= FEWEST_DESCRIPTORS,
+        "Too many open files: this process may have {now} at a time, and tracing takes about 40; raise `ulimit -n`"
+    );
+    Ok(())
+}
+
 /// The loop in which commands wait: one thread, with timers and signals.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    enough_descriptors()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")
 }
 
