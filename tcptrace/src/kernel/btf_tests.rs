@@ -92,3 +92,19 @@ fn a_missing_field_is_named() {
     let error = KernelTypes::parse(&btf).unwrap().offsets().unwrap_err().to_string();
     assert_eq!(error, "this kernel's BTF does not have sock_common.skc_v6_rcv_saddr");
 }
+
+/// A struct `sock_common` whose only member has no name and is itself.
+#[test]
+fn a_type_inside_itself_is_not_followed_for_ever() {
+    const STRUCT: u32 = 4 << 24;
+    let strings = b"\0sock_common\0";
+    let types: [u32; 6] = [1, STRUCT | 1, 8, 0, 1, 0];
+    let mut btf = vec![0x9f, 0xeb, 1, 0];
+    let types_len = size_of_val(&types) as u32;
+    for word in [24, 0, types_len, types_len, strings.len() as u32].into_iter().chain(types) {
+        btf.extend(word.to_le_bytes());
+    }
+    btf.extend(strings);
+    let error = KernelTypes::parse(&btf).unwrap().offsets().unwrap_err().to_string();
+    assert!(error.contains("sock_common.skc_daddr"), "{error}");
+}

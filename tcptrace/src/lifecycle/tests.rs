@@ -590,6 +590,71 @@ fn a_full_table_counts_what_it_can_not_hold() {
     assert_eq!(tracker.counters().evicted, 2);
 }
 
+/// How many entries the table `name` beside that of the sockets has.
+fn entries(tracker: &Tracker, name: &str) -> usize {
+    let tables = tracker.side_tables();
+    tables.iter().find(|(table, _)| *table == name).map_or_else(|| panic!("no table {name}"), |(_, n)| *n)
+}
+
+#[test]
+fn a_minisocket_in_no_state_of_a_minisocket_is_no_socket() {
+    let mut run = Run::new();
+    let mut raw = record(10, Kind::MinisocketArmed);
+    (raw.cookie, raw.new) = (7, TcpState::Close as u8);
+    run.take(kernel(raw));
+    assert_eq!((run.tracker.sockets().count(), run.tracker.counters().undecodable), (0, 1));
+}
+
+#[test]
+fn a_full_table_has_no_handshakes_beside_it() {
+    let mut run = Run::seeding();
+    run.tracker = Tracker::new(Limits { sockets: 1 });
+    for cookie in 1..10 {
+        let mut request = seed(cookie, TcpState::SynRecv, SeedObject::Request { timeouts: 0 });
+        request.tuple.dport = cookie as u16;
+        run.take(Record::Seed(request));
+    }
+    assert_eq!(entries(&run.tracker, "handshakes"), 1);
+}
+
+#[test]
+fn cancelled_timers_do_not_pile_up_while_time_stands_still() {
+    let mut run = Run::new();
+    run.tracker = Tracker::new(Limits { sockets: 4 });
+    run.take(request(10, Kind::RequestArmed));
+    for _ in 0..100 {
+        run.take(request(10, Kind::RequestCancelled));
+    }
+    assert!(entries(&run.tracker, "pending ends") <= 5);
+}
+
+#[test]
+fn what_ends_while_the_seed_is_read_is_remembered_up_to_a_bound() {
+    let mut run = Run::seeding();
+    run.tracker = Tracker::new(Limits { sockets: 4 });
+    for cookie in 1..100 {
+        run.client(10, cookie, TcpState::Close, TcpState::SynSent);
+        run.client(10, cookie, TcpState::SynSent, TcpState::Close);
+    }
+    assert_eq!(entries(&run.tracker, "ended in the seed"), 4);
+    assert_eq!(run.tracker.counters().evicted, 95);
+}
+
+#[test]
+fn a_handshake_said_to_be_in_another_state_is_corrected_before_it_goes_on() {
+    let mut run = Run::seeding();
+    run.take(Record::Seed(seed(1, TcpState::FinWait2, SeedObject::Request { timeouts: 0 })));
+    run.take(full(10, 1, TcpState::SynRecv, TcpState::FinWait2, 0, flag::ORPHAN));
+    let orphans = run.tracker.sockets().filter(|(_, socket)| socket.is_orphan_fin_wait2()).count();
+    assert_eq!(orphans, 1);
+    assert_eq!(run.told.counts[TcpState::FinWait2.index()], 1);
+    assert!(
+        run.told.lines.iter().any(|line| line.starts_with("1 SYN_RECV>FIN_WAIT2")),
+        "{:?}",
+        run.told.lines
+    );
+}
+
 #[test]
 fn a_socket_out_of_scope_is_forgotten_once_its_port_is_known() {
     use TcpState as T;

@@ -267,14 +267,16 @@ impl Tracker {
             Some(socket) if socket.phase == Phase::Request && old == TcpState::SynRecv => {
                 self.begin_child(id, &seen.raw, out);
             }
-            Some(socket) if socket.state == old => {}
-            Some(_) => self.correct(id, old, out),
+            Some(_) => {}
             None if !self.is_in_scope(NetnsId(seen.raw.netns), &tuple_of(&seen.raw)) => return,
             None if new == TcpState::Close && self.recently_closed.contains(id, Nanos(seen.raw.ts_ns)) => {
                 self.counters.doubles += 1;
                 return;
             }
             None => self.begin_full(id, change, &seen.raw, out),
+        }
+        if self.sockets.get(&id).is_some_and(|socket| socket.state != old) {
+            self.correct(id, old, out);
         }
         self.advance_full(id, change, seen, out);
         if old == TcpState::SynSent {
