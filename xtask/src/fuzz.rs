@@ -106,7 +106,7 @@ fn folder(repo: &Repo) -> PathBuf {
 fn build(repo: &Repo) -> Result<()> {
     let mut cargo = repo.cargo();
     cargo
-        .args(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
+        .args(["build", "--release", "--manifest-path", "fuzz/Cargo.toml"])
         // Named, so that build scripts and macros are compiled as ever.
         .args(["--target", TRIPLE])
         .env("RUSTFLAGS", COVERAGE)

@@ -621,9 +621,9 @@ fn a_full_table_has_no_handshakes_beside_it() {
 fn cancelled_timers_do_not_pile_up_while_time_stands_still() {
     let mut run = Run::new();
     run.tracker = Tracker::new(Limits { sockets: 4 });
-    run.take(request(10, Kind::RequestArmed));
+    run.take(kernel(request(10, Kind::RequestArmed)));
     for _ in 0..100 {
-        run.take(request(10, Kind::RequestCancelled));
+        run.take(kernel(request(10, Kind::RequestCancelled)));
     }
     assert!(entries(&run.tracker, "pending ends") <= 5);
 }
