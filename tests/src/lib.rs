@@ -4,6 +4,7 @@
 //! `/proc/net/netstat`) that it happened, and then compares what tcptrace said about it. Nothing has to be installed:
 //! segments are lost through socket filters and forged through raw sockets.
 
+pub mod browser;
 pub mod clock;
 pub mod event;
 pub mod expect;

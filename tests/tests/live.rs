@@ -6,7 +6,7 @@ use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, close, dwells, ending, fallback, faults, filters, handshake, owner, privileges, program,
-    recording, seed, servers, storm,
+    recording, report, seed, servers, storm,
 };
 
 macro_rules! scenarios {
@@ -77,6 +77,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     faults::namespace_deleted_under_load, Short;
     faults::clock_stepped, Short;
     faults::cpu_offlined, Short;
+    report::in_a_browser, Short;
     storm::storm, Alone;
 };
 

@@ -12,6 +12,7 @@ pub mod owner;
 pub mod privileges;
 pub mod program;
 pub mod recording;
+pub mod report;
 pub mod seed;
 pub mod servers;
 pub mod storm;

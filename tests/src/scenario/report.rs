@@ -1,0 +1,168 @@
+//! The page of a recording in a browser: what it says against the kernel and against `--json`, and whether its charts can
+//! be hovered and zoomed.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use tcptrace_common::state::TcpState::TimeWait;
+
+use super::recording::{Folder, Recorder};
+use crate::browser::Browser;
+use crate::clock::{hold, soon, wait_for};
+use crate::kernel;
+use crate::lab::Lab;
+
+/// Connections, closed by the client.
+const CONNECTIONS: u64 = 120;
+/// So long goes the recording at least: some intervals of the timeline.
+const LENGTH: Duration = Duration::from_millis(2_500);
+
+/// Numbers of the page: where each stands in the document, its value, and how it is shown.
+const NUMBERS: &str =
+    "[...document.querySelectorAll('data[data-at]')].map(e => [e.dataset.at, e.value, e.textContent])";
+/// The first chart: its place on the screen, its marks, its curve of TIME_WAIT.
+const CHART: &str = "(() => {
+    const figure = document.querySelector('figure[data-chart=highest]');
+    const plot = figure.querySelector('.plot');
+    plot.scrollIntoView({block: 'center'});
+    const {x, y, width, height} = plot.getBoundingClientRect();
+    return {
+        x, y, width, height,
+        marks: [...figure.querySelectorAll('svg.x text')].map(e => e.textContent),
+        curve: figure.querySelector('.drawn .s-TIME_WAIT').getAttribute('d'),
+        tip: figure.querySelector('.tip').hidden ? null : figure.querySelector('.tip').innerText,
+        all: figure.querySelector('[data-act=all]').disabled,
+    };
+})()";
+
+/// A page is made, opened, hovered and zoomed; nothing is fetched and nothing complained of.
+pub fn in_a_browser(lab: &Lab) -> Result<()> {
+    let folder = Folder::new()?;
+    // First, so that a host without one skips this at once.
+    let mut browser = Browser::start(&folder.file("profile"))?;
+    let page = folder.file("report.html");
+    let (recording, shown) = (folder.file("a.tcpt"), page.to_string_lossy().into_owned());
+    record(lab, &recording)?;
+    let recording = recording.to_string_lossy();
+    let netns = lab.netns().to_string();
+    let made = lab.run(&["report", &recording, "-o", &shown, "--netns", &netns])?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let json = lab.run(&["report", &recording, "--json", "--netns", &netns])?;
+    let document: Value = serde_json::from_slice(&json.stdout)?;
+    let time_wait = &document["states"][0];
+    ensure!(
+        [&time_wait["highest"], &time_wait["entered"]].iter().all(|n| **n == CONNECTIONS),
+        "TIME_WAIT is {time_wait}, {CONNECTIONS} connections were closed"
+    );
+
+    browser.open(&page)?;
+    numbers(&mut browser, &document)?;
+    hover_and_zoom(&mut browser, &document)?;
+    switches(&mut browser)?;
+    ensure!(browser.complaints().is_empty(), "the page complains: {:?}", browser.complaints());
+    let foreign = browser.fetched().iter().find(|url| !url.ends_with("/report.html"));
+    ensure!(foreign.is_none(), "the page fetches {foreign:?}");
+    Ok(())
+}
+
+/// Connections that the kernel counts as well.
+fn record(lab: &Lab, file: &std::path::Path) -> Result<()> {
+    let recorder = Recorder::start(lab, file, &[])?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let target = listener.local_addr()?;
+    kernel::counts("TW", CONNECTIONS, || {
+        for _ in 0..CONNECTIONS {
+            let client = TcpStream::connect(target)?;
+            let (server, _) = listener.accept()?;
+            drop(client);
+            drop(server);
+        }
+        wait_for("every TIME_WAIT", soon(), || {
+            Ok((kernel::count(TimeWait)? as u64 == CONNECTIONS).then_some(()))
+        })
+    })?;
+    hold(LENGTH);
+    recorder.signal(Signal::INT)?;
+    let (status, said) = recorder.wait()?;
+    ensure!(status == Some(0), "the recorder ended with {status:?}: {said}");
+    Ok(())
+}
+
+/// Every number of the page stands in the document as well, and what is shown of a count is the count.
+fn numbers(browser: &mut Browser, document: &Value) -> Result<()> {
+    let inside = browser.evaluate("document.getElementById('document').textContent")?;
+    let inside: Value = serde_json::from_str(inside.as_str().context("no document in the page")?)?;
+    ensure!(inside == *document, "the page holds another document than --json prints");
+    let shown = browser.evaluate(NUMBERS)?;
+    let shown = shown.as_array().context("no numbers")?;
+    ensure!(shown.len() > 50, "only {} numbers", shown.len());
+    for number in shown {
+        let [at, value, text] = [0, 1, 2].map(|n| number[n].as_str().unwrap_or_default());
+        let value: Value = serde_json::from_str(value)?;
+        ensure!(
+            document.pointer(at) == Some(&value),
+            "{at} is {value} in the page, {:?} in the document",
+            document.pointer(at)
+        );
+        let digits = text.replace(',', "");
+        if value.is_u64() && digits.bytes().all(|digit| digit.is_ascii_digit()) && !at.ends_with("_ns") {
+            ensure!(digits.parse().ok() == value.as_u64(), "{at} is {value} and shown as {text}");
+        }
+    }
+    Ok(())
+}
+
+fn hover_and_zoom(browser: &mut Browser, document: &Value) -> Result<()> {
+    let number =
+        |chart: &Value, name: &str| chart[name].as_f64().with_context(|| format!("no {name} in {chart}"));
+    let whole = browser.evaluate(CHART)?;
+    let (x, width) = (number(&whole, "x")?, number(&whole, "width")?);
+    let y = number(&whole, "y")? + number(&whole, "height")? / 2.0;
+    ensure!(whole["tip"].is_null() && whole["all"] == true, "at first: {whole}");
+
+    browser.mouse("mouseMoved", (x + width * 0.9, y))?;
+    let hovered = browser.evaluate(CHART)?;
+    let tip: Vec<&str> =
+        hovered["tip"].as_str().context("no tip under the mouse")?.split_whitespace().collect();
+    let told = tip.iter().position(|word| *word == "TIME_WAIT").and_then(|n| tip.get(n + 1));
+    let last = document["timeline"]["highest"]["TIME_WAIT"]
+        .as_array()
+        .and_then(|all| all.last())
+        .context("no timeline")?;
+    ensure!(
+        told.is_some_and(|n| n.parse().ok() == last.as_u64()),
+        "the tip says {tip:?}, the timeline ends with {last}"
+    );
+
+    browser.mouse("mousePressed", (x + width * 0.2, y))?;
+    browser.mouse("mouseMoved", (x + width * 0.4, y))?;
+    browser.mouse("mouseReleased", (x + width * 0.4, y))?;
+    let zoomed = browser.evaluate(CHART)?;
+    ensure!(zoomed["all"] == false && zoomed["curve"] != whole["curve"], "zoomed: {zoomed}");
+    ensure!(zoomed["marks"] != whole["marks"], "the marks stay when zoomed: {zoomed}");
+    browser.evaluate("document.querySelector('figure[data-chart=highest] [data-act=all]').click()")?;
+    let again = browser.evaluate(CHART)?;
+    // What the page came with was drawn by the program, this by the script.
+    ensure!(again["all"] == true && again["marks"] == whole["marks"], "all again: {again}, at first {whole}");
+    Ok(())
+}
+
+/// Curves go and come, the theme changes, and it prints.
+fn switches(browser: &mut Browser) -> Result<()> {
+    let click = "const button = document.querySelector('figure[data-chart=highest] button[data-state=TIME_WAIT]'); button.click(); \
+                 [button.getAttribute('aria-pressed'), document.querySelector('figure[data-chart=highest] .drawn .s-TIME_WAIT').getAttribute('d')]";
+    let hidden = browser
+        .evaluate(&format!("(() => {{ {} }})()", click.replace("[button.get", "return [button.get")))?;
+    ensure!(hidden[0] == "false" && hidden[1] == "", "a click on TIME_WAIT: {hidden}");
+    let grounds = browser.evaluate(
+        "(() => { const ground = () => getComputedStyle(document.documentElement).backgroundColor; const before = ground(); \
+         document.getElementById('theme').click(); return [before, ground()]; })()",
+    )?;
+    ensure!(grounds[0] != grounds[1], "the theme stays: {grounds}");
+    let printed = browser.ask("Page.printToPDF", &serde_json::json!({}))?;
+    ensure!(printed["data"].as_str().is_some_and(|pdf| pdf.starts_with("JVBERi")), "no PDF");
+    Ok(())
+}
