@@ -15,7 +15,7 @@ use crate::tracer::{Format, Tracer};
 
 /// All of them must be there when the first TIME_WAIT ends.
 fn connections() -> usize {
-    if is_emulated() { 4_000 } else { 20_000 }
+    if is_emulated() { 2_000 } else { 20_000 }
 }
 
 /// Compares the number of transitions of each kind with the kernel's counters, and the chain of each socket with itself.

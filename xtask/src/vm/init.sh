@@ -12,7 +12,9 @@ done
 ip link set lo up
 echo "vm: release $(uname -r)"
 
-tcptrace states --json >/tmp/states
+tcptrace states --json >/tmp/states &&
+    tcptrace states --by service >>/tmp/states &&
+    tcptrace states --explain >>/tmp/states
 echo "vm: states exit $?"
 tcptrace check --json >/tmp/check
 can_trace=$?

@@ -6,6 +6,7 @@ mod guest;
 mod initramfs;
 mod kernels;
 mod report;
+mod table;
 pub mod vmlinux;
 
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use self::archive::Archive;
 use self::initramfs::Programs;
 pub use self::kernels::KERNELS;
 use self::kernels::Kernel;
-use self::report::{Report, TABLE_HEAD};
+use self::report::Report;
 use crate::repo::Repo;
 use crate::tally::{Tally, Verdict};
 use crate::{command, packages};
@@ -28,7 +29,7 @@ pub struct Args {
     /// Kernels to boot; all by default
     #[arg(long, value_name = "VERSION", value_parser = kernel)]
     kernel: Vec<&'static Kernel>,
-    /// Print the rows of the README's table of kernels
+    /// Write the rows of the README's table of kernels, once nothing fails
     #[arg(long)]
     table: bool,
     /// Show all that the guests say
@@ -52,7 +53,12 @@ pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
     let mut tally = Tally::default();
     let rows = test(repo, &kernels, &args.filters, args.verbose.into(), &mut tally)?;
     if args.table {
-        println!("{TABLE_HEAD}\n{}", rows.join("\n"));
+        println!("{}\n{}", table::HEAD, rows.join("\n"));
+        if tally.counts.failed == 0 && args.filters.is_empty() {
+            table::write(repo, &rows)?;
+        } else {
+            eprintln!("the README stays as it is: something failed, or not everything was run");
+        }
     }
     println!("\n{}vm: {}", tally.report(), tally.counts);
     Ok(if tally.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

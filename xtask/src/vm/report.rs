@@ -110,11 +110,6 @@ impl Report {
     }
 }
 
-/// The head of the table.
-pub const TABLE_HEAD: &str = "\
-| Kernel | States, handshakes, minisocket timers | Segments to minisockets | Orphan FIN_WAIT2 -> TIME_WAIT | RST, data or `ss -K` ends a minisocket | Tests |
-|---|---|---|---|---|---|";
-
 #[cfg(test)]
 mod tests {
     use super::*;
