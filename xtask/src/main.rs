@@ -7,6 +7,7 @@ mod fuzz;
 mod lint;
 mod packages;
 mod provenance;
+mod queries;
 mod repo;
 mod setup;
 mod tally;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 
 use crate::repo::Repo;
 use crate::toolchain::{BPF_LINKER_VERSION, LLVM_PREFIX, bpf_linker_version};
-use crate::{command, packages, vm};
+use crate::{command, packages, queries, vm};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,6 +21,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<()> {
     ebpf_tools(repo)?;
     if args.tests {
         live_test_packages()?;
+        queries::install(repo).context("without these the queries of the documents are skipped")?;
     }
     if args.vm {
         vm::install(repo)?;

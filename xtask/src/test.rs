@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::repo::Repo;
 use crate::tally::{Tally, Verdict};
 use crate::vm::{self, Console};
-use crate::{command, ebpf, fuzz, packages, setup};
+use crate::{command, ebpf, fuzz, packages, queries, setup};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,6 +39,8 @@ enum Part {
     Unit,
     /// The committed eBPF object against its sources and a fresh build
     Ebpf,
+    /// The queries in the documents, in the tools they are for
+    Queries,
     /// Every fuzz target over its corpus, and some seconds on from there
     Fuzz,
     /// The release binary on this kernel, with real sockets (needs root)
@@ -49,12 +51,13 @@ enum Part {
 
 impl Part {
     /// What fails soonest comes first.
-    const ALL: [Self; 5] = [Self::Unit, Self::Ebpf, Self::Fuzz, Self::Live, Self::Vm];
+    const ALL: [Self; 6] = [Self::Unit, Self::Ebpf, Self::Queries, Self::Fuzz, Self::Live, Self::Vm];
 
     fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
             Self::Ebpf => "ebpf",
+            Self::Queries => "queries",
             Self::Fuzz => "fuzz",
             Self::Live => "live",
             Self::Vm => "vm",
@@ -65,6 +68,7 @@ impl Part {
         match self {
             Self::Unit => Ok(()),
             Self::Ebpf => setup::ebpf_tools(repo),
+            Self::Queries => queries::install(repo),
             Self::Fuzz => fuzz::install(),
             Self::Live => setup::live_test_packages(),
             Self::Vm => vm::install(repo),
@@ -80,6 +84,7 @@ impl Part {
                 }
                 Ok(())
             }
+            Self::Queries => queries::run(repo, tally),
             Self::Fuzz => fuzz::test(repo, tally),
             Self::Live => live(repo, filters, tally),
             Self::Vm => vm::test(repo, &vm::all(), filters, Console::Results, tally).map(drop),

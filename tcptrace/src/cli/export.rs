@@ -154,3 +154,7 @@ impl EventSink for Sink {
 fn shown(path: &Path) -> String {
     text::sanitise(&path.to_string_lossy()).into_owned()
 }
+
+#[cfg(test)]
+#[path = "export_tests.rs"]
+mod tests;

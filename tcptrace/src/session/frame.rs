@@ -1,6 +1,6 @@
 //! Bytes in, messages of an Arrow IPC stream out: cut to size, bounded, and nothing in them believed yet.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use arrow_ipc::{Message, root_as_message};
 
@@ -24,6 +24,8 @@ pub struct Frames<R> {
     begin: usize,
     /// Bytes of the stream before `buffer`.
     before: u64,
+    /// The end has not been reached: more may come later.
+    has_paused: bool,
 }
 
 /// What comes next.
@@ -44,7 +46,7 @@ impl<R: Read> Frames<R> {
 
     /// Begins where `input` is: before the byte `position` of the stream, between two messages.
     pub const fn at(input: R, position: u64) -> Self {
-        Self { input, buffer: Vec::new(), begin: 0, before: position }
+        Self { input, buffer: Vec::new(), begin: 0, before: position, has_paused: false }
     }
 
     /// Bytes of whole messages so far.
@@ -92,6 +94,11 @@ impl<R: Read> Frames<R> {
         Ok(Next::Message(message, body))
     }
 
+    /// After [`Next::Torn`]: whether this is no end, only that nothing came for a while.
+    pub const fn has_paused(&self) -> bool {
+        self.has_paused
+    }
+
     /// Whether what is there could be the beginning of a message.
     pub fn looks_right(&self) -> bool {
         self.buffer.iter().zip(&CONTINUATION).all(|(byte, wanted)| byte == wanted)
@@ -107,7 +114,11 @@ impl<R: Read> Frames<R> {
     fn has(&mut self, wanted: usize) -> Result<bool, ReadError> {
         let missing = wanted.saturating_sub(self.buffer.len());
         // Grows with what is there, not with what is missing, and gives up at the end.
-        self.input.by_ref().take(missing as u64).read_to_end(&mut self.buffer)?;
+        let read = self.input.by_ref().take(missing as u64).read_to_end(&mut self.buffer);
+        self.has_paused = matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        if !self.has_paused {
+            read?;
+        }
         Ok(self.buffer.len() >= wanted)
     }
 }

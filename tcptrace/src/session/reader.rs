@@ -3,13 +3,15 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, Read},
+    io::{self, IsTerminal as _, Read},
+    os::fd::AsFd as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arrow_ipc::MessageHeader;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     compat::Layout,
@@ -132,7 +134,7 @@ pub enum AtEnd {
 
 /// Reads a recording.
 pub struct Reader {
-    frames: Frames<Box<dyn Read + Send>>,
+    pub(super) frames: Frames<Box<dyn Read + Send>>,
     decoder: Decoder,
     at_end: AtEnd,
     length: Option<u64>,
@@ -162,17 +164,28 @@ impl Place {
 impl Reader {
     /// Opens the recording at `path`, `-` for standard input, and reads its header.
     pub fn open(path: &Path, at_end: AtEnd) -> Result<Self, ReadError> {
-        if path == Path::new("-") {
-            return Self::new(Box::new(io::stdin()), at_end);
-        }
-        let file = File::open(path)?;
+        let file = if path == Path::new("-") { standard_input() } else { File::open(path) }?;
         let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Self::new(Box::new(Pipe(file)), at_end);
+        }
         let mut reader = Self::new(Box::new(file), at_end)?;
-        reader.length = meta.is_file().then_some(meta.len());
+        reader.length = Some(meta.len());
         Ok(reader)
     }
 
-    /// The same for any stream of bytes.
+    /// Reads what is in memory, to its end: a bounded amount of work for any bytes at all.
+    pub fn read(bytes: &[u8], take: &mut dyn FnMut(Record)) -> Result<Ending, ReadError> {
+        let mut reader = Self::new(Box::new(io::Cursor::new(bytes.to_vec())), AtEnd::Stop)?;
+        loop {
+            if let Some(ending) = reader.batch(take)? {
+                return Ok(ending);
+            }
+        }
+    }
+
+    /// The same as [`Self::open`] for any stream of bytes. One that has nothing to read for a while may say so with
+    /// [`io::ErrorKind::WouldBlock`].
     pub fn new(input: Box<dyn Read + Send>, at_end: AtEnd) -> Result<Self, ReadError> {
         let mut frames = Frames::new(input);
         let layout = loop {
@@ -186,6 +199,7 @@ impl Reader {
             };
             match (at_end, torn_bytes) {
                 _ if !frames.looks_right() => return Err(ReadError::Foreign),
+                _ if frames.has_paused() => {}
                 (AtEnd::Follow, _) => std::thread::sleep(WAIT),
                 (AtEnd::Stop, 0) => return Err(ReadError::Empty),
                 (AtEnd::Stop, _) => return Err(ReadError::OnlyHeader),
@@ -288,10 +302,35 @@ impl Reader {
     }
 }
 
+fn standard_input() -> io::Result<File> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        let what = "it is a terminal; send it a recording";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    stdin.as_fd().try_clone_to_owned().map(File::from)
+}
+
+/// A pipe or the like, in which a reader does not get stuck while nobody writes.
+struct Pipe(File);
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(WAIT.subsec_nanos()) };
+        match poll(&mut fds, Some(&timeout))? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => self.0.read(buffer),
+        }
+    }
+}
+
 impl Source for Reader {
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow> {
         match self.batch(take)? {
             None => Ok(Flow::Running),
+            // A command can be ended while nobody writes.
+            Some(Ending::Open { .. }) if self.frames.has_paused() => Ok(Flow::Running),
             Some(Ending::Open { .. }) if self.at_end == AtEnd::Follow => {
                 std::thread::sleep(WAIT);
                 Ok(Flow::Running)

@@ -38,7 +38,10 @@ impl Source for Made {
 }
 
 fn made(n: usize) -> Vec<Record> {
-    let shape = Shape { connections_per_s: 2_000, ..Shape::default() };
+    shaped(n, Shape { connections_per_s: 2_000, ..Shape::default() })
+}
+
+fn shaped(n: usize, shape: Shape) -> Vec<Record> {
     let mut records: Vec<Record> = Traffic::new(shape, 7).take(n).collect();
     // A recording ends with the time.
     let ts = records.iter().filter_map(Record::ts).max().unwrap_or_default();
@@ -94,7 +97,7 @@ fn read_all(bytes: &[u8]) -> Result<(Vec<Record>, Ending), ReadError> {
 fn small() -> Vec<u8> {
     let folder = TempDir::new().expect("a folder");
     let plan = plan(&folder, Keep::All);
-    record(made(250), &plan);
+    record(shaped(60, Shape { connections_per_s: 2_000, services: 3, peers: 3, seeded: 4 }), &plan);
     std::fs::read(plan.path).expect("the file")
 }
 
@@ -263,6 +266,33 @@ fn a_file_of_the_future_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_pipe_is_read_as_it_fills() {
+    let (from, mut to) = io::pipe().expect("a pipe");
+    let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&from));
+    let whole = small();
+    let (wanted, _) = read_all(&whole).expect("a recording");
+    // Room enough in a pipe for all of it.
+    let (begin, rest) = whole.split_at(whole.len() / 2);
+    io::Write::write_all(&mut to, begin).expect("room");
+    let mut reader = Reader::open(path.as_ref(), AtEnd::Stop).expect("a recording");
+    let mut records = Vec::new();
+    let ending = reader.ending();
+    // Nothing comes for a while: that is no end.
+    for _ in 0..whole.len() {
+        assert_eq!(reader.fill(&mut |record| records.push(record)).expect("a pipe"), Flow::Running);
+        if reader.frames.has_paused() {
+            break;
+        }
+    }
+    assert!(records.len() < wanted.len() && ending.lock().expect("no panic").is_none());
+    io::Write::write_all(&mut to, rest).expect("room");
+    drop(to);
+    while reader.fill(&mut |record| records.push(record)).expect("a pipe") == Flow::Running {}
+    assert_eq!(*ending.lock().expect("no panic"), Some(Ending::Closed));
+    assert_eq!(records.len(), wanted.len());
+}
+
+#[test]
 fn a_growing_file_is_followed() {
     /// Gives what is there, and grows each time it is asked.
     struct Growing(Arc<Mutex<(Vec<u8>, usize, usize)>>);
@@ -305,7 +335,8 @@ proptest! {
 
     #[test]
     fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(read(&bytes).is_err());
+        let read = Reader::read(&bytes, &mut |_| {});
+        prop_assert!(read.is_err());
     }
 
     #[test]

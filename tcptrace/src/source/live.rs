@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tcptrace_common::record::RECORD_LEN;
 
 use super::{Flow, Source, host, looks::Look, names::Names, seed, settings::Settings};
 use crate::{
@@ -28,6 +29,8 @@ const LOSS_INTERVAL: Nanos = Nanos(250_000_000);
 /// A live trace.
 pub struct Live {
     tracer: Tracer,
+    /// Records that the ring can hold.
+    most_in_ring: usize,
     facts: HostFacts,
     seed: Option<seed::Reading>,
     look: Look,
@@ -61,6 +64,7 @@ impl Live {
         let settings = Settings::start().context("no thread for settings")?;
         Ok(Self {
             tracer,
+            most_in_ring: options.ring_bytes as usize / RECORD_LEN,
             facts,
             seed: Some(seed),
             look,
@@ -106,9 +110,10 @@ impl Source for Live {
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
         }
-        // What a look found is told after everything that had happened by then: the ring is emptied between.
+        // What a look found is told after everything that had happened by then: what a full ring holds is read
+        // between, and no more, or a host that is busier than this thread would never get there.
         let found = self.receive_seed();
-        let limit = if found.is_empty() { DRAIN } else { usize::MAX };
+        let limit = if found.is_empty() { DRAIN } else { self.most_in_ring };
         // Read first: whatever was in the ring by then comes before the tick.
         let now = host::monotonic_now();
         let Self { names, settings, .. } = self;
