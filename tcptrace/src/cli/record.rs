@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     filter::FilterArgs,
@@ -111,6 +111,8 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 
 async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let mut stop = Stop::listen_patiently()?;
+    // From the first moment: uncaught it would end the program.
+    let mut wants_dump = signal(SignalKind::user_defined1()).context("SIGUSR1 can't be caught")?;
     let filter = args.filters.filter()?;
     if args.is_stream() && (args.rotate.is_some() || args.last.is_some()) {
         bail!("--rotate and --last make files of their own: give them a name, not -");
@@ -126,7 +128,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let running = pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?;
 
     let outcome = tokio::select! {
-        outcome = watch(args, &mut recording) => outcome,
+        outcome = watch(args, &mut wants_dump, &mut recording) => outcome,
         () = stop.signalled() => Outcome::Stop,
     };
     clear_status();
@@ -174,8 +176,7 @@ enum Outcome {
 }
 
 /// Waits until it is over, and says meanwhile how it goes.
-async fn watch(args: &RecordArgs, recording: &mut Recording) -> Outcome {
-    let Ok(mut wants_dump) = signal(SignalKind::user_defined1()) else { return Outcome::Stop };
+async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recording) -> Outcome {
     let begun = Instant::now();
     let time_is_up = async {
         if (&mut recording.begun).await.is_ok() {
