@@ -90,3 +90,15 @@ fn a_diff_says_which_file_it_can_not_read() {
     assert!(stderr.contains("only one of the recordings can be standard input"), "{stderr}");
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn a_replay_takes_a_file_and_a_terminal() {
+    let cases = [("-", "top --from -"), ("some.tcptrace", "tcptrace top --from some.tcptrace --batch N")];
+    for (file, instead) in cases {
+        let output = run(&["replay", file]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(instead), "{stderr}");
+        assert_eq!(output.status.code(), Some(2), "{file}");
+        assert!(output.stdout.is_empty(), "{file}");
+    }
+}

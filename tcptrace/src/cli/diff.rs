@@ -16,6 +16,7 @@ use crate::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     pipeline::Engine,
+    sandbox,
     session::{AtEnd, Ending, Reader},
     source::{Flow, Source as _},
     view::diff::{
@@ -54,6 +55,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     }
     let filter = args.filters.filter()?;
     let grouping = args.groups.grouping(Grouping::SERVICE);
+    sandbox::close(&[&args.before, &args.after]);
     let before = read(&args.before, filter.clone(), grouping)?;
     let after = read(&args.after, filter, grouping)?;
     let diff = Diff::of(&before, &after);

@@ -12,6 +12,7 @@ mod live;
 mod output;
 mod progress;
 pub mod record;
+pub mod replay;
 pub mod report;
 mod source;
 pub mod states;
@@ -42,6 +43,7 @@ enum Command {
     Events(events::EventsArgs),
     Hist(hist::HistArgs),
     Record(record::RecordArgs),
+    Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
     Export(export::ExportArgs),
     Diff(diff::DiffArgs),
@@ -57,6 +59,7 @@ impl Cli {
             Command::Events(args) => events::run(&args),
             Command::Hist(args) => hist::run(&args),
             Command::Record(args) => record::run(&args),
+            Command::Replay(args) => replay::run(&args),
             Command::Report(args) => report::run(&args),
             Command::Export(args) => export::run(&args),
             Command::Diff(args) => diff::run(&args),

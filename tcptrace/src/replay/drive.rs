@@ -17,7 +17,7 @@ use super::{
     index::{Index, Peak},
     player::{Player, Shown},
 };
-use crate::{aggregate::Snapshot, model::Nanos};
+use crate::{aggregate::Snapshot, inspect::Query, model::Nanos};
 
 /// Where to go, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,15 @@ pub enum Command {
     End,
     /// To a peak of TIME_WAIT; stands still there.
     Peak(Peak),
+}
+
+/// What the thread can be asked for.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Another moment, or another pace.
+    Time(Command),
+    /// To group, filter or look in another way.
+    Ask(Box<Query>),
 }
 
 /// What one second of watching can show of the recording, in seconds.
@@ -64,8 +73,8 @@ pub struct Status {
 
 /// A replay under way. It ends when this is dropped.
 pub struct Drive {
-    /// Takes commands.
-    pub commands: Sender<Command>,
+    /// Takes requests.
+    pub requests: Sender<Request>,
     /// The picture that is shown; `None` before the first.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Where it stands.
@@ -78,22 +87,23 @@ pub struct Drive {
 impl Drive {
     /// Waits for its end, which comes when no one can send commands any more.
     pub fn finish(self) -> Result<()> {
-        drop(self.commands);
+        drop(self.requests);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
 /// Plays `player` from its first picture on.
 pub fn drive(player: Player, speed: f64) -> std::io::Result<Drive> {
-    let (commands, receiver) = mpsc::channel();
+    let (requests, receiver) = mpsc::channel();
     let (publish, snapshots) = watch::channel(None);
     let status = Status { picture: 0, target: None, is_playing: true, speed, note: None };
     let (tell, status_receiver) = watch::channel(status.clone());
     let index = Arc::clone(player.index());
     let driver = Driver {
         player,
-        commands: receiver,
+        requests: receiver,
         waiting: None,
+        is_stale: true,
         publish,
         tell,
         status,
@@ -101,14 +111,16 @@ pub fn drive(player: Player, speed: f64) -> std::io::Result<Drive> {
         since: (Instant::now(), Nanos(0)),
     };
     let thread = std::thread::Builder::new().name("replay".into()).spawn(move || driver.run())?;
-    Ok(Drive { commands, snapshots, status: status_receiver, index, thread })
+    Ok(Drive { requests, snapshots, status: status_receiver, index, thread })
 }
 
 struct Driver {
     player: Player,
-    commands: Receiver<Command>,
-    /// A command that came on the way to a picture.
-    waiting: Option<Command>,
+    requests: Receiver<Request>,
+    /// A request that came on the way to a picture.
+    waiting: Option<Request>,
+    /// The picture that is shown is not what was asked for.
+    is_stale: bool,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
     tell: watch::Sender<Status>,
     status: Status,
@@ -120,7 +132,7 @@ struct Driver {
 
 /// Why it goes on.
 enum Woken {
-    Asked(Command),
+    Asked(Request),
     /// Another picture is to be shown.
     Due,
     /// No one can send commands any more.
@@ -133,7 +145,8 @@ impl Driver {
         self.begin();
         loop {
             match self.wait() {
-                Woken::Asked(command) => self.obey(command),
+                Woken::Asked(Request::Time(command)) => self.obey(command),
+                Woken::Asked(Request::Ask(query)) => self.ask(*query)?,
                 Woken::Due => self.play_on(),
                 Woken::Alone => return Ok(()),
             }
@@ -143,18 +156,18 @@ impl Driver {
 
     /// Waits for a command, or until another picture is due.
     fn wait(&mut self) -> Woken {
-        if let Some(command) = self.waiting.take() {
-            return Woken::Asked(command);
+        if let Some(request) = self.waiting.take() {
+            return Woken::Asked(request);
         }
-        if self.status.target.is_some() {
+        if self.status.target.is_some() || self.is_stale {
             // A way that was broken off, by a command that goes nowhere.
             return Woken::Due;
         }
         if !self.status.is_playing {
-            return self.commands.recv().map_or(Woken::Alone, Woken::Asked);
+            return self.requests.recv().map_or(Woken::Alone, Woken::Asked);
         }
-        match self.commands.recv_timeout(self.until_next()) {
-            Ok(command) => Woken::Asked(command),
+        match self.requests.recv_timeout(self.until_next()) {
+            Ok(request) => Woken::Asked(request),
             Err(RecvTimeoutError::Timeout) => Woken::Due,
             Err(RecvTimeoutError::Disconnected) => Woken::Alone,
         }
@@ -224,6 +237,12 @@ impl Driver {
         self.begin();
     }
 
+    fn ask(&mut self, query: Query) -> Result<()> {
+        self.player.ask(query)?;
+        self.is_stale = true;
+        Ok(())
+    }
+
     fn set_speed(&mut self, speed: Option<f64>) {
         match speed {
             Some(speed) => self.status.speed = speed,
@@ -233,20 +252,21 @@ impl Driver {
 
     /// Goes to the picture that is wanted, unless a command comes on the way.
     fn go(&mut self) -> Result<()> {
-        self.status.target = (self.target != self.status.picture).then_some(self.target);
+        let is_elsewhere = self.target != self.status.picture || self.is_stale;
+        self.status.target = is_elsewhere.then_some(self.target);
         self.tell.send_replace(self.status.clone());
-        let is_first = self.publish.borrow().is_none();
-        if self.status.target.is_none() && !is_first {
+        if !is_elsewhere {
             return Ok(());
         }
-        let Self { player, commands, waiting, .. } = self;
+        let Self { player, requests, waiting, .. } = self;
         let shown = player.show(self.target, &mut || {
             if waiting.is_none() {
-                *waiting = commands.try_recv().ok();
+                *waiting = requests.try_recv().ok();
             }
             waiting.is_none()
         })?;
         if let Shown::Picture(picture) = shown {
+            self.is_stale = false;
             self.status.picture = self.target;
             self.status.target = None;
             self.publish.send_replace(Some(picture));

@@ -12,8 +12,8 @@ mod index;
 mod moment;
 mod player;
 
-pub use drive::{Command, Drive, SPEEDS, Status, drive};
-pub use index::{Index, Mark, Peak};
+pub use drive::{Command, Drive, Request, SPEEDS, Status, drive};
+pub use index::{Frame, Index, Mark, Peak};
 pub use moment::{EXPECTED, Here};
 pub use player::{Player, Shown, Wanted};
 

@@ -278,12 +278,12 @@ fn commands_lead_where_they_say() {
         (Command::Go(end), last),
     ];
     for (command, picture) in steps {
-        drive.commands.send(command).expect("it goes on");
+        drive.requests.send(Request::Time(command)).expect("it goes on");
         until(&mut drive, picture, false);
         assert_eq!(shown(&drive), made.straight[picture], "{command:?}");
     }
     // Played at its end it begins anew.
-    drive.commands.send(Command::Toggle).expect("it goes on");
+    drive.requests.send(Request::Time(Command::Toggle)).expect("it goes on");
     until(&mut drive, 0, true);
     drive.finish().expect("a recording");
 }
@@ -297,9 +297,9 @@ fn it_plays_to_its_end_and_stands_there() {
     until(&mut drive, last, false);
     assert_eq!(shown(&drive), made.straight[last]);
     for _ in 0..20 {
-        drive.commands.send(Command::Faster).expect("it goes on");
+        drive.requests.send(Request::Time(Command::Faster)).expect("it goes on");
     }
-    drive.commands.send(Command::Step(-1)).expect("it goes on");
+    drive.requests.send(Request::Time(Command::Step(-1))).expect("it goes on");
     until(&mut drive, last - 1, false);
     let speed = drive.status.borrow().speed;
     assert!(SPEEDS.last() == Some(&speed), "{speed}");
@@ -313,9 +313,9 @@ fn from_peak_to_peak() {
     let index = Arc::clone(player.index());
     let peak = index.peak(0, Peak::Next).expect("TIME_WAIT rises for a minute");
     let mut drive = drive(player, 0.001).expect("a thread");
-    drive.commands.send(Command::Peak(Peak::Next)).expect("it goes on");
+    drive.requests.send(Request::Time(Command::Peak(Peak::Next))).expect("it goes on");
     until(&mut drive, peak, false);
-    drive.commands.send(Command::Peak(Peak::Previous)).expect("it goes on");
-    drive.commands.send(Command::Slower).expect("it goes on");
+    drive.requests.send(Request::Time(Command::Peak(Peak::Previous))).expect("it goes on");
+    drive.requests.send(Request::Time(Command::Slower)).expect("it goes on");
     drive.finish().expect("a recording");
 }

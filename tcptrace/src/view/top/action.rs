@@ -3,6 +3,8 @@
 
 use ratatui::crossterm::event::KeyCode;
 
+use crate::replay::{Command, Peak};
+
 use super::{
     key::Key,
     state::{Edit, Move, Place},
@@ -47,6 +49,12 @@ pub enum Action {
     Reset,
     /// Select what the line at the bottom is about.
     Insight,
+    /// Of a recording: go through its time.
+    Time(Command),
+    /// Of a recording: type a moment to go to.
+    GoTo,
+    /// Of a recording: go to the moment that stands in this column of the timeline.
+    Click(usize),
     /// Draw everything anew.
     Redraw,
 }
@@ -88,8 +96,19 @@ const fn typed(c: char) -> Key {
 }
 
 /// Everything that keys can ask for, in the order of the help; hints in the same order.
-pub const ACTIONS: [Row; 30] = [
+pub const ACTIONS: [Row; 39] = [
     row(Action::Help, "help", &[typed('?'), typed('h')], "this help").hinted("help", ANYWHERE),
+    row(Action::GoTo, "go-to", &[typed('t')], "go to a time: 18:03:20, +90s, -10s, 50%")
+        .hinted("go to", ANYWHERE),
+    row(Action::Time(Command::Peak(Peak::Next)), "next-peak", &[typed('p')], "next peak of TIME_WAIT")
+        .hinted("peak", ANYWHERE),
+    row(Action::Time(Command::Peak(Peak::Previous)), "previous-peak", &[typed('P')], "peak before"),
+    row(Action::Time(Command::Step(-1)), "step-back", &[typed(',')], "picture before"),
+    row(Action::Time(Command::Step(1)), "step", &[typed('.')], "next picture").hinted("step", ANYWHERE),
+    row(Action::Time(Command::Slower), "slower", &[typed('[')], "slower"),
+    row(Action::Time(Command::Faster), "faster", &[typed(']')], "faster").hinted("faster", ANYWHERE),
+    row(Action::Time(Command::Start), "start", &[typed('0')], "to the start of the recording"),
+    row(Action::Time(Command::End), "end", &[typed('$')], "to its end"),
     row(Action::Open, "open", &[Plain(KeyCode::Enter)], "look closer: a group's sockets, a socket's life")
         .hinted("open", TABLES),
     row(Action::Back, "back", &[Plain(KeyCode::Esc)], "back: out of help, view, filter, selection")
@@ -122,7 +141,8 @@ pub const ACTIONS: [Row; 30] = [
     )
     .hinted("sort", TABLES),
     row(Action::Reverse, "reverse", &[typed('r'), typed('S')], "reverse the order").hinted("reverse", TABLES),
-    row(Action::Pause, "pause", &[typed(' ')], "hold the picture; tracing goes on").hinted("pause", ANYWHERE),
+    row(Action::Pause, "pause", &[typed(' ')], "hold the picture; of a recording: play or stand still")
+        .hinted("pause", ANYWHERE),
     row(Action::Insight, "insight", &[typed('i')], "select what the line at the bottom is about")
         .hinted("select it", GROUPS),
     row(Action::Reset, "reset", &[Ctrl('r')], "count anew: rates, ends, dwells").hinted("reset", GROUPS),

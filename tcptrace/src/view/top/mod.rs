@@ -27,6 +27,6 @@ pub(super) mod table;
 mod terminal;
 mod theme;
 
-pub use run::run;
+pub use run::{replay, run};
 pub use settings::Settings;
 pub use theme::{Colours, Environment, Look};

@@ -14,6 +14,8 @@ pub struct Regions {
     pub rows: Rect,
     /// The heads of its columns, and which they are.
     pub heads: Vec<(Rect, usize)>,
+    /// The timeline of a recording.
+    pub timeline: Rect,
 }
 
 /// How many rows one notch of the wheel is: each asks for a move of its own.
@@ -27,6 +29,11 @@ pub fn action(event: MouseEvent, regions: &Regions) -> Option<(Action, usize)> {
         MouseEventKind::ScrollDown => Some((Action::Move(Move::Down), WHEEL_ROWS)),
         MouseEventKind::Down(MouseButton::Left) if regions.rows.contains(at) => {
             Some((Action::Move(Move::Shown((at.y - regions.rows.y) as usize)), 1))
+        }
+        MouseEventKind::Down(MouseButton::Left) | MouseEventKind::Drag(MouseButton::Left)
+            if regions.timeline.contains(at) =>
+        {
+            Some((Action::Click((at.x - regions.timeline.x) as usize), 1))
         }
         MouseEventKind::Down(MouseButton::Left) => regions
             .heads
@@ -48,6 +55,7 @@ mod tests {
         let regions = Regions {
             rows: Rect::new(0, 8, 80, 10),
             heads: vec![(Rect::new(0, 7, 20, 1), 0), (Rect::new(21, 7, 9, 1), 5)],
+            timeline: Rect::new(12, 2, 60, 3),
         };
         let event = |kind, column, row| {
             action(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, &regions)
@@ -56,6 +64,8 @@ mod tests {
         assert_eq!(event(click, 3, 10), Some((Action::Move(Move::Shown(2)), 1)));
         assert_eq!(event(click, 22, 7), Some((Action::SortBy(5), 1)));
         assert_eq!(event(click, 20, 7), None);
+        assert_eq!(event(click, 13, 4), Some((Action::Click(1), 1)));
+        assert_eq!(event(click, 11, 4), None);
         assert_eq!(event(MouseEventKind::Up(MouseButton::Left), 3, 10), None);
         assert_eq!(event(MouseEventKind::ScrollDown, 3, 10), Some((Action::Move(Move::Down), WHEEL_ROWS)));
     }

@@ -28,10 +28,14 @@ use super::{
     key::Key,
     mouse::{self, Regions},
     settings::Settings,
-    state::{Next, State, edit},
+    state::{Next, Replay, State, edit},
     terminal::Terminal,
 };
-use crate::{aggregate::Snapshot, inspect::Query};
+use crate::{
+    aggregate::Snapshot,
+    inspect::Query,
+    replay::{Drive, Request, Status},
+};
 
 /// How long to wait for a key before looking for a snapshot.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -47,14 +51,27 @@ const EVENTS_PER_FRAME: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shows the newest of `snapshots` on the terminal, from the first one on, until the user quits, and sends what
-/// it wants to show to `queries`. When the sender of snapshots is dropped, the last one stays on the screen; when there was none, this returns at once. Dropping
-/// the future closes the screen.
+/// it wants to show to `queries`. When the sender of snapshots is dropped, the last one stays on the screen; when
+/// there was none, this returns at once. Dropping the future closes the screen.
 ///
 /// Standard output must be a terminal. Needs a tokio runtime with its I/O driver enabled.
-pub async fn run(
+pub async fn run(snapshots: Snapshots, queries: watch::Sender<Query>, settings: Settings) -> io::Result<()> {
+    show(snapshots, Asks::Pipeline(queries), settings, |state| state).await
+}
+
+/// The same for a recording, with control of its time.
+pub async fn replay(drive: &Drive, settings: Settings) -> io::Result<()> {
+    let status = drive.status.borrow().clone();
+    let control = Replay::new(Arc::clone(&drive.index), status, settings.zone.clone());
+    let asks = Asks::Replay { requests: drive.requests.clone(), status: drive.status.clone() };
+    show(drive.snapshots.clone(), asks, settings, |state| state.of_replay(control)).await
+}
+
+async fn show(
     mut snapshots: Snapshots,
-    queries: watch::Sender<Query>,
+    asks: Asks,
     settings: Settings,
+    prepare: impl FnOnce(State) -> State,
 ) -> io::Result<()> {
     let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
     let first = match snapshots.wait_for(Option::is_some).await.as_deref() {
@@ -62,12 +79,13 @@ pub async fn run(
         Ok(None) | Err(_) => return Ok(()),
     };
     let mut screen = {
-        let state = State::new(first, settings.columns.clone());
+        let state = prepare(State::new(first, settings.columns.clone()));
         Screen::start(|terminal| Show {
             terminal,
+            asked: state.query(),
             state,
             snapshots,
-            queries,
+            asks,
             settings,
             regions: Regions::default(),
             over: false,
@@ -126,12 +144,20 @@ impl Drop for Screen {
     }
 }
 
+/// Whom the screen asks for what it wants to show.
+enum Asks {
+    Pipeline(watch::Sender<Query>),
+    Replay { requests: std_mpsc::Sender<Request>, status: watch::Receiver<Status> },
+}
+
 /// What the thread works with.
 struct Show {
     terminal: Terminal,
     state: State,
     snapshots: Snapshots,
-    queries: watch::Sender<Query>,
+    asks: Asks,
+    /// What a replay was asked for last.
+    asked: Query,
     settings: Settings,
     /// Where things stand since the last frame.
     regions: Regions,
@@ -164,7 +190,10 @@ impl Show {
                 self.terminal.lend(|| {})?;
                 goes = Goes::Drawing;
             }
-            if (followed.elapsed() >= SNAPSHOT_EVERY || self.awaits_answer()) && self.follow() {
+            // A picture of a recording comes when it is asked for, and no faster than the replay makes them.
+            let is_replay = self.state.replay().is_some();
+            let is_time = is_replay || followed.elapsed() >= SNAPSHOT_EVERY || self.awaits_answer();
+            if is_time && (self.follow_status() | self.follow()) {
                 followed = Instant::now();
                 goes = Goes::Drawing;
             }
@@ -178,13 +207,22 @@ impl Show {
     /// Asks for what is to be shown and shows what there is.
     fn draw(&mut self) -> io::Result<()> {
         let query = self.state.query();
-        self.queries.send_if_modified(|asked| {
-            let is_new = *asked != query;
-            if is_new {
-                *asked = query;
+        match &self.asks {
+            Asks::Pipeline(queries) => {
+                queries.send_if_modified(|asked| {
+                    let is_new = *asked != query;
+                    if is_new {
+                        *asked = query;
+                    }
+                    is_new
+                });
             }
-            is_new
-        });
+            Asks::Replay { .. } if query != self.asked => {
+                self.asked = query.clone();
+                self.send(Request::Ask(Box::new(query)));
+            }
+            Asks::Replay { .. } => {}
+        }
         self.regions = self.terminal.draw(&mut self.state, &self.settings)?;
         Ok(())
     }
@@ -205,6 +243,10 @@ impl Show {
                     self.terminal.clear()?;
                     goes = Goes::Drawing;
                 }
+                Some(Next::Drive(command)) => {
+                    self.send(Request::Time(command));
+                    goes = Goes::Drawing;
+                }
                 Some(Next::Quit) => return Ok(Goes::Away),
                 Some(Next::Suspend) => {
                     self.terminal.lend(suspend)?;
@@ -220,6 +262,24 @@ impl Show {
     fn awaits_answer(&self) -> bool {
         let answer = self.state.snapshot().answer.as_ref();
         answer.is_some_and(|answer| answer.query != self.state.query())
+    }
+
+    /// What the replay is to do.
+    fn send(&self, request: Request) {
+        if let Asks::Replay { requests, .. } = &self.asks {
+            // A replay that is over has left its reason.
+            let _ = requests.send(request);
+        }
+    }
+
+    /// Takes in where the replay stands; returns whether that has changed.
+    fn follow_status(&mut self) -> bool {
+        let Asks::Replay { status, .. } = &mut self.asks else { return false };
+        let has_changed = status.has_changed().unwrap_or(false);
+        if has_changed && let Some(replay) = self.state.replay_mut() {
+            replay.take(status.borrow_and_update().clone());
+        }
+        has_changed
     }
 
     /// Takes a newer snapshot in; returns whether there was one, or there will be none any more.

@@ -11,11 +11,12 @@ use unicode_width::UnicodeWidthStr;
 use super::{table::arrow, words::wrap_into};
 use crate::{
     model::{text, units},
+    replay,
     view::top::{
         action::ACTIONS,
         insight::{self, Severity},
         settings::Settings,
-        state::{Place, Prompt, State},
+        state::{Place, Prompt, State, Typing},
         theme::{Role, Theme},
     },
 };
@@ -53,7 +54,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Setting
     let mut left = Line::default();
     for (i, row) in ACTIONS.iter().enumerate() {
         let (Some((hint, at)), Some(key)) = (row.hint, settings.keymap.first(i)) else { continue };
-        if !at.contains(&state.place()) {
+        if !at.contains(&state.place()) || !state.offers(row.action) {
             continue;
         }
         let gap = if left.spans.is_empty() { "" } else { "  " };
@@ -84,20 +85,24 @@ fn right(state: &State, theme: &Theme) -> String {
 
 /// The line, the cursor in it, and why it is no filter where it is none.
 fn draw_prompt(frame: &mut Frame<'_>, area: Rect, prompt: &Prompt, state: &State, theme: &Theme) {
-    const HEAD: &str = "filter: ";
+    let (head, example) = match state.typing() {
+        Typing::Filter => {
+            ("filter: ", "state time-wait and rport 5432, comm nginx, peer 10.0.0.0/8, not role inbound")
+        }
+        Typing::Moment => ("go to: ", replay::EXPECTED),
+    };
     let before = text::sanitise(prompt.before_cursor()).width();
-    let room = (area.width as usize).saturating_sub(HEAD.len() + 1);
+    let room = (area.width as usize).saturating_sub(head.len() + 1);
     // A long line moves to the left, so that the cursor stays on the screen.
     let hidden = before.saturating_sub(room);
     let shown: String = text::sanitise(prompt.text()).chars().skip(hidden).collect();
-    let mut line = vec![Span::styled(HEAD, theme.style(Role::Strong)), Span::raw(shown)];
+    let mut line = vec![Span::styled(head, theme.style(Role::Strong)), Span::raw(shown)];
     if let Some(fault) = state.filter_fault() {
         line.push(Span::styled(format!("   {}", text::sanitise(&fault)), theme.style(Role::Alarm)));
     } else if prompt.text().is_empty() {
-        let example = "state time-wait and rport 5432, comm nginx, peer 10.0.0.0/8, not role inbound";
         line.push(Span::styled(example, theme.style(Role::Faint)));
     }
     frame.render_widget(Line::from(line), area);
-    let x = area.x.saturating_add((HEAD.len() + before - hidden) as u16).min(area.right().saturating_sub(1));
+    let x = area.x.saturating_add((head.len() + before - hidden) as u16).min(area.right().saturating_sub(1));
     frame.set_cursor_position(Position::new(x, area.y));
 }

@@ -10,7 +10,7 @@ use crate::{
     aggregate::Snapshot,
     model::units,
     view::top::{
-        state::{Mode, State},
+        state::{Mode, Replay, State},
         summary,
         theme::{Role, Theme},
     },
@@ -19,7 +19,7 @@ use crate::{
 /// As many facts as there is room for on the left, whether the picture moves on the right.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: &Theme) {
     let snapshot = state.snapshot();
-    let mut right = right(snapshot, state.mode(), theme);
+    let mut right = right(snapshot, state, theme);
     let facts = summary::facts(snapshot);
     let name = facts.first().map_or(0, String::len);
     while right.width() + name + 2 > area.width as usize && right.spans.len() > 2 {
@@ -42,15 +42,14 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: &Theme) {
     frame.render_widget(right, area);
 }
 
-fn right(snapshot: &Snapshot, mode: Mode, theme: &Theme) -> Line<'static> {
-    let (word, role) = match mode {
-        Mode::Live if &*snapshot.source != "live" => ("REPLAY", Role::Live),
-        Mode::Live => ("LIVE", Role::Live),
-        Mode::Paused => ("PAUSED", Role::Held),
-        Mode::Ended => ("ENDED", Role::Held),
+fn right(snapshot: &Snapshot, state: &State, theme: &Theme) -> Line<'static> {
+    let mut right = match state.replay() {
+        Some(replay) => of_replay(replay, theme),
+        None => vec![mode(snapshot, state.mode(), theme)],
     };
-    let mut right = vec![Span::styled(word, theme.style(role))];
-    if let Some(rate) = summary::records_per_s(snapshot) {
+    if let Some(note) = state.replay().and_then(|replay| replay.status().note) {
+        right.push(Span::styled(format!("  {note}"), theme.style(Role::Held)));
+    } else if let Some(rate) = summary::records_per_s(snapshot) {
         right.push(Span::raw(format!("  {rate}")));
     }
     right.push(match snapshot.losses.total() {
@@ -58,6 +57,29 @@ fn right(snapshot: &Snapshot, mode: Mode, theme: &Theme) -> Line<'static> {
         lost => Span::styled(format!("  lost {}", units::compact(lost)), theme.style(Role::Alarm)),
     });
     Line::from(right).right_aligned()
+}
+
+/// Whether the picture moves.
+fn mode(snapshot: &Snapshot, mode: Mode, theme: &Theme) -> Span<'static> {
+    let (word, role) = match mode {
+        Mode::Live if &*snapshot.source != "live" => ("REPLAY", Role::Live),
+        Mode::Live => ("LIVE", Role::Live),
+        Mode::Paused => ("PAUSED", Role::Held),
+        Mode::Ended => ("ENDED", Role::Held),
+    };
+    Span::styled(word, theme.style(role))
+}
+
+/// Where a replay stands, and how fast it goes on.
+fn of_replay(replay: &Replay, theme: &Theme) -> Vec<Span<'static>> {
+    let status = replay.status();
+    let now = replay.clock(replay.now());
+    let (word, role) = match (replay.target(), status.is_playing) {
+        (Some(target), _) => (format!("GOING TO {}", replay.clock(target)), Role::Held),
+        (None, true) => (format!("REPLAY {} {now}", replay.speed()), Role::Live),
+        (None, false) => (format!("PAUSED {} {now}", replay.speed()), Role::Held),
+    };
+    vec![Span::styled(word, theme.style(role))]
 }
 
 /// What was lost and why.

@@ -63,7 +63,9 @@ fn lines(state: &State, settings: &Settings, width: usize) -> Vec<Line<'static>>
     let limits = &snapshot.host.limits;
     let notes = limits.iter().flat_map(|limit| wrap(&format!("Note: {}", text::sanitise(limit)), width));
     let notes = notes.map(Line::raw);
-    let keys = ACTIONS.iter().enumerate().map(|(i, action)| row(&settings.keymap.label(i), action.help));
+    let keys = ACTIONS.iter().enumerate();
+    let keys = keys.filter(|(_, row)| state.offers(row.action));
+    let keys = keys.map(|(i, action)| row(&settings.keymap.label(i), action.help));
     let editing = [Line::default(), Line::styled("While a filter is typed:", strong)];
     let edits = EDITS.iter().filter(|(.., help)| !help.is_empty());
     let edits = edits.map(|(key, _, help)| row(&key.to_string(), help));

@@ -1,6 +1,6 @@
 //! Where the parts of the screen are: its size in, one area each out.
 //!
-//! From top to bottom: the header, the losses where there are any, the states, what the table is about, the
+//! From top to bottom: the header, the losses where there are any, the timeline of a recording, the states, what the table is about, the
 //! table, the dwells of its group, what stands out, the hints. What there is no height for goes in this order:
 //! the dwells, the states' history and growth, blank lines, what stands out, hints, states.
 
@@ -11,6 +11,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 pub struct Parts {
     pub header: Rect,
     pub losses: Rect,
+    /// What was when in a recording.
+    pub timeline: Rect,
     pub states: Rect,
     /// What the table is about, and which filter it has.
     pub about: Rect,
@@ -26,6 +28,8 @@ pub struct Parts {
 pub struct Wanted {
     /// Lines for losses.
     pub losses: u16,
+    /// Lines for the timeline of a recording.
+    pub timeline: u16,
     /// Lines for what the table is about.
     pub about: u16,
 }
@@ -51,9 +55,10 @@ pub fn parts(area: Rect, wanted: Wanted) -> Parts {
         TALL.. if area.width < SENTENCE => 2,
         _ => 1,
     };
-    let [header, losses, _, states, about, table, insight, hints] = Layout::vertical([
+    let [header, losses, timeline, _, states, about, table, insight, hints] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(if height >= 5 { wanted.losses } else { 0 }),
+        Constraint::Length(wanted.timeline),
         Constraint::Length(air),
         Constraint::Length(states),
         Constraint::Length(if height >= 5 { wanted.about.max(air) } else { 0 }),
@@ -62,7 +67,7 @@ pub fn parts(area: Rect, wanted: Wanted) -> Parts {
         Constraint::Length(u16::from(height >= 4)),
     ])
     .areas(area);
-    Parts { header, losses, states, about, table, insight, hints }
+    Parts { header, losses, timeline, states, about, table, insight, hints }
 }
 
 /// Columns from which on there is a place for the dwells beside the table.

@@ -12,12 +12,15 @@ mod life;
 mod sockets;
 mod states;
 mod table;
+mod timeline;
 mod words;
 
 #[cfg(test)]
+mod replay_tests;
+#[cfg(test)]
 mod tests;
 
-use ratatui::Frame;
+use ratatui::{Frame, layout::Rect};
 
 use super::{
     mouse::Regions,
@@ -31,7 +34,9 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) -> Re
     let theme = &settings.theme;
     let losses = losses(&state.snapshot().losses);
     let about = about::line(state, theme);
-    let wanted = layout::Wanted { losses: u16::from(losses.is_some()), about: u16::from(about.is_some()) };
+    let timeline = state.replay().map_or(0, |replay| timeline::lines(frame.area().height, replay));
+    let wanted =
+        layout::Wanted { losses: u16::from(losses.is_some()), timeline, about: u16::from(about.is_some()) };
     let parts = layout::parts(frame.area(), wanted);
     header::draw(frame, parts.header, state, theme);
     if let Some(losses) = &losses {
@@ -41,6 +46,10 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) -> Re
     if let Some(about) = about {
         frame.render_widget(about, parts.about);
     }
+    let timeline = match state.replay_mut() {
+        Some(replay) => timeline::draw(frame, parts.timeline, replay, theme),
+        None => Rect::default(),
+    };
     let regions = match state.place() {
         Place::Groups => groups::draw(frame, parts.table, state, theme),
         Place::Sockets => sockets::draw(frame, parts.table, state, theme),
@@ -52,5 +61,5 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) -> Re
         help::draw(frame, state, settings);
         return Regions::default();
     }
-    regions
+    Regions { timeline, ..regions }
 }

@@ -65,7 +65,7 @@ pub fn draw<R>(
             frame.buffer_mut().set_style(line, theme.style(Role::Selected));
         }
     }
-    Regions { rows, heads: places(&placed, head) }
+    Regions { rows, heads: places(&placed, head), ..Regions::default() }
 }
 
 /// Where the heads stand, each with the blank before it.

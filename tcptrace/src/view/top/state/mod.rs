@@ -4,12 +4,14 @@
 mod feed;
 mod list;
 mod prompt;
+mod replay;
 
 use std::{cmp::Ordering, sync::Arc};
 
 pub use feed::{Feed, Mode};
 pub use list::{List, Move};
 pub use prompt::{EDITS, Edit, Prompt, edit};
+pub use replay::Replay;
 
 use super::{
     action::Action,
@@ -23,6 +25,7 @@ use crate::{
     inspect::{Answer, Detail, Focus, Life, Members, Query, SocketRow},
     lifecycle::Role,
     model::SocketId,
+    replay::Command,
 };
 
 /// What has to happen after an action.
@@ -36,6 +39,17 @@ pub enum Next {
     Quit,
     /// Stop the process.
     Suspend,
+    /// Go through the time of a recording.
+    Drive(Command),
+}
+
+/// What is being typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Typing {
+    /// A filter.
+    Filter,
+    /// A moment of a recording.
+    Moment,
 }
 
 /// What is on the screen, each looked at more closely than the one before.
@@ -78,6 +92,11 @@ pub struct State {
     /// Why the line that is being typed is no filter.
     fault: Option<SyntaxError>,
     prompt: Option<Prompt>,
+    typing: Typing,
+    /// Why what was typed is no moment.
+    no_moment: Option<String>,
+    /// The time control of a recording.
+    replay: Option<Replay>,
     /// The first line of the help, while it is open.
     help: Option<usize>,
 }
@@ -97,11 +116,45 @@ impl State {
             filter: String::new(),
             fault: None,
             prompt: None,
+            typing: Typing::Filter,
+            no_moment: None,
+            replay: None,
             help: None,
             feed: Feed::new(snapshot),
         };
         state.arrange();
         state
+    }
+
+    /// The same for a recording that can be gone through.
+    #[must_use]
+    pub fn of_replay(self, replay: Replay) -> Self {
+        Self { replay: Some(replay), ..self }
+    }
+
+    /// The time control of a recording.
+    pub const fn replay(&self) -> Option<&Replay> {
+        self.replay.as_ref()
+    }
+
+    /// Whether `action` means anything: a recording has a time to go through, and is always counted from its
+    /// start.
+    pub const fn offers(&self, action: Action) -> bool {
+        match action {
+            Action::Time(_) | Action::GoTo | Action::Click(_) => self.replay.is_some(),
+            Action::Reset => self.replay.is_none(),
+            _ => true,
+        }
+    }
+
+    /// The same, to be drawn or told where it stands.
+    pub const fn replay_mut(&mut self) -> Option<&mut Replay> {
+        self.replay.as_mut()
+    }
+
+    /// What is being typed.
+    pub const fn typing(&self) -> Typing {
+        self.typing
     }
 
     /// What the screen shows, for the pipeline.
@@ -174,6 +227,9 @@ impl State {
 
     /// Why what was typed is not in use.
     pub fn filter_fault(&self) -> Option<String> {
+        if self.typing == Typing::Moment {
+            return self.no_moment.clone();
+        }
         let typed = self.fault.as_ref().map(|fault| fault.message.clone());
         typed.or_else(|| self.answer()?.filter_fault.clone())
     }
@@ -253,6 +309,7 @@ impl State {
     /// Does what was asked for.
     pub fn act(&mut self, action: Action) -> Next {
         match action {
+            _ if !self.offers(action) => {}
             Action::Quit => return Next::Quit,
             Action::Suspend => return Next::Suspend,
             Action::Redraw => return Next::Redraw,
@@ -263,6 +320,7 @@ impl State {
             Action::SortPrevious | Action::SortNext | Action::SortBy(_) | Action::Reverse => {
                 self.sort_as(action);
             }
+            Action::Pause if self.replay.is_some() => return Next::Drive(Command::Toggle),
             Action::Pause => {
                 self.feed.pause();
                 self.arrange();
@@ -270,8 +328,21 @@ impl State {
             Action::GroupNext => self.group_by(|keys, now| (now + 1) % keys),
             Action::GroupPrevious => self.group_by(|keys, now| (now + keys - 1) % keys),
             Action::GroupBy(key) => self.group_by(|_, _| usize::from(key)),
-            Action::Filter => self.prompt = Some(Prompt::new(&self.filter)),
+            Action::Filter => {
+                self.typing = Typing::Filter;
+                self.prompt = Some(Prompt::new(&self.filter));
+            }
+            Action::GoTo => {
+                self.typing = Typing::Moment;
+                self.prompt = Some(Prompt::default());
+            }
+            Action::Edit(edit) if self.typing == Typing::Moment => return self.edit_moment(edit),
             Action::Edit(edit) => self.edit(edit),
+            Action::Time(command) => return Next::Drive(command),
+            Action::Click(column) => {
+                let command = self.replay.as_ref().map(|replay| replay.go_to_column(column));
+                return command.map_or(Next::Draw, Next::Drive);
+            }
             Action::Reset => self.query.resets += 1,
             Action::Insight => self.select_insight(),
         }
@@ -395,6 +466,26 @@ impl State {
             }
             _ => self.use_filter(&text),
         }
+    }
+
+    fn edit_moment(&mut self, edit: Edit) -> Next {
+        let Some(prompt) = &mut self.prompt else { return Next::Draw };
+        prompt.edit(edit);
+        self.no_moment = None;
+        match edit {
+            Edit::Cancel => self.prompt = None,
+            Edit::Accept if prompt.text().trim().is_empty() => self.prompt = None,
+            Edit::Accept => match self.replay.as_ref().map(|replay| replay.go_to(prompt.text())) {
+                Some(Ok(command)) => {
+                    self.prompt = None;
+                    return Next::Drive(command);
+                }
+                Some(Err(fault)) => self.no_moment = Some(fault),
+                None => {}
+            },
+            _ => {}
+        }
+        Next::Draw
     }
 
     /// Uses `text` as the filter, if it is one.
