@@ -15,6 +15,7 @@ pub mod lab;
 pub mod netlink;
 pub mod netns;
 pub mod pair;
+pub mod ports;
 pub mod precision;
 pub mod runner;
 pub mod scenario;

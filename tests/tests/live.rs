@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, dwells, ending, fallback, faults, filters, handshake, owner, privileges, program,
+    abort, close, dwells, ending, fallback, faults, filters, handshake, owner, ports, privileges, program,
     recording, report, seed, servers, storm,
 };
 
@@ -57,6 +57,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     seed::older_than_the_tracer, Short;
     seed::time_wait_killed, Short;
     seed::two_tracers, Short;
+    ports::exhaustion, Short;
+    ports::budgets, Short;
+    ports::one_look, Short;
     privileges::least_to_trace, Short;
     privileges::file_capabilities, Short;
     privileges::given_up, Short;

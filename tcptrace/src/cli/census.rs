@@ -6,7 +6,7 @@ use std::{io, sync::Arc};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
-    aggregate::{Aggregate, Context, Grouping, Names, Scope},
+    aggregate::{Aggregate, Context, Grouping, Names, Scope, Snapshot},
     filter::{Filter, Subject},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
     model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, record::HostFacts},
@@ -31,31 +31,21 @@ pub struct Census {
     pub missing: Vec<String>,
 }
 
+/// A look into one namespace.
+struct Visited {
+    sockets: Vec<SeedSocket>,
+    summary: Summary,
+    settings: Record,
+}
+
+/// A look into every namespace that `filter` asks about.
+type Looked = Round<Result<Visited, DumpError>>;
+
 /// Counts the sockets that match `filter`. Fails as [`netns::in_each`] does.
 pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Result<Census> {
     let scope = filter.kernel_part();
-    let began = host::monotonic_now();
-    let round = netns::in_each(
-        |netns| source::may_be_in(&scope, netns.id),
-        |netns| {
-            let mut sockets = Vec::new();
-            let summary = sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
-                if scope.passes(&socket.tuple.ends(netns.id)) {
-                    sockets.push(socket);
-                }
-            })?;
-            Ok((sockets, summary))
-        },
-    )?;
-
-    let mut tracker = Tracker::new(Limits::default());
-    let sockets = || round.visited.iter().filter_map(|(_, result)| result.as_ref().ok()).flat_map(|(s, _)| s);
-    sockets().for_each(|&socket| tracker.take(&Record::Seed(socket), &mut Nobody));
-    tracker.take(&Record::SeedEnd { ts: host::monotonic_now(), began }, &mut Nobody);
-    let mut missing = Vec::new();
-    if filter.asks_for_owners() || grouping.needs_owners() {
-        missing.extend(find_owners(&sockets(), &mut tracker));
-    }
+    let needs_owners = filter.asks_for_owners() || grouping.needs_owners();
+    let (round, tracker, missing) = gather(filter, needs_owners)?;
 
     let mut counts: FxHashMap<NetnsId, StateCounts> = FxHashMap::default();
     let mut aggregate = Aggregate::new(grouping, Scope::Minisockets);
@@ -73,14 +63,12 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
         }
     }
     let groups = (!grouping.is_none()).then(|| {
-        let context = Context { host: Arc::new(facts.clone()), ..Context::default() };
-        let names = names(round.visited.iter().map(|(netns, _)| netns), &tracker);
-        let snapshot = aggregate.snapshot(host::monotonic_now(), &tracker, &names, context);
+        let snapshot = picture(aggregate, &round, &tracker, facts);
         Groups { grouping, groups: snapshot.groups, other_groups: snapshot.other_groups }
     });
     let visited = round.visited.into_iter().map(|(netns, result)| {
         let counts = counts.remove(&netns.id).unwrap_or_default();
-        (netns, result.map(|(_, summary)| (counts, summary)))
+        (netns, result.map(|visited| (counts, visited.summary)))
     });
     let round = Round {
         visited: visited.collect(),
@@ -89,6 +77,65 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
     };
     // No namespace has this number.
     Ok(Census { round, names_netns: !source::may_be_in(&scope, NetnsId(u32::MAX)), groups, missing })
+}
+
+/// The sockets that match `filter` as a snapshot without a past, and what may be missing in it. Fails as
+/// [`netns::in_each`] does.
+pub fn look(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<String>)> {
+    let (round, tracker, mut missing) = gather(filter, true)?;
+    let mut aggregate = Aggregate::new(Grouping::NONE, Scope::Minisockets);
+    for (netns, result) in &round.visited {
+        match result {
+            Ok(visited) => drop(aggregate.take(&visited.settings)),
+            Err(error) => {
+                missing.push(format!("network namespace {} was not looked into: {error}.", netns.id))
+            }
+        }
+    }
+    if !round.refused.is_empty() || round.unreadable_processes > 0 {
+        missing.push("other network namespaces: only root may look there.".into());
+    }
+    for (id, socket) in tracker.sockets() {
+        let mut socket = socket.clone();
+        socket.shown = filter.states(&Subject::of(&socket, tracker.processes()));
+        aggregate.appeared(id, &mut socket, tracker.processes());
+    }
+    Ok((picture(aggregate, &round, &tracker, facts), missing))
+}
+
+/// Every socket that `filter` may be about, as the tracker knows it from its seed; and why some owners may not be
+/// known.
+fn gather(filter: &Filter, needs_owners: bool) -> io::Result<(Looked, Tracker, Vec<String>)> {
+    let scope = filter.kernel_part();
+    let began = host::monotonic_now();
+    let round = netns::in_each(
+        |netns| source::may_be_in(&scope, netns.id),
+        |netns| {
+            let ts = host::monotonic_now();
+            let settings = Record::NetnsSettings { ts, netns: netns.id, sysctls: host::sysctls() };
+            let mut sockets = Vec::new();
+            let summary = sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
+                if scope.passes(&socket.tuple.ends(netns.id)) {
+                    sockets.push(socket);
+                }
+            })?;
+            Ok(Visited { sockets, summary, settings })
+        },
+    )?;
+    let mut tracker = Tracker::new(Limits::default());
+    let visited = || round.visited.iter().filter_map(|(_, result)| result.as_ref().ok());
+    let sockets = || visited().flat_map(|visited| &visited.sockets);
+    sockets().for_each(|&socket| tracker.take(&Record::Seed(socket), &mut Nobody));
+    tracker.take(&Record::SeedEnd { ts: host::monotonic_now(), began }, &mut Nobody);
+    let missing = if needs_owners { find_owners(&sockets(), &mut tracker) } else { None };
+    Ok((round, tracker, missing.into_iter().collect()))
+}
+
+/// What `aggregate` has taken in, as a snapshot.
+fn picture(mut aggregate: Aggregate, round: &Looked, tracker: &Tracker, facts: &HostFacts) -> Snapshot {
+    let context = Context { host: Arc::new(facts.clone()), source: Arc::from("live"), ..Context::default() };
+    let names = names(round.visited.iter().map(|(netns, _)| netns), tracker);
+    aggregate.snapshot(host::monotonic_now(), tracker, &names, context)
 }
 
 /// The names of the namespaces, and of the cgroups that the owners are in.

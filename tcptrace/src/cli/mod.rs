@@ -10,6 +10,7 @@ pub mod filter;
 pub mod hist;
 mod live;
 mod output;
+pub mod ports;
 mod progress;
 pub mod record;
 pub mod replay;
@@ -42,6 +43,7 @@ enum Command {
     Top(top::TopArgs),
     Events(events::EventsArgs),
     Hist(hist::HistArgs),
+    Ports(ports::PortsArgs),
     Record(record::RecordArgs),
     Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
@@ -58,6 +60,7 @@ impl Cli {
             Command::Top(args) => top::run(&args),
             Command::Events(args) => events::run(&args),
             Command::Hist(args) => hist::run(&args),
+            Command::Ports(args) => ports::run(&args),
             Command::Record(args) => record::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Report(args) => report::run(&args),
@@ -89,11 +92,12 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<UnknownNetns>() {
         return ExitCode::from(WRONG_USAGE);
     }
-    if error.is::<CannotTrace>() || error.is::<LoadError>() {
-        ExitCode::from(CANNOT_TRACE)
-    } else {
-        ExitCode::FAILURE
-    }
+    if cannot_trace(error) { ExitCode::from(CANNOT_TRACE) } else { ExitCode::FAILURE }
+}
+
+/// Whether this host or user can't trace.
+fn cannot_trace(error: &anyhow::Error) -> bool {
+    error.is::<CannotTrace>() || error.is::<LoadError>()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

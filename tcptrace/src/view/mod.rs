@@ -11,6 +11,7 @@ pub mod export;
 pub mod glyphs;
 pub mod hist;
 pub mod losses;
+pub mod ports;
 pub mod report;
 pub mod states;
 pub mod top;

@@ -9,6 +9,7 @@ pub mod faults;
 pub mod filters;
 pub mod handshake;
 pub mod owner;
+pub mod ports;
 pub mod privileges;
 pub mod program;
 pub mod recording;

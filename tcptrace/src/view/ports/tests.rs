@@ -1,0 +1,173 @@
+//! Pictures of ports, and documents.
+
+use std::net::IpAddr;
+
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::{
+    aggregate::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse},
+    model::{Endpoint, Nanos, NetnsId, TcpState, record::Process},
+    view::{ports::json, top::fixture},
+};
+
+const S: u64 = 1_000_000_000;
+
+fn settings(values: &[(&str, &str)]) -> Option<PortSettings> {
+    let sysctls = values.iter().map(|(name, value)| (format!("net.ipv4.{name}"), (*value).to_owned()));
+    PortSettings::of(&sysctls.collect())
+}
+
+fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: u64) -> DestinationPorts {
+    let end = |text: &str, port| Endpoint {
+        addr: text.parse::<IpAddr>().expect("an address").into(),
+        port,
+        ifindex: 0,
+    };
+    let mut counts = [0; TcpState::COUNT];
+    counts[TcpState::TimeWait.index()] = used * 9 / 10;
+    counts[TcpState::Established.index()] = used - used * 9 / 10;
+    DestinationPorts {
+        netns: NetnsId(netns),
+        local: end(local, 0),
+        remote: end(remote, dport),
+        counts,
+        used,
+        available: Some(available),
+        bound: 0,
+        outside: 0,
+        entered_per_s: 410.3,
+        left_per_s: 3.0,
+        predicted: 24_700,
+        predicted_with_reuse: 510,
+        exhausted_in: None,
+        connect_failures: 0,
+        reuse: TwReuse::NotLoopback,
+        reusable: 0,
+        reused: 0,
+        processes: vec![Process { pid: 4_711, comm: "curl\u{1b}[2J".into(), cgroup: 0 }],
+        other_processes: 0,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let base = fixture::empty();
+    let own = base.host.netns;
+    let netns = |netns, name: Option<&str>, taken, values: &[(&str, &str)]| NetnsPorts {
+        netns: NetnsId(netns),
+        name: name.map(Into::into),
+        settings: settings(values),
+        taken,
+    };
+    let mut soon = row(own, "10.0.0.1", "10.0.0.5", 5_432, 24_310, 28_230);
+    soon.exhausted_in = Some(Nanos(9 * S));
+    let mut now = row(own + 1, "10.9.0.1", "10.9.0.2", 80, 100, 100);
+    now.exhausted_in = Some(Nanos(0));
+    now.connect_failures = 1_234;
+    now.reuse = TwReuse::Off;
+    let mut bound = row(own, "2001:db8::1", "2001:db8:1234:5678:9abc:def0:1234:5678", 443, 0, 28_230);
+    bound.bound = 2;
+    bound.processes.clear();
+    let destinations = vec![now, soon, bound, row(own + 2, "10.0.0.1", "10.0.0.6", 80, 5, 0)];
+    let ports = PortsSnapshot {
+        netns: vec![
+            netns(own, None, 2, &[("ip_local_port_range", "32768 60999"), ("tcp_tw_reuse", "2")]),
+            netns(
+                own + 1,
+                Some("blue\n"),
+                0,
+                &[
+                    ("ip_local_port_range", "41000 41110"),
+                    ("ip_local_reserved_ports", "41000-41009"),
+                    ("tcp_tw_reuse", "0"),
+                ],
+            ),
+            netns(own + 2, None, 0, &[]),
+        ],
+        destinations,
+        others: 3,
+    };
+    let mut snapshot = Snapshot { began: base.ts.minus(Nanos(5 * S)), ports, ..base };
+    snapshot.ports.destinations[3].available = None;
+    snapshot
+}
+
+fn picture(snapshot: &Snapshot, missing: &[&str], width: u16) -> String {
+    let missing: Vec<String> = missing.iter().map(|sentence| (*sentence).to_owned()).collect();
+    let mut out = Vec::new();
+    let layout = Layout { width, max_rows: 40, zone: TimeZone::UTC };
+    write(&mut out, snapshot, &missing, &layout).expect("a Vec takes everything");
+    String::from_utf8(out).expect("UTF-8")
+}
+
+#[test]
+fn narrow() {
+    let picture = picture(&snapshot(), &[], 80);
+    assert!(picture.lines().all(|line| line.len() <= 80), "{picture}");
+    insta::assert_snapshot!(picture);
+}
+
+#[test]
+fn wide() {
+    insta::assert_snapshot!(picture(&snapshot(), &[], 160));
+}
+
+#[test]
+fn one_look() {
+    let mut snapshot = snapshot();
+    snapshot.began = snapshot.ts;
+    insta::assert_snapshot!(picture(&snapshot, &["rates: they take tracing (CAP_BPF)."], 80));
+}
+
+#[test]
+fn nothing_is_there() {
+    insta::assert_snapshot!(picture(&fixture::empty(), &[], 80));
+}
+
+#[test]
+fn no_width_is_too_small() {
+    for width in 0..200 {
+        picture(&snapshot(), &["a word"], width);
+    }
+}
+
+#[test]
+fn every_effect_of_tcp_tw_reuse_has_its_words() {
+    let all = [
+        TwReuse::Unknown,
+        TwReuse::Off,
+        TwReuse::NotLoopback,
+        TwReuse::NoTimestamps,
+        TwReuse::Failing,
+        TwReuse::On,
+    ];
+    let words = all.map(|reuse| {
+        let mut snapshot = snapshot();
+        snapshot.ports.destinations.truncate(1);
+        snapshot.ports.destinations[0].reuse = reuse;
+        let words = words::about(&snapshot, &snapshot.ports.destinations[0]);
+        format!("{}: {}", reuse.name(), words.last().expect("a sentence"))
+    });
+    insta::assert_snapshot!(words.join("\n"));
+}
+
+#[test]
+fn a_document() {
+    let document = |snapshot: &Snapshot| -> serde_json::Value {
+        let mut out = Vec::new();
+        json::write(&mut out, snapshot, &["a sentence".to_owned()]).expect("a Vec takes everything");
+        assert!(!out[..out.len() - 1].iter().any(u8::is_ascii_control));
+        serde_json::from_slice(&out).expect("JSON")
+    };
+    let mut snapshot = snapshot();
+    snapshot.ports.destinations.truncate(1);
+    let pretty = |value| serde_json::to_string_pretty(&value).expect("JSON");
+    insta::assert_snapshot!(pretty(document(&snapshot)));
+    // With one look only there is nothing that took time.
+    snapshot.began = snapshot.ts;
+    let row = &document(&snapshot)["destinations"][0];
+    for name in ["entered_per_s", "left_per_s", "predicted", "connect_failures"] {
+        assert!(row[name].is_null(), "{name}");
+    }
+    assert_eq!(row["used"], 100);
+}

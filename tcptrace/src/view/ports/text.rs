@@ -1,0 +1,138 @@
+//! Local ports as text: a line of budget per namespace, a table of destinations, and words about those that need
+//! them. ASCII apart from names.
+
+use std::io::{self, Write};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{
+    columns::{ALL, PORTS, RUNS_OUT},
+    measured, words,
+};
+use crate::{
+    aggregate::Snapshot,
+    model::{text, units},
+    view::{
+        losses::losses,
+        top::{summary, table::Table},
+    },
+};
+
+/// How the text is laid out.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Columns per line.
+    pub width: u16,
+    /// Destinations shown at most; how many are left out is said.
+    pub max_rows: usize,
+    /// For the time in the header.
+    pub zone: TimeZone,
+}
+
+/// Destinations with words of their own.
+const MOST_WORDS: usize = 5;
+/// Namespaces whose budget is told.
+const MOST_NETNS: usize = 8;
+
+/// Writes the ports of `snapshot`, ending in a newline. What is missing in it is told in `missing`.
+pub fn write(
+    out: &mut impl Write,
+    snapshot: &Snapshot,
+    missing: &[String],
+    layout: &Layout,
+) -> io::Result<()> {
+    let width = usize::from(layout.width);
+    header(out, snapshot, layout)?;
+    for limit in &snapshot.host.limits {
+        wrapped(out, &format!("note: {}", text::sanitise(limit)), "      ", width)?;
+    }
+    for sentence in missing {
+        wrapped(out, &format!("missing: {}", text::sanitise(sentence)), "  ", width)?;
+    }
+    writeln!(out)?;
+    let ports = &snapshot.ports;
+    if ports.destinations.is_empty() {
+        return writeln!(out, "No connections from here.");
+    }
+    for netns in ports.netns.iter().take(MOST_NETNS) {
+        let is_own = netns.netns.0 == snapshot.host.netns;
+        wrapped(out, &words::budget(netns, is_own), "  ", width)?;
+    }
+    let hidden = ports.netns.len().saturating_sub(MOST_NETNS);
+    if hidden > 0 {
+        writeln!(out, "and {hidden} more network namespaces: --json has them")?;
+    }
+    writeln!(out)?;
+    table(out, snapshot, layout.max_rows, width)?;
+    let told = ports.destinations.iter().filter(|row| words::is_worth_words(row)).take(MOST_WORDS);
+    for row in told {
+        writeln!(out)?;
+        for (n, sentence) in words::about(snapshot, row).iter().enumerate() {
+            let indent = if n == 0 { "" } else { "  " };
+            wrapped(out, &format!("{indent}{sentence}"), "  ", width)?;
+        }
+    }
+    Ok(())
+}
+
+fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+    let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
+    let time = Timestamp::from_nanosecond(wall_ns.into())
+        .unwrap_or_default()
+        .to_zoned(layout.zone.clone())
+        .strftime("%Y-%m-%d %H:%M:%S");
+    writeln!(out, "{}  {time}", summary::facts(snapshot).join("  "))?;
+    let source = text::sanitise(&snapshot.source);
+    match measured(snapshot) {
+        Some(span) => writeln!(
+            out,
+            "{source}: {} records in {}  {}",
+            units::count(snapshot.records),
+            units::duration(span),
+            losses(&snapshot.losses).as_deref().unwrap_or("lost 0")
+        ),
+        None => writeln!(out, "{source}: one look; levels, no rates"),
+    }
+}
+
+fn table(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width: usize) -> io::Result<()> {
+    let ports = &snapshot.ports;
+    let rows = ports.destinations.iter().take(max_rows).collect();
+    let table = Table { columns: &PORTS, visible: &ALL, snapshot, rows, sorted: RUNS_OUT };
+    let placed = table.place(width);
+    let heads: Vec<String> = placed.iter().map(|placed| placed.head(snapshot)).collect();
+    writeln!(out, "{}", heads.join(" ").trim_end())?;
+    for row in &table.rows {
+        let cells: Vec<String> = placed.iter().map(|placed| placed.cell(snapshot, row).0).collect();
+        writeln!(out, "{}", cells.join(" ").trim_end())?;
+    }
+    let hidden = ports.destinations.len().saturating_sub(max_rows) as u64 + ports.others;
+    if hidden > 0 {
+        writeln!(out, "and {} more destinations", units::count(hidden))?;
+    }
+    Ok(())
+}
+
+/// `sentence` in lines of at most `width`, those after the first with `indent` before them.
+fn wrapped(out: &mut impl Write, sentence: &str, indent: &str, width: usize) -> io::Result<()> {
+    let begin = &sentence[..sentence.len() - sentence.trim_start().len()];
+    let mut line = begin.to_owned();
+    let mut is_empty = true;
+    for word in sentence.split_whitespace() {
+        if !is_empty && line.len() + 1 + word.len() > width {
+            writeln!(out, "{line}")?;
+            line = format!("{begin}{indent}");
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    writeln!(out, "{line}")
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+//! A running `tcptrace ports --json --interval`: its documents.
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::clock::{soon, wait_for};
+use crate::lab::Lab;
+use crate::tracer::{Format, Tracer};
+
+/// What the scenarios look at of a `tcptrace.ports.v1` document.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct Document {
+    pub taken_at: String,
+    pub netns: Vec<Netns>,
+    pub destinations: Vec<Destination>,
+}
+
+/// The budget of a namespace.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct Netns {
+    pub netns: u32,
+    pub range: Option<(u16, u16)>,
+    pub reserved: Option<u64>,
+    pub taken_by_bind: u64,
+    pub available: Option<u64>,
+    pub tcp_tw_reuse: Option<u8>,
+}
+
+/// One destination.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct Destination {
+    pub netns: u32,
+    pub saddr: String,
+    pub daddr: String,
+    pub dport: u16,
+    pub used: u64,
+    pub available: Option<u64>,
+    pub time_wait: u64,
+    pub bound: u64,
+    pub outside_range: u64,
+    pub entered_per_s: Option<f64>,
+    pub predicted: Option<u64>,
+    pub exhausted_in_ns: Option<u64>,
+    pub connect_failures: Option<u64>,
+    pub tw_reuse: Reuse,
+    pub processes: Vec<Process>,
+}
+
+/// What `tcp_tw_reuse` does about it.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct Reuse {
+    pub effect: String,
+    pub reusable: u64,
+    pub reused: Option<u64>,
+}
+
+/// Who opened connections.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct Process {
+    pub pid: u32,
+    pub comm: String,
+}
+
+/// A running `ports`.
+pub struct Ports(Tracer);
+
+impl Ports {
+    /// Starts it over all namespaces and waits until it traces.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let args = ["ports", "--json", "--interval", "100ms"];
+        Ok(Self(lab.trace_with(&args, Format::Text)?))
+    }
+
+    /// Whether there is a tracer at all.
+    pub const fn is_present(&self) -> bool {
+        self.0.is_present()
+    }
+
+    /// Every document so far.
+    pub fn documents(&self) -> Result<Vec<Document>> {
+        self.0.lines().iter().map(|line| decode(line)).collect()
+    }
+
+    /// Waits for a document for which `is_complete` holds. Gives the newest one when none comes, and none when
+    /// nothing is traced.
+    pub fn wait(&self, is_complete: impl Fn(&Document) -> bool) -> Result<Option<Document>> {
+        if !self.is_present() {
+            return Ok(None);
+        }
+        let newest = || self.0.lines().last().map(|line| decode(line)).transpose();
+        let complete = wait_for("the documents to be complete", soon(), || {
+            Ok(newest()?.filter(|document| is_complete(document)))
+        });
+        match complete {
+            Ok(document) => Ok(Some(document)),
+            Err(_) => newest(),
+        }
+    }
+
+    /// Ends it and checks that nothing was lost.
+    pub fn finish(self) -> Result<()> {
+        let summary = self.0.stop()?;
+        ensure!(summary.is_empty() || summary.contains("nothing lost"), "losses: {summary}");
+        Ok(())
+    }
+}
+
+/// Reads a document.
+pub fn decode(line: &str) -> Result<Document> {
+    serde_json::from_str(line).with_context(|| format!("a document: {line}"))
+}
+
+impl Document {
+    /// The destination with these ends in this namespace.
+    pub fn find(&self, netns: u32, saddr: &str, daddr: &str, dport: u16) -> Option<&Destination> {
+        self.destinations
+            .iter()
+            .find(|row| (row.netns, &*row.saddr, &*row.daddr, row.dport) == (netns, saddr, daddr, dport))
+    }
+}

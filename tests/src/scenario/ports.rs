@@ -1,0 +1,324 @@
+//! Local ports: a client that runs out of them, and everything that is counted as one or is not.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use socket2::Socket;
+use tcptrace_common::state::TcpState::TimeWait;
+
+use crate::clock::{WALL_OFFSET_NS, hold, now_ns};
+use crate::lab::{Lab, run_to_end};
+use crate::pair::Family;
+use crate::ports::{Destination, Document, Ports};
+use crate::{kernel, netns};
+
+const PORT: u16 = 7_000;
+/// 100 ports, of which 5 are reserved.
+const RANGE: &str = "41000 41099";
+const RESERVED: &str = "41090-41094";
+const BUDGET: u64 = 95;
+/// Between two connections of the client.
+const APART: Duration = Duration::from_millis(80);
+const TRIES_IN_VAIN: u64 = 7;
+/// `nobody`.
+const NOBODY: u32 = 65_534;
+
+/// A client opens and closes connections at a constant rate until it has no port left. `ports` says when that will be,
+/// counts what failed, names the client, and counts what is reused once `tcp_tw_reuse` is on.
+pub fn exhaustion(lab: &Lab) -> Result<()> {
+    netns::sysctl("ip_local_port_range", RANGE)?;
+    netns::sysctl("ip_local_reserved_ports", RESERVED)?;
+    netns::sysctl("tcp_tw_reuse", "0")?;
+    let server = Server::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
+    let ports = Ports::start(lab)?;
+    let of = |document: &Document| document.find(lab.netns(), "127.0.0.1", "127.0.0.1", PORT).cloned();
+
+    let began_ns = now_ns();
+    let mut opened = 0;
+    while connect_and_close(server.address)? {
+        opened += 1;
+        hold(APART);
+    }
+    let ended_ns = now_ns();
+    ensure!(opened == BUDGET, "{opened} connections, not {BUDGET}");
+    for _ in 1..TRIES_IN_VAIN {
+        ensure!(!connect_and_close(server.address)?, "a port came back too early");
+    }
+    let in_time_wait = time_waits(server.address)?;
+    let seen = ports.wait(|document| {
+        of(document)
+            .is_some_and(|row| row.connect_failures == Some(TRIES_IN_VAIN) && row.time_wait == in_time_wait)
+    })?;
+    if let Some(seen) = seen {
+        let row = of(&seen).context("no line for the destination")?;
+        ensure!(
+            (row.used, row.available, row.time_wait, row.connect_failures, row.exhausted_in_ns)
+                == (BUDGET, Some(BUDGET), in_time_wait, Some(TRIES_IN_VAIN), Some(0)),
+            "{in_time_wait} in TIME_WAIT, {TRIES_IN_VAIN} in vain: {row:?}"
+        );
+        let pids: Vec<u32> = row.processes.iter().map(|process| process.pid).collect();
+        ensure!(pids == [std::process::id()], "the client is {}: {:?}", std::process::id(), row.processes);
+        predicted(&ports.documents()?, of, began_ns, ended_ns)?;
+    }
+    reused(&ports, of, &server)?;
+    server.stop()?;
+    ports.finish()
+}
+
+/// In the last half of the way to the end, the time told is within a fifth of the time left, but for the connection
+/// that is due.
+fn predicted(
+    documents: &[Document],
+    of: impl Fn(&Document) -> Option<Destination>,
+    began_ns: u64,
+    ended_ns: u64,
+) -> Result<()> {
+    let mut looked_at = 0;
+    for document in documents {
+        let at_ns = wall_ns(&document.taken_at)?.saturating_sub(*WALL_OFFSET_NS);
+        if at_ns < began_ns.midpoint(ended_ns) || at_ns >= ended_ns {
+            continue;
+        }
+        let left_ns = ended_ns - at_ns;
+        let row = of(document).context("the destination is missing on the way")?;
+        let told_ns = row.exhausted_in_ns.with_context(|| format!("{left_ns} ns before the end: never"))?;
+        let allowed_ns = left_ns / 5 + 2 * APART.as_nanos() as u64;
+        ensure!(
+            told_ns.abs_diff(left_ns) <= allowed_ns,
+            "{told_ns} ns told, {left_ns} ns left, {} used, {:?}/s",
+            row.used,
+            row.entered_per_s
+        );
+        looked_at += 1;
+    }
+    ensure!(looked_at >= 10, "only {looked_at} documents on the way");
+    Ok(())
+}
+
+/// With `tcp_tw_reuse` the same client goes on, and the tracer counts what the kernel does.
+fn reused(ports: &Ports, of: impl Fn(&Document) -> Option<Destination>, server: &Server) -> Result<()> {
+    netns::sysctl("tcp_tw_reuse", "1")?;
+    let is_on = |document: &Document| of(document).is_some_and(|row| row.tw_reuse.effect == "on");
+    let document = ports.wait(is_on)?;
+    ensure!(document.is_none_or(|document| is_on(&document)), "the setting was not seen");
+    hold(Duration::from_millis(1_200));
+    let before = kernel::counter("TWRecycled")?;
+    for n in 0..20 {
+        ensure!(connect_and_close(server.address)?, "connection {n} found no port");
+        hold(APART);
+    }
+    let recycled = kernel::counter("TWRecycled")? - before;
+    ensure!(recycled == 20, "the kernel recycled {recycled}");
+    let document =
+        ports.wait(|document| of(document).is_some_and(|row| row.tw_reuse.reused == Some(recycled)))?;
+    if let Some(document) = document {
+        let row = of(&document).context("no line for the destination")?;
+        ensure!(
+            (row.tw_reuse.reused, row.exhausted_in_ns, row.used) == (Some(recycled), None, BUDGET),
+            "{recycled} recycled: {row:?}"
+        );
+    }
+    Ok(())
+}
+
+/// What uses the budget of which destination: two of them at once, two local addresses, IPv6, IPv4 on an IPv6 socket,
+/// ports of `bind()` inside and outside the range, listeners, and another namespace with other settings.
+pub fn budgets(lab: &Lab) -> Result<()> {
+    netns::sysctl("ip_local_port_range", RANGE)?;
+    let ports = Ports::start(lab)?;
+    let first = Server::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
+    let second = Server::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT + 1))?;
+    let six = Server::start(SocketAddr::new(Family::V6.loopback(), PORT))?;
+    let _listener_in_range = TcpListener::bind((Ipv4Addr::LOCALHOST, 41_050))?;
+
+    let mut held = Vec::new();
+    let mut open = |server: &Server, local: Option<(&str, u16)>| -> Result<()> {
+        let socket = if server.address.is_ipv4() { Family::V4 } else { Family::V6 }.socket()?;
+        if let Some((local, port)) = local {
+            socket.bind(&SocketAddr::new(local.parse()?, port).into())?;
+        }
+        socket.connect(&server.address.into())?;
+        held.push(socket);
+        Ok(())
+    };
+    for _ in 0..3 {
+        open(&first, None)?;
+    }
+    open(&second, None)?;
+    open(&second, None)?;
+    open(&first, Some(("127.0.0.2", 41_060)))?;
+    open(&first, Some(("127.0.0.2", 6_000)))?;
+    for _ in 0..4 {
+        open(&six, None)?;
+    }
+    let mapped = Family::V6.socket()?;
+    mapped.connect(&SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), PORT).into())?;
+    held.push(mapped);
+    let elsewhere = Elsewhere::start()?;
+
+    // Listener and bind() in the range; 98 are left for everybody.
+    let expected = [
+        (lab.netns(), "127.0.0.1", "127.0.0.1", PORT, (4, 0, 0, Some(98))),
+        (lab.netns(), "127.0.0.1", "127.0.0.1", PORT + 1, (2, 0, 0, Some(98))),
+        (lab.netns(), "127.0.0.2", "127.0.0.1", PORT, (0, 1, 1, Some(98))),
+        (lab.netns(), "::1", "::1", PORT, (4, 0, 0, Some(98))),
+        (elsewhere.netns, "127.0.0.1", "127.0.0.1", PORT, (1, 0, 0, Some(10))),
+    ];
+    let row = |document: &Document, netns, saddr: &str, daddr: &str, dport| {
+        let row = document.find(netns, saddr, daddr, dport)?;
+        Some((row.used, row.bound, row.outside_range, row.available))
+    };
+    let document = ports.wait(|document| {
+        expected.iter().all(|&(netns, saddr, daddr, dport, wanted)| {
+            row(document, netns, saddr, daddr, dport) == Some(wanted)
+        })
+    })?;
+    if let Some(document) = document {
+        for (netns, saddr, daddr, dport, wanted) in expected {
+            let seen = row(&document, netns, saddr, daddr, dport);
+            ensure!(seen == Some(wanted), "{saddr} -> {daddr}:{dport} in {netns}: {seen:?}, not {wanted:?}");
+        }
+        let budget = document.netns.iter().find(|budget| budget.netns == lab.netns());
+        ensure!(budget.is_some_and(|budget| budget.taken_by_bind == 2), "{budget:?}");
+    }
+    drop(held);
+    elsewhere.stop()?;
+    for server in [first, second, six] {
+        server.stop()?;
+    }
+    ports.finish()
+}
+
+/// Without privilege: levels and budget, and what is missing.
+pub fn one_look(lab: &Lab) -> Result<()> {
+    netns::sysctl("ip_local_port_range", RANGE)?;
+    let binary = lab.public_copy()?;
+    let server = Server::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
+    let held: Vec<Socket> = (0..3)
+        .map(|_| {
+            let socket = Family::V4.socket()?;
+            socket.connect(&server.address.into())?;
+            Ok(socket)
+        })
+        .collect::<Result<_>>()?;
+    let mut command = Command::new(&binary.0);
+    command.args(["ports", "--json"]).uid(NOBODY).gid(NOBODY);
+    let output = run_to_end(command).context("as nobody")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "it ended with {}: {stderr}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let document = crate::ports::decode(&text)?;
+    let row = document.find(lab.netns(), "127.0.0.1", "127.0.0.1", PORT).context("no line")?;
+    ensure!(
+        (row.used, row.available, row.entered_per_s, row.connect_failures) == (3, Some(100), None, None),
+        "{row:?}"
+    );
+    ensure!(text.contains("CAP_BPF"), "it does not say what is missing: {text}");
+    drop(held);
+    server.stop()
+}
+
+/// Connects and closes, first; the other side closes then. Returns whether there was a port.
+fn connect_and_close(to: SocketAddr) -> Result<bool> {
+    let socket = if to.is_ipv4() { Family::V4 } else { Family::V6 }.socket()?;
+    match socket.connect(&to.into()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Ok(false),
+        Err(error) => bail!("connect to {to}: {error}"),
+    }
+}
+
+/// The kernel's count.
+fn time_waits(to: SocketAddr) -> Result<u64> {
+    let sockets = kernel::sockets()?;
+    Ok(sockets.iter().filter(|socket| socket.state == TimeWait && socket.remote == to).count() as u64)
+}
+
+fn wall_ns(text: &str) -> Result<u64> {
+    let clock = text.strip_suffix('Z').and_then(|text| text.split_once('T')).context("a time")?;
+    let days = days_since_epoch(clock.0)?;
+    let mut parts = clock.1.split(':');
+    let mut next = || parts.next().context("a time of day");
+    let (hours, minutes, seconds): (u64, u64, f64) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
+    Ok(((days * 24 + hours) * 60 + minutes) * 60_000_000_000 + (seconds * 1e9) as u64)
+}
+
+/// Of a date of the Gregorian calendar.
+fn days_since_epoch(date: &str) -> Result<u64> {
+    let mut parts = date.split('-').map(str::parse::<u64>);
+    let mut next = || anyhow::Ok(parts.next().context("a date")??);
+    let (year, month, day) = (next()?, next()?, next()?);
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    Ok(year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468)
+}
+
+/// Accepts, waits for the peer's close and closes.
+struct Server {
+    address: SocketAddr,
+    stopped: std::sync::Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Server {
+    fn start(address: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+        let stopped = std::sync::Arc::new(AtomicBool::new(false));
+        let stop = std::sync::Arc::clone(&stopped);
+        let thread = std::thread::spawn(move || {
+            let mut open = Vec::new();
+            while let Ok((socket, _)) = listener.accept() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                socket.set_nonblocking(true).ok();
+                open.push(socket);
+                open.retain(|socket| !matches!(socket.peek(&mut [0]), Ok(0)));
+            }
+        });
+        Ok(Self { address, stopped, thread })
+    }
+
+    fn stop(self) -> Result<()> {
+        self.stopped.store(true, Ordering::Relaxed);
+        // Wakes it up; from a port that costs nothing.
+        let socket = if self.address.is_ipv4() { Family::V4 } else { Family::V6 }.socket()?;
+        let ip: IpAddr = self.address.ip();
+        socket.bind(&SocketAddr::new(ip, 900).into()).ok();
+        socket.connect(&self.address.into()).context("wake the server")?;
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(())
+    }
+}
+
+/// A namespace with ten ports, one of them in use, that a process stays in.
+struct Elsewhere {
+    netns: u32,
+    process: Child,
+    _held: (TcpListener, Socket),
+}
+
+impl Elsewhere {
+    fn start() -> Result<Self> {
+        let thread = std::thread::spawn(|| -> Result<Self> {
+            let netns = netns::enter_new()?;
+            netns::sysctl("ip_local_port_range", "50000 50009")?;
+            let process = Command::new("sleep").arg("300").stdin(Stdio::null()).spawn().context("sleep")?;
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+            let socket = Family::V4.socket()?;
+            socket.connect(&listener.local_addr()?.into())?;
+            Ok(Self { netns, process, _held: (listener, socket) })
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn stop(mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
