@@ -88,7 +88,7 @@ pub fn look(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<Str
         match result {
             Ok(visited) => drop(aggregate.take(&visited.settings)),
             Err(error) => {
-                missing.push(format!("network namespace {} was not looked into: {error}.", netns.id))
+                missing.push(format!("network namespace {} was not looked into: {error}.", netns.id));
             }
         }
     }

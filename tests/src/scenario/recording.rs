@@ -20,6 +20,7 @@ use crate::kernel;
 use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::pair::{Family, Pair};
+use crate::ports;
 use tcptrace_common::state::TcpState::TimeWait;
 
 /// How often a writer is killed, and how many write at a time.
@@ -245,6 +246,10 @@ pub fn same_as_live(lab: &Lab) -> Result<()> {
     let kernel = kernel::count(TimeWait)?;
     ensure!(counts.get("TIME_WAIT") == Some(&kernel), "{counts:?} in the recording, {kernel} in the kernel");
     ensure!(!said.contains("missing"), "{said}");
+    let (ports, _) = read(lab, &file, &["ports", "--json", "--netns", &number])?;
+    let ports = ports::decode(ports.first().context("a document")?)?.destinations;
+    let used: u64 = ports.iter().map(|row| row.used).sum();
+    ensure!(used == 40 && ports.iter().all(|row| row.available.is_some()), "of 40 ports: {ports:?}");
     Ok(())
 }
 

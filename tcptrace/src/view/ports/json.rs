@@ -64,6 +64,7 @@ impl<'a> Document<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the contract's names")]
 struct Netns<'a> {
     netns: u32,
     name: Option<Cow<'a, str>>,

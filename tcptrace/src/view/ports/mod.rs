@@ -23,7 +23,7 @@ fn remote(snapshot: &Snapshot, row: &DestinationPorts) -> String {
     }
 }
 
-/// The local address; a zone where it needs one.
+/// The local address.
 fn local(row: &DestinationPorts) -> String {
     row.local.addr.to_string()
 }
