@@ -161,7 +161,10 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
         }
         Err(Failure { cause, written }) => {
             eprintln!("tcptrace: recording stopped: {cause}");
-            eprintln!("tcptrace: what was written before can be read: {}", summary(&written));
+            // Not where the file itself is gone.
+            if cause.why.kind() != io::ErrorKind::NotFound {
+                eprintln!("tcptrace: what was written before can be read: {}", summary(&written));
+            }
             Ok(ExitCode::FAILURE)
         }
     }

@@ -159,7 +159,7 @@ impl Output {
     pub fn finish(&mut self) -> Result<Written, Unwritten> {
         match self {
             Self::Files(files) => files.finish(),
-            Self::Flight(flight) => flight.dump(flight.path.clone()),
+            Self::Flight(flight) => flight.dump(flight.path.clone(), flight.dumped + 1),
         }
     }
 
@@ -395,10 +395,10 @@ impl Flight {
 
     fn dump_numbered(&mut self) -> Result<Written, Unwritten> {
         self.dumped += 1;
-        self.dump(numbered(&self.path, self.dumped))
+        self.dump(numbered(&self.path, self.dumped), self.dumped)
     }
 
-    fn dump(&self, path: PathBuf) -> Result<Written, Unwritten> {
+    fn dump(&self, path: PathBuf, files: usize) -> Result<Written, Unwritten> {
         let mut file = create(&path, self.existing).map_err(|why| Unwritten { path: path.clone(), why })?;
         let mut bytes = 0;
         let write = |part: &[u8]| {
@@ -418,7 +418,7 @@ impl Flight {
             _ => Nanos(0),
         };
         let records = self.pieces.iter().map(|piece| piece.records).sum();
-        Ok(Written { path, files: self.dumped + 1, records, bytes, span })
+        Ok(Written { path, files, records, bytes, span })
     }
 }
 
