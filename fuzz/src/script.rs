@@ -66,7 +66,7 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
         }),
         216..=219 => Record::SeedEnd { ts, began: ts.minus(Nanos::SECOND) },
         220..=227 => Record::FinWait2End { ts, began: ts.minus(Nanos(u64::from(step[6]) << 20)), netns },
-        228..=235 => Record::Owner { ts, id, process: process() },
+        228..=235 => Record::Owner { ts, id, process: process(), fd: None },
         236..=239 => Record::OwnersEnd { ts },
         240..=243 => {
             Record::Host(Box::new(HostFacts { segments: step[5] & 1 != 0, ..HostFacts::default() }))
