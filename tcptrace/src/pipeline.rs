@@ -292,7 +292,7 @@ impl Snapshots {
     fn snapshot(&self, flow: &mut Taken, tracker: &Tracker) -> Snapshot {
         let mut snapshot = flow.snapshot(tracker, &self.source_name);
         if self.look == Look::Host {
-            snapshot.standing = standing::of(tracker, snapshot.began, snapshot.ts);
+            snapshot.standing = standing::of(tracker, &snapshot);
         }
         snapshot
     }
@@ -334,7 +334,9 @@ impl Taken {
         let is_wanted = match record {
             Record::NetnsCounters { netns, .. } => may_be_in(scope, *netns),
             Record::Seed(socket) => {
-                socket.state == TcpState::Listen && scope.passes(&socket.tuple.ends(socket.netns))
+                let waits = matches!(socket.state, TcpState::CloseWait | TcpState::FinWait2);
+                (socket.state == TcpState::Listen || (waits && self.host.blind))
+                    && scope.passes(&socket.tuple.ends(socket.netns))
             }
             Record::Owner { fd, .. } => fd.is_some(),
             Record::Kernel(seen) => {

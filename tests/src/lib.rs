@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod clock;
+pub mod doctor;
 pub mod event;
 pub mod expect;
 pub mod filter;

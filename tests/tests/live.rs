@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, dwells, ending, fallback, faults, filters, handshake, owner, ports, privileges, program,
-    recording, report, seed, servers, storm,
+    abort, close, doctor, dwells, ending, fallback, faults, filters, handshake, owner, ports, privileges,
+    program, recording, report, seed, servers, storm,
 };
 
 macro_rules! scenarios {
@@ -81,6 +81,16 @@ const SCENARIOS: &[Scenario] = scenarios! {
     faults::clock_stepped, Short;
     faults::cpu_offlined, Short;
     report::in_a_browser, Short;
+    doctor::time_wait_overflow, Short;
+    doctor::forgotten_close, Short;
+    doctor::accept_queue, Short;
+    doctor::syn_queue, Short;
+    doctor::bad_ends, Short;
+    doctor::half_closed, Short;
+    doctor::settings, Short;
+    doctor::ports_exhausted, Short;
+    doctor::from_recording, Short;
+    doctor::ordinary_user, Short;
     storm::storm, Alone;
 };
 

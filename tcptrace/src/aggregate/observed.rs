@@ -26,6 +26,8 @@ pub struct Observed {
     pub queues: FxHashMap<SocketId, Queue>,
     /// Descriptors of sockets that wait for a `close()`.
     pub descriptors: FxHashMap<SocketId, u32>,
+    /// Where nothing is traced: when a socket was last seen to wait for a `close()`.
+    pub waiting: FxHashMap<SocketId, Nanos>,
     /// SYN-ACKs sent again, by the local end they came from.
     pub synacks_again: BTreeMap<(NetnsId, Endpoint), u64>,
     /// What there was no room for.
@@ -98,6 +100,13 @@ impl Observed {
                 }
             }
             Record::Seed(socket) if socket.state == TcpState::Listen => self.take_queue(socket),
+            Record::Seed(socket) => {
+                if self.waiting.len() < MOST_DESCRIPTORS || self.waiting.contains_key(&socket.id) {
+                    self.waiting.insert(socket.id, socket.ts);
+                } else {
+                    self.left_out += 1;
+                }
+            }
             Record::Owner { id, fd: Some(fd), .. } => {
                 if self.descriptors.len() < MOST_DESCRIPTORS || self.descriptors.contains_key(id) {
                     self.descriptors.insert(*id, *fd);

@@ -176,6 +176,11 @@ impl Group {
         (total > 0).then(|| (most, self.closers[most as usize] as f64 / total as f64))
     }
 
+    /// The network namespace, where the groups are services.
+    pub fn netns(&self) -> Option<NetnsId> {
+        self.service.map(|(netns, _)| netns)
+    }
+
     /// FIN_WAIT2 now that a process still holds open.
     pub fn fin_wait2_held(&self) -> u64 {
         self.counts[TcpState::FinWait2.index()].saturating_sub(self.fin_wait2_orphan)

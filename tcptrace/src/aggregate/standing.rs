@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Snapshot;
 use crate::{
     lifecycle::{Role, Since, Socket, Tracker},
     model::{Endpoint, Nanos, NetnsId, SocketId, TcpState, record::Process},
@@ -26,7 +27,7 @@ pub struct Standing {
     pub process: Option<Process>,
     /// How many.
     pub count: u64,
-    /// Those of them that have been there for half of the trace.
+    /// Those of them that are [`old`].
     pub old: u64,
     /// The oldest, oldest first.
     pub oldest: Vec<One>,
@@ -47,11 +48,25 @@ pub struct One {
     pub at_least: bool,
 }
 
-/// All of them, at `ts`, of a trace that began at `began`.
-pub fn of(tracker: &Tracker, began: Nanos, ts: Nanos) -> Vec<Standing> {
-    let half = Nanos((ts.since(began).0 / 2).max(Nanos::SECOND.0));
+/// What has waited for so long in a trace of the length `traced` is old: half of it, within reason.
+pub fn old(traced: Nanos) -> Nanos {
+    Nanos((traced.0 / 2).clamp(Nanos::SECOND.0, 5 * Nanos::SECOND.0))
+}
+
+/// Where nothing is traced, a socket not seen for so long is gone.
+const GONE: Nanos = Nanos(2 * Nanos::SECOND.0);
+
+/// All of them, at the time of `snapshot`.
+pub fn of(tracker: &Tracker, snapshot: &Snapshot) -> Vec<Standing> {
+    let (began, ts) = (snapshot.began, snapshot.ts);
+    let waiting = &snapshot.observed.waiting;
+    let is_there = |id: SocketId, socket: &Socket| {
+        let is_seen = || waiting.get(&id).is_some_and(|&seen| ts.since(seen) < GONE);
+        !snapshot.host.blind || socket.state == TcpState::Listen || is_seen()
+    };
+    let old = old(ts.since(began));
     let mut found: BTreeMap<_, Standing> = BTreeMap::new();
-    for (id, socket) in tracker.sockets().filter(|(_, socket)| stands(socket)) {
+    for (id, socket) in tracker.sockets().filter(|(id, socket)| stands(socket) && is_there(*id, socket)) {
         let service = socket.service();
         let process = socket.process.and_then(|id| tracker.processes().get(id));
         let pid = process.map(|process| process.pid);
@@ -68,7 +83,7 @@ pub fn of(tracker: &Tracker, began: Nanos, ts: Nanos) -> Vec<Standing> {
         });
         let age = ts.since(socket.since.time().unwrap_or(ts));
         standing.count += 1;
-        standing.old += u64::from(age >= half);
+        standing.old += u64::from(age >= old);
         let one = One {
             id,
             local: socket.tuple.local(),

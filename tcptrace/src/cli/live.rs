@@ -11,9 +11,9 @@ use tokio::{
 
 use crate::{
     filter::Filter,
-    kernel::{Hook, Options, preflight::Preflight},
+    kernel::{Hook, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
     privileges::{self, Work},
-    source::{Look, live::Live},
+    source::{Look, Source, live::Live, still::Still},
 };
 
 /// Arguments of every command that traces.
@@ -49,6 +49,23 @@ impl LiveArgs {
         let types = Preflight::run().types()?;
         // BTF is some ten MiB in memory, and has done its work when this returns.
         Live::start(&types, &self.options(filter), filter.to_string(), look)
+    }
+
+    /// The same; where nothing may be traced and a look will do, a look from time to time.
+    pub fn source(&self, filter: &Filter, look: Look) -> Result<Box<dyn Source>> {
+        let error = match self.open(filter, look) {
+            Ok(live) => return Ok(Box::new(live)),
+            Err(error) => error,
+        };
+        if look == Look::States || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
+            return Err(error);
+        }
+        let reasons = error.to_string();
+        // One reason a line: what is missing, and what for.
+        let reasons: Vec<&str> = reasons.lines().skip(1).filter_map(|line| line.strip_prefix("  ")).collect();
+        let why = reasons.iter().filter_map(|reason| reason.split(':').next()).collect::<Vec<_>>().join(", ");
+        let why = if why.is_empty() { error.to_string() } else { why };
+        Ok(Box::new(Still::start(&filter.kernel_part(), filter.to_string(), &why)?))
     }
 
     fn options(&self, filter: &Filter) -> Options {

@@ -4,6 +4,7 @@ pub mod by;
 mod census;
 pub mod check;
 pub mod diff;
+pub mod doctor;
 pub mod events;
 pub mod export;
 pub mod filter;
@@ -50,6 +51,7 @@ enum Command {
     Export(export::ExportArgs),
     Diff(diff::DiffArgs),
     States(states::StatesArgs),
+    Doctor(doctor::DoctorArgs),
     Check(check::CheckArgs),
 }
 
@@ -67,6 +69,7 @@ impl Cli {
             Command::Export(args) => export::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::States(args) => states::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Check(args) => check::run(&args),
         };
         done.unwrap_or_else(|error| exit_code(&error))
@@ -89,7 +92,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         return ExitCode::from(WRONG_USAGE);
     }
-    if error.is::<UnknownNetns>() {
+    if error.is::<UnknownNetns>() || error.is::<doctor::UnknownSetting>() {
         return ExitCode::from(WRONG_USAGE);
     }
     if cannot_trace(error) { ExitCode::from(CANNOT_TRACE) } else { ExitCode::FAILURE }

@@ -84,7 +84,7 @@ impl SourceArgs {
     /// Opens the source and starts `plan` with it: its name and who gets the snapshots is set here.
     pub fn start(&self, plan: Plan, want: Want) -> Result<Started> {
         let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
-            None => (Box::new(self.live.open(&plan.filter, plan.look)?), "live".into(), None),
+            None => (self.live.source(&plan.filter, plan.look)?, "live".into(), None),
             Some(path) => {
                 let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
                 let reader = Reader::open(path, at_end).with_context(|| shown(path))?;

@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal as _};
 
 use crate::view::{
+    doctor::text::Paint,
     glyphs::Glyphs,
-    top::{Environment, Look},
+    top::{Colours, Environment, Look},
 };
 
 /// Which of several pictures it is.
@@ -40,6 +41,12 @@ pub fn look() -> Look {
         colorterm: variable("COLORTERM").as_deref(),
         locale: locale().as_deref(),
     })
+}
+
+/// Whether text that goes to it may be coloured.
+pub fn paint() -> Paint {
+    let has_colours = look().colours != Colours::None;
+    if has_colours && io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
 }
 
 fn locale() -> Option<String> {

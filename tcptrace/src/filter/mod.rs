@@ -35,6 +35,7 @@ pub use self::{
     ranges::Ranges,
     word::Word,
 };
+pub use suggest::nearest;
 use tcptrace_common::filter::KernelFilter;
 
 use crate::model::{NetnsId, TcpState, text::sanitise};

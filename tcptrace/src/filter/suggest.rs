@@ -1,7 +1,7 @@
 //! "Did you mean": the known word nearest to a mistyped one.
 
 /// The word of `known` that differs least from `word`, where at most a third of it differs.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 32;
     let word: Vec<char> = word.chars().map(|c| if c == '_' { '-' } else { c.to_ascii_lowercase() }).collect();
     if word.len() > LONGEST {

@@ -209,6 +209,9 @@ pub struct HostFacts {
     pub netns: u32,
     /// Whether segments that reach a minisocket are seen (`kfree_skb` with a receiver, 6.11).
     pub segments: bool,
+    /// Nothing is traced: sockets are looked at from time to time.
+    #[serde(default)]
+    pub blind: bool,
     /// The filter it was traced with, as an expression; empty for everything.
     #[serde(default)]
     pub filter: String,

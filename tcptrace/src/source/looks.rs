@@ -11,7 +11,10 @@ use super::{
     owners::{self, Effort},
     sock_diag::{self, DumpError, StateMask},
 };
-use crate::model::{NetnsId, Record, SocketId, TcpState, record::SeedObject};
+use crate::model::{
+    NetnsId, Record, SocketId, TcpState,
+    record::{HostFacts, SeedObject},
+};
 
 /// What to look at while a trace goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ const MOST_WANTED: usize = 4096;
 /// What was told before.
 #[derive(Debug, Default)]
 pub struct Looks {
+    /// Tell of sockets that wait for a `close()` as long as they do: no hook tells of their end.
+    tells_held: bool,
     counters: FxHashMap<NetnsId, BTreeMap<String, u64>>,
     /// Length and limit of the accept queues.
     queues: FxHashMap<SocketId, (u32, u32)>,
@@ -48,6 +53,11 @@ struct Held {
 }
 
 impl Looks {
+    /// Nothing was told yet.
+    pub fn new(facts: &HostFacts) -> Self {
+        Self { tells_held: facts.blind, ..Self::default() }
+    }
+
     /// A look begins.
     pub fn begin(&mut self) {
         self.made += 1;
@@ -81,6 +91,9 @@ impl Looks {
         sock_diag::for_each(HELD, netns, |socket| {
             let is_held = socket.inode != 0 && socket.object == SeedObject::Full;
             if is_held && filter.passes(&socket.tuple.ends(netns)) {
+                if self.tells_held {
+                    out.push(Record::Seed(socket));
+                }
                 let first = Held { inode: socket.inode, looks: (look, look), is_told: false };
                 self.held.entry(socket.id).or_insert(first).looks.1 = look;
             }

@@ -11,6 +11,7 @@ pub mod owners;
 mod seed;
 mod settings;
 pub mod sock_diag;
+pub mod still;
 mod sysctl_files;
 
 pub use looks::Look;

@@ -65,10 +65,10 @@ pub fn begin(facts: HostFacts, filter: &KernelFilter, look: Look) -> io::Result<
         sender,
         end,
         batch: Vec::with_capacity(BATCH),
+        looks: Looks::new(&facts),
         facts,
         filter: *filter,
         look,
-        looks: Looks::default(),
         inodes: FxHashMap::default(),
     };
     std::thread::Builder::new().name("seed".into()).spawn(move || {
@@ -106,14 +106,15 @@ impl Seed {
     fn watch(&mut self) -> Result<(), Unwanted> {
         self.inodes = FxHashMap::default();
         let mut pause = LOOK_EVERY;
-        while self.look == Look::Host || !self.facts.segments {
+        let lacks_segments = !self.facts.segments && !self.facts.blind;
+        while self.look == Look::Host || lacks_segments {
             let ended = match self.end.recv_timeout(pause) {
                 Ok(()) => true,
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return Err(Unwanted),
             };
             let began = Instant::now();
-            if !self.facts.segments {
+            if lacks_segments {
                 self.look_at_fin_wait2()?;
             }
             if self.look == Look::Host {

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod diff;
+pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod export;

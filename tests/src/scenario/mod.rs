@@ -2,6 +2,7 @@
 
 pub mod abort;
 pub mod close;
+pub mod doctor;
 pub mod dwells;
 pub mod ending;
 pub mod fallback;

@@ -1,0 +1,151 @@
+//! Connections that end otherwise than by two FINs, and those that never begin.
+
+use super::{
+    Found, Severity,
+    case::{Case, plural},
+};
+use crate::{
+    lifecycle::EndReason,
+    model::{Nanos, TcpState, units},
+};
+
+/// Fewer are accidents.
+const FEW: u64 = 5;
+/// An unanswered SYN is sent again after this.
+const UNANSWERED: Nanos = Nanos::SECOND;
+
+/// `+12`, or that it is not known.
+fn counter(case: &Case<'_>, name: &str) -> String {
+    let grown: u64 = case.grown(name).iter().map(|(_, grown)| grown).sum();
+    format!("{name} +{}", units::count(grown))
+}
+
+/// `close()` with unread data.
+pub fn unread_data(case: &Case<'_>) -> Option<Found> {
+    let traced = case.ended(None, EndReason::ResetSentUnread);
+    if traced < FEW {
+        return None;
+    }
+    Some(Found {
+        severity: Severity::Warning,
+        title: format!("{} closed with data unread: a RST instead of a FIN", plural(traced, "connection was", "connections were")),
+        evidence: vec![format!("traced: {}; the kernel's {}", units::count(traced), counter(case, "TCPAbortOnClose"))],
+        numbers: vec![("traced", traced)],
+        why: "close() while received data waits unread sends a RST: what is still on its way to the peer is thrown \
+              away there as well, answers included. There is no TIME_WAIT.",
+        who: case.by_count(|group| group.ended[EndReason::ResetSentUnread as usize]),
+        fix: vec![
+            "In the application: read to the end (until read() returns 0) before close(); a server that refuses a \
+             request shuts down its side first and drains the rest."
+                .into(),
+        ],
+        dont: "Do not take the missing TIME_WAIT for a gain: clients see \"connection reset by peer\".",
+        verify: "tcptrace events   # no reset_sent_unread".into(),
+    })
+}
+
+/// `SO_LINGER` with a time of 0.
+pub fn linger_zero(case: &Case<'_>) -> Option<Found> {
+    let traced = case.ended(None, EndReason::ResetSentLinger);
+    if traced < FEW {
+        return None;
+    }
+    Some(Found {
+        severity: Severity::Note,
+        title: format!(
+            "{} aborted on purpose (SO_LINGER 0)",
+            plural(traced, "connection was", "connections were")
+        ),
+        evidence: vec![format!(
+            "traced: {}; the kernel's {}",
+            units::count(traced),
+            counter(case, "TCPAbortOnData")
+        )],
+        numbers: vec![("traced", traced)],
+        why: "With SO_LINGER and a time of 0 close() sends a RST and skips TIME_WAIT. Data not yet delivered is lost, \
+              and old segments may enter a new connection between the same ends.",
+        who: case.by_count(|group| group.ended[EndReason::ResetSentLinger as usize]),
+        fix: vec![
+            "In the application: leave SO_LINGER alone; health checks and load tests may use it.".into(),
+        ],
+        dont: "Do not use it to get rid of TIME_WAIT where data matters.",
+        verify: "tcptrace events   # no reset_sent_linger".into(),
+    })
+}
+
+/// `connect()` that nobody answers.
+pub fn unanswered(case: &Case<'_>) -> Option<Found> {
+    let waiting: Vec<_> = case
+        .standing(TcpState::SynSent)
+        .filter(|standing| standing.oldest.first().is_some_and(|one| one.age >= UNANSWERED))
+        .collect();
+    let waiting_now: u64 = waiting.iter().map(|standing| standing.count).sum();
+    let ended = |reason: EndReason| -> u64 {
+        case.snapshot.groups.iter().map(|group| group.connects_ended[reason as usize]).sum()
+    };
+    let (timed_out, given_up) = (ended(EndReason::Timeout), ended(EndReason::Abandoned));
+    if waiting_now + timed_out + given_up == 0 {
+        return None;
+    }
+    let mut who = case.most_standing(&waiting, |standing| standing.count);
+    if who.is_empty() {
+        who = case.by_count(|group| {
+            group.connects_ended[EndReason::Timeout as usize]
+                + group.connects_ended[EndReason::Abandoned as usize]
+        });
+    }
+    let to = who.first().map(|who| who.service.clone()).unwrap_or_default();
+    Some(Found {
+        severity: Severity::Warning,
+        title: format!("connects without an answer: {to}"),
+        evidence: vec![
+            format!("{} for a second or longer now", plural(waiting_now, "connect waits", "connects wait")),
+            format!(
+                "in {}: {} timed out, {} given up by the process; {}",
+                case.watched(),
+                units::count(timed_out),
+                units::count(given_up),
+                counter(case, "TCPSynRetrans")
+            ),
+        ],
+        numbers: vec![("waiting", waiting_now), ("timed_out", timed_out), ("given_up", given_up)],
+        why: "The SYN is sent and nothing comes back: host down, a firewall that drops, or a full accept queue over \
+              there. The kernel tries for about two minutes (tcp_syn_retries=6).",
+        who,
+        fix: vec![
+            "In the application: a connect timeout of its own, and another destination after it.".into(),
+            "Network: is the host up, does a firewall drop? On the other host: tcptrace doctor (accept queue).".into(),
+        ],
+        dont: "Do not lower tcp_syn_retries for the whole host because of one destination; TCP_SYNCNT sets one socket.",
+        verify: "tcptrace top --state syn-sent".into(),
+    })
+}
+
+/// `connect()` answered with a RST.
+pub fn refused(case: &Case<'_>) -> Option<Found> {
+    let traced = case.ended(None, EndReason::Refused);
+    if traced == 0 {
+        return None;
+    }
+    let who = case.by_count(|group| group.ended[EndReason::Refused as usize]);
+    let to = who.first().map(|who| who.service.clone()).unwrap_or_default();
+    Some(Found {
+        severity: if traced >= FEW { Severity::Warning } else { Severity::Note },
+        title: format!("{} refused, most by {to}", plural(traced, "connect was", "connects were")),
+        evidence: vec![format!(
+            "traced in {}: {}; {}",
+            case.watched(),
+            units::count(traced),
+            counter(case, "AttemptFails")
+        )],
+        numbers: vec![("traced", traced)],
+        why: "The peer answered the SYN with a RST: nobody listens on that port, or a firewall rejects.",
+        who,
+        fix: vec![
+            "Is the service up, and is it that address and port? ss -tln on the other host tells.".into(),
+            "In the application: wait longer after each failure instead of trying in a loop.".into(),
+        ],
+        dont: "No setting of this host changes it.",
+        verify: "tcptrace events   # no refused".into(),
+    })
+}

@@ -1,0 +1,201 @@
+//! Connections that come in and find no room.
+
+use super::{
+    Found, Severity, Who,
+    case::{Case, plural},
+};
+use crate::{
+    aggregate::{observed::Queue, standing::Standing},
+    model::{NetnsId, TcpState, units},
+};
+
+/// Listeners named in one finding.
+const MOST_NAMED: usize = 3;
+/// SYN-ACKs sent again: fewer are the network's daily noise.
+const FEW_SYN_ACKS: u64 = 5;
+
+/// The listeners of `netns` that were seen full, the fullest first.
+fn full<'a>(case: &Case<'a>, netns: NetnsId) -> Vec<(&'a Standing, Queue)> {
+    let queues = &case.snapshot.observed.queues;
+    let mut full: Vec<(&Standing, Queue)> = case
+        .standing(TcpState::Listen)
+        .filter(|standing| standing.netns == netns)
+        .flat_map(|standing| standing.oldest.iter().map(move |one| (standing, one)))
+        .filter_map(|(standing, one)| Some((standing, *queues.get(&one.id)?)))
+        .filter(|(_, queue)| queue.was_full())
+        .collect();
+    full.sort_by_key(|(_, queue)| std::cmp::Reverse(queue.most));
+    full
+}
+
+/// `accept()` is too slow, or the backlog too short.
+pub fn accept_queue(case: &Case<'_>) -> Option<Found> {
+    let grown = case.grown("ListenOverflows");
+    let &(netns, _) = grown.first()?;
+    let counted: u64 = grown.iter().map(|(_, grown)| grown).sum();
+    let full = full(case, netns);
+    let mut evidence: Vec<String> = grown
+        .iter()
+        .map(|&(netns, grown)| {
+            format!("ListenOverflows +{}{} in {}", units::count(grown), case.place(netns), case.watched())
+        })
+        .collect();
+    evidence.extend(full.iter().take(MOST_NAMED).map(|(standing, queue)| {
+        format!(
+            "{}: {} waiting for accept(), its backlog is {}",
+            standing.service,
+            units::count(queue.most.into()),
+            units::count(queue.limit.into())
+        )
+    }));
+    if full.is_empty() {
+        evidence.push("no listener was full at a look (one a second): the overflow was short".into());
+    }
+    let who: Vec<Who> = full
+        .iter()
+        .take(MOST_NAMED)
+        .map(|(standing, queue)| Who {
+            oldest: None,
+            at_least: None,
+            ..case.who_stands(standing, queue.most.into())
+        })
+        .collect();
+    let limit = full.first().map(|(_, queue)| i64::from(queue.limit));
+    let somaxconn = case.setting(netns, "net.core.somaxconn");
+    let mut fix = vec![
+        "In the application: accept() faster (more threads or workers; nothing slow between two calls), and \
+         listen() with a longer backlog."
+            .to_owned(),
+    ];
+    if somaxconn.is_some() && (limit.is_none() || limit == somaxconn) {
+        let wider = somaxconn.unwrap_or(0).saturating_mul(4).max(4_096);
+        fix.push(format!(
+            "somaxconn caps the backlog; set it, then restart the listener: {}",
+            case.set(netns, "net.core.somaxconn", wider)
+        ));
+    }
+    Some(Found {
+        severity: Severity::Critical,
+        title: format!("accept queue overflow: {} dropped", plural(counted, "SYN or ACK", "SYNs and ACKs")),
+        evidence,
+        numbers: vec![
+            ("overflows", counted),
+            ("queue", full.first().map_or(0, |(_, queue)| queue.most.into())),
+            ("backlog", full.first().map_or(0, |(_, queue)| queue.limit.into())),
+        ],
+        why: "Connections whose handshake is done wait in the listener's accept queue until the process takes them. \
+              When it is full (backlog + 1) the kernel drops SYNs and last ACKs; clients try again after 1, 3, 7 s.",
+        who,
+        fix,
+        dont: "Do not raise tcp_max_syn_backlog for this: it is about the SYN queue. Leave tcp_abort_on_overflow 0.",
+        verify: format!("{}   # stands still", case.command(netns, "nstat -az TcpExtListenOverflows")),
+    })
+}
+
+/// SYNs come faster than handshakes end.
+pub fn syn_queue(case: &Case<'_>) -> Option<Found> {
+    let sent = case.grown("SyncookiesSent");
+    let dropped = case.grown("TCPReqQFullDrop");
+    let &(netns, _) = sent.first().or(dropped.first())?;
+    let total = |grown: &[(NetnsId, u64)]| grown.iter().map(|(_, grown)| grown).sum::<u64>();
+    let (cookies, drops) = (total(&sent), total(&dropped));
+    let (received, failed) = (total(&case.grown("SyncookiesRecv")), total(&case.grown("SyncookiesFailed")));
+    let always = case.setting(netns, "net.ipv4.tcp_syncookies") == Some(2);
+    let title = match (always, cookies) {
+        (true, _) => "syncookies are always on (tcp_syncookies=2), which is for tests".to_owned(),
+        (false, 0) => format!("SYN queue overflow: {} dropped", plural(drops, "SYN", "SYNs")),
+        (false, _) => {
+            format!("SYN queue overflow: {} answered with a cookie", plural(cookies, "SYN", "SYNs"))
+        }
+    };
+    let fix = if always {
+        vec![case.set(netns, "net.ipv4.tcp_syncookies", 1)]
+    } else {
+        vec![
+            "Look whether they are clients: SyncookiesRecv near SyncookiesSent is load, far below it is a flood.".into(),
+            "Load: in the application a longer backlog, which is the limit of the SYN queue as well (with \
+             somaxconn and tcp_max_syn_backlog above it). Flood: filter upstream."
+                .into(),
+            case.set(netns, "net.ipv4.tcp_syncookies", 1),
+        ]
+    };
+    Some(Found {
+        severity: Severity::Warning,
+        title,
+        evidence: vec![
+            format!(
+                "SyncookiesSent +{}, SyncookiesRecv +{}, SyncookiesFailed +{}, TCPReqQFullDrop +{}{}",
+                units::count(cookies),
+                units::count(received),
+                units::count(failed),
+                units::count(drops),
+                case.place(netns)
+            ),
+            format!(
+                "{} in SYN_RECV now",
+                plural(case.snapshot.states[TcpState::SynRecv.index()].now, "handshake", "handshakes")
+            ),
+        ],
+        numbers: vec![
+            ("cookies_sent", cookies),
+            ("cookies_received", received),
+            ("cookies_failed", failed),
+            ("syns_dropped", drops),
+        ],
+        why: "More handshakes wait for their last ACK than the listener's backlog. With tcp_syncookies=1 the kernel \
+              answers without remembering: the connection works, with fewer TCP options.",
+        who: again(case),
+        fix,
+        dont: "Do not set tcp_syncookies=0. A cookie is a last resort, no capacity: do not live with it.",
+        verify: format!("{}   # stand still", case.command(netns, "nstat -az 'TcpExtSyncookies*'")),
+    })
+}
+
+/// Answers to a SYN that no ACK came back for.
+pub fn syn_acks(case: &Case<'_>) -> Option<Found> {
+    let again: u64 = case.snapshot.observed.synacks_again.values().sum();
+    if again < FEW_SYN_ACKS {
+        return None;
+    }
+    let who = self::again(case);
+    Some(Found {
+        severity: Severity::Warning,
+        title: format!("{} sent again: the last ACK does not come", plural(again, "SYN-ACK was", "SYN-ACKs were")),
+        evidence: vec![
+            format!("{} in {}", plural(again, "SYN-ACK sent again", "SYN-ACKs sent again"), case.watched()),
+            format!("{} in SYN_RECV now", plural(case.snapshot.states[TcpState::SynRecv.index()].now, "handshake", "handshakes")),
+        ],
+        numbers: vec![("synacks_again", again)],
+        why: "A SYN came and its SYN-ACK was not answered within 1, 3, 7 s: the way back is lossy or filtered, the \
+              source was forged (a flood), or the last ACK met a full accept queue.",
+        who,
+        fix: vec![
+            "If accept queue overflow is found too: that first.".into(),
+            "Else look at the way back to these clients: asymmetric routes, stateful firewalls, forged sources.".into(),
+        ],
+        dont: "Lowering tcp_synack_retries only gives up on slow clients sooner.",
+        verify: "tcptrace hist --state syn-recv".into(),
+    })
+}
+
+/// Where SYN-ACKs were sent again, most first.
+fn again(case: &Case<'_>) -> Vec<Who> {
+    let mut again: Vec<_> = case.snapshot.observed.synacks_again.iter().collect();
+    again.sort_by_key(|&(_, count)| std::cmp::Reverse(*count));
+    let who = |&(&(netns, local), &count): &(&(NetnsId, crate::model::Endpoint), &u64)| {
+        let listener = case.standing(TcpState::Listen).find(|standing| {
+            standing.netns == netns
+                && standing.service.port == local.port
+                && (standing.service.addr == local.addr || standing.service.addr.is_any())
+        });
+        let known =
+            listener.map(|standing| Who { oldest: None, at_least: None, ..case.who_stands(standing, count) });
+        known.unwrap_or_else(|| Who {
+            netns: case.name(netns),
+            service: local.to_string(),
+            count,
+            ..Who::default()
+        })
+    };
+    again.iter().take(MOST_NAMED).map(who).collect()
+}

@@ -1,0 +1,399 @@
+//! Every row is provoked, and none of them by a healthy host.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    FINDINGS, Severity, diagnose,
+    text::{self, Detail, Layout, Paint},
+};
+use crate::{
+    aggregate::{
+        DestinationPorts, Group, Snapshot, TwReuse,
+        observed::{Queue, Surroundings},
+        standing::{One, Standing},
+    },
+    lifecycle::{EndReason, Role},
+    model::{
+        Endpoint, Nanos, NetnsId, SocketId, TcpState,
+        record::{HostFacts, Process, SysctlLine},
+    },
+    view::top::fixture,
+};
+
+const OWN: NetnsId = NetnsId(1);
+const BLUE: NetnsId = NetnsId(2);
+
+fn end(text: &str) -> Endpoint {
+    let address: std::net::SocketAddr = text.parse().expect("an address");
+    Endpoint { addr: address.ip().into(), port: address.port(), ifindex: 0 }
+}
+
+fn process() -> Process {
+    Process { pid: 4711, comm: "billing".into(), cgroup: 0 }
+}
+
+fn surroundings() -> Surroundings {
+    let settings = [
+        ("net.core.somaxconn", "4096"),
+        ("net.ipv4.ip_local_port_range", "32768 60999"),
+        ("net.ipv4.ip_local_reserved_ports", ""),
+        ("net.ipv4.tcp_ehash_entries", "262144"),
+        ("net.ipv4.tcp_fin_timeout", "60"),
+        ("net.ipv4.tcp_max_tw_buckets", "131072"),
+        ("net.ipv4.tcp_rfc1337", "0"),
+        ("net.ipv4.tcp_syncookies", "1"),
+        ("net.ipv4.tcp_timestamps", "1"),
+        ("net.ipv4.tcp_tw_reuse", "2"),
+    ];
+    let counters: BTreeMap<String, u64> = [
+        "ListenOverflows",
+        "SyncookiesFailed",
+        "SyncookiesRecv",
+        "SyncookiesSent",
+        "TCPReqQFullDrop",
+        "TCPTimeWaitOverflow",
+        "TWRecycled",
+        "sockstat.alloc",
+        "sockstat.tw",
+    ]
+    .map(|name| (name.to_owned(), 7))
+    .into();
+    Surroundings {
+        name: None,
+        sysctls: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        first: Some((Nanos(90_000_000_000), counters.clone())),
+        last: Some((Nanos(100_000_000_000), counters)),
+    }
+}
+
+fn healthy() -> Snapshot {
+    let mut snapshot = fixture::empty();
+    snapshot.began = Nanos(90_000_000_000);
+    let host = HostFacts::clone(&snapshot.host);
+    snapshot.host = Arc::new(HostFacts { netns: OWN.0, ..host });
+    let observed = Arc::make_mut(&mut snapshot.observed);
+    observed.netns.insert(OWN, surroundings());
+    observed.netns.insert(BLUE, Surroundings { name: Some("blue".into()), ..surroundings() });
+    snapshot
+}
+
+fn host(snapshot: &mut Snapshot) -> &mut HostFacts {
+    Arc::make_mut(&mut snapshot.host)
+}
+
+fn set(snapshot: &mut Snapshot, netns: NetnsId, name: &str, value: &str) {
+    let observed = Arc::make_mut(&mut snapshot.observed);
+    let surroundings = observed.netns.get_mut(&netns).expect("known");
+    surroundings.sysctls.insert(format!("net.ipv4.{name}"), value.into());
+}
+
+fn count(snapshot: &mut Snapshot, netns: NetnsId, counter: &str, grown: u64) {
+    let observed = Arc::make_mut(&mut snapshot.observed);
+    let (_, counters) = observed.netns.get_mut(&netns).and_then(|of| of.last.as_mut()).expect("known");
+    *counters.entry(counter.into()).or_default() += grown;
+}
+
+fn group(snapshot: &mut Snapshot, role: Role, change: impl FnOnce(&mut Group)) {
+    let mut group = fixture::group("10.0.0.5:5432 / billing", role, &[]);
+    group.service = Some((OWN, end("10.0.0.5:5432")));
+    group.process = Some(process());
+    change(&mut group);
+    snapshot.groups.push(group);
+}
+
+fn standing(snapshot: &mut Snapshot, state: TcpState, age_s: u64) {
+    let id = SocketId(100 + state as u64);
+    let age = Nanos(age_s * Nanos::SECOND.0);
+    let one = One { id, local: end("10.0.0.1:40000"), remote: end("10.0.0.5:5432"), age, at_least: true };
+    snapshot.standing.push(Standing {
+        state,
+        netns: OWN,
+        role: Role::Outbound,
+        service: end("10.0.0.5:5432"),
+        process: Some(process()),
+        count: 3,
+        old: if age_s >= 5 { 3 } else { 0 },
+        oldest: vec![one],
+    });
+    Arc::make_mut(&mut snapshot.observed).descriptors.insert(id, 17);
+}
+
+fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
+    let mut counts = [0; TcpState::COUNT];
+    counts[TcpState::TimeWait.index()] = used;
+    snapshot.ports.destinations.push(DestinationPorts {
+        netns: BLUE,
+        local: end("10.0.0.1:0"),
+        remote: end("10.0.0.5:5432"),
+        counts,
+        used,
+        available: Some(28_232),
+        bound: 0,
+        outside: 0,
+        entered_per_s: 410.0,
+        left_per_s: 0.0,
+        predicted: 24_600,
+        predicted_with_reuse: 410,
+        exhausted_in: None,
+        connect_failures: failures,
+        reuse: TwReuse::NotLoopback,
+        reusable: 0,
+        reused: 0,
+        processes: vec![process()],
+        other_processes: 0,
+    });
+}
+
+fn line(snapshot: &mut Snapshot, name: &str, value: &str) {
+    let name = format!("net.ipv4.{name}");
+    host(snapshot).sysctls.insert(name.clone(), value.into());
+    let line = SysctlLine { file: "/etc/sysctl.conf".into(), line: 7, name, value: value.into() };
+    host(snapshot).sysctl_lines.push(line);
+}
+
+/// How a healthy host gets ill.
+type Provoke = fn(&mut Snapshot);
+
+/// Each row, what provokes it, how bad it is then, and what must be said.
+const PROVOKED: [(&str, Provoke, Severity, &str); 26] = [
+    (
+        "client_ports_exhausted",
+        |s| ports(s, 28_232, 37),
+        Severity::Critical,
+        "37 connects failed with EADDRNOTAVAIL",
+    ),
+    ("client_ports_near", |s| ports(s, 24_310, 0), Severity::Warning, "24,310 of 28,232 ports used"),
+    (
+        "time_wait_overflow",
+        |s| count(s, BLUE, "TCPTimeWaitOverflow", 50),
+        Severity::Critical,
+        "TCPTimeWaitOverflow +50 in netns blue",
+    ),
+    (
+        "time_wait_harmless",
+        |s| group(s, Role::Inbound, |g| g.time_wait.now = 18_122),
+        Severity::Note,
+        "none of them takes a local port",
+    ),
+    (
+        "tw_reuse",
+        |s| {
+            count(s, OWN, "TWRecycled", 90);
+            group(s, Role::Outbound, |g| g.time_wait.ended.reused = 90);
+        },
+        Severity::Note,
+        "TWRecycled +90 in 10.0s; traced: 90 reused",
+    ),
+    (
+        "tw_reuse",
+        |s| group(s, Role::Outbound, |g| g.time_wait.now = 1_000),
+        Severity::Note,
+        "helps on loopback only",
+    ),
+    (
+        "tw_reuse",
+        |s| {
+            set(s, OWN, "tcp_tw_reuse", "0");
+            group(s, Role::Outbound, |g| g.time_wait.now = 1_000);
+        },
+        Severity::Note,
+        "keeps its port",
+    ),
+    (
+        "accept_queue_overflow",
+        |s| {
+            count(s, OWN, "ListenOverflows", 12);
+            standing(s, TcpState::Listen, 9);
+            let queue = Queue { length: 5, limit: 4, most: 5 };
+            Arc::make_mut(&mut s.observed).queues.insert(SocketId(100 + TcpState::Listen as u64), queue);
+        },
+        Severity::Critical,
+        "5 waiting for accept(), its backlog is 4",
+    ),
+    ("syn_queue_overflow", |s| count(s, OWN, "SyncookiesSent", 40), Severity::Warning, "SyncookiesSent +40"),
+    (
+        "syn_acks_again",
+        |s| {
+            Arc::make_mut(&mut s.observed).synacks_again.insert((OWN, end("10.0.0.1:443")), 9);
+        },
+        Severity::Warning,
+        "9 SYN-ACKs sent again",
+    ),
+    (
+        "close_wait_leak",
+        |s| standing(s, TcpState::CloseWait, 9),
+        Severity::Warning,
+        "for >= 9.00s, descriptor 17",
+    ),
+    ("fin_wait2_held", |s| standing(s, TcpState::FinWait2, 9), Severity::Warning, "descriptor 17"),
+    (
+        "fin_wait2_orphans",
+        |s| group(s, Role::Inbound, |g| g.fin_wait2_orphan = 300),
+        Severity::Warning,
+        "300 FIN_WAIT2 without a process",
+    ),
+    ("connects_unanswered", |s| standing(s, TcpState::SynSent, 3), Severity::Warning, "3 connects wait"),
+    (
+        "connects_unanswered",
+        |s| group(s, Role::Outbound, |g| g.connects_ended[EndReason::Timeout as usize] = 2),
+        Severity::Warning,
+        "2 timed out",
+    ),
+    (
+        "connects_refused",
+        |s| group(s, Role::Outbound, |g| g.ended[EndReason::Refused as usize] = 8),
+        Severity::Warning,
+        "traced in 10.0s: 8",
+    ),
+    (
+        "closes_unread_data",
+        |s| group(s, Role::Inbound, |g| g.ended[EndReason::ResetSentUnread as usize] = 6),
+        Severity::Warning,
+        "traced: 6",
+    ),
+    (
+        "closes_linger_zero",
+        |s| group(s, Role::Inbound, |g| g.ended[EndReason::ResetSentLinger as usize] = 6),
+        Severity::Note,
+        "traced: 6",
+    ),
+    (
+        "tw_recycle_line",
+        |s| line(s, "tcp_tw_recycle", "1"),
+        Severity::Note,
+        "/etc/sysctl.conf:7: net.ipv4.tcp_tw_recycle = 1",
+    ),
+    (
+        "timestamps_off",
+        |s| set(s, BLUE, "tcp_timestamps", "0"),
+        Severity::Warning,
+        "net.ipv4.tcp_timestamps is 0 in netns blue",
+    ),
+    (
+        "tw_buckets_lowered",
+        |s| set(s, OWN, "tcp_max_tw_buckets", "5000"),
+        Severity::Note,
+        "this kernel would set 131,072",
+    ),
+    (
+        "fin_timeout_shortened",
+        |s| set(s, OWN, "tcp_fin_timeout", "30"),
+        Severity::Note,
+        "does not shorten TIME_WAIT",
+    ),
+    ("rfc1337", |s| set(s, OWN, "tcp_rfc1337", "1"), Severity::Note, "net.ipv4.tcp_rfc1337 is 1"),
+    ("port_range", |s| set(s, OWN, "ip_local_port_range", "1024 65000"), Severity::Note, "is 1024 65000"),
+    (
+        "netns_settings_differ",
+        |s| line(s, "tcp_tw_reuse", "1"),
+        Severity::Note,
+        "net.ipv4.tcp_tw_reuse: 1 on the host (/etc/sysctl.conf:7), 2 in netns blue",
+    ),
+    ("tracer_losses", |s| s.losses.ring_full = 12, Severity::Note, "lost 12: ring full 12"),
+];
+
+fn overlap(snapshot: &mut Snapshot) {
+    standing(snapshot, TcpState::Listen, 9);
+    snapshot.standing[0].service.port = 40_000;
+}
+
+#[test]
+fn a_healthy_host_has_no_findings() {
+    let findings = diagnose(&healthy());
+    assert!(findings.is_empty(), "{findings:?}");
+}
+
+#[test]
+fn every_row_is_provoked_by_its_fault_alone() {
+    let mut untested: Vec<&str> = FINDINGS.iter().map(|row| row.id).collect();
+    let overlap: (&str, Provoke, Severity, &str) =
+        ("port_range_listeners", overlap, Severity::Note, "listening there: 40000");
+    for (id, provoke, severity, said) in PROVOKED.into_iter().chain([overlap]) {
+        let mut snapshot = healthy();
+        provoke(&mut snapshot);
+        let findings = diagnose(&snapshot);
+        let [found] = findings.as_slice() else { panic!("{id}: {findings:#?}") };
+        assert_eq!((found.id, found.severity), (id, severity));
+        let all = format!("{}\n{}", found.title, found.evidence.join("\n"));
+        assert!(all.contains(said), "{id} does not say '{said}': {all}");
+        assert!(!found.fix.is_empty() && !found.dont.is_empty() && !found.verify.is_empty(), "{id}");
+        untested.retain(|row| *row != id);
+    }
+    assert!(untested.is_empty(), "not provoked: {untested:?}");
+}
+
+#[test]
+fn commands_go_where_the_setting_is() {
+    let mut snapshot = healthy();
+    set(&mut snapshot, BLUE, "tcp_timestamps", "0");
+    assert_eq!(diagnose(&snapshot)[0].fix, ["ip netns exec blue sysctl -w net.ipv4.tcp_timestamps=1"]);
+    set(&mut snapshot, OWN, "tcp_timestamps", "0");
+    assert_eq!(diagnose(&snapshot)[0].fix, ["sysctl -w net.ipv4.tcp_timestamps=1"]);
+    // Without a name, through a process that is in it.
+    let mut snapshot = healthy();
+    set(&mut snapshot, BLUE, "tcp_timestamps", "0");
+    standing(&mut snapshot, TcpState::Listen, 1);
+    snapshot.standing[0].netns = BLUE;
+    Arc::make_mut(&mut snapshot.observed).netns.get_mut(&BLUE).expect("known").name = None;
+    assert_eq!(diagnose(&snapshot)[0].fix, ["nsenter -t 4711 -n sysctl -w net.ipv4.tcp_timestamps=1"]);
+}
+
+#[test]
+fn names_that_others_chose_do_no_harm() {
+    let mut snapshot = healthy();
+    let evil = "a'; reboot\x1b[2J".into();
+    Arc::make_mut(&mut snapshot.observed).netns.get_mut(&BLUE).expect("known").name = Some(evil);
+    set(&mut snapshot, BLUE, "tcp_timestamps", "0");
+    standing(&mut snapshot, TcpState::CloseWait, 9);
+    snapshot.standing[0].process = Some(Process { comm: "\x1b[31mred\n".into(), ..process() });
+    let shown = shown(&snapshot, Detail::Full, Paint::Plain, 80);
+    assert!(!shown.contains('\x1b'), "{shown}");
+    assert!(shown.contains(r"ip netns exec 'a'\''; reboot?[2J' sysctl"), "{shown}");
+}
+
+fn shown(snapshot: &Snapshot, detail: Detail, paint: Paint, width: usize) -> String {
+    let mut out = Vec::new();
+    let layout = Layout { width, paint, detail };
+    text::write(&mut out, snapshot, &diagnose(snapshot), layout).expect("memory");
+    String::from_utf8(out).expect("UTF-8")
+}
+
+fn ill() -> Snapshot {
+    let mut snapshot = healthy();
+    ports(&mut snapshot, 28_232, 37);
+    standing(&mut snapshot, TcpState::CloseWait, 9);
+    group(&mut snapshot, Role::Inbound, |group| group.time_wait.now = 18_122);
+    set(&mut snapshot, OWN, "tcp_fin_timeout", "30");
+    snapshot
+}
+
+#[test]
+fn the_worst_comes_first_at_80_columns() {
+    insta::assert_snapshot!(shown(&ill(), Detail::Short, Paint::Plain, 80));
+}
+
+#[test]
+fn with_all_reasons() {
+    insta::assert_snapshot!(shown(&ill(), Detail::Full, Paint::Plain, 100));
+}
+
+#[test]
+fn a_healthy_host_is_told_why() {
+    insta::assert_snapshot!(shown(&healthy(), Detail::Short, Paint::Plain, 80));
+}
+
+#[test]
+fn lines_fit_and_colours_say_nothing_alone() {
+    for width in [40, 80, 200] {
+        for line in shown(&ill(), Detail::Full, Paint::Plain, width).lines() {
+            let is_word = !line.trim().contains(' ');
+            assert!(line.chars().count() <= width || is_word || line.contains("sysctl"), "{width}: {line}");
+        }
+    }
+    let plain = shown(&ill(), Detail::Short, Paint::Plain, 80);
+    let mut colours = shown(&ill(), Detail::Short, Paint::Colour, 80);
+    for code in ["\x1b[1;31m", "\x1b[1;33m", "\x1b[36m", "\x1b[32m", "\x1b[2m", "\x1b[0m"] {
+        colours = colours.replace(code, "");
+    }
+    assert_eq!(colours, plain);
+}

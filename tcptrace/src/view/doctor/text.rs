@@ -1,0 +1,238 @@
+//! Findings as text that a tired person reads in a minute: the worst first, wrapped to the terminal.
+
+use std::io::{self, Write};
+
+use unicode_width::UnicodeWidthStr as _;
+
+use super::{Finding, Severity, Who, healthy};
+use crate::{
+    aggregate::Snapshot,
+    model::{text, units},
+    view::losses,
+};
+
+/// How to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Columns.
+    pub width: usize,
+    /// Whether words are coloured as well.
+    pub paint: Paint,
+    /// How much to tell.
+    pub detail: Detail,
+}
+
+/// Whether colours are used. They never say anything alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paint {
+    /// No escape sequences.
+    Plain,
+    /// ANSI colours.
+    Colour,
+}
+
+/// How much is told of each finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Notes on one line and what was seen, the others without the reasons.
+    Short,
+    /// Everything.
+    Full,
+}
+
+/// Columns that labels take.
+const INDENT: usize = 10;
+/// Text is not wrapped wider than one reads well.
+const WIDEST: usize = 100;
+const NARROWEST: usize = 40;
+
+const RED: &str = "\x1b[1;31m";
+const YELLOW: &str = "\x1b[1;33m";
+const CYAN: &str = "\x1b[36m";
+const GREEN: &str = "\x1b[32m";
+const DIM: &str = "\x1b[2m";
+const RESET: &str = "\x1b[0m";
+
+/// Writes the report.
+pub fn write(
+    out: &mut impl Write,
+    snapshot: &Snapshot,
+    findings: &[Finding],
+    layout: Layout,
+) -> io::Result<()> {
+    let layout = Layout { width: layout.width.clamp(NARROWEST, WIDEST), ..layout };
+    let host = &snapshot.host;
+    let head = format!(
+        "tcptrace doctor  {}  Linux {}  {}  watched {}",
+        text::sanitise(&host.host),
+        text::sanitise(&host.kernel),
+        text::sanitise(&snapshot.source),
+        units::duration(snapshot.ts.since(snapshot.began))
+    );
+    wrapped(out, "", &head, layout)?;
+    wrapped(out, "", &summary(findings), layout)?;
+    for finding in findings {
+        writeln!(out)?;
+        one(out, finding, layout)?;
+    }
+    if findings.iter().all(|finding| finding.severity == Severity::Note) {
+        writeln!(out)?;
+        let ok = layout.painted(GREEN, "OK");
+        writeln!(out, "{ok}  Nothing is wrong, and this is how it is known:")?;
+        for reason in healthy::reasons(snapshot) {
+            for (n, line) in wrap(&reason, layout.width - 4, "").into_iter().enumerate() {
+                writeln!(out, "  {} {line}", if n == 0 { "-" } else { " " })?;
+            }
+        }
+    }
+    for limit in &host.limits {
+        writeln!(out)?;
+        labelled(out, "unseen", &text::sanitise(limit), "", layout)?;
+    }
+    let is_short = layout.detail == Detail::Short && !findings.is_empty();
+    if is_short || losses::losses(&snapshot.losses).is_some() {
+        writeln!(out)?;
+    }
+    if is_short {
+        let hint = "More of each, with the reasons: -v. About one setting: tcptrace doctor --explain NAME";
+        wrapped(out, "", hint, layout)?;
+    }
+    Ok(())
+}
+
+fn summary(findings: &[Finding]) -> String {
+    let counted: Vec<String> = [
+        (Severity::Critical, "critical", "critical"),
+        (Severity::Warning, "warning", "warnings"),
+        (Severity::Note, "note", "notes"),
+    ]
+    .into_iter()
+    .filter_map(|(severity, one, many)| {
+        let n = findings.iter().filter(|finding| finding.severity == severity).count();
+        (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }))
+    })
+    .collect();
+    if counted.is_empty() { "nothing found".into() } else { counted.join(", ") }
+}
+
+fn one(out: &mut impl Write, finding: &Finding, layout: Layout) -> io::Result<()> {
+    let colour = match finding.severity {
+        Severity::Critical => RED,
+        Severity::Warning => YELLOW,
+        Severity::Note => CYAN,
+    };
+    let title = format!("{}  {}", finding.severity.name(), text::sanitise(&finding.title));
+    let mut lines = wrap(&title, layout.width, "    ").into_iter();
+    if let Some(first) = lines.next() {
+        let rest = first.strip_prefix(finding.severity.name()).unwrap_or(&first);
+        writeln!(out, "{}{rest}", layout.painted(colour, finding.severity.name()))?;
+    }
+    lines.try_for_each(|line| writeln!(out, "{line}"))?;
+    for (n, line) in finding.evidence.iter().enumerate() {
+        labelled(out, if n == 0 { "seen" } else { "" }, line, "", layout)?;
+    }
+    let is_full = layout.detail == Detail::Full;
+    if is_full {
+        labelled(out, "why", finding.why, "", layout)?;
+    }
+    if finding.severity == Severity::Note && !is_full {
+        return Ok(());
+    }
+    for (n, who) in finding.who.iter().enumerate() {
+        labelled(out, if n == 0 { "who" } else { "" }, &self::who(who), "", layout)?;
+    }
+    for (n, step) in finding.fix.iter().enumerate() {
+        let number = if finding.fix.len() > 1 { format!("{}. ", n + 1) } else { String::new() };
+        let hang = " ".repeat(number.len());
+        let (words, command) = apart(step);
+        let label = if n == 0 { "fix" } else { "" };
+        if words.is_empty() {
+            writeln!(
+                out,
+                "  {}{}{number}{command}",
+                layout.painted(DIM, label),
+                " ".repeat(INDENT - 2 - label.len())
+            )?;
+            continue;
+        }
+        labelled(out, label, &format!("{number}{words}"), &hang, layout)?;
+        if !command.is_empty() {
+            writeln!(out, "{}{hang}{command}", " ".repeat(INDENT))?;
+        }
+    }
+    labelled(out, "don't", finding.dont, "", layout)?;
+    labelled(out, "verify", &finding.verify, "", layout)
+}
+
+/// What a step says, and the command that it ends with: that one is never broken, so that it can be copied.
+fn apart(step: &str) -> (&str, &str) {
+    let begins =
+        ["ip netns exec ", "nsenter -t ", "sysctl -w "].iter().filter_map(|begin| step.find(begin)).min();
+    let (words, command) = step.split_at(begins.unwrap_or(step.len()));
+    (words.trim_end(), command)
+}
+
+/// `nginx (pid 1204) in netns blue, *:443: 12, descriptors 7, 9; oldest >= 12.3s`.
+fn who(who: &Who) -> String {
+    let process = match (&who.comm, who.pid) {
+        (Some(comm), Some(pid)) => format!("{} (pid {pid})", text::sanitise(comm)),
+        _ => "owner unknown".into(),
+    };
+    let netns =
+        who.netns.as_ref().map(|netns| format!(" in netns {}", text::sanitise(netns))).unwrap_or_default();
+    let mut line = format!("{process}{netns}, {}: {}", text::sanitise(&who.service), units::count(who.count));
+    if !who.fds.is_empty() {
+        let fds: Vec<String> = who.fds.iter().take(6).map(u32::to_string).collect();
+        let more = if who.fds.len() > fds.len() { ", ..." } else { "" };
+        let word = if fds.len() > 1 { "descriptors" } else { "descriptor" };
+        line = format!("{line}, {word} {}{more}", fds.join(", "));
+    }
+    if let Some(oldest) = who.oldest {
+        let bound = if who.at_least == Some(true) { ">= " } else { "" };
+        line = format!("{line}; oldest {bound}{}", units::duration(oldest));
+    }
+    line
+}
+
+/// A label, and text beside it.
+fn labelled(out: &mut impl Write, label: &str, line: &str, hang: &str, layout: Layout) -> io::Result<()> {
+    let indent = " ".repeat(INDENT);
+    for (n, line) in wrap(&text::sanitise(line), layout.width - INDENT, hang).into_iter().enumerate() {
+        if n == 0 {
+            let padding = " ".repeat(INDENT - 2 - label.len());
+            writeln!(out, "  {}{padding}{line}", layout.painted(DIM, label))?;
+        } else {
+            writeln!(out, "{indent}{line}")?;
+        }
+    }
+    Ok(())
+}
+
+fn wrapped(out: &mut impl Write, hang: &str, line: &str, layout: Layout) -> io::Result<()> {
+    wrap(line, layout.width, hang).into_iter().try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// `text` in lines of at most `width` columns, broken at spaces where there are any; all but the first begin
+/// with `hang`. Runs of spaces stay.
+pub(super) fn wrap(text: &str, width: usize, hang: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_inclusive(' ') {
+        let is_begun = line.len() > if lines.is_empty() { 0 } else { hang.len() };
+        if is_begun && line.width() + word.trim_end().width() > width {
+            lines.push(std::mem::replace(&mut line, hang.to_owned()).trim_end().to_owned());
+        }
+        line.push_str(word);
+    }
+    lines.push(line.trim_end().to_owned());
+    lines
+}
+
+impl Layout {
+    fn painted(self, colour: &str, word: &str) -> String {
+        match self.paint {
+            Paint::Colour if !word.is_empty() => format!("{colour}{word}{RESET}"),
+            _ => word.to_owned(),
+        }
+    }
+}
