@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -161,7 +161,11 @@ impl Driver {
         }
         if self.status.target.is_some() || self.is_stale {
             // A way that was broken off, by a command that goes nowhere.
-            return Woken::Due;
+            return match self.requests.try_recv() {
+                Ok(request) => Woken::Asked(request),
+                Err(TryRecvError::Empty) => Woken::Due,
+                Err(TryRecvError::Disconnected) => Woken::Alone,
+            };
         }
         if !self.status.is_playing {
             return self.requests.recv().map_or(Woken::Alone, Woken::Asked);
@@ -260,10 +264,13 @@ impl Driver {
         }
         let Self { player, requests, waiting, .. } = self;
         let shown = player.show(self.target, &mut || {
-            if waiting.is_none() {
-                *waiting = requests.try_recv().ok();
+            match requests.try_recv() {
+                Ok(request) => *waiting = Some(request),
+                Err(TryRecvError::Empty) => return true,
+                // Nobody wants to see it any more.
+                Err(TryRecvError::Disconnected) => {}
             }
-            waiting.is_none()
+            false
         })?;
         if let Shown::Picture(picture) = shown {
             self.is_stale = false;

@@ -319,3 +319,17 @@ fn from_peak_to_peak() {
     drive.requests.send(Request::Time(Command::Slower)).expect("it goes on");
     drive.finish().expect("a recording");
 }
+
+#[test]
+fn nobody_waits_for_a_way_that_nobody_wants_to_see() {
+    let made = made();
+    let player = Player::of(&made.path, made.wanted.clone(), NONE).expect("a recording");
+    let mut drive = drive(player, 0.001).expect("a thread");
+    until(&mut drive, 0, true);
+    drive.requests.send(Request::Time(Command::End)).expect("it goes on");
+    let status = drive.status.clone();
+    drive.finish().expect("a recording");
+    // It was on the way, or had just not begun, or had just arrived: it ends in every case.
+    let picture = status.borrow().picture;
+    assert!(picture == 0 || picture == made.straight.len() - 1, "{picture}");
+}
