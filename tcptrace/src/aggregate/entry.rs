@@ -9,8 +9,8 @@ use super::{
     stays::{Histograms, Scope, Stays},
 };
 use crate::{
-    lifecycle::{Closer, Event, Processes, Role, Socket},
-    model::{Nanos, TcpState},
+    lifecycle::{Closer, Event, Processes, Role, Since, Socket},
+    model::TcpState,
 };
 
 /// The sockets with one key. There may be many of these: it is kept small.
@@ -230,7 +230,7 @@ impl Entry {
             .unwrap_or(if self.roles[Role::Listener as usize] > 0 { Role::Listener } else { Role::Unknown })
     }
 
-    pub(super) fn snapshot(&self, shown: &Shown<'_>, oldest_close_wait: Option<Nanos>) -> Group {
+    pub(super) fn snapshot(&self, shown: &Shown<'_>, oldest_close_wait: Option<Since>) -> Group {
         let counts = self.counts.map(u64::from);
         let histograms = self.stays.histograms(shown.scope);
         let minisockets = |state: TcpState, entered: Entered| {

@@ -16,8 +16,8 @@ use super::{
     table::{OTHER, Row, Table},
 };
 use crate::{
-    lifecycle::{Event, Processes, Socket},
-    model::{Nanos, TcpState},
+    lifecycle::{Event, Processes, Since, Socket},
+    model::TcpState,
 };
 
 /// Bounds of the table's memory.
@@ -197,7 +197,7 @@ impl Groups {
 
     /// The groups that have or had sockets: all, or the first of every ranking and the rest together.
     /// `oldest_close_wait` is by [`Self::place_of`].
-    pub(super) fn snapshot(&self, shown: &Shown<'_>, oldest_close_wait: &FxHashMap<u32, Nanos>) -> Picture {
+    pub(super) fn snapshot(&self, shown: &Shown<'_>, oldest_close_wait: &FxHashMap<u32, Since>) -> Picture {
         let shown = &Shown { scope: self.scope, ..*shown };
         let oldest = |index: u32| oldest_close_wait.get(&index).copied();
         let in_use: Vec<u32> = self
@@ -223,7 +223,7 @@ impl Groups {
                 }
                 if let Some(entry) = self.table.get(index) {
                     entry.add_to(&mut sum, self.scope);
-                    oldest_of_all = oldest_of_all.into_iter().chain(oldest(index)).min();
+                    oldest_of_all = oldest_of_all.into_iter().chain(oldest(index)).reduce(Since::older);
                 }
             }
             groups.push(sum.snapshot(shown, oldest_of_all));

@@ -24,7 +24,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     inspect::Answer,
-    lifecycle::{Closer, Event, Observer, Processes, Role, Socket, Tracker},
+    lifecycle::{Closer, Event, Observer, Processes, Role, Since, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
         record::{HostFacts, KernelLosses},
@@ -347,18 +347,15 @@ impl Aggregate {
     }
 
     /// By group, when the oldest socket in CLOSE_WAIT entered it.
-    fn oldest_close_wait(&self, tracker: &Tracker) -> FxHashMap<u32, Nanos> {
+    fn oldest_close_wait(&self, tracker: &Tracker) -> FxHashMap<u32, Since> {
         let mut oldest = FxHashMap::default();
         if self.now(TcpState::CloseWait) == 0 {
             return oldest;
         }
         for (_, socket) in tracker.sockets() {
-            if socket.state == TcpState::CloseWait
-                && socket.is_counted()
-                && let Some(since) = socket.since.time()
-            {
-                let known = oldest.entry(self.groups.place_of(socket)).or_insert(since);
-                *known = since.min(*known);
+            if socket.state == TcpState::CloseWait && socket.is_counted() && socket.since != Since::Unknown {
+                let known = oldest.entry(self.groups.place_of(socket)).or_insert(socket.since);
+                *known = known.older(socket.since);
             }
         }
         oldest

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     inspect::Answer,
-    lifecycle::{Closer, EndReason, Role},
+    lifecycle::{Closer, EndReason, Role, Since},
     model::{
         Endpoint, Nanos, NetnsId, TcpState,
         record::{HostFacts, Process},
@@ -160,7 +160,7 @@ pub struct Group {
     /// FIN_WAIT2 now without an owner (a minisocket).
     pub fin_wait2_orphan: u64,
     /// When the oldest socket that is now in CLOSE_WAIT entered it.
-    pub oldest_close_wait: Option<Nanos>,
+    pub oldest_close_wait: Option<Since>,
     /// The dwells by state, where those of every state are kept; else empty.
     pub dwells: Vec<StateDwells>,
     /// Dwells that were added to those of the group "other", for want of memory.

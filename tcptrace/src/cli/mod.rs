@@ -3,6 +3,7 @@
 pub mod by;
 mod census;
 pub mod check;
+mod config;
 pub mod diff;
 pub mod doctor;
 pub mod events;
@@ -28,6 +29,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     filter::{SyntaxError, UnknownNetns},
     kernel::{LoadError, preflight::CannotTrace},
+    view::top::ConfigError,
 };
 
 /// See how long TCP sockets stay in every state, TIME_WAIT included, and who produces them
@@ -92,7 +94,9 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         return ExitCode::from(WRONG_USAGE);
     }
-    if error.is::<UnknownNetns>() || error.is::<doctor::UnknownSetting>() {
+    let is_usage =
+        error.is::<UnknownNetns>() || error.is::<ConfigError>() || error.is::<doctor::UnknownSetting>();
+    if is_usage {
         return ExitCode::from(WRONG_USAGE);
     }
     if cannot_trace(error) { ExitCode::from(CANNOT_TRACE) } else { ExitCode::FAILURE }
@@ -112,7 +116,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// A length of time as people write it: `250ms`, `30s`, `5m`, `2h`.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let seconds = match unit {

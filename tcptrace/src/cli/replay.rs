@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     by::GroupArgs,
+    config,
     filter::FilterArgs,
     live::{self, Stop},
     progress::Progress,
@@ -74,8 +75,8 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
         interval: Nanos(args.interval.as_nanos() as u64),
         source: shown(&args.file).into(),
     };
+    let settings = Settings::new(&config::read()?, terminal::look(), TimeZone::system());
     sandbox::close(&[&args.file]);
-    let settings = Settings::new(terminal::look(), TimeZone::system());
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let file = args.file.clone();

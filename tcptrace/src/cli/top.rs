@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     by::GroupArgs,
+    config,
     filter::FilterArgs,
     live::{self, Stop},
     source::{Snapshots, SourceArgs, Want},
@@ -24,7 +25,7 @@ use crate::{
     inspect::Query,
     model::Nanos,
     pipeline::Plan,
-    view::top::{self, Settings, json, plain},
+    view::top::{self, Config, Settings, json, plain},
 };
 
 /// Show which services have how many sockets in which state: a live screen, or text
@@ -38,12 +39,15 @@ pub struct TopArgs {
     /// Print this many pictures, one per interval, and end
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
-    /// Time between two pictures
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::duration)]
-    interval: Duration,
+    /// Time between two pictures [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    interval: Option<Duration>,
     /// Print JSON, one document per picture
     #[arg(long)]
     json: bool,
+    /// Print the configuration of the screen, as its file has it or as it is without one, and end
+    #[arg(long)]
+    print_config: bool,
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
@@ -55,14 +59,20 @@ const MAX_GROUPS: usize = 40;
 
 /// Runs the command.
 pub fn run(args: &TopArgs) -> Result<ExitCode> {
+    if args.print_config {
+        print!("{}", config::read()?.print());
+        return Ok(ExitCode::SUCCESS);
+    }
     let filter = args.filters.filter()?;
+    // What is printed for programs is not a matter of taste.
+    let config = if args.wants_screen() { config::read()? } else { Config::default() };
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let mut plan = args.plan(filter);
+        let mut plan = args.plan(filter, &config);
         let screen = args.wants_screen().then(|| {
             let (queries, asked) = watch::channel(Query::new(plan.grouping));
             plan.queries = Some(asked);
-            (queries, Settings::new(terminal::look(), TimeZone::system()))
+            (queries, Settings::new(&config, terminal::look(), TimeZone::system()))
         });
         let want = if screen.is_some() { Want::Newest } else { Want::Every };
         let mut started = args.source.start(plan, want)?;
@@ -107,10 +117,16 @@ impl TopArgs {
     }
 
     /// What the pipeline is to do. The rates in the one picture of a recording are over all of it.
-    fn plan(&self, filter: Filter) -> Plan {
+    fn plan(&self, filter: Filter, config: &Config) -> Plan {
         let whole = !self.source.is_live() && self.once;
-        let interval = if whole { u64::MAX } else { self.interval.as_nanos() as u64 };
-        Plan::new(filter, self.groups.grouping(Grouping::SERVICE), Scope::Minisockets, Nanos(interval))
+        let interval = self.interval.or(config.interval()).unwrap_or(Duration::from_secs(1));
+        let interval = if whole { u64::MAX } else { interval.as_nanos() as u64 };
+        Plan::new(
+            filter,
+            self.groups.grouping(config.by().unwrap_or(Grouping::SERVICE)),
+            Scope::Minisockets,
+            Nanos(interval),
+        )
     }
 
     /// Prints pictures until there were enough. The first snapshot has no rates: the next one is

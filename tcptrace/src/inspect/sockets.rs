@@ -45,13 +45,7 @@ pub struct SocketRow {
 impl SocketRow {
     /// How long it has been in its state at `now`.
     pub fn age(&self, now: Nanos) -> Option<Dwell> {
-        let bound = match self.since {
-            Since::Exact(_) => Bound::Exact,
-            Since::AtLatest(_) => Bound::AtLeast,
-            Since::Inferred(_) => Bound::Inferred,
-            Since::Unknown => return None,
-        };
-        Some(Dwell { length: now.since(self.since.time()?), bound })
+        self.since.age(now)
     }
 
     /// How much longer its TIME_WAIT lasts: 0 when the minute is over, which the timer shows up to one bucket

@@ -35,6 +35,24 @@ impl Since {
         Some(Dwell { length, bound })
     }
 
+    /// How long that is at `now`, and how true.
+    pub fn age(self, now: Nanos) -> Option<Dwell> {
+        let bound = match self {
+            Self::Exact(_) => Bound::Exact,
+            Self::AtLatest(_) => Bound::AtLeast,
+            Self::Inferred(_) => Bound::Inferred,
+            Self::Unknown => return None,
+        };
+        Some(Dwell { length: now.since(self.time()?), bound })
+    }
+
+    /// The one that began earlier; of two at one time the one that may have begun before it.
+    #[must_use]
+    pub fn older(self, other: Self) -> Self {
+        let order = |since: Self| (since.time(), matches!(since, Self::Exact(_)));
+        if order(other) < order(self) { other } else { self }
+    }
+
     /// The earliest known time in this state.
     pub const fn time(self) -> Option<Nanos> {
         match self {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::{
-    Report,
+    Report, bound,
     cell::{Number, Text},
     listed::connections_closed,
     sections::{TABLE_END, bar, grouped_table, table},
@@ -114,12 +114,12 @@ fn producer_cells(report: &Report<'_>, n: usize, group: &Group) -> [String; 9] {
         0 => "-".to_owned(),
         _ => Number::length(ns, format_args!("/groups/{n}/time_wait/dwell_ns/{at}")).to_string(),
     };
-    let oldest = group.oldest_close_wait.map_or_else(
+    let oldest = group.oldest_close_wait.and_then(|since| since.age(report.snapshot.ts)).map_or_else(
         || "-".into(),
-        |entered| {
-            let bound = if report.is_seeded(entered) { ">= " } else { "" };
-            let age = report.snapshot.ts.since(entered).0;
-            Number::length(age, format_args!("/groups/{n}/oldest_close_wait_ns")).marked(bound).to_string()
+        |age| {
+            Number::length(age.length.0, format_args!("/groups/{n}/oldest_close_wait_ns"))
+                .marked(bound(age))
+                .to_string()
         },
     );
     let state = |state: TcpState| count(group.counts[state.index()], &format!("counts/{}", state.name()));

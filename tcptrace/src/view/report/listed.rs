@@ -4,7 +4,7 @@ use std::{borrow::Cow, cmp::Reverse, collections::BTreeSet};
 
 use crate::{
     aggregate::{DwellQuantiles, Group, GroupKey, Minisockets, Snapshot, TimeWaitEnds},
-    lifecycle::{Closer, EndReason, Role},
+    lifecycle::{Closer, EndReason, Role, Since},
     model::TcpState,
 };
 
@@ -102,7 +102,8 @@ fn sum<'a>(id: GroupKey, key: &str, groups: impl Iterator<Item = &'a Group>) -> 
         add_minisockets(&mut sum.time_wait, &group.time_wait);
         add_minisockets(&mut sum.fin_wait2, &group.fin_wait2);
         sum.fin_wait2_orphan += group.fin_wait2_orphan;
-        sum.oldest_close_wait = sum.oldest_close_wait.into_iter().chain(group.oldest_close_wait).min();
+        sum.oldest_close_wait =
+            sum.oldest_close_wait.into_iter().chain(group.oldest_close_wait).reduce(Since::older);
     }
     sum
 }

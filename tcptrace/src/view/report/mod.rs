@@ -21,6 +21,7 @@ use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 use crate::{
     aggregate::Snapshot,
+    lifecycle::{Bound, Dwell},
     model::{Nanos, TcpState},
 };
 use listed::Listed;
@@ -79,9 +80,13 @@ impl<'a> Report<'a> {
     fn entered(&self, state: TcpState) -> u64 {
         self.snapshot.states[state.index()].entered
     }
+}
 
-    /// Whether what began at `entered` may have begun before the recording.
-    fn is_seeded(&self, entered: Nanos) -> bool {
-        self.snapshot.timeline.points.first().is_none_or(|first| entered <= first.ts)
+/// The mark of an age that is a bound or was computed.
+const fn bound(age: Dwell) -> &'static str {
+    match age.bound {
+        Bound::Exact => "",
+        Bound::AtLeast => ">= ",
+        Bound::Inferred => "~ ",
     }
 }

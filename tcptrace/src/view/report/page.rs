@@ -12,7 +12,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Report,
+    Report, bound,
     cell::{Number, Text, for_script},
     document::Document,
     facts,
@@ -20,7 +20,7 @@ use super::{
     story,
 };
 use crate::{
-    model::{Nanos, TcpState, units},
+    model::{TcpState, units},
     view::losses::losses,
 };
 
@@ -134,12 +134,11 @@ type Tile = (&'static str, String);
 fn tiles(page: &mut String, report: &Report<'_>) -> fmt::Result {
     let snapshot = report.snapshot;
     let peak = |state| snapshot.timeline.peak(state).map_or(0, |(highest, _)| highest);
-    let oldest = report.listed.all.oldest_close_wait.map_or_else(
+    let oldest = report.listed.all.oldest_close_wait.and_then(|since| since.age(snapshot.ts)).map_or_else(
         || "-".into(),
-        |entered| {
-            let bound = if report.is_seeded(entered) { ">= " } else { "" };
-            let age: Nanos = snapshot.ts.since(entered);
-            Number::length(age.0, "/all/oldest_close_wait_ns").marked(bound).to_string()
+        |age| {
+            let length = Number::length(age.length.0, "/all/oldest_close_wait_ns");
+            length.marked(bound(age)).to_string()
         },
     );
     let time_wait = report.entered(TcpState::TimeWait);

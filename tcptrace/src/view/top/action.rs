@@ -63,8 +63,7 @@ pub enum Action {
 pub struct Row {
     /// What.
     pub action: Action,
-    /// Its name.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what a configuration will call it"))]
+    /// Its name in the configuration.
     pub name: &'static str,
     /// The keys that ask for it, unless the configuration says otherwise; the first is shown in hints.
     pub keys: &'static [Key],

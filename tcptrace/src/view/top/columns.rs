@@ -4,7 +4,7 @@
 use std::{borrow::Cow, cmp::Ordering};
 
 use crate::{
-    aggregate::{Group, Snapshot},
+    aggregate::{DestinationPorts, Group, Snapshot},
     inspect::SocketRow,
     lifecycle::{Bound, Closer, Dwell, OwnerKind, Role},
     model::{Nanos, TcpState, text, units},
@@ -69,6 +69,8 @@ pub enum Value<'a> {
     Length(Option<Nanos>),
     /// A length of time that may be a bound; `None` where it is not known.
     Bounded(Option<Dwell>),
+    /// A part of a whole in `0.0..`; `None` where there is no whole.
+    Part(Option<f64>),
     /// The largest part of a whole and its share in `0.0..=1.0`; `None` while the whole is empty.
     Share(Option<(&'static str, f64)>),
 }
@@ -92,10 +94,12 @@ impl Value<'_> {
             | Self::Rate(None)
             | Self::Length(None)
             | Self::Bounded(None)
+            | Self::Part(None)
             | Self::Share(None) => Cow::Borrowed("-"),
             Self::Bounded(Some(dwell)) => Cow::Owned(bounded(*dwell)),
             Self::Rate(Some(per_s)) => Cow::Owned(units::rate(*per_s)),
             Self::Length(Some(length)) => Cow::Owned(units::duration(*length)),
+            Self::Part(Some(part)) => Cow::Owned(format!("{:.0}%", part * 100.0)),
             Self::Share(Some((name, share))) => Cow::Owned(format!("{name} {:.0}%", share * 100.0)),
         }
     }
@@ -111,6 +115,7 @@ impl Value<'_> {
             Self::Rate(rate) => rate.is_none_or(|rate| rate < 0.05),
             Self::Length(length) => length.is_none(),
             Self::Bounded(length) => length.is_none(),
+            Self::Part(part) => part.is_none(),
             Self::Share(share) => share.is_none(),
         }
     }
@@ -122,7 +127,9 @@ impl Value<'_> {
             (Self::Id(a), Self::Id(b)) => a.cmp(b),
             (Self::Count(a), Self::Count(b)) => a.cmp(b),
             (Self::Pair(a, b), Self::Pair(c, d)) => a.saturating_add(*b).cmp(&c.saturating_add(*d)),
-            (Self::Rate(a), Self::Rate(b)) => a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0)),
+            (Self::Rate(a), Self::Rate(b)) | (Self::Part(a), Self::Part(b)) => {
+                a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0))
+            }
             (Self::Length(a), Self::Length(b)) => a.cmp(b),
             (Self::Bounded(a), Self::Bounded(b)) => a.map(|a| a.length).cmp(&b.map(|b| b.length)),
             (Self::Share(a), Self::Share(b)) => {
@@ -164,7 +171,7 @@ const fn numbers<const N: usize>() -> [usize; N] {
 }
 
 /// Every column of the groups, from left to right.
-pub const GROUPS: [Column<Group>; 15] = [
+pub const GROUPS: [Column<Group>; 17] = [
     Column {
         name: "key",
         head: "",
@@ -216,7 +223,7 @@ pub const GROUPS: [Column<Group>; 15] = [
         width: (7, 7),
         grows: Grows::ForHead,
         align: Align::Right,
-        priority: 13,
+        priority: 15,
         value: |_, group| Value::Id(group.process.as_ref().map(|process| process.pid)),
         help: "its process id",
     },
@@ -249,7 +256,7 @@ pub const GROUPS: [Column<Group>; 15] = [
         width: (6, 6),
         grows: Grows::ForHead,
         align: Align::Right,
-        priority: 10,
+        priority: 12,
         value: |_, group| Value::Length(dwell(group, |dwell| dwell.p50)),
         help: "median time in TIME_WAIT, of those seen from entry to end",
     },
@@ -260,7 +267,7 @@ pub const GROUPS: [Column<Group>; 15] = [
         width: (6, 6),
         grows: Grows::ForHead,
         align: Align::Right,
-        priority: 11,
+        priority: 13,
         value: |_, group| Value::Length(dwell(group, |dwell| dwell.p99)),
         help: "the same, 0.99 quantile",
     },
@@ -271,7 +278,7 @@ pub const GROUPS: [Column<Group>; 15] = [
         width: (7, 9),
         grows: Grows::ForHead,
         align: Align::Right,
-        priority: 14,
+        priority: 16,
         value: |_, group| Value::Count(group.time_wait.ended.reused),
         help: "TIME_WAIT taken over by a connect() (tcp_tw_reuse)",
     },
@@ -301,14 +308,14 @@ pub const GROUPS: [Column<Group>; 15] = [
         name: "close_wait_age",
         head: "CW-AGE",
         short: "CW-AGE",
-        width: (6, 6),
+        width: (7, 7),
         grows: Grows::ForHead,
         align: Align::Right,
-        priority: 9,
+        priority: 10,
         value: |snapshot, group| {
-            Value::Length(group.oldest_close_wait.map(|entered| snapshot.ts.since(entered)))
+            Value::Bounded(group.oldest_close_wait.and_then(|since| since.age(snapshot.ts)))
         },
-        help: "how long the oldest CLOSE_WAIT has waited for close()",
+        help: "how long the oldest has waited for close(); >: at least",
     },
     Column {
         name: "established",
@@ -317,7 +324,7 @@ pub const GROUPS: [Column<Group>; 15] = [
         width: (7, 11),
         grows: Grows::ForHead,
         align: Align::Right,
-        priority: 12,
+        priority: 14,
         value: |_, group| Value::Count(state(group, TcpState::Established)),
         help: "connected now",
     },
@@ -328,11 +335,44 @@ pub const GROUPS: [Column<Group>; 15] = [
         width: (6, 8),
         grows: Grows::ForHead,
         align: Align::Right,
-        priority: 15,
+        priority: 17,
         value: |_, group| Value::Count(state(group, TcpState::SynRecv)),
         help: "handshakes in progress",
     },
+    Column {
+        name: "ports",
+        head: "PORTS",
+        short: "PORTS",
+        width: (5, 5),
+        grows: Grows::ForHead,
+        align: Align::Right,
+        priority: 9,
+        value: |snapshot, group| {
+            let ports = ports_of(snapshot, group).filter(|ports| ports.available.is_some());
+            Value::Part(ports.map(DestinationPorts::share))
+        },
+        help: "local ports towards it in use, of those there are",
+    },
+    Column {
+        name: "ports_gone",
+        head: "GONE IN",
+        short: "GONE IN",
+        width: (7, 7),
+        grows: Grows::ForHead,
+        align: Align::Right,
+        priority: 11,
+        value: |snapshot, group| {
+            Value::Length(ports_of(snapshot, group).and_then(|ports| ports.exhausted_in))
+        },
+        help: "when there is no port left, if it goes on like this; 0: now",
+    },
 ];
+
+/// The local ports towards the destination that a group is, those of the local address that runs out first.
+pub fn ports_of<'a>(snapshot: &'a Snapshot, group: &Group) -> Option<&'a DestinationPorts> {
+    let (netns, remote) = group.service.filter(|_| group.role == Role::Outbound)?;
+    snapshot.ports.destinations.iter().find(|ports| ports.netns == netns && ports.remote == remote)
+}
 
 /// The column that every view is sorted by at first: `TIME_WAIT`.
 pub const TIME_WAIT: usize = 5;

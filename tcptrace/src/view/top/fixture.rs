@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::{
     aggregate::{
-        DwellQuantiles, Group, GroupKey, Grouping, Losses, Minisockets, PortsSnapshot, Sample, Snapshot,
-        StateTotal, TimeWaitEnds, Timeline,
+        DestinationPorts, DwellQuantiles, Group, GroupKey, Grouping, Losses, Minisockets, PortsSnapshot,
+        Sample, Snapshot, StateTotal, TimeWaitEnds, Timeline, TwReuse,
     },
     inspect::{Answer, Before, Detail, Life, Members, Query, SocketRow, Step, row_of},
     lifecycle::{Bound, Closer, Dwell, EndReason, OwnerKind, Processes, Role, Since, Socket},
     model::{
-        Addr, Nanos, NetnsId, SocketId, TcpState, Tuple,
+        Addr, Endpoint, Nanos, NetnsId, SocketId, TcpState, Tuple,
         record::{HostFacts, Process},
     },
 };
@@ -153,6 +153,34 @@ pub fn life() -> Life {
     }
 }
 
+/// The first group of [`busy`] has used 63 % of its local ports, the last of which goes in `exhausted_in`.
+pub fn use_ports(snapshot: &mut Snapshot, exhausted_in: Option<Nanos>) {
+    let v4 = |a, b, c, d| std::net::IpAddr::from([a, b, c, d]).into();
+    let remote = Endpoint { addr: v4(10, 0, 0, 5), port: 5432, ifindex: 0 };
+    snapshot.groups[0].service = Some((NetnsId(0), remote));
+    snapshot.ports.destinations = vec![DestinationPorts {
+        netns: NetnsId(0),
+        local: Endpoint { addr: v4(10, 0, 0, 1), port: 0, ifindex: 0 },
+        remote,
+        counts: snapshot.groups[0].counts,
+        used: 17_852,
+        available: Some(28_232),
+        bound: 0,
+        outside: 0,
+        entered_per_s: 408.0,
+        left_per_s: 0.0,
+        predicted: 24_480,
+        predicted_with_reuse: 460,
+        exhausted_in,
+        connect_failures: 0,
+        reuse: TwReuse::Off,
+        reusable: 0,
+        reused: 0,
+        processes: vec![process(4127, "pgbench")],
+        other_processes: 0,
+    }];
+}
+
 /// A host with services of every kind.
 pub fn busy() -> Snapshot {
     use TcpState::{CloseWait, Established, FinWait2, Listen, SynRecv, TimeWait};
@@ -188,7 +216,7 @@ pub fn busy() -> Snapshot {
     leak.process = Some(process(90_210, "batch-exporter"));
     leak.closers[Closer::ResetReceived as usize] = 3;
     leak.closers[Closer::Remote as usize] = 2;
-    leak.oldest_close_wait = Some(Nanos(20_000_000_000));
+    leak.oldest_close_wait = Some(Since::Exact(Nanos(20_000_000_000)));
 
     let v6 = group("[2001:db8:1:2:3:4:5:6]:8443", Role::Unknown, &[(Established, 3)]);
 

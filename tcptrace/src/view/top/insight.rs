@@ -2,8 +2,8 @@
 
 use crate::{
     aggregate::{Group, Snapshot},
-    lifecycle::{Closer, EndReason, Role},
-    model::{Nanos, TcpState, text, units},
+    lifecycle::{Bound, Closer, EndReason, Role},
+    model::{Nanos, TcpState, record::Process, text, units},
     view::losses::losses,
 };
 
@@ -35,7 +35,7 @@ pub struct Insight {
 type Rule = fn(&Snapshot) -> Option<Insight>;
 
 /// What may stand out, the most important first.
-const RULES: [Rule; 5] = [lost, leaked, held, overflown, growing];
+const RULES: [Rule; 6] = [exhausted, lost, leaked, held, overflown, growing];
 
 /// What stands out of `snapshot`.
 pub fn of(snapshot: &Snapshot) -> Insight {
@@ -46,6 +46,8 @@ pub fn of(snapshot: &Snapshot) -> Insight {
     })
 }
 
+/// Whoever runs out of ports later than this has time.
+const SOON: Nanos = Nanos(600_000_000_000);
 /// Losses that make the counts doubtful: more than one record in so many.
 const TOLERATED: u64 = 1_000;
 /// A CLOSE_WAIT that is older is one that nobody is about to close.
@@ -54,6 +56,36 @@ const FORGOTTEN: Nanos = Nanos(10_000_000_000);
 const MANY_HELD: u64 = 10;
 /// TIME_WAIT that grows by less per second is noise.
 const GROWTH_PER_S: f64 = 1.0;
+
+fn exhausted(snapshot: &Snapshot) -> Option<Insight> {
+    // The one that runs out first is at the top.
+    let ports = snapshot.ports.destinations.first()?;
+    let left = ports.exhausted_in.filter(|left| *left <= SOON)?;
+    let is_it =
+        |group: &Group| group.role == Role::Outbound && group.service == Some((ports.netns, ports.remote));
+    let row = snapshot.groups.iter().position(is_it);
+    let when = match left {
+        Nanos(0) => "has no local port left".to_owned(),
+        left => format!("runs out of local ports in {}", units::duration(left)),
+    };
+    let who = ports.processes.first().map_or_else(|| "an unknown process".into(), named);
+    let opens = units::rate(ports.entered_per_s);
+    let closer = row.and_then(|row| snapshot.groups[row].main_closer()).map(|(closer, _)| closer);
+    let and = match closer {
+        Some(Closer::Local) => " and closes first",
+        Some(Closer::Remote) => "; the peer closes first",
+        _ => "",
+    };
+    let failures = match ports.connect_failures {
+        0 => String::new(),
+        n => format!(" {} connects failed for it.", units::count(n)),
+    };
+    Some(Insight {
+        severity: Severity::Alarm,
+        text: format!("{} {when}: {who} opens {opens} connections/s{and}.{failures}", ports.remote),
+        group: row,
+    })
+}
 
 fn lost(snapshot: &Snapshot) -> Option<Insight> {
     let lost = snapshot.losses.total() - snapshot.losses.healed;
@@ -69,17 +101,19 @@ fn lost(snapshot: &Snapshot) -> Option<Insight> {
 }
 
 fn leaked(snapshot: &Snapshot) -> Option<Insight> {
-    let age = |group: &Group| snapshot.ts.since(group.oldest_close_wait.unwrap_or(snapshot.ts));
+    let age = |group: &Group| group.oldest_close_wait.and_then(|since| since.age(snapshot.ts));
     let (row, group) = most(snapshot, |group| {
         let count = group.counts[TcpState::CloseWait.index()];
-        if age(group) >= FORGOTTEN { count } else { 0 }
+        if age(group).is_some_and(|age| age.length >= FORGOTTEN) { count } else { 0 }
     })?;
     let count = group.counts[TcpState::CloseWait.index()];
     let sockets = if count == 1 { "a socket".to_owned() } else { format!("{} sockets", units::count(count)) };
-    let oldest = units::duration(age(group));
+    let oldest = age(group)?;
+    let at_least = if oldest.bound == Bound::Exact { "" } else { "at least " };
+    let oldest = format!("{at_least}{}", units::duration(oldest.length));
     let text = match process(group) {
         Some(process) => format!(
-            "{process} leaves {sockets} in CLOSE_WAIT, the oldest for {oldest}: the peer closed, it never called close()."
+            "{process} leaves {sockets} in CLOSE_WAIT, the oldest for {oldest}: the peer closed, it has not called close()."
         ),
         None => format!(
             "{sockets} of {} in CLOSE_WAIT, the oldest for {oldest}: the peer closed, an unknown process has not.",
@@ -165,16 +199,19 @@ fn most(snapshot: &Snapshot, of: impl Fn(&Group) -> u64) -> Option<(usize, &Grou
     groups.max_by_key(|(_, group)| of(group)).filter(|(_, group)| of(group) > 0)
 }
 
-/// The group's process and its id: `pgbench (pid 4127)`.
 fn process(group: &Group) -> Option<String> {
-    let process = group.process.as_ref()?;
-    Some(format!("{} (pid {})", text::sanitise(&process.comm), process.pid))
+    group.process.as_ref().map(named)
+}
+
+/// A process and its id: `pgbench (pid 4127)`.
+fn named(process: &Process) -> String {
+    format!("{} (pid {})", text::sanitise(&process.comm), process.pid)
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::fixture, *};
-    use crate::aggregate::Losses;
+    use crate::{aggregate::Losses, lifecycle::Since};
 
     fn said(change: impl Fn(&mut Snapshot)) -> (Severity, String) {
         let mut snapshot = fixture::busy();
@@ -194,9 +231,31 @@ mod tests {
         assert_eq!(
             text,
             "batch-exporter (pid 90210) leaves 1,204 sockets in CLOSE_WAIT, the oldest for 15m22s: \
-             the peer closed, it never called close()."
+             the peer closed, it has not called close()."
         );
         assert_eq!(of(&fixture::busy()).group, Some(2));
+        let older = said(|snapshot| {
+            snapshot.groups[2].oldest_close_wait = Some(Since::AtLatest(Nanos(20_000_000_000)));
+        });
+        assert!(older.1.contains("the oldest for at least 15m22s"), "{}", older.1);
+    }
+
+    #[test]
+    fn ports_that_run_out_come_first() {
+        let (severity, text) = said(|snapshot| {
+            fixture::use_ports(snapshot, Some(Nanos(26_000_000_000)));
+            snapshot.losses = Losses { ring_full: 5_000, ..Losses::default() };
+        });
+        assert_eq!(severity, Severity::Alarm);
+        assert_eq!(
+            text,
+            "10.0.0.5:5432 runs out of local ports in 26.0s: pgbench (pid 4127) opens 408 connections/s and \
+             closes first."
+        );
+        let (_, none) = said(|snapshot| fixture::use_ports(snapshot, Some(Nanos(0))));
+        assert!(none.starts_with("10.0.0.5:5432 has no local port left: pgbench"), "{none}");
+        let (severity, _) = said(|snapshot| fixture::use_ports(snapshot, None));
+        assert_eq!(severity, Severity::Warning);
     }
 
     #[test]

@@ -115,7 +115,10 @@ impl<'a> GroupFields<'a> {
                 orphan: group.fin_wait2_orphan,
                 held: group.fin_wait2_held(),
             },
-            oldest_close_wait_ns: group.oldest_close_wait.map(|entered| snapshot.ts.since(entered).0),
+            oldest_close_wait_ns: group
+                .oldest_close_wait
+                .and_then(|since| since.age(snapshot.ts))
+                .map(|age| age.length.0),
             closers: &group.closers,
             ended: &group.ended,
             process: group.process.as_ref().map(Process::of),

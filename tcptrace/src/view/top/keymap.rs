@@ -25,6 +25,30 @@ impl Keymap {
         Some(ACTIONS[row].action)
     }
 
+    /// The same with other keys for some rows of [`ACTIONS`]. An error says which key would ask for two things.
+    pub fn with(mut self, changes: impl Iterator<Item = (usize, Vec<Key>)>) -> Result<Self, String> {
+        for (row, keys) in changes {
+            self.keys[row] = keys;
+        }
+        for (row, keys) in self.keys.iter().enumerate() {
+            for key in keys {
+                if let Some(other) = (row + 1..self.keys.len()).find(|&other| self.keys[other].contains(key))
+                {
+                    let (one, other) = (ACTIONS[row].name, ACTIONS[other].name);
+                    return Err(format!(
+                        "[keys]: '{key}' asks for both {one} and {other}; give one of them another key"
+                    ));
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The keys of one row of [`ACTIONS`].
+    pub fn keys(&self, row: usize) -> &[Key] {
+        &self.keys[row]
+    }
+
     /// The keys of one row of [`ACTIONS`], as the help shows them.
     pub fn label(&self, row: usize) -> String {
         self.keys[row].iter().map(Key::to_string).collect::<Vec<_>>().join(", ")

@@ -9,6 +9,7 @@
 
 mod action;
 pub mod columns;
+mod config;
 #[cfg(test)]
 pub(super) mod fixture;
 mod insight;
@@ -27,6 +28,7 @@ pub(super) mod table;
 mod terminal;
 mod theme;
 
+pub use config::{Config, ConfigError};
 pub use run::{replay, run};
 pub use settings::Settings;
 pub use theme::{Colours, Environment, Look};

@@ -27,7 +27,7 @@ use super::{
     action::Action,
     key::Key,
     mouse::{self, Regions},
-    settings::Settings,
+    settings::{Mouse, Settings},
     state::{Next, Replay, State, edit},
     terminal::Terminal,
 };
@@ -80,7 +80,7 @@ async fn show(
     };
     let mut screen = {
         let state = prepare(State::new(first, settings.columns.clone()));
-        Screen::start(|terminal| Show {
+        Screen::start(settings.mouse, |terminal| Show {
             terminal,
             asked: state.query(),
             state,
@@ -122,8 +122,8 @@ struct Screen {
 }
 
 impl Screen {
-    fn start(show: impl FnOnce(Terminal) -> Show) -> io::Result<Self> {
-        let show = show(Terminal::enter()?);
+    fn start(mouse: Mouse, show: impl FnOnce(Terminal) -> Show) -> io::Result<Self> {
+        let show = show(Terminal::enter(mouse)?);
         let flags = Arc::new(Flags::default());
         let (finish, done) = oneshot::channel();
         let (going, gone) = std_mpsc::channel();
@@ -330,3 +330,7 @@ fn suspend() {
     let _ = kill_process(getpid(), Signal::TSTP);
     thread::sleep(UNTIL_STOPPED);
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

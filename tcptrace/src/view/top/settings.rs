@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use super::{
-    columns::ALL,
+    config::Config,
     keymap::Keymap,
     theme::{Look, Theme},
 };
@@ -17,13 +17,30 @@ pub struct Settings {
     pub(super) theme: Theme,
     /// Columns of the groups, from left to right.
     pub(super) columns: Vec<usize>,
+    /// Whose the mouse is.
+    pub(super) mouse: Mouse,
     /// For times of day.
     pub(super) zone: TimeZone,
 }
 
 impl Settings {
-    /// What there is without a configuration, on a terminal with this look.
-    pub fn new(look: Look, zone: TimeZone) -> Self {
-        Self { keymap: Keymap::default(), theme: Theme::new(look), columns: ALL.to_vec(), zone }
+    /// What `config` says, on a terminal with this look.
+    pub fn new(config: &Config, look: Look, zone: TimeZone) -> Self {
+        Self {
+            keymap: config.keymap().unwrap_or_default(),
+            theme: config.theme(look),
+            columns: config.columns(),
+            mouse: if config.mouse() { Mouse::Ours } else { Mouse::Terminals },
+            zone,
+        }
     }
+}
+
+/// Whose the mouse is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mouse {
+    /// The screen's: it can be clicked.
+    Ours,
+    /// The terminal's: text can be selected.
+    Terminals,
 }

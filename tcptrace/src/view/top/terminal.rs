@@ -23,7 +23,12 @@ use ratatui::{
     },
 };
 
-use super::{mouse::Regions, screen, settings::Settings, state::State};
+use super::{
+    mouse::Regions,
+    screen,
+    settings::{Mouse, Settings},
+    state::State,
+};
 
 /// Whether the terminal is ours: so that it is given back once, by whoever comes first.
 static OURS: AtomicBool = AtomicBool::new(false);
@@ -34,16 +39,17 @@ const FRAME_BYTES: usize = 64 * 1024;
 /// The terminal on standard output, ours until this is dropped.
 pub struct Terminal {
     inner: ratatui::Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    mouse: Mouse,
 }
 
 impl Terminal {
     /// Takes the terminal.
-    pub fn enter() -> io::Result<Self> {
+    pub fn enter(mouse: Mouse) -> io::Result<Self> {
         restore_on_panic();
-        take()?;
+        take(mouse)?;
         let out = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
         let inner = ratatui::Terminal::new(CrosstermBackend::new(out)).inspect_err(|_| give_back())?;
-        Ok(Self { inner })
+        Ok(Self { inner, mouse })
     }
 
     /// Draws `state`, unless the terminal is lost: what is on it now is the shell's. Only the cells that
@@ -74,7 +80,7 @@ impl Terminal {
     pub fn lend(&mut self, away: impl FnOnce()) -> io::Result<()> {
         give_back();
         away();
-        take()?;
+        take(self.mouse)?;
         self.clear()
     }
 }
@@ -85,11 +91,14 @@ impl Drop for Terminal {
     }
 }
 
-fn take() -> io::Result<()> {
+fn take(mouse: Mouse) -> io::Result<()> {
     enable_raw_mode()?;
     OURS.store(true, Ordering::Relaxed);
-    execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture, cursor::Hide)
-        .inspect_err(|_| give_back())
+    let enter = || {
+        execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
+        if mouse == Mouse::Ours { execute!(io::stdout(), EnableMouseCapture) } else { Ok(()) }
+    };
+    enter().inspect_err(|_| give_back())
 }
 
 /// Does what it can: there is nobody left to tell about an error.

@@ -1,7 +1,11 @@
 //! Colours: what a thing on the screen is in, and what the terminal can show out.
 
-use ratatui::style::{Color, Modifier, Style};
+use std::{fmt, str::FromStr as _};
 
+use ratatui::style::{Color, Modifier, Style};
+use serde::Deserialize;
+
+use super::config::unknown;
 use crate::view::glyphs::Glyphs;
 
 /// What the terminal can show.
@@ -77,26 +81,117 @@ pub enum Role {
 /// One kind of thing: its name in the configuration, its colours, and what it has without any.
 struct Row {
     role: Role,
+    name: &'static str,
     sixteen: Color,
     rich: Color,
     also: Modifier,
 }
 
-const fn row(role: Role, sixteen: Color, rich: Color, also: Modifier) -> Row {
-    Row { role, sixteen, rich, also }
+const fn row(role: Role, name: &'static str, sixteen: Color, rich: Color, also: Modifier) -> Row {
+    Row { role, name, sixteen, rich, also }
 }
 
 const ROLES: [Row; 9] = [
-    row(Role::Strong, Color::Reset, Color::Reset, Modifier::BOLD),
-    row(Role::Faint, Color::Reset, Color::Reset, Modifier::DIM),
-    row(Role::Live, Color::Green, Color::Rgb(0x5f, 0xd7, 0x87), Modifier::BOLD),
-    row(Role::Held, Color::Yellow, Color::Rgb(0xff, 0xc6, 0x5c), Modifier::BOLD),
-    row(Role::Alarm, Color::Red, Color::Rgb(0xff, 0x6b, 0x6b), Modifier::BOLD),
-    row(Role::Warning, Color::Yellow, Color::Rgb(0xff, 0xc6, 0x5c), Modifier::empty()),
-    row(Role::Sorted, Color::Cyan, Color::Rgb(0x5f, 0xd7, 0xff), Modifier::BOLD),
-    row(Role::History, Color::Cyan, Color::Rgb(0x5f, 0xaf, 0xd7), Modifier::empty()),
-    row(Role::Selected, Color::Reset, Color::Reset, Modifier::REVERSED),
+    row(Role::Strong, "strong", Color::Reset, Color::Reset, Modifier::BOLD),
+    row(Role::Faint, "faint", Color::Reset, Color::Reset, Modifier::DIM),
+    row(Role::Live, "live", Color::Green, Color::Rgb(0x5f, 0xd7, 0x87), Modifier::BOLD),
+    row(Role::Held, "held", Color::Yellow, Color::Rgb(0xff, 0xc6, 0x5c), Modifier::BOLD),
+    row(Role::Alarm, "alarm", Color::Red, Color::Rgb(0xff, 0x6b, 0x6b), Modifier::BOLD),
+    row(Role::Warning, "warning", Color::Yellow, Color::Rgb(0xff, 0xc6, 0x5c), Modifier::empty()),
+    row(Role::Sorted, "sorted", Color::Cyan, Color::Rgb(0x5f, 0xd7, 0xff), Modifier::BOLD),
+    row(Role::History, "history", Color::Cyan, Color::Rgb(0x5f, 0xaf, 0xd7), Modifier::empty()),
+    row(Role::Selected, "selected", Color::Reset, Color::Reset, Modifier::REVERSED),
 ];
+
+/// The number of a row of [`ROLES`], by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RoleName(usize);
+
+impl RoleName {
+    /// Every one.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..ROLES.len()).map(Self)
+    }
+
+    /// The colour it has unless it is said otherwise, on a terminal with sixteen.
+    pub const fn usual(self) -> Color {
+        ROLES[self.0].sixteen
+    }
+}
+
+impl TryFrom<String> for RoleName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let names = || ROLES.iter().map(|row| row.name);
+        names().position(|known| known == name).map(Self).ok_or_else(|| unknown("thing", &name, names()))
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(ROLES[self.0].name)
+    }
+}
+
+/// A colour by its name or as `#rrggbb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Colour(Color);
+
+impl TryFrom<String> for Colour {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let expected =
+            || format!("'{text}' is no colour; expected a name such as red, light blue or reset, or #rrggbb");
+        Color::from_str(&text).map(Self).map_err(|_| expected())
+    }
+}
+
+impl fmt::Display for Colour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Colour {
+    /// The colour on a terminal that has `colours`.
+    fn on(self, colours: Colours) -> Color {
+        match (colours, self.0) {
+            (Colours::None, _) => Color::Reset,
+            (Colours::Sixteen, Color::Rgb(r, g, b)) => nearest([r, g, b]),
+            (_, colour) => colour,
+        }
+    }
+}
+
+/// The sixteen colours, as terminals commonly show them.
+const SIXTEEN: [(Color, [u8; 3]); 16] = [
+    (Color::Black, [0, 0, 0]),
+    (Color::Red, [205, 0, 0]),
+    (Color::Green, [0, 205, 0]),
+    (Color::Yellow, [205, 205, 0]),
+    (Color::Blue, [0, 0, 238]),
+    (Color::Magenta, [205, 0, 205]),
+    (Color::Cyan, [0, 205, 205]),
+    (Color::Gray, [229, 229, 229]),
+    (Color::DarkGray, [127, 127, 127]),
+    (Color::LightRed, [255, 0, 0]),
+    (Color::LightGreen, [0, 255, 0]),
+    (Color::LightYellow, [255, 255, 0]),
+    (Color::LightBlue, [92, 92, 255]),
+    (Color::LightMagenta, [255, 0, 255]),
+    (Color::LightCyan, [0, 255, 255]),
+    (Color::White, [255, 255, 255]),
+];
+
+fn nearest(rgb: [u8; 3]) -> Color {
+    let distance =
+        |of: &[u8; 3]| -> u32 { rgb.iter().zip(of).map(|(a, b)| u32::from(a.abs_diff(*b)).pow(2)).sum() };
+    SIXTEEN.iter().min_by_key(|(_, of)| distance(of)).map_or(Color::Reset, |(colour, _)| *colour)
+}
 
 /// How things are shown on one terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +213,18 @@ impl Theme {
             if colour == Color::Reset { style } else { style.fg(colour) }
         });
         Self { look, styles }
+    }
+
+    /// The same with other colours for some things.
+    pub fn with(mut self, changes: impl Iterator<Item = (RoleName, Colour)>) -> Self {
+        for (RoleName(role), colour) in changes {
+            let style = Style::new().add_modifier(ROLES[role].also);
+            self.styles[role] = match colour.on(self.look.colours) {
+                Color::Reset => style,
+                colour => style.fg(colour),
+            };
+        }
+        self
     }
 
     /// How a thing of this kind is shown.
@@ -147,6 +254,22 @@ mod tests {
         assert_eq!(look(Environment { no_color: Some(""), ..rich }).colours, Colours::True);
         assert_eq!(look(Environment { term: Some("dumb"), ..rich }).colours, Colours::None);
         assert_eq!(look(Environment { locale: Some("C"), ..utf8 }).glyphs, Glyphs::Ascii);
+    }
+
+    #[test]
+    fn other_colours_are_shown_as_far_as_the_terminal_can() {
+        let style = |colours, name: &str| {
+            let colour = Colour::try_from(name.to_owned()).expect("a colour");
+            let role = RoleName::try_from("live".to_owned()).expect("a role");
+            let theme =
+                Theme::new(Look { colours, glyphs: Glyphs::Ascii }).with([(role, colour)].into_iter());
+            theme.style(Role::Live).fg
+        };
+        assert_eq!(style(Colours::True, "#fe0102"), Some(Color::Rgb(0xfe, 1, 2)));
+        assert_eq!(style(Colours::Sixteen, "#fe0102"), Some(Color::LightRed));
+        assert_eq!(style(Colours::Sixteen, "light blue"), Some(Color::LightBlue));
+        assert_eq!(style(Colours::None, "red"), None);
+        assert_eq!(style(Colours::True, "reset"), None);
     }
 
     #[test]

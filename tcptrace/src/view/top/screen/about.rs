@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use crate::{
-    model::units,
+    model::{Nanos, units},
     view::top::{
         columns::role,
         state::{Place, State},
@@ -39,7 +39,8 @@ pub fn line(state: &State, theme: &Theme) -> Option<Line<'static>> {
 fn sockets(state: &State, exists: bool) -> String {
     match state.members() {
         Some(members) if members.sockets.len() as u64 == members.total => {
-            format!("  {} sockets", units::count(members.total))
+            let noun = if members.total == 1 { "socket" } else { "sockets" };
+            format!("  {} {noun}", units::count(members.total))
         }
         Some(members) => format!(
             "  {} sockets; shown: {} of each state, the oldest",
@@ -55,5 +56,6 @@ fn sockets(state: &State, exists: bool) -> String {
 fn counted_since(state: &State) -> Option<String> {
     let snapshot = state.snapshot();
     let answer = snapshot.answer.as_ref()?;
-    (answer.since > snapshot.began).then(|| units::duration(snapshot.ts.since(answer.since)))
+    let counted = snapshot.ts.since(answer.since);
+    (answer.since > snapshot.began && counted > Nanos(0)).then(|| units::duration(counted))
 }

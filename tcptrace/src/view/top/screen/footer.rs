@@ -75,7 +75,12 @@ fn right(state: &State, theme: &Theme) -> String {
     if state.place() == Place::Life {
         return String::new();
     }
-    let what = if state.place() == Place::Groups { "groups" } else { "sockets" };
+    let what = match (state.place(), state.position().1) {
+        (Place::Groups, 1) => "group",
+        (Place::Groups, _) => "groups",
+        (_, 1) => "socket",
+        _ => "sockets",
+    };
     let position = match state.position() {
         (Some(row), rows) => format!("{}/{}", units::count(row as u64 + 1), units::count(rows as u64)),
         (None, rows) => format!("{} {what}", units::count(rows as u64)),

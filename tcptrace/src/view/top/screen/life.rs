@@ -11,7 +11,7 @@ use ratatui::{
 use crate::{
     aggregate::Snapshot,
     inspect::{Before, Life, SocketRow, Step},
-    lifecycle::OwnerKind,
+    lifecycle::{Closer, OwnerKind},
     model::{Nanos, TcpState, text},
     view::top::{
         columns::{bounded, looked_at, role},
@@ -43,8 +43,15 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Setting
 
 fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
     let socket = &life.socket;
-    let ends = format!("{} -> {}", socket.tuple.local(), socket.tuple.remote());
-    let facts = format!("  {}  closed first: {}", role(socket.role), socket.closer.name());
+    let ends = match socket.state {
+        TcpState::Listen => socket.tuple.local().to_string(),
+        _ => format!("{} -> {}", socket.tuple.local(), socket.tuple.remote()),
+    };
+    let closer = match socket.closer {
+        Closer::None => String::new(),
+        closer => format!("  closed first: {}", closer.name()),
+    };
+    let facts = format!("  {}{closer}", role(socket.role));
     let netns = if socket.netns.0 == snapshot.host.netns {
         String::new()
     } else {
@@ -52,13 +59,13 @@ fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
     };
     vec![
         Line::from(vec![Span::styled(ends, theme.style(Role::Strong)), Span::raw(facts), Span::raw(netns)]),
-        Line::raw(owner(socket)),
+        Line::raw(owner(socket, snapshot)),
         Line::default(),
     ]
 }
 
 /// The owner, and how far to trust that.
-fn owner(socket: &SocketRow) -> String {
+fn owner(socket: &SocketRow, snapshot: &Snapshot) -> String {
     let Some(process) = &socket.process else {
         return "owner: not known".into();
     };
@@ -68,7 +75,11 @@ fn owner(socket: &SocketRow) -> String {
         OwnerKind::Proc => ", found in /proc/PID/fd",
         OwnerKind::Exact => ", seen in its own system call",
     };
-    format!("owner: {} (pid {}){how}", text::sanitise(&process.comm), process.pid)
+    let descriptor = match snapshot.observed.descriptors.get(&socket.id) {
+        Some(fd) if socket.state != TcpState::Close => format!(", descriptor {fd}"),
+        _ => String::new(),
+    };
+    format!("owner: {} (pid {}){descriptor}{how}", text::sanitise(&process.comm), process.pid)
 }
 
 fn steps(life: &Life, snapshot: &Snapshot, settings: &Settings) -> Vec<Line<'static>> {

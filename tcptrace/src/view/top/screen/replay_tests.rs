@@ -13,6 +13,7 @@ use crate::{
     view::{
         glyphs::Glyphs,
         top::{
+            Config,
             action::Action,
             columns::ALL,
             fixture,
@@ -55,7 +56,7 @@ fn state(status: Status) -> State {
 }
 
 fn frame(state: &mut State, look: Look, width: u16, height: u16) -> (TestBackend, Regions) {
-    let settings = Settings::new(look, TimeZone::UTC);
+    let settings = Settings::new(&Config::default(), look, TimeZone::UTC);
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
     let mut regions = Regions::default();
     terminal.draw(|frame| regions = draw(frame, state, &settings)).expect("a terminal in memory");
@@ -64,7 +65,7 @@ fn frame(state: &mut State, look: Look, width: u16, height: u16) -> (TestBackend
 
 /// What typing `keys` leads to, the last of it.
 fn press(state: &mut State, keys: &str) -> Next {
-    let settings = Settings::new(ASCII, TimeZone::UTC);
+    let settings = Settings::new(&Config::default(), ASCII, TimeZone::UTC);
     let mut next = Next::Draw;
     for c in keys.chars() {
         let key = if c == '\n' { Key::Plain(KeyCode::Enter) } else { Key::typed(c) };

@@ -14,6 +14,7 @@ use crate::{
     view::{
         glyphs::Glyphs,
         top::{
+            Config,
             action::Action,
             columns::ALL,
             fixture,
@@ -30,7 +31,7 @@ const RICH: Look = Look { colours: Colours::Sixteen, glyphs: Glyphs::Unicode };
 #[expect(clippy::needless_pass_by_value, reason = "it reads better where it is called")]
 fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height: u16) -> TestBackend {
     let mut state = State::new(Arc::new(snapshot.clone()), ALL.to_vec());
-    let settings = Settings::new(look, TimeZone::UTC);
+    let settings = Settings::new(&Config::default(), look, TimeZone::UTC);
     let draw_once = |state: &mut State| {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
         terminal.draw(|frame| drop(draw(frame, state, &settings))).expect("a terminal in memory");
@@ -80,6 +81,13 @@ fn empty() {
 #[test]
 fn sorted_by_words() {
     insta::assert_snapshot!(frame(fixture::lossy(), &[Action::SortPrevious; 2], ASCII, 80, 24));
+}
+
+#[test]
+fn ports_run_out() {
+    let mut snapshot = fixture::busy();
+    fixture::use_ports(&mut snapshot, Some(crate::model::Nanos(26_000_000_000)));
+    insta::assert_snapshot!(frame(snapshot, &[], RICH, 120, 40));
 }
 
 #[test]

@@ -1,0 +1,279 @@
+//! The configuration of the screen: the text of a TOML file in, [`Config`] out, and back.
+//!
+//! What is not known is an error that names its line: a key that is misspelt must not be a key that does
+//! nothing.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use serde::Deserialize;
+
+use super::{
+    action::ACTIONS,
+    columns::{ALL, GROUPS},
+    key::Key,
+    keymap::Keymap,
+    theme::{self, Theme},
+};
+use crate::{aggregate::Grouping, model::text::sanitise};
+
+/// What the user wants otherwise.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What to group by.
+    by: Option<By>,
+    /// Time between two pictures.
+    interval: Option<Interval>,
+    /// Whether the mouse is the screen's; without it the terminal's own selection works.
+    mouse: Option<bool>,
+    /// Columns of the groups, from left to right.
+    columns: Option<Vec<ColumnName>>,
+    /// Keys by what they ask for.
+    keys: BTreeMap<ActionName, Keys>,
+    /// Colours by what they are for.
+    theme: BTreeMap<theme::RoleName, theme::Colour>,
+}
+
+/// A configuration that can't be used. Its text has the line, and what is wrong with it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct By(Grouping);
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Interval(Duration);
+
+/// The number of a column.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct ColumnName(usize);
+
+/// The number of a row of [`ACTIONS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct ActionName(usize);
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct KeyName(Key);
+
+/// One key or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a key such as \"q\", or a list of keys such as [\"q\", \"ctrl-c\"]")]
+enum Keys {
+    One(KeyName),
+    Several(Vec<KeyName>),
+}
+
+impl TryFrom<String> for By {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+impl TryFrom<String> for Interval {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        crate::cli::duration(&text).map(Self)
+    }
+}
+
+impl TryFrom<String> for ColumnName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let names = || GROUPS.iter().map(|column| column.name);
+        let number = names().position(|name| name == text);
+        number.map(Self).ok_or_else(|| unknown("column", &text, names()))
+    }
+}
+
+impl TryFrom<String> for ActionName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let names = || ACTIONS.iter().map(|row| row.name);
+        let number = names().position(|name| name == text);
+        number.map(Self).ok_or_else(|| unknown("action", &text, names()))
+    }
+}
+
+impl TryFrom<String> for KeyName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+/// `unknown column 'x'; expected one of ...`
+pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<_> = known.collect();
+    format!("unknown {what} '{}'; expected one of {}", sanitise(name), known.join(", "))
+}
+
+impl Config {
+    /// Reads a configuration.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError(sanitise_lines(error.to_string().trim_end())))?;
+        config.keymap().map_err(ConfigError)?;
+        if config.columns.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConfigError("columns: the list is empty; leave it out for every column".into()));
+        }
+        Ok(config)
+    }
+
+    /// What to group by, where that is said.
+    pub fn by(&self) -> Option<Grouping> {
+        self.by.map(|by| by.0)
+    }
+
+    /// Time between two pictures, where that is said.
+    pub fn interval(&self) -> Option<Duration> {
+        self.interval.map(|interval| interval.0)
+    }
+
+    /// Whether the mouse is the screen's.
+    pub(super) fn mouse(&self) -> bool {
+        self.mouse.unwrap_or(true)
+    }
+
+    /// Columns of the groups: the key first, each once.
+    pub(super) fn columns(&self) -> Vec<usize> {
+        let Some(names) = &self.columns else { return ALL.to_vec() };
+        let mut columns = vec![0];
+        for ColumnName(column) in names {
+            if !columns.contains(column) {
+                columns.push(*column);
+            }
+        }
+        // There is an order to show: without a second column the first is all of it.
+        columns
+    }
+
+    /// The keys; an error where one has two meanings.
+    pub(super) fn keymap(&self) -> Result<Keymap, String> {
+        let changes = self.keys.iter().map(|(action, keys)| {
+            let keys = match keys {
+                Keys::One(key) => vec![key.0],
+                Keys::Several(keys) => keys.iter().map(|key| key.0).collect(),
+            };
+            (action.0, keys)
+        });
+        Keymap::default().with(changes)
+    }
+
+    /// Colours, on a terminal with this look.
+    pub(super) fn theme(&self, look: theme::Look) -> Theme {
+        Theme::new(look).with(self.theme.iter().map(|(role, colour)| (*role, *colour)))
+    }
+
+    /// The configuration as text that [`Config::parse`] reads, with what there is to choose.
+    pub fn print(&self) -> String {
+        let mut out = String::new();
+        let _ = writeln!(out, "# tcptrace top: what is not said here is as it is without this file.\n");
+        let by = self.by().unwrap_or(Grouping::SERVICE);
+        let _ = writeln!(out, "# {}\nby = \"{by}\"", Grouping::names().collect::<Vec<_>>().join(", "));
+        let interval = self.interval().unwrap_or(Duration::from_secs(1));
+        let _ = writeln!(out, "interval = \"{}ms\"", interval.as_millis());
+        let _ = writeln!(out, "mouse = {}\n", self.mouse());
+        let names: Vec<_> =
+            self.columns().iter().map(|&column| format!("{:?}", GROUPS[column].name)).collect();
+        let _ = writeln!(out, "columns = [\n    {},\n]\n\n[keys]", names.join(",\n    "));
+        let keymap = self.keymap().unwrap_or_default();
+        for (i, row) in ACTIONS.iter().enumerate() {
+            let keys: Vec<_> = keymap.keys(i).iter().map(|key| format!("{:?}", key.to_string())).collect();
+            let _ = writeln!(out, "{} = [{}]  # {}", row.name, keys.join(", "), row.help);
+        }
+        let _ = writeln!(
+            out,
+            "\n[theme]\n# black, red, green, yellow, blue, magenta, cyan, gray, light red, ..."
+        );
+        let _ = writeln!(out, "# or \"#ff6b6b\"; \"reset\" is the terminal's own");
+        for role in theme::RoleName::all() {
+            match self.theme.get(&role) {
+                Some(colour) => writeln!(out, "{role} = \"{colour}\""),
+                None => writeln!(out, "# {role} = \"{}\"", role.usual()),
+            }
+            .unwrap_or_default();
+        }
+        out
+    }
+}
+
+/// An excerpt of the file may hold anything.
+fn sanitise_lines(text: &str) -> String {
+    text.lines().map(sanitise).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{
+        glyphs::Glyphs,
+        top::{
+            action::Action,
+            theme::{Colours, Look, Role},
+        },
+    };
+
+    fn error(text: &str) -> String {
+        Config::parse(text).expect_err("an error").to_string()
+    }
+
+    #[test]
+    fn what_is_printed_is_read_again() {
+        let printed = Config::default().print();
+        let read = Config::parse(&printed).expect("a configuration");
+        assert_eq!(read.print(), printed);
+        assert_eq!(read.keymap(), Ok(Keymap::default()));
+        assert_eq!(read.columns(), ALL);
+        let text = "by = 'peer,state'\ninterval = '250ms'\nmouse = false\ncolumns = ['key', 'close_wait']\n\
+                    [keys]\npause = 'o'\n[theme]\nalarm = '#ff0000'\n";
+        let read = Config::parse(text).expect("a configuration");
+        assert_eq!(Config::parse(&read.print()).expect("a configuration").print(), read.print());
+        assert_eq!((read.by().map(|by| by.to_string()), read.mouse()), (Some("peer,state".into()), false));
+        assert_eq!(read.interval(), Some(Duration::from_millis(250)));
+        assert_eq!(
+            read.columns().iter().map(|&column| GROUPS[column].name).collect::<Vec<_>>(),
+            ["key", "close_wait"]
+        );
+        let keymap = read.keymap().expect("no key twice");
+        assert_eq!(
+            (keymap.action(Key::typed('o')), keymap.action(Key::typed(' '))),
+            (Some(Action::Pause), None)
+        );
+        let look = Look { colours: Colours::True, glyphs: Glyphs::Ascii };
+        assert_ne!(read.theme(look).style(Role::Alarm), Theme::new(look).style(Role::Alarm));
+    }
+
+    #[test]
+    fn errors_name_their_line() {
+        let cases = [
+            ("by = 'service'\ninterwal = '1s'", "line 2", "interwal"),
+            ("by = 'services'", "line 1", "unknown key 'services'"),
+            ("interval = '5'", "line 1", "expected a number with a unit"),
+            ("\n\ncolumns = ['key', 'tw']", "line 3", "unknown column 'tw'"),
+            ("[keys]\nquit = 'q'\nquti = 'x'", "line 3", "unknown action 'quti'"),
+            ("[theme]\nalarm = 'reddish'", "line 2", "reddish"),
+            ("[theme]\nalram = 'red'", "line 2", "unknown thing 'alram'"),
+            ("by = ", "line 1", ""),
+        ];
+        for (text, line, what) in cases {
+            let error = error(text);
+            assert!(error.contains(line) && error.contains(what), "{text}: {error}");
+        }
+        assert!(error("[keys]\nquit = 'nokey'").contains("line 2"));
+        assert!(error("[keys]\npause = 'q'").contains("'q' asks for both pause and quit"));
+        assert!(error("columns = []").contains("empty"));
+        assert!(!error("by = '\u{1b}[2J'").contains('\u{1b}'));
+    }
+}
