@@ -21,7 +21,10 @@ pub fn read() -> Result<Config> {
     let name = || format!("{}", sanitise(&path.to_string_lossy()));
     let Some(text) = content(&path).with_context(name)? else { return Ok(Config::default()) };
     Config::parse(&text).with_context(|| {
-        format!("{}: correct it, or see what it may say with tcptrace top --print-config", name())
+        format!(
+            "{}: correct it, or move it away: then tcptrace top --print-config shows what it may say",
+            name()
+        )
     })
 }
 
