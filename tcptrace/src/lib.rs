@@ -8,6 +8,7 @@ mod say;
 pub mod aggregate;
 pub mod cli;
 pub mod filter;
+pub mod http;
 pub mod inspect;
 pub mod kernel;
 pub mod lifecycle;

@@ -6,7 +6,7 @@ use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, close, doctor, dwells, ending, fallback, faults, filters, handshake, owner, ports, privileges,
-    program, recording, report, seed, servers, storm,
+    program, prometheus, recording, report, seed, serve, servers, storm,
 };
 
 macro_rules! scenarios {
@@ -91,6 +91,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     doctor::ports_exhausted, Short;
     doctor::from_recording, Short;
     doctor::ordinary_user, Short;
+    serve::counters, Short;
+    serve::slow_scrapers, Short;
+    prometheus::rules_and_panels, Short;
     storm::storm, Alone;
 };
 

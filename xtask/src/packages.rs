@@ -47,6 +47,7 @@ pub const LIVE: &[Package] = &[
         service: Some("redis-server"),
     },
     package("redis-tools", "redis-benchmark -k 0: a connection per request"),
+    Package { name: "prometheus", why: "scrapes the metrics; promtool", service: Some("prometheus") },
     package("chromium", "a browser for the page of a report"),
     Package { name: "nginx", why: "a real server that closes first", service: Some("nginx") },
 ];

@@ -104,6 +104,7 @@ impl Dwells {
             count: self.exact,
             shortest: Nanos(self.shortest_ns),
             longest: Nanos(self.longest_ns),
+            sum_ns: self.sum_ns,
             mean: Nanos(self.sum_ns.checked_div(u128::from(self.exact)).unwrap_or(0) as u64),
             at_least: self.at_least,
             inferred: self.inferred,
@@ -123,6 +124,8 @@ pub struct Distribution {
     pub shortest: Nanos,
     /// The longest of them, to the nanosecond.
     pub longest: Nanos,
+    /// All of them together, in nanoseconds.
+    pub sum_ns: u128,
     /// Their mean, to the nanosecond.
     pub mean: Nanos,
     /// Dwells that began before the trace: known to be at least so long, and not in the histogram.

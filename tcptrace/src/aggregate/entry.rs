@@ -161,7 +161,9 @@ impl Entry {
 
     /// Whether there is nothing to tell: no sockets, and none that did anything.
     pub(super) fn is_blank(&self) -> bool {
-        self.sockets() + self.stays.len() + self.elsewhere + self.time_wait.all + self.fin_wait2.all == 0
+        let closed: u64 = self.closers.iter().sum();
+        let did = self.elsewhere + self.time_wait.all + self.fin_wait2.all + closed;
+        self.sockets() + did == 0 && self.stays.is_empty()
     }
 
     /// Adds everything but the owners to `sum`.
@@ -288,7 +290,7 @@ impl Entry {
 
     fn dwells(&self, histograms: &Histograms, scope: Scope) -> Vec<super::StateDwells> {
         match scope {
-            Scope::Minisockets => Vec::new(),
+            Scope::Minisockets | Scope::Roles => Vec::new(),
             Scope::Every | Scope::Whole => histograms.states(&self.counts.map(u64::from), self.orphans),
         }
     }

@@ -43,7 +43,8 @@ pub use over_time::{GroupSummary, StateSummary};
 use ports::Ports;
 pub use ports::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse};
 pub use snapshot::{
-    DwellQuantiles, Group, Losses, Minisockets, Sample, Snapshot, StateDwells, StateTotal, TimeWaitEnds,
+    DwellQuantiles, Group, Losses, Minisockets, RoleDwells, Sample, Snapshot, StateDwells, StateTotal,
+    TimeWaitEnds,
 };
 use stays::Histograms;
 pub use stays::Scope;
@@ -57,8 +58,9 @@ pub const HISTORY: usize = 60;
 pub struct Aggregate {
     groups: Groups,
     totals: [Total; TcpState::COUNT],
-    /// The stays of all sockets, where those in every state are kept.
-    stays: Option<Histograms>,
+    scope: Scope,
+    /// The stays of all sockets, where those in every state are kept, indexed by `Role as usize`.
+    stays: Option<[Histograms; Role::ALL.len()]>,
     /// With [`Scope::Whole`], and how often it was looked at.
     over_time: Option<OverTime>,
     looks: u64,
@@ -131,9 +133,10 @@ impl Aggregate {
 
     fn with_limits(grouping: Grouping, scope: Scope, limits: Limits) -> Self {
         Self {
-            groups: Groups::new(grouping, scope, limits),
+            groups: Groups::new(grouping, scope.of_groups(), limits),
+            scope,
             totals: Default::default(),
-            stays: (scope != Scope::Minisockets).then(Histograms::default),
+            stays: (scope != Scope::Minisockets).then(Default::default),
             over_time: (scope == Scope::Whole).then(OverTime::default),
             looks: 0,
             ports: Ports::default(),
@@ -167,7 +170,7 @@ impl Aggregate {
     ) {
         self.groups = self.groups.anew(grouping);
         self.totals = Default::default();
-        self.stays = self.stays.as_ref().map(|_| Histograms::default());
+        self.stays = self.stays.as_ref().map(|_| Default::default());
         self.orphans = 0;
         self.last = None;
         if history == History::Ends {
@@ -261,7 +264,8 @@ impl Aggregate {
             observed: context.observed,
             standing: Vec::new(),
             ports: self.ports.snapshot(ts, names),
-            dwells: self.stays.as_ref().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
+            dwells: self.all_stays().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
+            dwells_by_role: self.dwells_by_role(),
             answer: context.answer,
         };
         self.begin_interval(ts, context.records);
@@ -325,7 +329,8 @@ impl Aggregate {
         let groups = self.groups.summary(names, own_netns, self.looks);
         let now = self.totals.map(|total| total.now);
         let over_time = self.over_time.clone().unwrap_or_default();
-        let dwells = |state| self.stays.as_ref().map(|stays| stays.whole(state)).unwrap_or_default();
+        let stays = self.all_stays().unwrap_or_default();
+        let dwells = |state| stays.whole(state);
         let mut all = GroupSummary {
             key: "all".into(),
             role: Role::Unknown,
@@ -344,6 +349,31 @@ impl Aggregate {
             }
         }
         (all, groups)
+    }
+
+    /// The stays of all sockets together.
+    fn all_stays(&self) -> Option<Histograms> {
+        let (first, rest) = self.stays.as_ref()?.split_first()?;
+        let mut sum = first.clone();
+        for stays in rest {
+            sum.merge(stays);
+        }
+        Some(sum)
+    }
+
+    /// With [`Scope::Roles`] the dwells by role and state, the empty ones left out.
+    fn dwells_by_role(&self) -> Vec<RoleDwells> {
+        let Some(stays) = self.stays.as_ref().filter(|_| self.scope == Scope::Roles) else {
+            return Vec::new();
+        };
+        let each = Role::ALL.into_iter().zip(stays).flat_map(|(role, stays)| {
+            TcpState::ALL.into_iter().map(move |state| RoleDwells {
+                role,
+                state,
+                distribution: stays.whole(state).distribution(),
+            })
+        });
+        each.filter(|dwells| dwells.distribution.count > 0).collect()
     }
 
     /// By group, when the oldest socket in CLOSE_WAIT entered it.
@@ -420,7 +450,7 @@ impl Observer for Aggregate {
             self.leave(event.from, Orphan::before(event));
             if let Some(stays) = &mut self.stays {
                 for departure in Departure::of(event, socket) {
-                    stays.take(departure, Scope::Every);
+                    stays[socket.role as usize].take(departure, Scope::Every);
                 }
             }
             self.groups.leave(event, socket);

@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub other_groups: u64,
     /// The dwells of all sockets by state, where those of every state are kept; else empty.
     pub dwells: Vec<StateDwells>,
+    /// The same by role, where it was asked for with [`super::Scope::Roles`]; else empty.
+    pub dwells_by_role: Vec<RoleDwells>,
     /// What was looked at beside the sockets.
     pub observed: Arc<Observed>,
     /// Sockets that wait for somebody, where they were asked for.
@@ -77,6 +79,17 @@ pub struct StateDwells {
     pub split: Option<Split>,
     /// Sockets in the state now, whose dwell has not ended; `None` where that can't be told yet.
     pub open_now: Option<u64>,
+    /// How long they lasted.
+    pub distribution: Distribution,
+}
+
+/// The dwells of all sockets of one role in one state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleDwells {
+    /// The role that they had when they left the state.
+    pub role: Role,
+    /// The state.
+    pub state: TcpState,
     /// How long they lasted.
     pub distribution: Distribution,
 }

@@ -24,8 +24,17 @@ pub enum Scope {
     Minisockets,
     /// Those of every state.
     Every,
+    /// Those of every state for all sockets together, by role; of the groups as [`Scope::Minisockets`].
+    Roles,
     /// The same, and how many sockets were in every state over time: for [`super::Aggregate::summary`].
     Whole,
+}
+
+impl Scope {
+    /// Which dwells each group keeps.
+    pub(super) fn of_groups(self) -> Self {
+        if self == Self::Roles { Self::Minisockets } else { self }
+    }
 }
 
 /// So many departures are kept as they are.
@@ -71,6 +80,11 @@ impl Stays {
             }
             Self::Many(histograms) => histograms.take(departure, scope),
         }
+    }
+
+    /// Whether none has ended, kept or not.
+    pub(super) const fn is_empty(&self) -> bool {
+        matches!(self, Self::Few(few) if few.is_empty())
     }
 
     /// How many there are, the parts of one counted as well.
@@ -166,7 +180,7 @@ impl Histograms {
         &mut self.kinds[index].1
     }
 
-    fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         for (kind, dwells) in &other.kinds {
             self.of_kind(*kind).merge(dwells);
         }

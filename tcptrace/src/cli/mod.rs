@@ -17,24 +17,25 @@ mod progress;
 pub mod record;
 pub mod replay;
 pub mod report;
+pub mod serve;
 mod source;
 pub mod states;
 mod terminal;
 pub mod top;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::LazyLock};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
     filter::{SyntaxError, UnknownNetns},
-    kernel::{LoadError, preflight::CannotTrace},
+    kernel::{self, LoadError, preflight::CannotTrace},
     view::top::ConfigError,
 };
 
 /// See how long TCP sockets stay in every state, TIME_WAIT included, and who produces them
 #[derive(Debug, Parser)]
-#[command(name = "tcptrace", version, max_term_width = 100)]
+#[command(name = "tcptrace", version, long_version = long_version(), max_term_width = 100)]
 #[command(after_help = "Exit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace.")]
 pub struct Cli {
     #[command(subcommand)]
@@ -54,6 +55,7 @@ enum Command {
     Diff(diff::DiffArgs),
     States(states::StatesArgs),
     Doctor(doctor::DoctorArgs),
+    Serve(serve::ServeArgs),
     Check(check::CheckArgs),
 }
 
@@ -72,10 +74,25 @@ impl Cli {
             Command::Diff(args) => diff::run(&args),
             Command::States(args) => states::run(&args),
             Command::Doctor(args) => doctor::run(&args),
+            Command::Serve(args) => serve::run(&args),
             Command::Check(args) => check::run(&args),
         };
         done.unwrap_or_else(|error| exit_code(&error))
     }
+}
+
+/// What --version says, -V in a line: which program is loaded, and what it takes to load it.
+fn long_version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "{}\n\neBPF object: sha256 {}\n\
+             Kernel:      Linux 5.12 or later with BTF (/sys/kernel/btf/vmlinux); `tcptrace check` tells about this one\n\
+             Privilege:   CAP_BPF and CAP_PERFMON to trace; none for states and for recordings",
+            env!("CARGO_PKG_VERSION"),
+            kernel::object_sha256(),
+        )
+    });
+    &TEXT
 }
 
 /// Wrong usage; clap's own status for it.

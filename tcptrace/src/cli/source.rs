@@ -76,6 +76,11 @@ pub struct Started {
 }
 
 impl SourceArgs {
+    /// The running kernel.
+    pub const fn running_kernel(live: LiveArgs) -> Self {
+        Self { from: None, follow: false, live }
+    }
+
     /// Whether the records come from the running kernel: nothing may make it wait.
     pub const fn is_live(&self) -> bool {
         self.from.is_none()

@@ -16,6 +16,14 @@ use crate::model::{Observation, record::KernelLosses};
 /// The program, as committed beside this crate; `build.rs` embeds it.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/tcptrace.bpf.o"));
+/// What it was built from and with.
+const PROVENANCE: &str = include_str!("../../ebpf/provenance.toml");
+
+/// The hash of the embedded program, as its provenance says.
+pub fn object_sha256() -> &'static str {
+    let line = PROVENANCE.lines().find_map(|line| line.strip_prefix("object_sha256 = "));
+    line.map_or("unknown", |hash| hash.trim_matches('"'))
+}
 
 /// What can go wrong between an object and a running trace.
 #[derive(Debug, thiserror::Error)]
@@ -298,6 +306,12 @@ pub(super) fn attach(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_embedded_program_is_the_one_of_the_provenance() {
+        use sha2::{Digest as _, Sha256};
+        assert_eq!(format!("{:x}", Sha256::digest(OBJECT)), object_sha256());
+    }
 
     #[test]
     fn misses_are_read_by_name() {

@@ -12,5 +12,5 @@ pub mod preflight;
 mod symbols;
 
 pub use decode::decode;
-pub use loader::{Hook, Hooks, LoadError, Options, Tracer};
+pub use loader::{Hook, Hooks, LoadError, Options, Tracer, object_sha256};
 pub use loopback::Loopback;

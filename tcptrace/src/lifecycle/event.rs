@@ -21,6 +21,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role, indexed by `self as usize`.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Inbound, Self::Outbound, Self::Listener];
+
     /// As written in JSON.
     pub const fn name(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ pub mod live;
 mod looks;
 pub mod names;
 pub mod netns;
+pub mod own_cost;
 pub mod owners;
 mod seed;
 mod settings;

@@ -12,6 +12,7 @@ pub mod export;
 pub mod glyphs;
 pub mod hist;
 pub mod losses;
+pub mod metrics;
 pub mod ports;
 pub mod report;
 pub mod states;

@@ -40,6 +40,7 @@ pub fn empty() -> Snapshot {
         groups: Vec::new(),
         other_groups: 0,
         dwells: Vec::new(),
+        dwells_by_role: Vec::new(),
         observed: Arc::default(),
         standing: Vec::new(),
         ports: PortsSnapshot::default(),

@@ -1,0 +1,22 @@
+//! Man pages and shell completions, from the definition of the arguments: a folder in, its files out.
+//! `cargo xtask gen` and `cargo xtask dist` run this; nothing of it is committed, so that nothing of it can be old.
+
+use std::{fs, io, path::PathBuf};
+
+use clap::{CommandFactory as _, ValueEnum as _};
+use clap_complete::Shell;
+use tcptrace::cli::Cli;
+
+fn main() -> io::Result<()> {
+    let folder = std::env::args_os().nth(1).map(PathBuf::from);
+    let folder = folder.ok_or_else(|| io::Error::other("expected a folder"))?;
+    let (man, completions) = (folder.join("man"), folder.join("completions"));
+    for folder in [&man, &completions] {
+        fs::create_dir_all(folder)?;
+    }
+    clap_mangen::generate_to(Cli::command(), &man)?;
+    for &shell in Shell::value_variants() {
+        clap_complete::generate_to(shell, &mut Cli::command(), "tcptrace", &completions)?;
+    }
+    Ok(())
+}

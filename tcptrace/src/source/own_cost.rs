@@ -1,0 +1,66 @@
+//! What the tracer itself costs: this process's files in `/proc` in, an [`OwnCost`] out.
+//!
+//! It is read when somebody asks, beside the flow of records: it says nothing about sockets, and a replay of it
+//! would tell of another process.
+
+use std::{fs, io};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::view::metrics::{EbpfCost, OwnCost};
+
+/// The cost up to now. What can't be read counts as nothing.
+pub fn now() -> OwnCost {
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    OwnCost {
+        cpu_ns: cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64,
+        resident_bytes: resident_bytes().unwrap_or_default(),
+        ebpf: ebpf().ok().filter(|cost| cost.runs > 0),
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// What the kernel counts for every program that this process holds.
+fn ebpf() -> io::Result<EbpfCost> {
+    let mut sum = EbpfCost::default();
+    for entry in fs::read_dir("/proc/self/fdinfo")? {
+        // One that was closed in between has nothing to tell.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        if let Some(cost) = of_program(&text) {
+            sum.run_time_ns += cost.run_time_ns;
+            sum.runs += cost.runs;
+        }
+    }
+    Ok(sum)
+}
+
+/// From the `fdinfo` of a program; `None` for any other descriptor. A link to a program names it, too, without counts.
+fn of_program(fdinfo: &str) -> Option<EbpfCost> {
+    let value = |name: &str| {
+        fdinfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+    };
+    Some(EbpfCost { run_time_ns: value("run_time_ns")?, runs: value("run_cnt")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_from_other_descriptors() {
+        let program = "pos:\t0\nprog_type:\t26\nrun_time_ns:\t840\nrun_cnt:\t7\nrecursion_misses:\t0\n";
+        assert_eq!(of_program(program), Some(EbpfCost { run_time_ns: 840, runs: 7 }));
+        assert_eq!(of_program("pos:\t0\nlink_type:\ttracing\nprog_id:\t5\n"), None);
+    }
+
+    #[test]
+    fn this_process_costs_something() {
+        let cost = now();
+        assert!(cost.cpu_ns > 0 && cost.resident_bytes > 1 << 16, "{cost:?}");
+    }
+}

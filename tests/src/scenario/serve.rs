@@ -1,0 +1,214 @@
+//! `tcptrace serve`: its numbers against the kernel's, and scrapers that are slow or hostile.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tcptrace_common::state::TcpState;
+
+use crate::clock::{soon, wait_for};
+use crate::kernel;
+use crate::lab::{Lab, Skip};
+
+/// In a namespace of its own every port is free.
+pub(super) const PORT: u16 = 9435;
+/// Connections, closed by the client.
+const CONNECTIONS: usize = 150;
+/// Connections that a scraper may have open.
+const PLACES: usize = 16;
+
+/// A running exporter, killed with the value.
+pub(super) struct Exporter {
+    child: Child,
+}
+
+/// Samples by their name and labels, as written.
+pub(super) type Samples = BTreeMap<String, f64>;
+
+impl Exporter {
+    /// Starts it in this namespace, about this namespace, its own connections apart, and waits until it is ready.
+    pub(super) fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
+        let filter = format!("netns {} and not port {PORT}", lab.netns());
+        let child = Command::new(lab.binary()?)
+            .args(["serve", "--filter", &filter])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut exporter = Self { child };
+        let ready = wait_for("the exporter to be ready", 3 * soon(), || {
+            if exporter.child.try_wait()?.is_some_and(|status| status.code() == Some(3)) {
+                bail!(Skip(format!("can't trace here: {}", exporter.said())));
+            }
+            Ok(get("/healthz").is_ok_and(|answer| answer.ends_with("\r\n\r\nready\n")).then_some(()))
+        });
+        match ready {
+            Err(error) if !error.is::<Skip>() => {
+                exporter.child.kill().ok();
+                Err(error.context(exporter.said()))
+            }
+            ready => ready.map(|()| exporter),
+        }
+    }
+
+    /// What it says on stderr, up to its end.
+    fn said(&mut self) -> String {
+        let lines = self.child.stderr.take().map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok));
+        lines.into_iter().flatten().collect::<Vec<_>>().join("\n    ")
+    }
+
+    /// Ends it as a service manager would; returns what it said.
+    pub(super) fn stop(mut self) -> Result<String> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = wait_for("the exporter to end", soon(), || Ok(self.child.try_wait()?))?;
+        let said = self.said();
+        ensure!(status.code() == Some(0), "SIGTERM ended it with {status}: {said}");
+        Ok(said)
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub(super) fn address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, PORT).into()
+}
+
+fn get(path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address())?;
+    stream.set_read_timeout(Some(soon()))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: tests\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Every sample of one scrape.
+pub(super) fn scrape() -> Result<Samples> {
+    let answer = get("/metrics")?;
+    let (header, page) = answer.split_once("\r\n\r\n").context("no header")?;
+    ensure!(header.starts_with("HTTP/1.1 200 OK"), "{header}");
+    ensure!(header.contains("application/openmetrics-text; version=1.0.0"), "{header}");
+    ensure!(page.ends_with("# EOF\n"), "the page is cut off");
+    let samples = page.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let (series, value) = line.rsplit_once(' ').with_context(|| format!("'{line}'"))?;
+        Ok((series.to_owned(), value.parse().with_context(|| format!("'{line}'"))?))
+    });
+    samples.collect()
+}
+
+/// So many connections to a listener of its own, closed by the client first; the listener goes at the end.
+pub(super) fn traffic(connections: usize) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:7000")?;
+    let target = listener.local_addr()?;
+    for _ in 0..connections {
+        let client = TcpStream::connect(target)?;
+        let (mut server, _) = listener.accept()?;
+        drop(client);
+        // Its FIN must be there before ours goes out: else both ends are the first to close.
+        ensure!(server.read(&mut [0])? == 0, "no end of the stream");
+    }
+    Ok(())
+}
+
+/// Sockets per state as the kernel lists them, without those of the scrapes.
+fn by_kernel() -> Result<BTreeMap<TcpState, usize>> {
+    let mut counts = BTreeMap::new();
+    for socket in kernel::sockets()? {
+        if socket.local.port() != PORT && socket.remote.port() != PORT {
+            *counts.entry(socket.state).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}
+
+fn number(samples: &Samples, series: &str) -> Result<u64> {
+    samples.get(series).map(|value| *value as u64).with_context(|| format!("no {series}"))
+}
+
+/// Counters and gauges are the kernel's numbers.
+pub fn counters(lab: &Lab) -> Result<()> {
+    let exporter = Exporter::start(lab, &[])?;
+    kernel::counts("ActiveOpens", CONNECTIONS as u64, || {
+        // The scrapes of this scenario begin after it.
+        traffic(CONNECTIONS)
+    })?;
+    let expected = by_kernel()?;
+    let time_wait = expected.get(&TcpState::TimeWait).copied().unwrap_or_default();
+    ensure!(time_wait == CONNECTIONS, "the kernel has {time_wait} TIME_WAIT");
+    wait_for("the kernel's counts", soon(), || {
+        let samples = scrape()?;
+        let all = TcpState::ALL.into_iter().all(|state| {
+            let now = number(&samples, &format!("tcptrace_sockets{{state=\"{}\"}}", state.name()));
+            now.is_ok_and(|now| now as usize == expected.get(&state).copied().unwrap_or_default())
+        });
+        Ok(all.then_some(()))
+    })
+    .with_context(|| format!("the kernel has {expected:?}"))?;
+    let samples = scrape()?;
+    for (series, n) in [
+        ("tcptrace_transitions_total{state=\"SYN_SENT\"}", CONNECTIONS),
+        ("tcptrace_transitions_total{state=\"ESTABLISHED\"}", 2 * CONNECTIONS),
+        ("tcptrace_transitions_total{state=\"TIME_WAIT\"}", CONNECTIONS),
+        ("tcptrace_dwell_seconds_count{state=\"ESTABLISHED\",role=\"outbound\"}", CONNECTIONS),
+        ("tcptrace_dwell_seconds_bucket{le=\"+Inf\",state=\"LAST_ACK\",role=\"inbound\"}", CONNECTIONS),
+        ("tcptrace_closes_total{closer=\"local\"}", CONNECTIONS),
+        ("tcptrace_closes_total{closer=\"remote\"}", CONNECTIONS),
+        ("tcptrace_lost_total{cause=\"ring_full\"}", 0),
+    ] {
+        let told = number(&samples, series)?;
+        ensure!(told as usize == n, "{series} is {told}, not {n}");
+    }
+    let (cpu, resident) = ("process_cpu_seconds_total", "process_resident_memory_bytes");
+    ensure!(samples[cpu] > 0.0 && number(&samples, resident)? > 1 << 20, "no cost of its own");
+    let said = exporter.stop()?;
+    ensure!(said.contains("serving metrics at http://127.0.0.1:9435/metrics"), "{said}");
+    ensure!(!said.contains("warning"), "a warning on loopback: {said}");
+    Ok(())
+}
+
+/// Scrapers that say nothing, read nothing, or send nonsense take nobody's place for ever, and nothing is lost.
+pub fn slow_scrapers(lab: &Lab) -> Result<()> {
+    let exporter = Exporter::start(lab, &[])?;
+    // They hold every place but one, and read nothing of what they asked for.
+    let mut slow = Vec::new();
+    for n in 1..PLACES {
+        let mut stream = TcpStream::connect(address())?;
+        let request: &[u8] = match n % 3 {
+            0 => b"",
+            1 => b"GET /metrics HTTP/1.1\r\nx",
+            _ => b"GET /metrics HTTP/1.1\r\n",
+        };
+        stream.write_all(request)?;
+        slow.push(stream);
+    }
+    traffic(CONNECTIONS)?;
+    let is_told = || {
+        // A place that is just being given back counts as taken.
+        let Ok(samples) = scrape() else { return Ok(None) };
+        let entered = number(&samples, "tcptrace_transitions_total{state=\"TIME_WAIT\"}")?;
+        Ok((entered as usize == CONNECTIONS).then_some(()))
+    };
+    wait_for("the count beside slow scrapers", soon(), is_told)?;
+    // They are sent away; the kernel tells by the end of their streams.
+    for mut stream in slow {
+        stream.set_read_timeout(Some(soon() + Duration::from_secs(10)))?;
+        let ended = stream.read_to_end(&mut Vec::new());
+        ensure!(
+            ended.as_ref().err().is_none_or(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
+            "it was not sent away: {ended:?}"
+        );
+    }
+    let said = exporter.stop()?;
+    ensure!(said.contains("nothing lost"), "{said}");
+    Ok(())
+}
