@@ -48,6 +48,9 @@ impl Minisockets {
 
     /// Goes on with one that was set aside before this recording began.
     pub fn go_on(&mut self, id: SocketId, object: u64) {
+        if object == 0 {
+            return;
+        }
         self.set_aside.insert(object, id);
     }
 
@@ -305,7 +308,13 @@ impl Tracker {
         if let Some(pending) = self.pending.take(id) {
             self.pending.push(Pending { id: aside, ..pending });
         }
-        self.minisockets.set_aside.insert(socket.object, aside);
+        if let Some(before) = self.minisockets.set_aside.insert(socket.object, aside) {
+            // The address is this one's now: the one before went unseen, and no record can be about it any more.
+            self.pending.take(before);
+            if let Some(before) = self.sockets.get_mut(&before) {
+                before.object = 0;
+            }
+        }
         self.sockets.insert(aside, socket);
     }
 
@@ -401,6 +410,9 @@ impl Tracker {
             socket.phase = Phase::Minisocket;
             socket.since = Since::Unknown;
             let from = std::mem::replace(&mut socket.state, substate);
+            if from == TcpState::Listen {
+                self.listeners.remove(id);
+            }
             out.corrected(from, socket, &self.processes);
             if substate != TcpState::FinWait2 {
                 socket.orphan_since = None;

@@ -510,6 +510,9 @@ impl Tracker {
         if let Some(process) = socket.process {
             self.processes.release(process);
         }
+        if socket.state == TcpState::Listen {
+            self.listeners.remove(id);
+        }
         match socket.phase {
             Phase::Request => self.handshakes.forget(id, socket.netns, &socket.tuple),
             Phase::Full => self.recently_closed.push(id, ts),

@@ -249,10 +249,9 @@ impl Stream {
         slot
     }
 
-    /// Something that need not fit. No socket begins to listen by mistake.
+    /// Something that need not fit.
     fn wild(&mut self, slot: Slot, step: Step) {
-        let state =
-            |n: u8| S::from_kernel(n % 11 + 1).filter(|&state| state != S::Listen).unwrap_or(S::Close);
+        let state = |n: u8| S::from_kernel(n % 11 + 1).unwrap_or(S::Close);
         let (from, to) = (state(step.choice), state(step.choice / 11));
         match step.wild {
             0..4 => self.transition(slot, from, to, 0, step.choice & flag::TASK),
