@@ -174,16 +174,6 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Reads what is in memory, to its end: a bounded amount of work for any bytes at all.
-    pub fn read(bytes: &[u8], take: &mut dyn FnMut(Record)) -> Result<Ending, ReadError> {
-        let mut reader = Self::new(Box::new(io::Cursor::new(bytes.to_vec())), AtEnd::Stop)?;
-        loop {
-            if let Some(ending) = reader.batch(take)? {
-                return Ok(ending);
-            }
-        }
-    }
-
     /// The same as [`Self::open`] for any stream of bytes. One that has nothing to read for a while may say so with
     /// [`io::ErrorKind::WouldBlock`].
     pub fn new(input: Box<dyn Read + Send>, at_end: AtEnd) -> Result<Self, ReadError> {

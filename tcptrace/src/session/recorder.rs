@@ -32,8 +32,8 @@ use crate::{
 
 /// A batch is written at least so often, and spans no more time than that: the rest of a
 /// second is for writing, however busy the host is.
-const FLUSH_EVERY: Duration = Duration::from_millis(500);
-const MOST_SPAN: Nanos = Nanos(500_000_000);
+const FLUSH_EVERY: Duration = Duration::from_millis(250);
+const MOST_SPAN: Nanos = Nanos(250_000_000);
 /// The same when there is nothing in it but the time.
 const FLUSH_TICKS_EVERY: Duration = Duration::from_secs(10);
 /// How often to look whether something else is wanted.
@@ -42,7 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const PORTION: usize = 8 << 10;
 /// Portions handed over and not yet taken.
 const QUEUE: usize = 4;
-/// Records that wait for the writer beyond those handed over: some 70 MB.
+/// Records that wait for the writer beyond those handed over: some 70 MB. There is as much room again for the few
+/// that everything else is read by: a recording without the end of its seed shows nothing.
 const MOST_WAITING: usize = 512 << 10;
 
 /// What to write where.
@@ -212,8 +213,12 @@ impl Recorder {
             }
             record => record,
         };
-        if self.waiting.len() * PORTION + self.portion.len() >= MOST_WAITING {
-            self.missed += u64::from(matches!(record, Record::Kernel(_)));
+        let most = match record {
+            Record::Kernel(_) | Record::Seed(_) | Record::Owner { .. } | Record::Tick { .. } => MOST_WAITING,
+            _ => 2 * MOST_WAITING,
+        };
+        if self.waiting.len() * PORTION + self.portion.len() >= most {
+            self.missed += u64::from(!matches!(record, Record::Tick { .. }));
             self.status.missed.store(self.missed, Relaxed);
             self.has_gap = true;
             return;
@@ -493,6 +498,9 @@ mod tests {
         }
         assert_eq!(recorder.missed(), 150);
         assert_eq!(recorder.status.missed.load(Relaxed), 150);
+        // There is still room for what the rest is read by.
+        recorder.push(Record::OwnersEnd { ts: Nanos(1) });
+        assert_eq!(recorder.missed(), 150);
         // Now somebody does.
         let reader = std::thread::spawn(move || {
             let mut taken = Vec::new();
@@ -503,8 +511,10 @@ mod tests {
         });
         drop(recorder);
         let taken = reader.join().expect("no panic");
-        assert_eq!(taken.len(), room + 1);
-        let Some(Record::Loss { losses, .. }) = taken.last() else { panic!("{:?}", taken.last()) };
+        assert_eq!(taken.len(), room + 2);
+        let [.., Record::Loss { losses, .. }, Record::OwnersEnd { .. }] = &taken[..] else {
+            panic!("{:?}", taken.last())
+        };
         assert_eq!(losses.not_recorded, 150);
     }
 }
