@@ -4,21 +4,23 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::PoisonError,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, error::ErrorKind};
 use jiff::tz::TimeZone;
 
-use super::{by::GroupArgs, filter::FilterArgs, progress::Progress, source::shown};
+use super::{
+    by::GroupArgs,
+    filter::FilterArgs,
+    source::{self, shown},
+};
 use crate::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     pipeline::Engine,
     sandbox,
-    session::{AtEnd, Ending, Reader},
-    source::{Flow, Source as _},
+    session::Ending,
     view::diff::{
         Diff, Recorded, json,
         text::{self, Detail, Layout},
@@ -78,18 +80,8 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
 
 /// Reads a recording to its end.
 fn read(path: &Path, filter: Filter, grouping: Grouping) -> Result<Recorded> {
-    let mut reader = Reader::open(path, AtEnd::Stop).with_context(|| shown(path))?;
     let mut engine = Engine::new(filter, grouping, Scope::Whole, shown(path).into());
-    let mut progress = Progress::new(format!("reading {}", shown(path)), reader.length());
-    loop {
-        let flow = reader.fill(&mut |record| engine.take(&record));
-        progress.at(reader.position());
-        if flow.with_context(|| shown(path))? == Flow::Ended {
-            break;
-        }
-    }
-    drop(progress);
-    let ending = *reader.ending().lock().unwrap_or_else(PoisonError::into_inner);
+    let ending = source::read_to_end(path, &mut engine)?;
     if let Some(sentence) = ending.and_then(Ending::sentence) {
         eprintln!("tcptrace: {}: {sentence}", shown(path));
     }

@@ -10,12 +10,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use tokio::sync::oneshot;
 
-use super::filter::FilterArgs;
+use super::{
+    filter::FilterArgs,
+    live::{self, Stop},
+    progress::Watched,
+    source::shown,
+    whole::Whole,
+};
 use crate::{
     aggregate::{Grouping, Scope},
+    filter::Filter,
     lifecycle::Event,
-    model::{Nanos, Record, record::HostFacts, text, units},
+    model::{Nanos, Record, record::HostFacts, units},
     pipeline::{self, EventSink, Plan},
     sandbox,
     session::{self, AtEnd, Ending, Existing, Reader},
@@ -46,11 +54,25 @@ pub struct ExportArgs {
 }
 
 impl ExportArgs {
-    fn create(&self) -> io::Result<File> {
+    /// Where the table goes; standard output has nothing that could be taken back.
+    fn create(&self) -> Result<(File, Option<Whole>)> {
         if self.output == Path::new("-") {
-            return session::standard_output();
+            return Ok((session::standard_output().context("standard output")?, None));
         }
-        session::create(&self.output, if self.force { Existing::Replace } else { Existing::Keep })
+        let existing = if self.force { Existing::Replace } else { Existing::Keep };
+        let (file, whole) = Whole::create(&self.output, existing)?;
+        Ok((file, Some(whole)))
+    }
+
+    /// Writes the table; returns how many rows it has.
+    fn write(&self, reader: Reader, file: File, format: Format, filter: Filter) -> Result<u64> {
+        let source = Watched::new(reader, &shown(&self.from));
+        let columns = if self.raw { &RECORDS[..] } else { &EVENTS[..] };
+        let table = format.table(columns, Box::new(file))?;
+        if self.raw {
+            return records(source, table);
+        }
+        events(source, table, Plan::new(filter, Grouping::NONE, Scope::Minisockets, Nanos(u64::MAX)))
     }
 }
 
@@ -69,18 +91,17 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     };
     let reader = Reader::open(&args.from, AtEnd::Stop).with_context(|| shown(&args.from))?;
     let ending = reader.ending();
-    let file = args.create().with_context(|| shown(&args.output))?;
-    sandbox::close(&[&args.from]);
-    let columns = if args.raw { &RECORDS[..] } else { &EVENTS[..] };
-    let written = format.table(columns, Box::new(file)).map_err(anyhow::Error::from).and_then(|table| {
-        if args.raw {
-            records(reader, table)
-        } else {
-            let plan = Plan::new(filter, Grouping::NONE, Scope::Minisockets, Nanos(u64::MAX));
-            events(reader, table, plan)
-        }
-    });
-    let rows = written.with_context(|| shown(&args.output))?;
+    let (file, whole) = args.create()?;
+    let Some(rows) = interruptible(args.clone(), move |args| args.write(reader, file, format, filter))?
+    else {
+        let left = if whole.is_some() { "no table is left" } else { "the table is not complete" };
+        eprintln!("tcptrace: interrupted: {left}");
+        return Ok(ExitCode::FAILURE);
+    };
+    let rows = rows.with_context(|| format!("{}, which was not completed", shown(&args.output)))?;
+    if let Some(whole) = whole {
+        whole.stays();
+    }
     eprintln!("tcptrace: {}: {} rows", shown(&args.output), units::count(rows));
     let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(sentence) = ending.and_then(Ending::sentence) {
@@ -89,12 +110,35 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Does `work` in a sandbox, on a thread of its own: this one may still remove files. `None` when a signal came before
+/// it was done.
+fn interruptible<T: Send + 'static>(
+    args: ExportArgs,
+    work: impl FnOnce(&ExportArgs) -> T + Send + 'static,
+) -> Result<Option<T>> {
+    live::runtime()?.block_on(async {
+        let mut stop = Stop::listen()?;
+        let (tell, done) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("export".into())
+            .spawn(move || {
+                sandbox::close(&[&args.from]);
+                tell.send(work(&args))
+            })
+            .context("no thread to export")?;
+        tokio::select! {
+            done = done => done.context("the export panicked").map(Some),
+            () = stop.signalled() => Ok(None),
+        }
+    })
+}
+
 /// Every observation as a row.
-fn records(mut reader: Reader, mut table: Box<dyn Table>) -> Result<u64> {
+fn records(mut source: impl Source, mut table: Box<dyn Table>) -> Result<u64> {
     let mut host = HostFacts::default();
     let (mut rows, mut failure) = (0, Ok(()));
     loop {
-        let flow = reader.fill(&mut |record| {
+        let flow = source.fill(&mut |record| {
             if let Record::Host(facts) = &record {
                 host.clone_from(facts);
             }
@@ -114,10 +158,10 @@ fn records(mut reader: Reader, mut table: Box<dyn Table>) -> Result<u64> {
 }
 
 /// Every change of state as a row.
-fn events(reader: Reader, table: Box<dyn Table>, plan: Plan) -> Result<u64> {
+fn events(source: impl Source + 'static, table: Box<dyn Table>, plan: Plan) -> Result<u64> {
     let shared = Arc::new(Mutex::new(Some(Writing { table, count: 0, failure: Ok(()) })));
     let plan = Plan { events: Some(Box::new(Sink(Arc::clone(&shared)))), ..plan };
-    pipeline::start(Box::new(reader), plan).context("no thread for the pipeline")?.finish()?;
+    pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?.finish()?;
     let taken = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Writing { table, count, failure }) = taken else { bail!("the table is gone") };
     failure?;
@@ -149,10 +193,6 @@ impl EventSink for Sink {
     fn dropped(&self) -> u64 {
         0
     }
-}
-
-fn shown(path: &Path) -> String {
-    text::sanitise(&path.to_string_lossy()).into_owned()
 }
 
 #[cfg(test)]

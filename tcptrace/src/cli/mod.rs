@@ -22,6 +22,7 @@ mod source;
 pub mod states;
 mod terminal;
 pub mod top;
+mod whole;
 
 use std::{process::ExitCode, sync::LazyLock};
 

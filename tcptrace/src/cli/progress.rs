@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::units;
+use crate::{
+    model::{Record, units},
+    session::Reader,
+    source::{Flow, Source},
+};
 
 /// A file that is read within this time needs no line.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -42,6 +46,28 @@ impl Progress {
         // A terminal that is gone is no reason to stop reading.
         let _ = write!(stderr, "\r\x1b[K{} {}", self.what, bar(position, self.length));
         let _ = stderr.flush();
+    }
+}
+
+/// A recording with a line that says how much of it has been read.
+pub struct Watched {
+    reader: Reader,
+    progress: Progress,
+}
+
+impl Watched {
+    /// `name` is that of the recording, as it may be shown.
+    pub fn new(reader: Reader, name: &str) -> Self {
+        let progress = Progress::new(format!("reading {name}"), reader.length());
+        Self { reader, progress }
+    }
+}
+
+impl Source for Watched {
+    fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow> {
+        let flow = self.reader.fill(take);
+        self.progress.at(self.reader.position());
+        flow
     }
 }
 

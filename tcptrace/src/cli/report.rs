@@ -2,14 +2,10 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::PoisonError,
 };
 
 use anyhow::{Context as _, Result};
@@ -20,13 +16,16 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     live::{self, Stop},
+    progress::Watched,
+    source::shown,
+    whole::Whole,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
-    model::{Nanos, Record, text, units},
-    pipeline::{self, Plan, Running},
-    session::{self, AtEnd, Ending, Existing, Reader},
-    source::{Flow, Look, Source},
+    model::{Nanos, units},
+    pipeline::{self, Plan},
+    session::{AtEnd, Ending, Existing, Reader},
+    source::Look,
     view::{
         self,
         report::{Report, document, page},
@@ -56,15 +55,12 @@ pub struct ReportArgs {
     filters: FilterArgs,
 }
 
-/// How often the line of progress is written anew.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let filter = args.filters.filter()?;
     let reader = Reader::open(&args.from, AtEnd::Stop).with_context(|| shown(&args.from))?;
     let ending = reader.ending();
-    let mut output = Output::open(args)?;
+    let output = Output::open(args)?;
     let filter_text = if filter.is_everything() { String::new() } else { filter.to_string() };
     let grouping = args.groups.grouping(Grouping::SERVICE);
     // Rates are over the whole of it, and nobody sees a picture before the last.
@@ -84,23 +80,22 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     } else {
         page::write(&mut content, &report)?;
     }
-    output.write(&content)?;
+    let file = output.write(&content)?;
     eprintln!("{}", view::losses::at_the_end(&last));
     let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(sentence) = ending.and_then(Ending::sentence) {
         eprintln!("tcptrace: {}: {sentence}", shown(&args.from));
     }
-    if let Output::File { path, .. } = &output {
+    if let Some(path) = file {
         eprintln!("tcptrace: {}: {}", shown(path), units::bytes(content.len() as u64));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the report goes. A file is there before anything is read, so that it is told early when it can't be made, and
-/// it does not stay unless all of the report is in it.
+/// Where the report goes.
 enum Output<'a> {
     Standard,
-    File { path: &'a Path, file: File, is_whole: bool },
+    File { path: &'a Path, file: File, whole: Whole },
 }
 
 impl<'a> Output<'a> {
@@ -109,29 +104,23 @@ impl<'a> Output<'a> {
             return Ok(Self::Standard);
         };
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
-        let file = session::create(path, existing).with_context(|| shown(path))?;
-        Ok(Self::File { path, file, is_whole: false })
+        let (file, whole) = Whole::create(path, existing)?;
+        Ok(Self::File { path, file, whole })
     }
 
-    fn write(&mut self, content: &[u8]) -> Result<()> {
+    /// Returns the path of the file that has it now.
+    fn write(self, content: &[u8]) -> Result<Option<&'a Path>> {
         match self {
             Self::Standard => {
                 let mut out = io::stdout().lock();
                 out.write_all(content).and_then(|()| out.flush())?;
+                Ok(None)
             }
-            Self::File { path, file, is_whole } => {
+            Self::File { path, mut file, whole } => {
                 file.write_all(content).with_context(|| shown(path))?;
-                *is_whole = true;
+                whole.stays();
+                Ok(Some(path))
             }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Output<'_> {
-    fn drop(&mut self) {
-        if let Self::File { path, is_whole: false, .. } = self {
-            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -140,70 +129,14 @@ impl Drop for Output<'_> {
 fn read(reader: Reader, plan: Plan) -> Result<Option<Snapshot>> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let length = reader.length();
-        let position = Arc::new(AtomicU64::new(0));
-        let source = Watched { reader, position: Arc::clone(&position) };
+        let source = Watched::new(reader, &plan.source);
         let mut running = pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?;
-        let read = tokio::select! {
-            () = watch(&mut running, &position, length) => true,
+        let all = async { while running.snapshots.changed().await.is_ok() {} };
+        let is_read = tokio::select! {
+            () = all => true,
             () = stop.signalled() => false,
         };
         let last = running.stop()?;
-        Ok(read.then_some(last))
+        Ok(is_read.then_some(last))
     })
-}
-
-/// A reader that tells how far it is.
-struct Watched {
-    reader: Reader,
-    position: Arc<AtomicU64>,
-}
-
-impl Source for Watched {
-    fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
-        let flow = self.reader.fill(take);
-        self.position.store(self.reader.position(), Relaxed);
-        flow
-    }
-}
-
-/// Waits until everything is read, and says on a terminal how far it is.
-async fn watch(running: &mut Running, position: &AtomicU64, length: Option<u64>) {
-    let is_terminal = io::stderr().is_terminal();
-    let mut often = tokio::time::interval(PROGRESS_EVERY);
-    // The first comes at once.
-    often.tick().await;
-    loop {
-        tokio::select! {
-            changed = running.snapshots.changed() => if changed.is_err() { break },
-            _ = often.tick() => if is_terminal { progress(position.load(Relaxed), length) },
-        }
-    }
-    if is_terminal {
-        let _ = write!(io::stderr().lock(), "\r\x1b[K");
-    }
-}
-
-fn progress(read: u64, length: Option<u64>) {
-    const WIDTH: u64 = 30;
-    let mut stderr = io::stderr().lock();
-    let _ = match length.filter(|&length| length > 0) {
-        Some(length) => {
-            let read = read.min(length);
-            let full = (read * WIDTH / length) as usize;
-            let bar = "#".repeat(full) + &".".repeat(WIDTH as usize - full);
-            write!(stderr, "\r\x1b[K[{bar}] {} of {}", units::bytes(read), units::bytes(length))
-        }
-        None => write!(stderr, "\r\x1b[Kreading: {}", units::bytes(read)),
-    };
-    let _ = stderr.flush();
-}
-
-/// A path as it may be shown.
-fn shown(path: &Path) -> String {
-    if path == Path::new("-") {
-        "standard input".into()
-    } else {
-        text::sanitise(&path.to_string_lossy()).into()
-    }
 }

@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
-use super::live::LiveArgs;
+use super::{live::LiveArgs, progress::Watched};
 use crate::{
     aggregate::Snapshot,
     model::text,
-    pipeline::{self, Plan, Running},
+    pipeline::{self, Engine, Plan, Running},
     sandbox,
     session::{AtEnd, Ending, Reader},
-    source::Source,
+    source::{Flow, Source},
     view,
 };
 
@@ -132,6 +132,16 @@ impl Started {
     pub async fn ended(&mut self) {
         while self.running.snapshots.changed().await.is_ok() {}
     }
+}
+
+/// Reads the recording at `path` to its end, with a line of progress; returns how it ended.
+pub fn read_to_end(path: &Path, engine: &mut Engine) -> Result<Option<Ending>> {
+    let reader = Reader::open(path, AtEnd::Stop).with_context(|| shown(path))?;
+    let ending = reader.ending();
+    let mut source = Watched::new(reader, &shown(path));
+    while source.fill(&mut |record| engine.take(&record)).with_context(|| shown(path))? == Flow::Running {}
+    let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(ending)
 }
 
 /// A path as it may be shown.

@@ -1,6 +1,8 @@
-//! `tcptrace states`: counts every socket of every network namespace it may enter, or those that match a filter.
+//! `tcptrace states`: counts every socket of every network namespace it may enter, those that match a filter, or what
+//! a recording tells.
 
 use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
@@ -9,12 +11,18 @@ use clap::Args;
 use super::by::GroupArgs;
 use super::census::{self, Census};
 use super::filter::FilterArgs;
-use crate::aggregate::Grouping;
+use super::source::{self, shown};
+use crate::aggregate::{Grouping, Losses, Scope};
+use crate::filter::Filter;
+use crate::model::record::HostFacts;
+use crate::pipeline::Engine;
+use crate::sandbox;
+use crate::session::Ending;
 use crate::source::host;
 use crate::source::netns::{self, Round};
 use crate::source::sock_diag::{self, Summary};
-use crate::view::explain;
-use crate::view::states::{NetnsStates, States, write_json, write_text};
+use crate::view::states::{Groups, NetnsStates, States, write_json, write_text};
+use crate::view::{explain, losses};
 
 /// Count sockets by state, now. Needs no privilege for the own network namespace, root for all
 #[derive(Args, Clone, Debug)]
@@ -25,6 +33,9 @@ pub struct StatesArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
+    /// Count at the end of a recording, or of what is in it by now; - is standard input
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     groups: GroupArgs,
     #[command(flatten)]
@@ -33,7 +44,12 @@ pub struct StatesArgs {
 
 /// Runs the command.
 pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
-    let states = count(args)?;
+    let filter = args.filters.filter()?;
+    let grouping = args.groups.grouping(Grouping::NONE);
+    let states = match &args.from {
+        None => count(&filter, grouping)?,
+        Some(path) => recorded(path, filter, grouping)?,
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         write_json(&states, &mut out)?;
@@ -47,15 +63,34 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn count(args: &StatesArgs) -> anyhow::Result<States> {
-    let filter = args.filters.filter()?;
-    let grouping = args.groups.grouping(Grouping::NONE);
+/// What a recording tells of its last moment.
+fn recorded(path: &Path, filter: Filter, grouping: Grouping) -> anyhow::Result<States> {
+    sandbox::close(&[path]);
+    let mut engine = Engine::new(filter, grouping, Scope::Minisockets, shown(path).into());
+    let ending = source::read_to_end(path, &mut engine)?;
+    let last = engine.snapshot();
+    eprintln!("{}", losses::at_the_end(&last));
+    let netns =
+        engine.counts_by_netns().into_iter().map(|(id, name, counts)| NetnsStates { id, name, counts });
+    let groups = Groups { grouping, groups: last.groups, other_groups: last.other_groups };
+    Ok(States {
+        host: HostFacts::clone(&last.host),
+        taken_at: last.ts,
+        source: last.source.to_string(),
+        netns: netns.collect(),
+        groups: (!grouping.is_none()).then_some(groups),
+        losses: last.losses,
+        missing: ending.and_then(Ending::sentence).into_iter().collect(),
+    })
+}
+
+fn count(filter: &Filter, grouping: Grouping) -> anyhow::Result<States> {
     let host = host::facts();
     let taken_at = host::monotonic_now();
     let census = if filter.is_everything() && grouping.is_none() {
         count_all()
     } else {
-        census::count(&filter, grouping, &host)
+        census::count(filter, grouping, &host)
     };
     let Census { round, names_netns, groups, missing: unknown } =
         census.context("can't look for network namespaces; is /proc mounted?")?;
@@ -96,7 +131,7 @@ fn count(args: &StatesArgs) -> anyhow::Result<States> {
         source: "live".into(),
         netns: counted,
         groups,
-        decode_errors: all.undecoded,
+        losses: Losses { decode_errors: all.undecoded, ..Losses::default() },
         missing,
     })
 }

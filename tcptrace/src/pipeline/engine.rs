@@ -1,7 +1,7 @@
 //! What the pipeline does without its thread and its schedule: records in, on the caller's thread, and
 //! pictures out when the caller wants one.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Taken, asked::Asked};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     filter::Filter,
     inspect::Query,
     lifecycle::{Limits, Tracker},
-    model::{Nanos, Record, TcpState},
+    model::{Nanos, NetnsId, Record, StateCounts, TcpState},
 };
 
 /// A tracker and what is counted behind it.
@@ -118,6 +118,22 @@ impl Engine {
             counts[state.index()] = self.flow.aggregate.now(state);
         }
         counts
+    }
+
+    /// The sockets of every network namespace that has some, with its name where it has one.
+    pub fn counts_by_netns(&self) -> Vec<(NetnsId, Option<Arc<str>>, StateCounts)> {
+        let mut counts: BTreeMap<NetnsId, StateCounts> = BTreeMap::new();
+        let shown = self.tracker.sockets().filter(|(_, socket)| socket.shown.contains(socket.state));
+        for (_, socket) in shown {
+            let counts = counts.entry(socket.netns).or_default();
+            if socket.is_orphan_fin_wait2() {
+                counts.add_orphan_fin_wait2();
+            } else {
+                counts.add(socket.state);
+            }
+        }
+        let name = |netns| self.flow.names.netns.get(&netns).cloned();
+        counts.into_iter().map(|(netns, counts)| (netns, name(netns), counts)).collect()
     }
 
     /// Everything lost so far, by cause.

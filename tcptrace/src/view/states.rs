@@ -71,8 +71,8 @@ pub struct States {
     pub netns: Vec<NetnsStates>,
     /// The same sockets by what they have in common, where that was asked for.
     pub groups: Option<Groups>,
-    /// Answers of the kernel that could not be understood: sockets not counted.
-    pub decode_errors: u64,
+    /// Everything lost, by cause; live only answers of the kernel that could not be understood.
+    pub losses: Losses,
     /// What is missing in the counts, one sentence each.
     pub missing: Vec<String>,
 }
@@ -218,7 +218,7 @@ pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
         host: &states.host.host,
         kernel: &states.host.kernel,
         source: &states.source,
-        loss: Losses { decode_errors: states.decode_errors, ..Losses::default() },
+        loss: states.losses,
         counts: Counts::from(&counts),
         netns: states
             .netns

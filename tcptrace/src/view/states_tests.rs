@@ -23,7 +23,7 @@ fn states(netns: Vec<NetnsStates>, missing: &[&str]) -> States {
         source: "live".into(),
         netns,
         groups: None,
-        decode_errors: 0,
+        losses: Losses::default(),
         missing: missing.iter().map(ToString::to_string).collect(),
     }
 }
