@@ -116,6 +116,10 @@ impl Recorder {
         Ok(recorder)
     }
 
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn said(&self) -> String {
         self.stderr.lock().map(|said| said.clone()).unwrap_or_default()
     }
@@ -246,6 +250,9 @@ pub fn same_as_live(lab: &Lab) -> Result<()> {
     let kernel = kernel::count(TimeWait)?;
     ensure!(counts.get("TIME_WAIT") == Some(&kernel), "{counts:?} in the recording, {kernel} in the kernel");
     ensure!(!said.contains("missing"), "{said}");
+    let (states_now, _) = read(lab, &file, &["states", "--json", "--netns", &number])?;
+    let counts_now = states(&states_now.concat())?;
+    ensure!(counts_now == counts, "{counts_now:?} by states, {counts:?} by top");
     let (ports, _) = read(lab, &file, &["ports", "--json", "--netns", &number])?;
     let ports = ports::decode(ports.first().context("a document")?)?.destinations;
     let used: u64 = ports.iter().map(|row| row.used).sum();
@@ -274,6 +281,7 @@ pub fn killed(lab: &Lab) -> Result<()> {
     let folder = Folder::new()?;
     let _traffic = Traffic::start()?;
     let (kills, at_once) = kills();
+    let (mut measured, mut rows) = (Vec::new(), 0);
     for round in 0..kills / at_once {
         let recorders: Vec<(PathBuf, Recorder)> = (0..at_once)
             .map(|n| {
@@ -281,21 +289,96 @@ pub fn killed(lab: &Lab) -> Result<()> {
                 Ok((file.clone(), Recorder::start(lab, &file, &[])?))
             })
             .collect::<Result<_>>()?;
-        for (n, (file, recorder)) in recorders.into_iter().enumerate() {
-            // Anywhere in the second that a batch takes: no two moments are the same.
-            std::thread::sleep(Duration::from_micros(now_ns() % 400_000 + 1_000 * n as u64));
+        for (file, recorder) in recorders {
+            // Anywhere in the time that some batches take: no two moments are the same.
+            let lifetime = Duration::from_micros(now_ns() % 700_000);
+            let starved = Starved::watch(recorder.pid(), lifetime)?;
+            // Not later than it dies: what comes between is this thread's own delay.
+            let killed_ns = now_ns();
             recorder.signal(Signal::KILL)?;
-            let killed_ns = now_ns() + *WALL_OFFSET_NS;
             recorder.wait()?;
-            is_whole_but_the_last_second(lab, &file, killed_ns)
-                .with_context(|| format!("{}", file.display()))?;
+            let left = left(lab, &file).with_context(|| format!("{}", file.display()))?;
+            let last_ns = left.last_ns - *WALL_OFFSET_NS;
+            let missing_ns = killed_ns.saturating_sub(last_ns);
+            let starved_ns = starved.since(last_ns);
+            ensure!(
+                missing_ns <= MOST_MISSING_NS + starved_ns,
+                "{} ms are missing; it waited {} ms of them for a CPU",
+                missing_ns / 1_000_000,
+                starved_ns / 1_000_000
+            );
+            measured.push((missing_ns / 1_000_000, starved_ns / 1_000_000));
+            rows += left.rows;
             std::fs::remove_file(&file)?;
         }
     }
+    measured.sort_unstable();
+    let (median, most) = (measured[measured.len() / 2].0, measured[measured.len() - 1]);
+    println!(
+        "   recording::killed: {} kills, {rows} rows left, missing: median {median} ms, most {} ms (of them {} ms \
+         without a CPU)",
+        measured.len(),
+        most.0,
+        most.1
+    );
     Ok(())
 }
 
-fn is_whole_but_the_last_second(lab: &Lab, file: &Path, killed_ns: u64) -> Result<()> {
+/// How long the threads that records pass through were ready to run and had no CPU, as the kernel counts it: what
+/// other work on the machine takes from them is not theirs to answer for.
+struct Starved {
+    /// When it was asked, and how long in all until then.
+    samples: Vec<(u64, u64)>,
+}
+
+impl Starved {
+    /// Names of the threads.
+    const THREADS: [&str; 2] = ["pipeline", "recorder"];
+
+    /// Asks again and again for so long.
+    fn watch(pid: u32, length: Duration) -> Result<Self> {
+        let end_ns = now_ns() + length.as_nanos() as u64;
+        let mut samples = Vec::new();
+        loop {
+            samples.push((now_ns(), Self::ask(pid)?));
+            if now_ns() >= end_ns {
+                return Ok(Self { samples });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ask(pid: u32) -> Result<u64> {
+        let mut waited_ns = 0;
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = task?.path();
+            let name = std::fs::read_to_string(task.join("comm"))?;
+            if Self::THREADS.contains(&name.trim_end()) {
+                // Time on the CPU, time in wait for it, times it ran. A kernel that does not count counts for nothing.
+                let counts = std::fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+                waited_ns += counts.split(' ').nth(1).map_or(Ok(0), str::parse)?;
+            }
+        }
+        Ok(waited_ns)
+    }
+
+    /// How long since `ts_ns`.
+    fn since(&self, ts_ns: u64) -> u64 {
+        let at = self.samples.partition_point(|&(asked_ns, _)| asked_ns <= ts_ns);
+        let before = self.samples.get(at.saturating_sub(1)).map_or(0, |&(_, waited_ns)| waited_ns);
+        self.samples.last().map_or(0, |&(_, waited_ns)| waited_ns - before)
+    }
+}
+
+/// What is left of a recording.
+struct Left {
+    rows: usize,
+    /// The time of the last row, by the wall clock.
+    last_ns: u64,
+}
+
+/// Reads a recording that was cut off; the reader must say that it was.
+fn left(lab: &Lab, file: &Path) -> Result<Left> {
     #[derive(Deserialize)]
     struct Line {
         ts_ns: u64,
@@ -311,9 +394,7 @@ fn is_whole_but_the_last_second(lab: &Lab, file: &Path, killed_ns: u64) -> Resul
     ensure!(told && said.contains("last second"), "the reader does not say so: {said}");
     let Some(last) = rows.lines().last() else { bail!("nothing is in it: {said}") };
     let last: Line = serde_json::from_str(last)?;
-    let missing_ns = killed_ns.saturating_sub(last.ts_ns);
-    ensure!(missing_ns <= MOST_MISSING_NS, "{} ms are missing", missing_ns / 1_000_000);
-    Ok(())
+    Ok(Left { rows: rows.lines().count(), last_ns: last.ts_ns })
 }
 
 /// A disk that is full ends the recording; what is in the file can be read.
