@@ -1,63 +1,74 @@
-//! `cargo xtask lint`: in, all sources; out, the number of lints that found something, as an exit status.
+//! `cargo xtask lint`: in, all sources and dependencies; out, which lints found something, which could not run, and a
+//! closing line of counts.
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
 use crate::repo::Repo;
+use crate::tally::{Tally, Verdict};
 use crate::toolchain::TARGET;
-use crate::{command, toolchain};
+use crate::{command, licences, toolchain};
 
-/// What a lint is called and the command that runs it; an error says why it can't run here.
-type Lint = (&'static str, fn(&Repo) -> Result<Command>);
+/// What a lint is called and what it says.
+type Lint = (&'static str, fn(&Repo) -> Verdict);
 
 const LINTS: &[Lint] = &[
-    ("rustfmt", |repo| Ok(cargo(repo, &["fmt", "--all", "--check"]))),
+    ("rustfmt", |repo| ran(&mut cargo(repo, &["fmt", "--all", "--check"]))),
     ("rustfmt, eBPF", |repo| {
-        Ok(cargo(repo, &["fmt", "--manifest-path", "tcptrace-ebpf/Cargo.toml", "--check"]))
+        ran(&mut cargo(repo, &["fmt", "--manifest-path", "tcptrace-ebpf/Cargo.toml", "--check"]))
+    }),
+    ("rustfmt, fuzz targets", |repo| {
+        ran(&mut cargo(repo, &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
     }),
     ("clippy", |repo| {
-        Ok(cargo(repo, &["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"]))
+        ran(&mut cargo(
+            repo,
+            &["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"],
+        ))
     }),
     ("clippy, eBPF", ebpf_clippy),
-    ("rustdoc", |repo| Ok(rustdoc(repo))),
     ("clippy, fuzz targets", |repo| {
         let mut clippy =
             cargo(repo, &["clippy", "--manifest-path", "fuzz/Cargo.toml", "--", "-D", "warnings"]);
         // What it has in common with the workspace is checked already.
-        clippy.env("CARGO_TARGET_DIR", &repo.target);
-        Ok(clippy)
+        ran(clippy.env("CARGO_TARGET_DIR", &repo.target))
     }),
-    ("cargo deny: licences, sources", |repo| cargo_deny(repo, &["bans", "licenses", "sources"])),
-    ("cargo deny: advisories", |repo| {
-        let check = cargo_deny(repo, &["advisories"])?;
-        // Its database is a git repository.
-        command::output(cargo_deny_command(repo).args(["fetch", "db"]))
-            .context("no database of advisories")?;
-        Ok(check)
+    ("rustdoc", |repo| {
+        let mut doc = cargo(repo, &["doc", "--workspace", "--no-deps"]);
+        ran(doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
+    ("licences and sources", |repo| told(licences::check(repo))),
+    ("cargo deny", cargo_deny),
 ];
 
 /// Runs them all, so that one round shows everything.
 pub fn run(repo: &Repo) -> ExitCode {
-    let mut failed = Vec::new();
+    let mut tally = Tally::default();
     for (name, lint) in LINTS {
-        match lint(repo) {
-            Err(reason) => println!("SKIPPED {name}: {}", format!("{reason:#}").replace('\n', " ")),
-            Ok(mut command) => match command::run(&mut command) {
-                Ok(()) => println!("ok {name}"),
-                Err(error) => {
-                    println!("FAILED {name}: {error:#}");
-                    failed.push(*name);
-                }
-            },
+        let verdict = lint(repo);
+        match &verdict {
+            Verdict::Passed => println!("ok {name}"),
+            Verdict::Failed(reason) => println!("FAILED {name}: {reason}"),
+            Verdict::Skipped(reason) => println!("skipped {name}: {reason}"),
         }
+        tally.verdict(name, &verdict);
     }
-    if failed.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    eprintln!("failed: {}", failed.join("; "));
-    ExitCode::FAILURE
+    println!("\n{}lint: {}", tally.report(), tally.counts);
+    if tally.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn told(result: Result<()>) -> Verdict {
+    result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
+}
+
+fn ran(command: &mut Command) -> Verdict {
+    told(command::run(command))
+}
+
+/// Why it can't run here, on one line.
+fn skipped(reason: &anyhow::Error) -> Verdict {
+    Verdict::Skipped(format!("{reason:#}").replace('\n', " "))
 }
 
 fn cargo(repo: &Repo, args: &[&str]) -> Command {
@@ -67,27 +78,24 @@ fn cargo(repo: &Repo, args: &[&str]) -> Command {
 }
 
 /// Debian's clippy: the workspace's own has no core for the BPF target.
-fn ebpf_clippy(repo: &Repo) -> Result<Command> {
-    let mut command = toolchain::cargo_clippy(repo)?;
+fn ebpf_clippy(repo: &Repo) -> Verdict {
+    let mut command = match toolchain::cargo_clippy(repo) {
+        Ok(command) => command,
+        Err(reason) => return skipped(&reason),
+    };
     command.args(["--release", "--target", TARGET, "--target-dir"]).arg(repo.target.join("ebpf"));
-    command.args(["--", "-D", "warnings"]);
-    Ok(command)
+    ran(command.args(["--", "-D", "warnings"]))
 }
 
-fn cargo_deny(repo: &Repo, what: &[&str]) -> Result<Command> {
-    command::output(cargo_deny_command(repo).arg("--version"))
-        .context("no cargo-deny here: `cargo install --locked cargo-deny`")?;
-    let mut command = cargo_deny_command(repo);
-    command.arg("check").args(what);
-    Ok(command)
-}
-
-fn cargo_deny_command(repo: &Repo) -> Command {
-    cargo(repo, &["deny", "--all-features"])
-}
-
-fn rustdoc(repo: &Repo) -> Command {
-    let mut command = cargo(repo, &["doc", "--workspace", "--no-deps"]);
-    command.env("RUSTDOCFLAGS", "-D warnings");
-    command
+/// Known vulnerabilities above all, which nothing else here looks for. It takes minutes to install and fetches a
+/// database: it runs where somebody has it.
+fn cargo_deny(repo: &Repo) -> Verdict {
+    let deny = |args: &[&str]| cargo(repo, &[&["deny", "--all-features"], args].concat());
+    let present = command::output(&mut deny(&["--version"]))
+        .context("no cargo-deny here, known vulnerabilities are not looked for: `cargo install --locked cargo-deny`")
+        .and_then(|_| command::output(&mut deny(&["fetch", "db"])).context("no database of advisories"));
+    match present {
+        Ok(_) => ran(&mut deny(&["check"])),
+        Err(reason) => skipped(&reason),
+    }
 }

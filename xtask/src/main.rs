@@ -4,6 +4,7 @@ mod btf;
 mod command;
 mod ebpf;
 mod fuzz;
+mod licences;
 mod lint;
 mod packages;
 mod provenance;
@@ -35,7 +36,7 @@ enum Task {
     Setup(setup::Args),
     /// Build the eBPF object that the program embeds, or check the committed one
     Ebpf(ebpf::Args),
-    /// Formatting, clippy and rustdoc, all warnings denied
+    /// Formatting, clippy, rustdoc, licences; all warnings denied
     Lint,
     /// Every test: units and snapshots, the eBPF object, live tests
     Test(test::Args),

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::PoisonError,
+    thread,
 };
 
 use anyhow::{Context as _, Result};
@@ -24,6 +25,7 @@ use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     model::{Nanos, units},
     pipeline::{self, Plan},
+    sandbox,
     session::{AtEnd, Ending, Existing, Reader},
     source::Look,
     view::{
@@ -69,17 +71,19 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
         look: Look::Host,
         ..Plan::new(filter, grouping, Scope::Every, Nanos(u64::MAX))
     };
-    let Some(last) = read(reader, plan)? else {
+    // Whoever takes the recording apart can open nothing more; the report, which may have to be removed, stays outside.
+    let drawn = thread::scope(|scope| {
+        let drawing = scope.spawn(|| -> Result<_> {
+            sandbox::close(&[&args.from]);
+            let Some(last) = read(reader, plan)? else { return Ok(None) };
+            Ok(Some((draw(&last, &filter_text, args)?, last)))
+        });
+        drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let Some((content, last)) = drawn else {
         eprintln!("tcptrace: interrupted: no report was written");
         return Ok(ExitCode::FAILURE);
     };
-    let report = Report::of(&last, &filter_text, TimeZone::system());
-    let mut content = Vec::new();
-    if args.json {
-        document::write(&mut content, &report)?;
-    } else {
-        page::write(&mut content, &report)?;
-    }
     let file = output.write(&content)?;
     eprintln!("{}", view::losses::at_the_end(&last));
     let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,6 +94,17 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
         eprintln!("tcptrace: {}: {}", shown(path), units::bytes(content.len() as u64));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn draw(last: &Snapshot, filter: &str, args: &ReportArgs) -> Result<Vec<u8>> {
+    let report = Report::of(last, filter, TimeZone::system());
+    let mut content = Vec::new();
+    if args.json {
+        document::write(&mut content, &report)?;
+    } else {
+        page::write(&mut content, &report)?;
+    }
+    Ok(content)
 }
 
 /// Where the report goes.

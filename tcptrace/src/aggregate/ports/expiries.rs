@@ -46,7 +46,7 @@ impl Expiries {
         self.advance(second_of(now));
         let first = (self.second + 1).saturating_sub(KEPT);
         let endings = (first..=self.second).map(|second| {
-            let (entered, last) = (Nanos(second * Nanos::SECOND.0), Nanos((second + 1) * Nanos::SECOND.0));
+            let (entered, last) = (start_of(second), start_of(second + 1));
             Ending {
                 from: entered.plus(length).since(now),
                 until: last.min(now).plus(length).since(now),
@@ -87,6 +87,11 @@ const fn slot(second: u64) -> usize {
     (second % KEPT) as usize
 }
 
+/// Saturates: in a recording that lies, time can be anything.
+const fn start_of(second: u64) -> Nanos {
+    Nanos(second.saturating_mul(Nanos::SECOND.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +104,13 @@ mod tests {
     fn due(expiries: &mut Expiries, now: u64, length: u64) -> Vec<(u64, u64)> {
         let endings = expiries.endings(s(now), s(length));
         endings.iter().map(|ending| (ending.until.0 / Nanos::SECOND.0, ending.ports)).collect()
+    }
+
+    #[test]
+    fn the_end_of_time_is_no_later_than_it_can_be() {
+        let mut expiries = Expiries::default();
+        expiries.add(Nanos(u64::MAX));
+        assert!(expiries.endings(Nanos(u64::MAX), s(60)).is_empty());
     }
 
     #[test]
