@@ -2,6 +2,7 @@
 
 mod btf;
 mod command;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod licences;
@@ -44,6 +45,10 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Cut the BTF of other kernels down to test data
     Btf,
+    /// Man pages and shell completions, from the definition of the arguments
+    Gen,
+    /// A Debian package
+    Dist(dist::Args),
     /// The live tests on other kernels, each booted in an emulator
     Vm(vm::Args),
 }
@@ -64,6 +69,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(args) => Ok(test::run(&repo, &args)),
         Task::Fuzz(args) => fuzz::run(&repo, &args),
         Task::Btf => btf::run(&repo),
+        Task::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
+        Task::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),
         Task::Vm(args) => vm::run(&repo, &args),
     }
 }

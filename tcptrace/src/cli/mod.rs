@@ -170,6 +170,9 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 #[cfg(test)]
+mod documents_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;

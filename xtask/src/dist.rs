@@ -1,0 +1,165 @@
+//! `cargo xtask gen`: man pages and completions. `cargo xtask dist`: a Debian package with them, the unit, the alerts and
+//! the dashboard, by dpkg-deb alone; and a check of it in a root of its own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command;
+use crate::repo::Repo;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also install it in a fresh Debian root, run it there, and remove it (needs root and debootstrap)
+    #[arg(long)]
+    check: bool,
+}
+
+/// A file of the repository, and where the package has it.
+const FILES: [(&str, &str); 8] = [
+    ("contrib/systemd/tcptrace.service", "usr/lib/systemd/system/tcptrace.service"),
+    ("contrib/prometheus/tcptrace.rules.yml", "usr/share/doc/tcptrace/prometheus/tcptrace.rules.yml"),
+    ("contrib/prometheus/scrape.yml", "usr/share/doc/tcptrace/prometheus/scrape.yml"),
+    ("contrib/grafana/tcptrace.json", "usr/share/doc/tcptrace/grafana/tcptrace.json"),
+    ("README.md", "usr/share/doc/tcptrace/README.md"),
+    ("CHANGELOG.md", "usr/share/doc/tcptrace/CHANGELOG.md"),
+    ("LICENSE-MIT", "usr/share/doc/tcptrace/LICENSE-MIT"),
+    ("LICENSE-APACHE", "usr/share/doc/tcptrace/LICENSE-APACHE"),
+];
+
+/// What a shell calls its completions, and where it looks for them.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("tcptrace.bash", "usr/share/bash-completion/completions/tcptrace"),
+    ("_tcptrace", "usr/share/zsh/vendor-completions/_tcptrace"),
+    ("tcptrace.fish", "usr/share/fish/vendor_completions.d/tcptrace.fish"),
+];
+
+const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: tcptrace
+
+Files: *
+Copyright: the tcptrace authors
+License: MIT or Apache-2.0
+ The texts are beside this file. The eBPF program inside is Dual MIT/GPL.
+";
+
+/// The unit is neither enabled nor started: what it listens on is the administrator's choice.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("postinst", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
+    (
+        "prerm",
+        "if [ -d /run/systemd/system ] && [ \"$1\" = remove ]; then systemctl --no-reload disable --now tcptrace.service; fi\n",
+    ),
+    ("postrm", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
+];
+
+/// What is run in the fresh root: the program, a page, a completion; no privilege is needed for any of it.
+const IN_THE_ROOT: &str = "set -e
+dpkg -i /tmp/tcptrace.deb
+tcptrace --version
+tcptrace states > /dev/null
+test -s /usr/share/man/man1/tcptrace-serve.1.gz
+grep -q -- --listen /usr/share/bash-completion/completions/tcptrace
+dpkg -r tcptrace
+dpkg -P tcptrace
+! dpkg -s tcptrace 2> /dev/null
+left=$(find / -xdev -name '*tcptrace*' -not -path '/tmp/*' -not -path '/var/lib/dpkg/*' -not -path '/proc/*')
+test -z \"$left\" || { echo \"left behind: $left\"; exit 1; }
+";
+
+/// Writes man pages and completions below the target folder, and says where.
+pub fn generate(repo: &Repo) -> Result<PathBuf> {
+    let folder = repo.target.join("gen");
+    command::run(
+        repo.cargo().args(["run", "--quiet", "--package", "tcptrace", "--example", "gen", "--"]).arg(&folder),
+    )?;
+    eprintln!("written: {}/man, {0}/completions", folder.display());
+    Ok(folder)
+}
+
+pub fn run(repo: &Repo, args: &Args) -> Result<()> {
+    command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
+    let package = package(repo, &generate(repo)?)?;
+    if args.check {
+        check(repo, &package)?;
+    }
+    println!("{}", package.display());
+    Ok(())
+}
+
+fn package(repo: &Repo, generated: &Path) -> Result<PathBuf> {
+    let dist = repo.target.join("dist");
+    let root = dist.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root)?;
+    }
+    let put = |from: &Path, to: &str| put(from, &root.join(to), 0o644);
+    self::put(&repo.release_binary(), &root.join("usr/bin/tcptrace"), 0o755)?;
+    command::run(Command::new("strip").arg("--strip-unneeded").arg(root.join("usr/bin/tcptrace")))?;
+    for (from, to) in FILES {
+        put(&repo.root.join(from), to)?;
+    }
+    for (from, to) in COMPLETIONS {
+        put(&generated.join("completions").join(from), to)?;
+    }
+    for page in fs::read_dir(generated.join("man"))? {
+        let page = page?;
+        let to = format!("usr/share/man/man1/{}", page.file_name().to_string_lossy());
+        put(&page.path(), &to)?;
+        command::run(Command::new("gzip").args(["-9nf"]).arg(root.join(to)))?;
+    }
+    fs::write(root.join("usr/share/doc/tcptrace/copyright"), COPYRIGHT)?;
+    control(&root)?;
+    let architecture = command::output(Command::new("dpkg").arg("--print-architecture"))?;
+    let package = dist.join(format!("tcptrace_{}_{architecture}.deb", env!("CARGO_PKG_VERSION")));
+    command::run(Command::new("dpkg-deb").args(["--build", "--root-owner-group"]).arg(&root).arg(&package))?;
+    Ok(package)
+}
+
+fn control(root: &Path) -> Result<()> {
+    let debian = root.join("DEBIAN");
+    fs::create_dir_all(&debian)?;
+    let architecture = command::output(Command::new("dpkg").arg("--print-architecture"))?;
+    let libc = command::output(Command::new("getconf").arg("GNU_LIBC_VERSION"))?;
+    let libc = libc.strip_prefix("glibc ").context("this is not glibc")?;
+    let control = format!(
+        "Package: tcptrace\nVersion: {}\nArchitecture: {architecture}\nMaintainer: the tcptrace authors <tcptrace@localhost>\n\
+         Depends: libc6 (>= {libc}), libgcc-s1\nSection: net\nPriority: optional\n\
+         Description: how long TCP sockets really stay in every state\n \
+         TIME_WAIT and FIN_WAIT2 included, and which services, peers, ports and processes\n \
+         produce them. By eBPF, on Linux 5.12 or later with BTF.\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+    fs::write(debian.join("control"), control)?;
+    for (name, script) in SCRIPTS {
+        let path = debian.join(name);
+        fs::write(&path, format!("#!/bin/sh\nset -e\n{script}"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    fs::create_dir_all(to.parent().context("no folder")?)?;
+    fs::copy(from, to).with_context(|| format!("copy {}", from.display()))?;
+    Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
+}
+
+/// Installs, runs and removes it in a root that debootstrap made, kept for the next time.
+fn check(repo: &Repo, package: &Path) -> Result<()> {
+    let root = repo.target.join("dist/debian");
+    if !root.join("usr/bin/dpkg").exists() {
+        let mut debootstrap = Command::new("debootstrap");
+        command::run(debootstrap.args(["--variant=minbase", "bookworm"]).arg(&root))?;
+    }
+    fs::copy(package, root.join("tmp/tcptrace.deb"))?;
+    let mut inside = Command::new("unshare");
+    inside.args(["--mount", "--pid", "--fork", "chroot"]).arg(&root);
+    inside.args(["sh", "-c", &format!("mount -t proc proc /proc\n{IN_THE_ROOT}")]);
+    let status = inside.status().context("cannot start unshare")?;
+    ensure!(status.success(), "in the fresh root: {status}");
+    Ok(())
+}
