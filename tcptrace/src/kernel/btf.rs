@@ -97,6 +97,10 @@ impl KernelTypes {
             tw_max: optional(&["net", "ipv4", "tcp_death_row", "sysctl_max_tw_buckets"]),
             task_group_leader: optional(&["task_struct", "group_leader"]),
             task_comm: optional(&["task_struct", "comm"]),
+            task_flags: optional(&["task_struct", "flags"]),
+            task_stack: optional(&["task_struct", "stack"]),
+            rcv_nxt: optional(&["tcp_sock", "rcv_nxt"]),
+            copied_seq: optional(&["tcp_sock", "copied_seq"]),
         };
         if !missing.is_empty() {
             bail!("this kernel's BTF does not have {}", missing.join(", "));
