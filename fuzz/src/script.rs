@@ -2,7 +2,7 @@
 
 use tcptrace::model::{
     Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
-    record::{HostFacts, Process, SeedObject, Sweep},
+    record::{HostFacts, Process, SeedObject},
 };
 use tcptrace_common::record as raw;
 
@@ -45,8 +45,7 @@ impl Iterator for Script<'_> {
 fn record(step: &[u8; STEP], ts: Nanos) -> Record {
     let id = SocketId(u64::from(step[1] % 8));
     let netns = NetnsId(u32::from(step[11] >> 7));
-    let process =
-        || Process { pid: u32::from(step[6] % 4), comm: "name".into(), cgroup: u64::from(step[7] % 3) };
+    let process = || Process { pid: u32::from(step[6] % 4), comm: "name".into(), cgroup: u64::from(step[7] % 3) };
     match step[0] {
         0..=191 => Record::Kernel(observation(step, ts)),
         192..=215 => Record::Seed(SeedSocket {
@@ -66,14 +65,12 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
             wqueue: 0,
         }),
         216..=219 => Record::SeedEnd { ts, began: ts.minus(Nanos::SECOND) },
-        220..=227 => {
-            let from = if step[6].is_multiple_of(2) { Sweep::Whole } else { Sweep::FinWait2 };
-            let id = SocketId(u64::from(step[5]));
-            Record::Missing { ts, id, netns, tuple: tuple(step), from }
-        }
+        220..=227 => Record::FinWait2End { ts, began: ts.minus(Nanos(u64::from(step[6]) << 20)), netns },
         228..=235 => Record::Owner { ts, id, process: process(), fd: None },
         236..=239 => Record::OwnersEnd { ts },
-        240..=243 => Record::Host(Box::new(HostFacts { segments: step[5] & 1 != 0, ..HostFacts::default() })),
+        240..=243 => {
+            Record::Host(Box::new(HostFacts { segments: step[5] & 1 != 0, ..HostFacts::default() }))
+        }
         244..=255 => Record::Tick { ts },
     }
 }

@@ -20,6 +20,5 @@ pub mod ports;
 pub mod precision;
 pub mod runner;
 pub mod scenario;
-pub mod table;
 pub mod tracer;
 pub mod wire;

@@ -29,7 +29,7 @@ pub fn handlers(config: &Config, btf: &Btf) -> Result<Handlers> {
         learn_ports: u32::from(connection.client_port()?) << 16 | u32::from(connection.server_port()?),
         ..*config
     };
-    let mut ebpf = load_object(&config, &KernelFilter::default(), SMALLEST_RING, btf)?;
+    let mut ebpf = load_object(&config, &KernelFilter::default(), SMALLEST_RING)?;
     attach(&mut ebpf, "learn_handlers", "timer_start", btf)?;
     let found: Array<_, u64> =
         ebpf.take_map("LEARNED").context("no LEARNED map")?.try_into().context("LEARNED is no array")?;

@@ -3,15 +3,20 @@
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::{MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError},
 };
 use aya_log::EbpfLogger;
 use tcptrace_common::{config::Config, filter::KernelFilter, record::loss};
 
-use super::{btf::KernelTypes, counters::recursion_misses, decode::decode, learn, symbols::Handlers};
-use crate::model::{Nanos, Observation, record::KernelLosses};
+use super::{
+    btf::{KernelTypes, LayoutError},
+    decode::decode,
+    learn,
+    symbols::Handlers,
+};
+use crate::model::{Observation, record::KernelLosses};
 
 /// The program, as committed beside this crate; `build.rs` embeds it.
 static OBJECT: &[u8] =
@@ -28,9 +33,12 @@ pub fn object_sha256() -> &'static str {
 /// What can go wrong between an object and a running trace.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// No BTF, or not the one expected.
-    #[error("{0:#}")]
-    Types(anyhow::Error),
+    /// The kernel's fields are not where they can be read.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The hooks' numbers in the kernel's BTF can't be passed on.
+    #[error("the numbers of the tracepoints are not understood: {0}")]
+    Numbers(#[from] BtfError),
     /// The object could not be loaded.
     #[error("the eBPF object can't be loaded: {0}")]
     Object(#[from] EbpfError),
@@ -135,15 +143,6 @@ pub(super) const SEGMENTS_ARGUMENTS: usize = 4;
 pub(super) const NEEDED_TRACEPOINTS: [&str; 4] =
     ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
 
-/// How much of what waits in the ring to take.
-#[derive(Clone, Copy, Debug)]
-pub enum Drain {
-    /// So many records.
-    AtMost(usize),
-    /// All that were made by then.
-    Until(Nanos),
-}
-
 /// A running trace. Dropping it detaches everything.
 pub struct Tracer {
     ring: RingBuf<MapData>,
@@ -158,11 +157,11 @@ pub struct Tracer {
 impl Tracer {
     /// Loads and attaches every hook.
     pub fn start(types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
-        let mut offsets = types.offsets().map_err(LoadError::Types)?;
+        let mut offsets = types.offsets()?;
         if options.entry_stamp == Hook::Off {
             offsets.tw_entry_stamp = tcptrace_common::config::ABSENT;
         }
-        let btf = Btf::from_sys_fs().map_err(|error| LoadError::Types(error.into()))?;
+        let btf = Btf::parse(&types.tracepoints_only(), Endianness::default())?;
         let mut config = Config {
             tw_timer_handler: 0,
             reqsk_timer_handler: 0,
@@ -182,7 +181,7 @@ impl Tracer {
         config.tw_timer_handler = handlers.tw_timer;
         config.reqsk_timer_handler = handlers.reqsk_timer;
 
-        let mut ebpf = load_object(&config, &options.filter, options.ring_bytes, &btf)?;
+        let mut ebpf = load_object(&config, &options.filter, options.ring_bytes)?;
         let segments = options.segments == Hook::Auto
             && types.tracepoint_arguments(KFREE_SKB) == Some(SEGMENTS_ARGUMENTS);
         for program in SEGMENTS.iter().filter(|_| segments).chain(&PROGRAMS) {
@@ -206,23 +205,18 @@ impl Tracer {
         self.hooks
     }
 
-    /// Hands out records that are waiting, oldest first.
-    pub fn drain(&mut self, drain: Drain, mut take: impl FnMut(Observation)) {
-        let (most, until) = match drain {
-            Drain::AtMost(most) => (most, u64::MAX),
-            Drain::Until(until) => (usize::MAX, until.0),
-        };
-        for _ in 0..most {
-            let Some(item) = self.ring.next() else { return };
-            let Some(seen) = decode(&item) else {
-                self.decode_errors += 1;
-                continue;
-            };
-            take(seen);
-            if seen.raw.ts_ns > until {
-                return;
+    /// Hands out at most `limit` records that are waiting, oldest first; returns how many.
+    pub fn drain(&mut self, limit: usize, mut take: impl FnMut(Observation)) -> usize {
+        let mut taken = 0;
+        while taken < limit {
+            let Some(item) = self.ring.next() else { break };
+            taken += 1;
+            match decode(&item) {
+                Some(seen) => take(seen),
+                None => self.decode_errors += 1,
             }
         }
+        taken
     }
 
     /// Whether losses can be read.
@@ -249,12 +243,15 @@ impl Tracer {
     /// Events that both copies of a program may have skipped. Each copy's misses are covered by the other
     /// unless both were active at once: the smaller count is a bound.
     fn recursion_missed(&self) -> u64 {
-        let misses = |name| {
-            let program = self.ebpf.program(name)?.fd().ok()?;
-            recursion_misses(program.as_fd()).ok()
-        };
-        let both = |first, second| misses(first).unwrap_or(0).min(misses(second).unwrap_or(0));
+        let misses = |name| self.program_counters(name).map_or(0, |counters| counters.recursion_misses);
+        let both = |first, second| misses(first).min(misses(second));
         both("set_state_first", "set_state_second") + both("segment_first", "segment_second")
+    }
+
+    fn program_counters(&self, name: &str) -> Option<ProgramCounters> {
+        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        Some(ProgramCounters::parse(&text))
     }
 }
 
@@ -266,15 +263,33 @@ impl AsFd for Tracer {
     }
 }
 
+/// What the kernel counts per program, from `/proc/PID/fdinfo`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ProgramCounters {
+    recursion_misses: u64,
+}
+
+impl ProgramCounters {
+    fn parse(fdinfo: &str) -> Self {
+        let value = |name| {
+            fdinfo
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        Self { recursion_misses: value("recursion_misses") }
+    }
+}
+
 /// Creates the maps and relocates the programs for `config` and `filter`.
 pub(super) fn load_object(
     config: &Config,
     filter: &KernelFilter,
     ring_bytes: u32,
-    btf: &Btf,
 ) -> Result<Ebpf, EbpfError> {
     EbpfLoader::new()
-        .btf(Some(btf))
+        // The object asks for no relocation.
+        .btf(None)
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
         .override_global("FILTER", bytemuck::bytes_of(filter), true)
         .map_max_entries("EVENTS", ring_bytes)
@@ -304,5 +319,12 @@ mod tests {
     fn the_embedded_program_is_the_one_of_the_provenance() {
         use sha2::{Digest as _, Sha256};
         assert_eq!(format!("{:x}", Sha256::digest(OBJECT)), object_sha256());
+    }
+
+    #[test]
+    fn misses_are_read_by_name() {
+        let text = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t118\nverified_insns:\t400\n";
+        assert_eq!(ProgramCounters::parse(text).recursion_misses, 118);
+        assert_eq!(ProgramCounters::parse("pos:\t0\n").recursion_misses, 0);
     }
 }

@@ -4,7 +4,6 @@
 //! The only place that knows `aya`.
 
 pub mod btf;
-mod counters;
 mod decode;
 mod learn;
 mod loader;
@@ -13,5 +12,5 @@ pub mod preflight;
 mod symbols;
 
 pub use decode::decode;
-pub use loader::{Drain, Hook, Hooks, LoadError, Options, Tracer, object_sha256};
+pub use loader::{Hook, Hooks, LoadError, Options, Tracer, object_sha256};
 pub use loopback::Loopback;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{
-    btf::{KernelTypes, VMLINUX},
+    btf::{COOKIE_HELPER, KernelTypes, VMLINUX},
     loader::{KFREE_SKB, NEEDED_TRACEPOINTS, SEGMENTS_ARGUMENTS},
     symbols::Handlers,
 };
@@ -220,7 +220,7 @@ fn read_types() -> Result<KernelTypes, Check> {
         )
     })?;
     KernelTypes::parse(&bytes).map_err(|error| {
-        missing(format!("{VMLINUX} is not understood: {error:#}."), "Please report this kernel's version.")
+        missing(format!("{VMLINUX} is not understood: {error}."), "Please report this kernel's version.")
     })
 }
 
@@ -266,7 +266,7 @@ fn fields(types: &KernelTypes) -> Vec<Check> {
             Check::works("tw_entry_stamp", "TIME_WAIT sockets say when they began."),
         ],
         Err(error) => {
-            vec![Check::missing("fields", format!("{error:#}."), "Please report this kernel's version.")]
+            vec![Check::missing("fields", format!("{error}."), "Please report this kernel's version.")]
         }
     }
 }
@@ -282,9 +282,6 @@ fn symbols() -> Check {
         "Nothing needs to be done.",
     )
 }
-
-/// `bpf_get_socket_cookie()` for a socket pointer: what a program attached to a tracepoint may call.
-const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
 
 fn helpers(types: &KernelTypes) -> Check {
     const NAME: &str = "socket cookie";

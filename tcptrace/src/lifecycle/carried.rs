@@ -85,9 +85,9 @@ pub struct Continuation {
     /// Cancelled timers that nothing has explained yet, oldest first.
     #[serde(default)]
     cancelled: Vec<(SocketId, Cancelled)>,
-    /// Minisockets whose cookie went on to another connection, and the cookie.
+    /// The orphans that the look at FIN_WAIT2 now under way has found still there.
     #[serde(default)]
-    aside: Vec<(SocketId, u64)>,
+    still_in_fin_wait2: Vec<SocketId>,
 }
 
 /// A cancelled timer that waits for its reason.
@@ -193,8 +193,6 @@ impl Memory {
             group: _,
             port_use: _,
             destination: _,
-            // What is read again is not swept.
-            listed: _,
             counted_closer: _,
         } = *socket;
         Self {
@@ -241,6 +239,7 @@ impl Tracker {
             minisockets,
             connects,
             pending,
+            still_in_fin_wait2,
             began,
             recently_closed,
             // Follows from the sockets.
@@ -248,8 +247,6 @@ impl Tracker {
             // The seed is complete by then.
             ended_in_seed: _,
             seeding: _,
-            // What is read again is not swept.
-            sweeps: _,
             // Told by the facts about the host, which come first.
             sees_segments: _,
             // Of the file that ends; what begins counts its own.
@@ -279,7 +276,7 @@ impl Tracker {
             closed: recently_closed.oldest_first().collect(),
             connecting: connects.under_way(ts).collect(),
             cancelled: pending.oldest_first().map(|pending| (pending.id, Cancelled::of(pending))).collect(),
-            aside: minisockets.aside().collect(),
+            still_in_fin_wait2: still_in_fin_wait2.iter().copied().collect(),
         };
         (carried, continuation)
     }
@@ -304,6 +301,9 @@ impl Tracker {
         if phase == Phase::Request {
             self.handshakes.go_on(id, object, netns, &tuple);
         }
+        if id.as_set_aside().is_some() {
+            self.minisockets.go_on(id, object);
+        }
     }
 
     /// Goes on with the rest.
@@ -317,7 +317,7 @@ impl Tracker {
             ref closed,
             ref connecting,
             ref cancelled,
-            ref aside,
+            ref still_in_fin_wait2,
         } = *known;
         self.began = began.or(self.began);
         self.handshakes.go_on_from(handshakes);
@@ -333,8 +333,7 @@ impl Tracker {
                 self.pending.push(cancelled.pending(id, socket));
             }
         }
-        for &(id, cookie) in aside.iter().filter(|(id, _)| self.sockets.contains_key(id)) {
-            self.minisockets.note(id, cookie);
-        }
+        let known = still_in_fin_wait2.iter().filter(|id| self.sockets.contains_key(id));
+        self.still_in_fin_wait2.extend(known);
     }
 }

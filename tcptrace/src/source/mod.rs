@@ -13,7 +13,6 @@ mod seed;
 mod settings;
 pub mod sock_diag;
 pub mod still;
-mod sweep;
 mod sysctl_files;
 
 pub use looks::Look;

@@ -8,7 +8,6 @@ pub mod ending;
 pub mod fallback;
 pub mod faults;
 pub mod filters;
-pub mod flood;
 pub mod handshake;
 pub mod owner;
 pub mod ports;

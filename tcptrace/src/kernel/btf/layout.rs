@@ -1,0 +1,171 @@
+//! Where fields are: in, a kernel's types; out, [`Offsets`], or what is missing.
+
+use tcptrace_common::config::{ABSENT, Offsets, SOCK_COMMON_LEN};
+
+use super::blob::{Blob, Member, Name, Type, kind};
+
+/// What fields and flags are looked for in: every path below begins with one of these.
+pub const NAMES: [Name; 10] = [
+    layout("sock_common"),
+    layout("sock"),
+    layout("inet_sock"),
+    layout("net"),
+    layout("inet_timewait_sock"),
+    layout("request_sock"),
+    layout("timer_list"),
+    layout("sk_buff"),
+    layout("task_struct"),
+    Name { kind: kind::ENUM, text: "sock_flags" },
+];
+
+const fn layout(text: &'static str) -> Name {
+    Name { kind: kind::STRUCT, text }
+}
+
+/// How deep members are looked for in members without a name: a type may hold itself.
+const DEEPEST: usize = 32;
+/// How many members are looked at for one field: a type may hold itself twice. `struct task_struct` has some 300.
+const MOST_MEMBERS: u32 = 1 << 16;
+
+/// Why the fields can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// These are nowhere, or they begin inside a byte.
+    #[error("this kernel's BTF does not say at which byte these begin: {}", .0.join(", "))]
+    Missing(Vec<&'static str>),
+    /// A field ends at this byte.
+    #[error(
+        "this kernel's struct sock_common is laid out in an unknown way: a field ends at byte {0}, past {SOCK_COMMON_LEN}"
+    )]
+    SockCommon(u32),
+}
+
+/// Every offset the program needs.
+pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
+    let whole = |path| bits(blob, path).filter(|bits| bits % 8 == 0).map(|bits| bits / 8);
+    let optional = |path| whole(path).unwrap_or(ABSENT);
+    let flag = |name| enumerator(blob, "sock_flags", name);
+    let mut missing = Vec::new();
+    let mut need = |path| {
+        whole(path).unwrap_or_else(|| {
+            missing.push(path);
+            0
+        })
+    };
+    // The one bit field.
+    let num_timeout = bits(blob, "request_sock.num_timeout");
+    let offsets = Offsets {
+        skc_daddr: need("sock_common.skc_daddr"),
+        skc_rcv_saddr: need("sock_common.skc_rcv_saddr"),
+        skc_dport: need("sock_common.skc_dport"),
+        skc_num: need("sock_common.skc_num"),
+        skc_family: need("sock_common.skc_family"),
+        skc_state: need("sock_common.skc_state"),
+        skc_bound_dev_if: need("sock_common.skc_bound_dev_if"),
+        skc_net: need("sock_common.skc_net"),
+        skc_v6_daddr: need("sock_common.skc_v6_daddr"),
+        skc_v6_rcv_saddr: need("sock_common.skc_v6_rcv_saddr"),
+        skc_cookie: need("sock_common.skc_cookie"),
+        skc_flags: need("sock_common.skc_flags"),
+        sk_protocol: need("sock.sk_protocol"),
+        sk_err: need("sock.sk_err"),
+        sk_shutdown: need("sock.sk_shutdown"),
+        sk_lingertime: need("sock.sk_lingertime"),
+        inet_sport: need("inet_sock.inet_sport"),
+        net_inum: need("net.ns.inum"),
+        net_count: whole("net.ns.__ns_ref").or_else(|| whole("net.ns.count")).unwrap_or(ABSENT),
+        tw_substate: need("inet_timewait_sock.tw_substate"),
+        tw_entry_stamp: optional("inet_timewait_sock.tw_entry_stamp"),
+        tw_timer: need("inet_timewait_sock.tw_timer"),
+        rsk_timer: need("request_sock.rsk_timer"),
+        num_timeout: num_timeout.unwrap_or(0) / 8,
+        num_timeout_shift: num_timeout.unwrap_or(0) % 8,
+        timer_function: need("timer_list.function"),
+        timer_expires: need("timer_list.expires"),
+        skb_head: need("sk_buff.head"),
+        skb_transport_header: need("sk_buff.transport_header"),
+        sock_linger: flag("SOCK_LINGER").unwrap_or(4),
+        sock_dead: flag("SOCK_DEAD").unwrap_or(0),
+        sock_done: flag("SOCK_DONE").unwrap_or(1),
+        tw_refcount: optional("net.ipv4.tcp_death_row.tw_refcount"),
+        tw_max: optional("net.ipv4.tcp_death_row.sysctl_max_tw_buckets"),
+        task_group_leader: optional("task_struct.group_leader"),
+        task_comm: optional("task_struct.comm"),
+    };
+    if num_timeout.is_none() {
+        missing.push("request_sock.num_timeout");
+    }
+    if !missing.is_empty() {
+        return Err(LayoutError::Missing(missing));
+    }
+    check_sock_common(&offsets)?;
+    Ok(offsets)
+}
+
+/// The program copies the start of `sock_common` in one go: every field must lie inside.
+fn check_sock_common(offsets: &Offsets) -> Result<(), LayoutError> {
+    let last = [
+        offsets.skc_net + 8,
+        offsets.skc_cookie + 8,
+        offsets.skc_flags + 8,
+        offsets.skc_v6_daddr + 16,
+        offsets.skc_v6_rcv_saddr + 16,
+        offsets.skc_daddr + 4,
+        offsets.skc_rcv_saddr + 4,
+        offsets.skc_bound_dev_if + 4,
+        offsets.skc_dport + 2,
+        offsets.skc_num + 2,
+        offsets.skc_family + 2,
+        offsets.skc_state + 1,
+    ]
+    .into_iter()
+    .max()
+    .unwrap_or(0);
+    if last as usize > SOCK_COMMON_LEN {
+        return Err(LayoutError::SockCommon(last));
+    }
+    Ok(())
+}
+
+/// How far the field at the end of `path` is from the start of the structure that begins it: `net.ns.inum`.
+fn bits(blob: &Blob, path: &str) -> Option<u32> {
+    let mut steps = path.split('.');
+    let mut type_id = blob.id_of(kind::STRUCT, steps.next()?)?;
+    let mut bits: u32 = 0;
+    for name in steps {
+        let mut search = Search { blob, name, members_left: MOST_MEMBERS };
+        let found = search.field(blob.target(type_id)?, DEEPEST)?;
+        bits = bits.checked_add(found.bit_offset)?;
+        type_id = found.type_id;
+    }
+    Some(bits)
+}
+
+/// Looks for a member.
+struct Search<'a> {
+    blob: &'a Blob<'a>,
+    name: &'a str,
+    members_left: u32,
+}
+
+impl Search<'_> {
+    /// The member of `outer`, or of those of its members that have no name, `depth` levels down.
+    fn field(&mut self, outer: Type, depth: usize) -> Option<Member> {
+        outer.members().find_map(|member| {
+            self.members_left = self.members_left.checked_sub(1)?;
+            if self.blob.has_name(member.name_offset, self.name) {
+                return Some(member);
+            }
+            if !self.blob.has_name(member.name_offset, "") {
+                return None;
+            }
+            let inner = self.field(self.blob.target(member.type_id)?, depth.checked_sub(1)?)?;
+            Some(Member { bit_offset: member.bit_offset.checked_add(inner.bit_offset)?, ..inner })
+        })
+    }
+}
+
+fn enumerator(blob: &Blob, name: &str, wanted: &str) -> Option<u32> {
+    let found = blob.type_by_id(blob.id_of(kind::ENUM, name)?)?;
+    found.enumerators().find(|&(name_offset, _)| blob.has_name(name_offset, wanted)).map(|(_, value)| value)
+}
