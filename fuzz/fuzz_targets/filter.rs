@@ -24,10 +24,13 @@ fuzz_target!(|bytes: &[u8]| {
         }
     };
     let printed = expr.to_string();
-    let again = parse("--filter", &printed).unwrap_or_else(|error| panic!("{text:?} prints as {printed:?}: {error}"));
+    let again =
+        parse("--filter", &printed).unwrap_or_else(|error| panic!("{text:?} prints as {printed:?}: {error}"));
     assert_eq!(again.to_string(), printed, "{text:?}");
 
-    let Ok(filter) = Filter::new(Some(expr), &BTreeMap::from([("blue".to_owned(), NetnsId(1))])) else { return };
+    let Ok(filter) = Filter::new(Some(expr), &BTreeMap::from([("blue".to_owned(), NetnsId(1))])) else {
+        return;
+    };
     let scope = filter.kernel_part();
     let processes = Processes::default();
     let v4 = |last| Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last]);

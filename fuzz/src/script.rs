@@ -45,7 +45,8 @@ impl Iterator for Script<'_> {
 fn record(step: &[u8; STEP], ts: Nanos) -> Record {
     let id = SocketId(u64::from(step[1] % 8));
     let netns = NetnsId(u32::from(step[11] >> 7));
-    let process = || Process { pid: u32::from(step[6] % 4), comm: "name".into(), cgroup: u64::from(step[7] % 3) };
+    let process =
+        || Process { pid: u32::from(step[6] % 4), comm: "name".into(), cgroup: u64::from(step[7] % 3) };
     match step[0] {
         0..=191 => Record::Kernel(observation(step, ts)),
         192..=215 => Record::Seed(SeedSocket {
@@ -68,9 +69,7 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
         220..=227 => Record::FinWait2End { ts, began: ts.minus(Nanos(u64::from(step[6]) << 20)), netns },
         228..=235 => Record::Owner { ts, id, process: process(), fd: None },
         236..=239 => Record::OwnersEnd { ts },
-        240..=243 => {
-            Record::Host(Box::new(HostFacts { segments: step[5] & 1 != 0, ..HostFacts::default() }))
-        }
+        240..=243 => Record::Host(Box::new(HostFacts { segments: step[5] & 1 != 0, ..HostFacts::default() })),
         244..=255 => Record::Tick { ts },
     }
 }

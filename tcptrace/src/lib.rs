@@ -1,6 +1,9 @@
 //! tcptrace tells how long TCP sockets stay in every state, and who produces them.
 //! ARCHITECTURE.md has the map.
 
+// The first lines of a folder name its rooms, which are private.
+#![allow(rustdoc::private_intra_doc_links)]
+
 // First: what comes after it has its macro.
 #[macro_use]
 mod say;

@@ -96,7 +96,7 @@ fn built(repo: &Repo, workspace: &str, targets: &[String]) -> Result<BTreeSet<St
     }
     let id = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
     let tree = command::output(&mut cargo)?;
-    Ok(tree.lines().filter(|line| !line.is_empty()).map(id).collect())
+    Ok(tree.lines().map(id).filter(|id| id.contains(" v")).collect())
 }
 
 /// What is wrong with a package.

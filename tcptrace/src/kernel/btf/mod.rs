@@ -1,6 +1,6 @@
 //! What the program has to know of the running kernel's types: BTF in; where fields are, and which hooks there are, out.
 //!
-//! Everything asked for is known beforehand ([`NAMES`]), so the blob is gone through once, and let go.
+//! Everything asked for is known beforehand, so the blob is gone through once, and let go.
 
 mod blob;
 mod layout;

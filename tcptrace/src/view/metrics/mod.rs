@@ -26,7 +26,7 @@ use crate::{
 pub use rows::METRICS;
 use samples::Samples;
 
-/// The media type of what [`write`] writes.
+/// The media type of what [`write()`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What tracing costs this host so far.
