@@ -65,6 +65,7 @@ pub fn check(repo: &Repo) -> Result<()> {
         let metadata: Metadata = serde_json::from_str(&command::output(repo.cargo().args([
             "metadata",
             "--locked",
+            "--all-features",
             "--format-version",
             "1",
             "--manifest-path",
