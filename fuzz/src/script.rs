@@ -2,7 +2,7 @@
 
 use tcptrace::model::{
     Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
-    record::{HostFacts, Process, SeedObject},
+    record::{HostFacts, Process, SeedObject, Sweep},
 };
 use tcptrace_common::record as raw;
 
@@ -66,7 +66,11 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
             wqueue: 0,
         }),
         216..=219 => Record::SeedEnd { ts, began: ts.minus(Nanos::SECOND) },
-        220..=227 => Record::FinWait2End { ts, began: ts.minus(Nanos(u64::from(step[6]) << 20)), netns },
+        220..=227 => {
+            let from = if step[6].is_multiple_of(2) { Sweep::Whole } else { Sweep::FinWait2 };
+            let id = SocketId(u64::from(step[5]));
+            Record::Missing { ts, id, netns, tuple: tuple(step), from }
+        }
         228..=235 => Record::Owner { ts, id, process: process(), fd: None },
         236..=239 => Record::OwnersEnd { ts },
         240..=243 => Record::Host(Box::new(HostFacts { segments: step[5] & 1 != 0, ..HostFacts::default() })),

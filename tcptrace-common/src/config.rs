@@ -87,6 +87,14 @@ pub struct Offsets {
     pub task_group_leader: u32,
     /// `task_struct.comm`, or [`ABSENT`]
     pub task_comm: u32,
+    /// `task_struct.flags`, or [`ABSENT`]
+    pub task_flags: u32,
+    /// `task_struct.stack`, or [`ABSENT`]
+    pub task_stack: u32,
+    /// `tcp_sock.rcv_nxt`, or [`ABSENT`]
+    pub rcv_nxt: u32,
+    /// `tcp_sock.copied_seq`, or [`ABSENT`]
+    pub copied_seq: u32,
 }
 
 /// Everything the program is told.

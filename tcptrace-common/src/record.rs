@@ -15,7 +15,8 @@ pub enum Kind {
     /// `new`: `tw_substate`; `arg0`: jiffies left to `expires` (signed); `arg1`: `tw_entry_stamp`.
     MinisocketArmed = 2,
     /// `timer_cancel` of a minisocket: killed, re-armed, or about to expire.
-    /// As above, and the thread id in the upper half of `arg1`.
+    /// As above, and in the upper half of `arg1` the id of the thread whose system call did it; 0 for what
+    /// came from the network, a timer or a kernel thread.
     MinisocketCancelled = 3,
     /// `timer_expire_entry` of a minisocket. Arguments as for [`Kind::MinisocketArmed`].
     MinisocketExpired = 4,
@@ -66,6 +67,8 @@ pub mod flag {
     /// The namespace holds as many minisockets as it may (`tcp_max_tw_buckets`), or this kernel does not
     /// let that be seen.
     pub const NO_ROOM: u8 = 1 << 6;
+    /// With [`LINGER_ZERO`]: bytes had come that the process had not read, which the kernel looks at first.
+    pub const UNREAD: u8 = 1 << 7;
 }
 
 /// The fixed part of every record. 88 bytes, no padding.

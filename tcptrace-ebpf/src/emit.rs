@@ -6,9 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{
-            bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns,
-        },
+        generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_ns},
     },
 };
 use aya_log_ebpf::warn;
@@ -19,7 +17,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    kernel::{Address, SockCommon, net_inum, read},
+    kernel::{Address, SockCommon, current_task, net_inum, read},
     maps::{EVENTS, config, count, filter_term},
 };
 
@@ -152,7 +150,5 @@ fn process_name() -> Option<[u64; 2]> {
     if leader == ABSENT || comm == ABSENT {
         return None;
     }
-    // SAFETY: no arguments.
-    let task = unsafe { bpf_get_current_task() } as Address;
-    read(read::<u64>(task, leader)? as Address, comm)
+    read(read::<u64>(current_task(), leader)? as Address, comm)
 }

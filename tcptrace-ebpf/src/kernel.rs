@@ -3,7 +3,7 @@
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use tcptrace_common::config::{ABSENT, SOCK_COMMON_LEN};
 
 use crate::maps::config;
@@ -114,6 +114,40 @@ impl SockCommon {
     pub fn net(&self) -> Address {
         self.field::<u64>(config!(offsets.skc_net)) as Address
     }
+}
+
+/// Whether the current thread is a kernel thread: it is no socket's owner.
+#[inline(always)]
+pub fn is_kernel_thread(task: Address) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let flags = config!(offsets.task_flags);
+    flags != ABSENT && read::<u32>(task, flags).is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
+/// Whether a system call of the current thread got to the tracepoint with the context `ctx`, which lies on the
+/// stack: a softirq has a stack of its own, and what runs late runs in kernel threads.
+#[inline(always)]
+pub fn is_system_call(ctx: Address) -> bool {
+    /// `THREAD_SIZE`
+    const STACK_LEN: u64 = 16 << 10;
+    let stack = config!(offsets.task_stack);
+    if stack == ABSENT {
+        return true;
+    }
+    let task = current_task();
+    // The verifier takes no arithmetic on the context: its address is read back as a number.
+    let place = ctx;
+    match (read::<u64>(task, stack), read::<u64>((&raw const place).cast(), 0)) {
+        (Some(stack), Some(at)) => at.wrapping_sub(stack) < STACK_LEN && !is_kernel_thread(task),
+        _ => true,
+    }
+}
+
+/// The current thread's `struct task_struct`.
+#[inline(always)]
+pub fn current_task() -> Address {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_task() as Address }
 }
 
 /// Inode number of the namespace at `net`, 0 when it can't be read.

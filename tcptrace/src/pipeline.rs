@@ -189,7 +189,7 @@ struct Taken {
 impl Pipeline {
     fn run(mut self, mut source: Box<dyn Source>, stop: &AtomicBool) -> Result<Snapshot> {
         loop {
-            let goes_on = source.fill(&mut |record| self.take(record))?;
+            let goes_on = source.fill(&mut |record| self.take_in(record))?;
             if let Some(events) = &mut self.flow.events {
                 events.flush();
             }
@@ -218,6 +218,17 @@ impl Pipeline {
             thread::sleep(LISTEN_EVERY);
         }
         Ok(last)
+    }
+
+    /// Takes in what the source hands out: of a sweep, what it shows to be wrong.
+    fn take_in(&mut self, record: Record) {
+        if let Record::Listing(listing) = record {
+            for record in self.tracker.compare(&listing) {
+                self.take(record);
+            }
+        } else {
+            self.take(record);
+        }
     }
 
     fn take(&mut self, record: Record) {
@@ -442,7 +453,9 @@ impl Taken {
             }
             Record::Seed(_)
             | Record::SeedEnd { .. }
-            | Record::FinWait2End { .. }
+            | Record::Listing(_)
+            | Record::Found(_)
+            | Record::Missing { .. }
             | Record::Owner { .. }
             | Record::NetnsCounters { .. }
             | Record::Carried(_)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::{
-    kernel::{Loopback, Options, Tracer, btf::KernelTypes},
+    kernel::{Drain, Loopback, Options, Tracer, btf::KernelTypes},
     lifecycle::{Dwell, Event, Limits, Observer, Processes, Role, Socket, Tracker},
     model::{Nanos, Record, SocketId, TcpState},
 };
@@ -62,7 +62,7 @@ pub fn run(types: &KernelTypes) -> Result<Outcome> {
     connection.run()?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        hooks.drain(usize::MAX, |seen| tracker.take(&Record::Kernel(seen), &mut watch));
+        hooks.drain(Drain::AtMost(usize::MAX), |seen| tracker.take(&Record::Kernel(seen), &mut watch));
         if watch.outcome.is_complete() {
             return Ok(watch.outcome);
         }

@@ -56,6 +56,8 @@ pub enum EndReason {
     Aborted,
     /// A minisocket ended and nothing seen explains how.
     Unexplained,
+    /// Its end was missed, and a sweep found it gone.
+    Lost,
     /// The last FIN was acknowledged.
     Closed,
     /// A listener was closed.

@@ -20,5 +20,6 @@ pub mod ports;
 pub mod precision;
 pub mod runner;
 pub mod scenario;
+pub mod table;
 pub mod tracer;
 pub mod wire;

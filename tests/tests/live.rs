@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, doctor, dwells, ending, fallback, faults, filters, handshake, owner, ports, privileges,
-    program, prometheus, recording, report, seed, serve, servers, storm,
+    abort, close, doctor, dwells, ending, fallback, faults, filters, flood, handshake, owner, ports,
+    privileges, program, prometheus, recording, report, seed, serve, servers, storm,
 };
 
 macro_rules! scenarios {
@@ -95,6 +95,8 @@ const SCENARIOS: &[Scenario] = scenarios! {
     serve::slow_scrapers, Short;
     prometheus::rules_and_panels, Short;
     storm::storm, Alone;
+    flood::highest_rate, Alone;
+    flood::stopped_reader, Alone;
 };
 
 fn main() -> ExitCode {

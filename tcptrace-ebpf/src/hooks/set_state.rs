@@ -12,7 +12,7 @@ use tcptrace_common::{
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
-    kernel::{Address, SockCommon, load, read},
+    kernel::{Address, SockCommon, current_task, is_kernel_thread, load, read},
     maps::{Handled, Twice, config, count},
 };
 
@@ -76,7 +76,7 @@ fn report(ctx: &BtfTracePointContext) -> bool {
             flags |= flag::NO_ROOM;
         }
     }
-    if is_the_tasks_own(old, new, sk_err) {
+    if is_the_tasks_own(old, new, sk_err) && !is_kernel_thread(current_task()) {
         flags |= flag::TASK;
     }
     emit(
@@ -144,6 +144,20 @@ fn has_no_room(common: &SockCommon, old: u8) -> bool {
     }
 }
 
+/// Whether the process has not read all that came. A FIN has a sequence number, too.
+#[inline(always)]
+fn has_unread(sock: Address, sk_flags: u64) -> bool {
+    let (received, read_up_to) = (config!(offsets.rcv_nxt), config!(offsets.copied_seq));
+    if received == ABSENT || read_up_to == ABSENT {
+        return false;
+    }
+    let fin = (sk_flags >> config!(offsets.sock_done) & 1) as u32;
+    match (read::<u32>(sock, received), read::<u32>(sock, read_up_to)) {
+        (Some(received), Some(read_up_to)) => received.wrapping_sub(read_up_to) > fin,
+        _ => false,
+    }
+}
+
 #[inline(always)]
 fn close_flags(sock: Address, common: &SockCommon) -> u8 {
     let sk_flags = common.flags();
@@ -152,6 +166,9 @@ fn close_flags(sock: Address, common: &SockCommon) -> u8 {
         && load::<u64>(sock, config!(offsets.sk_lingertime)) == 0
     {
         flags |= flag::LINGER_ZERO;
+        if has_unread(sock, sk_flags) {
+            flags |= flag::UNREAD;
+        }
     }
     if sk_flags >> config!(offsets.sock_done) & 1 != 0 {
         flags |= flag::DONE;

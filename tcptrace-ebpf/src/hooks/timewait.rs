@@ -1,6 +1,7 @@
 //! The timer of a minisocket (`inet_timewait_sock.tw_timer`): TIME_WAIT and orphan FIN_WAIT2.
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::{bpf_get_current_pid_tgid, generated::bpf_jiffies64},
     programs::BtfTracePointContext,
 };
@@ -11,7 +12,7 @@ use tcptrace_common::{
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
-    kernel::{Address, SockCommon, container_of, load, net_is_dying, read},
+    kernel::{Address, SockCommon, container_of, is_system_call, load, net_is_dying, read},
     maps::config,
 };
 
@@ -35,7 +36,9 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     let mut flags = 0;
     let mut tid = 0;
     if kind as u8 == Kind::MinisocketCancelled as u8 {
-        tid = bpf_get_current_pid_tgid() as u32;
+        if is_system_call(ctx.as_ptr()) {
+            tid = bpf_get_current_pid_tgid() as u32;
+        }
         if net_is_dying(common.net()) {
             flags |= flag::NETNS_DYING;
         }

@@ -236,6 +236,8 @@ pub struct TimeWaitEnds {
     pub aborted: u64,
     /// Not explained by anything seen.
     pub unexplained: u64,
+    /// Found gone by a sweep: the records about their end were lost.
+    pub lost: u64,
 }
 
 impl TimeWaitEnds {
@@ -277,6 +279,7 @@ impl TimeWaitEnds {
             EndReason::Purged => &mut self.purged,
             EndReason::Aborted => &mut self.aborted,
             EndReason::Unexplained => &mut self.unexplained,
+            EndReason::Lost => &mut self.lost,
             _ => return,
         };
         *counter += n;

@@ -12,11 +12,12 @@ use tcptrace_common::{config::Config, filter::KernelFilter, record::loss};
 
 use super::{
     btf::{KernelTypes, LayoutError},
+    counters::recursion_misses,
     decode::decode,
     learn,
     symbols::Handlers,
 };
-use crate::model::{Observation, record::KernelLosses};
+use crate::model::{Nanos, Observation, record::KernelLosses};
 
 /// The program, as committed beside this crate; `build.rs` embeds it.
 static OBJECT: &[u8] =
@@ -143,6 +144,15 @@ pub(super) const SEGMENTS_ARGUMENTS: usize = 4;
 pub(super) const NEEDED_TRACEPOINTS: [&str; 4] =
     ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
 
+/// How much of what waits in the ring to take.
+#[derive(Clone, Copy, Debug)]
+pub enum Drain {
+    /// So many records.
+    AtMost(usize),
+    /// All that were made by then.
+    Until(Nanos),
+}
+
 /// A running trace. Dropping it detaches everything.
 pub struct Tracer {
     ring: RingBuf<MapData>,
@@ -205,18 +215,23 @@ impl Tracer {
         self.hooks
     }
 
-    /// Hands out at most `limit` records that are waiting, oldest first; returns how many.
-    pub fn drain(&mut self, limit: usize, mut take: impl FnMut(Observation)) -> usize {
-        let mut taken = 0;
-        while taken < limit {
-            let Some(item) = self.ring.next() else { break };
-            taken += 1;
-            match decode(&item) {
-                Some(seen) => take(seen),
-                None => self.decode_errors += 1,
+    /// Hands out records that are waiting, oldest first.
+    pub fn drain(&mut self, drain: Drain, mut take: impl FnMut(Observation)) {
+        let (most, until) = match drain {
+            Drain::AtMost(most) => (most, u64::MAX),
+            Drain::Until(until) => (usize::MAX, until.0),
+        };
+        for _ in 0..most {
+            let Some(item) = self.ring.next() else { return };
+            let Some(seen) = decode(&item) else {
+                self.decode_errors += 1;
+                continue;
+            };
+            take(seen);
+            if seen.raw.ts_ns > until {
+                return;
             }
         }
-        taken
     }
 
     /// Whether losses can be read.
@@ -243,15 +258,12 @@ impl Tracer {
     /// Events that both copies of a program may have skipped. Each copy's misses are covered by the other
     /// unless both were active at once: the smaller count is a bound.
     fn recursion_missed(&self) -> u64 {
-        let misses = |name| self.program_counters(name).map_or(0, |counters| counters.recursion_misses);
-        let both = |first, second| misses(first).min(misses(second));
+        let misses = |name| {
+            let program = self.ebpf.program(name)?.fd().ok()?;
+            recursion_misses(program.as_fd()).ok()
+        };
+        let both = |first, second| misses(first).unwrap_or(0).min(misses(second).unwrap_or(0));
         both("set_state_first", "set_state_second") + both("segment_first", "segment_second")
-    }
-
-    fn program_counters(&self, name: &str) -> Option<ProgramCounters> {
-        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        Some(ProgramCounters::parse(&text))
     }
 }
 
@@ -260,24 +272,6 @@ impl AsFd for Tracer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the ring owns the descriptor and outlives the borrow.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
-    }
-}
-
-/// What the kernel counts per program, from `/proc/PID/fdinfo`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct ProgramCounters {
-    recursion_misses: u64,
-}
-
-impl ProgramCounters {
-    fn parse(fdinfo: &str) -> Self {
-        let value = |name| {
-            fdinfo
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
-                .unwrap_or(0)
-        };
-        Self { recursion_misses: value("recursion_misses") }
     }
 }
 
@@ -319,12 +313,5 @@ mod tests {
     fn the_embedded_program_is_the_one_of_the_provenance() {
         use sha2::{Digest as _, Sha256};
         assert_eq!(format!("{:x}", Sha256::digest(OBJECT)), object_sha256());
-    }
-
-    #[test]
-    fn misses_are_read_by_name() {
-        let text = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t118\nverified_insns:\t400\n";
-        assert_eq!(ProgramCounters::parse(text).recursion_misses, 118);
-        assert_eq!(ProgramCounters::parse("pos:\t0\n").recursion_misses, 0);
     }
 }

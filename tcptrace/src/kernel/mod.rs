@@ -4,6 +4,7 @@
 //! The only place that knows `aya`.
 
 pub mod btf;
+mod counters;
 mod decode;
 mod learn;
 mod loader;
@@ -12,5 +13,5 @@ pub mod preflight;
 mod symbols;
 
 pub use decode::decode;
-pub use loader::{Hook, Hooks, LoadError, Options, Tracer, object_sha256};
+pub use loader::{Drain, Hook, Hooks, LoadError, Options, Tracer, object_sha256};
 pub use loopback::Loopback;

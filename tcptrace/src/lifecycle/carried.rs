@@ -85,9 +85,9 @@ pub struct Continuation {
     /// Cancelled timers that nothing has explained yet, oldest first.
     #[serde(default)]
     cancelled: Vec<(SocketId, Cancelled)>,
-    /// The orphans that the look at FIN_WAIT2 now under way has found still there.
+    /// Minisockets whose cookie went on to another connection, and the cookie.
     #[serde(default)]
-    still_in_fin_wait2: Vec<SocketId>,
+    aside: Vec<(SocketId, u64)>,
 }
 
 /// A cancelled timer that waits for its reason.
@@ -193,6 +193,8 @@ impl Memory {
             group: _,
             port_use: _,
             destination: _,
+            // What is read again is not swept.
+            listed: _,
             counted_closer: _,
         } = *socket;
         Self {
@@ -239,7 +241,6 @@ impl Tracker {
             minisockets,
             connects,
             pending,
-            still_in_fin_wait2,
             began,
             recently_closed,
             // Follows from the sockets.
@@ -247,6 +248,8 @@ impl Tracker {
             // The seed is complete by then.
             ended_in_seed: _,
             seeding: _,
+            // What is read again is not swept.
+            sweeps: _,
             // Told by the facts about the host, which come first.
             sees_segments: _,
             // Of the file that ends; what begins counts its own.
@@ -276,7 +279,7 @@ impl Tracker {
             closed: recently_closed.oldest_first().collect(),
             connecting: connects.under_way(ts).collect(),
             cancelled: pending.oldest_first().map(|pending| (pending.id, Cancelled::of(pending))).collect(),
-            still_in_fin_wait2: still_in_fin_wait2.iter().copied().collect(),
+            aside: minisockets.aside().collect(),
         };
         (carried, continuation)
     }
@@ -301,9 +304,6 @@ impl Tracker {
         if phase == Phase::Request {
             self.handshakes.go_on(id, object, netns, &tuple);
         }
-        if id.as_set_aside().is_some() {
-            self.minisockets.go_on(id, object);
-        }
     }
 
     /// Goes on with the rest.
@@ -317,7 +317,7 @@ impl Tracker {
             ref closed,
             ref connecting,
             ref cancelled,
-            ref still_in_fin_wait2,
+            ref aside,
         } = *known;
         self.began = began.or(self.began);
         self.handshakes.go_on_from(handshakes);
@@ -333,7 +333,8 @@ impl Tracker {
                 self.pending.push(cancelled.pending(id, socket));
             }
         }
-        let known = still_in_fin_wait2.iter().filter(|id| self.sockets.contains_key(id));
-        self.still_in_fin_wait2.extend(known);
+        for &(id, cookie) in aside.iter().filter(|(id, _)| self.sockets.contains_key(id)) {
+            self.minisockets.note(id, cookie);
+        }
     }
 }

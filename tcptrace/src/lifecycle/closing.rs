@@ -69,7 +69,8 @@ impl Closing {
                 EndReason::Aborted
             }
             TcpState::SynRecv => EndReason::Dropped,
-            _ if self.has(flag::LINGER_ZERO) => EndReason::ResetSentLinger,
+            // __tcp_close() looks at unread data first (TCPAbortOnClose, then TCPAbortOnData).
+            _ if self.has(flag::LINGER_ZERO) && !self.has(flag::UNREAD) => EndReason::ResetSentLinger,
             // __tcp_close() shuts down both ways first; tcp_disconnect() does not.
             _ if self.has(flag::SHUTDOWN_BOTH) => EndReason::ResetSentUnread,
             _ => EndReason::Disconnected,
@@ -115,6 +116,13 @@ mod tests {
             (S::Established, ECONNABORTED, 0, 4000, R::Killed),
             (S::Established, 0, flag::SHUTDOWN_BOTH, 4000, R::ResetSentUnread),
             (S::Established, 0, flag::SHUTDOWN_BOTH | flag::LINGER_ZERO, 4000, R::ResetSentLinger),
+            (
+                S::Established,
+                0,
+                flag::SHUTDOWN_BOTH | flag::LINGER_ZERO | flag::UNREAD,
+                4000,
+                R::ResetSentUnread,
+            ),
             (S::Established, 0, 0, 4000, R::Disconnected),
             (S::SynSent, 0, flag::TASK, 4000, R::NoPort),
             (S::FinWait2, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::Overflow),

@@ -107,6 +107,8 @@ pub enum EndReason {
     Purged,
     /// A minisocket ended and nothing that was seen explains how.
     Unexplained,
+    /// The records about its end were lost: sweeps of `sock_diag` found it gone.
+    Lost,
     /// The last ACK of a passive close came.
     Closed,
     /// A socket should have become a minisocket and there was no room for one
@@ -137,7 +139,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason, in the order of tables.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Expired,
         Self::Reused,
         Self::Reopened,
@@ -146,6 +148,7 @@ impl EndReason {
         Self::Killed,
         Self::Purged,
         Self::Unexplained,
+        Self::Lost,
         Self::Closed,
         Self::Overflow,
         Self::Refused,
@@ -174,6 +177,7 @@ impl EndReason {
             Self::Killed => "killed",
             Self::Purged => "purged",
             Self::Unexplained => "unexplained",
+            Self::Lost => "lost",
             Self::Closed => "closed",
             Self::Overflow => "overflow",
             Self::Refused => "refused",

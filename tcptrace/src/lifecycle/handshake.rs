@@ -3,7 +3,7 @@
 //! A request socket has no cookie of its own until somebody asks for one, so it is known by its
 //! tuple. The child that `tcp_check_req()` makes of it takes over its place.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::record as raw;
 
 use super::{
@@ -11,13 +11,15 @@ use super::{
     pending::{Cause, Pending},
     tracker::tuple_of,
 };
-use crate::model::{Nanos, NetnsId, SeedSocket, SocketId, TcpState, Tuple};
+use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
 /// Handshakes by their ends.
 #[derive(Clone, Debug, Default)]
 pub struct Handshakes {
     by_tuple: FxHashMap<(NetnsId, Tuple), Handshake>,
     made: u64,
+    /// Ended while the seed is still being read: it must not bring them back.
+    ended_in_seed: FxHashSet<(NetnsId, Tuple)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +42,21 @@ impl Handshakes {
 
     fn get(&self, netns: NetnsId, tuple: &Tuple) -> Option<Handshake> {
         self.by_tuple.get(&Self::key(netns, tuple)).copied()
+    }
+
+    /// The id of the handshake with these ends.
+    pub fn id_of(&self, netns: NetnsId, tuple: &Tuple) -> Option<SocketId> {
+        self.get(netns, tuple).map(|handshake| handshake.id)
+    }
+
+    /// Whether a handshake with these ends was seen to end before the seed that still has it.
+    pub fn has_ended_in_seed(&self, netns: NetnsId, tuple: &Tuple) -> bool {
+        self.ended_in_seed.contains(&Self::key(netns, tuple))
+    }
+
+    /// The seed is complete.
+    pub fn end_seed(&mut self) {
+        self.ended_in_seed = FxHashSet::default();
     }
 
     fn insert(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
@@ -118,6 +135,9 @@ impl Tracker {
         if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &tuple_of(raw)) {
             let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: Cause::Request };
             self.pending.push(pending);
+        } else if self.seeding {
+            // Older than the trace. When it goes on, its timer is set again.
+            self.handshakes.ended_in_seed.insert(Handshakes::key(NetnsId(raw.netns), &tuple_of(raw)));
         }
     }
 
@@ -160,11 +180,6 @@ impl Tracker {
         }
     }
 
-    /// Whether the stream has already spoken of a seeded handshake, or of the child made of it.
-    pub(super) fn is_known_handshake(&self, seed: &SeedSocket) -> bool {
-        self.handshakes.get(seed.netns, &seed.tuple).is_some()
-    }
-
     /// Ends a handshake whose timer was cancelled or ran out with nothing after it.
     pub(super) fn settle_request(&mut self, pending: &Pending, out: &mut impl Observer) {
         let reason = match pending.cause {
@@ -172,6 +187,18 @@ impl Tracker {
             _ => EndReason::Dropped,
         };
         self.end_request(pending.id, pending.ts, reason, out);
+    }
+
+    /// `listen()` on a socket that was not bound chooses a port after it has told the new state
+    /// (`inet_csk_listen_start()`).
+    fn learn_listening_port(&mut self, listener: SocketId, sport: u16, out: &mut impl Observer) {
+        let Some(socket) = self.sockets.get_mut(&listener) else { return };
+        if socket.role == Role::Listener && socket.tuple.sport == 0 {
+            self.listeners.remove(listener);
+            socket.tuple.sport = sport;
+            self.listeners.insert(listener, socket.netns, &socket.tuple);
+            out.identified(socket, &self.processes);
+        }
     }
 
     fn end_request(&mut self, id: SocketId, ts: Nanos, reason: EndReason, out: &mut impl Observer) {
@@ -192,6 +219,7 @@ impl Tracker {
         let mut socket = Socket::new(tuple, netns, TcpState::Close, since);
         socket.role = Role::Inbound;
         let by_cookie = SocketId(if raw.kind == raw::Kind::RequestArmed as u8 { raw.arg0 } else { 0 });
+        self.learn_listening_port(by_cookie, tuple.sport, out);
         let listener = match self.sockets.get(&by_cookie) {
             Some(listener) if listener.role == Role::Listener => Some((by_cookie, listener.tuple.saddr)),
             _ => self.listeners.find(netns, &tuple).map(|found| (found.id, found.addr)),

@@ -21,9 +21,10 @@ const TIMEWAIT_SECONDS: i64 = 60;
 /// What belongs to minisockets alone.
 #[derive(Clone, Debug, Default)]
 pub struct Minisockets {
-    /// Minisockets whose cookie lives on in another connection (a socket that connects again), by
-    /// kernel address.
-    set_aside: FxHashMap<u64, SocketId>,
+    /// Minisockets whose cookie lives on in another connection (a socket that connects again), by it.
+    by_cookie: FxHashMap<u64, Vec<SocketId>>,
+    /// The cookie of each.
+    cookies: FxHashMap<SocketId, u64>,
     /// How many were set aside so far.
     made: u64,
     /// Timer ticks per second, learned from the first TIME_WAIT armed.
@@ -33,7 +34,7 @@ pub struct Minisockets {
 impl Minisockets {
     /// How many were set aside and live.
     pub fn len(&self) -> usize {
-        self.set_aside.len()
+        self.cookies.len()
     }
 
     /// Timer ticks per second, where a TIME_WAIT has shown them.
@@ -46,24 +47,35 @@ impl Minisockets {
         self.made
     }
 
-    /// Goes on with one that was set aside before this recording began.
-    pub fn go_on(&mut self, id: SocketId, object: u64) {
-        if object == 0 {
-            return;
-        }
-        self.set_aside.insert(object, id);
-    }
-
     /// Goes on after `made` of them.
     pub fn go_on_from(&mut self, made: u64, hz: Option<i64>) {
         self.made = self.made.max(made);
         self.hz = self.hz.or(hz);
     }
 
+    /// Those that were set aside, and their cookies.
+    pub fn aside(&self) -> impl Iterator<Item = (SocketId, u64)> {
+        self.cookies.iter().map(|(&id, &cookie)| (id, cookie))
+    }
+
+    /// The minisocket `aside` keeps its place, while `cookie` goes on.
+    pub fn note(&mut self, aside: SocketId, cookie: u64) {
+        self.by_cookie.entry(cookie).or_default().push(aside);
+        self.cookies.insert(aside, cookie);
+    }
+
+    fn with_cookie(&self, cookie: u64) -> &[SocketId] {
+        self.by_cookie.get(&cookie).map_or(&[], Vec::as_slice)
+    }
+
     /// Forgets one that ended.
     pub fn forget(&mut self, id: SocketId) {
-        if !self.set_aside.is_empty() {
-            self.set_aside.retain(|_, aside| *aside != id);
+        let Some(cookie) = self.cookies.remove(&id) else { return };
+        if let Some(ids) = self.by_cookie.get_mut(&cookie) {
+            ids.retain(|aside| *aside != id);
+            if ids.is_empty() {
+                self.by_cookie.remove(&cookie);
+            }
         }
     }
 }
@@ -108,12 +120,17 @@ impl Connects {
     }
 }
 
-/// Thread id of the idle task.
-const IDLE: u32 = 0;
+/// It was no system call.
+const NO_THREAD: u32 = 0;
 
-/// The thread on top of which a timer was cancelled.
+/// The thread whose system call cancelled a timer.
 const fn thread_of(raw: &raw::Record) -> u32 {
     (raw.arg1 >> 32) as u32
+}
+
+/// Whether these are the socket's ends, whatever interface it is bound to.
+fn has_ends(socket: &Socket, tuple: &Tuple) -> bool {
+    socket.tuple == Tuple { ifindex: socket.tuple.ifindex, ..*tuple }
 }
 
 impl Tracker {
@@ -202,9 +219,13 @@ impl Tracker {
 
     /// A minisocket's timer was cancelled: `pending` waits for the reason unless it is plain.
     pub(super) fn minisocket_cancelled(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+        let is_dying = raw.flags & flag::NETNS_DYING != 0;
+        if is_dying {
+            self.sweeps.note_dying(NetnsId(raw.netns));
+        }
         let Some(id) = self.ending_minisocket(raw, out) else { return };
         let ts = Nanos(raw.ts_ns);
-        if raw.flags & flag::NETNS_DYING != 0 {
+        if is_dying {
             return self.end_minisocket(id, raw, EndReason::Purged, out);
         }
         let taken_over = raw.new == TcpState::TimeWait as u8 && self.is_taken_over_by(thread_of(raw), id, ts);
@@ -281,9 +302,8 @@ impl Tracker {
                     continue;
                 }
                 Cause::TakenOver(_) => EndReason::Reused,
-                // What the network does to a minisocket shows in a segment. What is left, when it did not
-                // interrupt the idle task, is a system call that is not connect(): `ss -K`.
-                Cause::Minisocket(raw) if self.sees_segments && thread_of(raw) != IDLE => EndReason::Killed,
+                // A system call that is not connect(): `ss -K`.
+                Cause::Minisocket(raw) if thread_of(raw) != NO_THREAD => EndReason::Killed,
                 Cause::Minisocket(_) => EndReason::Unexplained,
             };
             self.end_pending(&pending, reason, out);
@@ -308,13 +328,16 @@ impl Tracker {
         if let Some(pending) = self.pending.take(id) {
             self.pending.push(Pending { id: aside, ..pending });
         }
-        if let Some(before) = self.minisockets.set_aside.insert(socket.object, aside) {
+        for &before in self.minisockets.with_cookie(id.0) {
             // The address is this one's now: the one before went unseen, and no record can be about it any more.
-            self.pending.take(before);
-            if let Some(before) = self.sockets.get_mut(&before) {
-                before.object = 0;
+            if let Some(before_socket) = self.sockets.get_mut(&before)
+                && before_socket.object == socket.object
+            {
+                before_socket.object = 0;
+                self.pending.take(before);
             }
         }
+        self.minisockets.note(aside, id.0);
         self.sockets.insert(aside, socket);
     }
 
@@ -384,13 +407,22 @@ impl Tracker {
 
     /// The id of the minisocket a record is about; `None` for one that has no cookie: it is older than
     /// the trace and in a namespace that could not be seeded.
-    fn minisocket_id(&self, raw: &raw::Record) -> Option<SocketId> {
-        if !self.minisockets.set_aside.is_empty()
-            && let Some(&aside) = self.minisockets.set_aside.get(&raw.object)
-        {
-            return Some(aside);
-        }
-        (raw.cookie != 0).then_some(SocketId(raw.cookie))
+    pub(super) fn minisocket_id(&self, raw: &raw::Record) -> Option<SocketId> {
+        let is_it = |aside: &&SocketId| {
+            self.sockets.get(aside).is_some_and(|socket| match socket.object {
+                // Older than the trace.
+                0 => has_ends(socket, &tuple_of(raw)),
+                object => object == raw.object,
+            })
+        };
+        let aside = self.minisockets.with_cookie(raw.cookie).iter().find(is_it).copied();
+        aside.or_else(|| (raw.cookie != 0).then_some(SocketId(raw.cookie)))
+    }
+
+    /// The minisocket with these ends whose cookie went on to another connection.
+    pub(super) fn aside_with(&self, cookie: SocketId, tuple: &Tuple) -> Option<SocketId> {
+        let has_them = |aside: &&SocketId| self.sockets.get(aside).is_some_and(|s| has_ends(s, tuple));
+        self.minisockets.with_cookie(cookie.0).iter().find(has_them).copied()
     }
 
     /// The same, when it is tracked. A record of a minisocket that is still thought to be a full socket tells
@@ -402,7 +434,7 @@ impl Tracker {
             let seen = tuple_of(raw);
             let substate = TcpState::from_kernel(raw.new)
                 .filter(|state| matches!(state, TcpState::FinWait2 | TcpState::TimeWait))?;
-            if (Tuple { ifindex: seen.ifindex, ..socket.tuple }) != seen {
+            if !has_ends(socket, &seen) {
                 // A cookie that went on to another connection.
                 return None;
             }

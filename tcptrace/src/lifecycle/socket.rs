@@ -130,6 +130,8 @@ pub struct Socket {
     pub awaits_fin: bool,
     /// Kernel address of the minisocket, once a record told it.
     pub object: u64,
+    /// The number of the last sweep that listed it, modulo 256.
+    pub listed: u8,
     /// For the observer's use: the states in which it is shown.
     pub shown: StateSet,
     /// For the observer's use: the group it is counted in.
@@ -167,6 +169,7 @@ impl Socket {
             extended: false,
             awaits_fin: false,
             object: 0,
+            listed: 0,
             shown: StateSet::ALL,
             group: Self::NO_GROUP,
             port_use: PortUse::None,

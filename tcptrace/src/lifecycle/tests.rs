@@ -10,7 +10,7 @@ use tcptrace_common::{
 use super::{Bound, Counters, Event, Limits, Observer, OwnerKind, Processes, Role, Socket, Tracker};
 use crate::model::{
     Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
-    record::{HostFacts, Process, SeedObject},
+    record::{HostFacts, Listing, Process, SeedObject, Sweep, SweepEnd},
 };
 
 const MS: u64 = 1_000_000;
@@ -115,6 +115,17 @@ impl Run {
     /// A transition of the client's socket.
     fn client(&mut self, ms: u64, cookie: u64, old: TcpState, new: TcpState) -> &mut Self {
         self.take(full(ms, cookie, old, new, 0, 0))
+    }
+
+    /// A sweep that begins at `ms` and takes a millisecond lists `sockets`.
+    fn sweep(&mut self, sweep: Sweep, ms: u64, sockets: &[SeedSocket]) -> &mut Self {
+        let ts = Nanos((ms + 1) * MS);
+        let sockets = sockets.iter().map(|socket| SeedSocket { ts, ..*socket }).collect();
+        let end = SweepEnd { ts, began: Nanos(ms * MS), netns: vec![NetnsId(1)] };
+        for record in self.tracker.compare(&Listing { sweep, sockets, end: Some(end) }) {
+            self.take(record);
+        }
+        self
     }
 
     fn time(&mut self, ms: u64) -> &mut Self {
@@ -311,14 +322,12 @@ fn without_segments_a_look_at_fin_wait2_finds_who_left_it() {
     for cookie in [7, 8] {
         run.reach_fin_wait2(cookie).take(kernel(minisocket(30, Kind::MinisocketArmed, cookie, T::FinWait2)));
     }
-    let (ts, began, netns) = (Nanos(1_000 * MS), Nanos(990 * MS), NetnsId(1));
-    run.take(Record::Seed(seed(8, T::FinWait2, SeedObject::Minisocket { left: Nanos(S) })))
-        .take(Record::FinWait2End { ts, began, netns });
-    assert_eq!(run.lines()[8..], ["7 FIN_WAIT2>TIME_WAIT ~970ms orphan"]);
+    let still = seed(8, T::FinWait2, SeedObject::Minisocket { left: Nanos(S) });
+    run.sweep(Sweep::FinWait2, 990, &[still]);
+    assert_eq!(run.lines()[8..], ["7 FIN_WAIT2>TIME_WAIT ~961ms orphan"]);
     assert_eq!((run.count(T::TimeWait), run.count(T::FinWait2)), (1, 1));
     // What became an orphan after the look began can't be missing from it.
-    let began = Nanos(10 * MS);
-    run.take(Record::FinWait2End { ts, began, netns });
+    run.sweep(Sweep::FinWait2, 10, &[]);
     assert_eq!(run.count(T::FinWait2), 1);
 }
 
@@ -330,7 +339,7 @@ fn without_segments_the_end_tells_more_exactly_what_a_look_has_found() {
         .take(kernel(minisocket(0, Kind::MinisocketArmed, 6, T::TimeWait)))
         .reach_fin_wait2(8)
         .take(kernel(minisocket(30, Kind::MinisocketArmed, 8, T::FinWait2)))
-        .take(Record::FinWait2End { ts: Nanos(3_000 * MS), began: Nanos(2_990 * MS), netns: NetnsId(1) })
+        .sweep(Sweep::FinWait2, 2_999, &[])
         .take(kernel(raw::Record { arg0: 0, ..minisocket(62_030, Kind::MinisocketExpired, 8, T::TimeWait) }));
     assert_eq!(
         run.lines()[4..],
@@ -681,13 +690,208 @@ fn a_socket_out_of_scope_is_forgotten_once_its_port_is_known() {
     assert_eq!(run.lines().len(), 4);
 }
 
+#[test]
+fn two_sweeps_without_a_socket_end_it() {
+    use TcpState as T;
+    let mut run = Run::new();
+    run.reach_fin_wait2(7)
+        .take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)))
+        .client(40, 7, T::FinWait2, T::Close)
+        .sweep(Sweep::Whole, 61_000, &[]);
+    assert_eq!(run.count(T::TimeWait), 1, "it may have begun while the sweep was under way");
+    run.sweep(Sweep::Whole, 66_000, &[]);
+    assert_eq!(run.count(T::TimeWait), 1, "the one before may have missed it");
+    run.sweep(Sweep::Whole, 71_000, &[]);
+    assert_eq!(run.lines()[5..], ["7 TIME_WAIT>CLOSE lost"], "how long it was is not known");
+    assert_eq!((run.tracker.counters().healed, run.tracker.sockets().count()), (1, 0));
+}
+
+#[test]
+fn a_record_between_two_sweeps_ends_a_suspicion() {
+    use TcpState as T;
+    let mut run = Run::new();
+    run.reach_fin_wait2(7).sweep(Sweep::Whole, 100, &[]).sweep(Sweep::Whole, 200, &[]);
+    run.take(kernel(minisocket(210, Kind::MinisocketArmed, 7, T::TimeWait))).sweep(Sweep::Whole, 300, &[]);
+    assert_eq!((run.count(T::TimeWait), run.tracker.counters().healed), (1, 0));
+    // Unknown, and ended by a record before the second listing of it is read.
+    let unknown = seed(8, T::Established, SeedObject::Full);
+    let known = seed(7, T::TimeWait, SeedObject::Minisocket { left: Nanos(59 * S) });
+    run.sweep(Sweep::Whole, 400, &[known, unknown]).client(450, 8, T::Established, T::Close).sweep(
+        Sweep::Whole,
+        440,
+        &[known, unknown],
+    );
+    assert_eq!(run.tracker.sockets().count(), 1);
+}
+
+#[test]
+fn two_sweeps_with_an_unknown_socket_add_it() {
+    use TcpState as T;
+    let mut run = Run::new();
+    let unknown = [
+        seed(8, T::Established, SeedObject::Full),
+        seed(9, T::TimeWait, SeedObject::Minisocket { left: Nanos(20 * S) }),
+    ];
+    run.sweep(Sweep::Whole, 60_000, &unknown);
+    assert_eq!(run.tracker.sockets().count(), 0);
+    run.sweep(Sweep::Whole, 65_000, &unknown);
+    assert_eq!((run.count(T::Established), run.count(T::TimeWait)), (1, 1));
+    assert_eq!(run.tracker.counters().healed, 2);
+    run.client(70_001, 8, T::Established, T::CloseWait).take(kernel(minisocket(
+        86_001,
+        Kind::MinisocketExpired,
+        9,
+        T::TimeWait,
+    )));
+    assert_eq!(run.lines(), ["8 ESTABLISHED>CLOSE_WAIT >=5000ms", "9 TIME_WAIT>CLOSE ~61000ms expired"]);
+    assert_eq!(run.tracker.counters().healed, 2);
+}
+
+#[test]
+fn two_sweeps_with_another_state_correct_it() {
+    use TcpState as T;
+    let mut run = Run::new();
+    run.reach_fin_wait2(7);
+    let listed = seed(7, T::TimeWait, SeedObject::Minisocket { left: Nanos(50 * S) });
+    let later = SeedSocket { object: SeedObject::Minisocket { left: Nanos(45 * S) }, ..listed };
+    run.sweep(Sweep::Whole, 10_039, &[listed]);
+    assert_eq!(run.count(T::FinWait2), 1);
+    run.sweep(Sweep::Whole, 15_039, &[later]);
+    assert_eq!((run.count(T::TimeWait), run.count(T::FinWait2)), (1, 0));
+    run.take(kernel(minisocket(60_840, Kind::MinisocketExpired, 7, T::TimeWait)));
+    assert_eq!(run.lines()[4..], ["7 TIME_WAIT>CLOSE ~60800ms expired"], "no dwell of FIN_WAIT2");
+    assert_eq!(run.tracker.counters().healed, 1);
+}
+
+#[test]
+fn a_sweep_knows_handshakes_by_their_ends() {
+    use TcpState as T;
+    let mut run = Run::new();
+    let ends = Tuple { saddr: addr(2), daddr: addr(1), sport: SERVER, dport: CLIENT, ifindex: 1 };
+    let listed = SeedSocket { tuple: ends, ..seed(8, T::SynRecv, SeedObject::Request { timeouts: 0 }) };
+    run.take(kernel(request(0, Kind::RequestArmed))).sweep(Sweep::Whole, 100, &[listed]).sweep(
+        Sweep::Whole,
+        200,
+        &[listed],
+    );
+    assert_eq!((run.count(T::SynRecv), run.tracker.counters().healed), (1, 0));
+    // Its last step is missed: the connection takes its place.
+    let child = SeedSocket { object: SeedObject::Full, state: T::Established, ..listed };
+    run.sweep(Sweep::Whole, 300, &[child]).sweep(Sweep::Whole, 400, &[child]);
+    assert_eq!((run.count(T::SynRecv), run.count(T::Established)), (0, 1));
+    assert_eq!((run.tracker.counters().healed, run.tracker.sockets().count()), (1, 1));
+    // One that is not known, and dropped before the second listing of it is read.
+    let mut run = Run::new();
+    run.sweep(Sweep::Whole, 100, &[listed]).take(kernel(request(150, Kind::RequestCancelled))).sweep(
+        Sweep::Whole,
+        140,
+        &[listed],
+    );
+    assert_eq!(run.tracker.sockets().count(), 0);
+}
+
+#[test]
+fn a_socket_where_no_sweep_comes_is_not_missing() {
+    use TcpState as T;
+    let mut run = Run::new();
+    let elsewhere = raw::Record { netns: 2, cookie: 9, old: 7, new: 2, ..record(0, Kind::Transition) };
+    run.take(kernel(elsewhere));
+    for ms in [100, 200, 300] {
+        run.sweep(Sweep::Whole, ms, &[]);
+    }
+    assert_eq!(run.count(T::SynSent), 1);
+    // A namespace that is taken down can't be listed, and keeps nothing.
+    let dying = minisocket(400, Kind::MinisocketCancelled, 77, T::TimeWait);
+    run.take(kernel(raw::Record { netns: 2, flags: flag::NETNS_DYING, ..dying }));
+    run.sweep(Sweep::Whole, 500, &[]).sweep(Sweep::Whole, 600, &[]);
+    assert_eq!((run.count(T::SynSent), run.tracker.counters().healed), (0, 1));
+}
+
+#[test]
+fn a_sweep_tells_a_port_that_was_chosen_late() {
+    use TcpState as T;
+    let mut run = Run::new();
+    let connect = raw::Record { cookie: 7, old: 7, new: 2, sport: 0, ..record(0, Kind::Transition) };
+    run.take(kernel(connect)).sweep(Sweep::Whole, 100, &[seed(7, T::SynSent, SeedObject::Full)]);
+    let (_, socket) = run.tracker.sockets().next().expect("tracked");
+    assert_eq!((socket.tuple.sport, run.tracker.counters()), (CLIENT, Counters::default()));
+}
+
+#[test]
+fn a_handshake_dropped_before_its_seed_is_read_leaves_no_ghost() {
+    use TcpState as T;
+    let mut run = Run::seeding();
+    let ends = Tuple { saddr: addr(2), daddr: addr(1), sport: SERVER, dport: CLIENT, ifindex: 0 };
+    let listed = SeedSocket { tuple: ends, ..seed(8, T::SynRecv, SeedObject::Request { timeouts: 0 }) };
+    run.take(kernel(request(1, Kind::RequestCancelled)))
+        .take(Record::Seed(listed))
+        .take(Record::SeedEnd { ts: Nanos(10 * MS), began: Nanos(0) });
+    assert_eq!(run.tracker.sockets().count(), 0);
+}
+
+#[test]
+fn connections_of_a_listener_without_a_port_of_its_own_have_its_owner() {
+    use TcpState as T;
+    let mut run = Run::new();
+    // inet_csk_listen_start() tells LISTEN before it chooses a port.
+    let raw = raw::Record { cookie: 3, old: 7, new: 10, sport: 0, dport: 0, ..request(0, Kind::Transition) };
+    let listener = raw::Record { saddr: [0; 16], daddr: [0; 16], flags: flag::TASK, ..raw };
+    run.take(kernel(listener))
+        .take(kernel(raw::Record { arg0: 3, ..request(10, Kind::RequestArmed) }))
+        .take(server(20, 8, T::Listen, T::SynRecv))
+        .take(server(20, 8, T::SynRecv, T::Established));
+    let socket = |id| run.tracker.sockets().find(|(known, _)| *known == SocketId(id)).expect("tracked").1;
+    assert_eq!((socket(8).owner, socket(8).listener_is_any), (OwnerKind::Listener, true));
+    assert_eq!(socket(3).tuple.sport, SERVER);
+}
+
+#[test]
+fn an_address_used_again_is_another_minisocket() {
+    use TcpState as T;
+    let mut run = Run::new();
+    run.reach_fin_wait2(7).take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait))).client(
+        40,
+        7,
+        T::FinWait2,
+        T::Close,
+    );
+    let again = raw::Record {
+        object: 1,
+        sport: 0,
+        dport: 99,
+        cookie: 7,
+        old: 7,
+        new: 2,
+        ..record(50, Kind::Transition)
+    };
+    run.take(kernel(again));
+    // The end of the one set aside is missed, and its place used for another socket's.
+    run.take(kernel(minisocket(70_000, Kind::MinisocketArmed, 8, T::TimeWait)));
+    assert_eq!(run.count(T::TimeWait), 2);
+    run.take(kernel(minisocket(130_000, Kind::MinisocketExpired, 8, T::TimeWait)));
+    assert_eq!(run.count(T::TimeWait), 1);
+    assert!(run.lines().contains(&"8 TIME_WAIT>CLOSE 60000ms expired"), "{:?}", run.lines());
+}
+
 pub(crate) mod any_stream {
     use super::*;
     use proptest::prelude::*;
 
+    fn any_seed(cookie: u64, state: u8, object: u64) -> SeedSocket {
+        let object = match object % 3 {
+            0 => SeedObject::Full,
+            1 => SeedObject::Minisocket { left: Nanos(object) },
+            _ => SeedObject::Request { timeouts: 1 },
+        };
+        SeedSocket {
+            inode: 0,
+            ..seed(cookie, TcpState::from_kernel(state).unwrap_or(TcpState::Close), object)
+        }
+    }
+
     pub(crate) fn any_record() -> impl Strategy<Value = Record> {
         let states = (0_u8..14, 0_u8..14);
-        (0_u64..100_000, 0_u8..10, states, 0_u64..6, 0_u64..4, any::<u8>(), any::<(u64, u64)>(), 0_u16..3)
+        (0_u64..100_000, 0_u8..14, states, 0_u64..6, 0_u64..4, any::<u8>(), any::<(u64, u64)>(), 0_u16..3)
             .prop_map(|(ms, kind, (old, new), cookie, object, flags, (arg0, arg1), port)| {
                 let raw = raw::Record {
                     kind,
@@ -703,11 +907,22 @@ pub(crate) mod any_stream {
                 };
                 match kind {
                     0 => Record::Tick { ts: Nanos(ms * MS) },
-                    9 => Record::Seed(seed(
-                        cookie,
-                        TcpState::from_kernel(new).unwrap_or(TcpState::Close),
-                        SeedObject::Full,
-                    )),
+                    9 => Record::Seed(any_seed(cookie, new, arg0)),
+                    10 => Record::Found(any_seed(cookie, new, arg0)),
+                    11 | 12 => Record::Missing {
+                        ts: Nanos(ms * MS),
+                        id: SocketId(cookie),
+                        netns: NetnsId(1),
+                        tuple: any_seed(cookie, new, 0).tuple,
+                        from: if kind == 11 { Sweep::Whole } else { Sweep::FinWait2 },
+                    },
+                    13 => {
+                        let sockets = vec![any_seed(cookie, new, arg0)];
+                        let ts = Nanos(ms * MS);
+                        let end = SweepEnd { ts, began: ts, netns: vec![NetnsId(1)] };
+                        let sweep = if arg1 % 4 == 0 { Sweep::FinWait2 } else { Sweep::Whole };
+                        Record::Listing(Box::new(Listing { sweep, sockets, end: Some(end) }))
+                    }
                     _ => kernel(raw),
                 }
             })
@@ -722,7 +937,14 @@ pub(crate) mod any_stream {
                 if i == 50 {
                     run.take(Record::SeedEnd { ts: Nanos(0), began: Nanos(0) });
                 }
-                run.take(record);
+                match record {
+                    Record::Listing(listing) => {
+                        for found in run.tracker.compare(&listing) {
+                            run.take(found);
+                        }
+                    }
+                    record => drop(run.take(record)),
+                }
                 let mut counts = [0_i64; TcpState::COUNT];
                 for (_, socket) in run.tracker.sockets() {
                     counts[socket.state.index()] += i64::from(socket.state != TcpState::Close);

@@ -15,6 +15,7 @@ use super::{
     listeners::Listeners,
     minisocket::{Connects, Minisockets},
     pending::PendingEnds,
+    sweep::Sweeps,
 };
 use crate::model::{Addr, Nanos, NetnsId, Observation, Record, SocketId, TcpState, Tuple};
 
@@ -74,8 +75,7 @@ pub struct Tracker {
     pub(super) minisockets: Minisockets,
     pub(super) connects: Connects,
     pub(super) pending: PendingEnds,
-    /// Orphans that a look at FIN_WAIT2 alone has found still there.
-    pub(super) still_in_fin_wait2: FxHashSet<SocketId>,
+    pub(super) sweeps: Sweeps,
     /// Ended while the seed is still being read: it must not bring them back.
     pub(super) ended_in_seed: FxHashSet<SocketId>,
     pub(super) seeding: bool,
@@ -108,7 +108,7 @@ impl Tracker {
             minisockets: Minisockets::default(),
             connects: Connects::default(),
             pending: PendingEnds::default(),
-            still_in_fin_wait2: FxHashSet::default(),
+            sweeps: Sweeps::default(),
             ended_in_seed: FxHashSet::default(),
             seeding: true,
             began: None,
@@ -131,7 +131,7 @@ impl Tracker {
     /// Whether `record` may matter: a seed tells of all sockets, the hooks of those in scope.
     pub fn follows(&self, record: &Record) -> bool {
         match record {
-            Record::Seed(seed) => self.is_in_scope(seed.netns, &seed.tuple),
+            Record::Seed(seed) | Record::Found(seed) => self.is_in_scope(seed.netns, &seed.tuple),
             _ => true,
         }
     }
@@ -187,7 +187,7 @@ impl Tracker {
             ("minisockets set aside", self.minisockets.len()),
             ("connects", self.connects.len()),
             ("pending ends", self.pending.len()),
-            ("orphans looked at", self.still_in_fin_wait2.len()),
+            ("suspicions of sweeps", self.sweeps.len()),
             ("ended in the seed", self.ended_in_seed.len()),
         ]
     }
@@ -202,13 +202,18 @@ impl Tracker {
             Record::Kernel(seen) => self.take_observation(seen, out),
             Record::Seed(seed) => self.take_seed(seed, out),
             Record::SeedEnd { .. } => self.end_seed(out),
-            Record::FinWait2End { ts, began, netns } => self.end_fin_wait2(*ts, *began, *netns, out),
+            Record::Found(found) => self.take_found(found, out),
+            Record::Missing { ts, id, netns, tuple, from } => {
+                self.take_missing(self.swept_id(*id, *netns, tuple), *ts, *from, out);
+            }
             Record::Owner { id, process, .. } => self.take_owner(*id, process, out),
             Record::OwnersEnd { .. } => self.end_owners(out),
             Record::Carried(carried) => self.take_carried(carried, out),
             Record::Continuation(known) => self.take_continuation(known),
             Record::Host(facts) => self.sees_segments = facts.segments,
-            Record::NetnsName { .. }
+            // Comes to nothing by itself: `Tracker::compare`.
+            Record::Listing(_)
+            | Record::NetnsName { .. }
             | Record::CgroupPath { .. }
             | Record::NetnsSettings { .. }
             | Record::NetnsCounters { .. }
@@ -221,6 +226,7 @@ impl Tracker {
         if !self.scope.passes(&Ends::of(&seen.raw)) {
             return;
         }
+        self.hear(&seen.raw);
         match Kind::from_raw(seen.raw.kind) {
             Some(Kind::Transition) => self.take_transition(seen, out),
             Some(Kind::MinisocketArmed) => self.minisocket_armed(&seen.raw, out),
@@ -476,16 +482,22 @@ impl Tracker {
     }
 
     /// Puts a socket into the table, unless it is full or has it.
-    pub(super) fn insert(&mut self, id: SocketId, socket: Socket) -> bool {
+    pub(super) fn insert(&mut self, id: SocketId, mut socket: Socket) -> bool {
         if self.sockets.contains_key(&id) {
             return false;
         }
-        if self.sockets.len() >= self.limits.sockets {
+        if !self.has_room() {
             self.counters.evicted += 1;
             return false;
         }
+        socket.listed = self.sweeps.number();
         self.sockets.insert(id, socket);
         true
+    }
+
+    /// Whether one more socket can be tracked.
+    pub(super) fn has_room(&self) -> bool {
+        self.sockets.len() < self.limits.sockets
     }
 
     /// Makes `owner`, already acquired, the socket's owner, when it is known at least as well as the
@@ -518,7 +530,6 @@ impl Tracker {
             Phase::Full => self.recently_closed.push(id, ts),
             Phase::Minisocket => self.minisockets.forget(id),
         }
-        self.still_in_fin_wait2.remove(&id);
         if self.seeding && !self.ended_in_seed.contains(&id) {
             if self.ended_in_seed.len() < self.limits.sockets {
                 self.ended_in_seed.insert(id);

@@ -25,15 +25,24 @@ pub enum Record {
         /// When the first one was asked for; the hooks were attached before.
         began: Nanos,
     },
-    /// Where segments are not seen: every minisocket of a namespace that was in FIN_WAIT2 has been
-    /// reported again as [`Record::Seed`]. One that was not is in TIME_WAIT by now.
-    FinWait2End {
-        /// When the last one was read.
+    /// A part of a sweep: what `sock_diag` lists while tracing, for the tracker to compare with what it has.
+    /// Not in a recording, which has what came of it: [`Record::Found`] and [`Record::Missing`].
+    Listing(Box<Listing>),
+    /// A socket as sweeps found it, where the stream did not tell of it or told otherwise: records about it
+    /// were lost.
+    Found(SeedSocket),
+    /// A socket that sweeps no longer found where it was last known to be.
+    Missing {
+        /// When the last one was complete.
         ts: Nanos,
-        /// When the first one was asked for: what became an orphan later can't be among them.
-        began: Nanos,
-        /// The namespace.
+        /// The socket.
+        id: SocketId,
+        /// Its namespace.
         netns: NetnsId,
+        /// Its ends: a handshake is known by them.
+        tuple: Tuple,
+        /// What was swept.
+        from: Sweep,
     },
     /// Who holds a socket open, found through `/proc/PID/fd`.
     Owner {
@@ -113,9 +122,9 @@ impl Record {
     pub const fn ts(&self) -> Option<Nanos> {
         Some(match self {
             Self::Kernel(observation) => Nanos(observation.raw.ts_ns),
-            Self::Seed(seed) => seed.ts,
+            Self::Seed(seed) | Self::Found(seed) => seed.ts,
             Self::SeedEnd { ts, .. }
-            | Self::FinWait2End { ts, .. }
+            | Self::Missing { ts, .. }
             | Self::Owner { ts, .. }
             | Self::OwnersEnd { ts }
             | Self::NetnsName { ts, .. }
@@ -126,7 +135,7 @@ impl Record {
             | Self::Tick { ts } => *ts,
             Self::Carried(carried) => carried.ts,
             Self::Continuation(known) => known.ts,
-            Self::Host(_) => return None,
+            Self::Host(_) | Self::Listing(_) => return None,
         })
     }
 }
@@ -181,6 +190,37 @@ pub enum SeedObject {
         /// SYN-ACK timeouts so far (`idiag_retrans`).
         timeouts: u8,
     },
+}
+
+/// Which sockets a sweep lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sweep {
+    /// All there are.
+    Whole,
+    /// Those in FIN_WAIT2. One that is missing among them has gone on to TIME_WAIT.
+    FinWait2,
+}
+
+/// Some of the sockets that a sweep lists.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Which sweep.
+    pub sweep: Sweep,
+    /// The sockets.
+    pub sockets: Vec<SeedSocket>,
+    /// With the last ones.
+    pub end: Option<SweepEnd>,
+}
+
+/// What is known when a sweep is complete.
+#[derive(Clone, Debug)]
+pub struct SweepEnd {
+    /// When the last socket was read.
+    pub ts: Nanos,
+    /// When the first one was asked for.
+    pub began: Nanos,
+    /// The namespaces that were listed whole: a socket of another is not missing.
+    pub netns: Vec<NetnsId>,
 }
 
 /// A process that holds a socket.

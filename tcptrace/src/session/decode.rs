@@ -16,7 +16,7 @@ use crate::{
     lifecycle::{Carried, Continuation, Memory},
     model::{
         Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
-        record::{HostFacts, KernelLosses, Process, SeedObject},
+        record::{HostFacts, KernelLosses, Process, SeedObject, Sweep},
     },
 };
 
@@ -325,9 +325,19 @@ impl Decoder {
                 Record::Seed(self.seed(row, kind, ts)?)
             }
             RowKind::SeedEnd => Record::SeedEnd { ts, began: Nanos(self.arg(Column::Arg0, row)) },
-            RowKind::FinWait2End => {
-                Record::FinWait2End { ts, began: Nanos(self.arg(Column::Arg0, row)), netns: self.netns(row) }
+            RowKind::Found | RowKind::FoundMinisocket | RowKind::FoundRequest => {
+                Record::Found(self.seed(row, kind, ts)?)
             }
+            RowKind::Missing => Record::Missing {
+                ts,
+                id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
+                netns: self.netns(row),
+                tuple: self.tuple(row),
+                from: match self.column(Column::To).u8(row) {
+                    None => Sweep::Whole,
+                    Some(_) => Sweep::FinWait2,
+                },
+            },
             RowKind::Owner => Record::Owner {
                 ts,
                 id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
@@ -534,8 +544,10 @@ impl Decoder {
             tuple: self.tuple(row),
             state: self.tcp_state(Column::To, row)?,
             object: match kind {
-                RowKind::SeedMinisocket => SeedObject::Minisocket { left: Nanos(arg0) },
-                RowKind::SeedRequest => SeedObject::Request { timeouts: arg0 as u8 },
+                RowKind::SeedMinisocket | RowKind::FoundMinisocket => {
+                    SeedObject::Minisocket { left: Nanos(arg0) }
+                }
+                RowKind::SeedRequest | RowKind::FoundRequest => SeedObject::Request { timeouts: arg0 as u8 },
                 _ => SeedObject::Full,
             },
             inode: number(Column::Inode),

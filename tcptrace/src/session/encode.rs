@@ -17,7 +17,7 @@ use crate::{
     lifecycle::{Carried, Memory},
     model::{
         Addr, Nanos, Observation, Record, SeedSocket, SocketId, Tuple,
-        record::{KernelLosses, Process, SeedObject},
+        record::{KernelLosses, Process, SeedObject, Sweep},
         text,
     },
 };
@@ -160,14 +160,23 @@ impl Encoder {
         let ts = record.ts();
         match record {
             Record::Kernel(seen) => self.observation(seen),
-            Record::Seed(seed) => self.seed(seed),
+            Record::Seed(seed) => {
+                self.seed(seed, [RowKind::Seed, RowKind::SeedMinisocket, RowKind::SeedRequest]);
+            }
+            Record::Found(found) => {
+                self.seed(found, [RowKind::Found, RowKind::FoundMinisocket, RowKind::FoundRequest]);
+            }
+            Record::Missing { id, netns, tuple, from, .. } => {
+                let row = self.begin(RowKind::Missing, ts);
+                self.ends(row, *id, netns.0, tuple);
+                if *from == Sweep::FinWait2 {
+                    self.columns.to.set(row, TcpState::FinWait2 as u8);
+                }
+            }
+            // What came of it is recorded.
+            Record::Listing(_) => {}
             Record::SeedEnd { began, .. } => {
                 let row = self.begin(RowKind::SeedEnd, ts);
-                self.columns.arg0.set(row, began.0.cast_signed());
-            }
-            Record::FinWait2End { began, netns, .. } => {
-                let row = self.begin(RowKind::FinWait2End, ts);
-                self.columns.netns.set(row, netns.0);
                 self.columns.arg0.set(row, began.0.cast_signed());
             }
             Record::Owner { id, process, fd, .. } => {
@@ -389,11 +398,12 @@ impl Encoder {
         }
     }
 
-    fn seed(&mut self, seed: &SeedSocket) {
+    /// Adds a socket that was listed, in a row of the kind that its object has in `[full, minisocket, request]`.
+    fn seed(&mut self, seed: &SeedSocket, [full, minisocket, request]: [RowKind; 3]) {
         let (kind, arg0) = match seed.object {
-            SeedObject::Full => (RowKind::Seed, 0),
-            SeedObject::Minisocket { left } => (RowKind::SeedMinisocket, left.0.cast_signed()),
-            SeedObject::Request { timeouts } => (RowKind::SeedRequest, i64::from(timeouts)),
+            SeedObject::Full => (full, 0),
+            SeedObject::Minisocket { left } => (minisocket, left.0.cast_signed()),
+            SeedObject::Request { timeouts } => (request, i64::from(timeouts)),
         };
         let row = self.begin(kind, Some(seed.ts));
         self.ends(row, seed.id, seed.netns.0, &seed.tuple);

@@ -7,7 +7,7 @@ use tcptrace_common::{record::Kind, state::TcpState};
 
 /// The version of the format this program writes: a reader of another major version gives up, a reader
 /// of the same one skips the columns and kinds it does not know.
-pub const FORMAT: Version = Version { major: 1, minor: 0 };
+pub const FORMAT: Version = Version { major: 1, minor: 1 };
 
 /// A version of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,8 +191,14 @@ pub enum RowKind {
     SeedRequest,
     /// The seed is complete; `arg0`: when it began, `CLOCK_MONOTONIC`.
     SeedEnd,
-    /// A look at FIN_WAIT2 alone in one network namespace is complete; `arg0`: when it began.
-    FinWait2End,
+    /// A socket as sweeps found it, where the rows before tell otherwise.
+    Found,
+    /// The same of a minisocket; `arg0`: nanoseconds left.
+    FoundMinisocket,
+    /// The same of a request socket; `arg0`: SYN-ACK timeouts.
+    FoundRequest,
+    /// A socket that sweeps no longer found; `to`: the only state that was swept, null for all.
+    Missing,
     /// Who holds a socket; `arg0`: by which descriptor, where that was asked for.
     Owner,
     /// All processes have been searched.
@@ -220,7 +226,7 @@ pub enum RowKind {
 }
 
 /// Every kind of row by name; the place in the table is the index in the file's dictionary.
-pub const KINDS: [(&str, RowKind); 27] = [
+pub const KINDS: [(&str, RowKind); 30] = [
     ("transition", RowKind::Kernel(Kind::Transition)),
     ("minisocket_armed", RowKind::Kernel(Kind::MinisocketArmed)),
     ("minisocket_cancelled", RowKind::Kernel(Kind::MinisocketCancelled)),
@@ -235,7 +241,10 @@ pub const KINDS: [(&str, RowKind); 27] = [
     ("seed_minisocket", RowKind::SeedMinisocket),
     ("seed_request", RowKind::SeedRequest),
     ("seed_end", RowKind::SeedEnd),
-    ("fin_wait2_end", RowKind::FinWait2End),
+    ("found", RowKind::Found),
+    ("found_minisocket", RowKind::FoundMinisocket),
+    ("found_request", RowKind::FoundRequest),
+    ("missing", RowKind::Missing),
     ("owner", RowKind::Owner),
     ("owners_end", RowKind::OwnersEnd),
     ("netns_name", RowKind::NetnsName),

@@ -18,7 +18,7 @@ use crate::{
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
     model::{
         Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, Tuple,
-        record::{HostFacts, Process, SeedObject},
+        record::{HostFacts, Process, SeedObject, Sweep},
     },
     source::{Flow, Source as _},
 };
@@ -268,23 +268,14 @@ impl Stream {
         let ts = Nanos(self.ts);
         for slot in self.slots.clone() {
             if slot.at == At::Mini(S::FinWait2) && step.choice & (1 << slot.number) != 0 {
-                self.records.push(Record::Seed(SeedSocket {
+                self.records.push(Record::Missing {
                     ts,
                     id: SocketId(u64::from(slot.number) + 1),
                     netns: NetnsId(NETNS),
                     tuple: tuple(slot.number, slot.lives),
-                    state: S::FinWait2,
-                    object: SeedObject::Minisocket { left: Nanos(MS) },
-                    inode: 0,
-                    uid: 0,
-                    rqueue: 0,
-                    wqueue: 0,
-                }));
+                    from: Sweep::FinWait2,
+                });
             }
-        }
-        if step.choice.is_multiple_of(2) {
-            let began = Nanos(self.ts - u64::from(step.choice) * 100_000);
-            self.records.push(Record::FinWait2End { ts, began, netns: NetnsId(NETNS) });
         }
     }
 

@@ -12,7 +12,10 @@ use super::*;
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
-    model::{Nanos, Record},
+    model::{
+        Nanos, Record, SeedSocket,
+        record::{SeedObject, Sweep},
+    },
     pipeline,
     source::{Flow, Source},
     synthetic::{Shape, Traffic},
@@ -120,7 +123,24 @@ fn a_replay_shows_what_the_live_run_showed() {
 fn every_kind_of_record_comes_back() {
     let folder = TempDir::new().expect("a folder");
     let plan = plan(&folder, Keep::All);
-    let records = made(3_000);
+    let mut records = made(3_000);
+    let seeds: Vec<_> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Seed(seed) => Some(*seed),
+            _ => None,
+        })
+        .collect();
+    let ts = records.iter().filter_map(Record::ts).max().unwrap_or_default();
+    let objects =
+        [SeedObject::Full, SeedObject::Minisocket { left: Nanos(7) }, SeedObject::Request { timeouts: 2 }];
+    for (seed, object) in seeds.into_iter().zip(objects) {
+        records.push(Record::Found(SeedSocket { ts, object, ..seed }));
+        for from in [Sweep::Whole, Sweep::FinWait2] {
+            let SeedSocket { id, netns, tuple, .. } = seed;
+            records.push(Record::Missing { ts, id, netns, tuple, from });
+        }
+    }
     let wanted: Vec<String> = shown(&records);
     record(records, &plan);
     let (read, ending) = read_all(&std::fs::read(&plan.path).expect("the file")).expect("a recording");

@@ -7,12 +7,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tcptrace_common::record::RECORD_LEN;
 
-use super::{Flow, Source, host, looks::Look, names::Names, seed, settings::Settings};
+use super::{Flow, Source, host, looks::Look, names::Names, seed, settings::Settings, sweep::Sweeps};
 use crate::{
-    kernel::{Options, Tracer, btf::KernelTypes},
-    model::{Nanos, Record, record::HostFacts},
+    kernel::{Drain, Options, Tracer, btf::KernelTypes},
+    model::{
+        Nanos, Record,
+        record::{HostFacts, KernelLosses},
+    },
     privileges::{self, Work},
 };
 
@@ -29,14 +31,14 @@ const LOSS_INTERVAL: Nanos = Nanos(250_000_000);
 /// A live trace.
 pub struct Live {
     tracer: Tracer,
-    /// Records that the ring can hold.
-    most_in_ring: usize,
     facts: HostFacts,
     seed: Option<seed::Reading>,
     look: Look,
+    sweeps: Sweeps,
     names: Names,
     settings: Settings,
     begun: bool,
+    losses: KernelLosses,
     losses_told: Nanos,
 }
 
@@ -60,17 +62,19 @@ impl Live {
             ));
         }
         let seed = seed::begin(facts.clone(), &options.filter, look).context("no thread for the seed")?;
+        let sweeps = Sweeps::start(&options.filter, facts.segments).context("no thread for sweeps")?;
         let names = Names::start().context("no thread for names")?;
         let settings = Settings::start().context("no thread for settings")?;
         Ok(Self {
             tracer,
-            most_in_ring: options.ring_bytes as usize / RECORD_LEN,
             facts,
             seed: Some(seed),
             look,
+            sweeps,
             names,
             settings,
             begun: false,
+            losses: KernelLosses::default(),
             losses_told: Nanos(0),
         })
     }
@@ -110,14 +114,15 @@ impl Source for Live {
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
         }
-        // What a look found is told after everything that had happened by then: what a full ring holds is read
-        // between, and no more, or a host that is busier than this thread would never get there.
-        let found = self.receive_seed();
-        let limit = if found.is_empty() { DRAIN } else { self.most_in_ring };
+        // What a sweep found is told after everything that had happened by then: the ring is read up
+        // to this moment, and no further, or a host that is busier than this thread would never get there.
+        let mut found = self.receive_seed();
+        found.push(self.sweeps.found());
         // Read first: whatever was in the ring by then comes before the tick.
         let now = host::monotonic_now();
+        let drain = if found.iter().all(Vec::is_empty) { Drain::AtMost(DRAIN) } else { Drain::Until(now) };
         let Self { names, settings, .. } = self;
-        self.tracer.drain(limit, |seen| {
+        self.tracer.drain(drain, |seen| {
             names.look_at(&seen);
             settings.look_at(&seen);
             take(Record::Kernel(seen));
@@ -126,11 +131,18 @@ impl Source for Live {
         self.settings.found().for_each(&mut *take);
         for record in found.into_iter().flatten() {
             self.names.look_at_record(&record);
+            if matches!(record, Record::OwnersEnd { .. }) {
+                self.sweeps.begin();
+            }
             take(record);
         }
         if now.since(self.losses_told) >= LOSS_INTERVAL {
             self.losses_told = now;
-            take(Record::Loss { ts: now, losses: self.tracer.losses() });
+            let losses = self.tracer.losses();
+            if losses != std::mem::replace(&mut self.losses, losses) {
+                self.sweeps.hurry();
+            }
+            take(Record::Loss { ts: now, losses });
         }
         take(Record::Tick { ts: now });
         Ok(Flow::Running)

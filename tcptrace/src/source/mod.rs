@@ -13,6 +13,7 @@ mod seed;
 mod settings;
 pub mod sock_diag;
 pub mod still;
+mod sweep;
 mod sysctl_files;
 
 pub use looks::Look;

@@ -1,9 +1,8 @@
 //! What existed before the hooks were attached: sockets of every reachable network namespace, their
 //! owners, and names. Read on a thread of its own, so that the reader of the ring never waits.
 //!
-//! The thread goes on to look at what no hook tells: where segments that reach a minisocket are not seen, at
-//! FIN_WAIT2 alone, as an orphan that is no longer there has gone on to TIME_WAIT; and, where that was asked for,
-//! at counters, queues and descriptors ([`Looks`]).
+//! Where that was asked for, the thread goes on to look at what no hook tells: counters, queues and descriptors
+//! ([`Looks`]).
 
 use std::{
     io,
@@ -22,10 +21,7 @@ use super::{
     sock_diag::{self, DumpError, StateMask, Summary},
 };
 use crate::{
-    model::{
-        Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState,
-        record::{HostFacts, SeedObject},
-    },
+    model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts},
     privileges::{self, Work},
 };
 
@@ -33,7 +29,6 @@ use crate::{
 const BATCH: usize = 1024;
 const BATCHES: usize = 64;
 
-const FIN_WAIT2: StateMask = StateMask::of(&[TcpState::FinWait2]);
 /// How often to look: a look walks the hash table of every namespace.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A look may take one part in so many of the time.
@@ -106,20 +101,14 @@ impl Seed {
     fn watch(&mut self) -> Result<(), Unwanted> {
         self.inodes = FxHashMap::default();
         let mut pause = LOOK_EVERY;
-        let lacks_segments = !self.facts.segments && !self.facts.blind;
-        while self.look == Look::Host || lacks_segments {
+        while self.look == Look::Host {
             let ended = match self.end.recv_timeout(pause) {
                 Ok(()) => true,
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return Err(Unwanted),
             };
             let began = Instant::now();
-            if lacks_segments {
-                self.look_at_fin_wait2()?;
-            }
-            if self.look == Look::Host {
-                self.look_at_host()?;
-            }
+            self.look_at_host()?;
             if ended {
                 break;
             }
@@ -142,29 +131,6 @@ impl Seed {
         );
         looks.holders(&mut seen);
         seen.into_iter().try_for_each(|record| self.send(record))?;
-        self.flush()
-    }
-
-    fn look_at_fin_wait2(&mut self) -> Result<(), Unwanted> {
-        let mut wanted = Ok(());
-        // What can't be visited now could not be seeded either, and was told then.
-        let _ = netns::in_each(
-            |_| true,
-            |netns| {
-                let began = host::monotonic_now();
-                let looked = sock_diag::for_each(FIN_WAIT2, netns.id, |socket| {
-                    let is_minisocket = matches!(socket.object, SeedObject::Minisocket { .. });
-                    if wanted.is_ok() && is_minisocket && self.is_wanted(&socket) {
-                        wanted = self.send(Record::Seed(socket));
-                    }
-                });
-                if wanted.is_ok() && looked.is_ok() {
-                    let ts = host::monotonic_now();
-                    wanted = self.send(Record::FinWait2End { ts, began, netns: netns.id });
-                }
-            },
-        );
-        wanted?;
         self.flush()
     }
 

@@ -8,6 +8,7 @@ pub mod ending;
 pub mod fallback;
 pub mod faults;
 pub mod filters;
+pub mod flood;
 pub mod handshake;
 pub mod owner;
 pub mod ports;

@@ -32,13 +32,15 @@ fn kills() -> (usize, usize) {
 const MOST_MISSING_NS: u64 = 1_000_000_000;
 
 /// A folder that goes with the value, mounted or not.
-pub(super) struct Folder {
-    path: PathBuf,
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
     mounted: bool,
 }
 
 impl Folder {
-    pub(super) fn new() -> Result<Self> {
+    /// A new one.
+    pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("tcptrace-recording-{}-{number}", std::process::id()));
@@ -63,7 +65,8 @@ impl Folder {
         Ok(folder)
     }
 
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 }
@@ -78,7 +81,7 @@ impl Drop for Folder {
 }
 
 /// `tcptrace record` at work, killed with the value.
-pub(super) struct Recorder {
+pub struct Recorder {
     child: Child,
     stderr: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -86,7 +89,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     /// Starts it and waits until it records.
-    pub(super) fn start(lab: &Lab, file: &Path, args: &[&str]) -> Result<Self> {
+    pub fn start(lab: &Lab, file: &Path, args: &[&str]) -> Result<Self> {
         let mut child = Command::new(lab.binary()?)
             .arg("record")
             .arg("-o")
@@ -125,12 +128,12 @@ impl Recorder {
     }
 
     /// Sends a signal.
-    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// Waits for its end: exit status and stderr.
-    pub(super) fn wait(mut self) -> Result<(Option<i32>, String)> {
+    pub fn wait(mut self) -> Result<(Option<i32>, String)> {
         let status = wait_for("the recorder to end", 3 * soon(), || Ok(self.child.try_wait()?))?;
         if let Some(reader) = self.reader.take() {
             reader.join().ok();

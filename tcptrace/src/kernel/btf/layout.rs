@@ -5,10 +5,11 @@ use tcptrace_common::config::{ABSENT, Offsets, SOCK_COMMON_LEN};
 use super::blob::{Blob, Member, Name, Type, kind};
 
 /// What fields and flags are looked for in: every path below begins with one of these.
-pub const NAMES: [Name; 10] = [
+pub const NAMES: [Name; 11] = [
     layout("sock_common"),
     layout("sock"),
     layout("inet_sock"),
+    layout("tcp_sock"),
     layout("net"),
     layout("inet_timewait_sock"),
     layout("request_sock"),
@@ -91,6 +92,10 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
         tw_max: optional("net.ipv4.tcp_death_row.sysctl_max_tw_buckets"),
         task_group_leader: optional("task_struct.group_leader"),
         task_comm: optional("task_struct.comm"),
+        task_flags: optional("task_struct.flags"),
+        task_stack: optional("task_struct.stack"),
+        rcv_nxt: optional("tcp_sock.rcv_nxt"),
+        copied_seq: optional("tcp_sock.copied_seq"),
     };
     if num_timeout.is_none() {
         missing.push("request_sock.num_timeout");

@@ -7,7 +7,11 @@ use super::{
     Value, column,
 };
 use crate::{
-    model::{Addr, Observation, Record, SeedSocket, record::HostFacts, record::SeedObject, text},
+    model::{
+        Addr, Observation, Record, SeedSocket, TcpState,
+        record::{HostFacts, SeedObject, Sweep},
+        text,
+    },
     session::schema::{self, RowKind},
 };
 use tcptrace_common::record::Kind;
@@ -51,7 +55,20 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
             observation(seen, &mut row);
             RowKind::Kernel(Kind::from_raw(seen.raw.kind)?)
         }
-        Record::Seed(found) => seed(found, &mut row),
+        Record::Seed(seen) => {
+            seed(seen, &mut row, [RowKind::Seed, RowKind::SeedMinisocket, RowKind::SeedRequest])
+        }
+        Record::Found(seen) => {
+            seed(seen, &mut row, [RowKind::Found, RowKind::FoundMinisocket, RowKind::FoundRequest])
+        }
+        Record::Missing { id, netns, tuple, from, .. } => {
+            ends(&mut row, id.0, netns.0, tuple.saddr, tuple.daddr);
+            ports(&mut row, tuple.sport, tuple.dport, tuple.ifindex);
+            if *from == Sweep::FinWait2 {
+                row[11] = Value::text(TcpState::FinWait2.name());
+            }
+            RowKind::Missing
+        }
         Record::Carried(carried) => {
             let socket = &carried.socket;
             ends(&mut row, carried.id.0, socket.netns.0, socket.tuple.saddr, socket.tuple.daddr);
@@ -77,13 +94,10 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
             RowKind::CgroupPath
         }
         Record::SeedEnd { .. } => RowKind::SeedEnd,
-        Record::FinWait2End { netns, .. } => {
-            row[4] = Value::Number(netns.0.into());
-            RowKind::FinWait2End
-        }
         Record::OwnersEnd { .. } => RowKind::OwnersEnd,
         Record::Continuation(_) => RowKind::Continuation,
         Record::Host(_)
+        | Record::Listing(_)
         | Record::NetnsSettings { .. }
         | Record::NetnsCounters { .. }
         | Record::Loss { .. }
@@ -129,21 +143,21 @@ fn observation(seen: &Observation, row: &mut Row<'_>) {
     }
 }
 
-fn seed(found: &SeedSocket, row: &mut Row<'_>) -> RowKind {
+fn seed(found: &SeedSocket, row: &mut Row<'_>, [full, minisocket, request]: [RowKind; 3]) -> RowKind {
     ends(row, found.id.0, found.netns.0, found.tuple.saddr, found.tuple.daddr);
     ports(row, found.tuple.sport, found.tuple.dport, found.tuple.ifindex);
     row[11] = Value::text(found.state.name());
     row[19] = Value::Number(found.inode.into());
     row[20] = Value::Number(found.uid.into());
     match found.object {
-        SeedObject::Full => RowKind::Seed,
+        SeedObject::Full => full,
         SeedObject::Minisocket { left } => {
             row[13] = Value::Signed(left.0.cast_signed());
-            RowKind::SeedMinisocket
+            minisocket
         }
         SeedObject::Request { timeouts } => {
             row[13] = Value::Signed(timeouts.into());
-            RowKind::SeedRequest
+            request
         }
     }
 }

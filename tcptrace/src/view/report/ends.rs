@@ -20,6 +20,7 @@ const fn meaning(reason: EndReason) -> &'static str {
         EndReason::Killed => "ended by an administrator (ss -K)",
         EndReason::Purged => "its network namespace went away",
         EndReason::Unexplained => "nothing that was seen explains it",
+        EndReason::Lost => "found gone: the records about its end were lost",
         EndReason::Closed => "closed in the ordinary way",
         EndReason::Overflow => "there was no room for its TIME_WAIT (tcp_max_tw_buckets)",
         EndReason::Refused => "the peer answered the SYN with a RST",

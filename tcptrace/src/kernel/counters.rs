@@ -1,0 +1,43 @@
+//! What the kernel counts per program: asked of `bpf()` itself, so that the reader of the ring does not wait for
+//! `/proc`.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+const GET_INFO: libc::c_int = 15;
+
+/// The part of `union bpf_attr` that the command takes.
+#[repr(C)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `struct bpf_prog_info` up to the counters, spelled out where they are. Older kernels fill in less of it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct ProgInfo {
+    /// From `type` to `prog_tags`.
+    before: [u64; 24],
+    run_time_ns: u64,
+    run_cnt: u64,
+    recursion_misses: u64,
+}
+
+/// How many events the kernel kept from the program because it was already active on the CPU (5.12).
+pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut info = ProgInfo { before: [0; 24], run_time_ns: 0, run_cnt: 0, recursion_misses: 0 };
+    let attr = InfoAttr {
+        bpf_fd: program.as_raw_fd().cast_unsigned(),
+        info_len: size_of::<ProgInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: `attr` and `info` outlive the call and have the lengths told; all pointers and counts in `info` are 0,
+    // so the kernel writes nowhere else.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, GET_INFO, &raw const attr, size_of::<InfoAttr>()) };
+    if result == 0 { Ok(info.recursion_misses) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,143 @@
+//! The highest rate of connections that this machine makes, and a reader that is stopped meanwhile: afterwards the
+//! tracer's table is the kernel's, socket by socket.
+//!
+//! `TCPTRACE_FLOOD_SECONDS` says for how long; 6 by default.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
+
+use crate::clock::is_emulated;
+use crate::lab::Lab;
+use crate::netns;
+use crate::table::Follower;
+
+/// As many as can keep two processors busy while one waits for the other.
+const THREADS: u8 = 4;
+/// Sweeps wait a hundred times as long as they take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn length() -> Duration {
+    let wanted = std::env::var("TCPTRACE_FLOOD_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(wanted.unwrap_or(6))
+}
+
+/// Nothing but the load, as fast as it goes.
+pub fn highest_rate(lab: &Lab) -> Result<()> {
+    lab.binary()?;
+    make_room()?;
+    let follower = Follower::start(lab, &[])?;
+    let flood = Flood::of(length(), || Ok(()))?;
+    conclude(lab, follower, &flood, |_| Ok(()))
+}
+
+/// A ring of the smallest size, and a reader that is stopped for a quarter of the time: records are lost for sure.
+pub fn stopped_reader(lab: &Lab) -> Result<()> {
+    lab.binary()?;
+    make_room()?;
+    let follower = Follower::start(lab, &["--ring-size", "1"])?;
+    let flood = Flood::of(length() / 2, || {
+        std::thread::sleep(length() / 8);
+        follower.recorder().signal(Signal::STOP)?;
+        std::thread::sleep(length() / 8);
+        follower.recorder().signal(Signal::CONT)
+    })?;
+    conclude(lab, follower, &flood, |line| {
+        ensure!(line.contains("ring full"), "nothing was lost: {line}");
+        ensure!(line.contains("healed"), "nothing was healed: {line}");
+        Ok(())
+    })
+}
+
+fn make_room() -> Result<()> {
+    netns::sysctl("ip_local_port_range", "1024 65535")?;
+    netns::sysctl("tcp_max_tw_buckets", "1048576")?;
+    // A TIME_WAIT of more than a second makes way for a connection.
+    netns::sysctl("tcp_tw_reuse", "1")
+}
+
+fn conclude(
+    lab: &Lab,
+    follower: Follower,
+    flood: &Flood,
+    check: impl FnOnce(&str) -> Result<()>,
+) -> Result<()> {
+    let (first, last) = follower.settle(lab, PATIENCE)?;
+    let line = follower.stop()?;
+    println!(
+        "   {} connections in {:.1} s, {:.0}/s; {} sockets compared: {} differed, {} differ; {line}",
+        flood.connections,
+        flood.took.as_secs_f64(),
+        flood.connections as f64 / flood.took.as_secs_f64(),
+        last.sockets,
+        first.differ.len(),
+        last.differ.len(),
+    );
+    let shown = last.differ.iter().take(10).cloned().collect::<Vec<_>>().join("\n    ");
+    ensure!(last.differ.is_empty(), "{} sockets differ; {line}\n    {shown}", last.differ.len());
+    ensure!(last.sockets > 100, "only {} sockets were compared", last.sockets);
+    check(&line)
+}
+
+/// What was made.
+struct Flood {
+    connections: u64,
+    took: Duration,
+}
+
+impl Flood {
+    /// Connections from several threads for `length`, while `beside` runs.
+    fn of(length: Duration, beside: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let began = Instant::now();
+        let stop = AtomicBool::new(false);
+        let connections = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (1..=THREADS)
+                .map(|thread| {
+                    let (stop, connections) = (&stop, &connections);
+                    scope.spawn(move || connect_until(stop, thread, connections))
+                })
+                .collect();
+            let beside = beside();
+            std::thread::sleep(length.saturating_sub(began.elapsed()));
+            stop.store(true, Ordering::Relaxed);
+            for thread in threads {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            beside
+        })?;
+        Ok(Self { connections: connections.into_inner(), took: began.elapsed() })
+    }
+}
+
+/// Connections to one address before the next one's turn: a free port is found at once.
+const OF_ADDRESS: u64 = 16_384;
+/// One in so many leaves a TIME_WAIT; a RST closes the others.
+const LEAVES: u64 = 4;
+
+/// One connection after the other, both ends in one thread.
+fn connect_until(stop: &AtomicBool, thread: u8, connections: &AtomicU64) -> Result<()> {
+    let port = 1_000 + u16::from(thread);
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    listener.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    listener.listen(64)?;
+    let mut made = 0_u64;
+    while !(stop.load(Ordering::Relaxed) || is_emulated() && made > 5_000) {
+        let address = Ipv4Addr::new(127, thread, (made / OF_ADDRESS % 256) as u8, 1);
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        client.connect(&SocketAddr::from((address, port)).into()).context("connect()")?;
+        let (server, _) = listener.accept()?;
+        if !made.is_multiple_of(LEAVES) {
+            client.set_linger(Some(Duration::ZERO))?;
+        }
+        drop(client);
+        drop(server);
+        made += 1;
+    }
+    connections.fetch_add(made, Ordering::Relaxed);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! The tracer's table of sockets against the kernel's, socket by socket.
+//!
+//! A recording in pieces begins each piece with all that the tracer knows; a piece is read back as a table. It
+//! was written at some moment between two listings of the kernel: what both listings have alike must be in it
+//! alike, and what neither has must not.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tcptrace_common::state::TcpState;
+
+use crate::clock::{now_ns, soon, wait_for};
+use crate::kernel;
+use crate::lab::Lab;
+use crate::scenario::recording::{Folder, Recorder};
+
+/// How long a piece is.
+const PIECE: Duration = Duration::from_secs(3);
+
+/// What names a socket: its cookie, which a handshake may have none of, or its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    Cookie(u64),
+    Handshake(SocketAddr, SocketAddr),
+}
+
+/// What must be equal: state and ends.
+type Known = (TcpState, SocketAddr, SocketAddr);
+type Table = HashMap<Name, Known>;
+
+/// A tracer whose table can be read.
+pub struct Follower {
+    recorder: Recorder,
+    folder: Folder,
+    netns: u32,
+}
+
+/// One comparison.
+#[derive(Debug)]
+pub struct Compared {
+    /// Sockets of the kernel that the tracer must have.
+    pub sockets: usize,
+    /// Those that differ, in words.
+    pub differ: Vec<String>,
+}
+
+impl Follower {
+    /// Starts it, for this lab's namespace alone.
+    pub fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
+        let folder = Folder::new()?;
+        let netns = lab.netns().to_string();
+        let piece = format!("{}s", PIECE.as_secs());
+        let all = [&["--rotate", &piece, "--keep", "3", "--netns", &netns], args].concat();
+        let recorder = Recorder::start(lab, &folder.file("t.tcptrace"), &all)?;
+        Ok(Self { recorder, folder, netns: lab.netns() })
+    }
+
+    /// The process.
+    pub const fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Ends it; returns the line that says what it took in and what was lost.
+    pub fn stop(self) -> Result<String> {
+        self.recorder.signal(rustix::process::Signal::TERM)?;
+        let (status, said) = self.recorder.wait()?;
+        ensure!(status == Some(0), "it ended with {status:?}: {said}");
+        let line = said.lines().rev().find(|line| line.contains(" records in "));
+        Ok(line.unwrap_or_default().to_owned())
+    }
+
+    /// Compares until nothing differs, for `patience` at the most; returns the first comparison and the last.
+    pub fn settle(&self, lab: &Lab, patience: Duration) -> Result<(Compared, Compared)> {
+        let deadline_ns = now_ns() + patience.as_nanos() as u64;
+        let first = self.compare(lab)?;
+        let mut last = Compared { sockets: first.sockets, differ: first.differ.clone() };
+        while !last.differ.is_empty() && now_ns() < deadline_ns {
+            last = self.compare(lab)?;
+        }
+        Ok((first, last))
+    }
+
+    fn compare(&self, lab: &Lab) -> Result<Compared> {
+        let newest = self.newest()?.0;
+        let before = by_kernel()?;
+        // The piece that begins from now on, once it is closed.
+        let piece = wait_for("two more pieces of the recording", 20 * soon(), || {
+            Ok((self.newest()?.0 >= newest + 2).then_some(self.folder.file(&name(newest + 1))))
+        })?;
+        let after = by_kernel()?;
+        let tracer = self.by_tracer(lab, &piece)?;
+        let mut differ = Vec::new();
+        let mut sockets = 0;
+        for (name, known) in &before {
+            if after.get(name) == Some(known) {
+                sockets += 1;
+                if tracer.get(name) != Some(known) {
+                    differ.push(format!("{name:?}: kernel {known:?}, tracer {:?}", tracer.get(name)));
+                }
+            }
+        }
+        for (name, known) in &tracer {
+            if !before.contains_key(name) && !after.contains_key(name) {
+                differ.push(format!("{name:?}: kernel none, tracer {known:?}"));
+            }
+        }
+        Ok(Compared { sockets, differ })
+    }
+
+    fn newest(&self) -> Result<(u32, PathBuf)> {
+        let mut newest = (0, PathBuf::new());
+        for entry in std::fs::read_dir(&self.folder.path)? {
+            let path = entry?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            if let Some(number) = stem.strip_prefix("t-").and_then(|number| number.parse().ok())
+                && number > newest.0
+            {
+                newest = (number, path);
+            }
+        }
+        Ok(newest)
+    }
+
+    fn by_tracer(&self, lab: &Lab, piece: &Path) -> Result<Table> {
+        #[derive(Deserialize)]
+        struct Row {
+            kind: String,
+            cookie: Option<u64>,
+            netns: Option<u32>,
+            saddr: Option<IpAddr>,
+            sport: Option<u16>,
+            daddr: Option<IpAddr>,
+            dport: Option<u16>,
+            to: Option<String>,
+        }
+        let table = self.folder.file("table.jsonl");
+        let [from, to] = [piece, &table].map(|path| path.to_str().unwrap_or_default());
+        let output = lab.run(&["export", "--raw", "--force", from, "-o", to])?;
+        ensure!(output.status.success(), "export: {}", String::from_utf8_lossy(&output.stderr));
+        let mut sockets = Table::new();
+        for line in std::fs::read_to_string(&table)?.lines() {
+            let row: Row = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            let state = TcpState::ALL.into_iter().find(|state| row.to.as_deref() == Some(state.name()));
+            let (true, Some(state)) = (row.kind == "carried" && row.netns == Some(self.netns), state) else {
+                continue;
+            };
+            let end = |ip: Option<IpAddr>, port: Option<u16>| {
+                Some(SocketAddr::new(unspecified_alike(ip?.to_canonical()), port.unwrap_or(0)))
+            };
+            let (local, remote) = end(row.saddr, row.sport).zip(end(row.daddr, row.dport)).context("ends")?;
+            if state != TcpState::Close {
+                let name = name_of(state, row.cookie.unwrap_or(0), local, remote);
+                sockets.insert(name, (state, local, remote));
+            }
+        }
+        Ok(sockets)
+    }
+}
+
+fn name(number: u32) -> String {
+    format!("t-{number:04}.tcptrace")
+}
+
+fn by_kernel() -> Result<Table> {
+    let sockets = kernel::sockets()?.into_iter().map(|socket| {
+        let ends = [socket.local, socket.remote]
+            .map(|end| SocketAddr::new(unspecified_alike(end.ip().to_canonical()), end.port()));
+        (name_of(socket.state, socket.cookie, ends[0], ends[1]), (socket.state, ends[0], ends[1]))
+    });
+    Ok(sockets.collect())
+}
+
+/// A listener's missing end is written `::` or `0.0.0.0`.
+fn unspecified_alike(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) } else { ip }
+}
+
+fn name_of(state: TcpState, cookie: u64, local: SocketAddr, remote: SocketAddr) -> Name {
+    if state == TcpState::SynRecv { Name::Handshake(local, remote) } else { Name::Cookie(cookie) }
+}
