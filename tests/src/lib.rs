@@ -7,6 +7,7 @@
 pub mod browser;
 pub mod clock;
 pub mod doctor;
+pub mod documents;
 pub mod event;
 pub mod expect;
 pub mod filter;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, doctor, dwells, ending, fallback, faults, filters, flood, handshake, owner, ports,
-    privileges, program, prometheus, recording, report, seed, serve, servers, storm,
+    abort, close, doctor, documents, dwells, ending, fallback, faults, filters, flood, handshake, owner,
+    ports, privileges, program, prometheus, recording, report, seed, serve, servers, storm,
 };
 
 macro_rules! scenarios {
@@ -91,6 +91,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     doctor::ports_exhausted, Short;
     doctor::from_recording, Short;
     doctor::ordinary_user, Short;
+    documents::commands_run, Short;
     serve::counters, Short;
     serve::slow_scrapers, Short;
     prometheus::rules_and_panels, Short;

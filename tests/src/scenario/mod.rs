@@ -3,6 +3,7 @@
 pub mod abort;
 pub mod close;
 pub mod doctor;
+pub mod documents;
 pub mod dwells;
 pub mod ending;
 pub mod fallback;

@@ -1,0 +1,110 @@
+//! The commands that a document shows: a page in, its command lines out.
+
+/// A command line of a page.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shown {
+    /// As a shell is given it.
+    pub text: String,
+    /// Where it stands: the first line is 1.
+    pub line: usize,
+}
+
+impl Shown {
+    /// The arguments of each run of the program in it: `tcptrace record -o - | tcptrace hist --from -` has two.
+    pub fn runs(&self) -> Vec<Vec<String>> {
+        self.text.split(['|', ';', '&']).filter_map(arguments).collect()
+    }
+}
+
+const PROGRAM: &str = "tcptrace ";
+/// What stands for a value in a page, and such a value.
+const VALUES: [(&str, &str); 4] = [("N", "1"), ("TIME", "5s"), ("KEY", "service"), ("NAME", "tcp_tw_reuse")];
+/// What is a pattern rather than a command: `[--once]`, `...`, `-o out.{parquet,csv}`.
+const PATTERNS: [&str; 4] = ["[", "...", "{", "<"];
+
+/// Command lines that run the program: lines of code, what stands between backticks, and what a unit starts.
+pub fn commands(page: &str) -> Vec<Shown> {
+    let mut found = Vec::new();
+    let mut is_code = false;
+    for (text, line) in page.lines().zip(1..) {
+        if text.trim_start().starts_with("```") {
+            is_code = !is_code;
+        }
+        let pieces: Vec<&str> = if is_code {
+            vec![text]
+        } else {
+            text.split('`').skip(1).step_by(2).chain(text.strip_prefix("ExecStart=")).collect()
+        };
+        found.extend(pieces.into_iter().map(|piece| Shown { text: as_run(piece), line }));
+    }
+    found.retain(|shown| !PATTERNS.iter().any(|mark| shown.text.contains(mark)) && !shown.runs().is_empty());
+    found
+}
+
+/// Without its comment and its prompt; the program by its name, with values for what stands for them.
+fn as_run(text: &str) -> String {
+    let text = text.split(" #").next().unwrap_or_default().trim().trim_start_matches("$ ");
+    let text = text.replace("cargo run --release -- ", PROGRAM).replace("/usr/bin/tcptrace ", PROGRAM);
+    let text = text.replace(" $TCPTRACE_ARGS", "");
+    text.split(' ').map(meant).collect::<Vec<_>>().join(" ")
+}
+
+/// A word, or the value that it stands for.
+fn meant(word: &str) -> &str {
+    VALUES.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| value)
+}
+
+/// The arguments of one run of the program, if this is one: `tcptrace 0.1.0` is a line of its output.
+fn arguments(piece: &str) -> Option<Vec<String>> {
+    let piece = piece.trim();
+    let piece =
+        ["sudo ", "ssh host "].iter().fold(piece, |rest, before| rest.strip_prefix(before).unwrap_or(rest));
+    let words = words(piece.strip_prefix(PROGRAM)?);
+    let is_command = |word: &String| word.bytes().all(|byte| byte == b'-' || byte.is_ascii_lowercase());
+    words.first().is_some_and(is_command).then_some(words)
+}
+
+/// Words as a shell makes them, up to a redirection.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '>') => break,
+            (None, ' ') => words.push(String::new()),
+            (_, c) => {
+                if let Some(word) = words.last_mut() {
+                    word.push(c);
+                }
+            }
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_the_shell_is_told_apart() {
+        let page = "```\nsudo tcptrace top --once # now\nssh host tcptrace record -o - | tcptrace hist --from -\n\
+                    tcptrace 0.1.0  vm\n```\nsee `tcptrace check`, `tcptrace top --batch N`, `tcptrace top [--once]`\n";
+        let found = commands(page);
+        let shown: Vec<_> = found.iter().map(|shown| (shown.line, shown.text.as_str())).collect();
+        let piped = "ssh host tcptrace record -o - | tcptrace hist --from -";
+        let expected = [
+            (2, "sudo tcptrace top --once"),
+            (3, piped),
+            (6, "tcptrace check"),
+            (6, "tcptrace top --batch 1"),
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(found[1].runs(), [vec!["record", "-o", "-"], vec!["hist", "--from", "-"]]);
+        let quoted = Shown { text: "tcptrace top --filter 'not comm a b' > c".into(), line: 1 };
+        assert_eq!(quoted.runs(), [vec!["top", "--filter", "not comm a b"]]);
+    }
+}

@@ -1,0 +1,277 @@
+//! Every command that the documents show is run as it stands there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::recording::Folder;
+use crate::clock::{hold, soon, wait_for};
+use crate::documents::{Shown, commands};
+use crate::lab::{Lab, Skip};
+use crate::netns;
+
+/// Pages beside docs/.
+const PAGES: [&str; 5] = ["README.md", "README.zh-CN.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+/// What a recording is called in them.
+const RECORDINGS: [&str; 2] = [".tcptrace", ".tcpt"];
+/// The same without an ending.
+const STANDING_FOR_RECORDINGS: [&str; 3] = ["FILE", "BEFORE", "AFTER"];
+/// What follows these is written.
+const WRITTEN: [&str; 2] = ["-o", "--hlog"];
+/// Commands that can't be run without more: where a page has the name alone, it speaks of the command.
+const NAMES: [&str; 5] = ["record", "export", "report", "diff", "replay"];
+/// These need a terminal.
+const ON_A_TERMINAL: [&str; 1] = ["tcptrace replay "];
+/// These may print nothing and write nothing: what they are about is not there, or answers at a port.
+const QUIET: [&str; 3] = ["tcptrace serve", "tcptrace events --lport", "tcptrace events --filter"];
+/// An address of the pages that `serve` listens on.
+const ADDRESS: &str = "10.0.0.7/32";
+/// A network namespace of the pages.
+const NETNS: &str = "blue";
+/// Commands of these are run as themselves; `ssh host` is this host.
+const OTHERS: [(&str, &str); 2] = [("sudo", "exec \"$@\""), ("ssh", "shift; exec \"$@\"")];
+/// What has no end of its own goes on for so long after its first sign of life, then gets Ctrl-C.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// Commands at a time, each in a namespace of its own.
+const AT_A_TIME: usize = 3;
+/// Fewer would mean that they are not found any more.
+const AT_LEAST: usize = 45;
+
+/// Each ends with exit status 0 and a result.
+pub fn commands_run(lab: &Lab) -> Result<()> {
+    let binary = fs::canonicalize(lab.binary()?)?;
+    let folder = Folder::new()?;
+    let programs = programs(&folder, &binary)?;
+    let _named = Named::new()?;
+    let queue = Mutex::new(shown()?.into_iter().enumerate().collect::<VecDeque<_>>());
+    let count = queue.lock().map(|queue| queue.len()).unwrap_or_default();
+    ensure!(count >= AT_LEAST, "only {count} commands found");
+    let faults = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_A_TIME)
+            .map(|_| scope.spawn(|| Worker::new(&programs, &folder)?.work(&queue, &faults)))
+            .collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    let faults = faults.into_inner().unwrap_or_default();
+    ensure!(faults.is_empty(), "{} of {count}:\n    {}", faults.len(), faults.join("\n    "));
+    Ok(())
+}
+
+/// Every command once, with where it stands first.
+fn shown() -> Result<Vec<(String, Shown)>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut docs = fs::read_dir(root.join("docs"))?
+        .map(|entry| Ok(format!("docs/{}", entry?.file_name().to_string_lossy())))
+        .collect::<Result<Vec<_>>>()?;
+    docs.retain(|page| Path::new(page).extension().is_some_and(|end| end == "md"));
+    docs.sort();
+    let mut found = BTreeMap::new();
+    for page in PAGES.map(str::to_owned).into_iter().chain(docs) {
+        for shown in commands(&fs::read_to_string(root.join(&page)).with_context(|| page.clone())?) {
+            found.entry(shown.text.clone()).or_insert((page.clone(), shown));
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// A folder with what the commands are made of.
+fn programs(folder: &Folder, binary: &Path) -> Result<PathBuf> {
+    let programs = folder.file("bin");
+    fs::create_dir(&programs)?;
+    symlink(binary, programs.join("tcptrace"))?;
+    for (name, script) in OTHERS {
+        fs::write(programs.join(name), format!("#!/bin/sh\n{script}\n"))?;
+        fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(programs)
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    let done = Command::new("ip").args(args).output();
+    let done = done.map_err(|error| Skip(format!("needs ip of iproute2: {error}")))?;
+    ensure!(done.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
+}
+
+/// A network namespace with a name, deleted with the value; one that was there already stays.
+struct Named {
+    is_own: bool,
+}
+
+impl Named {
+    fn new() -> Result<Self> {
+        let is_own = !Path::new("/run/netns").join(NETNS).exists();
+        if is_own {
+            ip(&["netns", "add", NETNS])?;
+        }
+        Ok(Self { is_own })
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if self.is_own {
+            ip(&["netns", "delete", NETNS]).ok();
+        }
+    }
+}
+
+/// A namespace in which commands run one after the other, with a little traffic.
+struct Worker<'a> {
+    path: String,
+    folder: &'a Folder,
+    listener: TcpListener,
+}
+
+impl<'a> Worker<'a> {
+    fn new(programs: &Path, folder: &'a Folder) -> Result<Self> {
+        netns::enter_new()?;
+        ip(&["address", "add", ADDRESS, "dev", "lo"])?;
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+        Ok(Self { path, folder, listener: TcpListener::bind("127.0.0.1:8080")? })
+    }
+
+    fn work(
+        &self,
+        queue: &Mutex<VecDeque<(usize, (String, Shown))>>,
+        faults: &Mutex<Vec<String>>,
+    ) -> Result<()> {
+        let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+        while let Some((number, (page, shown))) = next() {
+            match self.run(number, &shown) {
+                Err(error) if error.is::<Skip>() => return Err(error),
+                Err(error) => {
+                    let fault = format!("{page}:{}: {}: {error:#}", shown.line, shown.text);
+                    faults.lock().map(|mut faults| faults.push(fault)).ok();
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one in a folder of its own that has the recordings it reads.
+    fn run(&self, number: usize, shown: &Shown) -> Result<()> {
+        let here = self.folder.file(&number.to_string());
+        fs::create_dir(&here)?;
+        let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/session-v1.tcptrace");
+        let inputs = inputs(shown);
+        inputs.iter().try_for_each(|input| fs::copy(&recording, here.join(input)).map(drop))?;
+
+        let (out, err) = (here.with_extension("out"), here.with_extension("err"));
+        let mut started = self.start(shown, &here, &out, &err)?;
+        let ended = self.end(shown, &mut started, &[&out, &err]);
+        if ended.is_err() {
+            kill_process_group(Pid::from_child(&started), Signal::KILL).ok();
+            started.wait()?;
+        }
+        let said = fs::read_to_string(&err)?;
+        let status = ended.with_context(|| said.clone())?;
+        if status.code() == Some(3) {
+            bail!(Skip(format!("can't trace here: {said}")));
+        }
+        ensure!(status.success(), "it ended with {status}: {said}");
+        let is_loud = ["panicked", "error:"].iter().any(|word| said.contains(word));
+        ensure!(!is_loud, "it complains: {said}");
+        let is_quiet = QUIET.iter().any(|quiet| shown.text.starts_with(quiet));
+        ensure!(is_quiet || has_result(&here, &out, &inputs)?, "it printed and wrote nothing: {said}");
+        Ok(())
+    }
+
+    fn start(&self, shown: &Shown, here: &Path, out: &Path, err: &Path) -> Result<Child> {
+        let is_name = shown.runs().iter().all(|run| run.len() == 1 && NAMES.contains(&run[0].as_str()));
+        let line = if is_name { format!("{} --help", shown.text) } else { shown.text.clone() };
+        let mut command = if is_on_a_terminal(&line) {
+            let mut script = Command::new("script");
+            script.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
+            script.env("TERM", "xterm-256color");
+            script
+        } else {
+            let mut shell = Command::new("bash");
+            shell.args(["-o", "pipefail", "-c", &line]);
+            shell
+        };
+        command.env("PATH", &self.path).current_dir(here).process_group(0);
+        command.stdin(Stdio::piped()).stdout(File::create(out)?).stderr(File::create(err)?);
+        command.spawn().with_context(|| format!("start {}", command.get_program().display()))
+    }
+
+    /// Waits for its end, which Ctrl-C brings about where it does not come by itself.
+    fn end(&self, shown: &Shown, started: &mut Child, outputs: &[&Path]) -> Result<ExitStatus> {
+        let is_alive = || -> Result<bool> {
+            Ok(outputs
+                .iter()
+                .map(fs::metadata)
+                .collect::<Result<Vec<_>, _>>()?
+                .iter()
+                .any(|file| file.len() > 0))
+        };
+        let ended = wait_for("a sign of life", 3 * soon(), || {
+            self.connect()?;
+            let ended = started.try_wait()?;
+            Ok((ended.is_some() || is_alive()?).then_some(ended))
+        })?;
+        if let Some(status) = ended {
+            return Ok(status);
+        }
+        hold(PATIENCE);
+        self.connect()?;
+        if let Some(mut keys) = started.stdin.take().filter(|_| is_on_a_terminal(&shown.text)) {
+            keys.write_all(b"\x03")?;
+        } else if started.try_wait()?.is_none() {
+            kill_process_group(Pid::from_child(started), Signal::INT)?;
+        }
+        wait_for("the end after Ctrl-C", 3 * soon(), || Ok(started.try_wait()?))
+    }
+
+    /// A connection, closed by the client.
+    fn connect(&self) -> Result<()> {
+        let client = TcpStream::connect(self.listener.local_addr()?)?;
+        let (mut server, _) = self.listener.accept()?;
+        drop(client);
+        ensure!(server.read(&mut [0])? == 0, "no end of the stream");
+        Ok(())
+    }
+}
+
+fn is_on_a_terminal(line: &str) -> bool {
+    ON_A_TERMINAL.iter().any(|begin| line.starts_with(begin))
+}
+
+/// The recordings that a command reads.
+fn inputs(shown: &Shown) -> Vec<String> {
+    let runs = shown.runs();
+    let words = runs.iter().flat_map(|run| {
+        let before = std::iter::once("").chain(run.iter().map(String::as_str));
+        run.iter().zip(before).filter(|(_, before)| !WRITTEN.contains(before)).map(|(word, _)| word)
+    });
+    let is_recording = |word: &&String| {
+        RECORDINGS.iter().any(|end| word.ends_with(end)) || STANDING_FOR_RECORDINGS.contains(&word.as_str())
+    };
+    words.filter(is_recording).cloned().collect()
+}
+
+/// Whether it printed something or wrote a file.
+fn has_result(here: &Path, out: &Path, inputs: &[String]) -> Result<bool> {
+    let mut files = vec![out.to_owned()];
+    for entry in fs::read_dir(here)? {
+        let entry = entry?;
+        if !inputs.iter().any(|input| entry.file_name() == input.as_str()) {
+            files.push(entry.path());
+        }
+    }
+    Ok(files.iter().map(fs::metadata).collect::<Result<Vec<_>, _>>()?.iter().any(|file| file.len() > 0))
+}
