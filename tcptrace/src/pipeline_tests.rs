@@ -5,10 +5,14 @@ use tcptrace_common::record::{Kind, Task, flag};
 
 use super::*;
 use crate::{
-    filter::parse,
+    aggregate::{Context, Names},
+    filter::{Subject, parse},
     lifecycle::tests::{any_stream::any_record, full, kernel, minisocket},
-    lifecycle::{Closer, EndReason},
-    model::record::{Observation, Process},
+    lifecycle::{Closer, EndReason, Socket},
+    model::{
+        SocketId, TcpState,
+        record::{KernelLosses, Observation, Process},
+    },
 };
 
 /// Each asks for something else that a socket can gain or lose on its way.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Taken, asked::Asked};
+use super::{asked::Asked, taken::Taken};
 use crate::{
     aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot},
     filter::Filter,

@@ -2,11 +2,14 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::document::{self, Head, Origin};
 use crate::{
+    aggregate::Losses,
     kernel::preflight::{Check, Status},
-    model::{record::HostFacts, units},
+    model::{record::HostFacts, text, units},
     selftest::{Outcome, Step},
 };
 
@@ -80,17 +83,21 @@ pub fn write_json(report: &Report, taken_at: &str, out: &mut impl Write) -> io::
         }),
         Err(why) => json!({ "status": "missing", "finding": why }),
     };
-    let document = json!({
-        "schema": "tcptrace.check.v1",
-        "taken_at": taken_at,
-        "kernel": report.host.kernel,
-        "source": "live",
-        "loss": crate::aggregate::Losses::default(),
-        "checks": checks,
-        "self_test": self_test,
-    });
-    serde_json::to_writer(&mut *out, &document)?;
-    writeln!(out)
+    let origin = Origin {
+        taken_at: taken_at.to_owned(),
+        kernel: text::sanitise(&report.host.kernel),
+        source: "live".into(),
+        loss: Losses::default(),
+    };
+    document::write(out, &Document { head: Head { schema: "tcptrace.check.v1", origin }, checks, self_test })
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    checks: Vec<Value>,
+    self_test: Value,
 }
 
 fn steps(steps: &[Step]) -> Vec<Value> {

@@ -4,8 +4,10 @@
 //! else and changes nothing.
 
 pub mod check;
+mod clock;
 pub mod diff;
 pub mod doctor;
+mod document;
 pub mod events;
 pub mod explain;
 pub mod export;

@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::aggregate::{Group, Grouping, Losses};
 use crate::model::record::HostFacts;
 use crate::model::{Nanos, NetnsId, StateCounts, TcpState, text, units};
+use crate::view::clock;
+use crate::view::document::{Head, Origin};
 use crate::view::top::columns::role;
 use crate::view::top::table::{Cut, fit};
 
@@ -98,8 +100,7 @@ impl States {
     }
 
     fn wall_clock(&self) -> Timestamp {
-        let ns = i128::from(self.host.clock_offset_ns) + i128::from(self.taken_at.0);
-        let exact = Timestamp::from_nanosecond(ns).unwrap_or_default();
+        let exact = clock::wall(&self.host, self.taken_at);
         exact.round(Unit::Millisecond).unwrap_or(exact)
     }
 }
@@ -212,13 +213,15 @@ fn share(count: u64, total: u64) -> String {
 /// Writes the JSON document and a newline.
 pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
     let counts = states.counts();
-    let document = Document {
-        schema: "tcptrace.states.v1",
+    let origin = Origin {
         taken_at: states.wall_clock().to_string(),
-        host: &states.host.host,
-        kernel: &states.host.kernel,
-        source: &states.source,
+        kernel: text::sanitise(&states.host.kernel),
+        source: text::sanitise(&states.source),
         loss: states.losses,
+    };
+    let document = Document {
+        head: Head { schema: "tcptrace.states.v1", origin },
+        host: &states.host.host,
         counts: Counts::from(&counts),
         netns: states
             .netns
@@ -240,12 +243,9 @@ pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
 
 #[derive(Serialize)]
 struct Document<'a> {
-    schema: &'static str,
-    taken_at: String,
+    #[serde(flatten)]
+    head: Head<'a>,
     host: &'a str,
-    kernel: &'a str,
-    source: &'a str,
-    loss: Losses,
     #[serde(flatten)]
     counts: Counts,
     netns: Vec<NetnsRow<'a>>,

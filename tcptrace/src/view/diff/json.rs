@@ -6,13 +6,15 @@ use std::{
     io::{self, Write},
 };
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::compare::{Diff, GroupDiff, Measure, Quantile, Recorded, Row};
 use crate::{
-    aggregate::Losses,
-    model::{Nanos, TcpState, text},
+    model::{TcpState, text},
+    view::{
+        clock,
+        document::{self, Origin, limits},
+    },
 };
 
 /// The name of what this module writes.
@@ -20,8 +22,7 @@ const SCHEMA: &str = "tcptrace.diff.v1";
 
 /// Writes `diff` on one line.
 pub fn write(out: &mut impl Write, diff: &Diff<'_>) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &Document::of(diff))?;
-    out.write_all(b"\n")
+    document::write(out, &Document::of(diff))
 }
 
 #[derive(Serialize)]
@@ -61,15 +62,13 @@ impl<'a> Document<'a> {
 #[derive(Serialize)]
 struct Side<'a> {
     /// Its end.
-    taken_at: String,
+    #[serde(flatten)]
+    origin: Origin<'a>,
     began_at: String,
     span_ns: u64,
     host: Cow<'a, str>,
-    kernel: Cow<'a, str>,
-    source: Cow<'a, str>,
     filter: Cow<'a, str>,
     records: u64,
-    loss: Losses,
     limits: Vec<Cow<'a, str>>,
     sysctls: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
 }
@@ -77,22 +76,15 @@ struct Side<'a> {
 impl<'a> Side<'a> {
     fn of(recorded: &'a Recorded) -> Self {
         let last = &recorded.last;
-        let time = |ts: Nanos| {
-            let wall_ns = last.host.clock_offset_ns.saturating_add(ts.0);
-            Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default().to_string()
-        };
         let sysctls = last.host.sysctls.iter();
         Self {
-            taken_at: time(last.ts),
-            began_at: time(last.began),
+            origin: Origin::of(last),
+            began_at: clock::wall(&last.host, last.began).to_string(),
             span_ns: recorded.span().0,
             host: text::sanitise(&last.host.host),
-            kernel: text::sanitise(&last.host.kernel),
-            source: text::sanitise(&last.source),
             filter: text::sanitise(&last.host.filter),
             records: last.records,
-            loss: last.losses,
-            limits: last.host.limits.iter().map(|limit| text::sanitise(limit)).collect(),
+            limits: limits(&last.host),
             sysctls: sysctls.map(|(name, value)| (text::sanitise(name), text::sanitise(value))).collect(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 
 use super::{
     chance::Verdict,
@@ -12,6 +12,7 @@ use crate::{
     lifecycle::Role,
     model::{Nanos, TcpState, text, units},
     view::{
+        clock,
         losses::losses,
         top::{
             columns,
@@ -138,9 +139,7 @@ fn line(out: &mut impl Write, name: &str, before: &str, after: &str) -> io::Resu
 }
 
 fn began(side: &Recorded, zone: &TimeZone) -> String {
-    let wall_ns = side.last.host.clock_offset_ns.saturating_add(side.last.began.0);
-    let time = Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default();
-    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    clock::date(&side.last.host, side.last.began, zone)
 }
 
 fn groups(out: &mut impl Write, diff: &Diff<'_>, layout: &Layout) -> io::Result<()> {

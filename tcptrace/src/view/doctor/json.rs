@@ -5,13 +5,12 @@ use std::{
     io::{self, Write},
 };
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Finding, healthy};
 use crate::{
-    aggregate::{Losses, Snapshot},
-    model::text,
+    aggregate::Snapshot,
+    view::document::{self, Head, limits},
 };
 
 /// The name of what this module writes.
@@ -19,11 +18,8 @@ const SCHEMA: &str = "tcptrace.doctor.v1";
 
 #[derive(Serialize)]
 struct Document<'a> {
-    schema: &'static str,
-    taken_at: String,
-    kernel: Cow<'a, str>,
-    source: Cow<'a, str>,
-    loss: Losses,
+    #[serde(flatten)]
+    head: Head<'a>,
     /// What the trace can't see, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
@@ -35,19 +31,13 @@ struct Document<'a> {
 
 /// Writes `findings` on one line.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot, findings: &[Finding]) -> io::Result<()> {
-    let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
     let document = Document {
-        schema: SCHEMA,
-        taken_at: Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default().to_string(),
-        kernel: text::sanitise(&snapshot.host.kernel),
-        source: text::sanitise(&snapshot.source),
-        loss: snapshot.losses,
-        limits: snapshot.host.limits.iter().map(|limit| text::sanitise(limit)).collect(),
+        head: Head::of(SCHEMA, snapshot),
+        limits: limits(&snapshot.host),
         records: snapshot.records,
         watched_ns: snapshot.ts.since(snapshot.began).0,
         findings,
         seen: healthy::reasons(snapshot),
     };
-    serde_json::to_writer(&mut *out, &document)?;
-    out.write_all(b"\n")
+    document::write(out, &document)
 }

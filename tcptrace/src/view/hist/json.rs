@@ -5,13 +5,13 @@ use std::{
     io::{self, Write},
 };
 
-use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::closes;
 use crate::{
-    aggregate::{Distribution, Group, Losses, Snapshot, StateDwells},
+    aggregate::{Distribution, Group, Snapshot, StateDwells},
     model::text,
+    view::document::{self, Head, limits},
 };
 
 /// The name of what this module writes.
@@ -19,17 +19,13 @@ const SCHEMA: &str = "tcptrace.hist.v1";
 
 /// Writes `snapshot` on one line: a document in itself, and one of many in JSON lines.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &Document::of(snapshot))?;
-    out.write_all(b"\n")
+    document::write(out, &Document::of(snapshot))
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
-    schema: &'static str,
-    taken_at: String,
-    kernel: Cow<'a, str>,
-    source: Cow<'a, str>,
-    loss: Losses,
+    #[serde(flatten)]
+    head: Head<'a>,
     /// What the trace can't see, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
@@ -45,7 +41,6 @@ struct Document<'a> {
 
 impl<'a> Document<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
         let all = snapshot.dwells.iter().map(|dwells| Histogram::of(dwells, None));
         let of_groups = snapshot
             .groups
@@ -53,12 +48,8 @@ impl<'a> Document<'a> {
             .flat_map(|group| group.dwells.iter().map(|dwells| Histogram::of(dwells, Some(group))));
         let grouped = !snapshot.grouping.is_none();
         Self {
-            schema: SCHEMA,
-            taken_at: Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default().to_string(),
-            kernel: text::sanitise(&snapshot.host.kernel),
-            source: text::sanitise(&snapshot.source),
-            loss: snapshot.losses,
-            limits: snapshot.host.limits.iter().map(|limit| text::sanitise(limit)).collect(),
+            head: Head::of(SCHEMA, snapshot),
+            limits: limits(&snapshot.host),
             records: snapshot.records,
             traced_ns: snapshot.ts.since(snapshot.began).0,
             group_by: snapshot.grouping.to_string(),

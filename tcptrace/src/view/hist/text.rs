@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
 };
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{closes, scale::Scale};
@@ -14,6 +14,7 @@ use crate::{
     aggregate::{Distribution, Group, HISTORY, Snapshot, StateDwells},
     model::{TcpState, text, units},
     view::{
+        clock,
         glyphs::Glyphs,
         losses::losses,
         states::ORDER,
@@ -67,11 +68,7 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::
 }
 
 fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
-    let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
-    let time = Timestamp::from_nanosecond(wall_ns.into())
-        .unwrap_or_default()
-        .to_zoned(layout.zone.clone())
-        .strftime("%Y-%m-%d %H:%M:%S");
+    let time = clock::date(&snapshot.host, snapshot.ts, &layout.zone);
     writeln!(out, "{}  {time}", summary::facts(snapshot).join("  "))?;
     let losses = losses(&snapshot.losses);
     let source = text::sanitise(&snapshot.source);

@@ -5,14 +5,13 @@ use std::{
     io::{self, Write},
 };
 
-use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::measured;
 use crate::{
-    aggregate::{DestinationPorts, Losses, NetnsPorts, Snapshot},
-    model::{TcpState, record, text},
-    view::top::summary::STATES,
+    aggregate::{DestinationPorts, NetnsPorts, Snapshot},
+    model::{TcpState, text},
+    view::document::{self, Head, ProcessFields, counts, limits},
 };
 
 /// The name of what this module writes.
@@ -20,17 +19,13 @@ const SCHEMA: &str = "tcptrace.ports.v1";
 
 /// Writes the ports of `snapshot` on one line: a document in itself, and one of many in JSON lines.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot, missing: &[String]) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &Document::of(snapshot, missing))?;
-    out.write_all(b"\n")
+    document::write(out, &Document::of(snapshot, missing))
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
-    schema: &'static str,
-    taken_at: String,
-    kernel: Cow<'a, str>,
-    source: Cow<'a, str>,
-    loss: Losses,
+    #[serde(flatten)]
+    head: Head<'a>,
     /// What the trace can't see, in sentences.
     limits: Vec<Cow<'a, str>>,
     /// What is missing in this document, in sentences.
@@ -45,15 +40,10 @@ struct Document<'a> {
 
 impl<'a> Document<'a> {
     fn of(snapshot: &'a Snapshot, missing: &'a [String]) -> Self {
-        let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
         let ports = &snapshot.ports;
         Self {
-            schema: SCHEMA,
-            taken_at: Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default().to_string(),
-            kernel: text::sanitise(&snapshot.host.kernel),
-            source: text::sanitise(&snapshot.source),
-            loss: snapshot.losses,
-            limits: snapshot.host.limits.iter().map(|limit| text::sanitise(limit)).collect(),
+            head: Head::of(SCHEMA, snapshot),
+            limits: limits(&snapshot.host),
             missing: missing.iter().map(|sentence| text::sanitise(sentence)).collect(),
             measured_ns: measured(snapshot).map(|span| span.0),
             netns: ports.netns.iter().map(Netns::of).collect(),
@@ -115,7 +105,7 @@ struct Destination<'a> {
     exhausted_in_ns: Option<u64>,
     connect_failures: Option<u64>,
     tw_reuse: Reuse,
-    processes: Vec<Process<'a>>,
+    processes: Vec<ProcessFields<'a>>,
     other_processes: u64,
 }
 
@@ -144,7 +134,7 @@ impl<'a> Destination<'a> {
                 reused: measured.map(|_| row.reused),
                 predicted: measured.map(|_| row.predicted_with_reuse),
             },
-            processes: row.processes.iter().map(Process::of).collect(),
+            processes: row.processes.iter().map(Into::into).collect(),
             other_processes: row.other_processes,
         }
     }
@@ -156,20 +146,4 @@ struct Reuse {
     reusable: u64,
     reused: Option<u64>,
     predicted: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Process<'a> {
-    pid: u32,
-    comm: Cow<'a, str>,
-}
-
-impl<'a> Process<'a> {
-    fn of(process: &'a record::Process) -> Self {
-        Self { pid: process.pid, comm: text::sanitise(&process.comm) }
-    }
-}
-
-fn counts<S: Serializer>(counts: &[u64; TcpState::COUNT], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(STATES.into_iter().map(|state| (state.name(), counts[state.index()])))
 }

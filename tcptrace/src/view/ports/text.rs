@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 
 use super::{
     columns::{ALL, PORTS, RUNS_OUT},
@@ -13,6 +13,7 @@ use crate::{
     aggregate::Snapshot,
     model::{text, units},
     view::{
+        clock,
         losses::losses,
         top::{summary, table::Table},
     },
@@ -76,11 +77,7 @@ pub fn write(
 }
 
 fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
-    let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
-    let time = Timestamp::from_nanosecond(wall_ns.into())
-        .unwrap_or_default()
-        .to_zoned(layout.zone.clone())
-        .strftime("%Y-%m-%d %H:%M:%S");
+    let time = clock::date(&snapshot.host, snapshot.ts, &layout.zone);
     writeln!(out, "{}  {time}", summary::facts(snapshot).join("  "))?;
     let source = text::sanitise(&snapshot.source);
     match measured(snapshot) {
@@ -98,14 +95,7 @@ fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Res
 fn table(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width: usize) -> io::Result<()> {
     let ports = &snapshot.ports;
     let rows = ports.destinations.iter().take(max_rows).collect();
-    let table = Table { columns: &PORTS, visible: &ALL, snapshot, rows, sorted: RUNS_OUT };
-    let placed = table.place(width);
-    let heads: Vec<String> = placed.iter().map(|placed| placed.head(snapshot)).collect();
-    writeln!(out, "{}", heads.join(" ").trim_end())?;
-    for row in &table.rows {
-        let cells: Vec<String> = placed.iter().map(|placed| placed.cell(snapshot, row).0).collect();
-        writeln!(out, "{}", cells.join(" ").trim_end())?;
-    }
+    Table { columns: &PORTS, visible: &ALL, snapshot, rows, sorted: RUNS_OUT }.write(out, width)?;
     let hidden = ports.destinations.len().saturating_sub(max_rows) as u64 + ports.others;
     if hidden > 0 {
         writeln!(out, "and {} more destinations", units::count(hidden))?;

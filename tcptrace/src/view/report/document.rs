@@ -14,9 +14,10 @@ use super::{
     story,
 };
 use crate::{
-    aggregate::{Group, Losses, Snapshot},
+    aggregate::{Group, Snapshot},
     model::{TcpState, text},
     view::{
+        document::{self, Head, limits},
         hist::{closes, json::Numbers},
         top::{json::GroupFields, summary::STATES},
     },
@@ -27,18 +28,14 @@ const SCHEMA: &str = "tcptrace.report.v1";
 
 /// Writes the document on one line.
 pub fn write(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &Document::of(report))?;
-    out.write_all(b"\n")
+    document::write(out, &Document::of(report))
 }
 
 /// The document.
 #[derive(Serialize)]
 pub struct Document<'a> {
-    schema: &'static str,
-    taken_at: String,
-    kernel: Cow<'a, str>,
-    source: Cow<'a, str>,
-    loss: Losses,
+    #[serde(flatten)]
+    head: Head<'a>,
     /// What the recording does not tell, or only as a bound, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
@@ -73,12 +70,8 @@ impl<'a> Document<'a> {
         let host = &snapshot.host;
         let listed = &report.listed;
         Self {
-            schema: SCHEMA,
-            taken_at: report.wall(snapshot.ts).to_string(),
-            kernel: text::sanitise(&host.kernel),
-            source: text::sanitise(&snapshot.source),
-            loss: snapshot.losses,
-            limits: host.limits.iter().map(|limit| text::sanitise(limit)).collect(),
+            head: Head::of(SCHEMA, snapshot),
+            limits: limits(host),
             records: snapshot.records,
             host: text::sanitise(&host.host),
             boot_id: text::sanitise(&host.boot_id),

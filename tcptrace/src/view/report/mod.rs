@@ -23,6 +23,7 @@ use crate::{
     aggregate::Snapshot,
     lifecycle::{Bound, Dwell},
     model::{Nanos, TcpState},
+    view::clock,
 };
 use listed::Listed;
 
@@ -48,8 +49,7 @@ impl<'a> Report<'a> {
 
     /// The wall-clock time at `ts`.
     fn wall(&self, ts: Nanos) -> Timestamp {
-        let ns = self.snapshot.host.clock_offset_ns.saturating_add(ts.0);
-        Timestamp::from_nanosecond(ns.into()).unwrap_or_default()
+        clock::wall(&self.snapshot.host, ts)
     }
 
     fn local(&self, ts: Nanos) -> Zoned {

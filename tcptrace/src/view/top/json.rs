@@ -8,14 +8,14 @@ use std::{
     io::{self, Write},
 };
 
-use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::summary::STATES;
 use crate::{
-    aggregate::{DwellQuantiles, Group, Losses, Minisockets, Snapshot, StateTotal, TimeWaitEnds},
+    aggregate::{DwellQuantiles, Group, Minisockets, Snapshot, StateTotal, TimeWaitEnds},
     lifecycle::{Closer, EndReason},
-    model::{TcpState, record, text},
+    model::{TcpState, text},
+    view::document::{self, Head, ProcessFields, counts, limits},
 };
 
 /// The name of what this module writes.
@@ -23,17 +23,13 @@ const SCHEMA: &str = "tcptrace.top.v1";
 
 /// Writes `snapshot` on one line: a document in itself, and one of many in JSON lines.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &Document::of(snapshot))?;
-    out.write_all(b"\n")
+    document::write(out, &Document::of(snapshot))
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
-    schema: &'static str,
-    taken_at: String,
-    kernel: Cow<'a, str>,
-    source: Cow<'a, str>,
-    loss: Losses,
+    #[serde(flatten)]
+    head: Head<'a>,
     /// What the trace can't see, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
@@ -49,14 +45,9 @@ struct Document<'a> {
 
 impl<'a> Document<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
         Self {
-            schema: SCHEMA,
-            taken_at: Timestamp::from_nanosecond(wall_ns.into()).unwrap_or_default().to_string(),
-            kernel: text::sanitise(&snapshot.host.kernel),
-            source: text::sanitise(&snapshot.source),
-            loss: snapshot.losses,
-            limits: snapshot.host.limits.iter().map(|limit| text::sanitise(limit)).collect(),
+            head: Head::of(SCHEMA, snapshot),
+            limits: limits(&snapshot.host),
             records: snapshot.records,
             interval_ns: snapshot.interval.0,
             states: STATES.into_iter().map(|state| State::of(state, snapshot)).collect(),
@@ -98,7 +89,7 @@ pub(in crate::view) struct GroupFields<'a> {
     closers: &'a [u64; Closer::ALL.len() + 1],
     #[serde(serialize_with = "ended")]
     ended: &'a [u64; EndReason::COUNT],
-    process: Option<Process<'a>>,
+    process: Option<ProcessFields<'a>>,
     other_processes: u64,
 }
 
@@ -121,7 +112,7 @@ impl<'a> GroupFields<'a> {
                 .map(|age| age.length.0),
             closers: &group.closers,
             ended: &group.ended,
-            process: group.process.as_ref().map(Process::of),
+            process: group.process.as_ref().map(Into::into),
             other_processes: group.other_processes,
         }
     }
@@ -150,22 +141,6 @@ struct FinWait2 {
     all: MinisocketFields,
     orphan: u64,
     held: u64,
-}
-
-#[derive(Serialize)]
-struct Process<'a> {
-    pid: u32,
-    comm: Cow<'a, str>,
-}
-
-impl<'a> Process<'a> {
-    fn of(process: &'a record::Process) -> Self {
-        Self { pid: process.pid, comm: text::sanitise(&process.comm) }
-    }
-}
-
-fn counts<S: Serializer>(counts: &[u64; TcpState::COUNT], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(STATES.into_iter().map(|state| (state.name(), counts[state.index()])))
 }
 
 fn closers<S: Serializer>(n: &[u64; Closer::ALL.len() + 1], serializer: S) -> Result<S::Ok, S::Error> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 
 use super::{
     columns::{ALL, GROUPS},
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     aggregate::Snapshot,
     model::{text, units},
-    view::losses::losses,
+    view::{clock, losses::losses},
 };
 
 /// How plain text is laid out.
@@ -40,11 +40,7 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::
 }
 
 fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
-    let wall_ns = snapshot.host.clock_offset_ns.saturating_add(snapshot.ts.0);
-    let time = Timestamp::from_nanosecond(wall_ns.into())
-        .unwrap_or_default()
-        .to_zoned(layout.zone.clone())
-        .strftime("%Y-%m-%d %H:%M:%S");
+    let time = clock::date(&snapshot.host, snapshot.ts, &layout.zone);
     writeln!(out, "{}  {time}", summary::facts(snapshot).join("  "))?;
     let rate = summary::records_per_s(snapshot).map(|rate| format!(", {rate}")).unwrap_or_default();
     let source = text::sanitise(&snapshot.source);
@@ -77,13 +73,7 @@ fn groups(out: &mut impl Write, snapshot: &Snapshot, max_groups: usize, width: u
     let order = sort.groups(snapshot);
     let shown: Vec<_> = order.iter().take(max_groups).map(|&row| &snapshot.groups[row]).collect();
     let table = Table { columns: &GROUPS, visible: &ALL, snapshot, rows: shown, sorted: sort.column };
-    let placed = table.place(width);
-    let heads: Vec<String> = placed.iter().map(|placed| placed.head(snapshot)).collect();
-    writeln!(out, "{}", heads.join(" ").trim_end())?;
-    for group in &table.rows {
-        let cells: Vec<String> = placed.iter().map(|placed| placed.cell(snapshot, group).0).collect();
-        writeln!(out, "{}", cells.join(" ").trim_end())?;
-    }
+    table.write(out, width)?;
     let hidden = order.len() - table.rows.len();
     if hidden > 0 {
         writeln!(out, "and {} more, sorted by {}", units::count(hidden as u64), GROUPS[sort.column].name)?;

@@ -1,7 +1,10 @@
 //! Where the columns stand in a given width, and the text of their cells: shared by plain text and the
 //! screen.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -99,6 +102,18 @@ impl<R> Table<'_, R> {
             left -= growth;
         }
         placed
+    }
+
+    /// Writes the heads and the rows as text, in lines of at most `width`.
+    pub fn write(&self, out: &mut impl Write, width: usize) -> io::Result<()> {
+        let placed = self.place(width);
+        let heads: Vec<String> = placed.iter().map(|placed| placed.head(self.snapshot)).collect();
+        writeln!(out, "{}", heads.join(" ").trim_end())?;
+        for row in &self.rows {
+            let cells: Vec<String> = placed.iter().map(|placed| placed.cell(self.snapshot, row).0).collect();
+            writeln!(out, "{}", cells.join(" ").trim_end())?;
+        }
+        Ok(())
     }
 
     const fn placed(&self, index: usize, width: usize) -> Placed<R> {

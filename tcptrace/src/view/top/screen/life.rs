@@ -1,6 +1,5 @@
 //! The life of one socket: every change of state that is known, and what is not.
 
-use jiff::{Timestamp, tz::TimeZone};
 use ratatui::{
     Frame,
     layout::Rect,
@@ -13,12 +12,15 @@ use crate::{
     inspect::{Before, Life, SocketRow, Step},
     lifecycle::{Closer, OwnerKind},
     model::{Nanos, TcpState, text},
-    view::top::{
-        columns::{bounded, looked_at, role},
-        mouse::Regions,
-        settings::Settings,
-        state::State,
-        theme::{Role, Theme},
+    view::{
+        clock,
+        top::{
+            columns::{bounded, looked_at, role},
+            mouse::Regions,
+            settings::Settings,
+            state::State,
+            theme::{Role, Theme},
+        },
     },
 };
 
@@ -84,7 +86,7 @@ fn owner(socket: &SocketRow, snapshot: &Snapshot) -> String {
 
 fn steps(life: &Life, snapshot: &Snapshot, settings: &Settings) -> Vec<Line<'static>> {
     let theme = &settings.theme;
-    let clock = |ts: Nanos| wall(snapshot, ts, &settings.zone);
+    let clock = |ts: Nanos| clock::time(&snapshot.host, ts, &settings.zone);
     let faint = theme.style(Role::Faint);
     let mut lines = Vec::new();
     match life.before {
@@ -133,14 +135,4 @@ fn now(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Line<'static> {
         if socket.orphan && socket.state == TcpState::FinWait2 { ", no process holds it" } else { "" };
     let state = format!("now           in {} {age}{left}{orphan}", socket.state.name());
     Line::styled(state, theme.style(Role::Live))
-}
-
-/// The time of day.
-fn wall(snapshot: &Snapshot, ts: Nanos, zone: &TimeZone) -> String {
-    let wall_ns = snapshot.host.clock_offset_ns.saturating_add(ts.0);
-    Timestamp::from_nanosecond(wall_ns.into())
-        .unwrap_or_default()
-        .to_zoned(zone.clone())
-        .strftime("%H:%M:%S%.3f")
-        .to_string()
 }

@@ -1,6 +1,7 @@
 //! What the screen remembers between two frames: [`Action`]s and snapshots in, what to show and what to ask
 //! the pipeline for ([`State::query`]) out.
 
+mod acts;
 mod feed;
 mod list;
 mod prompt;
@@ -15,13 +16,12 @@ pub use replay::Replay;
 
 use super::{
     action::Action,
-    columns::{AGE, ALL_OF_SOCKETS, GROUPS, SOCKETS},
-    insight,
+    columns::{AGE, GROUPS, SOCKETS},
     sort::Sort,
 };
 use crate::{
-    aggregate::{Group, GroupKey, Grouping, Snapshot},
-    filter::{SyntaxError, parse},
+    aggregate::{Group, GroupKey, Snapshot},
+    filter::SyntaxError,
     inspect::{Answer, Detail, Focus, Life, Members, Query, SocketRow},
     lifecycle::Role,
     model::SocketId,
@@ -306,201 +306,6 @@ impl State {
         self.arrange();
     }
 
-    /// Does what was asked for.
-    pub fn act(&mut self, action: Action) -> Next {
-        match action {
-            _ if !self.offers(action) => {}
-            Action::Quit => return Next::Quit,
-            Action::Suspend => return Next::Suspend,
-            Action::Redraw => return Next::Redraw,
-            Action::Help => self.help = if self.help.is_some() { None } else { Some(0) },
-            Action::Back => self.back(),
-            Action::Open => self.open(),
-            Action::Move(step) => self.go(step),
-            Action::SortPrevious | Action::SortNext | Action::SortBy(_) | Action::Reverse => {
-                self.sort_as(action);
-            }
-            Action::Pause if self.replay.is_some() => return Next::Drive(Command::Toggle),
-            Action::Pause => {
-                self.feed.pause();
-                self.arrange();
-            }
-            Action::GroupNext => self.group_by(|keys, now| (now + 1) % keys),
-            Action::GroupPrevious => self.group_by(|keys, now| (now + keys - 1) % keys),
-            Action::GroupBy(key) => self.group_by(|_, _| usize::from(key)),
-            Action::Filter => {
-                self.typing = Typing::Filter;
-                self.prompt = Some(Prompt::new(&self.filter));
-            }
-            Action::GoTo => {
-                self.typing = Typing::Moment;
-                self.prompt = Some(Prompt::default());
-            }
-            Action::Edit(edit) if self.typing == Typing::Moment => return self.edit_moment(edit),
-            Action::Edit(edit) => self.edit(edit),
-            Action::Time(command) => return Next::Drive(command),
-            Action::Click(column) => {
-                let command = self.replay.as_ref().map(|replay| replay.go_to_column(column));
-                return command.map_or(Next::Draw, Next::Drive);
-            }
-            Action::Reset => self.query.resets += 1,
-            Action::Insight => self.select_insight(),
-        }
-        Next::Draw
-    }
-
-    fn back(&mut self) {
-        if self.help.take().is_some() {
-            return;
-        }
-        match self.place {
-            Place::Life => self.place = Place::Sockets,
-            Place::Sockets => self.place = Place::Groups,
-            Place::Groups if !self.filter.is_empty() => self.use_filter(""),
-            Place::Groups => self.groups.select(None),
-        }
-    }
-
-    /// Looks closer: at the selected row, else at what the line at the bottom is about, else at the first row.
-    fn open(&mut self) {
-        match self.place {
-            Place::Groups => {
-                if self.groups.selected().is_none() {
-                    self.select_insight();
-                }
-                if self.groups.selected().is_none() {
-                    self.go(Move::Shown(0));
-                }
-                let selected = self.groups.selected();
-                let group = self.snapshot().groups.iter().find(|group| Some(&group.id) == selected);
-                let opened = group.map(|group| Opened {
-                    id: group.id.clone(),
-                    key: group.key.clone(),
-                    role: group.role,
-                });
-                if let Some(opened) = opened {
-                    self.opened = Some(opened);
-                    self.sockets = List::new();
-                    self.place = Place::Sockets;
-                }
-            }
-            Place::Sockets => {
-                if self.sockets.selected().is_none() {
-                    self.go(Move::Shown(0));
-                }
-                if self.sockets.selected().is_some() {
-                    self.place = Place::Life;
-                }
-            }
-            Place::Life => {}
-        }
-    }
-
-    fn select_insight(&mut self) {
-        if self.place != Place::Groups {
-            return;
-        }
-        let snapshot = self.feed.shown();
-        let about = insight::of(snapshot).group.map(|group| snapshot.groups[group].id.clone());
-        if about.is_some() {
-            self.groups.select(about);
-            self.arrange();
-        }
-    }
-
-    fn go(&mut self, step: Move) {
-        if let Some(line) = &mut self.help {
-            *line = scrolled(*line, step);
-            return;
-        }
-        match self.place {
-            Place::Groups => {
-                let groups = &self.feed.shown().groups;
-                self.groups.go(step, |row| groups[row].id.clone());
-            }
-            Place::Sockets => {
-                let answer = self.feed.shown().answer.clone();
-                if let Some(Detail::Group(members)) = answer.as_deref().map(|answer| &answer.detail) {
-                    self.sockets.go(step, |row| members.sockets[row].id);
-                }
-            }
-            Place::Life => {}
-        }
-    }
-
-    fn sort_as(&mut self, action: Action) {
-        match self.place {
-            Place::Groups => self.sort = sorted(self.sort, &GROUPS, &self.columns, action),
-            Place::Sockets => {
-                self.sockets_sort = sorted(self.sockets_sort, &SOCKETS, &ALL_OF_SOCKETS, action);
-            }
-            Place::Life => {}
-        }
-        self.arrange();
-    }
-
-    /// `choose` gets how many keys there are and the number of the one in use.
-    fn group_by(&mut self, choose: impl Fn(usize, usize) -> usize) {
-        let keys: Vec<Grouping> = Grouping::single().collect();
-        let now = keys.iter().position(|&key| key == self.query.grouping).unwrap_or(keys.len() - 1);
-        if let Some(&key) = keys.get(choose(keys.len(), now)) {
-            self.query.grouping = key;
-            self.place = Place::Groups;
-            self.groups.select(None);
-        }
-    }
-
-    fn edit(&mut self, edit: Edit) {
-        let Some(prompt) = &mut self.prompt else { return };
-        prompt.edit(edit);
-        let text = prompt.text().to_owned();
-        match edit {
-            // What is no filter is left behind, and the last one that was stays.
-            Edit::Accept if self.fault.is_some() => {
-                self.prompt = None;
-                self.fault = None;
-            }
-            Edit::Accept | Edit::Cancel => {
-                self.prompt = None;
-                self.use_filter(&text);
-            }
-            _ => self.use_filter(&text),
-        }
-    }
-
-    fn edit_moment(&mut self, edit: Edit) -> Next {
-        let Some(prompt) = &mut self.prompt else { return Next::Draw };
-        prompt.edit(edit);
-        self.no_moment = None;
-        match edit {
-            Edit::Cancel => self.prompt = None,
-            Edit::Accept if prompt.text().trim().is_empty() => self.prompt = None,
-            Edit::Accept => match self.replay.as_ref().map(|replay| replay.go_to(prompt.text())) {
-                Some(Ok(command)) => {
-                    self.prompt = None;
-                    return Next::Drive(command);
-                }
-                Some(Err(fault)) => self.no_moment = Some(fault),
-                None => {}
-            },
-            _ => {}
-        }
-        Next::Draw
-    }
-
-    /// Uses `text` as the filter, if it is one.
-    fn use_filter(&mut self, text: &str) {
-        let expr = if text.trim().is_empty() { Ok(None) } else { parse("filter", text).map(Some) };
-        match expr {
-            Ok(expr) => {
-                self.query.filter = expr;
-                text.trim().clone_into(&mut self.filter);
-                self.fault = None;
-            }
-            Err(fault) => self.fault = Some(fault),
-        }
-    }
-
     fn arrange(&mut self) {
         let snapshot = self.feed.shown();
         let order = self.sort.groups(snapshot);
@@ -523,30 +328,6 @@ impl State {
 
 fn by_id(a: &SocketRow, b: &SocketRow) -> Ordering {
     a.id.cmp(&b.id)
-}
-
-/// The order that `action` makes of `sort`.
-fn sorted<R>(sort: Sort, columns: &[super::columns::Column<R>], visible: &[usize], action: Action) -> Sort {
-    match action {
-        Action::SortPrevious => sort.previous(columns, visible),
-        Action::SortNext => sort.next(columns, visible),
-        Action::SortBy(column) if column != sort.column => Sort::by(columns, column),
-        _ => sort.reversed(),
-    }
-}
-
-/// Where a step in the help ends, before the end of the help is known.
-const fn scrolled(line: usize, step: Move) -> usize {
-    const PAGE: usize = 10;
-    match step {
-        Move::Up => line.saturating_sub(1),
-        Move::Down => line.saturating_add(1),
-        Move::PageUp => line.saturating_sub(PAGE),
-        Move::PageDown => line.saturating_add(PAGE),
-        Move::First => 0,
-        Move::Last => usize::MAX,
-        Move::Shown(_) => line,
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::{
     },
     *,
 };
+use crate::{aggregate::Grouping, filter::parse};
 
 fn state() -> State {
     let mut state = State::new(Arc::new(fixture::busy()), ALL.to_vec());

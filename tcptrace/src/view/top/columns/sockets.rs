@@ -1,0 +1,64 @@
+//! The columns of the sockets of a group, one row each in [`SOCKETS`].
+
+use super::{
+    Column, Value, numbers,
+    words::{closer, owner, role},
+};
+use crate::{
+    aggregate::Snapshot,
+    inspect::SocketRow,
+    model::{Nanos, text},
+};
+
+/// A column of this table.
+type Of = Column<SocketRow>;
+
+/// The columns of the sockets of a group, from left to right.
+pub const SOCKETS: [Of; 10] = [
+    Of::words("local", "LOCAL", 0, |_, socket| Value::Key(socket.tuple.local().to_string().into()))
+        .for_cells(18, 47)
+        .help("address and port on this host"),
+    Of::words("peer", "PEER", 1, |_, socket| Value::Key(peer(socket).into()))
+        .for_cells(18, 47)
+        .help("address and port of the other end"),
+    Of::words("state", "STATE", 2, |_, socket| Value::Text(socket.state.name().into()))
+        .width(11, 11)
+        .help("the state it is in"),
+    Of::number("age", "AGE", 3, |snapshot, socket| Value::Bounded(socket.age(looked_at(snapshot))))
+        .width(7, 7)
+        .help("how long it has been in it; >: at least, ~: computed"),
+    Of::number("left", "LEFT", 4, |snapshot, socket| Value::Bounded(socket.time_left(looked_at(snapshot))))
+        .width(6, 6)
+        .help("TIME_WAIT: until its minute is over"),
+    Of::words("process", "PROCESS", 5, |_, socket| {
+        Value::Text(socket.process.as_ref().map_or("-".into(), |process| text::sanitise(&process.comm)))
+    })
+    .for_cells(10, 20)
+    .help("its owner, for a minisocket the last one"),
+    Of::number("pid", "PID", 6, |_, socket| Value::Id(socket.process.as_ref().map(|process| process.pid)))
+        .width(7, 7)
+        .help("its process id"),
+    Of::words("known", "KNOWN BY", 9, |_, socket| Value::Text(owner(socket.owner).into()))
+        .help("call: its own system call; proc: /proc/PID/fd; listener"),
+    Of::words("role", "ROLE", 7, |_, socket| Value::Text(role(socket.role).into()))
+        .help("in: accepted here; out: connected from here; lstn: listener"),
+    Of::words("closer", "CLOSER", 8, |_, socket| Value::Text(closer(socket.closer).into()))
+        .width(7, 7)
+        .help("who closed first"),
+];
+
+/// Every one of them.
+pub const ALL_OF_SOCKETS: [usize; SOCKETS.len()] = numbers();
+
+/// The column that sockets are sorted by at first: the age.
+pub const AGE: usize = 3;
+
+/// When the sockets of a snapshot were looked at.
+pub fn looked_at(snapshot: &Snapshot) -> Nanos {
+    snapshot.answer.as_ref().map_or(snapshot.ts, |answer| answer.ts)
+}
+
+fn peer(socket: &SocketRow) -> String {
+    let remote = socket.tuple.remote();
+    if remote.port == 0 { "-".into() } else { remote.to_string() }
+}

@@ -1,0 +1,136 @@
+//! A value in a column of a table: as it is shown, and as it is compared.
+
+use std::{borrow::Cow, cmp::Ordering};
+
+use crate::{
+    lifecycle::{Bound, Dwell},
+    model::{Nanos, units},
+};
+
+/// A value in a column: what is shown, and what is compared.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// A key: cut in the middle, since both its ends tell something.
+    Key(Cow<'a, str>),
+    /// Text.
+    Text(Cow<'a, str>),
+    /// A number that names something; `None` where it is not known.
+    Id(Option<u32>),
+    /// A number of things.
+    Count(u64),
+    /// Two numbers of things that add up.
+    Pair(u64, u64),
+    /// Per second; `None` while there is no interval to take it over.
+    Rate(Option<f64>),
+    /// A length of time; `None` while there is none.
+    Length(Option<Nanos>),
+    /// A length of time that may be a bound; `None` where it is not known.
+    Bounded(Option<Dwell>),
+    /// A part of a whole in `0.0..`; `None` where there is no whole.
+    Part(Option<f64>),
+    /// The largest part of a whole and its share in `0.0..=1.0`; `None` while the whole is empty.
+    Share(Option<(&'static str, f64)>),
+}
+
+impl Value<'_> {
+    /// As a person reads it, in at most `width` columns where that is possible.
+    pub fn text(&self, width: usize) -> Cow<'_, str> {
+        match self {
+            Self::Key(text) | Self::Text(text) => Cow::Borrowed(text),
+            Self::Id(Some(id)) => Cow::Owned(id.to_string()),
+            Self::Count(n) => Cow::Owned(count(*n, width)),
+            Self::Pair(a, b) => {
+                let exact = format!("{}/{}", units::count(*a), units::count(*b));
+                Cow::Owned(if exact.len() <= width {
+                    exact
+                } else {
+                    format!("{}/{}", units::compact(*a), units::compact(*b))
+                })
+            }
+            Self::Id(None)
+            | Self::Rate(None)
+            | Self::Length(None)
+            | Self::Bounded(None)
+            | Self::Part(None)
+            | Self::Share(None) => Cow::Borrowed("-"),
+            Self::Bounded(Some(dwell)) => Cow::Owned(bounded(*dwell)),
+            Self::Rate(Some(per_s)) => Cow::Owned(units::rate(*per_s)),
+            Self::Length(Some(length)) => Cow::Owned(units::duration(*length)),
+            Self::Part(Some(part)) => Cow::Owned(format!("{:.0}%", part * 100.0)),
+            Self::Share(Some((name, share))) => Cow::Owned(format!("{name} {:.0}%", share * 100.0)),
+        }
+    }
+
+    /// Whether there is nothing to see: shown dim.
+    pub fn is_nothing(&self) -> bool {
+        match self {
+            Self::Key(_) => false,
+            Self::Text(text) => text == "-",
+            Self::Id(id) => id.is_none(),
+            Self::Count(n) => *n == 0,
+            Self::Pair(a, b) => a + b == 0,
+            Self::Rate(rate) => rate.is_none_or(|rate| rate < 0.05),
+            Self::Length(length) => length.is_none(),
+            Self::Bounded(length) => length.is_none(),
+            Self::Part(part) => part.is_none(),
+            Self::Share(share) => share.is_none(),
+        }
+    }
+
+    /// The order of two values of the same column, smallest first; nothing comes before something.
+    pub fn compare(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Key(a), Self::Key(b)) | (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Id(a), Self::Id(b)) => a.cmp(b),
+            (Self::Count(a), Self::Count(b)) => a.cmp(b),
+            (Self::Pair(a, b), Self::Pair(c, d)) => a.saturating_add(*b).cmp(&c.saturating_add(*d)),
+            (Self::Rate(a), Self::Rate(b)) | (Self::Part(a), Self::Part(b)) => {
+                a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0))
+            }
+            (Self::Length(a), Self::Length(b)) => a.cmp(b),
+            (Self::Bounded(a), Self::Bounded(b)) => a.map(|a| a.length).cmp(&b.map(|b| b.length)),
+            (Self::Share(a), Self::Share(b)) => {
+                let (a, b) = (a.unwrap_or(("", 0.0)), b.unwrap_or(("", 0.0)));
+                a.0.cmp(b.0).then(a.1.total_cmp(&b.1))
+            }
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+/// A count in at most `width` columns where that is possible: `18,122`, else `18k`.
+pub fn count(n: u64, width: usize) -> String {
+    let exact = units::count(n);
+    if exact.len() <= width { exact } else { units::compact(n) }
+}
+
+/// A length of time with the sign of a bound: `60.1s`, `>60.1s`, `~60.1s`.
+pub fn bounded(dwell: Dwell) -> String {
+    let sign = match dwell.bound {
+        Bound::Exact => "",
+        Bound::AtLeast => ">",
+        Bound::Inferred => "~",
+    };
+    format!("{sign}{}", units::duration(dwell.length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_too_wide_for_their_column_are_rounded() {
+        assert_eq!(Value::Count(9_999).text(6), "9,999");
+        assert_eq!(Value::Count(123_456).text(6), "123k");
+        assert_eq!(Value::Pair(120, 3).text(7), "120/3");
+        assert_eq!(Value::Pair(123_456, 3).text(7), "123k/3");
+    }
+
+    #[test]
+    fn nothing_sorts_below_something() {
+        let nothing = Value::Length(None);
+        assert_eq!(nothing.compare(&Value::Length(Some(Nanos(0)))), Ordering::Less);
+        assert_eq!(Value::Rate(None).compare(&Value::Rate(Some(0.0))), Ordering::Less);
+        assert_eq!(Value::Share(None).compare(&Value::Share(Some(("both", 0.0)))), Ordering::Less);
+    }
+}
