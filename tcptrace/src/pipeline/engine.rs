@@ -111,6 +111,11 @@ impl Engine {
         self.flow.aggregate.pass(self.flow.now, self.flow.records);
     }
 
+    /// Every socket followed now, and who owns them.
+    pub const fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
     /// Sockets per state now, indexed by [`TcpState::index`].
     pub fn counts(&self) -> [u64; TcpState::COUNT] {
         let mut counts = [0; TcpState::COUNT];

@@ -17,6 +17,8 @@ pub mod json;
 mod key;
 mod keymap;
 mod mouse;
+#[doc(hidden)]
+pub mod offscreen;
 pub mod plain;
 mod run;
 mod screen;
