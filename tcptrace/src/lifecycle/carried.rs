@@ -260,7 +260,7 @@ impl Tracker {
         } = self;
         let mut carried: Vec<Carried> = sockets
             .iter()
-            .map(|(&id, socket)| {
+            .map(|(id, socket)| {
                 let process = socket.process.and_then(|id| processes.get(id));
                 let Socket { tuple, netns, state, previous, object, phase, .. } = *socket;
                 let is_request = phase == Phase::Request;
@@ -287,14 +287,13 @@ impl Tracker {
     /// Goes on with a socket that was followed before the file began.
     pub(super) fn take_carried(&mut self, carried: &Carried, out: &mut impl Observer) {
         let Carried { id, ref socket, ref process, ts: _ } = *carried;
-        if self.sockets.contains_key(&id) || !self.is_in_scope(socket.netns, &socket.tuple) {
+        if self.sockets.contains(id) || !self.is_in_scope(socket.netns, &socket.tuple) {
             return;
         }
         let owner = process.as_ref().map(|process| self.processes.acquire_process(process));
         let socket = Socket { process: owner, ..socket.clone() };
         let (netns, tuple, object, phase) = (socket.netns, socket.tuple, socket.object, socket.phase);
-        self.appear(id, socket, out);
-        if !self.sockets.contains_key(&id) {
+        if self.appear(id, socket, out).is_none() {
             // The table is full.
             if let Some(owner) = owner {
                 self.processes.release(owner);
@@ -329,11 +328,11 @@ impl Tracker {
             self.connects.insert(tid, id, since);
         }
         for &(id, cancelled) in cancelled {
-            if let Some(socket) = self.sockets.get(&id) {
+            if let Some(socket) = self.sockets.get(id) {
                 self.pending.push(cancelled.pending(id, socket));
             }
         }
-        for &(id, cookie) in aside.iter().filter(|(id, _)| self.sockets.contains_key(id)) {
+        for &(id, cookie) in aside.iter().filter(|(id, _)| self.sockets.contains(*id)) {
             self.minisockets.note(id, cookie);
         }
     }

@@ -9,6 +9,7 @@ use tcptrace_common::record as raw;
 use super::{
     EndReason, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
     pending::{Cause, Pending},
+    table::Place,
     tracker::tuple_of,
 };
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
@@ -119,13 +120,13 @@ impl Tracker {
         self.reopened_by(netns, &tuple, out);
         // It has a cookie when somebody asked for one; then its child inherits it.
         let id = match SocketId(raw.cookie) {
-            id if raw.cookie != 0 && !self.sockets.contains_key(&id) => id,
+            id if raw.cookie != 0 && !self.sockets.contains(id) => id,
             _ => self.handshakes.next_id(),
         };
         let retransmitted = raw.arg1 > 0;
-        self.begin_inbound(id, raw, if retransmitted { Since::Unknown } else { Since::Exact(ts) }, out);
-        if let Some(socket) = self.sockets.get_mut(&id) {
-            socket.phase = Phase::Request;
+        let since = if retransmitted { Since::Unknown } else { Since::Exact(ts) };
+        if let Some(at) = self.begin_inbound(id, raw, since, out) {
+            self.sockets[at].phase = Phase::Request;
             self.handshakes.insert(id, raw.object, netns, &tuple);
         }
     }
@@ -155,7 +156,7 @@ impl Tracker {
         // Before 6.15 these are the listener's own cookie and ends: the child shows itself when it
         // becomes ESTABLISHED.
         let is_the_listener =
-            raw.dport == 0 || self.sockets.get(&id).is_some_and(|socket| socket.state == TcpState::Listen);
+            raw.dport == 0 || self.sockets.get(id).is_some_and(|socket| socket.state == TcpState::Listen);
         if !is_the_listener && !self.is_double_of_child(id) {
             self.begin_child(id, raw, out);
         }
@@ -167,16 +168,17 @@ impl Tracker {
         let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
         let Some(handshake) = self.handshakes.get(netns, &tuple) else {
             self.reopened_by(netns, &tuple, out);
-            return self.begin_inbound(id, raw, Since::Exact(Nanos(raw.ts_ns)), out);
+            self.begin_inbound(id, raw, Since::Exact(Nanos(raw.ts_ns)), out);
+            return;
         };
-        if handshake.id != id && self.sockets.contains_key(&id) {
+        if handshake.id != id && self.sockets.contains(id) {
             return;
         }
         self.pending.take(handshake.id);
         self.handshakes.forget(handshake.id, netns, &tuple);
-        if let Some(mut socket) = self.sockets.remove(&handshake.id) {
-            socket.phase = Phase::Full;
-            self.sockets.insert(id, socket);
+        if let Some(at) = self.sockets.find(handshake.id) {
+            let at = self.sockets.rename(at, id);
+            self.sockets[at].phase = Phase::Full;
         }
     }
 
@@ -192,7 +194,7 @@ impl Tracker {
     /// `listen()` on a socket that was not bound chooses a port after it has told the new state
     /// (`inet_csk_listen_start()`).
     fn learn_listening_port(&mut self, listener: SocketId, sport: u16, out: &mut impl Observer) {
-        let Some(socket) = self.sockets.get_mut(&listener) else { return };
+        let Some(socket) = self.sockets.get_mut(listener) else { return };
         if socket.role == Role::Listener && socket.tuple.sport == 0 {
             self.listeners.remove(listener);
             socket.tuple.sport = sport;
@@ -202,50 +204,63 @@ impl Tracker {
     }
 
     fn end_request(&mut self, id: SocketId, ts: Nanos, reason: EndReason, out: &mut impl Observer) {
-        if self.sockets.get(&id).is_some_and(|socket| socket.phase == Phase::Request) {
-            self.enter(id, TcpState::Close, ts, Some(reason), out);
+        if let Some(at) = self.sockets.find(id)
+            && self.sockets[at].phase == Phase::Request
+        {
+            self.enter(at, TcpState::Close, ts, Some(reason), out);
         }
     }
 
     fn is_double_of_child(&mut self, id: SocketId) -> bool {
-        let known = self.sockets.get(&id).is_some_and(|socket| socket.phase != Phase::Request);
+        let known = self.sockets.get(id).is_some_and(|socket| socket.phase != Phase::Request);
         self.counters.doubles += u64::from(known);
         known
     }
 
     /// A connection comes in and is in SYN_RECV.
-    fn begin_inbound(&mut self, id: SocketId, raw: &raw::Record, since: Since, out: &mut impl Observer) {
+    fn begin_inbound(
+        &mut self,
+        id: SocketId,
+        raw: &raw::Record,
+        since: Since,
+        out: &mut impl Observer,
+    ) -> Option<Place> {
         let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
         let mut socket = Socket::new(tuple, netns, TcpState::Close, since);
         socket.role = Role::Inbound;
         let by_cookie = SocketId(if raw.kind == raw::Kind::RequestArmed as u8 { raw.arg0 } else { 0 });
         self.learn_listening_port(by_cookie, tuple.sport, out);
-        let listener = match self.sockets.get(&by_cookie) {
-            Some(listener) if listener.role == Role::Listener => Some((by_cookie, listener.tuple.saddr)),
-            _ => self.listeners.find(netns, &tuple).map(|found| (found.id, found.addr)),
+        let listener = match self.sockets.get(by_cookie) {
+            Some(listener) if listener.role == Role::Listener => {
+                Some((listener.tuple.saddr, listener.process))
+            }
+            _ => self
+                .listeners
+                .find(netns, &tuple)
+                .map(|found| (found.addr, self.sockets.get(found.id).and_then(|listener| listener.process))),
         };
-        if let Some((listener, addr)) = listener {
+        if let Some((addr, process)) = listener {
             socket.listener_is_any = addr.is_any();
-            if let Some(process) = self.sockets.get(&listener).and_then(|listener| listener.process) {
+            if let Some(process) = process {
                 socket.process = Some(self.processes.acquire_again(process));
                 socket.owner = OwnerKind::Listener;
             }
         }
         let process = socket.process;
-        if let Since::Exact(ts) = since {
-            if self.insert(id, socket) {
-                return self.enter(id, TcpState::SynRecv, ts, None, out);
+        let begun = if let Since::Exact(ts) = since {
+            let begun = self.insert(id, socket);
+            if let Some(at) = begun {
+                self.enter(at, TcpState::SynRecv, ts, None, out);
             }
+            begun
         } else {
             socket.state = TcpState::SynRecv;
-            self.appear(id, socket, out);
-            if self.sockets.contains_key(&id) {
-                return;
-            }
-        }
-        // The table is full.
-        if let Some(process) = process {
+            self.appear(id, socket, out)
+        };
+        if let (None, Some(process)) = (begun, process) {
+            // The table is full.
             self.processes.release(process);
         }
+        begun
     }
 }

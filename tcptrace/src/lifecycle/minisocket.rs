@@ -6,6 +6,7 @@ use tcptrace_common::record::{self as raw, flag};
 use super::{
     EndReason, Observer, Phase, Since, Socket, Tracker,
     pending::{Cause, Pending},
+    table::Place,
     tracker::tuple_of,
 };
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
@@ -147,50 +148,46 @@ impl Tracker {
             self.learn_hz(raw.arg0 as i64);
         }
         let Some(id) = self.minisocket_id(raw) else { return };
-        match self.sockets.get_mut(&id) {
-            Some(socket) if socket.phase == Phase::Minisocket => {
-                self.pending.take(id);
-                if substate != TcpState::TimeWait {
-                    return;
-                }
-                if socket.state == TcpState::TimeWait {
-                    socket.extended = true;
-                } else if !self.sees_segments {
-                    // It may be a FIN sent again: the first one armed the timer unseen, when its bucket
-                    // stayed the same.
-                    self.enter_inferred(id, TcpState::TimeWait, ts, out);
-                } else {
-                    // tcp_timewait_state_process() arms the timer while it handles the peer's FIN.
-                    socket.awaits_fin = true;
-                    self.enter(id, TcpState::TimeWait, ts, None, out);
-                }
+        let Some(at) = self.sockets.find(id) else {
+            return self.begin_minisocket(id, substate, raw, out);
+        };
+        let socket = &mut self.sockets[at];
+        if socket.phase != Phase::Minisocket {
+            socket.phase = Phase::Minisocket;
+            socket.object = raw.object;
+            if socket.learn_tuple(&tuple_of(raw)) {
+                out.identified(socket, &self.processes);
             }
-            Some(socket) => {
-                socket.phase = Phase::Minisocket;
-                socket.object = raw.object;
-                if socket.learn_tuple(&tuple_of(raw)) {
-                    out.identified(socket, &self.processes);
-                }
-                self.become_minisocket(id, substate, ts, out);
-            }
-            None => self.begin_minisocket(id, substate, raw, out),
+            return self.become_minisocket(at, substate, ts, out);
+        }
+        self.pending.take(id);
+        if substate != TcpState::TimeWait {
+            return;
+        }
+        if socket.state == TcpState::TimeWait {
+            socket.extended = true;
+        } else if !self.sees_segments {
+            // It may be a FIN sent again: the first one armed the timer unseen, when its bucket stayed
+            // the same.
+            self.enter_inferred(at, TcpState::TimeWait, ts, out);
+        } else {
+            // tcp_timewait_state_process() arms the timer while it handles the peer's FIN.
+            socket.awaits_fin = true;
+            self.enter(at, TcpState::TimeWait, ts, None, out);
         }
     }
 
-    fn become_minisocket(&mut self, id: SocketId, substate: TcpState, ts: Nanos, out: &mut impl Observer) {
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+    fn become_minisocket(&mut self, at: Place, substate: TcpState, ts: Nanos, out: &mut impl Observer) {
         if substate == TcpState::TimeWait {
-            self.enter(id, TcpState::TimeWait, ts, None, out);
-        } else {
-            if socket.state != TcpState::FinWait2 {
-                self.enter(id, TcpState::FinWait2, ts, None, out);
-            }
-            if let Some(socket) = self.sockets.get_mut(&id)
-                && socket.orphan_since.is_none()
-            {
-                socket.orphan_since = Some(ts);
-                out.orphaned(socket);
-            }
+            return self.enter(at, TcpState::TimeWait, ts, None, out);
+        }
+        if self.sockets[at].state != TcpState::FinWait2 {
+            self.enter(at, TcpState::FinWait2, ts, None, out);
+        }
+        let socket = &mut self.sockets[at];
+        if socket.orphan_since.is_none() {
+            socket.orphan_since = Some(ts);
+            out.orphaned(socket);
         }
     }
 
@@ -223,50 +220,50 @@ impl Tracker {
         if is_dying {
             self.sweeps.note_dying(NetnsId(raw.netns));
         }
-        let Some(id) = self.ending_minisocket(raw, out) else { return };
+        let Some(at) = self.ending_minisocket(raw, out) else { return };
         let ts = Nanos(raw.ts_ns);
         if is_dying {
-            return self.end_minisocket(id, raw, EndReason::Purged, out);
+            return self.end_minisocket(at, raw, EndReason::Purged, out);
         }
-        let taken_over = raw.new == TcpState::TimeWait as u8 && self.is_taken_over_by(thread_of(raw), id, ts);
+        let taken_over = raw.new == TcpState::TimeWait as u8 && self.is_taken_over_by(thread_of(raw), at, ts);
         // When its time is up it may as well have expired, on top of a thread that happens to connect.
         if taken_over && raw.arg0 as i64 > 0 {
-            return self.end_minisocket(id, raw, EndReason::Reused, out);
+            return self.end_minisocket(at, raw, EndReason::Reused, out);
         }
         // Not noted yet that it may be in TIME_WAIT by now: when it is armed anew, that tells it exactly.
         let cause = if taken_over { Cause::TakenOver(*raw) } else { Cause::Minisocket(*raw) };
-        self.pending.push(Pending { id, ts, cause });
+        self.pending.push(Pending { id: at.id, ts, cause });
     }
 
     /// A minisocket's timer ran out.
     pub(super) fn minisocket_expired(&mut self, raw: &raw::Record, out: &mut impl Observer) {
-        if let Some(id) = self.ending_minisocket(raw, out) {
-            self.pending.take(id);
-            self.end_minisocket(id, raw, EndReason::Expired, out);
+        if let Some(at) = self.ending_minisocket(raw, out) {
+            self.pending.take(at.id);
+            self.end_minisocket(at, raw, EndReason::Expired, out);
         }
     }
 
     /// A segment reached a minisocket.
     pub(super) fn minisocket_segment(&mut self, raw: &raw::Record, out: &mut impl Observer) {
         let is_time_wait = raw.new == TcpState::TimeWait as u8;
-        let Some(id) = self.known_minisocket(raw, out) else {
+        let Some(at) = self.known_minisocket(raw, out) else {
             // Older than the trace, and the seed may have been read just before this step.
             if self.seeding
                 && is_time_wait
                 && raw.arg0 & FIN != 0
                 && let Some(id) = self.minisocket_id(raw)
-                && !self.sockets.contains_key(&id)
+                && !self.sockets.contains(id)
                 && !self.ended_in_seed.contains(&id)
             {
                 self.begin_minisocket(id, TcpState::TimeWait, raw, out);
             }
             return;
         };
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let socket = &mut self.sockets[at];
         let ts = Nanos(raw.ts_ns);
         if raw.arg0 & FIN != 0 && is_time_wait {
             if socket.state == TcpState::FinWait2 {
-                return self.enter(id, TcpState::TimeWait, ts, None, out);
+                return self.enter(at, TcpState::TimeWait, ts, None, out);
             }
             // Its timer is set again, silently when the new time falls into the same bucket.
             let is_the_first = std::mem::replace(&mut socket.awaits_fin, false)
@@ -280,7 +277,7 @@ impl Tracker {
         } else {
             return;
         };
-        if let Some(pending) = self.pending.take(id) {
+        if let Some(pending) = self.pending.take(at.id) {
             self.end_pending(&pending, reason, out);
         }
     }
@@ -313,58 +310,53 @@ impl Tracker {
     fn end_pending(&mut self, pending: &Pending, reason: EndReason, out: &mut impl Observer) {
         if let Cause::Minisocket(raw) | Cause::TakenOver(raw) = &pending.cause
             // Its cookie may have gone on to another connection meanwhile.
-            && let Some(socket) = self.sockets.get(&pending.id)
-            && (socket.phase, socket.object) == (Phase::Minisocket, raw.object)
+            && let Some(at) = self.sockets.find(pending.id)
+            && (self.sockets[at].phase, self.sockets[at].object) == (Phase::Minisocket, raw.object)
         {
-            self.end_minisocket(pending.id, raw, reason, out);
+            self.end_minisocket(at, raw, reason, out);
         }
     }
 
-    /// The minisocket `id` keeps its place under another id: its cookie begins a new connection.
-    pub(super) fn set_minisocket_aside(&mut self, id: SocketId) {
-        let Some(socket) = self.sockets.remove(&id) else { return };
+    /// The minisocket at `at` keeps its place under another id: its cookie begins a new connection.
+    pub(super) fn set_minisocket_aside(&mut self, at: Place) {
         self.minisockets.made += 1;
         let aside = SocketId::set_aside(self.minisockets.made);
-        if let Some(pending) = self.pending.take(id) {
+        if let Some(pending) = self.pending.take(at.id) {
             self.pending.push(Pending { id: aside, ..pending });
         }
-        for &before in self.minisockets.with_cookie(id.0) {
+        let cookie = at.id.0;
+        let at = self.sockets.rename(at, aside);
+        let object = self.sockets[at].object;
+        for &before in self.minisockets.with_cookie(cookie) {
             // The address is this one's now: the one before went unseen, and no record can be about it any more.
-            if let Some(before_socket) = self.sockets.get_mut(&before)
-                && before_socket.object == socket.object
+            if let Some(before_socket) = self.sockets.get_mut(before)
+                && before_socket.object == object
             {
                 before_socket.object = 0;
                 self.pending.take(before);
             }
         }
-        self.minisockets.note(aside, id.0);
-        self.sockets.insert(aside, socket);
+        self.minisockets.note(aside, cookie);
     }
 
-    fn end_minisocket(
-        &mut self,
-        id: SocketId,
-        raw: &raw::Record,
-        reason: EndReason,
-        out: &mut impl Observer,
-    ) {
-        self.note_substate(id, raw, out);
-        self.enter(id, TcpState::Close, Nanos(raw.ts_ns), Some(reason), out);
+    fn end_minisocket(&mut self, at: Place, raw: &raw::Record, reason: EndReason, out: &mut impl Observer) {
+        self.note_substate(at, raw, out);
+        self.enter(at, TcpState::Close, Nanos(raw.ts_ns), Some(reason), out);
     }
 
     /// Where segments are not seen, the step from FIN_WAIT2 to TIME_WAIT shows at the end, in
     /// `tw_entry_stamp` or in the time the timer was last set to; when a look has found it before, the
     /// end still tells more exactly when it was.
-    fn note_substate(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
+    fn note_substate(&mut self, at: Place, raw: &raw::Record, out: &mut impl Observer) {
         if raw.new != TcpState::TimeWait as u8 {
             return;
         }
         let entry = self.time_wait_entry(raw);
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let socket = &mut self.sockets[at];
         match (socket.state, socket.since) {
             (TcpState::FinWait2, since) => {
                 let entry = entry.max(since.time().unwrap_or_default());
-                self.enter_inferred(id, TcpState::TimeWait, entry, out);
+                self.enter_inferred(at, TcpState::TimeWait, entry, out);
             }
             (TcpState::TimeWait, Since::Inferred(at_latest)) => {
                 socket.since = Since::Inferred(entry.min(at_latest));
@@ -389,9 +381,9 @@ impl Tracker {
         }
     }
 
-    fn is_taken_over_by(&self, tid: u32, id: SocketId, ts: Nanos) -> bool {
-        let connecting = self.connects.of_thread(tid, ts).and_then(|id| self.sockets.get(&id));
-        let (Some(new), Some(old)) = (connecting, self.sockets.get(&id)) else { return false };
+    fn is_taken_over_by(&self, tid: u32, at: Place, ts: Nanos) -> bool {
+        let connecting = self.connects.of_thread(tid, ts).and_then(|id| self.sockets.get(id));
+        let (Some(new), old) = (connecting, &self.sockets[at]) else { return false };
         new.state == TcpState::SynSent
             && new.netns == old.netns
             && new.tuple.daddr == old.tuple.daddr
@@ -409,7 +401,7 @@ impl Tracker {
     /// the trace and in a namespace that could not be seeded.
     pub(super) fn minisocket_id(&self, raw: &raw::Record) -> Option<SocketId> {
         let is_it = |aside: &&SocketId| {
-            self.sockets.get(aside).is_some_and(|socket| match socket.object {
+            self.sockets.get(**aside).is_some_and(|socket| match socket.object {
                 // Older than the trace.
                 0 => has_ends(socket, &tuple_of(raw)),
                 object => object == raw.object,
@@ -421,15 +413,15 @@ impl Tracker {
 
     /// The minisocket with these ends whose cookie went on to another connection.
     pub(super) fn aside_with(&self, cookie: SocketId, tuple: &Tuple) -> Option<SocketId> {
-        let has_them = |aside: &&SocketId| self.sockets.get(aside).is_some_and(|s| has_ends(s, tuple));
+        let has_them = |aside: &&SocketId| self.sockets.get(**aside).is_some_and(|s| has_ends(s, tuple));
         self.minisockets.with_cookie(cookie.0).iter().find(has_them).copied()
     }
 
     /// The same, when it is tracked. A record of a minisocket that is still thought to be a full socket tells
     /// that the steps between were missed.
-    fn known_minisocket(&mut self, raw: &raw::Record, out: &mut impl Observer) -> Option<SocketId> {
-        let id = self.minisocket_id(raw)?;
-        let socket = self.sockets.get_mut(&id)?;
+    fn known_minisocket(&mut self, raw: &raw::Record, out: &mut impl Observer) -> Option<Place> {
+        let at = self.sockets.find(self.minisocket_id(raw)?)?;
+        let socket = &mut self.sockets[at];
         if socket.phase == Phase::Full {
             let seen = tuple_of(raw);
             let substate = TcpState::from_kernel(raw.new)
@@ -443,7 +435,7 @@ impl Tracker {
             socket.since = Since::Unknown;
             let from = std::mem::replace(&mut socket.state, substate);
             if from == TcpState::Listen {
-                self.listeners.remove(id);
+                self.listeners.remove(at.id);
             }
             out.corrected(from, socket, &self.processes);
             if substate != TcpState::FinWait2 {
@@ -457,17 +449,17 @@ impl Tracker {
             return None;
         }
         socket.object = raw.object;
-        Some(id)
+        Some(at)
     }
 
     /// The same for a record that may be its last. One that ends before the seed is read must not be brought
     /// back by it.
-    fn ending_minisocket(&mut self, raw: &raw::Record, out: &mut impl Observer) -> Option<SocketId> {
+    fn ending_minisocket(&mut self, raw: &raw::Record, out: &mut impl Observer) -> Option<Place> {
         let known = self.known_minisocket(raw, out);
         if known.is_none()
             && self.seeding
             && let Some(id) = self.minisocket_id(raw)
-            && !self.sockets.contains_key(&id)
+            && !self.sockets.contains(id)
         {
             self.ended_in_seed.insert(id);
         }

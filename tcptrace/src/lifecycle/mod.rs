@@ -19,6 +19,7 @@ mod processes;
 mod seed;
 mod socket;
 mod sweep;
+mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tracker;

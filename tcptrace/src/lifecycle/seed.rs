@@ -18,7 +18,7 @@ impl Tracker {
                     || self.handshakes.has_ended_in_seed(seed.netns, &seed.tuple));
         if self.seeding
             && !is_over
-            && !self.sockets.contains_key(&seed.id)
+            && !self.sockets.contains(seed.id)
             && seed.state != TcpState::Close
             && self.is_in_scope(seed.netns, &seed.tuple)
         {
@@ -43,10 +43,10 @@ impl Tracker {
         } else if seed.state != TcpState::Listen {
             self.guess_role(&mut socket);
         }
-        let (phase, tuple) = (socket.phase, socket.tuple);
-        self.appear(seed.id, socket, out);
-        if phase == Phase::Request && self.sockets.contains_key(&seed.id) {
-            self.handshakes.seed(seed.id, seed.netns, &tuple);
+        let phase = socket.phase;
+        let is_new = self.appear(seed.id, socket, out).is_some();
+        if is_new && phase == Phase::Request {
+            self.handshakes.seed(seed.id, seed.netns, &seed.tuple);
         }
     }
 
@@ -66,7 +66,7 @@ impl Tracker {
         self.seeding = false;
         self.ended_in_seed = rustc_hash::FxHashSet::default();
         self.handshakes.end_seed();
-        for socket in self.sockets.values_mut() {
+        for socket in self.sockets.iter_mut() {
             if socket.role != Role::Unknown {
                 continue;
             }
@@ -80,8 +80,10 @@ impl Tracker {
 
     /// A process was found to hold a socket.
     pub(super) fn take_owner(&mut self, id: SocketId, process: &Process, out: &mut impl Observer) {
-        let owner = self.processes.acquire_process(process);
-        self.own(id, owner, OwnerKind::Proc, out);
+        if let Some(at) = self.sockets.find(id) {
+            let owner = self.processes.acquire_process(process);
+            self.own(at, owner, OwnerKind::Proc, out);
+        }
     }
 
     /// Every process was searched: a connection nobody was found to hold has its listener's owner.
@@ -90,7 +92,7 @@ impl Tracker {
             .sockets
             .iter()
             .filter(|(_, socket)| socket.role == Role::Inbound && socket.owner == OwnerKind::Unknown)
-            .map(|(&id, _)| id)
+            .map(|(id, _)| id)
             .collect();
         for id in ownerless {
             self.inherit_owner(id, out);
@@ -99,12 +101,16 @@ impl Tracker {
 
     /// A connection that came through a listener has its owner.
     pub(super) fn inherit_owner(&mut self, id: SocketId, out: &mut impl Observer) {
-        let inbound = self.sockets.get(&id).filter(|socket| socket.role == Role::Inbound);
-        let listener = inbound.and_then(|socket| self.listeners.find(socket.netns, &socket.tuple));
-        let process = listener.and_then(|listener| self.sockets.get(&listener.id)?.process);
+        let Some(at) = self.sockets.find(id) else { return };
+        let socket = &self.sockets[at];
+        if socket.role != Role::Inbound {
+            return;
+        }
+        let listener = self.listeners.find(socket.netns, &socket.tuple);
+        let process = listener.and_then(|listener| self.sockets.get(listener.id)?.process);
         if let Some(process) = process {
             let owner = self.processes.acquire_again(process);
-            self.own(id, owner, OwnerKind::Listener, out);
+            self.own(at, owner, OwnerKind::Listener, out);
         }
     }
 }

@@ -10,7 +10,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::record as raw;
 
-use super::{EndReason, Observer, Phase, Since, Socket, Tracker, tracker::tuple_of};
+use super::{EndReason, Observer, Phase, Since, Socket, Tracker, table::Place, tracker::tuple_of};
 use crate::model::{
     Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
     record::{Listing, SeedObject, Sweep, SweepEnd},
@@ -136,7 +136,7 @@ impl Tracker {
     }
 
     fn missing(&self, id: SocketId, ts: Nanos, from: Sweep) -> Option<Record> {
-        let socket = self.sockets.get(&id)?;
+        let socket = self.sockets.get(id)?;
         Some(Record::Missing { ts, id, netns: socket.netns, tuple: socket.tuple, from })
     }
 
@@ -146,7 +146,7 @@ impl Tracker {
         if listed.state == TcpState::Close || !self.is_in_scope(listed.netns, &listed.tuple) {
             return false;
         }
-        let Some(id) = self.listed_id(listed) else {
+        let Some(at) = self.listed_place(listed) else {
             let suspect = match listed.object {
                 SeedObject::Request { .. } => Suspect::handshake(listed.netns, &listed.tuple),
                 _ => Suspect::Socket(listed.id),
@@ -154,14 +154,13 @@ impl Tracker {
             // What did not fit into the table is not there for a reason.
             return self.has_room() && self.sweeps.suspect(suspect, Difference::Unknown);
         };
-        let number = self.sweeps.number();
-        let Some(socket) = self.sockets.get_mut(&id) else { return false };
-        socket.listed = number;
+        let socket = &mut self.sockets[at];
+        socket.listed = self.sweeps.number();
         if !agrees(socket, listed) {
-            return self.sweeps.suspect(Suspect::Socket(id), Difference::Otherwise);
+            return self.sweeps.suspect(Suspect::Socket(at.id), Difference::Otherwise);
         }
         let knows_port = socket.tuple.sport != 0 || listed.tuple.sport == 0;
-        self.sweeps.clear(Suspect::Socket(id));
+        self.sweeps.clear(Suspect::Socket(at.id));
         !knows_port
     }
 
@@ -173,7 +172,7 @@ impl Tracker {
         let number = sweeps.number();
         let mut still_dying = FxHashSet::default();
         let mut gone = Vec::new();
-        for (&id, socket) in sockets.iter() {
+        for (id, socket) in sockets.iter() {
             let is_dying = sweeps.dying.contains(&socket.netns);
             if is_dying {
                 still_dying.insert(socket.netns);
@@ -197,14 +196,14 @@ impl Tracker {
     /// A look at FIN_WAIT2 is complete; returns the orphans that were not in it.
     fn end_look(&mut self, end: &SweepEnd) -> Vec<SocketId> {
         let still = std::mem::take(&mut self.sweeps.still_in_fin_wait2);
-        let is_gone = |(id, socket): &(&SocketId, &Socket)| {
+        let is_gone = |(id, socket): &(SocketId, &Socket)| {
             socket.phase == Phase::Minisocket
                 && socket.is_orphan_fin_wait2()
                 && socket.orphan_since.is_some_and(|since| since < end.began)
                 && end.netns.contains(&socket.netns)
                 && !still.contains(id)
         };
-        let mut gone: Vec<SocketId> = self.sockets.iter().filter(is_gone).map(|(&id, _)| id).collect();
+        let mut gone: Vec<SocketId> = self.sockets.iter().filter(is_gone).map(|(id, _)| id).collect();
         gone.sort_unstable();
         gone
     }
@@ -226,13 +225,13 @@ impl Tracker {
     }
 
     /// Whom a line of a sweep is about, when it is in the table.
-    fn listed_id(&self, listed: &SeedSocket) -> Option<SocketId> {
+    fn listed_place(&self, listed: &SeedSocket) -> Option<Place> {
         let by_ends = match listed.object {
             SeedObject::Request { .. } => self.handshakes.id_of(listed.netns, &listed.tuple),
             SeedObject::Minisocket { .. } => self.aside_with(listed.id, &listed.tuple),
             SeedObject::Full => None,
         };
-        by_ends.or_else(|| self.sockets.contains_key(&listed.id).then_some(listed.id))
+        self.sockets.find(by_ends.unwrap_or(listed.id))
     }
 
     /// Whom [`Record::Missing`] is about: handshakes have other numbers in a recording that began later.
@@ -246,14 +245,14 @@ impl Tracker {
         if found.state == TcpState::Close {
             return;
         }
-        let known = self.listed_id(found).or_else(|| self.finished_handshake(found));
-        let Some(id) = known else {
+        let known = self.listed_place(found).or_else(|| self.finished_handshake(found));
+        let Some(at) = known else {
             self.counters.healed += 1;
             self.appear_seeded(found, out);
             return self.inherit_owner(found.id, out);
         };
         let entry = time_wait_entry(found);
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let socket = &mut self.sockets[at];
         if agrees(socket, found) {
             if socket.learn_tuple(&found.tuple) {
                 out.identified(socket, &self.processes);
@@ -262,15 +261,15 @@ impl Tracker {
         }
         if !self.sees_segments && socket.is_orphan_fin_wait2() && entry.is_some() {
             // Nothing was lost: this step can't be seen.
-            return self.enter_inferred(id, TcpState::TimeWait, entry.unwrap_or(found.ts), out);
+            return self.enter_inferred(at, TcpState::TimeWait, entry.unwrap_or(found.ts), out);
         }
         self.counters.healed += 1;
-        self.correct_as_found(id, found, out);
+        self.correct_as_found(at, found, out);
     }
 
-    fn correct_as_found(&mut self, id: SocketId, found: &SeedSocket, out: &mut impl Observer) {
-        self.pending.take(id);
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+    fn correct_as_found(&mut self, at: Place, found: &SeedSocket, out: &mut impl Observer) {
+        self.pending.take(at.id);
+        let socket = &mut self.sockets[at];
         let was_listening = socket.state == TcpState::Listen;
         let netns = socket.netns;
         socket.phase = phase_of(found);
@@ -286,10 +285,10 @@ impl Tracker {
         let from = std::mem::replace(&mut socket.state, found.state);
         out.corrected(from, socket, &self.processes);
         if was_listening {
-            self.listeners.remove(id);
+            self.listeners.remove(at.id);
         }
         if found.state == TcpState::Listen {
-            self.listeners.insert(id, netns, &socket.tuple);
+            self.listeners.insert(at.id, netns, &socket.tuple);
         }
         let is_orphan = found.state == TcpState::FinWait2 && found.inode == 0;
         if !is_orphan {
@@ -301,32 +300,34 @@ impl Tracker {
     }
 
     /// The handshake of a connection whose last step was missed: it goes on under the connection's id.
-    fn finished_handshake(&mut self, found: &SeedSocket) -> Option<SocketId> {
+    fn finished_handshake(&mut self, found: &SeedSocket) -> Option<Place> {
         if found.object != SeedObject::Full || found.state == TcpState::Listen {
             return None;
         }
         let handshake = self.handshakes.id_of(found.netns, &found.tuple)?;
         self.handshakes.forget(handshake, found.netns, &found.tuple);
         self.pending.take(handshake);
-        let socket = self.sockets.remove(&handshake)?;
-        self.sockets.insert(found.id, Socket { phase: Phase::Full, ..socket });
-        Some(found.id)
+        let at = self.sockets.find(handshake)?;
+        let at = self.sockets.rename(at, found.id);
+        self.sockets[at].phase = Phase::Full;
+        Some(at)
     }
 
     /// A socket is no longer where it was last known to be.
     pub(super) fn take_missing(&mut self, id: SocketId, ts: Nanos, from: Sweep, out: &mut impl Observer) {
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let Some(at) = self.sockets.find(id) else { return };
+        let socket = &mut self.sockets[at];
         match from {
             Sweep::FinWait2 => {
                 if socket.is_orphan_fin_wait2() {
-                    self.enter_inferred(id, TcpState::TimeWait, ts, out);
+                    self.enter_inferred(at, TcpState::TimeWait, ts, out);
                 }
             }
             Sweep::Whole => {
                 self.counters.healed += 1;
                 socket.since = Since::Unknown;
                 self.pending.take(id);
-                self.enter(id, TcpState::Close, ts, Some(EndReason::Lost), out);
+                self.enter(at, TcpState::Close, ts, Some(EndReason::Lost), out);
             }
         }
     }

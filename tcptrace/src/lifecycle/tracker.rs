@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use tcptrace_common::{
     filter::{Ends, KernelFilter},
     record::{self as raw, Kind, flag},
@@ -16,6 +16,7 @@ use super::{
     minisocket::{Connects, Minisockets},
     pending::PendingEnds,
     sweep::Sweeps,
+    table::{Place, Sockets},
 };
 use crate::model::{Addr, Nanos, NetnsId, Observation, Record, SocketId, TcpState, Tuple};
 
@@ -68,7 +69,7 @@ pub struct Counters {
 /// Follows every socket through its states.
 #[derive(Clone, Debug)]
 pub struct Tracker {
-    pub(super) sockets: FxHashMap<SocketId, Socket>,
+    pub(super) sockets: Sockets,
     pub(super) processes: Processes,
     pub(super) listeners: Listeners,
     pub(super) handshakes: Handshakes,
@@ -101,7 +102,7 @@ impl Tracker {
     /// An empty table.
     pub fn new(limits: Limits) -> Self {
         Self {
-            sockets: FxHashMap::default(),
+            sockets: Sockets::default(),
             processes: Processes::default(),
             listeners: Listeners::default(),
             handshakes: Handshakes::default(),
@@ -143,33 +144,31 @@ impl Tracker {
 
     /// Tells `out` of every socket in `netns` once more: what it knows of the namespace has changed.
     pub fn look_again(&mut self, netns: NetnsId, out: &mut impl Observer) {
-        for socket in self.sockets.values_mut().filter(|socket| socket.netns == netns) {
+        for socket in self.sockets.iter_mut().filter(|socket| socket.netns == netns) {
             out.identified(socket, &self.processes);
         }
     }
 
     /// Roughly what it takes, in bytes.
     pub fn size_bytes(&self) -> usize {
-        // With the key and the table's own byte, and room for half as many again.
-        const SOCKET_BYTES: usize = (size_of::<Socket>() + size_of::<SocketId>() + 1) * 3 / 2;
-        self.sockets.len() * SOCKET_BYTES
+        self.sockets.len() * Sockets::SOCKET_BYTES
     }
 
     /// Every socket tracked now.
     pub fn sockets(&self) -> impl Iterator<Item = (SocketId, &Socket)> {
-        self.sockets.iter().map(|(&id, socket)| (id, socket))
+        self.sockets.iter()
     }
 
     /// Shows every socket tracked now to an observer, for what is for its use.
     pub fn each_socket(&mut self, mut show: impl FnMut(&mut Socket, &Processes)) {
-        for socket in self.sockets.values_mut() {
+        for socket in self.sockets.iter_mut() {
             show(socket, &self.processes);
         }
     }
 
     /// One of them.
     pub fn socket(&self, id: SocketId) -> Option<&Socket> {
-        self.sockets.get(&id)
+        self.sockets.get(id)
     }
 
     /// The processes that own them.
@@ -256,37 +255,53 @@ impl Tracker {
         if change.is_child_being_cloned() {
             return self.child_cloned(id, &seen.raw, out);
         }
-        match self.sockets.get(&id) {
-            Some(socket) if socket.phase == Phase::Minisocket => {
-                if new == TcpState::Close {
-                    // The full socket hands over to the minisocket that stands for it already.
-                    return;
-                }
-                self.set_minisocket_aside(id);
-                self.begin_full(id, change, &seen.raw, out);
-            }
-            Some(socket) if socket.state == new && socket.previous == old && !socket.only_seeded => {
-                self.counters.doubles += 1;
-                return;
-            }
-            // A seeded handshake whose child has inherited the cookie; before 6.15 it shows itself now.
-            Some(socket) if socket.phase == Phase::Request && old == TcpState::SynRecv => {
-                self.begin_child(id, &seen.raw, out);
-            }
-            Some(_) => {}
-            None if !self.is_in_scope(NetnsId(seen.raw.netns), &tuple_of(&seen.raw)) => return,
-            None if new == TcpState::Close && self.recently_closed.contains(id, Nanos(seen.raw.ts_ns)) => {
-                self.counters.doubles += 1;
-                return;
-            }
-            None => self.begin_full(id, change, &seen.raw, out),
+        let Some(at) = self.leaving(id, change, &seen.raw, out) else { return };
+        if self.sockets[at].state != old {
+            self.correct(at, old, out);
         }
-        if self.sockets.get(&id).is_some_and(|socket| socket.state != old) {
-            self.correct(id, old, out);
-        }
-        self.advance_full(id, change, seen, out);
+        self.advance_full(at, change, seen, out);
         if old == TcpState::SynSent {
             self.forget_out_of_scope(id, Nanos(seen.raw.ts_ns), out);
+        }
+    }
+
+    /// The full socket that a transition is about; `None` where there is nothing to tell.
+    fn leaving(
+        &mut self,
+        id: SocketId,
+        change: Transition,
+        raw: &raw::Record,
+        out: &mut impl Observer,
+    ) -> Option<Place> {
+        let Transition { old, new } = change;
+        let Some(at) = self.sockets.find(id) else {
+            if !self.is_in_scope(NetnsId(raw.netns), &tuple_of(raw)) {
+                return None;
+            }
+            if new == TcpState::Close && self.recently_closed.contains(id, Nanos(raw.ts_ns)) {
+                self.counters.doubles += 1;
+                return None;
+            }
+            return self.begin_full(id, change, raw, out);
+        };
+        let socket = &self.sockets[at];
+        match socket.phase {
+            // The full socket hands over to the minisocket that stands for it already.
+            Phase::Minisocket if new == TcpState::Close => None,
+            Phase::Minisocket => {
+                self.set_minisocket_aside(at);
+                self.begin_full(id, change, raw, out)
+            }
+            _ if socket.state == new && socket.previous == old && !socket.only_seeded => {
+                self.counters.doubles += 1;
+                None
+            }
+            // A seeded handshake whose child has inherited the cookie; before 6.15 it shows itself now.
+            Phase::Request if old == TcpState::SynRecv => {
+                self.begin_child(id, raw, out);
+                self.sockets.find(id)
+            }
+            Phase::Request | Phase::Full => Some(at),
         }
     }
 
@@ -296,26 +311,32 @@ impl Tracker {
 
     /// Now that a connection has its local port, no more may be told of it.
     fn forget_out_of_scope(&mut self, id: SocketId, ts: Nanos, out: &mut impl Observer) {
-        let scope = self.scope;
-        let socket = self.sockets.get_mut(&id);
-        if let Some(socket) = socket.filter(|socket| !scope.passes(&socket.tuple.ends(socket.netns))) {
+        let Some(at) = self.sockets.find(id) else { return };
+        let socket = &mut self.sockets[at];
+        if !self.scope.passes(&socket.tuple.ends(socket.netns)) {
             out.forgotten(socket);
-            self.remove(id, ts);
+            self.remove(at, ts);
         }
     }
 
     /// A socket not known yet is about to leave the state `old`.
-    fn begin_full(&mut self, id: SocketId, change: Transition, raw: &raw::Record, out: &mut impl Observer) {
+    fn begin_full(
+        &mut self,
+        id: SocketId,
+        change: Transition,
+        raw: &raw::Record,
+        out: &mut impl Observer,
+    ) -> Option<Place> {
         let tuple = tuple_of(raw);
         let netns = NetnsId(raw.netns);
         if change.old == TcpState::Close {
             // Its first transition: `advance_full` announces it.
-            self.insert(id, Socket::new(tuple, netns, TcpState::Close, Since::Unknown));
-            return;
+            return self.insert(id, Socket::new(tuple, netns, TcpState::Close, Since::Unknown));
         }
         if change.old == TcpState::SynRecv {
             // Before 6.15 a child has its own cookie and tuple only now.
-            return self.begin_child(id, raw, out);
+            self.begin_child(id, raw, out);
+            return self.sockets.find(id);
         }
         let since = match self.began {
             Some(began) if self.seeding => Since::AtLatest(began),
@@ -324,12 +345,12 @@ impl Tracker {
                 Since::Unknown
             }
         };
-        self.appear(id, Socket::new(tuple, netns, change.old, since), out);
+        self.appear(id, Socket::new(tuple, netns, change.old, since), out)
     }
 
     /// The known state is not the one that a transition leaves.
-    fn correct(&mut self, id: SocketId, old: TcpState, out: &mut impl Observer) {
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+    fn correct(&mut self, at: Place, old: TcpState, out: &mut impl Observer) {
+        let socket = &mut self.sockets[at];
         if socket.only_seeded {
             // The seed was read after this transition, or between it and the one before.
             socket.since = self.began.map_or(Since::Unknown, Since::AtLatest);
@@ -339,7 +360,7 @@ impl Tracker {
         }
         let from = std::mem::replace(&mut socket.state, old);
         if from == TcpState::Listen {
-            self.listeners.remove(id);
+            self.listeners.remove(at.id);
         }
         out.corrected(from, socket, &self.processes);
         if old != TcpState::FinWait2 {
@@ -348,15 +369,9 @@ impl Tracker {
     }
 
     /// Applies a transition to a socket that is in its old state.
-    fn advance_full(
-        &mut self,
-        id: SocketId,
-        change: Transition,
-        seen: &Observation,
-        out: &mut impl Observer,
-    ) {
+    fn advance_full(&mut self, at: Place, change: Transition, seen: &Observation, out: &mut impl Observer) {
         let ts = Nanos(seen.raw.ts_ns);
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let socket = &mut self.sockets[at];
         if socket.learn_tuple(&tuple_of(&seen.raw)) {
             out.identified(socket, &self.processes);
         }
@@ -369,7 +384,7 @@ impl Tracker {
             }
             TcpState::Listen => {
                 socket.role = Role::Listener;
-                self.listeners.insert(id, socket.netns, &socket.tuple);
+                self.listeners.insert(at.id, socket.netns, &socket.tuple);
             }
             _ => {}
         }
@@ -379,9 +394,9 @@ impl Tracker {
         let orphan_for = socket.orphan_since.map(|since| ts.since(since));
         if let Some(task) = &seen.task {
             let owner = self.processes.acquire_task(task);
-            self.own(id, owner, OwnerKind::Exact, out);
+            self.own(at, owner, OwnerKind::Exact, out);
             if change.new == TcpState::SynSent {
-                self.connects.insert(task.tid, id, ts);
+                self.connects.insert(task.tid, at.id, ts);
             }
         }
         let reason = (change.new == TcpState::Close).then(|| {
@@ -394,44 +409,44 @@ impl Tracker {
             };
             closing.reason()
         });
-        self.enter(id, change.new, ts, reason, out);
+        self.enter(at, change.new, ts, reason, out);
     }
 
     /// Brings a socket into the state `to` and tells so; with CLOSE it is gone.
     pub(super) fn enter(
         &mut self,
-        id: SocketId,
+        at: Place,
         to: TcpState,
         ts: Nanos,
         end_reason: Option<EndReason>,
         out: &mut impl Observer,
     ) {
-        self.step(id, to, Since::Exact(ts), end_reason, out);
+        self.step(at, to, Since::Exact(ts), end_reason, out);
     }
 
     /// The same, where the time was computed: neither the dwell that ends nor the one that begins is
     /// exact.
-    pub(super) fn enter_inferred(&mut self, id: SocketId, to: TcpState, ts: Nanos, out: &mut impl Observer) {
-        self.step(id, to, Since::Inferred(ts), None, out);
+    pub(super) fn enter_inferred(&mut self, at: Place, to: TcpState, ts: Nanos, out: &mut impl Observer) {
+        self.step(at, to, Since::Inferred(ts), None, out);
     }
 
     fn step(
         &mut self,
-        id: SocketId,
+        at: Place,
         to: TcpState,
-        at: Since,
+        since: Since,
         end_reason: Option<EndReason>,
         out: &mut impl Observer,
     ) {
-        let ts = at.time().unwrap_or_default();
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let ts = since.time().unwrap_or_default();
+        let socket = &mut self.sockets[at];
         let from = socket.state;
         let begins = from == TcpState::Close;
         socket.closer = closer_after(socket.closer, from, to, end_reason);
         let orphan_since = socket.orphan_since;
         let event = Event {
             ts,
-            id,
+            id: at.id,
             netns: socket.netns,
             tuple: socket.tuple,
             role: socket.role,
@@ -439,7 +454,7 @@ impl Tracker {
             from: if begins && to == TcpState::SynRecv { TcpState::Listen } else { from },
             to,
             begins,
-            dwell: if begins { None } else { socket.since.dwell_until(at) },
+            dwell: if begins { None } else { socket.since.dwell_until(since) },
             closer: socket.closer,
             end_reason,
             orphan: (from == TcpState::FinWait2 || to == TcpState::FinWait2)
@@ -454,45 +469,43 @@ impl Tracker {
         };
         socket.previous = from;
         socket.state = to;
-        socket.since = at;
+        socket.since = since;
         socket.only_seeded = false;
         out.changed(&event, socket, &self.processes);
         if from == TcpState::Listen {
-            self.listeners.remove(id);
+            self.listeners.remove(at.id);
         }
         if to != TcpState::FinWait2 {
             socket.orphan_since = None;
         }
         if to == TcpState::Close {
-            self.remove(id, ts);
+            self.remove(at, ts);
         }
     }
 
     /// A socket is there without a transition that announced it.
-    pub(super) fn appear(&mut self, id: SocketId, socket: Socket, out: &mut impl Observer) {
-        if self.insert(id, socket)
-            && let Some(socket) = self.sockets.get_mut(&id)
-        {
-            if socket.state == TcpState::Listen {
-                socket.role = Role::Listener;
-                self.listeners.insert(id, socket.netns, &socket.tuple);
-            }
-            out.appeared(id, socket, &self.processes);
+    pub(super) fn appear(&mut self, id: SocketId, socket: Socket, out: &mut impl Observer) -> Option<Place> {
+        let at = self.insert(id, socket)?;
+        let socket = &mut self.sockets[at];
+        if socket.state == TcpState::Listen {
+            socket.role = Role::Listener;
+            self.listeners.insert(id, socket.netns, &socket.tuple);
         }
+        out.appeared(id, socket, &self.processes);
+        Some(at)
     }
 
     /// Puts a socket into the table, unless it is full or has it.
-    pub(super) fn insert(&mut self, id: SocketId, mut socket: Socket) -> bool {
-        if self.sockets.contains_key(&id) {
-            return false;
+    pub(super) fn insert(&mut self, id: SocketId, mut socket: Socket) -> Option<Place> {
+        if self.sockets.contains(id) {
+            return None;
         }
         if !self.has_room() {
             self.counters.evicted += 1;
-            return false;
+            return None;
         }
         socket.listed = self.sweeps.number();
-        self.sockets.insert(id, socket);
-        true
+        Some(self.sockets.insert(id, socket))
     }
 
     /// Whether one more socket can be tracked.
@@ -502,11 +515,11 @@ impl Tracker {
 
     /// Makes `owner`, already acquired, the socket's owner, when it is known at least as well as the
     /// one before.
-    pub(super) fn own(&mut self, id: SocketId, owner: ProcessId, kind: OwnerKind, out: &mut impl Observer) {
-        let Some(socket) = self.sockets.get_mut(&id).filter(|socket| socket.owner <= kind) else {
-            self.processes.release(owner);
-            return;
-        };
+    pub(super) fn own(&mut self, at: Place, owner: ProcessId, kind: OwnerKind, out: &mut impl Observer) {
+        let socket = &mut self.sockets[at];
+        if socket.owner > kind {
+            return self.processes.release(owner);
+        }
         let before = socket.process.replace(owner);
         let kind_before = std::mem::replace(&mut socket.owner, kind);
         if before != Some(owner) || kind_before != kind {
@@ -517,8 +530,9 @@ impl Tracker {
         }
     }
 
-    fn remove(&mut self, id: SocketId, ts: Nanos) {
-        let Some(socket) = self.sockets.remove(&id) else { return };
+    fn remove(&mut self, at: Place, ts: Nanos) {
+        let id = at.id;
+        let socket = self.sockets.remove(at);
         if let Some(process) = socket.process {
             self.processes.release(process);
         }
