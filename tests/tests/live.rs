@@ -6,7 +6,7 @@ use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, close, doctor, documents, dwells, ending, fallback, faults, filters, flood, handshake, owner,
-    ports, privileges, program, prometheus, recording, report, seed, serve, servers, storm,
+    ports, privileges, program, prometheus, recording, report, scrape, seed, serve, servers, storm,
 };
 
 macro_rules! scenarios {
@@ -95,6 +95,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     serve::counters, Short;
     serve::slow_scrapers, Short;
     prometheus::rules_and_panels, Short;
+    scrape::busy, Alone;
     storm::storm, Alone;
     flood::highest_rate, Alone;
     flood::stopped_reader, Alone;

@@ -18,6 +18,7 @@ pub mod program;
 pub mod prometheus;
 pub mod recording;
 pub mod report;
+pub mod scrape;
 pub mod seed;
 pub mod serve;
 pub mod servers;
