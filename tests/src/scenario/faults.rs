@@ -18,6 +18,7 @@ use crate::clock::{hold, is_emulated, now_ns, soon, wait_for};
 use crate::event::EndReason;
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::pair::{Family, Pair};
+use crate::process::Start as _;
 use crate::tracer::Format;
 use crate::{kernel, netns};
 
@@ -236,7 +237,7 @@ pub fn detached_from_outside(lab: &Lab) -> Result<()> {
     }
     ensure!(links.len() >= 5, "{} links", links.len());
     for link in &links {
-        let detach = Command::new("bpftool").args(["link", "detach", "id", &link.to_string()]).output();
+        let detach = Command::new("bpftool").args(["link", "detach", "id", &link.to_string()]).finish();
         let Ok(detach) = detach else { return Err(Skip("no bpftool here".into()).into()) };
         ensure!(
             !detach.status.success(),
@@ -353,7 +354,7 @@ pub fn cpu_offlined(lab: &Lab) -> Result<()> {
     let closing = after.close_client_first()?;
     tracer.expect(&after.client.subject, &after.client_steps(&closing.steps()))?;
     let netns = lab.netns();
-    let ended = tracer.events(1, |event| event.netns == netns && event.from == TimeWait)?;
+    let ended = tracer.events(0, |event| event.netns == netns && event.from == TimeWait)?;
     ensure!(ended.is_empty(), "told to have ended: {}", ended[0]);
     wait_for("the kernel to have them all", soon(), || {
         Ok((kernel::count(TimeWait)? == PAIRS + 1).then_some(()))

@@ -17,6 +17,7 @@ use super::serve::{Exporter, PORT, traffic};
 use crate::clock::{soon, wait_for};
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::netns;
+use crate::process::Start as _;
 
 /// Where Prometheus answers.
 const API: u16 = 9090;
@@ -178,7 +179,7 @@ impl Prometheus {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.file("prometheus.log"))?)
-            .spawn()?;
+            .start()?;
         let mut prometheus = Self { child, api: (Ipv4Addr::LOCALHOST, API).into() };
         wait_for("Prometheus", 3 * soon(), || {
             let ended = prometheus.child.try_wait()?;
