@@ -48,6 +48,10 @@ pub struct Lab {
 impl Lab {
     /// Moves this thread into a namespace of its own.
     pub fn enter(subject: Subject) -> Result<Self> {
+        if let Subject::Binary(path) = &subject {
+            // Asked here: it tries a connection of its own, which is not to be found in the scenario's namespace.
+            Precision::of(path)?;
+        }
         Ok(Self { subject, netns: netns::enter_new()? })
     }
 
