@@ -138,7 +138,7 @@ impl Source for Live {
         }
         if now.since(self.losses_told) >= LOSS_INTERVAL {
             self.losses_told = now;
-            let losses = self.tracer.losses();
+            let losses = self.tracer.losses(&self.losses);
             if losses != std::mem::replace(&mut self.losses, losses) {
                 self.sweeps.hurry();
             }
