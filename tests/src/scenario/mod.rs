@@ -11,6 +11,7 @@ pub mod faults;
 pub mod filters;
 pub mod flood;
 pub mod handshake;
+pub mod million;
 pub mod owner;
 pub mod ports;
 pub mod privileges;
