@@ -113,8 +113,8 @@ pub struct Config {
     /// Learning handler addresses: its ports as the request socket has them,
     /// remote `<< 16 |` local, host byte order.
     pub learn_ports: u32,
-    /// Padding.
-    pub reserved: u32,
+    /// 1 when the programs end at once: what is left is what the hooks cost.
+    pub idle: u32,
     /// Where the fields are.
     pub offsets: Offsets,
 }

@@ -81,6 +81,12 @@ macro_rules! config {
 }
 pub(crate) use config;
 
+/// Whether the programs do nothing: they run where they would, and the verifier removes the rest.
+#[inline(always)]
+pub fn is_idle() -> bool {
+    config!(idle) != 0
+}
+
 /// Which records are wanted; written and seen like `CONFIG`.
 // SAFETY: every field is an integer.
 #[unsafe(no_mangle)]

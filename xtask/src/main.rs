@@ -1,5 +1,6 @@
 //! Build and test tasks: `cargo xtask COMMAND`. One file per command; this one only chooses.
 
+mod bench;
 mod btf;
 mod command;
 mod dist;
@@ -43,6 +44,8 @@ enum Task {
     Test(test::Args),
     /// Give made-up input to everything that reads bytes, and see what breaks
     Fuzz(fuzz::Args),
+    /// What tracing costs, for tcptrace and its peers, in one table
+    Bench(bench::Args),
     /// Cut the BTF of other kernels down to test data
     Btf,
     /// Man pages and shell completions, from the definition of the arguments
@@ -68,6 +71,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Lint => Ok(lint::run(&repo)),
         Task::Test(args) => Ok(test::run(&repo, &args)),
         Task::Fuzz(args) => fuzz::run(&repo, &args),
+        Task::Bench(args) => bench::run(&repo, &args),
         Task::Btf => btf::run(&repo),
         Task::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
         Task::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),

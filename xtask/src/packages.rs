@@ -55,6 +55,16 @@ pub const LIVE: &[Package] = &[
 /// What `cargo xtask fuzz` compiles its engine with.
 pub const FUZZ: &[Package] = &[package("g++", "libFuzzer is C++")];
 
+/// The peers that `cargo xtask bench` measures, and what it measures with.
+pub const BENCH: &[Package] = &[
+    package("libbpf-tools", "tcpstates"),
+    package("bpftrace", "counting states in maps"),
+    package("iproute2", "ss"),
+    package("net-tools", "netstat"),
+    package("bpftool", "the time that programs take in the kernel"),
+    package("time", "the peak memory of a command"),
+];
+
 /// What boots other kernels: `cargo xtask vm`.
 pub const VM: &[Package] = &[
     package("qemu-system-x86", "the emulator"),

@@ -8,7 +8,7 @@ use tcptrace_common::{record::Kind, state::TcpState};
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
     kernel::{Address, SockCommon, load, read},
-    maps::{Handled, Twice, config},
+    maps::{Handled, Twice, config, is_idle},
 };
 
 const FIN: u8 = 1;
@@ -40,7 +40,7 @@ pub fn segment_second(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn receiver(ctx: &BtfTracePointContext) -> Option<Address> {
     let receiver: Address = ctx.arg(3);
-    if receiver.is_null() {
+    if is_idle() || receiver.is_null() {
         return None;
     }
     // A minisocket's `skc_state` is TIME_WAIT in both substates.

@@ -13,7 +13,7 @@ use tcptrace_common::{
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
     kernel::{Address, SockCommon, current_task, is_kernel_thread, load, read},
-    maps::{Handled, Twice, config, count},
+    maps::{Handled, Twice, config, count, is_idle},
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -21,6 +21,9 @@ const SHUTDOWN_MASK: u8 = 3;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_first(ctx: BtfTracePointContext) -> i32 {
+    if is_idle() {
+        return 0;
+    }
     event(&ctx).mark(Twice::SetState);
     report(&ctx);
     0
@@ -28,7 +31,7 @@ pub fn set_state_first(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_second(ctx: BtfTracePointContext) -> i32 {
-    if !event(&ctx).take_mark(Twice::SetState) && report(&ctx) {
+    if !is_idle() && !event(&ctx).take_mark(Twice::SetState) && report(&ctx) {
         count(loss::COVERED);
     }
     0

@@ -10,7 +10,7 @@ use tcptrace_common::record::Kind;
 use super::{request, timewait};
 use crate::{
     kernel::{Address, load},
-    maps::config,
+    maps::{config, is_idle},
 };
 
 #[btf_tracepoint(function = "timer_start")]
@@ -30,6 +30,9 @@ pub fn timer_expire_entry(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn dispatch(ctx: &BtfTracePointContext, minisocket: Kind, request: Kind) -> i32 {
+    if is_idle() {
+        return 0;
+    }
     let timer: Address = ctx.arg(0);
     let function: u64 = load(timer, config!(offsets.timer_function));
     if function == config!(tw_timer_handler) {

@@ -224,7 +224,11 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
-                &[&closing.steps()[..], &[step(TimeWait, Close, gone).ended(EndReason::Killed)]].concat(),
+                &[
+                    &closing.steps()[..],
+                    &[step(TimeWait, Close, gone).ended(EndReason::Killed).inside_minisocket()],
+                ]
+                .concat(),
             ),
         )
     })?;
@@ -247,7 +251,7 @@ pub fn fin_wait2_killed(lab: &Lab) -> Result<()> {
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Killed),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Killed).inside_minisocket(),
             ]),
         )
     })?;

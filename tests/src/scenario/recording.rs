@@ -21,7 +21,6 @@ use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::pair::{Family, Pair};
 use crate::ports;
-use crate::process::Start as _;
 use tcptrace_common::state::TcpState::TimeWait;
 
 /// How often a writer is killed, and how many write at a time.
@@ -56,7 +55,7 @@ impl Folder {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(&folder.path)
-            .finish()?;
+            .output()?;
         if !mount.status.success() {
             return Err(
                 Skip(format!("can't mount: {}", String::from_utf8_lossy(&mount.stderr).trim())).into()
@@ -75,7 +74,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.mounted {
-            Command::new("umount").arg(&self.path).finish().ok();
+            Command::new("umount").arg(&self.path).status().ok();
         }
         std::fs::remove_dir_all(&self.path).ok();
     }
@@ -99,7 +98,7 @@ impl Recorder {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .start()?;
+            .spawn()?;
         let lines = BufReader::new(child.stderr.take().context("its stderr")?).lines();
         let stderr = Arc::<Mutex<String>>::default();
         let said = Arc::clone(&stderr);

@@ -140,7 +140,8 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
                 .dwelt(Duration::ZERO, longest)
                 .inferred()
                 .any_owner()
-                .ended(EndReason::Killed)],
+                .ended(EndReason::Killed)
+                .inside_minisocket()],
         )?;
     }
     tracer.finish()

@@ -16,7 +16,6 @@ use crate::hist::{Document, Group, Hist};
 use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::netns;
-use crate::process::Start as _;
 
 /// `nobody`: `postgres` refuses to be root.
 const NOBODY: u32 = 65_534;
@@ -173,7 +172,7 @@ struct Server(Child);
 
 impl Server {
     fn start(mut command: Command) -> Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).start();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Ok(Self(child.with_context(|| format!("start {}", command.get_program().display()))?))
     }
 }

@@ -1,0 +1,82 @@
+//! Load for benchmarks, in a network namespace of its own: `load churn --threads 2 --seconds 3`.
+//!
+//! It says on stdout what it did, as a line of JSON; `rest` and `hold` then keep their sockets until stdin ends.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use tests::load::{self, Done};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Connections as fast as they can be made
+    Churn {
+        #[command(flatten)]
+        run: Run,
+        /// Go on in a new network namespace after so many
+        #[arg(long)]
+        per_namespace: Option<u64>,
+    },
+    /// Connections that stay, and messages over them
+    Talk {
+        connections: u64,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// Sockets in TIME_WAIT
+    Rest { sockets: u64 },
+    /// Connections that stay and are silent; each is two sockets
+    Hold { connections: u64 },
+}
+
+#[derive(Args)]
+struct Run {
+    #[arg(long, default_value_t = 2)]
+    threads: u8,
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+}
+
+impl Run {
+    fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    load::enter_namespace()?;
+    load::raise_descriptors()?;
+    match cli.task {
+        Task::Churn { run, per_namespace } => tell(load::churn(run.threads, run.time(), per_namespace)?),
+        Task::Talk { connections, run } => tell(load::talk(run.threads, connections, run.time())?),
+        Task::Rest { sockets } => {
+            load::rest(sockets)?;
+            wait(sockets);
+            Ok(())
+        }
+        Task::Hold { connections } => {
+            let _held = load::hold(0, connections)?;
+            wait(connections * 2);
+            Ok(())
+        }
+    }
+}
+
+fn tell(done: Done) -> Result<()> {
+    println!("{}", serde_json::to_string(&done)?);
+    Ok(())
+}
+
+fn wait(sockets: u64) {
+    println!("{{\"sockets\":{sockets}}}");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}

@@ -1,0 +1,78 @@
+//! Over sockets at rest: how long until the first picture, and how much memory.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Bench;
+use super::load::Resting;
+use super::spread::Spread;
+
+/// What rests: the load's task, how many, and what they are called.
+const RESTING: [(&str, &str, &str); 4] = [
+    ("rest", "1000", "1,000 in TIME_WAIT"),
+    ("hold", "9000", "18,000 connected"),
+    ("rest", "120000", "120,000 in TIME_WAIT"),
+    ("rest", "1000000", "1,000,000 in TIME_WAIT"),
+];
+
+/// A minisocket stays for 60 s.
+const STAYS: Duration = Duration::from_secs(50);
+
+/// What is timed; the first two are tcptrace.
+const TIMED: [(&str, &str); 4] = [
+    ("tcptrace states", "TCPTRACE states"),
+    ("tcptrace top --once", "TCPTRACE top --once"),
+    ("ss -tan \\| awk", "ss -tan | awk '{ n[$1]++ } END { for (s in n) print s, n[s] }'"),
+    ("netstat -tan \\| awk", "netstat -tan | awk '{ n[$6]++ } END { for (s in n) print s, n[s] }'"),
+];
+
+pub fn measure(bench: &Bench, rounds: u32) -> Result<()> {
+    println!(
+        "\nTime in ms until everything is printed, and the peak of resident memory in MiB. Medians of at most {rounds} \
+         rounds.\n"
+    );
+    println!("| sockets | {} | `states` of `ss` |", TIMED.map(|(name, _)| name).join(" | "));
+    println!("|---|{}---:|", "---:|".repeat(TIMED.len()));
+    for (task, count, name) in RESTING {
+        let made = Instant::now();
+        let resting = Resting::start(bench, [task, count])?;
+        let mut times: [Vec<f64>; TIMED.len()] = Default::default();
+        let mut peaks = times.clone();
+        for round in 0..rounds {
+            for (index, (_, line)) in TIMED.iter().enumerate() {
+                let line = line.replace("TCPTRACE", &bench.tcptrace.display().to_string());
+                let (milliseconds, peak) = timed(bench, &resting, &line)?;
+                times[index].push(milliseconds);
+                peaks[index].push(peak);
+            }
+            // Another round would see some of them end.
+            if made.elapsed() * (round + 2) / (round + 1) > STAYS {
+                break;
+            }
+        }
+        let [states, _, ss, _] = times.each_ref().map(|times| Spread::of(times).median());
+        let ratio = states.zip(ss).map_or_else(String::new, |(states, ss)| format!("{:.2}", states / ss));
+        let columns: Vec<String> = (times.iter().zip(&peaks))
+            .map(|(times, peaks)| {
+                format!("{}; {} MiB", Spread::of(times).whole(), Spread::of(peaks).middle())
+            })
+            .collect();
+        println!("| {name} | {} | {ratio} |", columns.join(" | "));
+    }
+    Ok(())
+}
+
+/// Milliseconds, and the peak memory of its largest process in MiB.
+fn timed(bench: &Bench, resting: &Resting, line: &str) -> Result<(f64, f64)> {
+    let peak = bench.scratch.join("peak");
+    let mut command = resting.command("/usr/bin/time");
+    command.args(["--format", "%M", "--output"]).arg(&peak).args(["sh", "-c", line]);
+    let begun = Instant::now();
+    let output = command.stdout(Stdio::null()).stderr(Stdio::piped()).output().context("cannot start it")?;
+    let elapsed = begun.elapsed().as_secs_f64();
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let kib: f64 = std::fs::read_to_string(&peak)?.trim().parse()?;
+    Ok((elapsed * 1e3, kib / 1024.0))
+}
