@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::clock::soon;
 use crate::lab::Skip;
+use crate::process::Start as _;
 
 /// The program, which Debian's package of the same name brings.
 const PROGRAM: &str = "chromium";
@@ -57,7 +58,7 @@ impl Browser {
             .args(ARGS)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()?;
+            .start()?;
         let to = child.stdin.take().context("its stdin")?;
         let answers = BufReader::new(child.stdout.take().context("its stdout")?);
         let (send, from) = channel();

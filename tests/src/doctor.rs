@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::clock::soon;
 use crate::lab::Lab;
+use crate::process::Start as _;
 
 /// What it prints.
 #[derive(Debug, Deserialize)]
@@ -66,7 +67,7 @@ impl Doctor {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
+            .start()
             .context("start doctor")?;
         let stderr = child.stderr.take().context("its stderr")?;
         let (tell, said) = channel();

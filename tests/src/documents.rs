@@ -17,6 +17,8 @@ impl Shown {
 }
 
 const PROGRAM: &str = "tcptrace ";
+/// Other ways to call it.
+const SPELLINGS: [&str; 3] = ["cargo run --release -- ", "target/release/tcptrace ", "/usr/bin/tcptrace "];
 /// What stands for a value in a page, and such a value.
 const VALUES: [(&str, &str); 4] = [("N", "1"), ("TIME", "5s"), ("KEY", "service"), ("NAME", "tcp_tw_reuse")];
 /// What is a pattern rather than a command: `[--once]`, `...`, `-o out.{parquet,csv}`.
@@ -44,8 +46,8 @@ pub fn commands(page: &str) -> Vec<Shown> {
 /// Without its comment and its prompt; the program by its name, with values for what stands for them.
 fn as_run(text: &str) -> String {
     let text = text.split(" #").next().unwrap_or_default().trim().trim_start_matches("$ ");
-    let text = text.replace("cargo run --release -- ", PROGRAM).replace("/usr/bin/tcptrace ", PROGRAM);
-    let text = text.replace(" $TCPTRACE_ARGS", "");
+    let named = SPELLINGS.iter().fold(text.to_owned(), |text, spelling| text.replace(spelling, PROGRAM));
+    let text = named.replace(" $TCPTRACE_ARGS", "");
     text.split(' ').map(meant).collect::<Vec<_>>().join(" ")
 }
 

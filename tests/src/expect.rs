@@ -141,8 +141,8 @@ impl Step {
         Self { inferred: true, ..self }
     }
 
-    /// It happens to a minisocket, and its timer does not tell why. Where segments are not seen either, the time of a step to
-    /// `TIME_WAIT` is an upper bound and said to be inferred, and an end is unexplained.
+    /// A segment does it to a minisocket, whose timer does not tell so. Where segments are not seen either, the time of a
+    /// step to `TIME_WAIT` is an upper bound and said to be inferred, and an end is unexplained.
     pub const fn inside_minisocket(self) -> Self {
         Self { inside_minisocket: true, ..self }
     }

@@ -99,6 +99,21 @@ impl Hist {
         }
     }
 
+    /// The next document of which all was made after this call.
+    pub fn next(&self) -> Result<Option<Document>> {
+        if !self.0.is_present() {
+            return Ok(None);
+        }
+        let there = self.0.lines().len();
+        let line = wait_for("two more documents", soon(), || Ok(self.0.lines().get(there + 1).cloned()))?;
+        serde_json::from_str(&line).map(Some).with_context(|| format!("a document: {line}"))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.0.pid()
+    }
+
     /// Ends it and checks that nothing was lost.
     pub fn finish(self) -> Result<()> {
         let summary = self.0.stop()?;

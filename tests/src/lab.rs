@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::clock::soon;
 use crate::netns;
 use crate::precision::Precision;
+use crate::process::Start as _;
 use crate::tracer::{Format, Tracer};
 
 /// Asks the tracer to trace as on a kernel that does not show segments.
@@ -47,6 +48,10 @@ pub struct Lab {
 impl Lab {
     /// Moves this thread into a namespace of its own.
     pub fn enter(subject: Subject) -> Result<Self> {
+        if let Subject::Binary(path) = &subject {
+            // Asked here: it tries a connection of its own, which is not to be found in the scenario's namespace.
+            Precision::of(path)?;
+        }
         Ok(Self { subject, netns: netns::enter_new()? })
     }
 
@@ -110,7 +115,7 @@ impl Drop for PublicCopy {
 
 /// Runs a command that is over soon; one that is not is ended, and is an error.
 pub fn run_to_end(mut command: Command) -> Result<Output> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
     let child = child.with_context(|| format!("start {}", command.get_program().display()))?;
     let pid = Pid::from_child(&child);
     let (done, is_done) = channel();

@@ -20,6 +20,7 @@ pub mod netns;
 pub mod pair;
 pub mod ports;
 pub mod precision;
+pub mod process;
 pub mod runner;
 pub mod scenario;
 pub mod table;

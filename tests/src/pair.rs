@@ -11,6 +11,7 @@ use tcptrace_common::state::TcpState;
 use crate::clock::{Span, soon, wait_for};
 use crate::event::Role;
 use crate::expect::{Step, Subject, step};
+use crate::process::while_none_starts;
 use crate::{kernel, netns};
 
 /// The address family of a scenario's run.
@@ -118,7 +119,7 @@ impl End {
 
     /// Closes the socket.
     pub fn close(&mut self) -> Span {
-        Span::of(|| drop(self.socket.take())).1
+        while_none_starts(|| Span::of(|| drop(self.socket.take())).1)
     }
 
     /// Closes the socket with a RST instead of a FIN.

@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::expect::{Step, Subject, check_chains, check_steps};
 use crate::lab::Skip;
 use crate::precision::Precision;
+use crate::process::Start as _;
 
 /// What the tracer prints on stderr once the hooks are attached and the snapshot is taken.
 const READY: &str = "tcptrace: tracing";
@@ -66,7 +67,7 @@ impl Tracer {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
+            .start()
             .with_context(|| format!("start {}", command.get_program().display()))?;
         let stdout = child.stdout.take().context("its stdout")?;
         let stderr_pipe = child.stderr.take().context("its stderr")?;

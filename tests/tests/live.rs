@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, doctor, documents, dwells, ending, fallback, faults, filters, flood, handshake, owner,
-    ports, privileges, program, prometheus, recording, report, seed, serve, servers, storm,
+    abort, close, doctor, documents, dwells, ending, fallback, faults, filters, flood, handshake, million,
+    owner, ports, privileges, program, prometheus, recording, report, scrape, seed, serve, servers, storm,
 };
 
 macro_rules! scenarios {
@@ -95,7 +95,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     serve::counters, Short;
     serve::slow_scrapers, Short;
     prometheus::rules_and_panels, Short;
+    scrape::busy, Alone;
     storm::storm, Alone;
+    million::time_wait, Alone;
     flood::highest_rate, Alone;
     flood::stopped_reader, Alone;
 };

@@ -39,7 +39,8 @@ const LINTS: &[Lint] = &[
         ran(doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("licences and sources", |repo| told(licences::check(repo))),
-    ("cargo deny", cargo_deny),
+    ("cargo deny", |repo| cargo_deny(repo, "--version", &["bans", "licenses", "sources"])),
+    ("cargo deny, known vulnerabilities", |repo| cargo_deny(repo, "fetch", &["advisories"])),
 ];
 
 /// Runs them all, so that one round shows everything.
@@ -87,15 +88,17 @@ fn ebpf_clippy(repo: &Repo) -> Verdict {
     ran(command.args(["--", "-D", "warnings"]))
 }
 
-/// Known vulnerabilities above all, which nothing else here looks for. It takes minutes to install and fetches a
-/// database: it runs where somebody has it.
-fn cargo_deny(repo: &Repo) -> Verdict {
+/// Some of what cargo-deny checks. It takes minutes to install, and for known vulnerabilities, which nothing else here
+/// looks for, it fetches a database: it runs where somebody has it, and where `needed` succeeds.
+fn cargo_deny(repo: &Repo, needed: &str, checks: &[&str]) -> Verdict {
+    // What only the other workspaces need of the lists is no fault.
+    const UNUSED: [&str; 4] = ["-A", "license-not-encountered", "-A", "license-exception-not-encountered"];
     let deny = |args: &[&str]| cargo(repo, &[&["deny", "--all-features"], args].concat());
     let present = command::output(&mut deny(&["--version"]))
-        .context("no cargo-deny here, known vulnerabilities are not looked for: `cargo install --locked cargo-deny`")
-        .and_then(|_| command::output(&mut deny(&["fetch", "db"])).context("no database of advisories"));
+        .context("no cargo-deny here: `cargo install --locked cargo-deny`")
+        .and_then(|_| command::output(&mut deny(&[needed])).context("what it needs can't be had here"));
     match present {
-        Ok(_) => ran(&mut deny(&["check"])),
+        Ok(_) => ran(&mut deny(&[&["check"], &UNUSED[..], checks].concat())),
         Err(reason) => skipped(&reason),
     }
 }

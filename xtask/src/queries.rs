@@ -1,5 +1,5 @@
-//! The queries of docs/session-format.md: in, the page and a recording; out, whether each prints what the page says.
-//! A block of `sql` runs in `DuckDB`, one of `python` as it is; the block of `text` after it is what it must print.
+//! The queries of the documents: in, the pages and a recording; out, whether each prints what its page says. A block of
+//! `sql` runs in `DuckDB`, one of `python` as it is; the block of `text` after it is what it must print.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,25 @@ use crate::command;
 use crate::repo::Repo;
 use crate::tally::{Tally, Verdict};
 
-const PAGE: &str = "docs/session-format.md";
+const PAGES: [&str; 2] = ["docs/session-format.md", "docs/metrics.md"];
 const RECORDING: &str = "tests/fixtures/session-v1.tcptrace";
 /// From `PyPI`: the tools that the page tells to use.
-const PACKAGES: [&str; 4] = ["pyarrow", "polars", "pandas", "duckdb"];
+const PACKAGES: [&str; 5] = ["pyarrow", "polars", "pandas", "duckdb", "hdrhistogram"];
+/// What they are imported as.
+const MODULES: [&str; 5] = ["pyarrow", "polars", "pandas", "duckdb", "hdrh"];
+/// What the queries read: written by the program from the recording.
+const FILES: [(&str, &[&str]); 5] = [
+    ("events.parquet", &["export", RECORDING, "--force", "-o"]),
+    ("events.csv", &["export", RECORDING, "--force", "-o"]),
+    ("records.parquet", &["export", RECORDING, "--raw", "--force", "-o"]),
+    ("web1.hlog", &["hist", "--from", RECORDING, "--role", "inbound", "--hlog"]),
+    ("web2.hlog", &["hist", "--from", RECORDING, "--role", "outbound", "--hlog"]),
+];
 
 /// A query, and what it prints.
 #[derive(Debug, PartialEq, Eq)]
 struct Query {
+    page: &'static str,
     language: String,
     code: String,
     wanted: String,
@@ -41,17 +52,21 @@ pub fn install(repo: &Repo) -> Result<()> {
 }
 
 fn imports(python: &Path) -> bool {
-    let imports = format!("import {}", PACKAGES.join(", "));
+    let imports = format!("import {}", MODULES.join(", "));
     Command::new(python).args(["-c", &imports]).output().is_ok_and(|output| output.status.success())
 }
 
 /// Runs every query.
 pub fn run(repo: &Repo, tally: &mut Tally) -> Result<()> {
-    let queries = queries(&fs::read_to_string(repo.root.join(PAGE))?)?;
+    let mut all = Vec::new();
+    for page in PAGES {
+        let text = fs::read_to_string(repo.root.join(page))?;
+        all.append(&mut queries(page, &text).context(page)?);
+    }
     let python = venv(repo).join("bin/python");
     if !imports(&python) {
         let reason = format!("no {} for Python: `cargo xtask setup --tests`", PACKAGES.join(", "));
-        for query in &queries {
+        for query in &all {
             tally.verdict(&query.name(), &Verdict::Skipped(reason.clone()));
         }
         return Ok(());
@@ -59,12 +74,12 @@ pub fn run(repo: &Repo, tally: &mut Tally) -> Result<()> {
     let folder = repo.target.join("queries");
     fs::create_dir_all(&folder)?;
     fs::copy(repo.root.join(RECORDING), folder.join("session-v1.tcptrace"))?;
-    for (name, raw) in [("events.parquet", None), ("events.csv", None), ("records.parquet", Some("--raw"))] {
-        let mut export = repo.cargo();
-        export.args(["run", "--quiet", "--package", "tcptrace", "--", "export", RECORDING, "--force"]);
-        command::run(export.args(raw).arg("-o").arg(folder.join(name)))?;
+    for (name, args) in FILES {
+        let mut written = repo.cargo();
+        written.args(["run", "--quiet", "--package", "tcptrace", "--"]).args(args).arg(folder.join(name));
+        command::output(&mut written)?;
     }
-    for query in &queries {
+    for query in &all {
         let verdict = match query.run(&python, &folder) {
             Ok(()) => Verdict::Passed,
             Err(error) => Verdict::Failed(format!("{error:#}")),
@@ -76,7 +91,7 @@ pub fn run(repo: &Repo, tally: &mut Tally) -> Result<()> {
 
 impl Query {
     fn name(&self) -> String {
-        format!("{PAGE}:{} ({})", self.line, self.language)
+        format!("{}:{} ({})", self.page, self.line, self.language)
     }
 
     fn run(&self, python: &Path, folder: &Path) -> Result<()> {
@@ -92,10 +107,10 @@ impl Query {
     }
 }
 
-/// The queries in a page, in order.
-fn queries(page: &str) -> Result<Vec<Query>> {
+/// The queries in a page, in order. A block without a language is none.
+fn queries(page: &'static str, text: &str) -> Result<Vec<Query>> {
     let mut queries: Vec<Query> = Vec::new();
-    let mut lines = page.lines().zip(1..);
+    let mut lines = text.lines().zip(1..);
     while let Some((line, number)) = lines.next() {
         let Some(language) = line.strip_prefix("```") else { continue };
         let block: String = lines
@@ -104,7 +119,9 @@ fn queries(page: &str) -> Result<Vec<Query>> {
             .take_while(|line| *line != "```")
             .fold(String::new(), |block, line| block + line + "\n");
         match (language, queries.last_mut()) {
+            ("", _) => {}
             ("sql" | "python", _) => queries.push(Query {
+                page,
                 language: language.to_owned(),
                 code: block,
                 wanted: String::new(),
@@ -126,12 +143,12 @@ mod tests {
 
     #[test]
     fn a_query_and_its_result_belong_together() {
-        let page = "# T\n\n```sql\nSELECT 1;\n```\n\ntext\n\n```text\n1\n```\n\n```python\nprint(2)\n```\n\n```text\n2\n```\n";
-        let found = queries(page).expect("two queries");
+        let page = "# T\n\n```\nls\n```\n\n```sql\nSELECT 1;\n```\n\ntext\n\n```text\n1\n```\n\n```python\nprint(2)\n```\n\n```text\n2\n```\n";
+        let found = queries("T", page).expect("two queries");
         let shown: Vec<_> =
             found.iter().map(|query| (query.line, query.code.trim(), query.wanted.trim())).collect();
-        assert_eq!(shown, [(3, "SELECT 1;", "1"), (13, "print(2)", "2")]);
-        assert!(queries("```sql\nSELECT 1;\n```\n").is_err());
-        assert!(queries("nothing").is_err());
+        assert_eq!(shown, [(7, "SELECT 1;", "1"), (17, "print(2)", "2")]);
+        assert!(queries("T", "```sql\nSELECT 1;\n```\n").is_err());
+        assert!(queries("T", "nothing").is_err());
     }
 }

@@ -307,6 +307,7 @@ impl Aggregate {
             read_faults: context.kernel_losses.read_faults,
             output_dropped: context.output_dropped,
             not_recorded: context.kernel_losses.not_recorded,
+            uncounted: context.kernel_losses.uncounted,
         }
     }
 

@@ -125,6 +125,8 @@ pub struct Losses {
     pub output_dropped: u64,
     /// Records that are missing in the recording.
     pub not_recorded: u64,
+    /// Counters of losses that could not be read: what they count is a lower bound.
+    pub uncounted: u64,
 }
 
 impl Losses {
@@ -138,6 +140,7 @@ impl Losses {
             + self.read_faults
             + self.output_dropped
             + self.not_recorded
+            + self.uncounted
     }
 }
 

@@ -1,8 +1,11 @@
-//! Every command that the documents show has arguments that exist, and every command has its man page's worth of help.
+//! Every command that the documents show has arguments that exist, every command has its man page's worth of help, and
+//! the manifest for Kubernetes is what they say.
 
 use std::{fs, path::Path};
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+
+use yaml_rust2::{Yaml, YamlLoader};
 
 use super::Cli;
 
@@ -50,14 +53,49 @@ fn every_command_in_the_documents_parses() {
     assert!(checked > 60, "only {checked} commands found");
 }
 
+/// What docs/privileges.md has in its table of capabilities, but for files.
+const CAPABILITIES: [&str; 6] = ["BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH", "SYS_ADMIN", "SYSLOG"];
+
 #[test]
-fn the_daemon_sets_arguments_parse() {
+fn the_daemon_set_is_whole() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let manifest = fs::read_to_string(root.join("contrib/kubernetes/tcptrace.yaml")).expect("the manifest");
-    let args = manifest.lines().find_map(|line| line.trim().strip_prefix("args: ")).expect("arguments");
-    let args: Vec<String> = serde_json::from_str(args).expect("a list");
-    let args = args.into_iter().map(|arg| arg.replace("$(NODE_IP)", "10.0.0.7"));
-    Cli::try_parse_from(std::iter::once("tcptrace".to_owned()).chain(args)).expect("a command");
+    let documents = YamlLoader::load_from_str(&manifest).expect("YAML");
+    let [set] = documents.as_slice() else { panic!("{} documents", documents.len()) };
+    let strings = |list: &Yaml| -> Vec<String> {
+        list.as_vec().expect("a list").iter().map(|text| text.as_str().expect("a text").to_owned()).collect()
+    };
+
+    assert_eq!((set["apiVersion"].as_str(), set["kind"].as_str()), (Some("apps/v1"), Some("DaemonSet")));
+    let template = &set["spec"]["template"];
+    assert_eq!(set["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
+    let pod = &template["spec"];
+    assert_eq!((pod["hostNetwork"].as_bool(), pod["hostPID"].as_bool()), (Some(true), Some(true)));
+    let [container] = pod["containers"].as_vec().expect("containers").as_slice() else {
+        panic!("containers")
+    };
+    let capabilities = &container["securityContext"]["capabilities"];
+    assert_eq!(strings(&capabilities["drop"]), ["ALL"]);
+    assert_eq!(strings(&capabilities["add"]), CAPABILITIES);
+    let privileges = fs::read_to_string(root.join("docs/privileges.md")).expect("the page");
+    assert!(CAPABILITIES.iter().all(|name| privileges.contains(&format!("`CAP_{name}`"))));
+
+    let args = strings(&container["args"]).into_iter().map(|arg| arg.replace("$(NODE_IP)", "10.0.0.7"));
+    let args: Vec<String> = args.collect();
+    Cli::try_parse_from(std::iter::once("tcptrace").chain(args.iter().map(String::as_str)))
+        .expect("a command");
+    let port = &container["ports"][0];
+    assert!(
+        args.iter()
+            .any(|arg| arg.ends_with(&format!(":{}", port["containerPort"].as_i64().expect("a port"))))
+    );
+    let probe = &container["readinessProbe"]["httpGet"];
+    assert_eq!((probe["path"].as_str(), &probe["port"]), (Some("/healthz"), &port["name"]));
+    let mounted = &container["volumeMounts"][0];
+    assert_eq!(
+        (&mounted["name"], mounted["mountPath"].as_str()),
+        (&pod["volumes"][0]["name"], Some("/sys/fs/cgroup"))
+    );
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! What every command that traces has in common: its arguments, signals, the end.
 
-use std::{sync::mpsc, time::Duration};
+use std::{io, os::fd::AsFd, sync::mpsc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -123,7 +126,8 @@ enum AfterSignal {
     EndItself,
 }
 
-/// How long a command may take to end; a second signal ends it at once.
+/// How long a command that was asked to end waits for somebody to take its output. What it does itself may take longer, on
+/// a slow machine; a second signal ends it at once.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Stop {
@@ -186,11 +190,10 @@ fn watch_signals(then: AfterSignal, tell: &watch::Sender<u32>, ready: &mpsc::Syn
             signals.next().await;
             let _ = tell.send(2);
         }
-        tokio::select! {
-            () = signals.next() => {}
-            () = tokio::time::sleep(PATIENCE) => {}
+        let what = signals.lost_patience().await;
+        if !is_stuck(io::stderr()) {
+            eprintln!("tcptrace: ended before {what}");
         }
-        eprintln!("tcptrace: ended before all of the output was taken: its reader is too slow");
         std::process::exit(1);
     });
 }
@@ -216,4 +219,26 @@ impl Signals {
             _ = hangup.recv() => {}
         }
     }
+
+    /// Waits until a command that was asked to end has to be ended; says before what.
+    async fn lost_patience(&mut self) -> &'static str {
+        loop {
+            let asked_again = tokio::select! {
+                () = self.next() => true,
+                () = tokio::time::sleep(PATIENCE) => false,
+            };
+            match (is_stuck(io::stdout()) || is_stuck(io::stderr()), asked_again) {
+                (true, _) => return "all of the output was taken: its reader is too slow",
+                (false, true) => return "it was done: asked twice",
+                (false, false) => {}
+            }
+        }
+    }
+}
+
+/// Whether what is written to `out` now would wait for a reader.
+fn is_stuck(out: impl AsFd) -> bool {
+    let mut ready = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::OUT)];
+    // An error, or a reader that is gone: a write ends at once.
+    poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
 }

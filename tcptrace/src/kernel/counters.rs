@@ -31,13 +31,17 @@ struct ProgInfo {
 /// How many events the kernel kept from the program because it was already active on the CPU (5.12).
 pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     let mut info = ProgInfo { before: [0; 24], run_time_ns: 0, run_cnt: 0, recursion_misses: 0 };
-    let attr = InfoAttr {
+    let mut attr = InfoAttr {
         bpf_fd: program.as_raw_fd().cast_unsigned(),
         info_len: size_of::<ProgInfo>() as u32,
         info: (&raw mut info) as u64,
     };
     // SAFETY: `attr` and `info` outlive the call and have the lengths told; all pointers and counts in `info` are 0,
     // so the kernel writes nowhere else.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, GET_INFO, &raw const attr, size_of::<InfoAttr>()) };
-    if result == 0 { Ok(info.recursion_misses) } else { Err(io::Error::last_os_error()) }
+    let result = unsafe { libc::syscall(libc::SYS_bpf, GET_INFO, &raw mut attr, size_of::<InfoAttr>()) };
+    match result {
+        0 if attr.info_len as usize == size_of::<ProgInfo>() => Ok(info.recursion_misses),
+        0 => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

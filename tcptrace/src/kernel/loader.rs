@@ -242,31 +242,40 @@ impl Tracer {
         self.losses.get(&loss::RING_FULL, 0).is_ok()
     }
 
-    /// Everything lost so far, by cause.
-    pub fn losses(&mut self) -> KernelLosses {
+    /// Everything lost so far, by cause, when `before` was lost the last time: a counter that can't be read stays
+    /// as it was, and that is told.
+    pub fn losses(&mut self, before: &KernelLosses) -> KernelLosses {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        let count =
-            |cause| self.losses.get(&cause, 0).map_or(0, |per_cpu| per_cpu.iter().copied().sum::<u64>());
+        let count = |cause| Some(self.losses.get(&cause, 0).ok()?.iter().copied().sum::<u64>());
+        let mut unread = 0;
+        let mut known = |now: Option<u64>, before| {
+            now.unwrap_or_else(|| {
+                unread += 1;
+                before
+            })
+        };
         KernelLosses {
-            ring_full: count(loss::RING_FULL),
-            recursion_missed: self.recursion_missed(),
-            read_faults: count(loss::READ_FAULT),
+            ring_full: known(count(loss::RING_FULL), before.ring_full),
+            recursion_missed: known(self.recursion_missed(), before.recursion_missed),
+            read_faults: known(count(loss::READ_FAULT), before.read_faults),
             decode_errors: self.decode_errors,
-            not_recorded: 0,
+            not_recorded: before.not_recorded,
+            uncounted: before.uncounted.max(unread),
         }
     }
 
     /// Events that both copies of a program may have skipped. Each copy's misses are covered by the other
-    /// unless both were active at once: the smaller count is a bound.
-    fn recursion_missed(&self) -> u64 {
+    /// unless both were active at once: the smaller count is a bound. `None` when the kernel does not say.
+    fn recursion_missed(&self) -> Option<u64> {
         let misses = |name| {
             let program = self.ebpf.program(name)?.fd().ok()?;
             recursion_misses(program.as_fd()).ok()
         };
-        let both = |first, second| misses(first).unwrap_or(0).min(misses(second).unwrap_or(0));
-        both("set_state_first", "set_state_second") + both("segment_first", "segment_second")
+        let both = |first, second| Some(misses(first)?.min(misses(second)?));
+        let of_segments = if self.hooks.segments { both("segment_first", "segment_second")? } else { 0 };
+        Some(both("set_state_first", "set_state_second")? + of_segments)
     }
 }
 

@@ -301,6 +301,9 @@ impl Tracker {
                 Cause::TakenOver(_) => EndReason::Reused,
                 // A system call that is not connect(): `ss -K`.
                 Cause::Minisocket(raw) if thread_of(raw) != NO_THREAD => EndReason::Killed,
+                // Its time was up, and whatever the network does to it shows in a segment: the record that it ran out
+                // is late, as on a machine that stood still, or lost.
+                Cause::Minisocket(raw) if self.sees_segments && raw.arg0 as i64 <= 0 => EndReason::Expired,
                 Cause::Minisocket(_) => EndReason::Unexplained,
             };
             self.end_pending(&pending, reason, out);

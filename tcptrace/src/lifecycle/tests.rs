@@ -407,6 +407,21 @@ fn what_ends_a_minisocket_early_is_told_apart() {
 }
 
 #[test]
+fn one_whose_time_was_up_expired_though_it_is_told_late() {
+    use TcpState as T;
+    let mut run = Run::new();
+    let late = |ms, kind| kernel(raw::Record { arg0: 0, ..minisocket(ms, kind, 7, T::TimeWait) });
+    run.reach_fin_wait2(7)
+        .take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)))
+        .client(40, 7, T::FinWait2, T::Close)
+        .take(late(60_040, Kind::MinisocketCancelled))
+        .time(60_200)
+        .take(late(60_040, Kind::MinisocketExpired));
+    assert_eq!(run.lines().last(), Some(&"7 TIME_WAIT>CLOSE 60000ms expired"));
+    assert_eq!(run.count(T::TimeWait), 0);
+}
+
+#[test]
 fn data_for_an_orphan_fin_wait2_aborts_it() {
     use TcpState as T;
     let mut run = Run::new();

@@ -295,6 +295,9 @@ pub struct KernelLosses {
     /// Records that the writer of the recording did not take in time: they are not in it.
     #[serde(default)]
     pub not_recorded: u64,
+    /// Of the counts above, those that could not be read at some time: they are lower bounds.
+    #[serde(default)]
+    pub uncounted: u64,
 }
 
 impl KernelLosses {
@@ -307,6 +310,7 @@ impl KernelLosses {
             read_faults: self.read_faults.saturating_sub(before.read_faults),
             decode_errors: self.decode_errors.saturating_sub(before.decode_errors),
             not_recorded: self.not_recorded.saturating_sub(before.not_recorded),
+            uncounted: self.uncounted,
         }
     }
 }

@@ -138,7 +138,7 @@ impl Source for Live {
         }
         if now.since(self.losses_told) >= LOSS_INTERVAL {
             self.losses_told = now;
-            let losses = self.tracer.losses();
+            let losses = self.tracer.losses(&self.losses);
             if losses != std::mem::replace(&mut self.losses, losses) {
                 self.sweeps.hurry();
             }
@@ -157,6 +157,8 @@ impl Source for Live {
             }
         }
         self.losses_told = Nanos(0);
+        // All that had happened by now, however much it is: what stays in the ring is counted nowhere.
+        self.tracer.drain(Drain::Until(host::monotonic_now()), |seen| take(Record::Kernel(seen)));
         let _ = self.fill(take);
     }
 }

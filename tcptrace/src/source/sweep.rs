@@ -186,6 +186,7 @@ impl Sweeper {
 
     fn sweep(&self, sweep: Sweep) -> Result<(), Unwanted> {
         let began = host::monotonic_now();
+        let mut listed_in_all = 0_usize;
         let mut sockets = Vec::with_capacity(BATCH);
         let mut wanted = Ok(());
         let round = netns::in_each(
@@ -195,6 +196,7 @@ impl Sweeper {
                     if wanted.is_err() || !self.is_wanted(sweep, &socket) {
                         return;
                     }
+                    listed_in_all += 1;
                     sockets.push(socket);
                     if sockets.len() == BATCH {
                         let full = std::mem::replace(&mut sockets, Vec::with_capacity(BATCH));
@@ -207,7 +209,9 @@ impl Sweeper {
         wanted?;
         // What can't be visited now could not be seeded either, and was told then.
         let netns = round.map(|round| round.visited.into_iter().filter_map(|(_, whole)| whole).collect());
-        let end = SweepEnd { ts: host::monotonic_now(), began, netns: netns.unwrap_or_default() };
+        let ts = host::monotonic_now();
+        log::debug!("{sweep:?} sweep: {listed_in_all} sockets in {} us", ts.since(began).0 / 1_000);
+        let end = SweepEnd { ts, began, netns: netns.unwrap_or_default() };
         self.send(sweep, sockets, Some(end))
     }
 

@@ -20,7 +20,7 @@ const fn cause(name: &'static str, label: &'static str, of: fn(&Losses) -> u64) 
 }
 
 /// Every cause of loss, the gravest first.
-pub const CAUSES: [Cause; 8] = [
+pub const CAUSES: [Cause; 9] = [
     cause("ring_full", "ring full", |losses| losses.ring_full),
     cause("recursion_missed", "recursion", |losses| losses.recursion_missed),
     cause("evicted", "evicted", |losses| losses.evicted),
@@ -28,6 +28,7 @@ pub const CAUSES: [Cause; 8] = [
     cause("read_faults", "read faults", |losses| losses.read_faults),
     cause("output_dropped", "output", |losses| losses.output_dropped),
     cause("not_recorded", "not recorded", |losses| losses.not_recorded),
+    cause("uncounted", "counters unread", |losses| losses.uncounted),
     cause("healed", "healed", |losses| losses.healed),
 ];
 
@@ -67,6 +68,7 @@ mod tests {
             read_faults: 32,
             output_dropped: 64,
             not_recorded: 128,
+            uncounted: 256,
         };
         assert_eq!(CAUSES.iter().map(|cause| (cause.of)(&all)).sum::<u64>(), all.total());
         assert_eq!(losses(&Losses::default()), None);

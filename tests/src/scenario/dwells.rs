@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::clock::{Span, hold, now_ns};
 use crate::hist::{Closers, Group, Hist, Histogram};
 use crate::lab::Lab;
+use crate::process::while_none_starts;
 
 /// How many connections of each length a service gets.
 const OF_EACH: usize = 30;
@@ -187,7 +188,7 @@ fn call(address: SocketAddr, open: Duration) -> Result<Client> {
     let stream = stream?;
     let local = stream.local_addr()?;
     hold(open);
-    let ((), close) = Span::of(|| drop(stream));
+    let ((), close) = while_none_starts(|| Span::of(|| drop(stream)));
     Ok(Client { local, connect, close })
 }
 
@@ -203,6 +204,6 @@ fn answer((mut stream, peer): (TcpStream, SocketAddr), accept_end_ns: u64, keep:
     let heard_end_ns = now_ns();
     ensure!(length == 0, "no end of the stream");
     hold(keep);
-    let ((), close) = Span::of(|| drop(stream));
+    let ((), close) = while_none_starts(|| Span::of(|| drop(stream)));
     Ok(Server { peer, accept_end_ns, heard_end_ns, close })
 }

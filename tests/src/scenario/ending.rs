@@ -224,11 +224,7 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
-                &[
-                    &closing.steps()[..],
-                    &[step(TimeWait, Close, gone).ended(EndReason::Killed).inside_minisocket()],
-                ]
-                .concat(),
+                &[&closing.steps()[..], &[step(TimeWait, Close, gone).ended(EndReason::Killed)]].concat(),
             ),
         )
     })?;
@@ -251,7 +247,7 @@ pub fn fin_wait2_killed(lab: &Lab) -> Result<()> {
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Killed).inside_minisocket(),
+                step(FinWait2, Close, gone).orphan().ended(EndReason::Killed),
             ]),
         )
     })?;

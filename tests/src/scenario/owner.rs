@@ -12,12 +12,12 @@ use crate::event::Owner;
 use crate::expect::step;
 use crate::lab::Lab;
 use crate::pair::{End, Family, Pair};
+use crate::process::Start as _;
 use crate::tracer::Format;
 
 /// A child inherits the connected socket and closes it by ending: from then on it is the child's.
 pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
-    // One after the other: between fork and exec a child holds whatever its sibling's thread has open.
     for family in Family::BOTH {
         let mut pair = Pair::open(family)?;
         let socket = OwnedFd::from(pair.client.take()?);
@@ -25,7 +25,7 @@ pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
             .args(["-c", "1"])
             .stdin(socket)
             .stdout(Stdio::null())
-            .spawn()
+            .start()
             .context("start head")?;
         let child_pid = child.id();
         let start_ns = crate::clock::now_ns();
@@ -90,7 +90,7 @@ impl Shell {
     }
 
     fn run(&self, script: &str) -> Result<Child> {
-        Ok(Command::new(&self.link).args(["-c", script]).spawn()?)
+        Ok(Command::new(&self.link).args(["-c", script]).start()?)
     }
 }
 

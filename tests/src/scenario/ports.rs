@@ -16,6 +16,7 @@ use crate::lab::{Lab, run_to_end};
 use crate::pair::Family;
 use crate::ports::{Destination, Document, Ports};
 use crate::precision::Precision;
+use crate::process::Start as _;
 use crate::{kernel, netns};
 
 const PORT: u16 = 7_000;
@@ -320,7 +321,7 @@ impl Elsewhere {
         let thread = std::thread::spawn(|| -> Result<Self> {
             let netns = netns::enter_new()?;
             netns::sysctl("ip_local_port_range", "50000 50009")?;
-            let process = Command::new("sleep").arg("300").stdin(Stdio::null()).spawn().context("sleep")?;
+            let process = Command::new("sleep").arg("300").stdin(Stdio::null()).start().context("sleep")?;
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
             let socket = Family::V4.socket()?;
             socket.connect(&listener.local_addr()?.into())?;

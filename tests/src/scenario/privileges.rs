@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::pair::{Family, Pair};
 use crate::precision::Precision;
+use crate::process::Start as _;
 use crate::tracer::{Format, Tracer};
 
 /// `nobody`.
@@ -33,7 +34,7 @@ fn with_capabilities(binary: &std::path::Path, names: &[&str]) -> Command {
 
 /// Whether `name` can be started here.
 fn needs(name: &str) -> Result<()> {
-    Command::new(name).arg("--version").output().map_err(|_| Skip(format!("no {name} here")))?;
+    Command::new(name).arg("--version").finish().map_err(|_| Skip(format!("no {name} here")))?;
     Ok(())
 }
 
@@ -69,7 +70,7 @@ pub fn least_to_trace(lab: &Lab) -> Result<()> {
 pub fn file_capabilities(lab: &Lab) -> Result<()> {
     let binary = lab.public_copy()?;
     let names = LEAST.map(|name| format!("cap_{name}")).join(",");
-    let set = Command::new("setcap").arg(format!("{names}=ep")).arg(&binary.0).output();
+    let set = Command::new("setcap").arg(format!("{names}=ep")).arg(&binary.0).finish();
     let set = set.map_err(|_| Skip("no setcap here".into()))?;
     if !set.status.success() {
         let why = String::from_utf8_lossy(&set.stderr).trim().to_owned();

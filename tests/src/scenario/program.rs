@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::clock::{soon, wait_for};
 use crate::lab::{Lab, run_to_end};
 use crate::pair::{Family, Pair};
+use crate::process::Start as _;
 
 /// `nobody`.
 const NOBODY: u32 = 65_534;
@@ -22,7 +23,7 @@ pub fn closed_pipe(lab: &Lab) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()?;
+        .start()?;
     let traffic = || -> Result<()> {
         let mut pair = Pair::open(Family::V4)?;
         pair.client.close();

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use super::serve::{Exporter, PORT, traffic};
 use crate::clock::{soon, wait_for};
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::netns;
+use crate::process::Start as _;
 
 /// Where Prometheus answers.
 const API: u16 = 9090;
@@ -48,7 +49,11 @@ pub fn rules_and_panels(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_tw_reuse", "0")?;
     let exporter = Exporter::start(lab, &["--most", "5"])?;
     let folder = Folder::new()?;
-    let prometheus = Prometheus::start(&folder, &fs::read_to_string(rules)?)?;
+    let shortened = SHORTENED.into_iter().try_fold(fs::read_to_string(rules)?, |rules, (long, short)| {
+        ensure!(rules.contains(long), "no '{long}' in the rules");
+        Ok(rules.replace(long, short))
+    })?;
+    let prometheus = Prometheus::start(&folder, &shortened)?;
     // What has not been scraped at 0 can't be seen to grow.
     prometheus.wait_for("a scrape", "min(tcptrace_connects_failed_total)")?;
     prometheus.wait_for("rates", "count_over_time(tcptrace_records_total[1m]) > 2")?;
@@ -119,7 +124,7 @@ fn run_out_of_ports() -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    anyhow::bail!("there is always a port")
+    bail!("there is always a port")
 }
 
 /// Closes that have no room for a TIME_WAIT.
@@ -149,24 +154,21 @@ fn promtool(args: &[&str], file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A Prometheus of its own, killed with the value.
-struct Prometheus {
+/// A Prometheus of its own that scrapes the tracer and itself every second; killed with the value.
+pub(super) struct Prometheus {
     child: Child,
     api: SocketAddr,
 }
 
 impl Prometheus {
-    fn start(folder: &Folder, rules: &str) -> Result<Self> {
+    pub(super) fn start(folder: &Folder, rules: &str) -> Result<Self> {
         program("prometheus")?;
-        let shortened = SHORTENED.into_iter().try_fold(rules.to_owned(), |rules, (long, short)| {
-            ensure!(rules.contains(long), "no '{long}' in the rules");
-            Ok(rules.replace(long, short))
-        })?;
-        fs::write(folder.file("rules.yml"), shortened)?;
+        fs::write(folder.file("rules.yml"), rules)?;
         let config = folder.file("prometheus.yml");
         let text = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [rules.yml]\nscrape_configs:\n  - \
-             job_name: tcptrace\n    static_configs: [{{targets: ['127.0.0.1:{PORT}']}}]\n"
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [rules.yml]\nscrape_configs:\n\
+             - {{job_name: tcptrace, static_configs: [{{targets: ['127.0.0.1:{PORT}']}}]}}\n\
+             - {{job_name: prometheus, static_configs: [{{targets: ['127.0.0.1:{API}']}}]}}\n"
         );
         fs::write(&config, text)?;
         let arg = |name: &str, path: PathBuf| format!("--{name}={}", path.display());
@@ -177,7 +179,7 @@ impl Prometheus {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.file("prometheus.log"))?)
-            .spawn()?;
+            .start()?;
         let mut prometheus = Self { child, api: (Ipv4Addr::LOCALHOST, API).into() };
         wait_for("Prometheus", 3 * soon(), || {
             let ended = prometheus.child.try_wait()?;
@@ -188,12 +190,32 @@ impl Prometheus {
     }
 
     /// The samples that answer a query.
-    fn query(&self, query: &str) -> Result<Vec<Value>> {
+    pub(super) fn query(&self, query: &str) -> Result<Vec<Value>> {
         let answer = self.ask(&format!("query?query={}", percent_encoded(query)))?;
         Ok(answer["data"]["result"].as_array().with_context(|| answer.to_string())?.clone())
     }
 
-    fn wait_for(&self, what: &str, query: &str) -> Result<()> {
+    /// The one number that answers a query.
+    pub(super) fn number(&self, query: &str) -> Result<f64> {
+        let answer = self.query(query)?;
+        let [sample] = answer.as_slice() else { bail!("{query}: {answer:?}") };
+        let value = sample["value"][1].as_str().with_context(|| sample.to_string())?;
+        Ok(value.parse()?)
+    }
+
+    /// How many series there have been that a selector names.
+    pub(super) fn series(&self, selector: &str) -> Result<usize> {
+        let answer = self.ask(&format!("series?match[]={}", percent_encoded(selector)))?;
+        Ok(answer["data"].as_array().with_context(|| answer.to_string())?.len())
+    }
+
+    /// Every value that a label of a metric has had.
+    pub(super) fn label_values(&self, metric: &str, label: &str) -> Result<Vec<Value>> {
+        let answer = self.ask(&format!("label/{label}/values?match[]={metric}"))?;
+        Ok(answer["data"].as_array().with_context(|| answer.to_string())?.clone())
+    }
+
+    pub(super) fn wait_for(&self, what: &str, query: &str) -> Result<()> {
         let found = wait_for(what, 3 * soon(), || Ok((!self.query(query)?.is_empty()).then_some(())));
         found.with_context(|| query.to_owned())
     }

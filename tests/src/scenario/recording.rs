@@ -21,6 +21,7 @@ use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::pair::{Family, Pair};
 use crate::ports;
+use crate::process::Start as _;
 use tcptrace_common::state::TcpState::TimeWait;
 
 /// How often a writer is killed, and how many write at a time.
@@ -55,7 +56,7 @@ impl Folder {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(&folder.path)
-            .output()?;
+            .finish()?;
         if !mount.status.success() {
             return Err(
                 Skip(format!("can't mount: {}", String::from_utf8_lossy(&mount.stderr).trim())).into()
@@ -74,7 +75,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.mounted {
-            Command::new("umount").arg(&self.path).status().ok();
+            Command::new("umount").arg(&self.path).finish().ok();
         }
         std::fs::remove_dir_all(&self.path).ok();
     }
@@ -98,7 +99,7 @@ impl Recorder {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .spawn()?;
+            .start()?;
         let lines = BufReader::new(child.stderr.take().context("its stderr")?).lines();
         let stderr = Arc::<Mutex<String>>::default();
         let said = Arc::clone(&stderr);

@@ -140,8 +140,7 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
                 .dwelt(Duration::ZERO, longest)
                 .inferred()
                 .any_owner()
-                .ended(EndReason::Killed)
-                .inside_minisocket()],
+                .ended(EndReason::Killed)],
         )?;
     }
     tracer.finish()

@@ -13,6 +13,7 @@ use tcptrace_common::state::TcpState;
 use crate::clock::{soon, wait_for};
 use crate::kernel;
 use crate::lab::{Lab, Skip};
+use crate::process::Start as _;
 
 /// In a namespace of its own every port is free.
 pub(super) const PORT: u16 = 9435;
@@ -39,7 +40,7 @@ impl Exporter {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .spawn()?;
+            .start()?;
         let mut exporter = Self { child };
         let ready = wait_for("the exporter to be ready", 3 * soon(), || {
             if exporter.child.try_wait()?.is_some_and(|status| status.code() == Some(3)) {

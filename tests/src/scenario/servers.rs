@@ -16,6 +16,7 @@ use crate::hist::{Document, Group, Hist};
 use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::netns;
+use crate::process::Start as _;
 
 /// `nobody`: `postgres` refuses to be root.
 const NOBODY: u32 = 65_534;
@@ -172,7 +173,7 @@ struct Server(Child);
 
 impl Server {
     fn start(mut command: Command) -> Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).start();
         Ok(Self(child.with_context(|| format!("start {}", command.get_program().display()))?))
     }
 }

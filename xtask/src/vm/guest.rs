@@ -12,6 +12,8 @@ use crate::command;
 
 const QEMU: &str = "qemu-system-x86_64";
 const APPEND: &str = "console=ttyS0 loglevel=1 panic=-1 rdinit=/init";
+/// Variables that the guest gets as they are here: the kernel hands to `init` what it does not know itself.
+const PASSED_ON: [&str; 1] = ["TCPTRACE_FLOOD_SECONDS"];
 /// The whole of one kernel takes some four minutes.
 const WHOLE_BOUND: Duration = Duration::from_secs(20 * 60);
 /// The longest a live test is silent: one that waits for the end of a TIME_WAIT.
@@ -49,6 +51,11 @@ pub fn boot(image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result
     }
 }
 
+fn append() -> String {
+    let passed = PASSED_ON.iter().filter_map(|name| Some(format!(" {name}={}", std::env::var(name).ok()?)));
+    passed.fold(APPEND.to_owned(), |line, variable| line + &variable)
+}
+
 /// A running emulator; it ends with the value.
 struct Guest {
     child: Child,
@@ -61,7 +68,7 @@ impl Guest {
         command
             // Emulated whatever the host: KVM is seldom there where tests run, and hides what slowness shows.
             .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2", "-no-reboot"])
-            .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append", APPEND])
+            .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append", &append()])
             .args(["-net", "none", "-kernel"])
             .arg(image)
             .arg("-initrd")

@@ -11,8 +11,8 @@ use super::kernels::{Files, MODULES};
 use crate::command;
 
 const BUSYBOX: &str = "/bin/busybox";
-/// One live test opens a connection from a shell.
-const BASH: &str = "/bin/bash";
+/// Programs of the host that live tests use; a test whose program is not here is skipped there.
+const HOST_PROGRAMS: [&str; 4] = ["/bin/bash", "/usr/bin/setpriv", "/usr/sbin/setcap", "/usr/sbin/bpftool"];
 const INIT: &str = include_str!("init.sh");
 
 /// The programs under test.
@@ -33,8 +33,9 @@ pub fn build(folder: &Path, kernel: &Files, programs: &Programs, filters: &[Stri
     }
     copy(Path::new(BUSYBOX), &root.join("bin/busybox"))?;
     symlink("busybox", root.join("bin/sh"))?;
-    let bash = PathBuf::from(BASH);
-    for (program, name) in [(&programs.tcptrace, "tcptrace"), (&programs.live, "live"), (&bash, "bash")] {
+    let present = HOST_PROGRAMS.map(Path::new).into_iter().filter(|program| program.is_file());
+    let ours = [(programs.tcptrace.as_path(), "tcptrace".as_ref()), (&programs.live, "live".as_ref())];
+    for (program, name) in present.filter_map(|program| Some((program, program.file_name()?))).chain(ours) {
         let to = root.join("bin").join(name);
         // Without its line tables a program is a tenth of the size.
         command::run(Command::new("strip").arg("-o").arg(&to).arg(program))?;

@@ -9,7 +9,7 @@ use crate::repo::Repo;
 
 /// The head of the table.
 pub const HEAD: &str = "\
-| Kernel | States, handshakes, minisocket timers | Segments to minisockets | Orphan FIN_WAIT2 -> TIME_WAIT | RST, data or `ss -K` ends a minisocket | Tests |
+| Kernel | States, handshakes, minisocket timers | Segments to minisockets | Orphan FIN_WAIT2 -> TIME_WAIT | RST or data ends a minisocket | Tests |
 |---|---|---|---|---|---|";
 const BEGIN: &str = "<!-- written by cargo xtask vm --table -->\n";
 const END: &str = "<!-- end of the table -->\n";
