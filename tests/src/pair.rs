@@ -122,6 +122,14 @@ impl End {
         while_none_starts(|| Span::of(|| drop(self.socket.take())).1)
     }
 
+    /// Closes the socket, and waits until its FIN is acknowledged: an orphan in `FIN_WAIT2`.
+    pub fn close_to_orphan(&mut self) -> Result<Orphaned> {
+        let closed = self.close();
+        let acknowledged = self.reaches(TcpState::FinWait2, closed)?;
+        self.ensure_orphan(true)?;
+        Ok(Orphaned { closed, acknowledged })
+    }
+
     /// Closes the socket with a RST instead of a FIN.
     pub fn close_with_reset(&mut self) -> Result<Span> {
         self.socket()?.set_linger(Some(Duration::ZERO))?;
@@ -191,6 +199,25 @@ impl End {
         let inode = self.diag()?.inode;
         ensure!((inode == 0) == orphan, "{} has inode {inode}", self.subject.label);
         Ok(())
+    }
+}
+
+/// The spans of a close that the peer has acknowledged and not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Orphaned {
+    /// It closed.
+    pub closed: Span,
+    /// Its FIN was acknowledged.
+    pub acknowledged: Span,
+}
+
+impl Orphaned {
+    /// The steps from `ESTABLISHED` to `FIN_WAIT2`, and `rest`.
+    pub fn then<const N: usize>(&self, rest: [Step; N]) -> Vec<Step> {
+        use TcpState::{Established, FinWait1, FinWait2};
+        let steps =
+            [step(Established, FinWait1, self.closed), step(FinWait1, FinWait2, self.acknowledged).orphan()];
+        steps.into_iter().chain(rest).collect()
     }
 }
 

@@ -175,6 +175,14 @@ impl Tracer {
     }
 }
 
+/// Whether a summary tells of no loss but that which both copies of a program may have missed: that is a bound, which
+/// rises where the kernel preempts programs (7.2), and what is compared with the kernel shows whether anything was.
+pub fn nothing_is_lost(summary: &str) -> bool {
+    let line = summary.lines().last().unwrap_or_default();
+    let is_a_count = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || c == ',');
+    line.contains("nothing lost") || line.split_once(": recursion ").is_some_and(|(_, rest)| is_a_count(rest))
+}
+
 impl Running {
     fn output(&self) -> MutexGuard<'_, Output> {
         self.output.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -250,5 +258,23 @@ fn read_output(stdout: impl Read, format: Format, (output, changed): &(Mutex<Out
 fn read_stderr(pipe: ChildStderr, lines: &Mutex<Vec<String>>) {
     for line in BufReader::new(pipe).lines().map_while(Result::ok) {
         lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nothing_is_lost;
+
+    #[test]
+    fn a_bound_alone_is_no_loss() {
+        for (line, expected) in [
+            ("tcptrace: 1,697 records in 1.65s; nothing lost", true),
+            ("tcptrace: tracing\n    tcptrace: 1,697 records in 1.65s; lost 1,003: recursion 1,003", true),
+            ("tcptrace: 1,697 records in 1.65s; lost 5: recursion 3, healed 2", false),
+            ("tcptrace: 1,697 records in 1.65s; lost 3: ring full 3", false),
+            ("", false),
+        ] {
+            assert_eq!(nothing_is_lost(line), expected, "{line}");
+        }
     }
 }

@@ -38,9 +38,8 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
     kernel::counts("TW", 2, || {
         both_families(|family| {
             let mut pair = Pair::open(family)?;
-            let closed = pair.client.close();
-            let acknowledged = pair.client.reaches(FinWait2, closed)?;
-            let server_heard = pair.server.reaches(CloseWait, closed)?;
+            let orphaned = pair.client.close_to_orphan()?;
+            let server_heard = pair.server.reaches(CloseWait, orphaned.closed)?;
             let answered = pair.server.close();
             let time_wait = pair.client.reaches(TimeWait, answered)?;
             let server_gone = pair.server.vanishes(answered)?;
@@ -49,14 +48,14 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
 
             tracer.expect(
                 &pair.client.subject,
-                &pair.client_steps(&[
-                    step(Established, FinWait1, closed),
-                    step(FinWait1, FinWait2, acknowledged).orphan(),
-                    step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
-                    step(TimeWait, Close, expired.at)
-                        .dwelt(MINUTE, expired.longest)
-                        .ended(EndReason::Expired),
-                ]),
+                &pair.client_steps(
+                    &orphaned.then([
+                        step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
+                        step(TimeWait, Close, expired.at)
+                            .dwelt(MINUTE, expired.longest)
+                            .ended(EndReason::Expired),
+                    ]),
+                ),
             )?;
             tracer.expect(
                 &pair.server.subject,
@@ -84,19 +83,15 @@ pub fn late_fin_in_the_same_timer_bucket(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.client.close();
-        let acknowledged = pair.client.reaches(FinWait2, closed)?;
-        pair.client.ensure_orphan(true)?;
+        let orphaned = pair.client.close_to_orphan()?;
         hold(Duration::from_millis(100));
         let answered = pair.server.close();
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[
-                step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
-            ]),
+            &pair.client_steps(
+                &orphaned.then([step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket()]),
+            ),
         )
     })?;
     tracer.finish()
@@ -107,9 +102,7 @@ pub fn late_fin_in_a_later_timer_bucket(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.client.close();
-        let acknowledged = pair.client.reaches(FinWait2, closed)?;
-        pair.client.ensure_orphan(true)?;
+        let orphaned = pair.client.close_to_orphan()?;
         hold(timer_granularity(MINUTE) + HELD);
         let answered = pair.server.close();
         let time_wait = pair.client.reaches(TimeWait, answered)?;
@@ -118,12 +111,10 @@ pub fn late_fin_in_a_later_timer_bucket(lab: &Lab) -> Result<()> {
         let expired = expires(&pair.client, time_wait, MINUTE)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[
-                step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, acknowledged).orphan(),
+            &pair.client_steps(&orphaned.then([
                 step(FinWait2, TimeWait, time_wait).orphan(),
                 step(TimeWait, Close, expired.at).dwelt(MINUTE, expired.longest).ended(EndReason::Expired),
-            ]),
+            ])),
         )
     })?;
     tracer.finish()
@@ -134,8 +125,7 @@ pub fn repeated_fin_extends_time_wait(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.client.close();
-        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        let orphaned = pair.client.close_to_orphan()?;
         pair.server.wait(CloseWait)?;
         filter::deafen(pair.server.socket()?)?;
         let answered = pair.server.shutdown_write()?;
@@ -150,15 +140,15 @@ pub fn repeated_fin_extends_time_wait(lab: &Lab) -> Result<()> {
         let longest = Duration::from_nanos(expired.at.end_ns - time_wait.start_ns);
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[
-                step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
-                step(TimeWait, Close, expired.at)
-                    .dwelt(MINUTE + longer, longest)
-                    .ended(EndReason::Expired)
-                    .extended(),
-            ]),
+            &pair.client_steps(
+                &orphaned.then([
+                    step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
+                    step(TimeWait, Close, expired.at)
+                        .dwelt(MINUTE + longer, longest)
+                        .ended(EndReason::Expired)
+                        .extended(),
+                ]),
+            ),
         )
     })?;
     tracer.finish()
@@ -171,20 +161,16 @@ pub fn orphan_times_out(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.client.close();
-        let acknowledged = pair.client.reaches(FinWait2, closed)?;
-        pair.client.ensure_orphan(true)?;
-        let expired = expires(&pair.client, acknowledged, TIMEOUT)?;
+        let orphaned = pair.client.close_to_orphan()?;
+        let expired = expires(&pair.client, orphaned.acknowledged, TIMEOUT)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[
-                step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, expired.at)
+            &pair.client_steps(
+                &orphaned.then([step(FinWait2, Close, expired.at)
                     .dwelt(TIMEOUT, expired.longest)
                     .orphan()
-                    .ended(EndReason::Expired),
-            ]),
+                    .ended(EndReason::Expired)]),
+            ),
         )
     })?;
     tracer.finish()
@@ -197,9 +183,7 @@ pub fn orphan_as_a_full_socket(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.client.close();
-        let acknowledged = pair.client.reaches(FinWait2, closed)?;
-        pair.client.ensure_orphan(true)?;
+        let orphaned = pair.client.close_to_orphan()?;
         let left = pair.client.diag()?.expires;
         ensure!(left < MINUTE, "a minisocket already: {left:?} left");
         hold(HELD);
@@ -207,11 +191,7 @@ pub fn orphan_as_a_full_socket(lab: &Lab) -> Result<()> {
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[
-                step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, TimeWait, time_wait).orphan(),
-            ]),
+            &pair.client_steps(&orphaned.then([step(FinWait2, TimeWait, time_wait).orphan()])),
         )
     })?;
     tracer.finish()
@@ -342,19 +322,15 @@ pub fn mapped_addresses(lab: &Lab) -> Result<()> {
     client.set_only_v6(false)?;
     let target: std::net::SocketAddr = format!("[::ffff:127.0.0.1]:{port}").parse()?;
     let mut pair = Pair::open_to_address(listener, client, target)?;
-    let closed = pair.server.close();
-    let acknowledged = pair.server.reaches(FinWait2, closed)?;
-    let heard = pair.client.reaches(CloseWait, closed)?;
+    let orphaned = pair.server.close_to_orphan()?;
+    let heard = pair.client.reaches(CloseWait, orphaned.closed)?;
     let answered = pair.client.close();
     let time_wait = pair.server.reaches(TimeWait, answered)?;
     let gone = pair.client.vanishes(answered)?;
     tracer.expect(
         &pair.server.subject,
-        &pair.server_steps(&[
-            step(Established, FinWait1, closed),
-            step(FinWait1, FinWait2, acknowledged).orphan(),
-            step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
-        ]),
+        &pair
+            .server_steps(&orphaned.then([step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket()])),
     )?;
     tracer.expect(
         &pair.client.subject,

@@ -15,10 +15,11 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::recording::Folder;
-use crate::clock::{hold, soon, wait_for};
+use crate::clock::{hold, is_emulated, soon, wait_for};
 use crate::documents::{Shown, commands};
 use crate::lab::{Lab, Skip};
 use crate::netns;
+use crate::process::Start as _;
 
 /// Pages beside docs/.
 const PAGES: [&str; 5] = ["README.md", "README.zh-CN.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
@@ -49,6 +50,9 @@ const AT_LEAST: usize = 45;
 
 /// Each ends with exit status 0 and a result.
 pub fn commands_run(lab: &Lab) -> Result<()> {
+    if is_emulated() {
+        return Err(Skip("the documents are not in the guest, and tell nothing of kernels".into()).into());
+    }
     let binary = fs::canonicalize(lab.binary()?)?;
     let folder = Folder::new()?;
     let programs = programs(&folder, &binary)?;
@@ -100,7 +104,7 @@ fn programs(folder: &Folder, binary: &Path) -> Result<PathBuf> {
 }
 
 fn ip(args: &[&str]) -> Result<()> {
-    let done = Command::new("ip").args(args).output();
+    let done = Command::new("ip").args(args).finish();
     let done = done.map_err(|error| Skip(format!("needs ip of iproute2: {error}")))?;
     ensure!(done.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     Ok(())
@@ -206,7 +210,7 @@ impl<'a> Worker<'a> {
         };
         command.env("PATH", &self.path).current_dir(here).process_group(0);
         command.stdin(Stdio::piped()).stdout(File::create(out)?).stderr(File::create(err)?);
-        command.spawn().with_context(|| format!("start {}", command.get_program().display()))
+        command.start().with_context(|| format!("start {}", command.get_program().display()))
     }
 
     /// Waits for its end, which Ctrl-C brings about where it does not come by itself.

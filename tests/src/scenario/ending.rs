@@ -56,8 +56,7 @@ pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.server.close();
-        let acknowledged = pair.server.reaches(FinWait2, closed)?;
+        let orphaned = pair.server.close_to_orphan()?;
         pair.client.wait(CloseWait)?;
         let answered = pair.client.close();
         let time_wait = pair.server.reaches(TimeWait, answered)?;
@@ -74,12 +73,10 @@ pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
             &first,
             &[
                 &first_steps[..],
-                &[
-                    step(Established, FinWait1, closed),
-                    step(FinWait1, FinWait2, acknowledged).orphan(),
+                &orphaned.then([
                     step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
                     step(TimeWait, Close, again.dialled).ended(EndReason::Reopened),
-                ],
+                ]),
             ]
             .concat(),
         )?;
@@ -120,19 +117,16 @@ pub fn fin_wait2_reset(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.client.close();
-        let acknowledged = pair.client.reaches(FinWait2, closed)?;
-        pair.client.ensure_orphan(true)?;
+        let orphaned = pair.client.close_to_orphan()?;
         pair.server.wait(CloseWait)?;
         let reset = pair.server.close_with_reset()?;
         let gone = pair.client.vanishes(reset)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[
-                step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Reset).inside_minisocket(),
-            ]),
+            &pair
+                .client_steps(&orphaned.then([
+                    step(FinWait2, Close, gone).orphan().ended(EndReason::Reset).inside_minisocket(),
+                ])),
         )
     })?;
     tracer.finish()
@@ -143,21 +137,20 @@ pub fn fin_wait2_gets_data(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.client.close();
-        let acknowledged = pair.client.reaches(FinWait2, closed)?;
-        pair.client.ensure_orphan(true)?;
-        let heard = pair.server.reaches(CloseWait, closed)?;
+        let orphaned = pair.client.close_to_orphan()?;
+        let heard = pair.server.reaches(CloseWait, orphaned.closed)?;
         let (written, write) = Span::of(|| pair.server.write());
         written?;
         let gone = pair.client.vanishes(write)?;
         let server_reset = pair.server.vanishes(write)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[
-                step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Aborted).inside_minisocket(),
-            ]),
+            &pair.client_steps(
+                &orphaned.then([step(FinWait2, Close, gone)
+                    .orphan()
+                    .ended(EndReason::Aborted)
+                    .inside_minisocket()]),
+            ),
         )?;
         tracer.expect(
             &pair.server.subject,
@@ -236,19 +229,16 @@ pub fn fin_wait2_killed(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let mut pair = Pair::open(family)?;
-        let closed = pair.client.close();
-        let acknowledged = pair.client.reaches(FinWait2, closed)?;
+        let orphaned = pair.client.close_to_orphan()?;
         let minisocket = pair.client.diag()?;
         let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
         killed?;
         let gone = pair.client.vanishes(kill)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[
-                step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Killed),
-            ]),
+            &pair.client_steps(
+                &orphaned.then([step(FinWait2, Close, gone).orphan().ended(EndReason::Killed)]),
+            ),
         )
     })?;
     tracer.finish()

@@ -86,6 +86,8 @@ fn conclude(
 struct Flood {
     connections: u64,
     took: Duration,
+    /// Made in between and still open, both ends: to be compared when every TIME_WAIT has ended.
+    _open: Vec<Socket>,
 }
 
 impl Flood {
@@ -94,7 +96,7 @@ impl Flood {
         let began = Instant::now();
         let stop = AtomicBool::new(false);
         let connections = AtomicU64::new(0);
-        std::thread::scope(|scope| {
+        let open = std::thread::scope(|scope| {
             let threads: Vec<_> = (1..=THREADS)
                 .map(|thread| {
                     let (stop, connections) = (&stop, &connections);
@@ -104,12 +106,13 @@ impl Flood {
             let beside = beside();
             std::thread::sleep(length.saturating_sub(began.elapsed()));
             stop.store(true, Ordering::Relaxed);
+            let mut open = Vec::new();
             for thread in threads {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                open.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             }
-            beside
+            beside.map(|()| open)
         })?;
-        Ok(Self { connections: connections.into_inner(), took: began.elapsed() })
+        Ok(Self { connections: connections.into_inner(), took: began.elapsed(), _open: open })
     }
 }
 
@@ -118,25 +121,34 @@ const OF_ADDRESS: u64 = 16_384;
 /// One in so many leaves a TIME_WAIT; a RST closes the others.
 const LEAVES: u64 = 4;
 
-/// One connection after the other, both ends in one thread.
-fn connect_until(stop: &AtomicBool, thread: u8, connections: &AtomicU64) -> Result<()> {
+/// One in so many stays open, up to a number.
+const STAYS: u64 = 256;
+const MOST_OPEN: usize = 200;
+
+/// One connection after the other, both ends in one thread; returns those that stay open.
+fn connect_until(stop: &AtomicBool, thread: u8, connections: &AtomicU64) -> Result<Vec<Socket>> {
     let port = 1_000 + u16::from(thread);
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
     listener.listen(64)?;
     let mut made = 0_u64;
+    let mut open = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let address = Ipv4Addr::new(127, thread, (made / OF_ADDRESS % 256) as u8, 1);
         let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         client.connect(&SocketAddr::from((address, port)).into()).context("connect()")?;
         let (server, _) = listener.accept()?;
-        if !made.is_multiple_of(LEAVES) {
-            client.set_linger(Some(Duration::ZERO))?;
+        if made.is_multiple_of(STAYS) && open.len() < MOST_OPEN {
+            open.extend([client, server]);
+        } else {
+            if !made.is_multiple_of(LEAVES) {
+                client.set_linger(Some(Duration::ZERO))?;
+            }
+            drop(client);
+            drop(server);
         }
-        drop(client);
-        drop(server);
         made += 1;
     }
     connections.fetch_add(made, Ordering::Relaxed);
-    Ok(())
+    Ok(open)
 }
