@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
+use crate::clock::{soon, wait_for};
 use crate::lab::Lab;
 use crate::netns;
 use crate::table::Follower;
@@ -30,18 +31,25 @@ pub fn highest_rate(lab: &Lab) -> Result<()> {
     lab.binary()?;
     make_room()?;
     let follower = Follower::start(lab, &[])?;
-    let flood = Flood::of(length(), || Ok(()))?;
+    let flood = Flood::of(length(), |_| Ok(()))?;
     conclude(lab, follower, &flood, |_| Ok(()))
 }
+
+/// Connections of which a ring of 1 MiB can't hold all the records: five of 88 bytes each at the least.
+const TOO_MANY_FOR_THE_RING: u64 = (1 << 20) / 88 / 5;
 
 /// A ring of the smallest size, and a reader that is stopped for a quarter of the time: records are lost for sure.
 pub fn stopped_reader(lab: &Lab) -> Result<()> {
     lab.binary()?;
     make_room()?;
     let follower = Follower::start(lab, &["--ring-size", "1"])?;
-    let flood = Flood::of(length() / 2, || {
+    let flood = Flood::of(length() / 2, |connections| {
         std::thread::sleep(length() / 8);
         follower.recorder().signal(Signal::STOP)?;
+        let before = connections.load(Ordering::Relaxed);
+        wait_for("more connections than the ring has room for", 20 * soon(), || {
+            Ok((connections.load(Ordering::Relaxed) - before > TOO_MANY_FOR_THE_RING).then_some(()))
+        })?;
         std::thread::sleep(length() / 8);
         follower.recorder().signal(Signal::CONT)
     })?;
@@ -92,7 +100,7 @@ struct Flood {
 
 impl Flood {
     /// Connections from several threads for `length`, while `beside` runs.
-    fn of(length: Duration, beside: impl FnOnce() -> Result<()>) -> Result<Self> {
+    fn of(length: Duration, beside: impl FnOnce(&AtomicU64) -> Result<()>) -> Result<Self> {
         let began = Instant::now();
         let stop = AtomicBool::new(false);
         let connections = AtomicU64::new(0);
@@ -103,7 +111,7 @@ impl Flood {
                     scope.spawn(move || connect_until(stop, thread, connections))
                 })
                 .collect();
-            let beside = beside();
+            let beside = beside(&connections);
             std::thread::sleep(length.saturating_sub(began.elapsed()));
             stop.store(true, Ordering::Relaxed);
             let mut open = Vec::new();
@@ -148,7 +156,7 @@ fn connect_until(stop: &AtomicBool, thread: u8, connections: &AtomicU64) -> Resu
             drop(server);
         }
         made += 1;
+        connections.fetch_add(1, Ordering::Relaxed);
     }
-    connections.fetch_add(made, Ordering::Relaxed);
     Ok(open)
 }
