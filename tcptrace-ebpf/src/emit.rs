@@ -17,7 +17,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    kernel::{Address, SockCommon, current_task, net_inum, read},
+    kernel::{Address, SockCommon, current_task, read},
     maps::{EVENTS, config, count, filter_term},
 };
 
@@ -36,12 +36,12 @@ pub struct Observation {
 
 /// The ends of a record to be, when the filter wants it. To be asked before anything else is read.
 #[inline(always)]
-pub fn wanted(common: &SockCommon, kind: Kind, old: u8, sport: u16) -> Option<Ends> {
+pub fn wanted(common: &impl SockCommon, kind: Kind, old: u8, sport: u16) -> Option<Ends> {
     let [saddr_high, saddr_low, daddr_high, daddr_low] = common.addresses();
     let ends = Ends {
         saddr: [saddr_high, saddr_low],
         daddr: [daddr_high, daddr_low],
-        netns: net_inum(common.net()),
+        netns: common.net_inum(),
         sport: tested_sport(kind as u8, old, sport),
         dport: common.dport(),
     };
@@ -51,7 +51,7 @@ pub fn wanted(common: &SockCommon, kind: Kind, old: u8, sport: u16) -> Option<En
 /// Writes one record that is [`wanted`]; with the current task when [`flag::TASK`] is set. Says whether
 /// there was room for it.
 #[inline(always)]
-pub fn emit(common: &SockCommon, ends: &Ends, observation: Observation) -> bool {
+pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> bool {
     if observation.flags & flag::TASK != 0 {
         let Some(mut entry) = EVENTS.reserve::<RecordWithTask>(0) else {
             count(loss::RING_FULL);
@@ -98,7 +98,7 @@ fn wakeup() -> u64 {
 /// # Safety
 /// `to` is valid for writing a whole record.
 #[inline(always)]
-unsafe fn write_record(to: *mut Record, common: &SockCommon, ends: &Ends, seen: Observation) {
+unsafe fn write_record(to: *mut Record, common: &impl SockCommon, ends: &Ends, seen: Observation) {
     // SAFETY: by contract; the address fields are 8-byte aligned (`Record` is 88 bytes of
     // naturally aligned fields).
     unsafe {

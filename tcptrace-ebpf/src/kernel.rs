@@ -3,7 +3,7 @@
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
 use tcptrace_common::config::{ABSENT, SOCK_COMMON_LEN};
 
 use crate::maps::config;
@@ -42,62 +42,47 @@ pub fn container_of(member: Address, offset: u32) -> Address {
     member.wrapping_byte_sub(offset as usize)
 }
 
-/// The start of a `struct sock_common`: what sockets, minisockets and request sockets share.
-pub struct SockCommon([u64; SOCK_COMMON_LEN / 8]);
-
-impl SockCommon {
-    /// Copies it from `object`.
-    #[inline(always)]
-    pub fn read(object: Address) -> Option<Self> {
-        read(object, 0).map(Self)
-    }
-
-    /// The field at `offset`; 0 when it lies outside (which the loader has ruled out).
-    #[inline(always)]
-    fn field<T: Copy + Default>(&self, offset: u32) -> T {
-        if offset as usize > SOCK_COMMON_LEN - size_of::<T>() {
-            return T::default();
-        }
-        // SAFETY: inside the copy, and aligned as the kernel aligns it.
-        unsafe { self.0.as_ptr().byte_add(offset as usize).cast::<T>().read_volatile() }
-    }
+/// A `struct sock_common`: what sockets, minisockets and request sockets share.
+pub trait SockCommon {
+    /// The field at `offset`.
+    fn field<T: Copy + Default>(&self, offset: u32) -> T;
 
     #[inline(always)]
-    pub fn state(&self) -> u8 {
+    fn state(&self) -> u8 {
         self.field(config!(offsets.skc_state))
     }
 
     #[inline(always)]
-    pub fn cookie(&self) -> u64 {
+    fn cookie(&self) -> u64 {
         self.field(config!(offsets.skc_cookie))
     }
 
     /// `skc_flags`, or what a request socket keeps there: the address of its listener.
     #[inline(always)]
-    pub fn flags(&self) -> u64 {
+    fn flags(&self) -> u64 {
         self.field(config!(offsets.skc_flags))
     }
 
     #[inline(always)]
-    pub fn ifindex(&self) -> u32 {
+    fn ifindex(&self) -> u32 {
         self.field(config!(offsets.skc_bound_dev_if))
     }
 
     /// Local port; 0 when none is held (any more).
     #[inline(always)]
-    pub fn num(&self) -> u16 {
+    fn num(&self) -> u16 {
         self.field(config!(offsets.skc_num))
     }
 
     /// Remote port.
     #[inline(always)]
-    pub fn dport(&self) -> u16 {
+    fn dport(&self) -> u16 {
         u16::from_be(self.field(config!(offsets.skc_dport)))
     }
 
     /// Local and remote address as four words: IPv4 in mapped form.
     #[inline(always)]
-    pub fn addresses(&self) -> [u64; 4] {
+    fn addresses(&self) -> [u64; 4] {
         const AF_INET6: u16 = 10;
         const MAPPED: u64 = 0xffff_0000;
         if self.field::<u16>(config!(offsets.skc_family)) == AF_INET6 {
@@ -111,8 +96,14 @@ impl SockCommon {
 
     /// Address of the network namespace.
     #[inline(always)]
-    pub fn net(&self) -> Address {
+    fn net(&self) -> Address {
         self.field::<u64>(config!(offsets.skc_net)) as Address
+    }
+
+    /// Inode number of the network namespace, 0 when it can't be read.
+    #[inline(always)]
+    fn net_inum(&self) -> u32 {
+        read(self.net(), config!(offsets.net_inum)).unwrap_or(0)
     }
 }
 
@@ -121,7 +112,7 @@ impl SockCommon {
 pub fn is_kernel_thread(task: Address) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let flags = config!(offsets.task_flags);
-    flags != ABSENT && read::<u32>(task, flags).is_some_and(|flags| flags & PF_KTHREAD != 0)
+    flags != ABSENT && load::<u32>(task, flags) & PF_KTHREAD != 0
 }
 
 /// Whether a system call of the current thread got to the tracepoint with the context `ctx`, which lies on the
@@ -137,23 +128,53 @@ pub fn is_system_call(ctx: Address) -> bool {
     let task = current_task();
     // The verifier takes no arithmetic on the context: its address is read back as a number.
     let place = ctx;
-    match (read::<u64>(task, stack), read::<u64>((&raw const place).cast(), 0)) {
-        (Some(stack), Some(at)) => at.wrapping_sub(stack) < STACK_LEN && !is_kernel_thread(task),
-        _ => true,
-    }
+    let Some(at) = read::<u64>((&raw const place).cast(), 0) else { return true };
+    at.wrapping_sub(load::<u64>(task, stack)) < STACK_LEN && !is_kernel_thread(task)
 }
 
-/// The current thread's `struct task_struct`.
+/// The current thread's `struct task_struct`, to be read with [`load`].
 #[inline(always)]
 pub fn current_task() -> Address {
     // SAFETY: no arguments.
-    unsafe { bpf_get_current_task() as Address }
+    unsafe { bpf_get_current_task_btf() as Address }
 }
 
-/// Inode number of the namespace at `net`, 0 when it can't be read.
-#[inline(always)]
-pub fn net_inum(net: Address) -> u32 {
-    read(net, config!(offsets.net_inum)).unwrap_or(0)
+/// An argument of the tracepoint: each field is a plain load. But not a pointer: for each load of one the verifier
+/// looks through the names of all types, which takes milliseconds.
+pub struct Argument(pub Address);
+
+impl SockCommon for Argument {
+    #[inline(always)]
+    fn field<T: Copy + Default>(&self, offset: u32) -> T {
+        load(self.0, offset)
+    }
+
+    #[inline(always)]
+    fn net(&self) -> Address {
+        read::<u64>(self.0, config!(offsets.skc_net)).unwrap_or(0) as Address
+    }
+}
+
+/// What lies at an address without a type: its start is copied in one go.
+pub struct Copied([u64; SOCK_COMMON_LEN / 8]);
+
+impl Copied {
+    #[inline(always)]
+    pub fn read(object: Address) -> Option<Self> {
+        read(object, 0).map(Self)
+    }
+}
+
+impl SockCommon for Copied {
+    /// 0 when it lies outside (which the loader has ruled out).
+    #[inline(always)]
+    fn field<T: Copy + Default>(&self, offset: u32) -> T {
+        if offset as usize > SOCK_COMMON_LEN - size_of::<T>() {
+            return T::default();
+        }
+        // SAFETY: inside the copy, and aligned as the kernel aligns it.
+        unsafe { self.0.as_ptr().byte_add(offset as usize).cast::<T>().read_volatile() }
+    }
 }
 
 /// Whether the namespace at `net` has no user any more: `cleanup_net()` is taking it down.

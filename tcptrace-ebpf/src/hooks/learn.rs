@@ -6,7 +6,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use tcptrace_common::config::learned;
 
 use crate::{
-    kernel::{Address, SockCommon, container_of, load, read},
+    kernel::{Address, Copied, SockCommon, container_of, load, read},
     maps::{LEARNED, config},
 };
 
@@ -19,7 +19,7 @@ pub fn learn_handlers(ctx: BtfTracePointContext) -> i32 {
         let _ = LEARNED.set(learned::TW_TIMER_HANDLER, function, 0);
     }
     let request = container_of(timer, config!(offsets.rsk_timer));
-    if let Some(common) = SockCommon::read(request) {
+    if let Some(common) = Copied::read(request) {
         let ports = (common.dport() as u32) << 16 | common.num() as u32;
         if ports == config!(learn_ports) && common.state() == NEW_SYN_RECV {
             let _ = LEARNED.set(learned::REQSK_TIMER_HANDLER, function, 0);

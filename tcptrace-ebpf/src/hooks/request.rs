@@ -5,14 +5,14 @@ use tcptrace_common::record::Kind;
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
-    kernel::{Address, SockCommon, container_of, read},
+    kernel::{Address, Copied, SockCommon, container_of, read},
     maps::config,
 };
 
 #[inline(always)]
 pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     let request = container_of(timer, config!(offsets.rsk_timer));
-    let Some(common) = SockCommon::read(request) else {
+    let Some(common) = Copied::read(request) else {
         return read_fault(ctx, kind);
     };
     let Some(ends) = wanted(&common, kind, 0, common.num()) else { return };

@@ -7,7 +7,7 @@ use tcptrace_common::{record::Kind, state::TcpState};
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
-    kernel::{Address, SockCommon, load, read},
+    kernel::{Address, Copied, SockCommon, load, read},
     maps::{Handled, Twice, config, is_idle},
 };
 
@@ -68,7 +68,7 @@ fn report(ctx: &BtfTracePointContext, minisocket: Address) {
     if substate == TcpState::TimeWait as u8 && tcp_flags & (FIN | SYN | RST) == 0 {
         return;
     }
-    let Some(common) = SockCommon::read(minisocket) else {
+    let Some(common) = Copied::read(minisocket) else {
         return read_fault(ctx, Kind::Segment);
     };
     let Some(ends) = wanted(&common, Kind::Segment, 0, common.num()) else { return };

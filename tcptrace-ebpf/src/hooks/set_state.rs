@@ -11,8 +11,8 @@ use tcptrace_common::{
 };
 
 use crate::{
-    emit::{Observation, emit, read_fault, wanted},
-    kernel::{Address, SockCommon, current_task, is_kernel_thread, load, read},
+    emit::{Observation, emit, wanted},
+    kernel::{Address, Argument, SockCommon, current_task, is_kernel_thread, load, read},
     maps::{Handled, Twice, config, count, is_idle},
 };
 
@@ -53,10 +53,7 @@ fn report(ctx: &BtfTracePointContext) -> bool {
         return false;
     }
     let (old, new) = (old as u8, new as u8);
-    let Some(common) = SockCommon::read(sock) else {
-        read_fault(ctx, Kind::Transition);
-        return false;
-    };
+    let common = Argument(sock);
     // Once the port is given back skc_num is 0, while inet_sport stays; and it stays until a new port is
     // chosen when the socket connects again.
     let sport = match common.num() {
@@ -120,7 +117,7 @@ fn is_the_tasks_own(old: u8, new: u8, sk_err: u32) -> bool {
 }
 
 #[inline(always)]
-fn owner_flags(common: &SockCommon) -> u8 {
+fn owner_flags(common: &Argument) -> u8 {
     match common.flags() >> config!(offsets.sock_dead) & 1 {
         0 => 0,
         _ => flag::ORPHAN,
@@ -130,7 +127,7 @@ fn owner_flags(common: &SockCommon) -> u8 {
 /// Whether a socket in `old` that should go on as a minisocket finds no room for one:
 /// `inet_twsk_alloc()`.
 #[inline(always)]
-fn has_no_room(common: &SockCommon, old: u8) -> bool {
+fn has_no_room(common: &Argument, old: u8) -> bool {
     const FIN_WAIT2: u8 = TcpState::FinWait2 as u8;
     const CLOSING: u8 = TcpState::Closing as u8;
     let (count, most) = (config!(offsets.tw_refcount), config!(offsets.tw_max));
@@ -162,7 +159,7 @@ fn has_unread(sock: Address, sk_flags: u64) -> bool {
 }
 
 #[inline(always)]
-fn close_flags(sock: Address, common: &SockCommon) -> u8 {
+fn close_flags(sock: Address, common: &Argument) -> u8 {
     let sk_flags = common.flags();
     let mut flags = 0;
     if sk_flags >> config!(offsets.sock_linger) & 1 != 0
@@ -176,7 +173,7 @@ fn close_flags(sock: Address, common: &SockCommon) -> u8 {
     if sk_flags >> config!(offsets.sock_done) & 1 != 0 {
         flags |= flag::DONE;
     }
-    if read::<u8>(sock, config!(offsets.sk_shutdown)) == Some(SHUTDOWN_MASK) {
+    if load::<u8>(sock, config!(offsets.sk_shutdown)) == SHUTDOWN_MASK {
         flags |= flag::SHUTDOWN_BOTH;
     }
     flags

@@ -12,14 +12,14 @@ use tcptrace_common::{
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
-    kernel::{Address, SockCommon, container_of, is_system_call, load, net_is_dying, read},
+    kernel::{Address, Copied, SockCommon, container_of, is_system_call, load, net_is_dying, read},
     maps::config,
 };
 
 #[inline(always)]
 pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     let minisocket = container_of(timer, config!(offsets.tw_timer));
-    let Some(common) = SockCommon::read(minisocket) else {
+    let Some(common) = Copied::read(minisocket) else {
         return read_fault(ctx, kind);
     };
     let Some(ends) = wanted(&common, kind, 0, common.num()) else { return };
