@@ -358,7 +358,8 @@ impl Starved {
         let mut waited_ns = 0;
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
             let task = task?.path();
-            let name = std::fs::read_to_string(task.join("comm"))?;
+            // A thread that has ended since it was listed waits for nothing any more.
+            let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
             if Self::THREADS.contains(&name.trim_end()) {
                 // Time on the CPU, time in wait for it, times it ran. A kernel that does not count counts for nothing.
                 let counts = std::fs::read_to_string(task.join("schedstat")).unwrap_or_default();
