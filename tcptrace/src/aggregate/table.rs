@@ -5,8 +5,7 @@
 
 use std::hash::{BuildHasher as _, Hash};
 
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// What the table holds.
 pub(super) trait Row {
@@ -26,6 +25,8 @@ pub(super) struct Table<R> {
     slots: Vec<Slot<R>>,
     free: Vec<u32>,
     by_key: HashTable<u32>,
+    /// Seeded by chance: who connects chooses keys, and could choose such as meet in one place.
+    hasher: DefaultHashBuilder,
     most: usize,
     born: u64,
     taken_out: u64,
@@ -51,6 +52,7 @@ impl<R: Row> Table<R> {
             slots: vec![Slot::Held(Box::new(other))],
             free: Vec::new(),
             by_key: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             most,
             born: 0,
             taken_out: 0,
@@ -113,7 +115,7 @@ impl<R: Row> Table<R> {
     pub(super) fn find(&self, key: &R::Key) -> Option<u32> {
         let slots = &self.slots;
         let is_it = |&index: &u32| matches!(&slots[index as usize], Slot::Held(row) if row.key() == key);
-        self.by_key.find(hash(key), is_it).copied()
+        self.by_key.find(self.hasher.hash_one(key), is_it).copied()
     }
 
     /// Whether there must be room made before one more row.
@@ -126,7 +128,7 @@ impl<R: Row> Table<R> {
     pub(super) fn insert(&mut self, make: impl FnOnce(u64) -> R) -> u32 {
         self.born += 1;
         let row = make(self.born);
-        let hash_of_row = hash(row.key());
+        let hash_of_row = self.hasher.hash_one(row.key());
         let slot = Slot::Held(Box::new(row));
         let index = if let Some(free) = self.free.pop() {
             self.slots[free as usize] = slot;
@@ -135,9 +137,9 @@ impl<R: Row> Table<R> {
             self.slots.push(slot);
             self.slots.len() as u32 - 1
         };
-        let slots = &self.slots;
+        let Self { slots, hasher, .. } = self;
         self.by_key.insert_unique(hash_of_row, index, |&index| match &slots[index as usize] {
-            Slot::Held(row) => hash(row.key()),
+            Slot::Held(row) => hasher.hash_one(row.key()),
             _ => 0,
         });
         index
@@ -157,7 +159,7 @@ impl<R: Row> Table<R> {
         let Slot::Held(row) = std::mem::replace(&mut self.slots[index as usize], Slot::Free) else {
             return None;
         };
-        if let Ok(place) = self.by_key.find_entry(hash(row.key()), |&other| other == index) {
+        if let Ok(place) = self.by_key.find_entry(self.hasher.hash_one(row.key()), |&other| other == index) {
             place.remove();
         }
         match row.sockets() {
@@ -178,8 +180,4 @@ impl<R: Row> Table<R> {
     pub(super) fn slots_in_use(&self) -> usize {
         self.slots.len() - self.free.len()
     }
-}
-
-fn hash(key: &impl Hash) -> u64 {
-    FxBuildHasher.hash_one(key)
 }

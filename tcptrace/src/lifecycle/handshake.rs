@@ -3,7 +3,7 @@
 //! A request socket has no cookie of its own until somebody asks for one, so it is known by its
 //! tuple. The child that `tcp_check_req()` makes of it takes over its place.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use hashbrown::{HashMap, HashSet};
 use tcptrace_common::record as raw;
 
 use super::{
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
-/// Handshakes by their ends.
+/// Handshakes by their ends, hashed with a seed of chance: whoever sends a SYN chooses one of them.
 #[derive(Clone, Debug, Default)]
 pub struct Handshakes {
-    by_tuple: FxHashMap<(NetnsId, Tuple), Handshake>,
+    by_tuple: HashMap<(NetnsId, Tuple), Handshake>,
     made: u64,
     /// Ended while the seed is still being read: it must not bring them back.
-    ended_in_seed: FxHashSet<(NetnsId, Tuple)>,
+    ended_in_seed: HashSet<(NetnsId, Tuple)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Handshakes {
 
     /// The seed is complete.
     pub fn end_seed(&mut self) {
-        self.ended_in_seed = FxHashSet::default();
+        self.ended_in_seed = HashSet::default();
     }
 
     fn insert(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
