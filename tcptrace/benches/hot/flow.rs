@@ -7,7 +7,7 @@ use tcptrace::{aggregate::Grouping, synthetic::Shape};
 
 use crate::load::{Ring, engine, grown, loopback, traffic};
 
-/// Records made at once: what a ring of some megabytes holds.
+/// Records made at once: what the source takes from the ring in one go.
 const PORTION: usize = 32 << 10;
 
 pub fn bench(criterion: &mut Criterion) {

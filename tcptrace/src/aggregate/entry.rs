@@ -147,6 +147,9 @@ impl Entry {
 
     /// Takes in what `event` tells about the state it leaves; returns by how many bytes this grew.
     pub(super) fn leave(&mut self, event: &Event<'_>, socket: &Socket, scope: Scope) -> usize {
+        if !scope.keeps(event) {
+            return 0;
+        }
         Departure::of(event, socket).map(|departure| self.stays.take(departure, scope)).sum()
     }
 

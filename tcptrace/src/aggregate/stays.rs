@@ -12,7 +12,7 @@ use super::{
     snapshot::{DwellQuantiles, StateDwells},
 };
 use crate::{
-    lifecycle::{EndReason, Phase},
+    lifecycle::{EndReason, Event, Phase},
     model::TcpState,
 };
 
@@ -31,6 +31,11 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether a group keeps anything of a socket that leaves a state by `event`.
+    pub(super) fn keeps(self, event: &Event<'_>) -> bool {
+        self != Self::Minisockets || is_split(event.from) || event.end_reason.is_some()
+    }
+
     /// Which dwells each group keeps.
     pub(super) fn of_groups(self) -> Self {
         if self == Self::Roles { Self::Minisockets } else { self }
@@ -60,9 +65,6 @@ impl Default for Stays {
 impl Stays {
     /// Takes one in; returns by how many bytes the histograms grew.
     pub(super) fn take(&mut self, departure: Departure, scope: Scope) -> usize {
-        if scope == Scope::Minisockets && !is_split(departure.state()) && departure.end().is_none() {
-            return 0;
-        }
         match self {
             Self::Few(few) if few.len() < FEW => {
                 if few.len() == few.capacity() {

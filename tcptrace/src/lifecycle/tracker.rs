@@ -222,7 +222,7 @@ impl Tracker {
     }
 
     fn take_observation(&mut self, seen: &Observation, out: &mut impl Observer) {
-        if !self.scope.passes(&Ends::of(&seen.raw)) {
+        if !self.scope.is_everything() && !self.scope.passes(&Ends::of(&seen.raw)) {
             return;
         }
         self.hear(&seen.raw);
@@ -306,11 +306,14 @@ impl Tracker {
     }
 
     pub(super) fn is_in_scope(&self, netns: NetnsId, tuple: &Tuple) -> bool {
-        self.scope.passes(&tuple.ends(netns))
+        self.scope.is_everything() || self.scope.passes(&tuple.ends(netns))
     }
 
     /// Now that a connection has its local port, no more may be told of it.
     fn forget_out_of_scope(&mut self, id: SocketId, ts: Nanos, out: &mut impl Observer) {
+        if self.scope.is_everything() {
+            return;
+        }
         let Some(at) = self.sockets.find(id) else { return };
         let socket = &mut self.sockets[at];
         if !self.scope.passes(&socket.tuple.ends(socket.netns)) {
