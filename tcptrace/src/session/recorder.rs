@@ -31,9 +31,9 @@ use crate::{
 };
 
 /// A batch is written at least so often, and spans no more time than that: the rest of a
-/// second is for writing, however busy the host is.
-const FLUSH_EVERY: Duration = Duration::from_millis(250);
-const MOST_SPAN: Nanos = Nanos(250_000_000);
+/// second is for writing, however busy the host is. However little is in one, it takes some 3 KiB.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+const MOST_SPAN: Nanos = Nanos(500_000_000);
 /// The same when there is nothing in it but the time.
 const FLUSH_TICKS_EVERY: Duration = Duration::from_secs(10);
 /// How often to look whether something else is wanted.
