@@ -5,12 +5,13 @@
 //!
 //! One socket is one [`SocketId`](crate::model::SocketId) from its first to its last state, while three kernel objects take
 //! turns: a request socket (handshake), a full socket, a minisocket (TIME_WAIT, orphan FIN_WAIT2).
-//! `tracker` holds the table and the full sockets, `handshake` the request sockets, `minisocket` the
+//! `tracker` hands records on to `full` sockets, `handshake` the request sockets, `minisocket` the
 //! minisockets, `seed` what existed before, `sweep` what `sock_diag` says of all of them from time to time.
 
 mod carried;
 mod closing;
 mod event;
+mod full;
 mod handshake;
 mod listeners;
 mod minisocket;
