@@ -1,10 +1,10 @@
 //! Recordings: records in, a file out, and back.
 //!
 //! A recording is an Arrow IPC stream of zstd-compressed batches; docs/session-format.md tells what is in
-//! it. Writing: [`Recorder`] takes records from the pipeline and never waits, `encode` makes rows of them,
-//! `message` makes batches of the rows, `output` keeps the files. Reading: `frame` takes the stream apart
-//! and trusts nothing in it, `compat` finds the columns whatever version wrote them, `decode` makes records
-//! of the rows, and [`Reader`] is the source.
+//! it. Writing: [`Recorder`] takes records from the pipeline and never waits, `writer` is the thread behind it,
+//! `encode` makes rows of them, `message` makes batches of the rows, `output` keeps the files. Reading: `frame`
+//! takes the stream apart and trusts nothing in it, `compat` finds the columns whatever version wrote them,
+//! `decode` makes records of the rows, and [`Reader`] is the source.
 
 mod columns;
 mod compat;
@@ -18,6 +18,7 @@ mod reader;
 mod recorder;
 pub mod schema;
 pub mod ticks;
+mod writer;
 
 pub use output::{
     Existing, Keep, MOST_FLIGHT_BYTES, Rotate, Unwritten, Written, create, numbered, standard_output,

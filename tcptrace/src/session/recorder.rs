@@ -1,43 +1,29 @@
 //! Records on their way to a file: the pipeline leaves them in a bounded queue, a thread of its own writes
-//! them, and what the disk does not take in time is counted, in the file too.
+//! them (`writer`), and what the disk does not take in time is counted, in the file too.
 
 use std::{
     collections::VecDeque,
-    io,
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
-    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
 use super::{
-    encode::Encoder,
-    message::{self, Compressor},
+    message::Compressor,
     output::{Existing, Keep, Output, Unwritten, Written},
-    schema::{FORMAT, key},
     ticks::Ticks,
+    writer::Writer,
 };
 use crate::{
-    model::{
-        Nanos, Record,
-        record::{HostFacts, KernelLosses},
-    },
+    model::{Nanos, Record, record::KernelLosses},
     privileges::{self, Work},
 };
 
-/// A batch is written at least so often, and spans no more time than that: the rest of a
-/// second is for writing, however busy the host is. However little is in one, it takes some 3 KiB.
-const FLUSH_EVERY: Duration = Duration::from_millis(500);
-const MOST_SPAN: Nanos = Nanos(500_000_000);
-/// The same when there is nothing in it but the time.
-const FLUSH_TICKS_EVERY: Duration = Duration::from_secs(10);
-/// How often to look whether something else is wanted.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Records handed over in one go.
 const PORTION: usize = 8 << 10;
 /// Portions handed over and not yet taken.
@@ -66,10 +52,10 @@ pub struct Status {
     pub bytes: AtomicU64,
     /// Records that were not taken in time.
     pub missed: AtomicU64,
-    wants_head: AtomicBool,
-    wants_dump: AtomicUsize,
+    pub(super) wants_head: AtomicBool,
+    pub(super) wants_dump: AtomicUsize,
     /// Portions in the queue.
-    queued: AtomicUsize,
+    pub(super) queued: AtomicUsize,
 }
 
 /// A recording, seen from outside.
@@ -111,14 +97,12 @@ pub struct Recorder {
     now: Nanos,
 }
 
-enum Portion {
+/// What is handed over.
+pub enum Portion {
+    /// As they came.
     Records(Vec<Record>),
     /// What is known when a new piece begins.
-    Head {
-        losses_before: KernelLosses,
-        ts: Nanos,
-        records: Vec<Record>,
-    },
+    Head { losses_before: KernelLosses, ts: Nanos, records: Vec<Record> },
 }
 
 impl Status {
@@ -143,22 +127,7 @@ pub fn start(plan: &Plan) -> Result<(Recorder, Recording), Unwritten> {
     let (finish, done) = oneshot::channel();
     let (tell_begun, begun) = oneshot::channel();
     let (tell, dumps) = tokio::sync::mpsc::unbounded_channel();
-    let writer = Writer {
-        encoder: Encoder::default(),
-        compressor,
-        output,
-        status: Arc::clone(&status),
-        host: HostFacts::default(),
-        has_begun: false,
-        bytes: Vec::new(),
-        records: 0,
-        first: None,
-        ts: Nanos(0),
-        flushed: Instant::now(),
-        dumped: 0,
-        begun: Some(tell_begun),
-        tell,
-    };
+    let writer = Writer::new(output, compressor, Arc::clone(&status), tell_begun, tell);
     std::thread::Builder::new()
         .name("recorder".into())
         .spawn(move || {
@@ -316,166 +285,6 @@ impl Drop for Recorder {
             }
         }
     }
-}
-
-/// The thread that writes.
-struct Writer {
-    encoder: Encoder,
-    compressor: Compressor,
-    output: Output,
-    status: Arc<Status>,
-    host: HostFacts,
-    has_begun: bool,
-    /// Compressed batches not yet written.
-    bytes: Vec<u8>,
-    /// Records of hooks since the last flush.
-    records: u64,
-    first: Option<Nanos>,
-    ts: Nanos,
-    flushed: Instant,
-    dumped: usize,
-    begun: Option<oneshot::Sender<()>>,
-    tell: tokio::sync::mpsc::UnboundedSender<Result<Written, Unwritten>>,
-}
-
-impl Writer {
-    fn run(mut self, portions: &Receiver<Portion>) -> Result<Written, Failure> {
-        let done = self.write_all(portions).and_then(|()| self.output.finish());
-        self.status.bytes.store(self.output.bytes(), Relaxed);
-        done.map_err(|cause| Failure { cause, written: self.output.written() })
-    }
-
-    fn write_all(&mut self, portions: &Receiver<Portion>) -> Result<(), Unwritten> {
-        loop {
-            match portions.recv_timeout(LOOK_EVERY) {
-                Ok(Portion::Records(records)) => {
-                    for record in &records {
-                        self.record(record)?;
-                    }
-                    self.status.queued.fetch_sub(1, Relaxed);
-                }
-                Ok(Portion::Head { losses_before, ts, records }) => {
-                    self.begin_piece(ts, &losses_before, &records)?;
-                    self.status.queued.fetch_sub(1, Relaxed);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.flush(),
-            }
-            let since = self.flushed.elapsed();
-            if since >= FLUSH_TICKS_EVERY || (since >= FLUSH_EVERY && self.encoder.has_substance()) {
-                self.flush()?;
-            }
-            self.dump_when_asked()?;
-        }
-    }
-
-    fn record(&mut self, record: &Record) -> Result<(), Unwritten> {
-        if let Record::Host(facts) = record {
-            self.host.clone_from(facts);
-            if !self.has_begun {
-                self.has_begun = true;
-                self.encoder.set_clock_offset(facts.clock_offset_ns);
-                self.begin_output()?;
-                // However soon it ends, a recording says where it was made.
-                self.encoder.record(record);
-                return self.flush();
-            }
-        }
-        self.encoder.record(record);
-        self.records += u64::from(matches!(record, Record::Kernel(_)));
-        if let Some(ts) = record.ts() {
-            self.ts = self.ts.max(ts);
-            self.first.get_or_insert(ts);
-        }
-        let first = self.first.unwrap_or(self.ts);
-        let is_due = self.encoder.has_substance() && self.ts.since(first) >= MOST_SPAN;
-        if is_due || self.encoder.is_full() {
-            self.flush()?;
-        }
-        // The seed is complete, or what a recording that is recorded anew begins with.
-        if let Record::OwnersEnd { .. } = record
-            && let Some(begun) = self.begun.take()
-        {
-            self.flush()?;
-            let _ = begun.send(());
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Unwritten> {
-        self.flushed = Instant::now();
-        self.bytes.clear();
-        self.compress()?;
-        let first = self.first.take().unwrap_or(self.ts);
-        self.output.append(&self.bytes, self.records, first, self.ts)?;
-        self.status.records.fetch_add(std::mem::take(&mut self.records), Relaxed);
-        self.status.bytes.store(self.output.bytes(), Relaxed);
-        if self.output.wants_piece() {
-            self.status.wants_head.store(true, Relaxed);
-        }
-        Ok(())
-    }
-
-    fn compress(&mut self) -> Result<(), Unwritten> {
-        self.encoder
-            .take_batch(&mut self.compressor, &mut self.bytes)
-            .map_err(|why| Unwritten { path: self.output.written().path, why })
-    }
-
-    fn begin_piece(
-        &mut self,
-        ts: Nanos,
-        losses_before: &KernelLosses,
-        records: &[Record],
-    ) -> Result<(), Unwritten> {
-        self.flush()?;
-        self.encoder.forget();
-        self.ts = ts;
-        self.begin_output()?;
-        self.bytes.clear();
-        self.encoder.losses_before(ts, losses_before);
-        for record in records {
-            self.encoder.record(record);
-            if self.encoder.is_full() {
-                self.compress()?;
-            }
-        }
-        self.compress()?;
-        self.output.head(&self.bytes)
-    }
-
-    fn begin_output(&mut self) -> Result<(), Unwritten> {
-        let header = header(&self.host, &mut self.compressor)
-            .map_err(|why| Unwritten { path: self.output.written().path, why })?;
-        self.output.begin(&header, self.ts)
-    }
-
-    fn dump_when_asked(&mut self) -> Result<(), Unwritten> {
-        if self.status.wants_dump.load(Relaxed) == self.dumped {
-            return Ok(());
-        }
-        self.dumped = self.status.wants_dump.load(Relaxed);
-        self.flush()?;
-        if let Some(written) = self.output.dump() {
-            let _ = self.tell.send(written);
-        }
-        Ok(())
-    }
-}
-
-/// What a file begins with.
-fn header(host: &HostFacts, compressor: &mut Compressor) -> io::Result<Vec<u8>> {
-    let metadata = [
-        (key::FORMAT, FORMAT.to_string()),
-        (key::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
-        (key::CLOCK_OFFSET_NS, host.clock_offset_ns.to_string()),
-        (key::HOST, host.host.clone()),
-        (key::KERNEL, host.kernel.clone()),
-        (key::BOOT_ID, host.boot_id.clone()),
-        (key::FILTER, host.filter.clone()),
-        (key::SYSCTLS, serde_json::to_string(&host.sysctls)?),
-    ];
-    message::header(&metadata, compressor)
 }
 
 #[cfg(test)]
