@@ -86,7 +86,7 @@ fn milliseconds(run: impl FnOnce()) -> f64 {
     };
     let began = now();
     run();
-    (now() - began).as_secs_f64() * 1e3
+    now().saturating_sub(began).as_secs_f64() * 1e3
 }
 
 fn resident_kib() -> u64 {
