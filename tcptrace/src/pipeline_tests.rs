@@ -73,6 +73,7 @@ fn context() -> Context {
     Context {
         host: Arc::default(),
         source: Arc::from("test"),
+        filter: Arc::default(),
         records: 0,
         kernel_losses: KernelLosses::default(),
         output_dropped: 0,
@@ -263,6 +264,14 @@ fn questions_are_answered_after_the_source_has_ended() {
     query.filter = parse("filter", "state established").ok();
     let snapshot = answered(&mut running, &ask, &query);
     assert_eq!(snapshot.groups.iter().map(|group| &*group.key).collect::<Vec<_>>(), ["ESTABLISHED"]);
+    assert_eq!(&*snapshot.filter, "state established");
+    // The destinations of ports are those of the sockets that match.
+    assert_eq!(snapshot.ports.destinations.len(), 1);
+    query.filter = parse("filter", "state close-wait and role inbound").ok();
+    assert!(answered(&mut running, &ask, &query).ports.destinations.is_empty());
+    query.filter = parse("filter", "state established").ok();
+    let snapshot = answered(&mut running, &ask, &query);
+    assert_eq!(snapshot.ports.destinations.len(), 1);
     query.focus = Focus::Group(snapshot.groups[0].id.clone());
     let Detail::Group(members) =
         &answered(&mut running, &ask, &query).answer.as_ref().expect("one").detail.clone()

@@ -42,6 +42,11 @@ impl Work {
     }
 }
 
+/// Whether the calling thread may look at the descriptors and the namespaces of every process.
+pub fn may_look_into_processes() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
+}
+
 /// Gives up for ever what the calling thread, and those it makes from now on, don't need for `work`.
 pub fn keep_for(work: Work) {
     keep(work.needs());

@@ -97,6 +97,8 @@ pub struct Context {
     pub host: Arc<HostFacts>,
     /// Where the records come from.
     pub source: Arc<str>,
+    /// What is shown of it, as an expression; empty for everything.
+    pub filter: Arc<str>,
     /// Records taken in so far.
     pub records: u64,
     /// Losses on the kernel side.
@@ -176,11 +178,15 @@ impl Aggregate {
         if history == History::Ends {
             self.history.clear();
             self.timeline = Timeline::default();
+            self.ports.choose_anew();
         }
         tracker.each_socket(|socket, processes| {
             socket.group = Socket::NO_GROUP;
             socket.counted_closer = Closer::None;
             judge(socket, processes);
+            if history == History::Ends {
+                self.ports.identified(socket, processes);
+            }
             if socket.is_shown() {
                 self.arrive(socket);
                 self.groups.join(socket, processes);
@@ -252,6 +258,7 @@ impl Aggregate {
             interval,
             host: context.host,
             source: context.source,
+            filter: context.filter,
             records: context.records,
             records_per_s: per_s(context.records - records_before),
             losses,

@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub host: Arc<HostFacts>,
     /// Where the records come from: `live`, or the name of a file.
     pub source: Arc<str>,
+    /// What is shown of it, as an expression; empty for everything.
+    pub filter: Arc<str>,
     /// Records taken in so far.
     pub records: u64,
     /// Records per second over the interval.
@@ -190,6 +192,20 @@ impl Group {
         let total: u64 = self.closers[1..].iter().sum();
         let most = Closer::ALL.into_iter().max_by_key(|&closer| self.closers[closer as usize])?;
         (total > 0).then(|| (most, self.closers[most as usize] as f64 / total as f64))
+    }
+
+    /// Sockets now, in any state.
+    pub fn sockets(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Whether there is nothing to show: no socket is there, and of none is known who closed it or how it ended.
+    pub fn is_empty(&self) -> bool {
+        let nothing = |counts: &[u64]| counts.iter().all(|&count| count == 0);
+        nothing(&self.counts)
+            && nothing(&self.closers[1..])
+            && nothing(&self.ended)
+            && [&self.time_wait, &self.fin_wait2].iter().all(|of| of.entered == 0 && of.dwell_bounds == 0)
     }
 
     /// The network namespace, where the groups are services.

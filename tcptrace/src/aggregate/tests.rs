@@ -101,6 +101,7 @@ impl Run {
         let context = Context {
             host: Arc::new(HostFacts { netns: 1, ..HostFacts::default() }),
             source: "test".into(),
+            filter: Arc::default(),
             records: 0,
             kernel_losses: KernelLosses::default(),
             output_dropped: 0,

@@ -9,7 +9,8 @@ use crate::{
     aggregate::{Aggregate, Context, Grouping, Names, Scope, Snapshot},
     filter::{Filter, Subject},
     lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
-    model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, record::HostFacts},
+    model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, record::HostFacts, units::plural},
+    privileges,
     source::{
         self, host,
         netns::{self, Netns, Round},
@@ -93,7 +94,7 @@ pub fn look(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<Str
         }
     }
     if !round.refused.is_empty() || round.unreadable_processes > 0 {
-        missing.push("other network namespaces: only root may look there.".into());
+        missing.push(format!("other network namespaces: {}.", why_unreadable()));
     }
     for (id, socket) in tracker.sockets() {
         let mut socket = socket.clone();
@@ -150,6 +151,15 @@ fn names<'a>(visited: impl Iterator<Item = &'a Netns>, tracker: &Tracker) -> Nam
     names
 }
 
+/// Why some processes could not be looked into.
+pub fn why_unreadable() -> &'static str {
+    if privileges::may_look_into_processes() {
+        "the kernel refuses it, although this process has CAP_SYS_PTRACE"
+    } else {
+        "looking there takes CAP_SYS_PTRACE, which root has"
+    }
+}
+
 /// Tells the tracker who holds `sockets`; returns why some may not be known.
 fn find_owners<'a>(
     sockets: &(impl Iterator<Item = &'a SeedSocket> + Clone),
@@ -171,8 +181,9 @@ fn find_owners<'a>(
     tracker.take(&Record::OwnersEnd { ts }, &mut Nobody);
     (found.unreadable_processes > 0).then(|| {
         format!(
-            "sockets of {} processes that only root (CAP_SYS_PTRACE) may look into have no known owner.",
-            found.unreadable_processes
+            "sockets of {} have no known owner: {}.",
+            plural(found.unreadable_processes.into(), "process", "processes"),
+            why_unreadable()
         )
     })
 }

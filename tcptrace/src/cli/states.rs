@@ -9,12 +9,13 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::by::GroupArgs;
-use super::census::{self, Census};
+use super::census::{self, Census, why_unreadable};
 use super::filter::FilterArgs;
 use super::source::{self, shown};
 use crate::aggregate::{Grouping, Losses, Scope};
 use crate::filter::Filter;
 use crate::model::record::HostFacts;
+use crate::model::units::plural;
 use crate::pipeline::Engine;
 use crate::sandbox;
 use crate::session::Ending;
@@ -157,18 +158,13 @@ fn nothing_to_count<T>(round: &Round<T>) -> anyhow::Error {
 fn missing<T>(round: &Round<T>) -> Vec<String> {
     let mut sentences = Vec::new();
     if let Some(first) = round.refused.first() {
-        let number = plural(round.refused.len(), "other network namespace", "other network namespaces");
+        let number =
+            plural(round.refused.len() as u64, "other network namespace", "other network namespaces");
         sentences.push(format!("{number} not visited ({}): that takes root (CAP_SYS_ADMIN).", first.source));
     }
     if round.unreadable_processes > 0 {
-        let number = plural(round.unreadable_processes as usize, "process", "processes");
-        sentences.push(format!(
-            "other network namespaces, if any, of {number}: only root (CAP_SYS_PTRACE) may look there."
-        ));
+        let number = plural(round.unreadable_processes.into(), "process", "processes");
+        sentences.push(format!("other network namespaces, if any, of {number}: {}.", why_unreadable()));
     }
     sentences
-}
-
-fn plural(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }

@@ -30,6 +30,8 @@ pub struct SocketRow {
     pub since: Since,
     /// Which side opened it.
     pub role: Role,
+    /// Whether that was guessed from the listeners.
+    pub role_guessed: bool,
     /// Which side ended it.
     pub closer: Closer,
     /// No process holds it: a minisocket.
@@ -70,6 +72,7 @@ pub fn row_of(id: SocketId, socket: &Socket, processes: &Processes) -> SocketRow
         previous: socket.previous,
         since: socket.since,
         role: socket.role,
+        role_guessed: socket.role_guessed,
         closer: socket.closer,
         orphan: socket.phase == Phase::Minisocket || socket.is_orphan_fin_wait2(),
         extended: socket.extended,

@@ -131,7 +131,11 @@ impl Tracker {
                 Since::Unknown
             }
         };
-        self.appear(id, Socket::new(tuple, netns, change.old, since), out)
+        let mut socket = Socket::new(tuple, netns, change.old, since);
+        self.guess_role(&mut socket);
+        let at = self.appear(id, socket, out);
+        self.inherit_owner(id, out);
+        at
     }
 
     /// The known state is not the one that a transition leaves.

@@ -211,7 +211,9 @@ impl Tracker {
             socket.since = Since::AtLatest(ts);
             socket.orphan_since = Some(ts);
         }
+        self.guess_role(&mut socket);
         self.appear(id, socket, out);
+        self.inherit_owner(id, out);
     }
 
     /// A minisocket's timer was cancelled: `pending` waits for the reason unless it is plain.

@@ -38,11 +38,7 @@ impl Tracker {
         if socket.phase == Phase::Request {
             socket.role = Role::Inbound;
         }
-        if seed.state == TcpState::SynSent {
-            socket.role = Role::Outbound;
-        } else if seed.state != TcpState::Listen {
-            self.guess_role(&mut socket);
-        }
+        self.guess_role(&mut socket);
         let phase = socket.phase;
         let is_new = self.appear(seed.id, socket, out).is_some();
         if is_new && phase == Phase::Request {
@@ -51,8 +47,16 @@ impl Tracker {
     }
 
     /// A socket whose port a listener has came through it. When all listeners are known, one that no listener
-    /// explains was connected from here.
-    fn guess_role(&self, socket: &mut Socket) {
+    /// explains was connected from here. Who is in SYN_SENT or LISTEN says so itself.
+    pub(super) fn guess_role(&self, socket: &mut Socket) {
+        match socket.state {
+            TcpState::SynSent => socket.role = Role::Outbound,
+            TcpState::Listen => {}
+            _ => self.guess_role_by_listener(socket),
+        }
+    }
+
+    fn guess_role_by_listener(&self, socket: &mut Socket) {
         let listener = self.listeners.find(socket.netns, &socket.tuple);
         socket.listener_is_any = listener.is_some_and(|listener| listener.addr.is_any());
         if socket.role == Role::Unknown && (listener.is_some() || !self.seeding) {

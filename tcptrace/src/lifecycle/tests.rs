@@ -489,6 +489,27 @@ fn a_handshake_that_never_ends_times_out() {
 }
 
 #[test]
+fn a_socket_whose_beginning_was_missed_has_a_guessed_role() {
+    use TcpState as T;
+    let mut run = Run::new();
+    let change = |cookie, old: T, new: T, sport, dport| {
+        let raw = record(10, Kind::Transition);
+        kernel(raw::Record { cookie, old: old as u8, new: new as u8, sport, dport, ..raw })
+    };
+    run.take(change(1, T::Close, T::Listen, 8080, 0));
+    run.take(change(7, T::Established, T::CloseWait, 8080, 50_000));
+    run.take(change(8, T::Established, T::CloseWait, 40_000, 5432));
+    run.take(change(9, T::SynSent, T::Established, 40_001, 5432));
+    let role = |id: u64| {
+        let socket = run.tracker.socket(SocketId(id)).expect("tracked");
+        (socket.role, socket.role_guessed)
+    };
+    assert_eq!(role(7), (Role::Inbound, true));
+    assert_eq!(role(8), (Role::Outbound, true));
+    assert_eq!(role(9), (Role::Outbound, false), "who was in SYN_SENT has connected");
+}
+
+#[test]
 fn a_missed_transition_is_healed_and_counted() {
     use TcpState as T;
     let mut run = Run::new();

@@ -45,6 +45,11 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// `1 socket`, `1,204 sockets`.
+pub fn plural(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { one } else { many })
+}
+
 /// A number of bytes, three digits of precision: `820 B`, `12.3 MiB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -105,6 +105,7 @@ impl Taken {
         Context {
             host: Arc::clone(&self.host),
             source: Arc::clone(source),
+            filter: self.filter.to_string().into(),
             records: self.records,
             // A recording that is read tells of what it misses itself.
             kernel_losses: KernelLosses {

@@ -20,6 +20,8 @@ use crate::{
 
 /// How long to wait for records: what a screen shows is never older, and waking up costs little.
 const POLL: Duration = Duration::from_millis(10);
+/// The same until all that was there before is known: the first picture waits for it.
+const POLL_SEEDING: Duration = Duration::from_millis(1);
 /// Records taken from the ring in one go, so that time goes on in between.
 const DRAIN: usize = 32 << 10;
 /// Batches of the seed taken in one go.
@@ -38,6 +40,7 @@ pub struct Live {
     names: Names,
     settings: Settings,
     begun: bool,
+    is_seeding: bool,
     losses: KernelLosses,
     losses_told: Nanos,
 }
@@ -74,6 +77,7 @@ impl Live {
             names,
             settings,
             begun: false,
+            is_seeding: true,
             losses: KernelLosses::default(),
             losses_told: Nanos(0),
         })
@@ -81,7 +85,8 @@ impl Live {
 
     fn wait(&self) {
         let mut fds = [PollFd::new(&self.tracer, PollFlags::IN)];
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(POLL.subsec_nanos()) };
+        let longest = if self.is_seeding { POLL_SEEDING } else { POLL };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(longest.subsec_nanos()) };
         // An interrupted wait is only a shorter one.
         let _ = poll(&mut fds, Some(&timeout));
     }
@@ -132,6 +137,7 @@ impl Source for Live {
         for record in found.into_iter().flatten() {
             self.names.look_at_record(&record);
             if matches!(record, Record::OwnersEnd { .. }) {
+                self.is_seeding = false;
                 self.sweeps.begin();
             }
             take(record);

@@ -21,7 +21,7 @@ use super::{
     sock_diag::{self, DumpError, StateMask, Summary},
 };
 use crate::{
-    model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts},
+    model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts, units::plural},
     privileges::{self, Work},
 };
 
@@ -203,8 +203,8 @@ impl Seed {
                 }
                 if owners.unreadable_processes > 0 {
                     self.facts.limits.push(format!(
-                        "Owners of sockets older than the trace may be missing: {} processes could not be looked into.",
-                        owners.unreadable_processes
+                        "Owners of sockets older than the trace may be missing: {} could not be looked into.",
+                        plural(owners.unreadable_processes.into(), "process", "processes")
                     ));
                     self.send(Record::Host(Box::new(self.facts.clone())))?;
                 }

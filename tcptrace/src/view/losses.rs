@@ -2,7 +2,7 @@
 
 use crate::{
     aggregate::{Losses, Snapshot},
-    model::units,
+    model::{text, units},
 };
 
 /// A cause of loss.
@@ -43,12 +43,18 @@ pub fn losses(losses: &Losses) -> Option<String> {
     (losses.total() > 0).then(|| format!("lost {}: {}", units::count(losses.total()), causes.join(", ")))
 }
 
+/// Which sockets are shown: `filter: rport 5432`; `None` for all.
+pub fn filter(snapshot: &Snapshot) -> Option<String> {
+    (!snapshot.filter.is_empty()).then(|| format!("filter: {}", text::sanitise(&snapshot.filter)))
+}
+
 /// The line on stderr when a trace ends: what was taken in, and what was lost.
 pub fn at_the_end(last: &Snapshot) -> String {
     format!(
-        "tcptrace: {} records in {}; {}",
+        "tcptrace: {} records in {}{}; {}",
         units::count(last.records),
         units::duration(last.ts.since(last.began)),
+        filter(last).map(|filter| format!(", {filter}")).unwrap_or_default(),
         losses(&last.losses).as_deref().unwrap_or("nothing lost"),
     )
 }

@@ -73,6 +73,13 @@ impl Ports {
         is_other.then_some(netns)
     }
 
+    /// Another filter is in use: no destination is wanted, until [`Self::identified`] has told of a socket that is.
+    pub(super) fn choose_anew(&mut self) {
+        for (_, destination) in self.destinations.iter_mut() {
+            destination.is_wanted = false;
+        }
+    }
+
     /// A socket is there, in its state.
     pub(super) fn appeared(&mut self, socket: &mut Socket, processes: &Processes) {
         if socket.port_use == PortUse::None {

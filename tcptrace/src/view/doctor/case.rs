@@ -173,11 +173,6 @@ impl<'a> Case<'a> {
     }
 }
 
-/// `1 socket`, `1,204 sockets`.
-pub fn plural(n: u64, one: &str, many: &str) -> String {
-    format!("{} {}", units::count(n), if n == 1 { one } else { many })
-}
-
 /// A word that a shell takes as it is.
 fn quoted(word: &str) -> String {
     let word = text::sanitise(word);

@@ -1,12 +1,12 @@
 //! Connections that end otherwise than by two FINs, and those that never begin.
 
-use super::{
-    Found, Severity,
-    case::{Case, plural},
-};
+use super::{Found, Severity, case::Case};
 use crate::{
     lifecycle::EndReason,
-    model::{Nanos, TcpState, units},
+    model::{
+        Nanos, TcpState,
+        units::{self, plural},
+    },
 };
 
 /// Fewer are accidents.

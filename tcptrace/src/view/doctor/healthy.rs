@@ -1,10 +1,13 @@
 //! The numbers that tell whether something is wrong: where nothing is, they say why.
 
-use super::case::{Case, plural};
+use super::case::Case;
 use crate::{
     aggregate::Snapshot,
     lifecycle::EndReason,
-    model::{TcpState, units},
+    model::{
+        TcpState,
+        units::{self, plural},
+    },
 };
 
 /// A sentence for each thing that was looked at.

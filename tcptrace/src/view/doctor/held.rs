@@ -1,12 +1,12 @@
 //! Sockets that wait for a `close()` on one side or the other.
 
-use super::{
-    Found, Severity,
-    case::{Case, plural},
-};
+use super::{Found, Severity, case::Case};
 use crate::{
     aggregate::standing::{self, One, Standing},
-    model::{TcpState, units},
+    model::{
+        TcpState,
+        units::{self, plural},
+    },
 };
 
 /// So many CLOSE_WAIT that nobody closes are no accident.

@@ -1,12 +1,12 @@
 //! Connections that come in and find no room.
 
-use super::{
-    Found, Severity, Who,
-    case::{Case, plural},
-};
+use super::{Found, Severity, Who, case::Case};
 use crate::{
     aggregate::{observed::Queue, standing::Standing},
-    model::{NetnsId, TcpState, units},
+    model::{
+        NetnsId, TcpState,
+        units::{self, plural},
+    },
 };
 
 /// Listeners named in one finding.

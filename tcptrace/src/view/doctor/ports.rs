@@ -1,12 +1,12 @@
 //! Local ports of outgoing connections: none left, or soon none.
 
-use super::{
-    Found, Severity, Who,
-    case::{Case, plural},
-};
+use super::{Found, Severity, Who, case::Case};
 use crate::{
     aggregate::{DestinationPorts, TwReuse},
-    model::{TcpState, text, units},
+    model::{
+        TcpState, text,
+        units::{self, plural},
+    },
 };
 
 /// Destinations named in one finding.

@@ -1,13 +1,13 @@
 //! Settings that are not what they are believed to be.
 
-use super::{
-    Found, Severity, Who,
-    case::{Case, plural},
-    time_wait::default_tw_buckets,
-};
+use super::{Found, Severity, Who, case::Case, time_wait::default_tw_buckets};
 use crate::{
     aggregate::{PortSettings, standing::Standing},
-    model::{NetnsId, TcpState, record::SysctlLine, units},
+    model::{
+        NetnsId, TcpState,
+        record::SysctlLine,
+        units::{self, plural},
+    },
 };
 
 /// Lines and namespaces named in one finding.

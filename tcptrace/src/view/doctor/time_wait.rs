@@ -1,12 +1,12 @@
 //! TIME_WAIT: where there is no room for it, where it is harmless, and what becomes of its ports.
 
-use super::{
-    Found, Severity,
-    case::{Case, plural},
-};
+use super::{Found, Severity, case::Case};
 use crate::{
     lifecycle::{EndReason, Role},
-    model::{NetnsId, TcpState, units},
+    model::{
+        NetnsId, TcpState,
+        units::{self, plural},
+    },
 };
 
 /// Fewer are no matter for anybody.

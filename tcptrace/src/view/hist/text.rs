@@ -16,7 +16,7 @@ use crate::{
     view::{
         clock,
         glyphs::Glyphs,
-        losses::losses,
+        losses::{filter, losses},
         states::ORDER,
         top::{
             columns::role,
@@ -74,6 +74,9 @@ fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Res
     let source = text::sanitise(&snapshot.source);
     let losses = losses.as_deref().unwrap_or("lost 0");
     writeln!(out, "{source}: {} records  {losses}", units::count(snapshot.records))?;
+    if let Some(filter) = filter(snapshot) {
+        writeln!(out, "{filter}")?;
+    }
     for limit in &snapshot.host.limits {
         writeln!(out, "note: {}", text::sanitise(limit))?;
     }

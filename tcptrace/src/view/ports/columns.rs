@@ -13,7 +13,7 @@ type Of = Column<DestinationPorts>;
 /// Every column, from left to right.
 pub const PORTS: [Of; 12] = [
     Of::words("destination", "DESTINATION", 0, |snapshot, row| Value::Key(remote(snapshot, row).into()))
-        .for_cells(21, 64)
+        .for_cells(21, u16::MAX)
         .help("remote address and port; @ and the network namespace"),
     Of::words("from", "FROM", 6, |_, row| Value::Key(local(row).into()))
         .for_cells(9, 39)

@@ -14,7 +14,7 @@ use crate::{
     model::{text, units},
     view::{
         clock,
-        losses::losses,
+        losses::{filter, losses},
         top::{summary, table::Table},
     },
 };
@@ -44,6 +44,9 @@ pub fn write(
 ) -> io::Result<()> {
     let width = usize::from(layout.width);
     header(out, snapshot, layout)?;
+    if let Some(filter) = filter(snapshot) {
+        wrapped(out, &filter, "  ", width)?;
+    }
     for limit in &snapshot.host.limits {
         wrapped(out, &format!("note: {}", text::sanitise(limit)), "      ", width)?;
     }

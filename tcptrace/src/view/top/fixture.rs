@@ -30,6 +30,7 @@ pub fn empty() -> Snapshot {
         interval: Nanos(0),
         host: Arc::new(host),
         source: "live".into(),
+        filter: "".into(),
         records: 0,
         records_per_s: 0.0,
         losses: Losses::default(),
@@ -79,6 +80,39 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         dwells: Vec::new(),
         dwells_elsewhere: 0,
     }
+}
+
+/// Names that would change a terminal, turn its lines round, or fill them.
+pub fn hostile() -> Snapshot {
+    let named = |key: &str, comm: &str, time_wait| {
+        let key = crate::model::text::sanitise(key);
+        let mut group = group(&key, Role::Inbound, &[(TcpState::TimeWait, time_wait)]);
+        group.process = Some(process(7, comm));
+        group
+    };
+    let mut snapshot = busy();
+    snapshot.groups = vec![
+        named(&format!("/kubepods.slice/{}.scope", "0123456789".repeat(19)), "long", 9),
+        named("/system.slice/\u{1b}[2J\u{1b}]0;owned\u{7}.service", "\u{1b}[31mred\r\n", 8),
+        named("/数据库.slice/复制.service", "数据库写入进程", 7),
+        named("/abc\u{202e}cba.service", "exe.\u{202e}fdp", 6),
+        named("[fe80::1234:5678:9abc:def0%eth0]:50051", "zoned", 5),
+    ];
+    snapshot
+}
+
+/// As many sockets as the tool is made for.
+pub fn million() -> Snapshot {
+    let mut snapshot = busy();
+    let total = &mut snapshot.states[TcpState::TimeWait.index()];
+    (total.now, total.entered, total.entered_per_s) = (1_048_576, 123_456_789, 312_456.7);
+    let group = &mut snapshot.groups[0];
+    group.time_wait.now = 1_048_576;
+    group.counts[TcpState::TimeWait.index()] = 1_048_576;
+    group.counts[TcpState::Established.index()] = 123_456;
+    group.time_wait.entered_per_s = 312_456.7;
+    (group.fin_wait2_orphan, group.counts[TcpState::FinWait2.index()]) = (120_000, 120_002);
+    snapshot
 }
 
 /// What the pipeline answers to `query`.

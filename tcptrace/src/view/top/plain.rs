@@ -13,7 +13,10 @@ use super::{
 use crate::{
     aggregate::Snapshot,
     model::{text, units},
-    view::{clock, losses::losses},
+    view::{
+        clock,
+        losses::{filter, losses},
+    },
 };
 
 /// How plain text is laid out.
@@ -46,6 +49,9 @@ fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Res
     let source = text::sanitise(&snapshot.source);
     writeln!(out, "{source}: {} records{rate}", units::count(snapshot.records))?;
     writeln!(out, "{}", losses(&snapshot.losses).as_deref().unwrap_or("lost 0"))?;
+    if let Some(filter) = filter(snapshot) {
+        writeln!(out, "{filter}")?;
+    }
     for limit in &snapshot.host.limits {
         writeln!(out, "note: {}", text::sanitise(limit))?;
     }

@@ -3,7 +3,10 @@
 use std::cmp::Ordering;
 
 use super::columns::{Align, Column, GROUPS, TIME_WAIT, Value};
-use crate::aggregate::{Group, Snapshot};
+use crate::{
+    aggregate::{Group, Snapshot},
+    model::TcpState,
+};
 
 /// What the rows of a table are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +91,42 @@ impl Sort {
         order.into_iter().map(|(row, _)| row).collect()
     }
 
-    /// The groups of `snapshot` in this order.
+    /// The groups of `snapshot` in this order, those left out that have nothing to show.
     pub fn groups(self, snapshot: &Snapshot) -> Vec<usize> {
-        self.order(&GROUPS, snapshot, &snapshot.groups, by_identity)
+        let mut order = self.order(&GROUPS, snapshot, &snapshot.groups, by_size);
+        order.retain(|&row| !snapshot.groups[row].is_empty());
+        order
     }
 }
 
-fn by_identity(a: &Group, b: &Group) -> Ordering {
-    a.key.cmp(&b.key).then(a.role.cmp(&b.role))
+/// Those with connections before those without, then a fixed order.
+fn by_size(a: &Group, b: &Group) -> Ordering {
+    let connections = |group: &Group| group.sockets() - group.counts[TcpState::Listen.index()];
+    connections(b)
+        .cmp(&connections(a))
+        .then(b.time_wait.entered.cmp(&a.time_wait.entered))
+        .then_with(|| a.key.cmp(&b.key))
+        .then(a.role.cmp(&b.role))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{lifecycle::Role, view::top::fixture};
+
+    #[test]
+    fn rows_with_nothing_in_them_are_left_out_and_the_larger_of_equals_comes_first() {
+        let mut snapshot = fixture::empty();
+        let group = |key: &str, counts: &[(TcpState, u64)]| fixture::group(key, Role::Inbound, counts);
+        snapshot.groups = vec![
+            group("a", &[(TcpState::Listen, 1)]),
+            group("b", &[]),
+            group("c", &[(TcpState::Established, 5)]),
+            group("d", &[]),
+        ];
+        snapshot.groups[3].closers[1] = 1;
+        let keys: Vec<&str> =
+            Sort::default().groups(&snapshot).into_iter().map(|row| &*snapshot.groups[row].key).collect();
+        assert_eq!(keys, ["c", "a", "d"]);
+    }
 }

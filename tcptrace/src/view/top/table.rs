@@ -20,6 +20,8 @@ pub struct Placed<R: 'static> {
     pub index: usize,
     /// Width without the blank that separates it from the one before.
     pub width: usize,
+    /// Of that, what the arrow beside the head takes.
+    arrow: usize,
     column: &'static Column<R>,
 }
 
@@ -40,7 +42,7 @@ impl<R> Placed<R> {
         let column = self.column;
         let head = match column.head {
             "" => Cow::Owned(snapshot.grouping.head()),
-            head if head.len() <= self.width => Cow::Borrowed(head),
+            head if head.len() + self.arrow <= self.width => Cow::Borrowed(head),
             _ => Cow::Borrowed(column.short),
         };
         fit(&head, self.width, self.is_words(), Cut::End)
@@ -52,6 +54,18 @@ impl<R> Placed<R> {
         let cut = if matches!(value, Value::Key(_)) { Cut::Middle } else { Cut::End };
         (fit(&value.text(self.width), self.width, self.is_words(), cut), value.is_nothing())
     }
+}
+
+/// Columns from this priority on have no room while the cells of others are cut.
+const LATE: u8 = 12;
+
+/// As much of the first column as comes before those.
+const LONG: usize = 48;
+
+/// What a table has placed so far, and the width that is left.
+struct Room<R: 'static> {
+    left: usize,
+    placed: Vec<Placed<R>>,
 }
 
 /// The columns of a table and what is to be shown of it.
@@ -70,8 +84,9 @@ pub struct Table<'a, R: 'static> {
 
 impl<R> Table<'_, R> {
     /// Which columns there is room for in `width`, from left to right. The first and the one that is sorted
-    /// by always stay; the others go by their priority. What is left over goes to those that need more for
-    /// the longest of the rows or for their head, to the first last.
+    /// by always stay; the others go by their priority, and those from [`LATE`] on come when the cells of the
+    /// others are whole. What is left over goes to heads and cells that need more, to the first column last: there
+    /// is no end to how long a path can be.
     pub fn place(&self, width: usize) -> Vec<Placed<R>> {
         let mut by_priority = self.visible.to_vec();
         by_priority.sort_by_key(|&index| match index {
@@ -79,29 +94,48 @@ impl<R> Table<'_, R> {
             _ if index == self.sorted => (1, 0),
             _ => (2, self.columns[index].priority),
         });
-        let mut left = width;
-        let mut placed = Vec::with_capacity(self.columns.len());
-        for &index in &by_priority {
-            let least = self.columns[index].width.0 as usize;
-            let needed = least + usize::from(index != KEY);
-            if needed > left {
-                break;
-            }
-            left -= needed;
-            placed.push(self.placed(index, least));
-        }
-        if placed.len() < 2 {
+        let is_late = |&index: &usize| self.columns[index].priority >= LATE && index != self.sorted;
+        let (late, first): (Vec<usize>, Vec<usize>) = by_priority.iter().partition(|index| is_late(index));
+        let mut room = Room { left: width, placed: Vec::with_capacity(self.columns.len()) };
+        let is_all = self.add(&mut room, &first);
+        if room.placed.len() < 2 {
             return self.squeeze(by_priority.get(1).copied().unwrap_or(KEY), width);
         }
-        placed.sort_by_key(|placed| self.visible.iter().position(|&index| index == placed.index));
-        // The first last: there is no end to how long a path can be.
-        let (key, others): (Vec<_>, Vec<_>) = placed.iter_mut().partition(|placed| placed.index == KEY);
-        for wide in others.into_iter().chain(key) {
-            let growth = self.wanted(wide.column).saturating_sub(wide.width).min(left);
-            wide.width += growth;
-            left -= growth;
+        if is_all {
+            self.grow(&mut room, Grows::ForCells, LONG);
+            self.add(&mut room, &late);
         }
-        placed
+        self.grow(&mut room, Grows::ForCells, LONG);
+        self.grow(&mut room, Grows::ForHead, usize::MAX);
+        self.grow(&mut room, Grows::ForCells, usize::MAX);
+        room.placed.sort_by_key(|placed| self.visible.iter().position(|&index| index == placed.index));
+        room.placed
+    }
+
+    /// Adds these columns, as narrow as they may be, up to the first that there is no room for; returns whether there
+    /// was none such.
+    fn add(&self, room: &mut Room<R>, columns: &[usize]) -> bool {
+        columns.iter().all(|&index| {
+            let placed = self.narrow(index);
+            let needed = placed.width + usize::from(index != KEY);
+            let fits = needed <= room.left;
+            if fits {
+                room.left -= needed;
+                room.placed.push(placed);
+            }
+            fits
+        })
+    }
+
+    /// Lets columns grow for their heads or for their cells, the first column last and to no more than `longest`.
+    fn grow(&self, room: &mut Room<R>, what: Grows, longest: usize) {
+        let (key, others): (Vec<_>, Vec<_>) = room.placed.iter_mut().partition(|placed| placed.index == KEY);
+        for wide in others.into_iter().chain(key).filter(|wide| wide.column.grows == what) {
+            let wanted = if wide.index == KEY { self.wanted(wide).min(longest) } else { self.wanted(wide) };
+            let growth = wanted.saturating_sub(wide.width).min(room.left);
+            wide.width += growth;
+            room.left -= growth;
+        }
     }
 
     /// Writes the heads and the rows as text, in lines of at most `width`.
@@ -116,24 +150,30 @@ impl<R> Table<'_, R> {
         Ok(())
     }
 
-    const fn placed(&self, index: usize, width: usize) -> Placed<R> {
-        Placed { index, width, column: &self.columns[index] }
+    /// A column as narrow as it may be, with its arrow where it is sorted by.
+    fn narrow(&self, index: usize) -> Placed<R> {
+        let column = &self.columns[index];
+        let arrow = usize::from(index == self.sorted && index != KEY);
+        let width = (column.width.0 as usize).max(column.short.len() + arrow);
+        Placed { index, width, arrow, column }
     }
 
     /// The first and one more column where there is not room enough even for these two.
     fn squeeze(&self, second: usize, width: usize) -> Vec<Placed<R>> {
         const LEAST_KEY: usize = 8;
-        let second = self.placed(second, self.columns[second].width.0 as usize);
+        let key = self.narrow(KEY);
+        let second = self.narrow(second);
         match width.checked_sub(second.width + 1) {
-            Some(rest @ LEAST_KEY..) => vec![self.placed(KEY, rest), second],
-            _ => vec![self.placed(KEY, width)],
+            Some(rest @ LEAST_KEY..) => vec![Placed { width: rest, ..key }, second],
+            _ => vec![Placed { width, ..key }],
         }
     }
 
-    /// The width that the cells of a column would fill, its head included.
-    fn wanted(&self, column: &Column<R>) -> usize {
+    /// The width that a column would fill.
+    fn wanted(&self, placed: &Placed<R>) -> usize {
+        let column = placed.column;
         let longest = match column.grows {
-            Grows::ForHead => column.head.len(),
+            Grows::ForHead => return (column.head.len() + placed.arrow).max(placed.width),
             Grows::ForCells => self
                 .rows
                 .iter()
@@ -221,6 +261,39 @@ mod tests {
         for (index, column) in GROUPS.iter().enumerate() {
             assert!(names(40, index).contains(&column.name));
         }
+    }
+
+    /// The heads of a table whose longest key has so many characters.
+    fn heads(key: usize, width: usize, sorted: usize) -> String {
+        let mut snapshot = fixture::busy();
+        snapshot.groups[0].key = "k".repeat(key);
+        let rows = snapshot.groups.iter().collect();
+        let table = Table { columns: &GROUPS, visible: &ALL, snapshot: &snapshot, rows, sorted };
+        let mut out = Vec::new();
+        table.write(&mut out, width).expect("a Vec takes everything");
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_head_has_a_place_for_its_arrow() {
+        for width in 30..300 {
+            for (sorted, column) in GROUPS.iter().enumerate().skip(1) {
+                let heads = heads(21, width, sorted);
+                let at = |head| heads.find(head).filter(|_| width > 40);
+                if let Some(at) = at(column.head).or_else(|| at(column.short)) {
+                    let before = heads[..at].chars().rev().take_while(|c| *c == ' ').count();
+                    assert!(column.align == Align::Left || before > 1, "{} at {width}: {heads}", column.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_key_is_whole_where_there_is_room_and_late_columns_wait_for_it() {
+        assert!(heads(40, 160, TIME_WAIT).contains(&"k".repeat(40)));
+        assert!(!heads(40, 160, TIME_WAIT).contains("SYN_RECV"));
+        assert!(heads(21, 180, TIME_WAIT).contains("SYN_RECV"));
+        assert!(heads(200, 400, TIME_WAIT).contains(&"k".repeat(200)));
     }
 
     #[test]

@@ -22,21 +22,21 @@ pub const TIME_WAIT: usize = 5;
 type Of = Column<Group>;
 
 /// Every column of the groups, from left to right.
-pub const GROUPS: [Of; 17] = [
+pub const GROUPS: [Of; 18] = [
     Of::words("key", "", 0, |_, group| Value::Key(text::sanitise(&group.key)))
-        .for_cells(21, 64)
+        .for_cells(21, u16::MAX)
         .help("what the sockets have in common"),
-    Of::words("role", "ROLE", 6, |_, group| Value::Text(role(group.role).into()))
+    Of::words("role", "ROLE", 5, |_, group| Value::Text(role(group.role).into()))
         .help("in: accepted here; out: connected from here; lstn: listener"),
-    Of::words("closer", "CLOSER", 5, |_, group| {
+    Of::words("closer", "CLOSER", 6, |_, group| {
         Value::Share(group.main_closer().map(|(who, share)| (closer(who), share)))
     })
     .width(11, 11)
     .help("who closed first, mostly; the first gets the TIME_WAIT"),
     Of::words("process", "PROCESS", 4, |_, group| Value::Text(process(group)))
-        .for_cells(10, 20)
+        .for_cells(9, 20)
         .help("the owner of most of them, +N: other owners"),
-    Of::number("pid", "PID", 15, |_, group| Value::Id(group.process.as_ref().map(|process| process.pid)))
+    Of::number("pid", "PID", 16, |_, group| Value::Id(group.process.as_ref().map(|process| process.pid)))
         .width(7, 7)
         .help("its process id"),
     Of::number("time_wait", "TIME_WAIT", 1, |_, group| Value::Count(group.time_wait.now))
@@ -46,11 +46,11 @@ pub const GROUPS: [Of; 17] = [
     })
     .width(5, 5)
     .help("sockets that enter TIME_WAIT per second"),
-    Of::number("time_wait_p50", "TW-P50", 12, |_, group| Value::Length(dwell(group, |dwell| dwell.p50)))
+    Of::number("time_wait_p50", "TW-P50", 13, |_, group| Value::Length(dwell(group, |dwell| dwell.p50)))
         .help("median time in TIME_WAIT, of those seen from entry to end"),
-    Of::number("time_wait_p99", "TW-P99", 13, |_, group| Value::Length(dwell(group, |dwell| dwell.p99)))
+    Of::number("time_wait_p99", "TW-P99", 14, |_, group| Value::Length(dwell(group, |dwell| dwell.p99)))
         .help("the same, 0.99 quantile"),
-    Of::number("reused", "REUSED", 16, |_, group| Value::Count(group.time_wait.ended.reused))
+    Of::number("reused", "REUSED", 17, |_, group| Value::Count(group.time_wait.ended.reused))
         .width(7, 9)
         .help("TIME_WAIT taken over by a connect() (tcp_tw_reuse)"),
     Of::number("fin_wait2", "FW2 o/h", 7, |_, group| {
@@ -66,13 +66,15 @@ pub const GROUPS: [Of; 17] = [
     })
     .width(7, 7)
     .help("how long the oldest has waited for close(); >: at least"),
-    Of::number("established", "ESTABLISHED", 14, |_, group| {
+    Of::number("established", "ESTABLISHED", 15, |_, group| {
         Value::Count(state(group, TcpState::Established))
     })
     .short("ESTAB")
     .width(7, 11)
     .help("connected now"),
-    Of::number("syn_recv", "SYN_RECV", 17, |_, group| Value::Count(state(group, TcpState::SynRecv)))
+    Of::number("sockets", "SOCKETS", 12, |_, group| Value::Count(group.sockets()))
+        .help("sockets in any state, listeners too"),
+    Of::number("syn_recv", "SYN_RECV", 18, |_, group| Value::Count(state(group, TcpState::SynRecv)))
         .short("SYNRCV")
         .help("handshakes in progress"),
     Of::number("ports", "PORTS", 9, |snapshot, group| {

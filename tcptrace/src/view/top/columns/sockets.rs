@@ -7,6 +7,7 @@ use super::{
 use crate::{
     aggregate::Snapshot,
     inspect::SocketRow,
+    lifecycle::Role,
     model::{Nanos, text},
 };
 
@@ -38,11 +39,11 @@ pub const SOCKETS: [Of; 10] = [
     Of::number("pid", "PID", 6, |_, socket| Value::Id(socket.process.as_ref().map(|process| process.pid)))
         .width(7, 7)
         .help("its process id"),
-    Of::words("known", "KNOWN BY", 9, |_, socket| Value::Text(owner(socket.owner).into()))
+    Of::words("known", "KNOWN BY", 14, |_, socket| Value::Text(owner(socket.owner).into()))
         .help("call: its own system call; proc: /proc/PID/fd; listener"),
-    Of::words("role", "ROLE", 7, |_, socket| Value::Text(role(socket.role).into()))
-        .help("in: accepted here; out: connected from here; lstn: listener"),
-    Of::words("closer", "CLOSER", 8, |_, socket| Value::Text(closer(socket.closer).into()))
+    Of::words("role", "ROLE", 12, |_, socket| Value::Text(role_of(socket).into()))
+        .help("in: accepted here; out: connected from here; ?: guessed"),
+    Of::words("closer", "CLOSER", 13, |_, socket| Value::Text(closer(socket.closer).into()))
         .width(7, 7)
         .help("who closed first"),
 ];
@@ -61,4 +62,13 @@ pub fn looked_at(snapshot: &Snapshot) -> Nanos {
 fn peer(socket: &SocketRow) -> String {
     let remote = socket.tuple.remote();
     if remote.port == 0 { "-".into() } else { remote.to_string() }
+}
+
+/// Its role; one that was guessed has a question mark.
+fn role_of(socket: &SocketRow) -> &'static str {
+    match (socket.role, socket.role_guessed) {
+        (Role::Inbound, true) => "in?",
+        (Role::Outbound, true) => "out?",
+        (known, _) => role(known),
+    }
 }

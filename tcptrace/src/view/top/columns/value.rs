@@ -54,7 +54,10 @@ impl Value<'_> {
             | Self::Part(None)
             | Self::Share(None) => Cow::Borrowed("-"),
             Self::Bounded(Some(dwell)) => Cow::Owned(bounded(*dwell)),
-            Self::Rate(Some(per_s)) => Cow::Owned(units::rate(*per_s)),
+            Self::Rate(Some(per_s)) => {
+                let rate = units::rate(*per_s);
+                Cow::Owned(if rate.len() <= width { rate } else { units::compact(per_s.round() as u64) })
+            }
             Self::Length(Some(length)) => Cow::Owned(units::duration(*length)),
             Self::Part(Some(part)) => Cow::Owned(format!("{:.0}%", part * 100.0)),
             Self::Share(Some((name, share))) => Cow::Owned(format!("{name} {:.0}%", share * 100.0)),
@@ -123,6 +126,7 @@ mod tests {
         assert_eq!(Value::Count(9_999).text(6), "9,999");
         assert_eq!(Value::Count(123_456).text(6), "123k");
         assert_eq!(Value::Pair(120, 3).text(7), "120/3");
+        assert_eq!(Value::Rate(Some(312_456.7)).text(5), "312k");
         assert_eq!(Value::Pair(123_456, 3).text(7), "123k/3");
     }
 

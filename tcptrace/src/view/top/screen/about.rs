@@ -4,10 +4,13 @@ use ratatui::text::{Line, Span};
 
 use crate::{
     model::{Nanos, units},
-    view::top::{
-        columns::role,
-        state::{Place, State},
-        theme::{Role, Theme},
+    view::{
+        losses::filter,
+        top::{
+            columns::role,
+            state::{Place, State},
+            theme::{Role, Theme},
+        },
     },
 };
 
@@ -24,9 +27,9 @@ pub fn line(state: &State, theme: &Theme) -> Option<Line<'static>> {
             spans.push(Span::styled(sockets(state, now.is_some()), theme.style(Role::Faint)));
         }
     }
-    if !state.filter().is_empty() {
+    if let Some(filter) = filter(state.snapshot()) {
         let gap = if spans.is_empty() { "" } else { "  " };
-        spans.push(Span::styled(format!("{gap}filter: {}", state.filter()), theme.style(Role::Held)));
+        spans.push(Span::styled(format!("{gap}{filter}"), theme.style(Role::Held)));
     }
     if let Some(since) = counted_since(state) {
         let gap = if spans.is_empty() { "" } else { "  " };

@@ -11,8 +11,9 @@ use crate::view::top::{columns::GROUPS, mouse::Regions, state::State, table::Tab
 
 /// The groups there is room for, or why there is none.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme) -> Regions {
-    if state.snapshot().groups.is_empty() {
-        let text = if state.filter().is_empty() && state.snapshot().host.filter.is_empty() {
+    if state.position().1 == 0 {
+        let snapshot = state.snapshot();
+        let text = if snapshot.filter.is_empty() && snapshot.host.filter.is_empty() {
             "No TCP sockets yet. They appear here as they open."
         } else {
             "No TCP socket matches the filter. Those that do appear here as they open."

@@ -39,7 +39,7 @@ const AIRY: u16 = 16;
 /// From this height on the states have all their lines.
 const TALL: u16 = 20;
 /// Narrower than this, a sentence takes two lines.
-const SENTENCE: u16 = 120;
+const SENTENCE: u16 = 150;
 
 /// The parts of a screen on `area`.
 pub fn parts(area: Rect, wanted: Wanted) -> Parts {

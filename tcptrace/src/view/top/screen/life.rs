@@ -57,7 +57,10 @@ fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
     let netns = if socket.netns.0 == snapshot.host.netns {
         String::new()
     } else {
-        format!("  network namespace {}", socket.netns)
+        let known = snapshot.ports.netns.iter().find(|known| known.netns == socket.netns);
+        let name = known.and_then(|known| known.name.as_deref().map(text::sanitise));
+        let name = name.unwrap_or_else(|| socket.netns.to_string().into());
+        format!("  network namespace {name}")
     };
     vec![
         Line::from(vec![Span::styled(ends, theme.style(Role::Strong)), Span::raw(facts), Span::raw(netns)]),

@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     aggregate::Snapshot,
     inspect::{Detail, Focus},
+    model::TcpState,
     view::{
         glyphs::Glyphs,
         top::{
@@ -46,8 +47,9 @@ fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height:
             Focus::Group(_) => Detail::Group(fixture::members()),
             Focus::Socket(_) => Detail::Socket(Box::new(fixture::life())),
         };
+        let filter = query.filter.as_ref().map(ToString::to_string).unwrap_or_default().into();
         let answer = Some(Arc::new(fixture::answer(query, detail)));
-        state.take(Arc::new(Snapshot { answer, ..snapshot.clone() }));
+        state.take(Arc::new(Snapshot { filter, answer, ..snapshot.clone() }));
     }
     draw_once(&mut state)
 }
@@ -76,6 +78,32 @@ fn small() {
 #[test]
 fn empty() {
     insta::assert_snapshot!(frame(fixture::empty(), &[], ASCII, 80, 24));
+}
+
+#[test]
+fn hostile_and_long_names() {
+    let narrow = frame(fixture::hostile(), &[], ASCII, 80, 24);
+    let wide = frame(fixture::hostile(), &[], RICH, 250, 30);
+    for backend in [&narrow, &wide] {
+        let is_safe = |c: char| !c.is_control() && !('\u{202a}'..='\u{202e}').contains(&c);
+        assert!(backend.buffer().content.iter().all(|cell| cell.symbol().chars().all(is_safe)));
+    }
+    insta::assert_snapshot!("hostile_80x24", narrow);
+    insta::assert_snapshot!("hostile_250x30", wide);
+}
+
+#[test]
+fn a_million_sockets() {
+    insta::assert_snapshot!(frame(fixture::million(), &[], RICH, 120, 24));
+}
+
+#[test]
+fn one_socket() {
+    let mut snapshot = fixture::busy();
+    snapshot.groups.truncate(1);
+    snapshot.groups[0] =
+        fixture::group("127.0.0.1:22", crate::lifecycle::Role::Inbound, &[(TcpState::Established, 1)]);
+    insta::assert_snapshot!(frame(snapshot, &[], ASCII, 80, 24));
 }
 
 #[test]

@@ -220,11 +220,6 @@ impl State {
         self.prompt.as_ref()
     }
 
-    /// The filter in use, as it was typed; empty for none.
-    pub fn filter(&self) -> &str {
-        &self.filter
-    }
-
     /// Why what was typed is not in use.
     pub fn filter_fault(&self) -> Option<String> {
         if self.typing == Typing::Moment {

@@ -125,17 +125,17 @@ fn a_filter_is_used_while_it_is_typed_and_the_last_good_one_stays() {
     let good = parse("filter", "rport 54").ok();
     assert_eq!((state.query().filter.as_ref(), state.filter_fault()), (good.as_ref(), None));
     typed(&mut state, " and");
-    assert_eq!((state.query().filter.as_ref(), state.filter()), (good.as_ref(), "rport 54"));
+    assert_eq!((state.query().filter.as_ref(), &*state.filter), (good.as_ref(), "rport 54"));
     assert!(state.filter_fault().is_some_and(|fault| fault.contains("expected a test")));
     press(&mut state, &[Action::Edit(Edit::Accept)]);
-    assert_eq!((state.prompt().is_none(), state.filter_fault(), state.filter()), (true, None, "rport 54"));
+    assert_eq!((state.prompt().is_none(), state.filter_fault(), &*state.filter), (true, None, "rport 54"));
     // Escape while typing brings back the filter that was there.
     press(&mut state, &[Action::Filter, Action::Edit(Edit::Clear)]);
     assert_eq!(state.query().filter, None);
     press(&mut state, &[Action::Edit(Edit::Cancel)]);
     assert_eq!((state.query().filter.as_ref(), state.prompt().is_none()), (good.as_ref(), true));
     press(&mut state, &[Action::Back]);
-    assert_eq!((state.query().filter, state.filter()), (None, ""));
+    assert_eq!((state.query().filter, &*state.filter), (None, ""));
 }
 
 #[test]
