@@ -66,14 +66,14 @@ dpkg -i /tmp/tcptrace.deb
 tcptrace --version
 tcptrace states > /dev/null
 tcptrace top --once > /dev/null
-man tcptrace-top | grep -q 'Show which services have how many sockets'
+MANWIDTH=160 man --no-justification tcptrace-top | grep -q 'Show which services have how many sockets'
 systemd-analyze verify /usr/lib/systemd/system/tcptrace.service
 systemd-analyze security --offline=true --threshold=30 /usr/lib/systemd/system/tcptrace.service | tail -n 1
 grep -q -- --listen /usr/share/bash-completion/completions/tcptrace
 dpkg -r tcptrace
 dpkg -P tcptrace
 ! dpkg -s tcptrace 2> /dev/null
-left=$(find / -xdev -name '*tcptrace*' -not -path '/tmp/*' -not -path '/var/lib/dpkg/*' -not -path '/proc/*')
+left=$(find / -xdev -name '*tcptrace*' -not -path '/tmp/*' -not -path '/var/lib/dpkg/*' -not -path '/var/cache/man/*' -not -path '/proc/*')
 test -z \"$left\" || { echo \"left behind: $left\"; exit 1; }
 ";
 
