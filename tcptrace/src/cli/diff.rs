@@ -55,11 +55,13 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         let message = "only one of the recordings can be standard input\n";
         clap::Error::raw(ErrorKind::ArgumentConflict, message).exit();
     }
-    let filter = args.filters.filter()?;
+    // A namespace with the same name may have another number.
+    let [of_before, of_after] = [&args.before, &args.after].map(|path| args.filters.filter(Some(path)));
+    let (of_before, of_after) = (of_before?, of_after?);
     let grouping = args.groups.grouping(Grouping::SERVICE);
     sandbox::close(&[&args.before, &args.after]);
-    let before = read(&args.before, filter.clone(), grouping)?;
-    let after = read(&args.after, filter, grouping)?;
+    let before = read(&args.before, of_before, grouping)?;
+    let after = read(&args.after, of_after, grouping)?;
     let diff = Diff::of(&before, &after);
     let mut picture = Vec::new();
     if args.json {

@@ -57,7 +57,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     if let Some(name) = &args.explain {
         return explain(name);
     }
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(args.source.recording())?;
     let grouping: Grouping = "service,process".parse().unwrap_or(Grouping::SERVICE);
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;

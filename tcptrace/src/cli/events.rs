@@ -63,7 +63,7 @@ const INTERVAL: Nanos = Nanos::SECOND;
 
 /// Runs the command.
 pub fn run(args: &EventsArgs) -> Result<ExitCode> {
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(args.source.recording())?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let pace = if args.source.is_live() { Pace::Drop } else { Pace::Wait };

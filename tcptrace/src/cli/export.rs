@@ -78,7 +78,7 @@ impl ExportArgs {
 
 /// Runs the command.
 pub fn run(args: &ExportArgs) -> Result<ExitCode> {
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(Some(&args.from))?;
     if args.raw && !filter.is_everything() {
         bail!("--raw takes no filters: an observation alone does not tell what socket it is about");
     }

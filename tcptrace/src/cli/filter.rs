@@ -1,8 +1,11 @@
 //! The filters that every command takes: flags in, one expression out.
 
+use std::{collections::BTreeMap, path::Path};
+
 use anyhow::{Context as _, Result};
 use clap::Args;
 
+use super::source;
 use crate::{
     filter::{Expr, Family, Filter, SyntaxError, Test, Word, parse, parse_values},
     source::netns,
@@ -56,13 +59,18 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// Everything that was asked for, with the names that namespaces have now. What can't be understood is a
-    /// [`SyntaxError`] or an [`UnknownNetns`](crate::filter::UnknownNetns).
-    pub fn filter(&self) -> Result<Filter> {
-        let Some(expr) = self.expr()? else { return Ok(Filter::EVERYTHING) };
-        let names =
-            netns::named().context("can't look up the names of network namespaces; is /proc mounted?")?;
-        Ok(Filter::new(Some(expr), &names)?)
+    /// Everything that was asked for, with the names that namespaces have in the recording, or now and here. What can't be
+    /// understood is a [`SyntaxError`] or an [`UnknownNetns`](crate::filter::UnknownNetns).
+    pub fn filter(&self, recording: Option<&Path>) -> Result<Filter> {
+        let expr = self.expr()?;
+        let names = match recording {
+            _ if !expr.as_ref().is_some_and(Expr::names_netns) => BTreeMap::new(),
+            None => {
+                netns::named().context("can't look up the names of network namespaces; is /proc mounted?")?
+            }
+            Some(path) => source::netns_names(path)?,
+        };
+        Ok(Filter::new(expr, &names)?)
     }
 
     /// Everything that was asked for as one expression; `None` when nothing was.

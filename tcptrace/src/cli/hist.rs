@@ -60,7 +60,7 @@ const PIPE_WIDTH: u16 = 100;
 /// Runs the command.
 pub fn run(args: &HistArgs) -> Result<ExitCode> {
     let grouping = args.groups.grouping(Grouping::NONE);
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(args.source.recording())?;
     let mut pictures = Pictures::open(args)?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;

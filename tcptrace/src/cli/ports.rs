@@ -57,7 +57,7 @@ const PIPE_WIDTH: u16 = 120;
 
 /// Runs the command.
 pub fn run(args: &PortsArgs) -> Result<ExitCode> {
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(args.source.recording())?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let interval = args.interval.unwrap_or(UNSEEN);

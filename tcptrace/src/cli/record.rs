@@ -113,7 +113,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let mut stop = Stop::listen_patiently()?;
     // From the first moment: uncaught it would end the program.
     let mut wants_dump = signal(SignalKind::user_defined1()).context("SIGUSR1 can't be caught")?;
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(None)?;
     if args.is_stream() && (args.rotate.is_some() || args.last.is_some()) {
         bail!("--rotate and --last make files of their own: give them a name, not -");
     }

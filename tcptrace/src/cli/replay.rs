@@ -67,7 +67,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
             shown(&args.file)
         ));
     }
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(Some(&args.file))?;
     let wanted = Wanted {
         filter,
         query: Query::new(args.groups.grouping(Grouping::SERVICE)),

@@ -59,7 +59,7 @@ pub struct ReportArgs {
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(Some(&args.from))?;
     let reader = Reader::open(&args.from, AtEnd::Stop).with_context(|| shown(&args.from))?;
     let ending = reader.ending();
     let output = Output::open(args)?;

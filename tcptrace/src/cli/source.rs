@@ -1,18 +1,20 @@
 //! Where a view takes its records from: the running kernel, or a recording.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
 use super::{live::LiveArgs, progress::Watched};
 use crate::{
     aggregate::Snapshot,
-    model::text,
+    model::{NetnsId, Record, text},
     pipeline::{self, Engine, Plan, Running},
     sandbox,
     session::{AtEnd, Ending, Reader},
@@ -86,6 +88,11 @@ impl SourceArgs {
         self.from.is_none()
     }
 
+    /// The recording, if it is one.
+    pub fn recording(&self) -> Option<&Path> {
+        self.from.as_deref()
+    }
+
     /// Opens the source and starts `plan` with it: its name and who gets the snapshots is set here.
     pub fn start(&self, plan: Plan, want: Want) -> Result<Started> {
         let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
@@ -144,11 +151,50 @@ pub fn read_to_end(path: &Path, engine: &mut Engine) -> Result<Option<Ending>> {
     Ok(ending)
 }
 
+/// The names of network namespaces in the recording at `path`: all of it is read, for a name comes after the first
+/// sockets of its namespace.
+pub fn netns_names(path: &Path) -> Result<BTreeMap<String, NetnsId>> {
+    ensure!(
+        path != Path::new("-"),
+        "standard input can't be read ahead for the name of a network namespace: give its inode number, or save it to a file"
+    );
+    // On a thread of its own: this one may have files to open yet.
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            sandbox::close(&[path]);
+            let mut names = BTreeMap::new();
+            let mut reader = Watched::new(Reader::open(path, AtEnd::Stop)?, &shown(path));
+            let mut take = |record| {
+                if let Record::NetnsName { netns, name, .. } = record {
+                    names.insert(text::sanitise(&name).into_owned(), netns);
+                }
+            };
+            while reader.fill(&mut take)? == Flow::Running {}
+            anyhow::Ok(names)
+        });
+        reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+    .with_context(|| shown(path))
+}
+
 /// A path as it may be shown.
 pub fn shown(path: &Path) -> String {
     if path == Path::new("-") {
         "standard input".into()
     } else {
         text::sanitise(&path.to_string_lossy()).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_known_by_the_name_that_it_had() {
+        let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/session-v1.tcptrace");
+        let names = netns_names(&recording).expect("names");
+        assert_eq!(names.keys().collect::<Vec<_>>(), ["recfix", "sess1"]);
+        assert!(netns_names(Path::new("-")).is_err());
     }
 }

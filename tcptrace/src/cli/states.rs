@@ -45,7 +45,7 @@ pub struct StatesArgs {
 
 /// Runs the command.
 pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(args.from.as_deref())?;
     let grouping = args.groups.grouping(Grouping::NONE);
     let states = match &args.from {
         None => count(&filter, grouping)?,

@@ -63,7 +63,7 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         print!("{}", config::read()?.print());
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = args.filters.filter()?;
+    let filter = args.filters.filter(args.source.recording())?;
     // What is printed for programs is not a matter of taste.
     let config = if args.wants_screen() { config::read()? } else { Config::default() };
     live::runtime()?.block_on(async {

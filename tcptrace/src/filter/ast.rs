@@ -93,6 +93,12 @@ impl Expr {
         }
     }
 
+    /// Whether it names a network namespace otherwise than by its number.
+    pub fn names_netns(&self) -> bool {
+        let is_name = |netns: &NetnsRef| matches!(netns, NetnsRef::Name(_));
+        self.any_test(&|test| matches!(test, Test::Netns(refs) if refs.iter().any(is_name)))
+    }
+
     /// Whether one of its tests is such as `wanted` says.
     pub(super) fn any_test(&self, wanted: &impl Fn(&Test) -> bool) -> bool {
         match self {
