@@ -25,6 +25,8 @@ pub(super) struct Entry {
     roles: [u32; 4],
     owners: Owners,
     closers: [u64; CLOSERS],
+    /// Those among them that had closed before they were seen.
+    closers_before: [u32; CLOSERS],
     time_wait: Entered,
     fin_wait2: Entered,
     orphans: u64,
@@ -62,6 +64,7 @@ impl Entry {
             roles: [0; 4],
             owners: Owners::default(),
             closers: [0; CLOSERS],
+            closers_before: [0; CLOSERS],
             time_wait: Entered::default(),
             fin_wait2: Entered::default(),
             orphans: 0,
@@ -114,6 +117,7 @@ impl Entry {
         if socket.counted_closer != socket.closer {
             self.uncount_closer(socket);
             self.closers[socket.closer as usize] += 1;
+            self.closers_before[socket.closer as usize] += u32::from(socket.closed_before);
             socket.counted_closer = socket.closer;
         }
     }
@@ -123,7 +127,14 @@ impl Entry {
         if counted != Closer::None {
             let count = &mut self.closers[counted as usize];
             *count = count.saturating_sub(1);
+            let before = &mut self.closers_before[counted as usize];
+            *before = before.saturating_sub(socket.closed_before.into());
         }
+    }
+
+    /// Connections that closed while they were looked at, by who closed first.
+    fn closed(&self) -> [u64; CLOSERS] {
+        std::array::from_fn(|closer| self.closers[closer].saturating_sub(self.closers_before[closer].into()))
     }
 
     /// A socket entered the state it is in.
@@ -180,6 +191,9 @@ impl Entry {
             *sum += count;
         }
         for (sum, count) in sum.closers.iter_mut().zip(self.closers) {
+            *sum += count;
+        }
+        for (sum, count) in sum.closers_before.iter_mut().zip(self.closers_before) {
             *sum += count;
         }
         for (sum, entered) in [(&mut sum.time_wait, self.time_wait), (&mut sum.fin_wait2, self.fin_wait2)] {
@@ -258,6 +272,7 @@ impl Entry {
             process: self.owners.main(),
             other_processes: self.owners.others(),
             closers: self.closers,
+            closed: self.closed(),
             ended: histograms.ended(),
             orphans_ended: histograms.orphans_ended(),
             connects_ended: histograms.connects_ended(),
@@ -280,7 +295,7 @@ impl Entry {
             role: self.role(),
             process: self.owners.main(),
             states,
-            closers: self.closers,
+            closed: self.closed(),
             ended: histograms.ended(),
             dwells_elsewhere: self.elsewhere,
         }

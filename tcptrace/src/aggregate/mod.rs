@@ -344,12 +344,12 @@ impl Aggregate {
             role: Role::Unknown,
             process: None,
             states: over_time.states(&now, self.looks, dwells),
-            closers: Default::default(),
+            closed: Default::default(),
             ended: Default::default(),
             dwells_elsewhere: 0,
         };
         for group in &groups {
-            for (sum, n) in all.closers.iter_mut().zip(group.closers) {
+            for (sum, n) in all.closed.iter_mut().zip(group.closed) {
                 *sum += n;
             }
             for (sum, n) in all.ended.iter_mut().zip(group.ended) {

@@ -70,8 +70,8 @@ pub struct GroupSummary {
     pub process: Option<Process>,
     /// Every state in which there was anything.
     pub states: Vec<StateSummary>,
-    /// Connections ended, indexed by `Closer as usize`.
-    pub closers: [u64; CLOSERS],
+    /// Connections ended meanwhile, indexed by `Closer as usize`.
+    pub closed: [u64; CLOSERS],
     /// Sockets ended, indexed by `EndReason as usize`, minisockets apart.
     pub ended: [u64; EndReason::COUNT],
     /// Dwells that were added to the others' for want of memory.

@@ -165,6 +165,8 @@ pub struct Group {
     pub other_processes: u64,
     /// Connections ended, indexed by `Closer as usize`.
     pub closers: [u64; Closer::ALL.len() + 1],
+    /// The same without those that had closed before they were seen: what a rate is made of.
+    pub closed: [u64; Closer::ALL.len() + 1],
     /// Sockets ended, indexed by `EndReason as usize`, minisockets apart.
     pub ended: [u64; EndReason::COUNT],
     /// Minisockets that ended in FIN_WAIT2, indexed likewise.

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use tcptrace_common::record::{self as raw, Kind, flag};
 
 use super::*;
-use crate::model::{Addr, Observation, Record};
+use crate::model::{Addr, Observation, SeedSocket, Tuple, record::SeedObject};
 
 const MS: u64 = 1_000_000;
 const TIMEWAIT_TICKS: u64 = 60 * 250;
@@ -76,6 +76,15 @@ struct Run {
 
 impl Run {
     fn new(grouping: &str, scope: Scope, limits: Limits) -> Self {
+        Self::with_seed(grouping, scope, limits, None)
+    }
+
+    fn with_seed(
+        grouping: &str,
+        scope: Scope,
+        limits: Limits,
+        seed: impl IntoIterator<Item = Record>,
+    ) -> Self {
         let grouping = grouping.parse().expect("a grouping");
         let mut run = Self {
             tracker: Tracker::new(crate::lifecycle::Limits::default()),
@@ -84,6 +93,7 @@ impl Run {
         };
         let facts = HostFacts { segments: true, netns: 1, ..HostFacts::default() };
         run.take(&Record::Host(Box::new(facts)));
+        run.take_all(seed);
         run.take(&Record::SeedEnd { ts: Nanos(1), began: Nanos(0) });
         run
     }
@@ -256,6 +266,37 @@ fn a_group_by_state_follows_every_change() {
     let established = group(&snapshot, "ESTABLISHED / curl (7)");
     assert_eq!(dwells(&established.dwells, TcpState::Established, None).count, 20);
     assert_eq!(snapshot.grouping.head(), "STATE / PROCESS");
+}
+
+#[test]
+fn what_had_closed_before_is_told_apart() {
+    let ends = |sport| Tuple { saddr: peer(9), sport, daddr: peer(1), dport: 80, ifindex: 0 };
+    let seed = (1..=30).map(|n| {
+        Record::Seed(SeedSocket {
+            ts: Nanos(1),
+            id: SocketId(1_000 + n),
+            netns: NetnsId(1),
+            tuple: ends(n as u16),
+            state: TcpState::TimeWait,
+            object: SeedObject::Minisocket { left: Nanos(30_000 * MS) },
+            inode: 0,
+            uid: 0,
+            rqueue: 0,
+            wqueue: 0,
+        })
+    });
+    let mut run = Run::with_seed("service", Scope::Whole, Limits::default(), seed);
+    for n in 1..=4 {
+        let connection = Connection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS };
+        run.take_all(connection.to_time_wait());
+    }
+    let snapshot = run.snapshot();
+    let local = |closes: fn(&Group) -> [u64; Closer::ALL.len() + 1]| -> u64 {
+        snapshot.groups.iter().map(|group| closes(group)[Closer::Local as usize]).sum()
+    };
+    assert_eq!((local(|group| group.closers), local(|group| group.closed)), (34, 4));
+    let (all, _) = run.aggregate.summary(&Names::default(), 1);
+    assert_eq!(all.closed[Closer::Local as usize], 4);
 }
 
 #[test]

@@ -196,6 +196,8 @@ impl Memory {
             // What is read again is not swept.
             listed: _,
             counted_closer: _,
+            // Whatever has closed by then did so before the file that goes on.
+            closed_before: _,
         } = *socket;
         Self {
             since,
@@ -222,6 +224,7 @@ impl Memory {
         socket.role_guessed = self.role_guessed;
         socket.listener_is_any = self.listener_is_any;
         socket.closer = self.closer;
+        socket.closed_before = !matches!(self.closer, Closer::None);
         socket.owner = self.owner;
         socket.bound = self.bound;
         socket.only_seeded = self.only_seeded;

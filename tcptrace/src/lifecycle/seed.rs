@@ -32,6 +32,7 @@ impl Tracker {
         let mut socket = Socket::new(seed.tuple, seed.netns, seed.state, since);
         socket.only_seeded = true;
         socket.closer = closer_of(seed.state);
+        socket.closed_before = socket.closer != Closer::None;
         socket.phase = phase_of(seed);
         // A full orphan's timer is longer than a minisocket's may be: tcp_fin_timeout above 60 s.
         socket.orphan_since = (seed.state == TcpState::FinWait2 && seed.inode == 0).then_some(seed.ts);

@@ -116,6 +116,8 @@ pub struct Socket {
     pub listener_is_any: bool,
     /// Which side ended it.
     pub closer: Closer,
+    /// It had closed when it was first seen.
+    pub closed_before: bool,
     /// How the owner is known.
     pub owner: OwnerKind,
     /// The owner.
@@ -162,6 +164,7 @@ impl Socket {
             role_guessed: false,
             listener_is_any: false,
             closer: Closer::None,
+            closed_before: false,
             owner: OwnerKind::Unknown,
             process: None,
             bound: false,

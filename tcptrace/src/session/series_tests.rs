@@ -385,7 +385,8 @@ fn known(tracker: &Tracker) -> Vec<String> {
         .sockets()
         .map(|(id, socket)| {
             let process = socket.process.and_then(|id| tracker.processes().get(id));
-            let socket = Socket { process: None, object: 0, ..socket.clone() };
+            // What closed in an earlier part did so before this one.
+            let socket = Socket { process: None, object: 0, closed_before: false, ..socket.clone() };
             format!("{id} {socket:?} {process:?}")
         })
         .collect();

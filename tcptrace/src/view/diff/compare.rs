@@ -246,7 +246,7 @@ fn group(pair: [Option<&GroupSummary>; 2], spans: [Nanos; 2]) -> GroupDiff {
         }
     }
     let closers = Closer::ALL.into_iter().map(|closer| {
-        (Measure::ClosedBy(closer), pair.map(|group| group.map_or(0, |group| group.closers[closer as usize])))
+        (Measure::ClosedBy(closer), pair.map(|group| group.map_or(0, |group| group.closed[closer as usize])))
     });
     let ends = EndReason::ALL.into_iter().filter(|reason| !SAID_BY_CLOSER.contains(reason)).map(|reason| {
         (Measure::Ended(reason), pair.map(|group| group.map_or(0, |group| group.ended[reason as usize])))

@@ -113,7 +113,7 @@ pub static METRICS: [Metric; 28] = [
     }),
     counter("tcptrace_closes", "Connections closed, by the side that closed first.", |shown, samples| {
         Closer::ALL.into_iter().try_for_each(|closer| {
-            samples.number(&[("closer", closer.name())], sum(shown, |group| group.closers[closer as usize]))
+            samples.number(&[("closer", closer.name())], sum(shown, |group| group.closed[closer as usize]))
         })
     }),
     gauge(
@@ -139,10 +139,10 @@ pub static METRICS: [Metric; 28] = [
         "Connections of a service closed, by the side that closed first.",
         |shown, samples| {
             services(shown, |labels, group| {
-                let seen = Closer::ALL.into_iter().filter(|closer| group.closers[*closer as usize] > 0);
+                let seen = Closer::ALL.into_iter().filter(|closer| group.closed[*closer as usize] > 0);
                 seen.into_iter().try_for_each(|closer| {
                     let labels = [labels[0], labels[1], ("closer", closer.name())];
-                    samples.number(&labels, group.closers[closer as usize])
+                    samples.number(&labels, group.closed[closer as usize])
                 })
             })
         },

@@ -175,11 +175,11 @@ pub fn closers(out: &mut String, report: &Report<'_>) -> fmt::Result {
         let all = connections_closed(group);
         // A sum of what follows: not a number of the document itself.
         write!(out, "<td class=\"n\">{}</td>", units::count(all))?;
-        bar(out, &CLOSERS.map(|(closer, _, class)| (class, group.closers[closer as usize])), all)?;
+        bar(out, &CLOSERS.map(|(closer, _, class)| (class, group.closed[closer as usize])), all)?;
         for (closer, _, _) in CLOSERS {
-            let n_of = group.closers[closer as usize];
+            let n_of = group.closed[closer as usize];
             let share = if n_of > 0 { percent(n_of as f64 / all as f64) } else { String::new() };
-            let count = Number::count(n_of, format_args!("/groups/{n}/closers/{}", closer.name()));
+            let count = Number::count(n_of, format_args!("/groups/{n}/closed/{}", closer.name()));
             write!(out, "<td class=\"n\">{count} <small>{share}</small></td>")?;
         }
         out.write_str("</tr>\n")?;

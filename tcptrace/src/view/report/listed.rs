@@ -69,7 +69,7 @@ fn choose(groups: &[&Group]) -> BTreeSet<usize> {
 
 /// Connections that were closed, or never came to be.
 pub fn connections_closed(group: &Group) -> u64 {
-    group.closers[1..].iter().sum()
+    group.closed[1..].iter().sum()
 }
 
 /// Everything that adds up, as one group. Quantiles do not.
@@ -83,6 +83,7 @@ fn sum<'a>(id: GroupKey, key: &str, groups: impl Iterator<Item = &'a Group>) -> 
         process: None,
         other_processes: 0,
         closers: [0; Closer::ALL.len() + 1],
+        closed: [0; Closer::ALL.len() + 1],
         ended: [0; EndReason::COUNT],
         orphans_ended: [0; EndReason::COUNT],
         connects_ended: [0; EndReason::COUNT],
@@ -96,6 +97,7 @@ fn sum<'a>(id: GroupKey, key: &str, groups: impl Iterator<Item = &'a Group>) -> 
     for group in groups {
         add(&mut sum.counts, &group.counts);
         add(&mut sum.closers, &group.closers);
+        add(&mut sum.closed, &group.closed);
         add(&mut sum.ended, &group.ended);
         add(&mut sum.orphans_ended, &group.orphans_ended);
         add(&mut sum.connects_ended, &group.connects_ended);

@@ -166,7 +166,7 @@ fn ended(report: &Report<'_>, reason: EndReason, what: &str) -> Option<String> {
 }
 
 fn resets(report: &Report<'_>) -> Option<String> {
-    let closers = &report.listed.all.closers;
+    let closers = &report.listed.all.closed;
     let resets = closers[Closer::ResetReceived as usize] + closers[Closer::ResetSent as usize];
     let all: u64 = closers[1..].iter().sum();
     (resets * RESETS_ONE_IN > all)

@@ -69,6 +69,7 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         process: None,
         other_processes: 0,
         closers: [0; Closer::ALL.len() + 1],
+        closed: [0; Closer::ALL.len() + 1],
         ended: [0; EndReason::COUNT],
         orphans_ended: [0; EndReason::COUNT],
         connects_ended: [0; EndReason::COUNT],

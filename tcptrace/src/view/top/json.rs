@@ -87,6 +87,8 @@ pub(in crate::view) struct GroupFields<'a> {
     oldest_close_wait_ns: Option<u64>,
     #[serde(serialize_with = "closers")]
     closers: &'a [u64; Closer::ALL.len() + 1],
+    #[serde(serialize_with = "closers")]
+    closed: &'a [u64; Closer::ALL.len() + 1],
     #[serde(serialize_with = "ended")]
     ended: &'a [u64; EndReason::COUNT],
     process: Option<ProcessFields<'a>>,
@@ -111,6 +113,7 @@ impl<'a> GroupFields<'a> {
                 .and_then(|since| since.age(snapshot.ts))
                 .map(|age| age.length.0),
             closers: &group.closers,
+            closed: &group.closed,
             ended: &group.ended,
             process: group.process.as_ref().map(Into::into),
             other_processes: group.other_processes,
