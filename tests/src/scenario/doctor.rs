@@ -13,6 +13,7 @@ use crate::doctor::{Doctor, Finding, Report};
 use crate::event::Role;
 use crate::lab::{Lab, Skip};
 use crate::pair::{End, Family, Pair};
+use crate::precision::Precision;
 use crate::scenario::recording::{Folder, Recorder};
 use crate::{filter, kernel, netns};
 
@@ -355,7 +356,12 @@ pub fn ports_exhausted(lab: &Lab) -> Result<()> {
     ensure!(failures == 10, "{failures} connects found no port");
     let found = doctor.finish()?.finding("client_ports_exhausted")?.clone();
     let numbers = [found.number("failures")?, found.number("available")?, found.number("time_wait")?];
-    ensure!(numbers == [10, 100, 100], "{numbers:?}: {found:#?}");
+    // Where segments are not seen, who went on from FIN_WAIT2 is found by a look at it, about once a second.
+    let time_wait = match Precision::of(lab.binary()?)? {
+        Precision::Segments => 100..=100,
+        Precision::Timers => 0..=100,
+    };
+    ensure!(numbers[..2] == [10, 100] && time_wait.contains(&numbers[2]), "{numbers:?}: {found:#?}");
     is_mine(&found)?;
     ensure!(found.first()?.service == listener.local()?.to_string(), "{found:#?}");
     ensure!(found.fix.iter().any(|line| line.contains("sysctl -w net.ipv4.tcp_tw_reuse=1")), "{found:#?}");
