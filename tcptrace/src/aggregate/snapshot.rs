@@ -273,6 +273,7 @@ impl TimeWaitEnds {
             EndReason::Purged => self.purged,
             EndReason::Aborted => self.aborted,
             EndReason::Unexplained => self.unexplained,
+            EndReason::Lost => self.lost,
             _ => return None,
         })
     }
@@ -287,6 +288,7 @@ impl TimeWaitEnds {
         self.purged += other.purged;
         self.aborted += other.aborted;
         self.unexplained += other.unexplained;
+        self.lost += other.lost;
     }
 
     /// Counts `n` more that ended by `reason`; one that no minisocket ends by is left out.

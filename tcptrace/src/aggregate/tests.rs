@@ -324,3 +324,21 @@ fn time_wait_and_fin_wait2_are_split() {
     assert_eq!(snapshot.history.len(), 1);
     assert_eq!(snapshot.history[0].counts[TcpState::TimeWait.index()], 5);
 }
+
+#[test]
+fn ends_of_minisockets_are_counted_told_and_added_alike() {
+    use crate::lifecycle::EndReason;
+    let told =
+        |ends: &TimeWaitEnds| EndReason::ALL.into_iter().filter_map(|reason| ends.of(reason)).sum::<u64>();
+    let mut all = TimeWaitEnds::default();
+    for reason in EndReason::ALL {
+        let mut ends = TimeWaitEnds::default();
+        ends.count(reason, 3);
+        // A RST that came in is told as `reset`.
+        assert!(ends.of(reason).is_none_or(|n| n == 3), "{reason:?}");
+        let (before, counted) = (told(&all), if ends == TimeWaitEnds::default() { 0 } else { 3 });
+        assert_eq!(told(&ends), counted, "{reason:?}");
+        all.add(&ends);
+        assert_eq!(told(&all), before + counted, "{reason:?}");
+    }
+}
