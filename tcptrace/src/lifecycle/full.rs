@@ -148,12 +148,18 @@ impl Tracker {
             self.counters.healed += 1;
             socket.since = Since::Unknown;
         }
-        let from = std::mem::replace(&mut socket.state, old);
+        self.put_right(at, old, out);
+    }
+
+    /// Gives a socket the state that it turned out to be in.
+    pub(super) fn put_right(&mut self, at: Place, state: TcpState, out: &mut impl Observer) {
+        let socket = &mut self.sockets[at];
+        let from = std::mem::replace(&mut socket.state, state);
         if from == TcpState::Listen {
             self.listeners.remove(at.id);
         }
         out.corrected(from, socket, &self.processes);
-        if old != TcpState::FinWait2 {
+        if state != TcpState::FinWait2 {
             socket.orphan_since = None;
         }
     }

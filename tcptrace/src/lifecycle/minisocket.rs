@@ -438,18 +438,14 @@ impl Tracker {
             self.counters.healed += 1;
             socket.phase = Phase::Minisocket;
             socket.since = Since::Unknown;
-            let from = std::mem::replace(&mut socket.state, substate);
-            if from == TcpState::Listen {
-                self.listeners.remove(at.id);
-            }
-            out.corrected(from, socket, &self.processes);
-            if substate != TcpState::FinWait2 {
-                socket.orphan_since = None;
-            } else if socket.orphan_since.is_none() {
+            self.put_right(at, substate, out);
+            let socket = &mut self.sockets[at];
+            if substate == TcpState::FinWait2 && socket.orphan_since.is_none() {
                 socket.orphan_since = Some(Nanos(raw.ts_ns));
                 out.orphaned(socket);
             }
         }
+        let socket = &mut self.sockets[at];
         if socket.phase != Phase::Minisocket {
             return None;
         }
