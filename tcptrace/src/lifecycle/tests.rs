@@ -1,5 +1,7 @@
 //! Tables of records in, changes of state out: the sequences are those that the kernel was seen to make.
 
+mod sweeps;
+
 use std::fmt::Write as _;
 
 use tcptrace_common::{
@@ -148,6 +150,14 @@ impl Run {
             .client(20, cookie, T::Established, T::FinWait1)
             .client(30, cookie, T::FinWait1, T::FinWait2)
     }
+
+    /// The same, and in TIME_WAIT as a minisocket at 40 ms.
+    fn reach_time_wait(&mut self, cookie: u64) -> &mut Self {
+        use TcpState as T;
+        self.reach_fin_wait2(cookie)
+            .take(kernel(minisocket(40, Kind::MinisocketArmed, cookie, T::TimeWait)))
+            .client(40, cookie, T::FinWait2, T::Close)
+    }
 }
 
 fn addr(last: u8) -> Addr {
@@ -232,10 +242,7 @@ const PSH_ACK: u64 = 0x18;
 fn an_active_close_ends_in_time_wait_that_expires() {
     use TcpState as T;
     let mut run = Run::new();
-    run.reach_fin_wait2(7)
-        .take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)))
-        .client(40, 7, T::FinWait2, T::Close)
-        .take(kernel(minisocket(60_840, Kind::MinisocketCancelled, 7, T::TimeWait)));
+    run.reach_time_wait(7).take(kernel(minisocket(60_840, Kind::MinisocketCancelled, 7, T::TimeWait)));
     assert_eq!(run.count(T::TimeWait), 1, "not over before it is known why");
     run.take(kernel(minisocket(60_840, Kind::MinisocketExpired, 7, T::TimeWait)));
     assert_eq!(
@@ -362,12 +369,9 @@ fn without_segments_a_timer_set_again_may_be_a_second_fin() {
 #[test]
 fn what_ends_a_minisocket_early_is_told_apart() {
     use TcpState as T;
-    let in_time_wait =
-        |run: &mut Run| {
-            run.reach_fin_wait2(7)
-                .take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)))
-                .client(40, 7, T::FinWait2, T::Close);
-        };
+    let in_time_wait = |run: &mut Run| {
+        run.reach_time_wait(7);
+    };
     let cancelled = |tid: u64, flags: u8| {
         let raw = minisocket(5_040, Kind::MinisocketCancelled, 7, T::TimeWait);
         kernel(raw::Record { arg1: tid << 32, flags, ..raw })
@@ -411,9 +415,7 @@ fn one_whose_time_was_up_expired_though_it_is_told_late() {
     use TcpState as T;
     let mut run = Run::new();
     let late = |ms, kind| kernel(raw::Record { arg0: 0, ..minisocket(ms, kind, 7, T::TimeWait) });
-    run.reach_fin_wait2(7)
-        .take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)))
-        .client(40, 7, T::FinWait2, T::Close)
+    run.reach_time_wait(7)
         .take(late(60_040, Kind::MinisocketCancelled))
         .time(60_200)
         .take(late(60_040, Kind::MinisocketExpired));
@@ -601,12 +603,7 @@ fn roles_are_guessed_from_listeners_and_marked() {
 fn a_cookie_that_connects_again_leaves_its_minisocket_in_place() {
     use TcpState as T;
     let mut run = Run::new();
-    run.reach_fin_wait2(7).take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait))).client(
-        40,
-        7,
-        T::FinWait2,
-        T::Close,
-    );
+    run.reach_time_wait(7);
     let again = raw::Record {
         object: 1,
         cookie: 7,
@@ -727,133 +724,6 @@ fn a_socket_out_of_scope_is_forgotten_once_its_port_is_known() {
 }
 
 #[test]
-fn two_sweeps_without_a_socket_end_it() {
-    use TcpState as T;
-    let mut run = Run::new();
-    run.reach_fin_wait2(7)
-        .take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)))
-        .client(40, 7, T::FinWait2, T::Close)
-        .sweep(Sweep::Whole, 61_000, &[]);
-    assert_eq!(run.count(T::TimeWait), 1, "it may have begun while the sweep was under way");
-    run.sweep(Sweep::Whole, 66_000, &[]);
-    assert_eq!(run.count(T::TimeWait), 1, "the one before may have missed it");
-    run.sweep(Sweep::Whole, 71_000, &[]);
-    assert_eq!(run.lines()[5..], ["7 TIME_WAIT>CLOSE lost"], "how long it was is not known");
-    assert_eq!((run.tracker.counters().healed, run.tracker.sockets().count()), (1, 0));
-}
-
-#[test]
-fn a_record_between_two_sweeps_ends_a_suspicion() {
-    use TcpState as T;
-    let mut run = Run::new();
-    run.reach_fin_wait2(7).sweep(Sweep::Whole, 100, &[]).sweep(Sweep::Whole, 200, &[]);
-    run.take(kernel(minisocket(210, Kind::MinisocketArmed, 7, T::TimeWait))).sweep(Sweep::Whole, 300, &[]);
-    assert_eq!((run.count(T::TimeWait), run.tracker.counters().healed), (1, 0));
-    // Unknown, and ended by a record before the second listing of it is read.
-    let unknown = seed(8, T::Established, SeedObject::Full);
-    let known = seed(7, T::TimeWait, SeedObject::Minisocket { left: Nanos(59 * S) });
-    run.sweep(Sweep::Whole, 400, &[known, unknown]).client(450, 8, T::Established, T::Close).sweep(
-        Sweep::Whole,
-        440,
-        &[known, unknown],
-    );
-    assert_eq!(run.tracker.sockets().count(), 1);
-}
-
-#[test]
-fn two_sweeps_with_an_unknown_socket_add_it() {
-    use TcpState as T;
-    let mut run = Run::new();
-    let unknown = [
-        seed(8, T::Established, SeedObject::Full),
-        seed(9, T::TimeWait, SeedObject::Minisocket { left: Nanos(20 * S) }),
-    ];
-    run.sweep(Sweep::Whole, 60_000, &unknown);
-    assert_eq!(run.tracker.sockets().count(), 0);
-    run.sweep(Sweep::Whole, 65_000, &unknown);
-    assert_eq!((run.count(T::Established), run.count(T::TimeWait)), (1, 1));
-    assert_eq!(run.tracker.counters().healed, 2);
-    run.client(70_001, 8, T::Established, T::CloseWait).take(kernel(minisocket(
-        86_001,
-        Kind::MinisocketExpired,
-        9,
-        T::TimeWait,
-    )));
-    assert_eq!(run.lines(), ["8 ESTABLISHED>CLOSE_WAIT >=5000ms", "9 TIME_WAIT>CLOSE ~61000ms expired"]);
-    assert_eq!(run.tracker.counters().healed, 2);
-}
-
-#[test]
-fn two_sweeps_with_another_state_correct_it() {
-    use TcpState as T;
-    let mut run = Run::new();
-    run.reach_fin_wait2(7);
-    let listed = seed(7, T::TimeWait, SeedObject::Minisocket { left: Nanos(50 * S) });
-    let later = SeedSocket { object: SeedObject::Minisocket { left: Nanos(45 * S) }, ..listed };
-    run.sweep(Sweep::Whole, 10_039, &[listed]);
-    assert_eq!(run.count(T::FinWait2), 1);
-    run.sweep(Sweep::Whole, 15_039, &[later]);
-    assert_eq!((run.count(T::TimeWait), run.count(T::FinWait2)), (1, 0));
-    run.take(kernel(minisocket(60_840, Kind::MinisocketExpired, 7, T::TimeWait)));
-    assert_eq!(run.lines()[4..], ["7 TIME_WAIT>CLOSE ~60800ms expired"], "no dwell of FIN_WAIT2");
-    assert_eq!(run.tracker.counters().healed, 1);
-}
-
-#[test]
-fn a_sweep_knows_handshakes_by_their_ends() {
-    use TcpState as T;
-    let mut run = Run::new();
-    let ends = Tuple { saddr: addr(2), daddr: addr(1), sport: SERVER, dport: CLIENT, ifindex: 1 };
-    let listed = SeedSocket { tuple: ends, ..seed(8, T::SynRecv, SeedObject::Request { timeouts: 0 }) };
-    run.take(kernel(request(0, Kind::RequestArmed))).sweep(Sweep::Whole, 100, &[listed]).sweep(
-        Sweep::Whole,
-        200,
-        &[listed],
-    );
-    assert_eq!((run.count(T::SynRecv), run.tracker.counters().healed), (1, 0));
-    // Its last step is missed: the connection takes its place.
-    let child = SeedSocket { object: SeedObject::Full, state: T::Established, ..listed };
-    run.sweep(Sweep::Whole, 300, &[child]).sweep(Sweep::Whole, 400, &[child]);
-    assert_eq!((run.count(T::SynRecv), run.count(T::Established)), (0, 1));
-    assert_eq!((run.tracker.counters().healed, run.tracker.sockets().count()), (1, 1));
-    // One that is not known, and dropped before the second listing of it is read.
-    let mut run = Run::new();
-    run.sweep(Sweep::Whole, 100, &[listed]).take(kernel(request(150, Kind::RequestCancelled))).sweep(
-        Sweep::Whole,
-        140,
-        &[listed],
-    );
-    assert_eq!(run.tracker.sockets().count(), 0);
-}
-
-#[test]
-fn a_socket_where_no_sweep_comes_is_not_missing() {
-    use TcpState as T;
-    let mut run = Run::new();
-    let elsewhere = raw::Record { netns: 2, cookie: 9, old: 7, new: 2, ..record(0, Kind::Transition) };
-    run.take(kernel(elsewhere));
-    for ms in [100, 200, 300] {
-        run.sweep(Sweep::Whole, ms, &[]);
-    }
-    assert_eq!(run.count(T::SynSent), 1);
-    // A namespace that is taken down can't be listed, and keeps nothing.
-    let dying = minisocket(400, Kind::MinisocketCancelled, 77, T::TimeWait);
-    run.take(kernel(raw::Record { netns: 2, flags: flag::NETNS_DYING, ..dying }));
-    run.sweep(Sweep::Whole, 500, &[]).sweep(Sweep::Whole, 600, &[]);
-    assert_eq!((run.count(T::SynSent), run.tracker.counters().healed), (0, 1));
-}
-
-#[test]
-fn a_sweep_tells_a_port_that_was_chosen_late() {
-    use TcpState as T;
-    let mut run = Run::new();
-    let connect = raw::Record { cookie: 7, old: 7, new: 2, sport: 0, ..record(0, Kind::Transition) };
-    run.take(kernel(connect)).sweep(Sweep::Whole, 100, &[seed(7, T::SynSent, SeedObject::Full)]);
-    let (_, socket) = run.tracker.sockets().next().expect("tracked");
-    assert_eq!((socket.tuple.sport, run.tracker.counters()), (CLIENT, Counters::default()));
-}
-
-#[test]
 fn a_handshake_dropped_before_its_seed_is_read_leaves_no_ghost() {
     use TcpState as T;
     let mut run = Run::seeding();
@@ -885,12 +755,7 @@ fn connections_of_a_listener_without_a_port_of_its_own_have_its_owner() {
 fn an_address_used_again_is_another_minisocket() {
     use TcpState as T;
     let mut run = Run::new();
-    run.reach_fin_wait2(7).take(kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait))).client(
-        40,
-        7,
-        T::FinWait2,
-        T::Close,
-    );
+    run.reach_time_wait(7);
     let again = raw::Record {
         object: 1,
         sport: 0,
