@@ -118,9 +118,9 @@ impl Encoder {
         self.clock_offset_ns = clock_offset_ns;
     }
 
-    /// Whether anything waits that is more than the time.
-    pub const fn has_substance(&self) -> bool {
-        self.substance > 0
+    /// How much waits that is more than the time.
+    pub const fn substance(&self) -> usize {
+        self.substance
     }
 
     /// Whether it is time for a batch, however little time has passed.

@@ -28,6 +28,9 @@ use crate::model::{
 /// second is for writing, however busy the host is. However little is in one, it takes some 3 KiB.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 const MOST_SPAN: Nanos = Nanos(500_000_000);
+/// The same when there is so much in it that those 3 KiB are less than a byte for each.
+const FLUSH_MUCH_EVERY: Duration = Duration::from_millis(250);
+const MUCH: usize = 4096;
 /// The same when there is nothing in it but the time.
 const FLUSH_TICKS_EVERY: Duration = Duration::from_secs(10);
 /// How often to look whether something else is wanted.
@@ -104,8 +107,12 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.flush(),
             }
-            let since = self.flushed.elapsed();
-            if since >= FLUSH_TICKS_EVERY || (since >= FLUSH_EVERY && self.encoder.has_substance()) {
+            let enough = match self.encoder.substance() {
+                0 => FLUSH_TICKS_EVERY,
+                1..MUCH => FLUSH_EVERY,
+                MUCH.. => FLUSH_MUCH_EVERY,
+            };
+            if self.flushed.elapsed() >= enough {
                 self.flush()?;
             }
             self.dump_when_asked()?;
@@ -131,7 +138,7 @@ impl Writer {
             self.first.get_or_insert(ts);
         }
         let first = self.first.unwrap_or(self.ts);
-        let is_due = self.encoder.has_substance() && self.ts.since(first) >= MOST_SPAN;
+        let is_due = self.encoder.substance() > 0 && self.ts.since(first) >= MOST_SPAN;
         if is_due || self.encoder.is_full() {
             self.flush()?;
         }

@@ -285,7 +285,8 @@ fn states(document: &str) -> Result<BTreeMap<String, usize>> {
 /// reader says so.
 pub fn killed(lab: &Lab) -> Result<()> {
     lab.binary()?;
-    let folder = Folder::new()?;
+    // How long a disk takes is not the recorder's to answer for.
+    let folder = Folder::of_size("1g")?;
     let _traffic = Traffic::start()?;
     let (kills, at_once) = kills();
     let (mut measured, mut rows) = (Vec::new(), 0);
@@ -408,7 +409,7 @@ fn left(lab: &Lab, file: &Path) -> Result<Left> {
 /// A disk that is full ends the recording; what is in the file can be read.
 pub fn full_disk(lab: &Lab) -> Result<()> {
     lab.binary()?;
-    let folder = Folder::of_size("400k")?;
+    let folder = Folder::of_size("1500k")?;
     let file = folder.file("a.tcptrace");
     let recorder = Recorder::start(lab, &file, &[])?;
     let _traffic = Traffic::start()?;
