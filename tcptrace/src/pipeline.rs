@@ -55,6 +55,8 @@ pub struct Plan {
     pub grouping: Grouping,
     /// Which dwells to keep.
     pub scope: Scope,
+    /// Groups, and destinations, that keep their place, see [`Aggregate::with_places`].
+    pub places: usize,
     /// Time between two snapshots.
     pub interval: Nanos,
     /// What to look at beside the hooks, live.
@@ -79,6 +81,7 @@ impl Plan {
             filter,
             grouping,
             scope,
+            places: 0,
             interval,
             look: Look::States,
             source: "".into(),
@@ -120,7 +123,7 @@ pub fn start(mut source: Box<dyn Source>, plan: Plan) -> Result<Running> {
         queries: plan.queries,
         tracker: Tracker::new(Limits::default()).scoped(plan.filter.kernel_part()),
         flow: Taken::new(
-            Aggregate::new(plan.grouping, plan.scope),
+            Aggregate::new(plan.grouping, plan.scope).with_places(plan.places),
             plan.events,
             first.map(|query| Asked::new(query, plan.filter.clone())),
             plan.filter,

@@ -173,6 +173,11 @@ impl Entry {
         self.counts.iter().map(|&count| u64::from(count)).sum()
     }
 
+    /// The same without listeners, which say nothing about traffic.
+    pub(super) fn busy(&self) -> u64 {
+        self.sockets() - u64::from(self.counts[TcpState::Listen.index()])
+    }
+
     /// Whether there is nothing to tell: no sockets, and none that did anything.
     pub(super) fn is_blank(&self) -> bool {
         let closed: u64 = self.closers.iter().sum();
@@ -268,6 +273,7 @@ impl Entry {
             key: self.key.label(shown.names, shown.own_netns),
             service: self.key.service(),
             role: self.role(),
+            has_place: false,
             counts,
             process: self.owners.main(),
             other_processes: self.owners.others(),

@@ -12,12 +12,13 @@ use super::{
     entry::{Entry, Shown, WEIGHTS},
     keys::{GroupKey, Grouping, Names},
     over_time::GroupSummary,
+    places::Places,
     stays::{Scope, Stays},
     table::{OTHER, Row, Table},
 };
 use crate::{
     lifecycle::{Event, Processes, Since, Socket},
-    model::TcpState,
+    model::{Nanos, TcpState},
 };
 
 /// Bounds of the table's memory.
@@ -44,6 +45,7 @@ pub(super) struct Groups {
     scope: Scope,
     limits: Limits,
     table: Table<Entry>,
+    pub(super) places: Places<GroupKey>,
     histogram_bytes: usize,
     histograms_folded: u64,
 }
@@ -83,6 +85,7 @@ impl Groups {
             scope: if grouping.is_none() { Scope::Minisockets } else { scope },
             limits,
             table: Table::new(Entry::new(key, 0).for_scope(scope), limits.groups),
+            places: Places::new(0),
             histogram_bytes: 0,
             histograms_folded: 0,
         }
@@ -195,9 +198,14 @@ impl Groups {
         self.table.get(place).map(|entry| entry.all_dwells(self.scope)).unwrap_or_default()
     }
 
-    /// The groups that have or had sockets: all, or the first of every ranking and the rest together.
-    /// `oldest_close_wait` is by [`Self::place_of`].
-    pub(super) fn snapshot(&self, shown: &Shown<'_>, oldest_close_wait: &FxHashMap<u32, Since>) -> Picture {
+    /// The groups that have or had sockets: all, or the first of every ranking, those with a place, and the rest
+    /// together. `oldest_close_wait` is by [`Self::place_of`].
+    pub(super) fn snapshot(
+        &mut self,
+        ts: Nanos,
+        shown: &Shown<'_>,
+        oldest_close_wait: &FxHashMap<u32, Since>,
+    ) -> Picture {
         let shown = &Shown { scope: self.scope, ..*shown };
         let oldest = |index: u32| oldest_close_wait.get(&index).copied();
         let in_use: Vec<u32> = self
@@ -206,10 +214,14 @@ impl Groups {
             .filter(|(index, entry)| *index != OTHER && !entry.is_blank())
             .map(|(index, _)| index)
             .collect();
-        let chosen = self.first_of_rankings(&in_use);
+        let chosen = self.with_places(ts, self.first_of_rankings(&in_use));
         let mut groups: Vec<Group> = chosen
             .iter()
-            .filter_map(|&index| Some(self.table.get(index)?.snapshot(shown, oldest(index))))
+            .filter_map(|&index| {
+                let entry = self.table.get(index)?;
+                let has_place = self.places.has(&entry.key);
+                Some(Group { has_place, ..entry.snapshot(shown, oldest(index)) })
+            })
             .collect();
         let hidden = (in_use.len() - chosen.len()) as u64;
         if let Some(other) = self.table.get(OTHER).filter(|other| hidden > 0 || !other.is_blank()) {
@@ -262,7 +274,7 @@ impl Groups {
         rows.map(|entry| entry.summary(names, own_netns, looks)).collect()
     }
 
-    /// Of `in_use`, those that are shown one by one, ascending.
+    /// Of `in_use`, those that are shown one by one for what they are now; some may come more than once.
     fn first_of_rankings(&self, in_use: &[u32]) -> Vec<u32> {
         let first = self.limits.shown_by_ranking;
         if in_use.len() <= first * WEIGHTS {
@@ -280,8 +292,17 @@ impl Groups {
             });
             chosen.extend(order[..first].iter().map(|&n| in_use[n]));
         }
+        chosen
+    }
+
+    /// Gives the places to the busiest of `chosen` and adds who has had one before: those that are shown, ascending.
+    fn with_places(&mut self, ts: Nanos, mut chosen: Vec<u32>) -> Vec<u32> {
+        let held = self.places.holders().filter_map(|key| self.table.find(key));
+        chosen.extend(held.filter(|&index| self.table.get(index).is_some_and(|entry| !entry.is_blank())));
         chosen.sort_unstable();
         chosen.dedup();
+        let all = chosen.iter().filter_map(|&index| self.table.get(index));
+        self.places.give(ts, all.map(|entry| (entry.key.clone(), entry.busy())));
         chosen
     }
 

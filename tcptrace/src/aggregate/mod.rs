@@ -11,6 +11,7 @@ mod keys;
 pub mod observed;
 mod over_time;
 mod owners;
+mod places;
 mod ports;
 mod snapshot;
 pub mod standing;
@@ -40,6 +41,7 @@ pub use keys::{GroupKey, Grouping, Names, PeerPrefix};
 use observed::Observed;
 use over_time::OverTime;
 pub use over_time::{GroupSummary, StateSummary};
+use places::Places;
 use ports::Ports;
 pub use ports::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse};
 pub use snapshot::{
@@ -150,6 +152,15 @@ impl Aggregate {
         }
     }
 
+    /// The same with so many groups, and destinations, that keep their place from one snapshot to the next: the
+    /// busiest, and those that run out of ports first, until others clearly are.
+    #[must_use]
+    pub fn with_places(mut self, most: usize) -> Self {
+        self.groups.places = Places::new(most);
+        self.ports.places = Places::new(most);
+        self
+    }
+
     /// Tracing had begun by `ts`; the first call counts.
     pub fn begin(&mut self, ts: Nanos) {
         self.began.get_or_insert(ts);
@@ -251,7 +262,7 @@ impl Aggregate {
             scope: Scope::default(),
             interval_s: interval.as_secs_f64(),
         };
-        let picture = self.groups.snapshot(&shown, &oldest_close_wait);
+        let picture = self.groups.snapshot(ts, &shown, &oldest_close_wait);
         let snapshot = Snapshot {
             ts,
             began: self.began.unwrap_or(ts),

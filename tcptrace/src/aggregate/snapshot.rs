@@ -157,6 +157,8 @@ pub struct Group {
     pub service: Option<(NetnsId, Endpoint)>,
     /// Which side opened the connections.
     pub role: Role,
+    /// Whether it keeps a place among those shown, see [`super::Aggregate::with_places`].
+    pub has_place: bool,
     /// Sockets now, indexed by [`TcpState::index`].
     pub counts: [u64; TcpState::COUNT],
     /// The process that owns most of them, where one is known.

@@ -342,3 +342,37 @@ fn ends_of_minisockets_are_counted_told_and_added_alike() {
         assert_eq!(told(&all), before + counted, "{reason:?}");
     }
 }
+
+/// 300 peers take turns, with 20 connections each time.
+#[test]
+fn those_with_a_place_are_in_every_snapshot_and_their_counts_go_on() {
+    const PEERS: u64 = 300;
+    const PLACES: usize = 3;
+    let mut run = Run::new("peer", Scope::Minisockets, Limits { shown_by_ranking: PLACES, ..Limits::default() });
+    run.aggregate = run.aggregate.with_places(PLACES);
+    let mut entered = FxHashMap::<String, u64>::default();
+    let connection = |n: u64| Connection {
+        cookie: n + 1,
+        peer: peer(n / 20 % PEERS),
+        pid: 7,
+        begins_ns: n * 10 * MS,
+        open_ns: MS,
+    };
+    for n in 0..20_000 {
+        run.take_all(connection(n).to_time_wait());
+        if let Some(ended) = n.checked_sub(6_000) {
+            run.take(&connection(ended).expiry(n * 10 * MS + 9 * MS));
+        }
+        if n % 100 == 99 {
+            let snapshot = run.snapshot();
+            let placed = snapshot.groups.iter().filter(|group| group.has_place);
+            for group in placed.clone() {
+                let before = entered.insert(group.key.clone(), group.time_wait.entered).unwrap_or_default();
+                assert!(before <= group.time_wait.entered, "{}", group.key);
+            }
+            assert_eq!(placed.count(), PLACES);
+            assert_eq!(snapshot.groups.iter().map(|group| group.time_wait.entered).sum::<u64>(), n + 1);
+        }
+    }
+    assert!(entered.len() <= 2 * PLACES, "{} had a place in 200 seconds", entered.len());
+}

@@ -79,10 +79,13 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
                  there is neither encryption nor a password"
             );
         }
-        let plan = Plan::new(filter, grouping, Scope::Roles, INTERVAL);
+        let plan = Plan {
+            places: args.most.into(),
+            ..Plan::new(filter, grouping, Scope::Roles, INTERVAL)
+        };
         let mut started = SourceArgs::running_kernel(args.live.clone()).start(plan, Want::Newest)?;
         eprintln!("tcptrace: serving metrics at http://{address}/metrics");
-        let pages = Pages::new(started.running.snapshots.clone(), args.most.into());
+        let pages = Pages::new(started.running.snapshots.clone());
         let served = tokio::select! {
             served = http::serve(listener, move |path| pages.page(path)) => served.context("can't serve"),
             () = stop.signalled() => Ok(()),
@@ -97,13 +100,12 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
 /// The pages, made once per snapshot however often somebody asks.
 struct Pages {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    most: usize,
     made: RefCell<Option<(Nanos, Bytes)>>,
 }
 
 impl Pages {
-    fn new(snapshots: watch::Receiver<Option<Arc<Snapshot>>>, most: usize) -> Self {
-        Self { snapshots, most, made: RefCell::default() }
+    fn new(snapshots: watch::Receiver<Option<Arc<Snapshot>>>) -> Self {
+        Self { snapshots, made: RefCell::default() }
     }
 
     fn page(&self, path: &str) -> Page {
@@ -123,7 +125,7 @@ impl Pages {
             _ => {
                 let ts = snapshot.ts;
                 let mut text = String::new();
-                let shown = Shown { snapshot, cost: own_cost::now(), most: self.most };
+                let shown = Shown { snapshot, cost: own_cost::now() };
                 if metrics::write(&mut text, shown).is_err() {
                     return Page::text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written\n");
                 }

@@ -35,6 +35,8 @@ const MOST: u32 = 20;
 const SERIES_EACH: u32 = 11 + 4 + 3 + 6;
 /// Series of all others: short lists.
 const SERIES_FIXED: u32 = 700;
+/// Services that ever have series, for each place: those that had one when the numbers of sockets were still small.
+const MOST_HOLDERS: u32 = 4;
 
 /// Clients, each with an address of its own.
 fn peers() -> u32 {
@@ -79,16 +81,18 @@ pub fn busy(lab: &Lab) -> Result<()> {
     let page = number("max_over_time(scrape_samples_scraped{job='tcptrace'}[1h])")?;
     ensure!(page <= f64::from(SERIES_FIXED + MOST * SERIES_EACH), "{page} samples in a page");
     let series = prometheus.series("{job='tcptrace'}")?;
-    let services = prometheus.label_values("tcptrace_service_sockets", "service")?;
+    let services = prometheus.label_values("tcptrace_service_sockets", "service")?.len();
+    ensure!(services <= (MOST_HOLDERS * MOST) as usize, "{services} services had series");
+    let most_series = SERIES_FIXED + MOST_HOLDERS * MOST * SERIES_EACH;
+    ensure!(series <= most_series as usize, "{series} series in all");
     let resident = number("max_over_time(process_resident_memory_bytes{job='tcptrace'}[1h])")?;
     ensure!(resident <= MOST_RESIDENT, "{resident} bytes resident");
     let cpu = number("process_cpu_seconds_total{job='tcptrace'}")? / took.as_secs_f64();
     println!(
         "    scrape::busy: {:.0} s, {connections} connections of {} peers; {of_tracer} scrapes, {failed} failed; at most {page} \
-         samples a page, {series} series in all, {} services among them; at most {:.1} MiB resident; {cpu:.2} of a CPU",
+         samples a page, {series} series in all, of {services} services; at most {:.1} MiB resident; {cpu:.2} of a CPU",
         took.as_secs_f64(),
         peers(),
-        services.len(),
         resident / 1024.0 / 1024.0,
     );
     if let Some(since_settled) = took.checked_sub(BEGIN + SPAN).filter(|left| *left >= SPAN) {

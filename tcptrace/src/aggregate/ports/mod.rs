@@ -14,10 +14,13 @@ mod snapshot;
 
 use rustc_hash::FxHashMap;
 
-use super::table::{OTHER, Table};
+use super::{
+    places::Places,
+    table::{OTHER, Table},
+};
 use crate::{
     lifecycle::{EndReason, Event, Phase, PortUse, Processes, Role, Socket},
-    model::{NetnsId, Record, TcpState},
+    model::{Endpoint, NetnsId, Record, TcpState},
 };
 use destination::{Destination, Key};
 use predict::Flow;
@@ -36,6 +39,7 @@ pub(super) struct Ports {
     /// Sockets by a port that they keep from every destination.
     taken: FxHashMap<(NetnsId, u16), u32>,
     destinations: Table<Destination>,
+    pub(super) places: Places<(NetnsId, Endpoint, Endpoint)>,
 }
 
 impl Default for Ports {
@@ -50,6 +54,7 @@ impl Ports {
             settings: FxHashMap::default(),
             taken: FxHashMap::default(),
             destinations: Table::new(Destination::new(Key::OTHER), most),
+            places: Places::new(0),
         }
     }
 

@@ -113,6 +113,8 @@ pub struct DestinationPorts {
     pub local: Endpoint,
     /// The remote end.
     pub remote: Endpoint,
+    /// Whether it keeps a place among those shown, see [`crate::aggregate::Aggregate::with_places`].
+    pub has_place: bool,
     /// Connections whose port `connect()` chose, indexed by [`TcpState::index`].
     pub counts: [u64; TcpState::COUNT],
     /// All of them: the ports in use.
@@ -163,6 +165,22 @@ impl DestinationPorts {
         self.available.map_or(0.0, |available| self.held() as f64 / available.max(1) as f64)
     }
 
+    /// What makes it this destination.
+    const fn id(&self) -> (NetnsId, Endpoint, Endpoint) {
+        (self.netns, self.local, self.remote)
+    }
+
+    /// Its claim to a place: how much is held of what is available, in millionths; of those that run out, which
+    /// weigh more than all others, it is the sooner the more.
+    fn weight(&self) -> u64 {
+        const MILLION: u64 = 1_000_000;
+        const HOUR: Nanos = Nanos(3_600 * Nanos::SECOND.0);
+        self.exhausted_in.map_or_else(
+            || (self.share().min(1.0) * MILLION as f64) as u64,
+            |left| 3 * MILLION + HOUR.0 / left.max(Nanos::SECOND).0.div_ceil(MILLION),
+        )
+    }
+
     /// What comes first: whoever runs out first, then whoever has the least left.
     fn urgency(&self) -> (bool, Option<Nanos>, Reverse<u64>, Reverse<u64>, Endpoint, Endpoint) {
         let share = Reverse((self.share() * 1e6) as u64);
@@ -191,8 +209,14 @@ impl Ports {
             })
             .collect();
         destinations.sort_by_cached_key(DestinationPorts::urgency);
-        let hidden = destinations.len().saturating_sub(MOST_SHOWN) as u64;
-        destinations.truncate(MOST_SHOWN);
+        self.places.give(now, destinations.iter().map(|row| (row.id(), row.weight())));
+        for row in &mut destinations {
+            row.has_place = self.places.has(&row.id());
+        }
+        let all = destinations.len();
+        let mut first = 0..MOST_SHOWN;
+        destinations.retain(|row| first.next().is_some() || row.has_place);
+        let hidden = (all - destinations.len()) as u64;
         let there: BTreeSet<NetnsId> = destinations.iter().map(|row| row.netns).collect();
         let netns = there.into_iter().map(|netns| NetnsPorts {
             netns,
@@ -250,6 +274,7 @@ impl Destination {
             netns: self.key.netns,
             local: Endpoint { addr: self.key.saddr, port: 0, ifindex: self.key.ifindex },
             remote: Endpoint { addr: self.key.daddr, port: self.key.dport, ifindex: self.key.ifindex },
+            has_place: false,
             counts: self.counts.map(u64::from),
             used,
             available,

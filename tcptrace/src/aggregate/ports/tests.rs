@@ -425,3 +425,34 @@ fn levels_are_what_the_tracker_has() {
     }
     assert!(expected.is_empty(), "{expected:?}");
 }
+
+#[test]
+fn a_destination_that_runs_out_takes_a_place_and_keeps_it() {
+    let mut host = Host::new(&[HUNDRED, ("tcp_tw_reuse", "0")]);
+    host.aggregate = host.aggregate.with_places(2);
+    for n in 0..8 {
+        let client = host.client(&format!("10.0.0.{}", 10 + n), 80, 41_000 + n);
+        host.open(T0, client);
+    }
+    let placed = |ports: PortsSnapshot| -> Vec<Endpoint> {
+        ports.destinations.iter().filter(|row| row.has_place).map(|row| row.remote).collect()
+    };
+    let before = placed(host.ports(T0 + S));
+    assert_eq!(before.len(), 2);
+    for n in 0..100 {
+        let client = host.client("10.0.0.5", 80, 41_000 + n);
+        host.open(T0 + S, client);
+    }
+    let with_full = placed(host.ports(T0 + 2 * S));
+    assert_eq!((with_full.len(), with_full[0].addr), (2, addr("10.0.0.5")));
+    assert!(before.contains(&with_full[1]));
+    for n in 0..90 {
+        let client = host.client("10.0.0.6", 80, 41_000 + n);
+        host.open(T0 + 2 * S, client);
+    }
+    let with_both = placed(host.ports(T0 + 3 * S));
+    assert_eq!(
+        with_both.iter().map(|end| end.addr).collect::<Vec<_>>(),
+        [addr("10.0.0.5"), addr("10.0.0.6")]
+    );
+}

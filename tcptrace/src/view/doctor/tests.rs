@@ -125,6 +125,7 @@ fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
         netns: BLUE,
         local: end("10.0.0.1:0"),
         remote: end("10.0.0.5:5432"),
+        has_place: false,
         counts,
         used,
         available: Some(28_232),

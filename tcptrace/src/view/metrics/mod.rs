@@ -1,11 +1,11 @@
 //! Metrics for Prometheus: a [`Snapshot`] in, `OpenMetrics` text out.
 //!
 //! Every metric is one row of [`METRICS`] (and of docs/metrics.md): its name, its unit, its help, and where its samples
-//! come from. Labels are bounded: states, roles and reasons by their nature; services and destinations by
-//! [`Shown::most`].
+//! come from. Labels are bounded: states, roles and reasons by their nature; services and destinations by the places
+//! that there are for them, see [`crate::aggregate::Aggregate::with_places`].
 //!
 //! Counters never fall while the tracer runs. What is counted by service is therefore never counted for the "other"
-//! services together: which ones these are changes from picture to picture. The total is a metric of its own.
+//! services together: which ones these are changes with the places. The total is a metric of its own.
 
 mod rows;
 mod samples;
@@ -19,10 +19,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{
-    aggregate::{DestinationPorts, Group, GroupKey, Snapshot},
-    model::TcpState,
-};
+use crate::aggregate::{DestinationPorts, Group, GroupKey, Snapshot};
 pub use rows::METRICS;
 use samples::Samples;
 
@@ -56,8 +53,6 @@ pub struct Shown {
     pub snapshot: Arc<Snapshot>,
     /// What it costs to know.
     pub cost: OwnCost,
-    /// Services, and destinations, that have samples of their own.
-    pub most: usize,
 }
 
 /// One metric.
@@ -111,27 +106,22 @@ impl Collector for Shown {
 }
 
 impl Shown {
-    /// The services with the most sockets that want attention, and all others together at the end.
-    fn services(&self) -> Vec<&Group> {
-        let mut groups: Vec<&Group> = self.snapshot.groups.iter().collect();
-        groups.sort_by_key(|group| {
-            (group.id == GroupKey::OTHER, std::cmp::Reverse(busy(group)), group.key.clone())
-        });
-        let named = groups.iter().take_while(|group| group.id != GroupKey::OTHER).count();
-        groups.truncate(named.min(self.most));
-        groups
+    /// The services that have samples of their own.
+    fn services(&self) -> impl Iterator<Item = &Group> {
+        self.snapshot.groups.iter().filter(|group| group.has_place)
     }
 
-    /// The destinations that run out of ports first.
-    fn destinations(&self) -> &[DestinationPorts] {
-        let all = &self.snapshot.ports.destinations;
-        &all[..all.len().min(self.most)]
+    /// How many services have none.
+    fn other_services(&self) -> u64 {
+        let hidden =
+            self.snapshot.groups.iter().filter(|group| !group.has_place && group.id != GroupKey::OTHER);
+        self.snapshot.other_groups + hidden.count() as u64
     }
-}
 
-/// Sockets of a service, listeners apart: they say nothing about its traffic.
-fn busy(group: &Group) -> u64 {
-    group.counts.iter().sum::<u64>() - group.counts[TcpState::Listen.index()]
+    /// The destinations that have samples of their own.
+    fn destinations(&self) -> impl Iterator<Item = &DestinationPorts> {
+        self.snapshot.ports.destinations.iter().filter(|row| row.has_place)
+    }
 }
 
 #[cfg(test)]

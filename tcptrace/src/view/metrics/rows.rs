@@ -6,7 +6,7 @@ use prometheus_client::{metrics::MetricType, registry::Unit};
 
 use super::{Metric, Samples, Shown};
 use crate::{
-    aggregate::{DestinationPorts, Group, GroupKey, StateDwells},
+    aggregate::{DestinationPorts, Group, StateDwells},
     lifecycle::{Closer, EndReason, Since},
     model::TcpState,
     view::losses::CAUSES,
@@ -118,7 +118,7 @@ pub static METRICS: [Metric; 28] = [
     }),
     gauge(
         "tcptrace_service_sockets",
-        "Sockets of a service in a state now, for the services with the most sockets; states without any are left out.",
+        "Sockets of a service in a state now, for the services that have a place; states without any are left out.",
         |shown, samples| {
             services(shown, |labels, group| {
                 let present = TcpState::ALL.into_iter().filter(|state| group.counts[state.index()] > 0);
@@ -163,14 +163,12 @@ pub static METRICS: [Metric; 28] = [
         },
     )
     .in_unit(&Unit::Seconds),
-    gauge("tcptrace_services_other", "Services without samples of their own.", |shown, samples| {
-        let hidden = shown.snapshot.groups.iter().filter(|group| group.id != GroupKey::OTHER).count();
-        let hidden = hidden.saturating_sub(shown.services().len()) as u64;
-        samples.number(&[], shown.snapshot.other_groups + hidden)
+    gauge("tcptrace_services_other", "Services without a place, which have no samples of their own.", |shown, samples| {
+        samples.number(&[], shown.other_services())
     }),
     gauge(
         "tcptrace_ports_used",
-        "Local ports in use towards a destination, for the destinations that run out first.",
+        "Local ports in use towards a destination, for the destinations that have a place.",
         |shown, samples| destinations(shown, |labels, row| samples.number(labels, row.used)),
     ),
     gauge(
@@ -258,7 +256,6 @@ fn ended(shown: &Shown, reason: EndReason) -> u64 {
 fn services(shown: &Shown, mut tell: impl FnMut(&[(&str, &str); 2], &Group) -> fmt::Result) -> fmt::Result {
     shown
         .services()
-        .into_iter()
         .try_for_each(|group| tell(&[("service", &group.key), ("role", group.role.name())], group))
 }
 
@@ -266,7 +263,7 @@ fn destinations(
     shown: &Shown,
     mut tell: impl FnMut(&[(&str, &str); 3], &DestinationPorts) -> fmt::Result,
 ) -> fmt::Result {
-    shown.destinations().iter().try_for_each(|row| {
+    shown.destinations().try_for_each(|row| {
         let name = shown.snapshot.ports.netns_of(row).and_then(|netns| netns.name.as_deref());
         let netns = name
             .map_or_else(|| row.netns.to_string(), |name| crate::model::text::sanitise(name).into_owned());

@@ -31,6 +31,7 @@ fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: 
         netns: NetnsId(netns),
         local: end(local, 0),
         remote: end(remote, dport),
+        has_place: false,
         counts,
         used,
         available: Some(available),

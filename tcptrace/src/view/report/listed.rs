@@ -79,6 +79,7 @@ fn sum<'a>(id: GroupKey, key: &str, groups: impl Iterator<Item = &'a Group>) -> 
         key: key.into(),
         service: None,
         role: Role::Unknown,
+        has_place: false,
         counts: [0; TcpState::COUNT],
         process: None,
         other_processes: 0,
