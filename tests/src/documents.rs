@@ -1,5 +1,7 @@
 //! The commands that a document shows: a page in, its command lines out.
 
+use std::{fs, io, path::Path};
+
 /// A command line of a page.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shown {
@@ -7,25 +9,39 @@ pub struct Shown {
     pub text: String,
     /// Where it stands: the first line is 1.
     pub line: usize,
+    program: &'static str,
 }
 
 impl Shown {
     /// The arguments of each run of the program in it: `tcptrace record -o - | tcptrace hist --from -` has two.
     pub fn runs(&self) -> Vec<Vec<String>> {
-        self.text.split(['|', ';', '&']).filter_map(arguments).collect()
+        self.text.split(['|', ';', '&']).filter_map(|piece| arguments(piece, self.program)).collect()
     }
 }
 
-const PROGRAM: &str = "tcptrace ";
-/// Other ways to call it.
+/// Pages beside docs/.
+const PAGES: [&str; 6] =
+    ["README.md", "README.zh-CN.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+/// Other ways to call tcptrace.
 const SPELLINGS: [&str; 3] = ["cargo run --release -- ", "target/release/tcptrace ", "/usr/bin/tcptrace "];
 /// What stands for a value in a page, and such a value.
 const VALUES: [(&str, &str); 4] = [("N", "1"), ("TIME", "5s"), ("KEY", "service"), ("NAME", "tcp_tw_reuse")];
 /// What is a pattern rather than a command: `[--once]`, `...`, `-o out.{parquet,csv}`.
 const PATTERNS: [&str; 4] = ["[", "...", "{", "<"];
 
-/// Command lines that run the program: lines of code, what stands between backticks, and what a unit starts.
-pub fn commands(page: &str) -> Vec<Shown> {
+/// Every page for people, by its path below `root`.
+pub fn pages(root: &Path) -> io::Result<Vec<String>> {
+    let mut pages = Vec::new();
+    for page in fs::read_dir(root.join("docs"))? {
+        pages.push(format!("docs/{}", page?.file_name().to_string_lossy()));
+    }
+    pages.retain(|page| Path::new(page).extension().is_some_and(|end| end == "md"));
+    pages.sort();
+    Ok(PAGES.map(str::to_owned).into_iter().chain(pages).collect())
+}
+
+/// Command lines that run `program`: lines of code, what stands between backticks, and what a unit starts.
+pub fn commands(page: &str, program: &'static str) -> Vec<Shown> {
     let mut found = Vec::new();
     let mut is_code = false;
     for (text, line) in page.lines().zip(1..) {
@@ -37,16 +53,16 @@ pub fn commands(page: &str) -> Vec<Shown> {
         } else {
             text.split('`').skip(1).step_by(2).chain(text.strip_prefix("ExecStart=")).collect()
         };
-        found.extend(pieces.into_iter().map(|piece| Shown { text: as_run(piece), line }));
+        found.extend(pieces.into_iter().map(|piece| Shown { text: as_run(piece), line, program }));
     }
     found.retain(|shown| !PATTERNS.iter().any(|mark| shown.text.contains(mark)) && !shown.runs().is_empty());
     found
 }
 
-/// Without its comment and its prompt; the program by its name, with values for what stands for them.
+/// Without its comment and its prompt; tcptrace by its name, with values for what stands for them.
 fn as_run(text: &str) -> String {
     let text = text.split(" #").next().unwrap_or_default().trim().trim_start_matches("$ ");
-    let named = SPELLINGS.iter().fold(text.to_owned(), |text, spelling| text.replace(spelling, PROGRAM));
+    let named = SPELLINGS.iter().fold(text.to_owned(), |text, spelling| text.replace(spelling, "tcptrace "));
     let text = named.replace(" $TCPTRACE_ARGS", "");
     text.split(' ').map(meant).collect::<Vec<_>>().join(" ")
 }
@@ -57,11 +73,11 @@ fn meant(word: &str) -> &str {
 }
 
 /// The arguments of one run of the program, if this is one: `tcptrace 0.1.0` is a line of its output.
-fn arguments(piece: &str) -> Option<Vec<String>> {
+fn arguments(piece: &str, program: &str) -> Option<Vec<String>> {
     let piece = piece.trim();
     let piece =
         ["sudo ", "ssh host "].iter().fold(piece, |rest, before| rest.strip_prefix(before).unwrap_or(rest));
-    let words = words(piece.strip_prefix(PROGRAM)?);
+    let words = words(piece.strip_prefix(program)?.strip_prefix(' ')?);
     let is_command = |word: &String| word.bytes().all(|byte| byte == b'-' || byte.is_ascii_lowercase());
     words.first().is_some_and(is_command).then_some(words)
 }
@@ -94,8 +110,8 @@ mod tests {
     #[test]
     fn what_belongs_to_the_shell_is_told_apart() {
         let page = "```\nsudo tcptrace top --once # now\nssh host tcptrace record -o - | tcptrace hist --from -\n\
-                    tcptrace 0.1.0  vm\n```\nsee `tcptrace check`, `tcptrace top --batch N`, `tcptrace top [--once]`\n";
-        let found = commands(page);
+                    tcptrace 0.1.0  vm\n```\nsee `tcptrace check`, `tcptrace top --batch N`, `tcptrace top [--once]`, `cargo xtask vm`\n";
+        let found = commands(page, "tcptrace");
         let shown: Vec<_> = found.iter().map(|shown| (shown.line, shown.text.as_str())).collect();
         let piped = "ssh host tcptrace record -o - | tcptrace hist --from -";
         let expected = [
@@ -106,7 +122,9 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(found[1].runs(), [vec!["record", "-o", "-"], vec!["hist", "--from", "-"]]);
-        let quoted = Shown { text: "tcptrace top --filter 'not comm a b' > c".into(), line: 1 };
-        assert_eq!(quoted.runs(), [vec!["top", "--filter", "not comm a b"]]);
+        let quoted = commands("`tcptrace top --filter 'not comm a b' > c`", "tcptrace");
+        assert_eq!(quoted[0].runs(), [vec!["top", "--filter", "not comm a b"]]);
+        let of_xtask = commands(page, "cargo xtask");
+        assert_eq!(of_xtask.iter().map(Shown::runs).collect::<Vec<_>>(), [vec![vec!["vm"]]]);
     }
 }

@@ -25,6 +25,11 @@ use clap::{Parser, Subcommand};
 
 use crate::repo::Repo;
 
+/// The commands that the pages show.
+#[cfg(test)]
+#[path = "../../tests/src/documents.rs"]
+mod documents;
+
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build and test tasks of tcptrace")]
 struct Cli {
@@ -76,5 +81,34 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
         Task::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),
         Task::Vm(args) => vm::run(&repo, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_task_in_the_documents_parses() {
+        Cli::command().debug_assert();
+        let root = Repo::find().unwrap().root;
+        let mut checked = 0;
+        for name in documents::pages(&root).unwrap() {
+            let page = fs::read_to_string(root.join(&name)).unwrap();
+            for shown in documents::commands(&page, "cargo xtask") {
+                for args in shown.runs() {
+                    let parsed = Cli::try_parse_from(std::iter::once("xtask".to_owned()).chain(args));
+                    if let Err(error) = parsed {
+                        panic!("{name}:{}: {}\n{error}", shown.line, shown.text);
+                    }
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 15, "only {checked} tasks found");
     }
 }

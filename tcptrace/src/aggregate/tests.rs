@@ -348,7 +348,8 @@ fn ends_of_minisockets_are_counted_told_and_added_alike() {
 fn those_with_a_place_are_in_every_snapshot_and_their_counts_go_on() {
     const PEERS: u64 = 300;
     const PLACES: usize = 3;
-    let mut run = Run::new("peer", Scope::Minisockets, Limits { shown_by_ranking: PLACES, ..Limits::default() });
+    let mut run =
+        Run::new("peer", Scope::Minisockets, Limits { shown_by_ranking: PLACES, ..Limits::default() });
     run.aggregate = run.aggregate.with_places(PLACES);
     let mut entered = FxHashMap::<String, u64>::default();
     let connection = |n: u64| Connection {

@@ -13,13 +13,8 @@ use super::Cli;
 #[path = "../../../tests/src/documents.rs"]
 mod documents;
 
-/// Where commands are shown, beside docs/.
-const PAGES: [&str; 8] = [
-    "README.md",
-    "README.zh-CN.md",
-    "SECURITY.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
+/// Where commands are shown beside the pages for people.
+const FILES: [&str; 3] = [
     "contrib/systemd/tcptrace.service",
     "contrib/kubernetes/tcptrace.yaml",
     "contrib/prometheus/tcptrace.rules.yml",
@@ -28,13 +23,12 @@ const PAGES: [&str; 8] = [
 #[test]
 fn every_command_in_the_documents_parses() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let docs = fs::read_dir(root.join("docs")).expect("docs/").map(|entry| entry.expect("a page").path());
-    let pages = docs.filter(|path| path.extension().is_some_and(|name| name == "md"));
+    let pages = documents::pages(&root).expect("the pages");
     let mut checked = 0;
     let mut faults = Vec::new();
-    for path in pages.chain(PAGES.map(|page| root.join(page)).into_iter().filter(|path| path.exists())) {
-        let page = fs::read_to_string(&path).expect("a page");
-        for shown in documents::commands(&page) {
+    for name in pages.into_iter().chain(FILES.map(str::to_owned)) {
+        let page = fs::read_to_string(root.join(&name)).expect("a page");
+        for shown in documents::commands(&page, "tcptrace") {
             for args in shown.runs() {
                 let is_name = args.len() == 1;
                 if let Err(error) = Cli::try_parse_from(std::iter::once("tcptrace".to_owned()).chain(args)) {
@@ -42,7 +36,7 @@ fn every_command_in_the_documents_parses() {
                         // The name of a command alone, which is not a command line yet.
                         || (error.kind() == ErrorKind::MissingRequiredArgument && is_name);
                     if !is_meant {
-                        faults.push(format!("{}:{}: {}\n{error}", path.display(), shown.line, shown.text));
+                        faults.push(format!("{name}:{}: {}\n{error}", shown.line, shown.text));
                     }
                 }
                 checked += 1;

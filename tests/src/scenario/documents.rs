@@ -16,13 +16,11 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::recording::Folder;
 use crate::clock::{hold, is_emulated, soon, wait_for};
-use crate::documents::{Shown, commands};
+use crate::documents::{Shown, commands, pages};
 use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::process::Start as _;
 
-/// Pages beside docs/.
-const PAGES: [&str; 5] = ["README.md", "README.zh-CN.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
 /// What a recording is called in them.
 const RECORDINGS: [&str; 2] = [".tcptrace", ".tcpt"];
 /// The same without an ending.
@@ -77,14 +75,10 @@ pub fn commands_run(lab: &Lab) -> Result<()> {
 /// Every command once, with where it stands first.
 fn shown() -> Result<Vec<(String, Shown)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut docs = fs::read_dir(root.join("docs"))?
-        .map(|entry| Ok(format!("docs/{}", entry?.file_name().to_string_lossy())))
-        .collect::<Result<Vec<_>>>()?;
-    docs.retain(|page| Path::new(page).extension().is_some_and(|end| end == "md"));
-    docs.sort();
     let mut found = BTreeMap::new();
-    for page in PAGES.map(str::to_owned).into_iter().chain(docs) {
-        for shown in commands(&fs::read_to_string(root.join(&page)).with_context(|| page.clone())?) {
+    for page in pages(&root)? {
+        let text = fs::read_to_string(root.join(&page)).with_context(|| page.clone())?;
+        for shown in commands(&text, "tcptrace") {
             found.entry(shown.text.clone()).or_insert((page.clone(), shown));
         }
     }
