@@ -20,6 +20,9 @@ const CONNECTIONS: u64 = 120;
 /// So long goes the recording at least: some intervals of the timeline.
 const LENGTH: Duration = Duration::from_millis(2_500);
 
+/// A service in another namespace, and its process.
+const LONG_KEY: &str = "[2001:db8:85a3::8a2e:370:7334]:5432 @payments / postgres-worker (1234567)";
+
 /// Numbers of the page: where each stands in the document, its value, and how it is shown.
 const NUMBERS: &str =
     "[...document.querySelectorAll('data[data-at]')].map(e => [e.dataset.at, e.value, e.textContent])";
@@ -62,9 +65,23 @@ pub fn in_a_browser(lab: &Lab) -> Result<()> {
     numbers(&mut browser, &document)?;
     hover_and_zoom(&mut browser, &document)?;
     switches(&mut browser)?;
+    fits(&mut browser)?;
     ensure!(browser.complaints().is_empty(), "the page complains: {:?}", browser.complaints());
     let foreign = browser.fetched().iter().find(|url| !url.ends_with("/report.html"));
     ensure!(foreign.is_none(), "the page fetches {foreign:?}");
+    Ok(())
+}
+
+/// Tables fit a small laptop's width, whatever the groups are called.
+fn fits(browser: &mut Browser) -> Result<()> {
+    let size = serde_json::json!({"width": 1200, "height": 800, "deviceScaleFactor": 1, "mobile": false});
+    browser.ask("Emulation.setDeviceMetricsOverride", &size)?;
+    let wide = browser.evaluate(&format!(
+        "(() => {{ document.querySelectorAll('th.key').forEach(key => key.textContent = '{LONG_KEY}'); \
+         const cut = [...document.querySelectorAll('.scroll')].filter(table => table.scrollWidth > table.clientWidth); \
+         return cut.map(table => table.querySelector('caption').textContent); }})()"
+    ))?;
+    ensure!(wide == serde_json::json!([]), "wider than the page: {wide}");
     Ok(())
 }
 
