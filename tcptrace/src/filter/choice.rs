@@ -19,7 +19,7 @@ pub trait Choice: Copy + 'static {
     /// Every value by the name it is shown with.
     const NAMES: &'static [(&'static str, Self)];
     /// Other names, and names of several values together.
-    const GROUPS: &'static [(&'static str, &'static [Self])];
+    const GROUPS: &'static [(&'static str, &'static [Self])] = &[];
 
     /// Position of its bit: below the number of names, which is at most 15.
     fn index(self) -> u32;
@@ -221,7 +221,6 @@ impl Choice for Role {
         ("listener", Self::Listener),
         ("unknown", Self::Unknown),
     ];
-    const GROUPS: &'static [(&'static str, &'static [Self])] = &[];
 
     #[inline]
     fn index(self) -> u32 {
@@ -258,7 +257,6 @@ impl Choice for OwnerKind {
         ("proc", Self::Proc),
         ("unknown", Self::Unknown),
     ];
-    const GROUPS: &'static [(&'static str, &'static [Self])] = &[];
 
     #[inline]
     fn index(self) -> u32 {

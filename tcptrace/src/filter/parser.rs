@@ -12,7 +12,7 @@ use super::{
     error::{Fault, SyntaxError},
     lexer::{Lexer, Mode, Token},
     suggest::nearest,
-    word::{Values, Word},
+    word::Word,
 };
 
 /// Longest text, bytes.
@@ -151,18 +151,18 @@ impl<'a> Parser<'a> {
     }
 
     fn values(&mut self, word: Word) -> Result<Test, Fault> {
-        let mut values = Values::new(word);
+        let mut read = Test::without_values(word);
         loop {
             let (text, is_quoted) = match self.token {
                 Token::Word(text) => (text, false),
                 Token::Quoted(text) => (text, true),
                 _ => return Err(self.expected(word.expects())),
             };
-            let added = if is_quoted { values.add_quoted(text) } else { values.add(text) };
+            let added = if is_quoted { read.add_quoted(text) } else { read.add(text) };
             added.map_err(|message| Fault::new(self.start, message))?;
             self.advance()?;
             if self.token != Token::Comma {
-                return Ok(values.into_test());
+                return Ok(read);
             }
             self.advance()?;
         }

@@ -9,16 +9,20 @@ pub struct Ranges(Vec<(u32, u32)>);
 impl Ranges {
     /// The numbers in any of `ranges`, each from its lowest to its highest number.
     pub fn new(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
-        let mut sorted: Vec<_> = ranges.into_iter().filter(|(low, high)| low <= high).collect();
-        sorted.sort_unstable();
-        let mut merged: Vec<(u32, u32)> = Vec::with_capacity(sorted.len());
-        for (low, high) in sorted {
-            match merged.last_mut() {
-                Some(last) if low <= last.1.saturating_add(1) => last.1 = last.1.max(high),
-                _ => merged.push((low, high)),
-            }
-        }
-        Self(merged)
+        let mut set = Self::default();
+        ranges.into_iter().filter(|(low, high)| low <= high).for_each(|(low, high)| set.add(low, high));
+        set
+    }
+
+    /// Adds the numbers from `low` to `high`, which is not lower.
+    pub fn add(&mut self, low: u32, high: u32) {
+        // The ranges that it overlaps or continues become one with it.
+        let first = self.0.partition_point(|&(_, end)| end.saturating_add(1) < low);
+        let behind = self.0.partition_point(|&(begin, _)| begin <= high.saturating_add(1));
+        let joined = self.0[first..behind]
+            .iter()
+            .fold((low, high), |(low, high), &(begin, end)| (low.min(begin), high.max(end)));
+        self.0.splice(first..behind, [joined]);
     }
 
     /// Whether `number` is in one of the ranges.

@@ -129,25 +129,16 @@ impl Word {
     }
 }
 
-/// The values of a test while they are read, in the form that the test keeps them.
-pub(super) enum Values {
-    State(Set<TcpState>),
-    Numbers(Word, Vec<(u32, u32)>),
-    Networks(Word, Vec<Cidr>),
-    Pid(Vec<u32>),
-    Comm(Vec<Pattern>),
-    Netns(Vec<NetnsRef>),
-    Role(Set<Role>),
-    Closer(Set<Closer>),
-    Owner(Set<OwnerKind>),
-}
-
-impl Values {
-    pub(super) const fn new(word: Word) -> Self {
+impl Test {
+    /// Before the first of its values is read.
+    pub(super) fn without_values(word: Word) -> Self {
         match word {
             Word::State => Self::State(Set::EMPTY),
-            Word::Port | Word::Lport | Word::Rport => Self::Numbers(word, Vec::new()),
-            Word::Peer | Word::Local => Self::Networks(word, Vec::new()),
+            Word::Port => Self::Port(Ranges::default()),
+            Word::Lport => Self::Lport(Ranges::default()),
+            Word::Rport => Self::Rport(Ranges::default()),
+            Word::Peer => Self::Peer(Vec::new()),
+            Word::Local => Self::Local(Vec::new()),
             Word::Pid => Self::Pid(Vec::new()),
             Word::Comm => Self::Comm(Vec::new()),
             Word::Netns => Self::Netns(Vec::new()),
@@ -161,14 +152,18 @@ impl Values {
     pub(super) fn add(&mut self, text: &str) -> Result<(), String> {
         match self {
             Self::State(states) => *states = *states | Set::parse(text)?,
-            Self::Numbers(_, ranges) => ranges.push(ports(text)?),
-            Self::Networks(_, networks) => networks.push(Cidr::parse(text)?),
+            Self::Port(ranges) | Self::Lport(ranges) | Self::Rport(ranges) => {
+                let (low, high) = ports(text)?;
+                ranges.add(low, high);
+            }
+            Self::Peer(networks) | Self::Local(networks) => networks.push(Cidr::parse(text)?),
             Self::Pid(pids) => pids.push(pid(text)?),
             Self::Comm(names) => names.push(comm(Pattern::plain(text))?),
             Self::Netns(refs) => refs.push(netns(text)?),
             Self::Role(roles) => *roles = *roles | Set::parse(text)?,
             Self::Closer(closers) => *closers = *closers | Set::parse(text)?,
             Self::Owner(kinds) => *kinds = *kinds | Set::parse(text)?,
+            Self::Family(_) => return Err("it takes no value".into()),
         }
         Ok(())
     }
@@ -181,23 +176,6 @@ impl Values {
             _ => self.add(text)?,
         }
         Ok(())
-    }
-
-    pub(super) fn into_test(self) -> Test {
-        match self {
-            Self::State(states) => Test::State(states),
-            Self::Numbers(Word::Lport, ranges) => Test::Lport(Ranges::new(ranges)),
-            Self::Numbers(Word::Rport, ranges) => Test::Rport(Ranges::new(ranges)),
-            Self::Numbers(_, ranges) => Test::Port(Ranges::new(ranges)),
-            Self::Networks(Word::Local, networks) => Test::Local(networks),
-            Self::Networks(_, networks) => Test::Peer(networks),
-            Self::Pid(pids) => Test::Pid(pids),
-            Self::Comm(names) => Test::Comm(names),
-            Self::Netns(refs) => Test::Netns(refs),
-            Self::Role(roles) => Test::Role(roles),
-            Self::Closer(closers) => Test::Closer(closers),
-            Self::Owner(kinds) => Test::Owner(kinds),
-        }
     }
 }
 
