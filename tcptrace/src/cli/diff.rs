@@ -1,7 +1,6 @@
 //! `tcptrace diff`: what changed from one recording to another.
 
 use std::{
-    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,6 +13,7 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     source::{self, shown},
+    terminal,
 };
 use crate::{
     aggregate::{Grouping, Scope},
@@ -74,9 +74,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
             &Layout { detail, zone: TimeZone::system(), max_groups: MAX_GROUPS },
         )?;
     }
-    let mut out = io::stdout().lock();
-    out.write_all(&picture)?;
-    out.flush()?;
+    terminal::print(&picture)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -76,9 +76,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         } else {
             text::write(&mut out, &last, &findings, layout(args))?;
         }
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&out)?;
-        stdout.flush()?;
+        terminal::print(&out)?;
         Ok(ExitCode::SUCCESS)
     })
 }

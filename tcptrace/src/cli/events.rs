@@ -73,12 +73,6 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
             ..Plan::new(filter, Grouping::NONE, Scope::Minisockets, INTERVAL)
         };
         let mut started = args.source.start(plan, Want::Newest)?;
-        let time_is_up = async {
-            match args.duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
         let mut written = None;
         let trace = async {
             let _ = started.running.snapshots.wait_for(Option::is_some).await;
@@ -86,7 +80,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
                 eprintln!("tcptrace: tracing");
             }
             tokio::select! {
-                () = time_is_up => {}
+                () = live::time_is_up(args.duration) => {}
                 () = started.ended() => {}
             }
         };

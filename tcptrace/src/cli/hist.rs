@@ -1,12 +1,6 @@
 //! `tcptrace hist`: how long sockets stay in every state.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -16,7 +10,7 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     live::{self, Stop},
-    source::{Snapshots, SourceArgs, Want},
+    source::{SourceArgs, Want},
     terminal::{self, Place},
 };
 use crate::{
@@ -68,11 +62,8 @@ pub fn run(args: &HistArgs) -> Result<ExitCode> {
         let plan = Plan::new(filter, grouping, Scope::Every, Nanos(interval.as_nanos() as u64));
         let want = if args.interval.is_some() { Want::Every } else { Want::Newest };
         let mut started = args.source.start(plan, want)?;
-        if args.source.is_live() {
-            pictures.announce = Some("tcptrace: tracing");
-        }
         let shown = tokio::select! {
-            shown = pictures.show(&mut started.snapshots) => shown,
+            shown = started.each(args.duration, |snapshot| pictures.running(snapshot)) => shown,
             () = stop.signalled() => Ok(()),
         };
         let last = started.end()?;
@@ -83,10 +74,8 @@ pub fn run(args: &HistArgs) -> Result<ExitCode> {
 
 /// Where pictures go.
 struct Pictures {
-    duration: Option<Duration>,
+    /// There are more than the last.
     running: bool,
-    /// Said when it has begun.
-    announce: Option<&'static str>,
     json: bool,
     log: Option<(PathBuf, IntervalLog<BufWriter<File>>)>,
 }
@@ -99,42 +88,19 @@ impl Pictures {
             anyhow::Ok((path.clone(), IntervalLog::new(BufWriter::new(file))))
         };
         Ok(Self {
-            duration: args.duration,
             running: args.interval.is_some(),
-            announce: None,
             json: args.json,
             log: args.hlog.as_ref().map(open).transpose()?,
         })
     }
 
-    /// Shows a picture per snapshot until the time is up or the source ends.
-    async fn show(&mut self, snapshots: &mut Snapshots) -> Result<()> {
-        if snapshots.next().await.is_none() {
-            // The pipeline ended with an error, which the end tells.
+    /// A picture on the way.
+    fn running(&mut self, snapshot: &Snapshot) -> Result<()> {
+        if !self.running {
             return Ok(());
         }
-        if let Some(announce) = self.announce {
-            eprintln!("{announce}");
-        }
-        let duration = self.duration;
-        let time_is_up = async {
-            match duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(time_is_up);
-        loop {
-            let next = tokio::select! {
-                () = &mut time_is_up => return Ok(()),
-                next = snapshots.next() => next,
-            };
-            let Some(snapshot) = next else { return Ok(()) };
-            if self.running {
-                self.log(&snapshot)?;
-                self.print(&snapshot, Place::Running)?;
-            }
-        }
+        self.log(snapshot)?;
+        self.print(snapshot, Place::Running)
     }
 
     /// The last picture.
@@ -166,9 +132,6 @@ impl Pictures {
                 picture = terminal::redraw(picture, place);
             }
         }
-        let mut out = io::stdout().lock();
-        out.write_all(&picture)?;
-        out.flush()?;
-        Ok(())
+        Ok(terminal::print(&picture)?)
     }
 }

@@ -108,6 +108,14 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")
 }
 
+/// Ends after `duration`; without one it never does.
+pub async fn time_is_up(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Ctrl-C, SIGTERM and SIGHUP, which all end a command cleanly.
 ///
 /// They are caught on a thread of their own: a command that hangs in a write, because nobody reads its

@@ -1,10 +1,6 @@
 //! `tcptrace ports`: local ports per destination, and when there will be none left.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -14,7 +10,7 @@ use super::{
     census,
     filter::FilterArgs,
     live::{self, Stop},
-    source::{Snapshots, SourceArgs, Want},
+    source::{SourceArgs, Want},
     terminal::{self, Place},
 };
 use crate::{
@@ -72,7 +68,7 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
             started => started?,
         };
         let shown = tokio::select! {
-            shown = args.show(&mut started.snapshots, &missing) => shown,
+            shown = started.each(args.duration(), |snapshot| args.running(snapshot, &missing)) => shown,
             () = stop.signalled() => Ok(()),
         };
         let last = started.end()?;
@@ -94,32 +90,12 @@ impl PortsArgs {
         self.duration.or(default)
     }
 
-    /// Shows a picture per snapshot until the time is up or the source ends.
-    async fn show(&self, snapshots: &mut Snapshots, missing: &[String]) -> Result<()> {
-        if snapshots.next().await.is_none() {
-            // The pipeline ended with an error, which the end tells.
+    /// A picture on the way.
+    fn running(&self, snapshot: &Snapshot, missing: &[String]) -> Result<()> {
+        if self.interval.is_none() {
             return Ok(());
         }
-        if self.source.is_live() {
-            eprintln!("tcptrace: tracing");
-        }
-        let time_is_up = async {
-            match self.duration() {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(time_is_up);
-        loop {
-            let next = tokio::select! {
-                () = &mut time_is_up => return Ok(()),
-                next = snapshots.next() => next,
-            };
-            let Some(snapshot) = next else { return Ok(()) };
-            if self.interval.is_some() {
-                self.print(&snapshot, missing, Place::Running)?;
-            }
-        }
+        self.print(snapshot, missing, Place::Running)
     }
 
     /// One look at the sockets there are: levels, and what is missing because nothing could be traced.
@@ -148,9 +124,6 @@ impl PortsArgs {
                 picture = terminal::redraw(picture, place);
             }
         }
-        let mut out = io::stdout().lock();
-        out.write_all(&picture)?;
-        out.flush()?;
-        Ok(())
+        Ok(terminal::print(&picture)?)
     }
 }

@@ -186,10 +186,7 @@ async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recor
             clear_status();
             eprintln!("tcptrace: {}", args.beginning());
         }
-        match args.duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => std::future::pending().await,
-        }
+        live::time_is_up(args.duration).await;
     };
     tokio::pin!(time_is_up);
     let mut status = tokio::time::interval(STATUS_EVERY);

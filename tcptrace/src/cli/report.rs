@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::PoisonError,
@@ -19,6 +19,7 @@ use super::{
     live::{self, Stop},
     progress::Watched,
     source::shown,
+    terminal,
     whole::Whole,
 };
 use crate::{
@@ -127,8 +128,7 @@ impl<'a> Output<'a> {
     fn write(self, content: &[u8]) -> Result<Option<&'a Path>> {
         match self {
             Self::Standard => {
-                let mut out = io::stdout().lock();
-                out.write_all(content).and_then(|()| out.flush())?;
+                terminal::print(content)?;
                 Ok(None)
             }
             Self::File { path, mut file, whole } => {

@@ -5,13 +5,17 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
-use super::{live::LiveArgs, progress::Watched};
+use super::{
+    live::{LiveArgs, time_is_up},
+    progress::Watched,
+};
 use crate::{
     aggregate::Snapshot,
     model::{NetnsId, Record, text},
@@ -133,6 +137,31 @@ impl Started {
             eprintln!("tcptrace: {}: {sentence}", shown(&path));
         }
         Ok(last)
+    }
+
+    /// Hands every snapshot but the first, which has no rates, to `show` until the time is up or the source has ended.
+    pub async fn each(
+        &mut self,
+        duration: Option<Duration>,
+        mut show: impl FnMut(&Snapshot) -> Result<()>,
+    ) -> Result<()> {
+        if self.snapshots.next().await.is_none() {
+            // The pipeline ended with an error, which the end tells.
+            return Ok(());
+        }
+        if self.ending.is_none() {
+            eprintln!("tcptrace: tracing");
+        }
+        let time_is_up = time_is_up(duration);
+        tokio::pin!(time_is_up);
+        loop {
+            let next = tokio::select! {
+                () = &mut time_is_up => return Ok(()),
+                next = self.snapshots.next() => next,
+            };
+            let Some(snapshot) = next else { return Ok(()) };
+            show(&snapshot)?;
+        }
     }
 
     /// Waits until the source has ended by itself.

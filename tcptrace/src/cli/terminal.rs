@@ -1,6 +1,6 @@
 //! What the terminal on standard output is like, and pictures that take each other's place on it.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::view::{
     doctor::text::Paint,
@@ -47,6 +47,13 @@ pub fn look() -> Look {
 pub fn paint() -> Paint {
     let has_colours = look().colours != Colours::None;
     if has_colours && io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
+}
+
+/// Writes all of `picture` to standard output.
+pub fn print(picture: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(picture)?;
+    out.flush()
 }
 
 fn locale() -> Option<String> {

@@ -1,7 +1,7 @@
 //! `tcptrace top`: which services have how many sockets in which state, now.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     process::ExitCode,
     time::Duration,
 };
@@ -157,8 +157,6 @@ impl TopArgs {
                 picture.push(b'\n');
             }
         }
-        let mut out = io::stdout().lock();
-        out.write_all(&picture)?;
-        out.flush()
+        terminal::print(&picture)
     }
 }
