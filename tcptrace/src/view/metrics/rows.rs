@@ -85,7 +85,7 @@ pub static METRICS: [Metric; 28] = [
     counter("tcptrace_time_wait_ended", "TIME_WAIT sockets that have ended, by how.", |shown, samples| {
         let of = |reason| sum(shown, |group| group.time_wait.ended.of(reason).unwrap_or_default());
         let ends = EndReason::ALL.into_iter().filter(|reason| ends_minisockets(*reason));
-        ends.into_iter().try_for_each(|reason| samples.number(&[("reason", reason.name())], of(reason)))
+        each(samples, "reason", ends.map(|reason| (reason.name(), of(reason))))
     }),
     counter(
         "tcptrace_time_wait_overflows",
@@ -96,25 +96,17 @@ pub static METRICS: [Metric; 28] = [
         "tcptrace_sockets_ended",
         "Sockets that have ended, by how; not counted are those that went on as TIME_WAIT or as an orphan FIN_WAIT2.",
         |shown, samples| {
-            let reasons = EndReason::ALL.into_iter();
-            reasons.into_iter().try_for_each(|reason| {
-                samples.number(&[("reason", reason.name())], ended(shown, reason))
-            })
+            each(samples, "reason", EndReason::ALL.map(|reason| (reason.name(), ended(shown, reason))))
         },
     ),
     counter("tcptrace_connects_failed", "Connects that ended without a connection, by how.", |shown, samples| {
-        EndReason::ALL.into_iter().try_for_each(|reason| {
-            let n = sum(shown, |group| group.connects_ended[reason as usize]);
-            if n == 0 && !FAILURES.contains(&reason) {
-                return Ok(());
-            }
-            samples.number(&[("reason", reason.name())], n)
-        })
+        let ended = |reason| (reason, sum(shown, |group| group.connects_ended[reason as usize]));
+        let told = EndReason::ALL.map(ended).into_iter().filter(|(reason, n)| *n > 0 || FAILURES.contains(reason));
+        each(samples, "reason", told.map(|(reason, n)| (reason.name(), n)))
     }),
     counter("tcptrace_closes", "Connections closed, by the side that closed first.", |shown, samples| {
-        Closer::ALL.into_iter().try_for_each(|closer| {
-            samples.number(&[("closer", closer.name())], sum(shown, |group| group.closed[closer as usize]))
-        })
+        let of = |closer| sum(shown, |group| group.closed[closer as usize]);
+        each(samples, "closer", Closer::ALL.map(|closer| (closer.name(), of(closer))))
     }),
     gauge(
         "tcptrace_service_sockets",
@@ -210,9 +202,7 @@ pub static METRICS: [Metric; 28] = [
         "tcptrace_lost",
         "What was lost or is doubtful, by cause: 0 everywhere is the normal case.",
         |shown, samples| {
-            CAUSES.iter().try_for_each(|cause| {
-                samples.number(&[("cause", cause.name)], (cause.of)(&shown.snapshot.losses))
-            })
+            each(samples, "cause", CAUSES.iter().map(|cause| (cause.name, (cause.of)(&shown.snapshot.losses))))
         },
     ),
     counter("tcptrace_ebpf_run", "Time in the eBPF programs; absent unless kernel.bpf_stats_enabled is 1.", |shown, samples| {
@@ -241,7 +231,16 @@ fn ends_minisockets(reason: EndReason) -> bool {
 }
 
 fn states(samples: &mut Samples<'_>, of: impl Fn(TcpState) -> u64) -> fmt::Result {
-    TcpState::ALL.into_iter().try_for_each(|state| samples.number(&[("state", state.name())], of(state)))
+    each(samples, "state", TcpState::ALL.map(|state| (state.name(), of(state))))
+}
+
+/// A number for every value of a label.
+fn each<'a>(
+    samples: &mut Samples<'_>,
+    label: &str,
+    numbers: impl IntoIterator<Item = (&'a str, u64)>,
+) -> fmt::Result {
+    numbers.into_iter().try_for_each(|(value, n)| samples.number(&[(label, value)], n))
 }
 
 /// Of all services together.
