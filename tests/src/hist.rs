@@ -1,11 +1,10 @@
-//! A running `tcptrace hist --json --interval`: its newest document.
+//! What a running `tcptrace hist --json --interval` prints.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::clock::{soon, wait_for};
 use crate::lab::Lab;
-use crate::tracer::{Format, Tracer, nothing_is_lost};
+use crate::pictures::Pictures;
 
 /// What the scenarios look at of a `tcptrace.hist.v1` document.
 #[derive(Clone, Debug, Deserialize)]
@@ -57,8 +56,14 @@ pub struct Closers {
     pub refused: u64,
 }
 
-/// A running `hist` over the scenario's namespace.
-pub struct Hist(Tracer);
+/// A running `hist`.
+pub type Hist = Pictures<Document>;
+
+/// Starts it over the scenario's namespace and waits until it traces.
+pub fn start(lab: &Lab, by: &str) -> Result<Hist> {
+    let netns = lab.netns().to_string();
+    Pictures::start(lab, &["hist", "--json", "--interval", "200ms", "--by", by, "--netns", &netns])
+}
 
 /// A group of the tracer's own namespace.
 #[derive(Clone, Copy, Debug)]
@@ -69,57 +74,6 @@ pub struct Group<'a> {
     pub comm: Option<&'a str>,
     /// `inbound` or `outbound`.
     pub role: &'a str,
-}
-
-impl Hist {
-    /// Starts it and waits until it traces.
-    pub fn start(lab: &Lab, by: &str) -> Result<Self> {
-        let netns = lab.netns().to_string();
-        let args = ["hist", "--json", "--interval", "200ms", "--by", by, "--netns", &netns];
-        Ok(Self(lab.trace_with(&args, Format::Text)?))
-    }
-
-    /// Waits for a document for which `is_complete` holds. Gives the newest one when none comes, and none when
-    /// nothing is traced.
-    pub fn wait(&self, is_complete: impl Fn(&Document) -> bool) -> Result<Option<Document>> {
-        if !self.0.is_present() {
-            return Ok(None);
-        }
-        let newest = || -> Result<Option<Document>> {
-            let lines = self.0.lines();
-            let Some(line) = lines.last() else { return Ok(None) };
-            serde_json::from_str(line).map(Some).with_context(|| format!("a document: {line}"))
-        };
-        let complete = wait_for("the documents to be complete", soon(), || {
-            Ok(newest()?.filter(|document| is_complete(document)))
-        });
-        match complete {
-            Ok(document) => Ok(Some(document)),
-            Err(_) => newest(),
-        }
-    }
-
-    /// The next document of which all was made after this call.
-    pub fn next(&self) -> Result<Option<Document>> {
-        if !self.0.is_present() {
-            return Ok(None);
-        }
-        let there = self.0.lines().len();
-        let line = wait_for("two more documents", soon(), || Ok(self.0.lines().get(there + 1).cloned()))?;
-        serde_json::from_str(&line).map(Some).with_context(|| format!("a document: {line}"))
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> Option<u32> {
-        self.0.pid()
-    }
-
-    /// Ends it and checks that nothing was lost.
-    pub fn finish(self) -> Result<()> {
-        let summary = self.0.stop()?;
-        ensure!(summary.is_empty() || nothing_is_lost(&summary), "losses: {summary}");
-        Ok(())
-    }
 }
 
 impl Document {

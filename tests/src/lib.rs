@@ -18,6 +18,7 @@ pub mod load;
 pub mod netlink;
 pub mod netns;
 pub mod pair;
+pub mod pictures;
 pub mod ports;
 pub mod precision;
 pub mod process;

@@ -1,11 +1,10 @@
-//! A running `tcptrace ports --json --interval`: its documents.
+//! What a running `tcptrace ports --json --interval` prints.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde::Deserialize;
 
-use crate::clock::{soon, wait_for};
 use crate::lab::Lab;
-use crate::tracer::{Format, Tracer, nothing_is_lost};
+use crate::pictures::Pictures;
 
 /// What the scenarios look at of a `tcptrace.ports.v1` document.
 #[derive(Clone, Debug, Deserialize)]
@@ -67,52 +66,11 @@ pub struct Process {
 }
 
 /// A running `ports`.
-pub struct Ports(Tracer);
+pub type Ports = Pictures<Document>;
 
-impl Ports {
-    /// Starts it over all namespaces and waits until it traces.
-    pub fn start(lab: &Lab) -> Result<Self> {
-        let args = ["ports", "--json", "--interval", "100ms"];
-        Ok(Self(lab.trace_with(&args, Format::Text)?))
-    }
-
-    /// Whether there is a tracer at all.
-    pub const fn is_present(&self) -> bool {
-        self.0.is_present()
-    }
-
-    /// Every document so far.
-    pub fn documents(&self) -> Result<Vec<Document>> {
-        self.0.lines().iter().map(|line| decode(line)).collect()
-    }
-
-    /// Waits for a document for which `is_complete` holds. Gives the newest one when none comes, and none when
-    /// nothing is traced.
-    pub fn wait(&self, is_complete: impl Fn(&Document) -> bool) -> Result<Option<Document>> {
-        if !self.is_present() {
-            return Ok(None);
-        }
-        let newest = || self.0.lines().last().map(|line| decode(line)).transpose();
-        let complete = wait_for("the documents to be complete", soon(), || {
-            Ok(newest()?.filter(|document| is_complete(document)))
-        });
-        match complete {
-            Ok(document) => Ok(Some(document)),
-            Err(_) => newest(),
-        }
-    }
-
-    /// Ends it and checks that nothing was lost.
-    pub fn finish(self) -> Result<()> {
-        let summary = self.0.stop()?;
-        ensure!(summary.is_empty() || nothing_is_lost(&summary), "losses: {summary}");
-        Ok(())
-    }
-}
-
-/// Reads a document.
-pub fn decode(line: &str) -> Result<Document> {
-    serde_json::from_str(line).with_context(|| format!("a document: {line}"))
+/// Starts it over all namespaces and waits until it traces.
+pub fn start(lab: &Lab) -> Result<Ports> {
+    Pictures::start(lab, &["ports", "--json", "--interval", "100ms"])
 }
 
 impl Document {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::clock::{Span, hold, now_ns};
-use crate::hist::{Closers, Group, Hist, Histogram};
+use crate::hist::{self, Closers, Group, Histogram};
 use crate::lab::Lab;
 use crate::process::while_none_starts;
 
@@ -68,7 +68,7 @@ const fn between(began: Span, ended: Span) -> Bounds {
 /// ESTABLISHED for 10, 100 and 1000 ms in thirds and CLOSE_WAIT for 50 ms at one service, others at another: counts
 /// must be exact, quantiles within the precision of the histogram.
 pub fn known_dwells(lab: &Lab) -> Result<()> {
-    let hist = Hist::start(lab, "service")?;
+    let hist = hist::start(lab, "service")?;
     let runs: Vec<_> = thread::scope(|scope| {
         let runs: Vec<_> = SERVICES.iter().map(|service| scope.spawn(move || serve(service))).collect();
         runs.into_iter().map(join).collect::<Result<_>>()

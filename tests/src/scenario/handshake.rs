@@ -12,6 +12,7 @@ use crate::event::{EndReason, Role};
 use crate::expect::{Subject, step};
 use crate::lab::Lab;
 use crate::pair::{End, Family, Pair, both_families};
+use crate::tracer::Tracer;
 use crate::{filter, kernel, netns};
 
 /// Nobody listens.
@@ -21,13 +22,7 @@ pub fn refused(lab: &Lab) -> Result<()> {
         let mut listener = End::listen((family.loopback(), 0).into())?;
         listener.close();
         let client = fails_to_connect(family.socket()?, &listener, ErrorKind::ConnectionRefused)?;
-        tracer.expect(
-            &client.subject,
-            &[
-                step(Close, SynSent, client.connecting),
-                step(SynSent, Close, client.connecting).ended(EndReason::Refused),
-            ],
-        )
+        client.is_traced(&tracer, EndReason::Refused)
     })?;
     tracer.finish()
 }
@@ -129,13 +124,7 @@ pub fn no_port_left(lab: &Lab) -> Result<()> {
         let first = Pair::open_to(listener, family.socket()?)?;
         let second = Pair::open_to(first.listener, family.socket()?)?;
         let third = fails_to_connect(family.socket()?, &second.listener, ErrorKind::AddrNotAvailable)?;
-        tracer.expect(
-            &third.subject,
-            &[
-                step(Close, SynSent, third.connecting),
-                step(SynSent, Close, third.connecting).ended(EndReason::NoPort),
-            ],
-        )?;
+        third.is_traced(&tracer, EndReason::NoPort)?;
     }
     tracer.finish()
 }
@@ -157,6 +146,15 @@ pub fn syncookies(lab: &Lab) -> Result<()> {
 struct Failed {
     connecting: Span,
     subject: Subject,
+}
+
+impl Failed {
+    /// It was in `SYN_SENT` and ended by `reason`, both within `connect()`.
+    fn is_traced(&self, tracer: &Tracer, reason: EndReason) -> Result<()> {
+        let (begin, end) =
+            (step(Close, SynSent, self.connecting), step(SynSent, Close, self.connecting).ended(reason));
+        tracer.expect(&self.subject, &[begin, end])
+    }
 }
 
 fn fails_to_connect(socket: Socket, listener: &End, kind: ErrorKind) -> Result<Failed> {

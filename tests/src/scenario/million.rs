@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use tcptrace_common::state::TcpState::TimeWait;
 
 use crate::clock::is_emulated;
-use crate::hist::Hist;
+use crate::hist;
 use crate::lab::{Lab, Skip};
 use crate::scenario::seed::Counts;
 use crate::{kernel, netns};
@@ -33,7 +33,7 @@ pub fn time_wait(lab: &Lab) -> Result<()> {
     netns::sysctl("ip_local_port_range", "1024 65535")?;
     netns::sysctl("tcp_max_tw_buckets", "2000000")?;
     netns::sysctl("tcp_tw_reuse", "0")?;
-    let hist = Hist::start(lab, "state")?;
+    let hist = hist::start(lab, "state")?;
     let began = Instant::now();
     let made = make()?;
     let took = began.elapsed();

@@ -15,7 +15,8 @@ use tcptrace_common::state::TcpState::TimeWait;
 use crate::clock::{WALL_OFFSET_NS, hold, now_ns};
 use crate::lab::{Lab, run_to_end};
 use crate::pair::Family;
-use crate::ports::{Destination, Document, Ports};
+use crate::pictures::decode;
+use crate::ports::{self, Destination, Document, Ports};
 use crate::precision::Precision;
 use crate::process::Start as _;
 use crate::{kernel, netns};
@@ -39,7 +40,7 @@ pub fn exhaustion(lab: &Lab) -> Result<()> {
     netns::sysctl("ip_local_reserved_ports", RESERVED)?;
     netns::sysctl("tcp_tw_reuse", "0")?;
     let server = Server::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
-    let ports = Ports::start(lab)?;
+    let ports = ports::start(lab)?;
     let of = |document: &Document| document.find(lab.netns(), "127.0.0.1", "127.0.0.1", PORT).cloned();
 
     let began_ns = now_ns();
@@ -150,7 +151,7 @@ fn reused(ports: &Ports, of: impl Fn(&Document) -> Option<Destination>, server: 
 pub fn budgets(lab: &Lab) -> Result<()> {
     self_test_elsewhere(lab)?;
     netns::sysctl("ip_local_port_range", RANGE)?;
-    let ports = Ports::start(lab)?;
+    let ports = ports::start(lab)?;
     let first = Server::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
     let second = Server::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT + 1))?;
     let six = Server::start(SocketAddr::new(Family::V6.loopback(), PORT))?;
@@ -232,7 +233,7 @@ pub fn one_look(lab: &Lab) -> Result<()> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "it ended with {}: {stderr}", output.status);
     let text = String::from_utf8_lossy(&output.stdout);
-    let document = crate::ports::decode(&text)?;
+    let document = decode::<Document>(&text)?;
     let row = document.find(lab.netns(), "127.0.0.1", "127.0.0.1", PORT).context("no line")?;
     ensure!(
         (row.used, row.available, row.entered_per_s, row.connect_failures) == (3, Some(100), None, None),

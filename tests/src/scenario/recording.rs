@@ -20,6 +20,7 @@ use crate::kernel;
 use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::pair::{Family, Pair};
+use crate::pictures::decode;
 use crate::ports;
 use crate::precision::Precision;
 use crate::process::Start as _;
@@ -261,7 +262,7 @@ pub fn same_as_live(lab: &Lab) -> Result<()> {
     counts_now.retain(|state, _| counts.contains_key(state));
     ensure!(counts_now == counts, "{counts_now:?} by states, {counts:?} by top");
     let (ports, _) = read(lab, &file, &["ports", "--json", "--netns", &number])?;
-    let ports = ports::decode(ports.first().context("a document")?)?.destinations;
+    let ports = decode::<ports::Document>(ports.first().context("a document")?)?.destinations;
     let used: u64 = ports.iter().map(|row| row.used).sum();
     ensure!(used == 40 && ports.iter().all(|row| row.available.is_some()), "of 40 ports: {ports:?}");
     Ok(())

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tcptrace_common::state::TcpState::{Listen, TimeWait};
 
 use crate::clock::{soon, wait_for};
-use crate::hist::{Document, Group, Hist};
+use crate::hist::{self, Document, Group};
 use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::netns;
@@ -35,7 +35,7 @@ pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
     let folder = Folder::create(lab)?;
     let postgres = Postgres::start(&programs, &folder.0)?;
     let redis = Redis::start(&folder.0)?;
-    let hist = Hist::start(lab, "service,comm")?;
+    let hist = hist::start(lab, "service,comm")?;
 
     std::thread::scope(|scope| {
         let pgbench = scope.spawn(|| run(programs.pgbench(&folder.0)));
