@@ -1,5 +1,5 @@
 //! `cargo xtask btf`: in, Debian's kernels; out, for each the part of its BTF that tcptrace looks into, as test data for
-//! `kernel::btf`.
+//! `kernel::btf`. It has a reader of its own: with the one under test, a fault could cut itself out of the fixtures.
 
 use std::collections::HashMap;
 use std::fs;
