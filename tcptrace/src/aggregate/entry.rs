@@ -1,7 +1,8 @@
 //! What one group has seen.
 
 use super::{
-    CLOSERS, Group, Minisockets, Orphan,
+    CLOSERS, Group, Minisockets,
+    counting::Orphan,
     departure::Departure,
     keys::{GroupKey, Names},
     over_time::{GroupSummary, OverTime},

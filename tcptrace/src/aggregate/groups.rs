@@ -8,7 +8,8 @@
 use rustc_hash::FxHashMap;
 
 use super::{
-    Group, Orphan, StateDwells,
+    Group, StateDwells,
+    counting::Orphan,
     entry::{Entry, Shown, WEIGHTS},
     keys::{GroupKey, Grouping, Names},
     over_time::GroupSummary,

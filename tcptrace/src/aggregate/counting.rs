@@ -1,0 +1,124 @@
+//! What the tracker tells, counted as it is told.
+
+use super::{Aggregate, departure::Departure, stays::Scope};
+use crate::{
+    lifecycle::{Event, Observer, Processes, Socket},
+    model::{SocketId, TcpState},
+};
+
+impl Aggregate {
+    pub(super) fn arrive(&mut self, socket: &Socket) {
+        let total = &mut self.totals[socket.state.index()];
+        total.now += 1;
+        total.highest = total.highest.max(total.now);
+        self.orphans += u64::from(socket.is_orphan_fin_wait2());
+    }
+
+    fn leave(&mut self, state: TcpState, orphan: Orphan) {
+        let now = &mut self.totals[state.index()].now;
+        *now = now.saturating_sub(1);
+        self.orphans = self.orphans.saturating_sub(orphan.count());
+    }
+}
+
+/// Whether a socket was counted as a FIN_WAIT2 without an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Orphan {
+    Yes,
+    No,
+}
+
+impl Orphan {
+    /// Of a socket that was counted in `state`.
+    pub(super) fn in_state(state: TcpState, socket: &Socket) -> Self {
+        let orphan = state == TcpState::FinWait2 && socket.orphan_since.is_some();
+        if orphan { Self::Yes } else { Self::No }
+    }
+
+    /// Of a socket that has left a state by `event`.
+    pub(super) fn before(event: &Event<'_>) -> Self {
+        let orphan = event.from == TcpState::FinWait2 && event.orphan == Some(true);
+        if orphan { Self::Yes } else { Self::No }
+    }
+
+    pub(super) const fn count(self) -> u64 {
+        match self {
+            Self::Yes => 1,
+            Self::No => 0,
+        }
+    }
+}
+
+/// A socket is counted while it is shown: [`Socket::is_counted`] says whether it was up to now,
+/// [`Socket::is_shown`] whether it is from now on.
+impl Observer for Aggregate {
+    fn appeared(&mut self, _id: SocketId, socket: &mut Socket, processes: &Processes) {
+        self.ports.appeared(socket, processes);
+        if socket.is_shown() {
+            self.arrive(socket);
+            self.groups.join(socket, processes);
+        }
+    }
+
+    fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
+        self.ports.changed(event, socket, processes);
+        if socket.is_counted() {
+            self.leave(event.from, Orphan::before(event));
+            if let Some(stays) = &mut self.stays {
+                for departure in Departure::of(event, socket) {
+                    stays[socket.role as usize].take(departure, Scope::Every);
+                }
+            }
+            self.groups.leave(event, socket);
+        }
+        if socket.is_shown() {
+            self.arrive(socket);
+            self.totals[event.to.index()].entered += 1;
+            if let Some(over_time) = &mut self.over_time {
+                over_time.enter(event.to);
+            }
+            self.groups.enter(socket, processes);
+        } else {
+            socket.group = Socket::NO_GROUP;
+        }
+    }
+
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
+        self.ports.corrected(from, socket, processes);
+        if socket.is_counted() {
+            self.leave(from, Orphan::in_state(from, socket));
+            self.groups.withdraw(from, socket);
+        }
+        if socket.is_shown() {
+            self.arrive(socket);
+            self.groups.join(socket, processes);
+        }
+    }
+
+    fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
+        self.ports.identified(socket, processes);
+        match (socket.is_counted(), socket.is_shown()) {
+            (true, true) => self.groups.identify(socket, processes),
+            (false, true) => {
+                self.arrive(socket);
+                self.groups.join(socket, processes);
+            }
+            (true, false) => {
+                self.leave(socket.state, Orphan::in_state(socket.state, socket));
+                self.groups.withdraw(socket.state, socket);
+            }
+            (false, false) => {}
+        }
+    }
+
+    fn orphaned(&mut self, socket: &mut Socket) {
+        if socket.is_counted() {
+            self.orphans += 1;
+            self.groups.orphaned(socket);
+        }
+    }
+
+    fn forgotten(&mut self, socket: &mut Socket) {
+        self.ports.forget(socket);
+    }
+}

@@ -1,0 +1,285 @@
+//! The rows of a batch, out of its columns.
+
+use std::sync::Arc;
+
+use tcptrace_common::record::{self as raw, Kind, flag};
+
+use super::{Decoder, Wrong};
+use crate::{
+    lifecycle::{Carried, Continuation, Memory},
+    model::{
+        Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
+        record::{HostFacts, KernelLosses, Process, SeedObject, Sweep},
+    },
+    session::{
+        known::{MOST_SOCKETS, MOST_TASKS, Said},
+        schema::{Column, RowKind},
+    },
+};
+
+impl Decoder {
+    /// The record of a row; `None` for a kind that this version does not know.
+    pub(super) fn row(&mut self, row: usize) -> Result<Option<Record>, Wrong> {
+        let kind = self.column(Column::Kind).u8(row).ok_or("a row of no kind")?;
+        let Some(kind) = self.kinds.get(kind as usize).copied().flatten() else {
+            self.unknown_rows += 1;
+            return Ok(None);
+        };
+        let ts = self.ts(row);
+        Ok(Some(match kind {
+            RowKind::Kernel(kind) => Record::Kernel(self.observation(row, kind, ts)?),
+            RowKind::Socket => {
+                self.mean_socket(row)?;
+                return Ok(None);
+            }
+            RowKind::Task => {
+                self.mean_task(row)?;
+                return Ok(None);
+            }
+            RowKind::Seed | RowKind::SeedMinisocket | RowKind::SeedRequest => {
+                Record::Seed(self.seed(row, kind, ts)?)
+            }
+            RowKind::SeedEnd => Record::SeedEnd { ts, began: Nanos(self.arg(Column::Arg0, row)) },
+            RowKind::Found | RowKind::FoundMinisocket | RowKind::FoundRequest => {
+                Record::Found(self.seed(row, kind, ts)?)
+            }
+            RowKind::Missing => Record::Missing {
+                ts,
+                id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
+                netns: self.netns(row),
+                tuple: self.tuple(row),
+                from: match self.column(Column::To).u8(row) {
+                    None => Sweep::Whole,
+                    Some(_) => Sweep::FinWait2,
+                },
+            },
+            RowKind::Owner => Record::Owner {
+                ts,
+                id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
+                process: self.process(row)?.ok_or("an owner without a process")?,
+                fd: self.column(Column::Arg0).u64(row).and_then(|fd| u32::try_from(fd).ok()),
+            },
+            RowKind::OwnersEnd => Record::OwnersEnd { ts },
+            RowKind::NetnsName => {
+                Record::NetnsName { ts, netns: self.netns(row), name: self.text(Column::Name, row)? }
+            }
+            RowKind::CgroupPath => Record::CgroupPath {
+                ts,
+                cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default(),
+                path: self.text(Column::Name, row)?,
+            },
+            RowKind::NetnsSettings => {
+                Record::NetnsSettings { ts, netns: self.netns(row), sysctls: self.facts(row)? }
+            }
+            RowKind::NetnsCounters => {
+                Record::NetnsCounters { ts, netns: self.netns(row), counters: self.facts(row)? }
+            }
+            RowKind::Host => Record::Host(Box::new(self.facts::<HostFacts>(row)?)),
+            RowKind::Loss => {
+                let losses = self.facts::<KernelLosses>(row)?;
+                Record::Loss { ts, losses: losses.since(&self.before) }
+            }
+            RowKind::LossBefore => {
+                self.before = self.facts(row)?;
+                return Ok(None);
+            }
+            RowKind::Tick => Record::Tick { ts },
+            RowKind::Carried => Record::Carried(Box::new(self.carried(row, ts)?)),
+            RowKind::Continuation => {
+                let mut known = self.facts::<Continuation>(row)?;
+                known.ts = ts;
+                Record::Continuation(Box::new(known))
+            }
+        }))
+    }
+
+    fn ts(&self, row: usize) -> Nanos {
+        let wall = self.column(Column::Ts).u64(row).unwrap_or_default();
+        Nanos(wall.wrapping_sub(self.layout.clock_offset_ns))
+    }
+
+    fn netns(&self, row: usize) -> NetnsId {
+        NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default())
+    }
+
+    fn arg(&self, column: Column, row: usize) -> u64 {
+        self.column(column).u64(row).unwrap_or_default()
+    }
+
+    fn text(&self, column: Column, row: usize) -> Result<Arc<str>, Wrong> {
+        Ok(self.column(column).text(row)?.unwrap_or_default().into())
+    }
+
+    fn facts<T: serde::de::DeserializeOwned>(&self, row: usize) -> Result<T, Wrong> {
+        let text = self.column(Column::Facts).text(row)?.ok_or("a row without its facts")?;
+        serde_json::from_str(text).map_err(|_| "facts that can't be made out")
+    }
+
+    fn state(&self, column: Column, row: usize) -> Result<u8, Wrong> {
+        let names = if column == Column::From { &self.from } else { &self.to };
+        match self.column(column).u8(row) {
+            None => Ok(0),
+            Some(index) => names.get(index as usize).copied().flatten().ok_or("a state TCP does not have"),
+        }
+    }
+
+    fn tcp_state(&self, column: Column, row: usize) -> Result<TcpState, Wrong> {
+        TcpState::from_kernel(self.state(column, row)?).ok_or("a state TCP does not have")
+    }
+
+    fn observation(&mut self, row: usize, kind: Kind, ts: Nanos) -> Result<Observation, Wrong> {
+        let said = self.identity(row)?;
+        let task = self.task(row)?;
+        let mut flags = self.column(Column::Flags).u8(row).unwrap_or_default() & !flag::TASK;
+        if task.is_some() {
+            flags |= flag::TASK;
+        }
+        let raw = raw::Record {
+            ts_ns: ts.0,
+            cookie: said.cookie,
+            object: u64::from(said.object),
+            arg0: match kind {
+                Kind::RequestArmed | Kind::RequestCancelled | Kind::RequestExpired => {
+                    self.column(Column::Arg0).u64(row).unwrap_or(said.listener)
+                }
+                _ => self.arg(Column::Arg0, row),
+            },
+            arg1: self.arg(Column::Arg1, row),
+            saddr: said.saddr.0,
+            daddr: said.daddr.0,
+            netns: said.netns,
+            ifindex: said.ifindex,
+            sport: said.sport,
+            dport: said.dport,
+            kind: kind as u8,
+            old: self.state(Column::From, row)?,
+            new: self.state(Column::To, row)?,
+            flags,
+        };
+        Ok(Observation { raw, task })
+    }
+
+    /// A number stands for another socket from here on.
+    fn mean_socket(&mut self, row: usize) -> Result<(), Wrong> {
+        let said = self.as_said(row, &Said::default());
+        *self.said_of(row)? = said;
+        Ok(())
+    }
+
+    /// Which socket it is: what was said of it before, and what the row says.
+    fn identity(&mut self, row: usize) -> Result<Said, Wrong> {
+        let before = *self.said_of(row)?;
+        let said = self.as_said(row, &before);
+        *self.said_of(row)? = said;
+        Ok(said)
+    }
+
+    fn said_of(&mut self, row: usize) -> Result<&mut Said, Wrong> {
+        let number = self.column(Column::Socket).u32(row).ok_or("a row about no socket")? as usize;
+        if number >= MOST_SOCKETS {
+            return Err("more sockets than there can be");
+        }
+        if number >= self.said.len() {
+            self.said.resize(number + 1, Said::default());
+        }
+        Ok(&mut self.said[number])
+    }
+
+    fn as_said(&self, row: usize, before: &Said) -> Said {
+        Said {
+            cookie: self.column(Column::Cookie).u64(row).unwrap_or(before.cookie),
+            object: self.column(Column::Object).u32(row).unwrap_or(before.object),
+            netns: self.column(Column::Netns).u32(row).unwrap_or(before.netns),
+            saddr: self.addr(Column::Saddr, row).unwrap_or(before.saddr),
+            daddr: self.addr(Column::Daddr, row).unwrap_or(before.daddr),
+            sport: self.column(Column::Sport).u16(row).unwrap_or(before.sport),
+            dport: self.column(Column::Dport).u16(row).unwrap_or(before.dport),
+            ifindex: self.column(Column::Ifindex).u32(row).unwrap_or(before.ifindex),
+            listener: self.column(Column::Listener).u64(row).unwrap_or(before.listener),
+        }
+    }
+
+    fn addr(&self, column: Column, row: usize) -> Option<Addr> {
+        self.column(column).number(row).map(Addr)
+    }
+
+    /// The task a row is about; a number that nothing was said of is damage.
+    fn task(&self, row: usize) -> Result<Option<raw::Task>, Wrong> {
+        let Some(number) = self.column(Column::Task).u32(row) else { return Ok(None) };
+        self.tasks.get(number as usize).copied().map(Some).ok_or("a task that nothing is known of")
+    }
+
+    /// A number stands for another task from here on; they are given in turn.
+    fn mean_task(&mut self, row: usize) -> Result<(), Wrong> {
+        let number = self.column(Column::Task).u32(row).ok_or("a task without a number")? as usize;
+        let name = self.column(Column::Comm).text(row)?.unwrap_or_default().as_bytes();
+        let mut comm = [0; 16];
+        let length = name.len().min(comm.len());
+        comm[..length].copy_from_slice(&name[..length]);
+        let task = raw::Task {
+            cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default(),
+            tgid: self.column(Column::Pid).u32(row).unwrap_or_default(),
+            tid: self.column(Column::Tid).u32(row).unwrap_or_default(),
+            comm,
+        };
+        if number > self.tasks.len() || number >= MOST_TASKS {
+            return Err("a task out of turn");
+        }
+        if number == self.tasks.len() {
+            self.tasks.push(task);
+        } else {
+            self.tasks[number] = task;
+        }
+        Ok(())
+    }
+
+    fn process(&self, row: usize) -> Result<Option<Process>, Wrong> {
+        let Some(pid) = self.column(Column::Pid).u32(row) else { return Ok(None) };
+        let comm = self.text(Column::Comm, row)?;
+        Ok(Some(Process { pid, comm, cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default() }))
+    }
+
+    fn tuple(&self, row: usize) -> Tuple {
+        Tuple {
+            saddr: self.addr(Column::Saddr, row).unwrap_or(Addr::ANY),
+            daddr: self.addr(Column::Daddr, row).unwrap_or(Addr::ANY),
+            sport: self.column(Column::Sport).u16(row).unwrap_or_default(),
+            dport: self.column(Column::Dport).u16(row).unwrap_or_default(),
+            ifindex: self.column(Column::Ifindex).u32(row).unwrap_or_default(),
+        }
+    }
+
+    fn seed(&self, row: usize, kind: RowKind, ts: Nanos) -> Result<SeedSocket, Wrong> {
+        let number = |column| self.column(column).u32(row).unwrap_or_default();
+        let arg0 = self.arg(Column::Arg0, row);
+        Ok(SeedSocket {
+            ts,
+            id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
+            netns: NetnsId(number(Column::Netns)),
+            tuple: self.tuple(row),
+            state: self.tcp_state(Column::To, row)?,
+            object: match kind {
+                RowKind::SeedMinisocket | RowKind::FoundMinisocket => {
+                    SeedObject::Minisocket { left: Nanos(arg0) }
+                }
+                RowKind::SeedRequest | RowKind::FoundRequest => SeedObject::Request { timeouts: arg0 as u8 },
+                _ => SeedObject::Full,
+            },
+            inode: number(Column::Inode),
+            uid: number(Column::Uid),
+            rqueue: number(Column::Rqueue),
+            wqueue: number(Column::Wqueue),
+        })
+    }
+
+    fn carried(&self, row: usize, ts: Nanos) -> Result<Carried, Wrong> {
+        let memory: Memory = self.facts(row)?;
+        let netns = NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default());
+        let state = self.tcp_state(Column::To, row)?;
+        let mut socket = memory.socket(self.tuple(row), netns, state);
+        socket.previous = self.tcp_state(Column::From, row)?;
+        socket.object = u64::from(self.column(Column::Object).u32(row).unwrap_or_default());
+        let id = SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default());
+        Ok(Carried { ts, id, socket, process: self.process(row)? })
+    }
+}
