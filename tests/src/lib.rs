@@ -25,5 +25,6 @@ pub mod process;
 pub mod runner;
 pub mod scenario;
 pub mod table;
+pub mod terminal;
 pub mod tracer;
 pub mod wire;

@@ -6,7 +6,8 @@ use tests::runner::Pace::{Alone, Short, Waits};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, close, doctor, documents, dwells, ending, fallback, faults, filters, flood, handshake, million,
-    owner, ports, privileges, program, prometheus, recording, report, scrape, seed, serve, servers, storm,
+    owner, ports, privileges, program, prometheus, recording, report, scrape, screen, seed, serve, servers,
+    storm,
 };
 
 macro_rules! scenarios {
@@ -81,6 +82,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     faults::clock_stepped, Short;
     faults::cpu_offlined, Short;
     report::in_a_browser, Short;
+    screen::numbers_and_keys, Short;
     doctor::time_wait_overflow, Short;
     doctor::forgotten_close, Short;
     doctor::accept_queue, Short;

@@ -20,6 +20,7 @@ pub mod prometheus;
 pub mod recording;
 pub mod report;
 pub mod scrape;
+pub mod screen;
 pub mod seed;
 pub mod serve;
 pub mod servers;

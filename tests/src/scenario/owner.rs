@@ -2,7 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use tcptrace_common::state::TcpState::{CloseWait, Established, FinWait1, FinWait2, TimeWait};
@@ -58,7 +59,8 @@ pub fn hostile_name(lab: &Lab) -> Result<()> {
     let listener = End::listen((Family::V4.loopback(), 0).into())?;
     let port = listener.local()?.port();
     let shell = Shell::named("\x1b[2Jevil\x07\n")?;
-    let mut client = shell.run(&format!("exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-"))?;
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-");
+    let mut client = shell.command(&script).start()?;
     let (server, _) = listener.socket()?.accept()?;
     client.wait()?;
     drop(server);
@@ -75,22 +77,26 @@ pub fn hostile_name(lab: &Lab) -> Result<()> {
 }
 
 /// A shell under another name: the kernel calls a process by the file it was started from.
-struct Shell {
+pub(super) struct Shell {
     folder: PathBuf,
     link: PathBuf,
 }
 
 impl Shell {
-    fn named(name: &str) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("tcptrace-test-{}", std::process::id()));
+    pub(super) fn named(name: &str) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("tcptrace-shell-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let shell = Self { link: folder.join(name), folder };
         std::os::unix::fs::symlink("/bin/bash", &shell.link)?;
         Ok(shell)
     }
 
-    fn run(&self, script: &str) -> Result<Child> {
-        Ok(Command::new(&self.link).args(["-c", script]).start()?)
+    pub(super) fn command(&self, script: &str) -> Command {
+        let mut command = Command::new(&self.link);
+        command.args(["-c", script]);
+        command
     }
 }
 

@@ -71,9 +71,11 @@ impl Terminal {
         !OURS.load(Ordering::Relaxed)
     }
 
-    /// Forgets what is on the screen: the next frame draws every cell.
+    /// Forgets what is on the screen: the next frame draws every cell. The terminal is not asked where its cursor
+    /// is, as `clear()` of ratatui does: one that is far away may be late to answer, and that would be an error.
     pub fn clear(&mut self) -> io::Result<()> {
-        self.inner.clear()
+        let size = self.inner.size()?;
+        self.inner.resize(size.into())
     }
 
     /// Runs `away` with the terminal as the shell wants it.

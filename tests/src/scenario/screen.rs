@@ -1,0 +1,206 @@
+//! The screen itself: `top` on a terminal, its numbers against the kernel's, its keys, and how it leaves.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use socket2::Socket;
+use tcptrace_common::state::TcpState::{CloseWait, TimeWait};
+
+use super::owner::Shell;
+use super::seed::counts_by_kernel;
+use super::storm::{DIALLED, dial};
+use crate::clock::{is_emulated, soon, wait_for};
+use crate::kernel;
+use crate::lab::Lab;
+use crate::pair::{End, Family, Pair};
+use crate::process::Start as _;
+use crate::terminal::{Size, Terminal};
+
+const LARGE: Size = (160, 50);
+const SMALL: Size = (80, 24);
+
+/// The name of the process that forgets `close()`.
+const FORGETFUL: &str = "forgets-close";
+/// What it forgets.
+const LEAKS: usize = 3;
+
+/// Sockets for the screen to show.
+struct Traffic {
+    _open: Pair,
+    _listener: End,
+    _shell: Shell,
+    forgetful: Child,
+}
+
+impl Traffic {
+    /// Some hundred TIME_WAIT, an open connection over IPv6, and a process that keeps what its peer has closed.
+    fn make() -> Result<Self> {
+        dial(Family::V4, if is_emulated() { 40 } else { 300 })?;
+        let open = Pair::open(Family::V6)?;
+        let listener = End::listen((Family::V4.loopback(), 0).into())?;
+        let port = listener.local()?.port();
+        let shell = Shell::named(FORGETFUL)?;
+        let connect = format!("exec {{fd}}<>/dev/tcp/127.0.0.1/{port}; ").repeat(LEAKS);
+        let forgetful = shell.command(&format!("{connect} read -r")).stdin(Stdio::piped()).start()?;
+        let mut servers: Vec<Socket> = Vec::new();
+        for _ in 0..LEAKS {
+            servers.push(listener.socket()?.accept().context("accept")?.0);
+        }
+        crate::process::while_none_starts(|| drop(servers));
+        wait_for("sockets in CLOSE_WAIT", soon(), || Ok((kernel::count(CloseWait)? == LEAKS).then_some(())))?;
+        Ok(Self { _open: open, _listener: listener, _shell: shell, forgetful })
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.forgetful.kill().ok();
+        self.forgetful.wait().ok();
+    }
+}
+
+fn top(lab: &Lab, size: Size) -> Result<Terminal> {
+    Terminal::start(lab.binary()?, &["top", "--netns", &lab.netns().to_string()], size)
+}
+
+/// The numbers of the states on the screen: what stands in the row `now` where a head ends. So they are there only if they
+/// are aligned.
+fn states_on(lines: &[String]) -> Option<BTreeMap<String, usize>> {
+    let now = lines.iter().position(|line| line.starts_with("now "))?;
+    let (heads, numbers) = (fields(lines.get(now.checked_sub(1)?)?), fields(&lines[now]));
+    let number = |end| numbers.iter().find(|(_, at)| *at == end).map(|(number, _)| number.replace(',', ""));
+    let mut counts = BTreeMap::new();
+    for (head, end) in heads {
+        match head.as_str() {
+            // It says how FIN_WAIT2 is shown.
+            "FIN_WAIT2" => {}
+            "o/h" => {
+                let both = number(end)?;
+                let (orphan, held) = both.split_once('/')?;
+                counts
+                    .insert("FIN_WAIT2".into(), orphan.parse::<usize>().ok()? + held.parse::<usize>().ok()?);
+            }
+            _ => drop(counts.insert(head, number(end)?.parse().ok()?)),
+        }
+    }
+    Some(counts)
+}
+
+/// The words of a line, each with where it ends.
+fn fields(line: &str) -> Vec<(String, usize)> {
+    let chars: Vec<char> = line.chars().collect();
+    let mut fields = Vec::new();
+    let mut word = String::new();
+    for (at, &c) in chars.iter().chain(&[' ']).enumerate() {
+        if c != ' ' {
+            word.push(c);
+        } else if !word.is_empty() {
+            fields.push((std::mem::take(&mut word), at));
+        }
+    }
+    fields
+}
+
+/// Waits until the screen shows what the kernel has, in every state that there is a column for.
+fn wait_equal(terminal: &mut Terminal) -> Result<BTreeMap<String, usize>> {
+    terminal.wait("the kernel's numbers", |lines| {
+        let Some(shown) = states_on(lines) else { return Ok(None) };
+        let kernel = counts_by_kernel()?;
+        let is_equal = ["TIME_WAIT", "CLOSE_WAIT", "ESTABLISHED"]
+            .iter()
+            .all(|state| shown.contains_key(*state))
+            && shown.iter().all(|(state, count)| *count == kernel.get(state).copied().unwrap_or_default());
+        Ok(is_equal.then_some(shown))
+    })
+}
+
+/// Numbers equal to the kernel's in both sizes; from the groups to the process that leaks; and the terminal is given back.
+pub fn numbers_and_keys(lab: &Lab) -> Result<()> {
+    lab.binary()?;
+    let mut traffic = Traffic::make()?;
+    let mut terminal = top(lab, LARGE)?;
+    let shown = wait_equal(&mut terminal)?;
+    ensure!(shown.len() > 9, "few states on a wide screen: {shown:?}");
+    ensure!(shown["TIME_WAIT"] > 0 && shown["CLOSE_WAIT"] == LEAKS, "{shown:?}");
+    ensure!(terminal.screen()?.alternate_screen(), "it draws on the shell's screen");
+
+    drill_down(&mut terminal, traffic.forgetful.id())?;
+    resize(&mut terminal)?;
+    hold_and_go_on(&mut terminal, lab, &mut traffic)?;
+    suspend(&mut terminal)?;
+
+    terminal.press("q")?;
+    let (status, left) = terminal.wait_end()?;
+    ensure!(status.code() == Some(0), "it ended with {status}:\n{left}");
+    ensure!(left.contains(" records in "), "no last line:\n{left}");
+    Ok(())
+}
+
+/// From the groups to the life of a socket that is leaked, and back.
+fn drill_down(terminal: &mut Terminal, pid: u32) -> Result<()> {
+    terminal.press("/state close-wait\r")?;
+    terminal.wait("one group", |lines| {
+        let table = lines.iter().position(|line| line.contains("CLOSER")).map(|head| &lines[head + 1..]);
+        Ok(table.filter(|rows| rows[0].contains(FORGETFUL) && !rows[1].contains("127.0.0.1")).map(drop))
+    })?;
+    terminal.press("\r")?;
+    terminal.wait("its sockets", |lines| {
+        Ok((lines.iter().filter(|line| line.contains("CLOSE_WAIT") && line.contains(FORGETFUL)).count()
+            == LEAKS)
+            .then_some(()))
+    })?;
+    terminal.press("\r")?;
+    let owner = terminal.wait_text(&format!("{FORGETFUL} (pid {pid})"))?;
+    ensure!(!owner.contains("unknown"), "{owner}");
+    // Out of the life, the sockets and the filter.
+    for _ in 0..3 {
+        terminal.press("\x1b")?;
+        // An escape with something right behind it is another key.
+        crate::clock::hold(std::time::Duration::from_millis(300));
+    }
+    terminal.wait_text(&format!(":{DIALLED}"))?;
+    wait_equal(terminal).map(drop)
+}
+
+/// Small, and large again: everything is drawn anew, within the lines there are.
+fn resize(terminal: &mut Terminal) -> Result<()> {
+    terminal.resize(SMALL)?;
+    wait_equal(terminal)?;
+    terminal.wait_text("? help")?;
+    terminal.press("?")?;
+    terminal.wait_text("this help")?;
+    terminal.press("?")?;
+    wait_equal(terminal)?;
+    terminal.resize(LARGE)?;
+    wait_equal(terminal).map(drop)
+}
+
+/// A picture that is held does not change, and has caught up when it goes on.
+fn hold_and_go_on(terminal: &mut Terminal, lab: &Lab, traffic: &mut Traffic) -> Result<()> {
+    let before = wait_equal(terminal)?;
+    terminal.press(" ")?;
+    terminal.wait_text("PAUSED")?;
+    traffic.forgetful.kill()?;
+    traffic.forgetful.wait()?;
+    // A view beside it knows: so this one could.
+    wait_for("the end of CLOSE_WAIT", soon(), || {
+        Ok((super::seed::Counts::ask(lab, &["states"])?.of(CloseWait) == 0).then_some(()))
+    })?;
+    let held = states_on(&terminal.lines()?).context("the states")?;
+    ensure!(held == before, "held {held:?}, before {before:?}");
+    terminal.press(" ")?;
+    let after = wait_equal(terminal)?;
+    ensure!(after["CLOSE_WAIT"] == 0 && kernel::count(TimeWait)? > 0, "{after:?}");
+    Ok(())
+}
+
+/// Ctrl-Z and `fg`: the shell has its terminal meanwhile.
+fn suspend(terminal: &mut Terminal) -> Result<()> {
+    terminal.press("\x1a")?;
+    terminal.wait_shell()?;
+    terminal.press("\n")?;
+    wait_equal(terminal)?;
+    ensure!(terminal.screen()?.alternate_screen(), "it draws on the shell's screen");
+    Ok(())
+}
