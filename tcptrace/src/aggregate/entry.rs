@@ -1,5 +1,7 @@
 //! What one group has seen.
 
+use std::sync::Arc;
+
 use super::{
     CLOSERS, Group, Minisockets,
     counting::Orphan,
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Closer, Event, Processes, Role, Since, Socket},
-    model::TcpState,
+    model::{TcpState, record::Process},
 };
 
 /// The sockets with one key. There may be many of these: it is kept small.
@@ -44,6 +46,26 @@ struct Entered {
     all: u64,
     /// At the snapshot before.
     before: u64,
+}
+
+/// The oldest socket of a group that is in CLOSE_WAIT.
+#[derive(Clone, Debug)]
+pub(super) struct Oldest {
+    pub(super) since: Since,
+    pub(super) owner: Option<Arc<Process>>,
+}
+
+impl Oldest {
+    /// Many were seen first at one time, when they were there already: of these the one with the lowest pid.
+    pub(super) fn older(self, other: Self) -> Self {
+        let pid = |oldest: &Self| oldest.owner.as_ref().map_or(u32::MAX, |owner| owner.pid);
+        let is_other = if self.since == other.since {
+            pid(&other) < pid(&self)
+        } else {
+            self.since.older(other.since) == other.since
+        };
+        if is_other { other } else { self }
+    }
 }
 
 /// What a group is shown with.
@@ -255,7 +277,7 @@ impl Entry {
             .unwrap_or(if self.roles[Role::Listener as usize] > 0 { Role::Listener } else { Role::Unknown })
     }
 
-    pub(super) fn snapshot(&self, shown: &Shown<'_>, oldest_close_wait: Option<Since>) -> Group {
+    pub(super) fn snapshot(&self, shown: &Shown<'_>, oldest_close_wait: Option<Oldest>) -> Group {
         let counts = self.counts.map(u64::from);
         let histograms = self.stays.histograms(shown.scope);
         let minisockets = |state: TcpState, entered: Entered| {
@@ -286,7 +308,8 @@ impl Entry {
             time_wait: minisockets(TcpState::TimeWait, self.time_wait),
             fin_wait2: minisockets(TcpState::FinWait2, self.fin_wait2),
             fin_wait2_orphan: self.orphans,
-            oldest_close_wait,
+            oldest_close_wait: oldest_close_wait.as_ref().map(|oldest| oldest.since),
+            close_wait_owner: oldest_close_wait.and_then(|oldest| oldest.owner).as_deref().cloned(),
             dwells: self.dwells(&histograms, shown.scope),
             dwells_elsewhere: self.elsewhere,
         }

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::{
     Group, StateDwells,
     counting::Orphan,
-    entry::{Entry, Shown, WEIGHTS},
+    entry::{Entry, Oldest, Shown, WEIGHTS},
     keys::{GroupKey, Grouping, Names},
     over_time::GroupSummary,
     places::Places,
@@ -18,7 +18,7 @@ use super::{
     table::{OTHER, Row, Table},
 };
 use crate::{
-    lifecycle::{Event, Processes, Since, Socket},
+    lifecycle::{Event, Processes, Socket},
     model::{Nanos, TcpState},
 };
 
@@ -205,10 +205,10 @@ impl Groups {
         &mut self,
         ts: Nanos,
         shown: &Shown<'_>,
-        oldest_close_wait: &FxHashMap<u32, Since>,
+        oldest_close_wait: &FxHashMap<u32, Oldest>,
     ) -> Picture {
         let shown = &Shown { scope: self.scope, ..*shown };
-        let oldest = |index: u32| oldest_close_wait.get(&index).copied();
+        let oldest = |index: u32| oldest_close_wait.get(&index).cloned();
         let in_use: Vec<u32> = self
             .table
             .iter()
@@ -236,7 +236,7 @@ impl Groups {
                 }
                 if let Some(entry) = self.table.get(index) {
                     entry.add_to(&mut sum, self.scope);
-                    oldest_of_all = oldest_of_all.into_iter().chain(oldest(index)).reduce(Since::older);
+                    oldest_of_all = oldest_of_all.into_iter().chain(oldest(index)).reduce(Oldest::older);
                 }
             }
             groups.push(sum.snapshot(shown, oldest_of_all));

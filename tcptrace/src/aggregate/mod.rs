@@ -35,7 +35,7 @@ use crate::{
 
 pub use departure::Split;
 pub use dwells::{Bucket, Distribution};
-use entry::Shown;
+use entry::{Oldest, Shown};
 use groups::{Groups, Limits};
 pub use keys::{GroupKey, Grouping, Names, PeerPrefix};
 use observed::Observed;
@@ -398,16 +398,18 @@ impl Aggregate {
         each.filter(|dwells| dwells.distribution.count > 0).collect()
     }
 
-    /// By group, when the oldest socket in CLOSE_WAIT entered it.
-    fn oldest_close_wait(&self, tracker: &Tracker) -> FxHashMap<u32, Since> {
-        let mut oldest = FxHashMap::default();
+    /// By group, the oldest socket in CLOSE_WAIT.
+    fn oldest_close_wait(&self, tracker: &Tracker) -> FxHashMap<u32, Oldest> {
+        let mut oldest: FxHashMap<u32, Oldest> = FxHashMap::default();
         if self.now(TcpState::CloseWait) == 0 {
             return oldest;
         }
         for (_, socket) in tracker.sockets() {
             if socket.state == TcpState::CloseWait && socket.is_counted() && socket.since != Since::Unknown {
-                let known = oldest.entry(self.groups.place_of(socket)).or_insert(socket.since);
-                *known = known.older(socket.since);
+                let owner = socket.process.and_then(|id| tracker.processes().get(id)).cloned();
+                let this = Oldest { since: socket.since, owner };
+                let known = oldest.entry(self.groups.place_of(socket)).or_insert_with(|| this.clone());
+                *known = known.clone().older(this);
             }
         }
         oldest

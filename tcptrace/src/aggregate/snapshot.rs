@@ -183,6 +183,8 @@ pub struct Group {
     pub fin_wait2_orphan: u64,
     /// When the oldest socket that is now in CLOSE_WAIT entered it.
     pub oldest_close_wait: Option<Since>,
+    /// Who owns that one, where it is known.
+    pub close_wait_owner: Option<Process>,
     /// The dwells by state, where those of every state are kept; else empty.
     pub dwells: Vec<StateDwells>,
     /// Dwells that were added to those of the group "other", for want of memory.

@@ -92,6 +92,7 @@ fn sum<'a>(id: GroupKey, key: &str, groups: impl Iterator<Item = &'a Group>) -> 
         fin_wait2: Minisockets::default(),
         fin_wait2_orphan: 0,
         oldest_close_wait: None,
+        close_wait_owner: None,
         dwells: Vec::new(),
         dwells_elsewhere: 0,
     };

@@ -49,7 +49,7 @@ pub fn empty() -> Snapshot {
     }
 }
 
-fn process(pid: u32, comm: &str) -> Process {
+pub fn process(pid: u32, comm: &str) -> Process {
     Process { pid, comm: comm.into(), cgroup: 0 }
 }
 
@@ -79,6 +79,7 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         fin_wait2: minisockets(TcpState::FinWait2),
         fin_wait2_orphan: 0,
         oldest_close_wait: None,
+        close_wait_owner: None,
         dwells: Vec::new(),
         dwells_elsewhere: 0,
     }
@@ -255,6 +256,7 @@ pub fn busy() -> Snapshot {
     leak.closers[Closer::ResetReceived as usize] = 3;
     leak.closers[Closer::Remote as usize] = 2;
     leak.oldest_close_wait = Some(Since::Exact(Nanos(20_000_000_000)));
+    leak.close_wait_owner.clone_from(&leak.process);
 
     let v6 = group("[2001:db8:1:2:3:4:5:6]:8443", Role::Unknown, &[(Established, 3)]);
 

@@ -108,15 +108,23 @@ fn leaked(snapshot: &Snapshot) -> Option<Insight> {
     })?;
     let count = group.counts[TcpState::CloseWait.index()];
     let sockets = if count == 1 { "a socket".to_owned() } else { format!("{} sockets", units::count(count)) };
-    let oldest = age(group)?;
-    let at_least = if oldest.bound == Bound::Exact { "" } else { "at least " };
-    let oldest = format!("{at_least}{}", units::duration(oldest.length));
-    let text = match process(group) {
-        Some(process) => format!(
-            "{process} leaves {sockets} in CLOSE_WAIT, the oldest for {oldest}: the peer closed, it has not called close()."
+    let age = age(group)?;
+    let at_least = if age.bound == Bound::Exact { "" } else { "at least " };
+    let age = format!("{at_least}{}", units::duration(age.length));
+    let oldest = if count == 1 { "" } else { "the oldest " };
+    let text = match &group.close_wait_owner {
+        Some(owner) if count == 1 || group.other_processes == 0 => format!(
+            "{} leaves {sockets} in CLOSE_WAIT, {oldest}for {age}: the peer closed, it has not called close().",
+            named(owner)
+        ),
+        // Whose the others are is not known here.
+        Some(owner) => format!(
+            "{sockets} of {} in CLOSE_WAIT, the oldest, of {}, for {age}: the peer closed, it has not called close().",
+            group.key,
+            named(owner)
         ),
         None => format!(
-            "{sockets} of {} in CLOSE_WAIT, the oldest for {oldest}: the peer closed, an unknown process has not.",
+            "{sockets} of {} in CLOSE_WAIT, {oldest}for {age}: the peer closed, an unknown process has not.",
             group.key
         ),
     };
@@ -157,9 +165,10 @@ fn growing(snapshot: &Snapshot) -> Option<Insight> {
     }
     let (row, group) = most(snapshot, |group| (group.time_wait.entered_per_s * 10.0) as u64)?;
     let who = match group.main_closer() {
-        Some((Closer::Local, _)) => match process(group) {
-            Some(process) => format!("{process} closes first"),
-            None => "this side closes first".into(),
+        Some((Closer::Local, _)) => match (&group.process, group.other_processes) {
+            (Some(process), 0) => format!("{} closes first", named(process)),
+            (Some(process), _) => format!("this side closes first, {} and others", named(process)),
+            (None, _) => "this side closes first".into(),
         },
         Some((Closer::Remote, _)) => "the peer closes first".into(),
         _ => "who closes first is not clear yet".into(),
@@ -199,8 +208,9 @@ fn most(snapshot: &Snapshot, of: impl Fn(&Group) -> u64) -> Option<(usize, &Grou
     groups.max_by_key(|(_, group)| of(group)).filter(|(_, group)| of(group) > 0)
 }
 
+/// The process of a group that has one: of several, who owns most sockets need not be who did what is told.
 fn process(group: &Group) -> Option<String> {
-    group.process.as_ref().map(named)
+    group.process.as_ref().filter(|_| group.other_processes == 0).map(named)
 }
 
 /// A process and its id: `pgbench (pid 4127)`.
@@ -238,6 +248,28 @@ mod tests {
             snapshot.groups[2].oldest_close_wait = Some(Since::AtLatest(Nanos(20_000_000_000)));
         });
         assert!(older.1.contains("the oldest for at least 15m22s"), "{}", older.1);
+        let one = said(|snapshot| snapshot.groups[2].counts[TcpState::CloseWait.index()] = 1);
+        assert!(one.1.contains(" leaves a socket in CLOSE_WAIT, for 15m22s: "), "{}", one.1);
+    }
+
+    #[test]
+    fn of_several_processes_the_one_is_named_that_is_known_to_leak() {
+        let (_, text) = said(|snapshot| {
+            let group = &mut snapshot.groups[2];
+            group.key = "shop".into();
+            (group.process, group.other_processes) = (Some(fixture::process(811, "nginx")), 1);
+        });
+        assert_eq!(
+            text,
+            "1,204 sockets of shop in CLOSE_WAIT, the oldest, of batch-exporter (pid 90210), for 15m22s: \
+             the peer closed, it has not called close()."
+        );
+        let (_, text) = said(|snapshot| {
+            without_leak(snapshot);
+            snapshot.groups[1].fin_wait2_orphan = 0;
+            snapshot.groups[1].other_processes = 1;
+        });
+        assert!(text.contains("*:443 holds 15 half-closed"), "{text}");
     }
 
     #[test]
@@ -274,7 +306,8 @@ mod tests {
             growing,
             (
                 Severity::Note,
-                "TIME_WAIT grows by 300/s, most of it 10.0.0.5:5432 (+412/s): api-server (pid 4242) closes first."
+                "TIME_WAIT grows by 300/s, most of it 10.0.0.5:5432 (+412/s): \
+                 this side closes first, api-server (pid 4242) and others."
                     .into()
             )
         );

@@ -190,7 +190,8 @@ impl<R> Table<'_, R> {
 pub enum Cut {
     /// The end goes.
     End,
-    /// The middle goes: the port at the end of an address tells as much as its beginning.
+    /// The middle goes: the port at the end of an address tells as much as its beginning. Of a namespace behind it
+    /// goes what there is no room for.
     Middle,
 }
 
@@ -204,6 +205,18 @@ pub fn fit(text: &str, width: usize, words: bool, cut: Cut) -> String {
 }
 
 fn shorten(text: &str, width: usize, cut: Cut) -> String {
+    const LEAST_OF_NETNS: usize = 3;
+    if cut == Cut::Middle
+        && let Some((address, netns)) = text.split_once(" @")
+    {
+        return match width.checked_sub(address.width()) {
+            Some(left) if left >= " @".len() + LEAST_OF_NETNS => {
+                format!("{address} @{}", shorten(netns, left - " @".len(), cut))
+            }
+            Some(1..) => format!("{address}~"),
+            _ => shorten(address, width, cut),
+        };
+    }
     let Some(room) = width.checked_sub(1) else { return String::new() };
     let tail = if cut == Cut::Middle { room / 2 } else { 0 };
     let mut short = take(text.chars(), room - tail);
@@ -306,6 +319,10 @@ mod tests {
     #[test]
     fn text_is_cut_by_terminal_columns() {
         assert_eq!(fit("10.0.0.5:5432", 9, true, Cut::Middle), "10.0~5432");
+        let of_netns = |address: &str| fit(&format!("{address} @4026532248"), 21, true, Cut::Middle);
+        assert_eq!(of_netns("127.2.0.1:8002"), "127.2.0.1:8002 @40~48");
+        assert_eq!(of_netns("192.168.100.1:443"), "192.168.100.1:443~   ");
+        assert_eq!(of_netns("[2001:db8::1234:5678]:443"), "[2001:db8:~:5678]:443");
         assert_eq!(fit("postgres", 5, true, Cut::End), "post~");
         assert_eq!(fit("数据库", 5, true, Cut::End), "数据~");
         assert_eq!(fit("数据库", 4, true, Cut::End), "数~ ");
