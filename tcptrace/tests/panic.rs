@@ -1,0 +1,130 @@
+//! A panic while the screen is on the terminal: the terminal is given back, and what is said about the panic can be read. A
+//! test program without the usual harness: it runs itself on a terminal of its own, as the process that panics.
+
+use std::{
+    fs::File,
+    io::{IsTerminal as _, Read as _},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::tz::TimeZone;
+use rustix::{
+    fs::{Mode, OFlags, open},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
+};
+use tcptrace::{
+    aggregate::{Grouping, Scope},
+    filter::Filter,
+    inspect::Query,
+    pipeline::Engine,
+    view::top::{self, Config, Environment, Look, Settings},
+};
+use tokio::sync::watch;
+
+const NAME: &str = "the_terminal_is_given_back";
+/// Asks this program to be the one that panics.
+const PANICS: &str = "--panics";
+const MESSAGE: &str = "on purpose";
+/// How long the end may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == PANICS) {
+        return be_the_one_that_panics();
+    }
+    // As with the harness, names choose.
+    let mut names = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    if names.peek().is_some() && names.all(|name| !NAME.contains(name.as_str())) {
+        return ExitCode::SUCCESS;
+    }
+    let outcome = std::panic::catch_unwind(the_terminal_is_given_back);
+    let (word, passed) = if outcome.is_ok() { ("ok", 1) } else { ("FAILED", 0) };
+    println!("test {NAME} ... {word}\n");
+    println!(
+        "test result: {word}. {passed} passed; {} failed; 0 ignored; 0 measured; 0 filtered out",
+        1 - passed
+    );
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Draws a screen, and panics on another thread as soon as it is there.
+fn be_the_one_that_panics() -> ExitCode {
+    assert!(std::io::stdout().is_terminal());
+    let everything = Filter::default();
+    let mut engine = Engine::new(everything, Grouping::SERVICE, Scope::Minisockets, "".into());
+    let (_snapshots, shown) = watch::channel(Some(Arc::new(engine.snapshot())));
+    // Not what a screen asks for at first: so it is seen to ask, which it does when it has the terminal.
+    let (queries, asked) = watch::channel(Query { resets: 1, ..Query::new(Grouping::SERVICE) });
+    let settings = Settings::new(&Config::default(), Look::new(Environment::default()), TimeZone::UTC);
+    thread::spawn(move || {
+        while !asked.has_changed().expect("the screen is there") {
+            thread::sleep(Duration::from_millis(1));
+        }
+        panic!("{MESSAGE}");
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    match runtime.block_on(top::run(shown, queries, settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits for the end of a process; one that goes on is ended, and is a failure.
+fn end_of(child: &mut Child) -> ExitStatus {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status;
+        }
+        if Instant::now() > until {
+            child.kill().expect("it goes on");
+            child.wait().expect("it was killed");
+            panic!("the screen goes on");
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn the_terminal_is_given_back() {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    grantpt(&master).expect("granted");
+    unlockpt(&master).expect("unlocked");
+    let name = ptsname(&master, Vec::new()).expect("a name");
+    let line =
+        || open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).expect("its line");
+    // Held open: how the line was left is to be seen.
+    let kept = line();
+    tcsetwinsize(&kept, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .arg(PANICS)
+        .env("TERM", "xterm-256color")
+        .stdin(Stdio::from(line()))
+        .stdout(Stdio::from(line()))
+        .stderr(Stdio::from(line()))
+        .spawn()
+        .expect("it starts");
+    let status = end_of(&mut child);
+    let is_raw = !tcgetattr(&kept).expect("the line").local_modes.contains(LocalModes::ICANON);
+    drop(kept);
+    let mut said = Vec::new();
+    // Nobody has the line open any more: it ends with an error.
+    let _ = File::from(master).read_to_end(&mut said);
+    let said = String::from_utf8_lossy(&said);
+
+    assert_eq!(status.code(), Some(1), "{said:?}");
+    assert!(!is_raw, "the line is still raw");
+    let (entered, left, told) = ("\x1b[?1049h", "\x1b[?1049l", said.find(MESSAGE));
+    assert_eq!(said.matches(entered).count(), 1, "{said:?}");
+    assert_eq!(said.matches(left).count(), 1, "{said:?}");
+    assert!(said.find(left) < told && told.is_some(), "the message is lost with the screen: {said:?}");
+    assert!(said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l"), "the cursor is hidden: {said:?}");
+    assert!(said.contains("took the terminal"), "{said:?}");
+}
