@@ -10,7 +10,7 @@ use ratatui::{
 use crate::{
     aggregate::Snapshot,
     inspect::{Before, Life, SocketRow, Step},
-    lifecycle::{Closer, OwnerKind},
+    lifecycle::{self, Closer, OwnerKind},
     model::{Nanos, TcpState, text},
     view::{
         clock,
@@ -45,8 +45,8 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Setting
 
 fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
     let socket = &life.socket;
-    let ends = match socket.state {
-        TcpState::Listen => socket.tuple.local().to_string(),
+    let ends = match socket.role {
+        lifecycle::Role::Listener => socket.tuple.local().to_string(),
         _ => format!("{} -> {}", socket.tuple.local(), socket.tuple.remote()),
     };
     let closer = match socket.closer {
