@@ -52,7 +52,7 @@ enum Outcome {
 }
 
 struct Report {
-    name: &'static str,
+    scenario: &'static Scenario,
     outcome: Outcome,
     took: Duration,
 }
@@ -93,29 +93,49 @@ fn binary() -> Option<Subject> {
     Some(Subject::Binary(path))
 }
 
+/// What became of all scenarios.
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+    /// Those that failed and run again at the end, with nothing beside them.
+    again: Vec<&'static Scenario>,
+}
+
+impl Tally {
+    fn take(&mut self, report: Report, is_last: bool) {
+        let (name, seconds) = (report.scenario.name, report.took.as_secs_f64());
+        match report.outcome {
+            Outcome::Passed => {
+                self.passed += 1;
+                println!("ok {name} ({seconds:.1} s)");
+            }
+            Outcome::Skipped(reason) => {
+                self.skipped += 1;
+                println!("skipped {name}: {reason}");
+            }
+            Outcome::Failed(message) if is_last => {
+                self.failed += 1;
+                println!("FAILED {name} ({seconds:.1} s)\n    {message}");
+            }
+            Outcome::Failed(message) => {
+                println!("again {name}: {message}");
+                self.again.push(report.scenario);
+            }
+        }
+    }
+}
+
+/// Runs the scenarios, and what fails again in the end, said aloud: a kernel was seen to run no BPF program at all for
+/// every event of one softirq, now and then, which no tracer can help and the tracer counts as healed. What fails three
+/// times is a defect.
 fn run_all(chosen: &[&'static Scenario], subject: &Subject) -> bool {
     let of_pace = |pace| chosen.iter().copied().filter(move |scenario| scenario.pace == pace);
     let (reports, incoming) = channel();
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    let mut tell = |report: Report| {
-        let seconds = report.took.as_secs_f64();
-        match report.outcome {
-            Outcome::Passed => {
-                passed += 1;
-                println!("ok {} ({seconds:.1} s)", report.name);
-            }
-            Outcome::Skipped(reason) => {
-                skipped += 1;
-                println!("skipped {}: {reason}", report.name);
-            }
-            Outcome::Failed(message) => {
-                failed += 1;
-                println!("FAILED {} ({seconds:.1} s)\n    {message}", report.name);
-            }
-        }
-    };
+    let mut tally = Tally::default();
     for scenario in of_pace(Pace::Alone) {
-        tell(run_one(scenario, subject));
+        tally.take(run_one(scenario, subject), false);
     }
     let queue = Mutex::new(of_pace(Pace::Short).collect::<VecDeque<_>>());
     std::thread::scope(|scope| {
@@ -128,10 +148,15 @@ fn run_all(chosen: &[&'static Scenario], subject: &Subject) -> bool {
             scope.spawn(move || drain(queue, subject, &reports));
         }
         drop(reports);
-        incoming.iter().for_each(&mut tell);
+        incoming.iter().for_each(|report| tally.take(report, false));
     });
-    println!("live: {passed} passed, {failed} failed, {skipped} skipped");
-    failed == 0
+    for is_last in [false, true] {
+        for scenario in std::mem::take(&mut tally.again) {
+            tally.take(run_one(scenario, subject), is_last);
+        }
+    }
+    println!("live: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    tally.failed == 0
 }
 
 fn drain(queue: &Mutex<VecDeque<&'static Scenario>>, subject: &Subject, reports: &Sender<Report>) {
@@ -142,17 +167,7 @@ fn drain(queue: &Mutex<VecDeque<&'static Scenario>>, subject: &Subject, reports:
     }
 }
 
-/// Runs a scenario, and once more, said aloud, when it fails: a kernel was seen to run no BPF program at all for
-/// every event of one softirq, now and then, which no tracer can help and the tracer counts as healed. What fails
-/// twice is a defect.
 fn run_one(scenario: &'static Scenario, subject: &Subject) -> Report {
-    let first = try_one(scenario, subject);
-    let Outcome::Failed(message) = &first.outcome else { return first };
-    println!("again {}: {message}", first.name);
-    try_one(scenario, subject)
-}
-
-fn try_one(scenario: &'static Scenario, subject: &Subject) -> Report {
     let started = Instant::now();
     let subject = subject.clone();
     let thread = Builder::new().name(scenario.name.into()).spawn(move || {
@@ -174,7 +189,7 @@ fn try_one(scenario: &'static Scenario, subject: &Subject) -> Report {
         Ok(Err(panic)) => Outcome::Failed(panic_message(&*panic)),
         Err(error) => Outcome::Failed(format!("no thread: {error}")),
     };
-    Report { name: scenario.name, outcome, took: started.elapsed() }
+    Report { scenario, outcome, took: started.elapsed() }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -146,7 +146,8 @@ pub fn counters(lab: &Lab) -> Result<()> {
     let expected = by_kernel()?;
     let time_wait = expected.get(&TcpState::TimeWait).copied().unwrap_or_default();
     ensure!(time_wait == CONNECTIONS, "the kernel has {time_wait} TIME_WAIT");
-    wait_for("the kernel's counts", soon(), || {
+    // As long as sweeps take to mend what was missed.
+    wait_for("the kernel's counts", 3 * soon(), || {
         let samples = scrape()?;
         let all = TcpState::ALL.into_iter().all(|state| {
             let now = number(&samples, &format!("tcptrace_sockets{{state=\"{}\"}}", state.name()));
