@@ -148,7 +148,9 @@ fn run_all(chosen: &[&'static Scenario], subject: &Subject) -> bool {
             scope.spawn(move || drain(queue, subject, &reports));
         }
         drop(reports);
-        incoming.iter().for_each(|report| tally.take(report, false));
+        for report in &incoming {
+            tally.take(report, false);
+        }
     });
     for is_last in [false, true] {
         for scenario in std::mem::take(&mut tally.again) {

@@ -179,7 +179,7 @@ impl Tracer {
 /// What both copies of a program may have missed is a bound, which rises where the kernel preempts programs (7.2). And a
 /// kernel was seen to run no program at all for the events of one softirq, now and then: that is healed.
 pub fn nothing_is_lost(summary: &str) -> bool {
-    let line = summary.lines().last().unwrap_or_default();
+    let line = summary.lines().last().unwrap_or_default().trim_start();
     let count = |number: &str| number.replace(',', "").parse::<u64>().ok();
     let records = line.split(' ').nth(1).and_then(count).unwrap_or_default();
     let is_none = |cause: &str| match cause.rsplit_once(' ') {
@@ -283,7 +283,7 @@ mod tests {
             ("tcptrace: tracing\n    tcptrace: 1,697 records in 1.65s; lost 1,003: recursion 1,003", true),
             ("tcptrace: 1,697 records in 1.65s; lost 5: recursion 3, healed 2", true),
             ("tcptrace: 1,697 records in 1.65s; lost 5: healed 5", false),
-            ("tcptrace: 12,070 records in 7.84s, filter: netns 1; lost 3: healed 3", true),
+            ("tcptrace: tracing\n    tcptrace: 12,070 records in 7.84s, filter: netns 1; lost 3: healed 3", true),
             ("tcptrace: 12,070 records in 7.84s; lost 5: healed 3, ring full 2", false),
             ("tcptrace: 1,697 records in 1.65s; lost 3: ring full 3", false),
             ("", false),
