@@ -283,7 +283,10 @@ mod tests {
             ("tcptrace: tracing\n    tcptrace: 1,697 records in 1.65s; lost 1,003: recursion 1,003", true),
             ("tcptrace: 1,697 records in 1.65s; lost 5: recursion 3, healed 2", true),
             ("tcptrace: 1,697 records in 1.65s; lost 5: healed 5", false),
-            ("tcptrace: tracing\n    tcptrace: 12,070 records in 7.84s, filter: netns 1; lost 3: healed 3", true),
+            (
+                "tcptrace: tracing\n    tcptrace: 12,070 records in 7.84s, filter: netns 1; lost 3: healed 3",
+                true,
+            ),
             ("tcptrace: 12,070 records in 7.84s; lost 5: healed 3, ring full 2", false),
             ("tcptrace: 1,697 records in 1.65s; lost 3: ring full 3", false),
             ("", false),

@@ -299,8 +299,9 @@ pub fn killed(lab: &Lab) -> Result<()> {
             })
             .collect::<Result<_>>()?;
         for (file, recorder) in recorders {
-            // Anywhere in the time that some batches take: no two moments are the same.
-            let lifetime = Duration::from_micros(now_ns() % 700_000);
+            // Past what came while the sockets of the beginning were written; then anywhere in the time that some batches
+            // take: no two moments are the same.
+            let lifetime = Duration::from_micros(300_000 + now_ns() % 700_000);
             let starved = Starved::watch(recorder.pid(), lifetime)?;
             // Not later than it dies: what comes between is this thread's own delay.
             let killed_ns = now_ns();
