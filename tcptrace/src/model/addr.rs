@@ -66,18 +66,33 @@ pub struct Endpoint {
     pub ifindex: u32,
 }
 
+impl Endpoint {
+    /// Writes it as it is shown; IPv4 without `format_args!`, because the lines of `events` are full of it.
+    pub fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        let mut digits = itoa::Buffer::new();
+        match self.addr.ip() {
+            _ if self.addr.is_any() => out.write_char('*')?,
+            IpAddr::V4(v4) => {
+                let [first, rest @ ..] = v4.octets();
+                out.write_str(digits.format(first))?;
+                for octet in rest {
+                    out.write_char('.')?;
+                    out.write_str(digits.format(octet))?;
+                }
+            }
+            IpAddr::V6(v6) if v6.is_unicast_link_local() && self.ifindex != 0 => {
+                write!(out, "[{v6}%{}]", self.ifindex)?;
+            }
+            IpAddr::V6(v6) => write!(out, "[{v6}]")?,
+        }
+        out.write_char(':')?;
+        out.write_str(digits.format(self.port))
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.addr.is_any() {
-            return write!(f, "*:{}", self.port);
-        }
-        match self.addr.ip() {
-            IpAddr::V4(v4) => write!(f, "{v4}:{}", self.port),
-            IpAddr::V6(v6) if v6.is_unicast_link_local() && self.ifindex != 0 => {
-                write!(f, "[{v6}%{}]:{}", self.ifindex, self.port)
-            }
-            IpAddr::V6(v6) => write!(f, "[{v6}]:{}", self.port),
-        }
+        self.write_to(f)
     }
 }
 

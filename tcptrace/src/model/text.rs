@@ -5,7 +5,9 @@ use std::borrow::Cow;
 /// `name` with everything that could act on a terminal, a log or a page replaced by `?`:
 /// control characters (C0, DEL, C1), line and paragraph separators, and the marks that reorder text.
 pub fn sanitise(name: &str) -> Cow<'_, str> {
-    if name.chars().any(is_unsafe) {
+    if name.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        Cow::Borrowed(name)
+    } else if name.chars().any(is_unsafe) {
         Cow::Owned(name.chars().map(|c| if is_unsafe(c) { '?' } else { c }).collect())
     } else {
         Cow::Borrowed(name)

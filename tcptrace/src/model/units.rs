@@ -1,35 +1,64 @@
 //! Numbers as a tired person reads them: `60.8s`, `12.3ms`, `18,122`, `14m`.
 
+use std::fmt::Write as _;
+
 use super::Nanos;
 
 /// A length of time in at most six characters, three digits of precision:
 /// `0`, `820ns`, `12.3us`, `4.05ms`, `60.8s`, `14m02s`, `3h07m`, `12d04h`.
 pub fn duration(length: Nanos) -> String {
+    let mut text = String::new();
+    push_duration(&mut text, length);
+    text
+}
+
+/// Appends [`duration`]. Without `format_args!`: every line of `events` has one.
+pub fn push_duration(text: &mut String, length: Nanos) {
     const US: u64 = 1_000;
     const MS: u64 = 1_000_000;
     const S: u64 = 1_000_000_000;
     let ns = length.0;
     match ns {
-        0 => "0".into(),
-        1..US => format!("{ns}ns"),
-        US..999_500 => scaled(ns, US, "us"),
-        999_500..999_500_000 => scaled(ns, MS, "ms"),
-        999_500_000..99_950_000_000 => scaled(ns, S, "s"),
+        0 => text.push('0'),
+        1..US => {
+            text.push_str(itoa::Buffer::new().format(ns));
+            text.push_str("ns");
+        }
+        US..999_500 => push_scaled(text, ns, US, "us"),
+        999_500..999_500_000 => push_scaled(text, ns, MS, "ms"),
+        999_500_000..99_950_000_000 => push_scaled(text, ns, S, "s"),
         _ => {
             let s = (ns + S / 2) / S;
-            match s {
-                0..3_600 => format!("{}m{:02}s", s / 60, s % 60),
-                3_600..86_400 => format!("{}h{:02}m", s / 3_600, s % 3_600 / 60),
-                _ => format!("{}d{:02}h", s / 86_400, s % 86_400 / 3_600),
-            }
+            let _ = match s {
+                0..3_600 => write!(text, "{}m{:02}s", s / 60, s % 60),
+                3_600..86_400 => write!(text, "{}h{:02}m", s / 3_600, s % 3_600 / 60),
+                _ => write!(text, "{}d{:02}h", s / 86_400, s % 86_400 / 3_600),
+            };
         }
     }
 }
 
-fn scaled(ns: u64, unit: u64, name: &str) -> String {
-    let value = ns as f64 / unit as f64;
-    let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
-    format!("{value:.decimals$}{name}")
+/// Appends three digits of what `ns` is in `unit`, a multiple of 1,000 that rounds to 1 at least and to less than 1,000.
+fn push_scaled(text: &mut String, ns: u64, unit: u64, name: &str) {
+    let (last_place, decimals) = match ns {
+        ns if ns < unit / 1_000 * 9_995 => (unit / 100, 2),
+        ns if ns < unit / 100 * 9_995 => (unit / 10, 1),
+        _ => (unit, 0),
+    };
+    if ns % last_place == last_place / 2 {
+        // Half of the last place goes where it goes as a floating-point number: up or down.
+        let _ = write!(text, "{:.decimals$}{name}", ns as f64 / unit as f64);
+        return;
+    }
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format((ns + last_place / 2) / last_place);
+    let (whole, fraction) = digits.split_at(digits.len() - decimals);
+    text.push_str(whole);
+    if !fraction.is_empty() {
+        text.push('.');
+        text.push_str(fraction);
+    }
+    text.push_str(name);
 }
 
 /// A count with its thousands separated: `18,122`.
@@ -88,6 +117,8 @@ pub fn rate(per_s: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -108,6 +139,21 @@ mod tests {
         ];
         for (ns, text) in cases {
             assert_eq!(duration(Nanos(ns)), text, "{ns} ns");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn durations_are_the_rounded_quotient(ns in 1_000..99_950_000_000_u64, shift in 0..27_u32) {
+            let ns = (ns >> shift).max(1_000);
+            let (unit, name) = match ns {
+                0..999_500 => (1e3, "us"),
+                999_500..999_500_000 => (1e6, "ms"),
+                _ => (1e9, "s"),
+            };
+            let value = ns as f64 / unit;
+            let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+            prop_assert_eq!(duration(Nanos(ns)), format!("{value:.decimals$}{name}"));
         }
     }
 

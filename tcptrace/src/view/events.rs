@@ -3,19 +3,22 @@
 //! This runs more than a hundred thousand times a second: a line is put together in one buffer that is
 //! reused, and goes out in one write.
 
+mod text;
+
 use std::{
     borrow::Cow,
     fmt::Write as _,
     io::{self, Write},
 };
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 
 use crate::{
-    lifecycle::{Bound, Closer, Dwell, EndReason, Event, Role},
-    model::{Addr, Nanos, text, units},
+    lifecycle::{Bound, Closer, Dwell, EndReason, Event},
+    model::{Addr, Nanos, text::sanitise},
 };
+use text::Lines;
 
 /// How an event is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,14 +57,11 @@ const COLUMNS: [&str; 21] = [
     "owner",
 ];
 
-/// The width that both ends of an IPv4 connection rarely exceed.
-const ENDS_WIDTH: usize = 33;
-
 /// Writes events in one format. Buffering between lines is the caller's.
 #[derive(Debug)]
 pub struct Writer {
     format: Format,
-    clock: Clock,
+    text: Lines,
     line: String,
     bytes: Vec<u8>,
 }
@@ -69,17 +69,13 @@ pub struct Writer {
 impl Writer {
     /// A writer in `format`; `zone` is for the times in text.
     pub fn new(format: Format, zone: TimeZone) -> Self {
-        Self { format, clock: Clock::new(zone), line: String::new(), bytes: Vec::new() }
+        Self { format, text: Lines::new(zone), line: String::new(), bytes: Vec::new() }
     }
 
     /// Writes what comes before the first event: the names of the columns, where the format has them.
     pub fn write_header(&self, out: &mut impl Write) -> io::Result<()> {
         match self.format {
-            Format::Text => writeln!(
-                out,
-                "{:12} {:11} {:11} {:>8} {:ENDS_WIDTH$} PROCESS",
-                "TIME", "FROM", "TO", "DWELL", "LOCAL  < in, > out  REMOTE"
-            ),
+            Format::Text => out.write_all(Lines::header().as_bytes()),
             Format::Json => Ok(()),
             Format::Csv => write!(out, "{}\r\n", COLUMNS.join(",")),
         }
@@ -92,7 +88,7 @@ impl Writer {
         match self.format {
             Format::Text => {
                 self.line.clear();
-                self.text(event, wall_ns).map_err(io::Error::other)?;
+                self.text.append(&mut self.line, event, wall_ns);
                 out.write_all(self.line.as_bytes())
             }
             Format::Json => {
@@ -107,49 +103,6 @@ impl Writer {
                 out.write_all(self.line.as_bytes())
             }
         }
-    }
-
-    fn text(&mut self, event: &Event<'_>, wall_ns: u64) -> std::fmt::Result {
-        let line = &mut self.line;
-        self.clock.append(line, wall_ns);
-        write!(line, " {:11} {:11} ", event.from.name(), event.to.name())?;
-        match event.dwell {
-            None => write!(line, "{:>8} ", "-")?,
-            Some(dwell) => {
-                let length = units::duration(dwell.length);
-                let bound = match dwell.bound {
-                    Bound::Exact => "",
-                    Bound::AtLeast => ">=",
-                    Bound::Inferred => "~",
-                };
-                let pad = 8_usize.saturating_sub(bound.len() + length.len());
-                write!(line, "{:pad$}{bound}{length} ", "")?;
-            }
-        }
-        let start = line.len();
-        write!(line, "{}", event.tuple.local())?;
-        let remote = event.tuple.remote();
-        match event.role {
-            Role::Inbound => write!(line, " < {remote}")?,
-            Role::Outbound => write!(line, " > {remote}")?,
-            Role::Unknown => write!(line, " - {remote}")?,
-            Role::Listener => {}
-        }
-        let pad = ENDS_WIDTH.saturating_sub(line.len() - start);
-        write!(line, "{:pad$} ", "")?;
-        match event.process {
-            Some(process) => write!(line, "{}/{}", text::sanitise(&process.comm), process.pid)?,
-            None => line.push('-'),
-        }
-        let orphan = event.orphan.map(|orphan| if orphan { "orphan" } else { "held" });
-        let extended = event.extended.then_some("extended");
-        let reason = event.end_reason.map(EndReason::name);
-        for note in [orphan, extended, reason].into_iter().flatten() {
-            line.push(' ');
-            line.push_str(note);
-        }
-        line.push('\n');
-        Ok(())
     }
 
     fn csv(&mut self, f: &Fields<'_>) -> std::fmt::Result {
@@ -256,7 +209,7 @@ impl<'a> Fields<'a> {
             orphan: event.orphan,
             extended: event.extended,
             pid: event.process.map(|process| process.pid),
-            comm: event.process.map(|process| text::sanitise(&process.comm)),
+            comm: event.process.map(|process| sanitise(&process.comm)),
             owner: event.owner.name(),
         }
     }
@@ -271,40 +224,13 @@ fn display<S: Serializer>(addr: &Addr, serializer: S) -> Result<S::Ok, S::Error>
     serializer.collect_str(addr)
 }
 
-/// Wall-clock times as `HH:MM:SS.mmm`. Converts to local time once a second, not once an event.
-#[derive(Debug)]
-struct Clock {
-    zone: TimeZone,
-    second: i64,
-    shown: String,
-}
-
-impl Clock {
-    fn new(zone: TimeZone) -> Self {
-        Self { zone, second: i64::MIN, shown: String::new() }
-    }
-
-    fn append(&mut self, line: &mut String, wall_ns: u64) {
-        const SECOND: u64 = 1_000_000_000;
-        // A u64 of nanoseconds is at most 18,446,744,073 seconds.
-        let second = (wall_ns / SECOND).cast_signed();
-        if second != self.second {
-            self.second = second;
-            self.shown.clear();
-            let local = Timestamp::from_second(second).unwrap_or_default().to_zoned(self.zone.clone());
-            let _ = write!(self.shown, "{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
-        }
-        let _ = write!(line, "{}.{:03}", self.shown, wall_ns % SECOND / 1_000_000);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
     use super::*;
     use crate::{
-        lifecycle::OwnerKind,
+        lifecycle::{OwnerKind, Role},
         model::{NetnsId, SocketId, TcpState, Tuple, record::Process},
     };
 
@@ -438,13 +364,5 @@ mod tests {
             .map(|line| (line.to_owned(), line.matches(',').count()))
             .expect("a line");
         assert_eq!(commas + 1, COLUMNS.len());
-    }
-
-    #[test]
-    fn times_are_those_of_the_zone() {
-        let mut clock = Clock::new(TimeZone::fixed(jiff::tz::offset(2)));
-        let mut line = String::new();
-        clock.append(&mut line, OFFSET + 7_999_999);
-        assert_eq!(line, "05:04:05.007");
     }
 }
