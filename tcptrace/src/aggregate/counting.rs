@@ -53,6 +53,9 @@ impl Orphan {
 /// [`Socket::is_shown`] whether it is from now on.
 impl Observer for Aggregate {
     fn appeared(&mut self, _id: SocketId, socket: &mut Socket, processes: &Processes) {
+        if self.scope == Scope::Nothing {
+            return;
+        }
         self.ports.appeared(socket, processes);
         if socket.is_shown() {
             self.arrive(socket);
@@ -61,6 +64,9 @@ impl Observer for Aggregate {
     }
 
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
+        if self.scope == Scope::Nothing {
+            return;
+        }
         self.ports.changed(event, socket, processes);
         if socket.is_counted() {
             self.leave(event.from, Orphan::before(event));
@@ -84,6 +90,9 @@ impl Observer for Aggregate {
     }
 
     fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
+        if self.scope == Scope::Nothing {
+            return;
+        }
         self.ports.corrected(from, socket, processes);
         if socket.is_counted() {
             self.leave(from, Orphan::in_state(from, socket));
@@ -96,6 +105,9 @@ impl Observer for Aggregate {
     }
 
     fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
+        if self.scope == Scope::Nothing {
+            return;
+        }
         self.ports.identified(socket, processes);
         match (socket.is_counted(), socket.is_shown()) {
             (true, true) => self.groups.identify(socket, processes),

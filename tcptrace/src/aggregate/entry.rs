@@ -338,7 +338,7 @@ impl Entry {
 
     fn dwells(&self, histograms: &Histograms, scope: Scope) -> Vec<super::StateDwells> {
         match scope {
-            Scope::Minisockets | Scope::Roles => Vec::new(),
+            Scope::Minisockets | Scope::Roles | Scope::Nothing => Vec::new(),
             Scope::Every | Scope::Whole => histograms.states(&self.counts.map(u64::from), self.orphans),
         }
     }

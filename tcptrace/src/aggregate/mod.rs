@@ -143,7 +143,7 @@ impl Aggregate {
             groups: Groups::new(grouping, scope.of_groups(), limits),
             scope,
             totals: Default::default(),
-            stays: (scope != Scope::Minisockets).then(Default::default),
+            stays: (!matches!(scope, Scope::Minisockets | Scope::Nothing)).then(Default::default),
             over_time: (scope == Scope::Whole).then(OverTime::default),
             looks: 0,
             ports: Ports::default(),

@@ -28,6 +28,8 @@ pub enum Scope {
     Roles,
     /// The same, and how many sockets were in every state over time: for [`super::Aggregate::summary`].
     Whole,
+    /// None, and sockets are not even counted: for those who only want to know what was lost.
+    Nothing,
 }
 
 impl Scope {

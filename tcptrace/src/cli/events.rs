@@ -70,7 +70,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
         let (lines, mut output) = output::open(args.format(), pace)?;
         let plan = Plan {
             events: Some(Box::new(lines)),
-            ..Plan::new(filter, Grouping::NONE, Scope::Minisockets, INTERVAL)
+            ..Plan::new(filter, Grouping::NONE, Scope::Nothing, INTERVAL)
         };
         let mut started = args.source.start(plan, Want::Newest)?;
         let mut written = None;

@@ -72,7 +72,7 @@ impl ExportArgs {
         if self.raw {
             return records(source, table);
         }
-        events(source, table, Plan::new(filter, Grouping::NONE, Scope::Minisockets, Nanos(u64::MAX)))
+        events(source, table, Plan::new(filter, Grouping::NONE, Scope::Nothing, Nanos(u64::MAX)))
     }
 }
 

@@ -123,7 +123,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let plan = Plan {
         source: "live".into(),
         recorder: Some(recorder),
-        ..Plan::new(filter, Grouping::SERVICE, Scope::Minisockets, Nanos::SECOND)
+        ..Plan::new(filter, Grouping::NONE, Scope::Nothing, Nanos::SECOND)
     };
     let running = pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?;
 
