@@ -3,14 +3,14 @@
 //! Put together by hand from Arrow's message tables, because the buffers are there already and each is
 //! to be compressed at a level of our choosing and to carry a checksum, which Arrow's own writer leaves out.
 
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, io, ops::Range};
 
 use arrow_ipc as fb;
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use zstd::zstd_safe::CParameter;
 
 use super::{
-    columns::{Buffers, Finish},
+    columns::{Buffers, Bytes, Finish},
     schema::{Column, KINDS, Type, state_names},
 };
 
@@ -137,6 +137,8 @@ pub struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     fbb: FlatBufferBuilder<'static>,
     body: Vec<u8>,
+    /// Where buffers of so many zeros are in it.
+    zeros: Vec<(usize, Range<usize>)>,
     nodes: Vec<fb::FieldNode>,
     buffers: Vec<fb::Buffer>,
 }
@@ -151,6 +153,7 @@ impl Compressor {
             zstd,
             fbb: FlatBufferBuilder::new(),
             body: Vec::new(),
+            zeros: Vec::new(),
             nodes: Vec::new(),
             buffers: Vec::new(),
         })
@@ -189,6 +192,7 @@ impl Compressor {
     fn begin(&mut self) {
         self.fbb.reset();
         self.body.clear();
+        self.zeros.clear();
         self.nodes.clear();
         self.buffers.clear();
     }
@@ -221,17 +225,36 @@ impl Compressor {
     }
 
     /// Appends one buffer: its length, then its bytes, compressed.
-    fn buffer(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn buffer(&mut self, bytes: Bytes<'_>) -> io::Result<()> {
         let begin = self.body.len();
-        if !bytes.is_empty() {
-            self.body.extend_from_slice(&(bytes.len() as i64).to_le_bytes());
-            let at = self.body.len();
-            self.body.resize(at + zstd::zstd_safe::compress_bound(bytes.len()), 0);
-            let length = self.zstd.compress_to_buffer(bytes, &mut self.body[at..])?;
-            self.body.truncate(at + length);
+        match bytes {
+            Bytes::Of([]) | Bytes::Zeros(0) => {}
+            Bytes::Of(bytes) => self.compress(bytes)?,
+            Bytes::Zeros(len) => self.compress_zeros(len)?,
         }
         self.buffers.push(fb::Buffer::new(begin as i64, (self.body.len() - begin) as i64));
         self.body.resize(self.body.len().next_multiple_of(ALIGNMENT), 0);
+        Ok(())
+    }
+
+    /// The same for so many zeros, which are compressed once in a batch.
+    fn compress_zeros(&mut self, len: usize) -> io::Result<()> {
+        if let Some((_, there)) = self.zeros.iter().find(|(known, _)| *known == len) {
+            self.body.extend_from_within(there.clone());
+            return Ok(());
+        }
+        let begin = self.body.len();
+        self.compress(&vec![0; len])?;
+        self.zeros.push((len, begin..self.body.len()));
+        Ok(())
+    }
+
+    fn compress(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.body.extend_from_slice(&(bytes.len() as i64).to_le_bytes());
+        let at = self.body.len();
+        self.body.resize(at + zstd::zstd_safe::compress_bound(bytes.len()), 0);
+        let length = self.zstd.compress_to_buffer(bytes, &mut self.body[at..])?;
+        self.body.truncate(at + length);
         Ok(())
     }
 }

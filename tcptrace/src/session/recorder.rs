@@ -197,7 +197,9 @@ impl Recorder {
         }
         self.portion.push(record);
         if self.portion.len() >= PORTION {
-            self.waiting.push_back(std::mem::take(&mut self.portion));
+            // The next will be as large: it need not grow.
+            let next = Vec::with_capacity(PORTION);
+            self.waiting.push_back(std::mem::replace(&mut self.portion, next));
             self.flush();
         }
     }
