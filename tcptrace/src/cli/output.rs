@@ -116,7 +116,9 @@ impl EventSink for Lines {
         if self.waiting.is_empty() {
             return;
         }
-        let chunk = std::mem::take(&mut self.waiting);
+        // The next will be about as long: it need not grow.
+        let next = Vec::with_capacity(self.waiting.len());
+        let chunk = std::mem::replace(&mut self.waiting, next);
         match self.queue.try_send(chunk) {
             Ok(()) => {}
             Err(TrySendError::Full(chunk) | TrySendError::Disconnected(chunk)) => self.waiting = chunk,

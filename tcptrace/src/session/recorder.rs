@@ -197,9 +197,8 @@ impl Recorder {
         }
         self.portion.push(record);
         if self.portion.len() >= PORTION {
-            // The next will be as large: it need not grow.
-            let next = Vec::with_capacity(PORTION);
-            self.waiting.push_back(std::mem::replace(&mut self.portion, next));
+            let portion = self.take_portion();
+            self.waiting.push_back(portion);
             self.flush();
         }
     }
@@ -217,12 +216,18 @@ impl Recorder {
                 return;
             }
         }
-        let portion = std::mem::take(&mut self.portion);
+        let portion = self.take_portion();
         if !portion.is_empty()
             && let Err(portion) = self.hand_over(portion)
         {
             self.portion = portion;
         }
+    }
+
+    /// The portion so far. The next will be about as large: it need not grow.
+    fn take_portion(&mut self) -> Vec<Record> {
+        let next = Vec::with_capacity(self.portion.len());
+        std::mem::replace(&mut self.portion, next)
     }
 
     fn hand_over(&self, portion: Vec<Record>) -> Result<(), Vec<Record>> {
