@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What the screen costs: sockets and connections in, milliseconds to the first frame, CPU, bytes and memory out.
 
-    cargo build --release && sudo unshare --net python3 xtask/bench/top.py [--sockets 120000] [--seconds 20]
+    cargo build --release && sudo unshare --net python3 xtask/bench/top.py [--sockets 120000] [--seconds 20] [--busy]
 
 As many TIME_WAIT sockets as asked for are made first; the namespace's tcp_max_tw_buckets keeps their number there while
 two processes go on with short loopback connections as fast as they can. `top` runs on a terminal of 160 columns and 50
-lines of its own and is asked nothing. All of `top`'s threads count; its eBPF programs run in the kernel, on the
-time of those who connect. Needs root.
+lines of its own and is asked nothing. With --busy connections are made while the first frames come, too. All of `top`'s
+threads count; its eBPF programs run in the kernel, on the time of those who connect. Needs root.
 """
 
 import argparse
@@ -28,6 +28,8 @@ COLUMNS, LINES = 160, 50
 # Each as many connections as there are ports, before one address is used again.
 ADDRESSES = 40
 ROUNDS = 5
+# How long connections are made around a first frame with --busy.
+BUSY_SECONDS = 10
 
 
 def set_sysctl(name, value):
@@ -162,6 +164,7 @@ def main():
     parser.add_argument("--binary", default="target/release/tcptrace")
     parser.add_argument("--sockets", type=int, default=120_000)
     parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--busy", action="store_true")
     options = parser.parse_args()
     subprocess.check_call(["ip", "link", "set", "lo", "up"])
     set_sysctl("tcp_max_tw_buckets", options.sockets)
@@ -179,9 +182,15 @@ def main():
         print(f"{view}: {seconds:.2f} s, {most:.0f} MiB at most: {line.strip()[:60]}")
     firsts = []
     for _ in range(ROUNDS):
+        load = Load(seconds=BUSY_SECONDS) if options.busy else None
         screen = Screen(options.binary, only)
         firsts.append(screen.first_frame())
-        screen.end()
+        if load:
+            screen.watch(1)
+            print(f"begun under load: {screen.memory_bytes() >> 20} MiB at most; {screen.end()}")
+            print(f"meanwhile: {load.end():,.0f} connections/s; TIME_WAIT {sockets_now():,}")
+        else:
+            screen.end()
     shown = ", ".join(f"{first * 1000:.0f}" for first in sorted(firsts))
     print(f"first frame: median {statistics.median(firsts) * 1000:.0f} ms of {shown}; TIME_WAIT {sockets_now():,}")
 

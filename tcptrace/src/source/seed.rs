@@ -139,16 +139,18 @@ impl Seed {
         let round = netns::in_each(
             |_| true,
             |netns| {
-                if may_be_in(&self.filter, netns.id) {
-                    let settings = Record::NetnsSettings {
-                        ts: host::monotonic_now(),
-                        netns: netns.id,
-                        sysctls: host::sysctls(),
-                    };
-                    let mut seen = vec![settings];
-                    self.looks.counters(netns.id, &mut seen);
-                    wanted = wanted && seen.into_iter().try_for_each(|record| self.send(record)).is_ok();
+                // Only its name is wanted, for the round.
+                if !may_be_in(&self.filter, netns.id) {
+                    return Ok(Summary::default());
                 }
+                let settings = Record::NetnsSettings {
+                    ts: host::monotonic_now(),
+                    netns: netns.id,
+                    sysctls: host::sysctls(),
+                };
+                let mut seen = vec![settings];
+                self.looks.counters(netns.id, &mut seen);
+                wanted = wanted && seen.into_iter().try_for_each(|record| self.send(record)).is_ok();
                 sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
                     if !self.is_wanted(&socket) {
                         return;
