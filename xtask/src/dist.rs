@@ -1,12 +1,14 @@
 //! `cargo xtask gen`: man pages and completions. `cargo xtask dist`: a Debian package with them, the unit, the alerts and
 //! the dashboard, by dpkg-deb alone; and a check of it in a root of its own.
 
+mod check;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::command;
 use crate::repo::Repo;
@@ -56,27 +58,6 @@ const SCRIPTS: [(&str, &str); 3] = [
     ("postrm", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
 ];
 
-/// What the fresh root has beyond the least: pages are read, and the unit is judged, as a user's would be.
-const INCLUDE: &str = "--include=man-db,systemd";
-
-/// What is run in the fresh root: the program, a page, a completion, the unit; then nothing may be left of it. The
-/// exposure that systemd computes is 2.9 of 10.
-const IN_THE_ROOT: &str = "set -e
-dpkg -i /tmp/tcptrace.deb
-tcptrace --version
-tcptrace states > /dev/null
-tcptrace top --once > /dev/null
-MANWIDTH=160 man --no-justification tcptrace-top | grep -q 'Show which services have how many sockets'
-systemd-analyze verify /usr/lib/systemd/system/tcptrace.service
-systemd-analyze security --offline=true --threshold=30 /usr/lib/systemd/system/tcptrace.service | tail -n 1
-grep -q -- --listen /usr/share/bash-completion/completions/tcptrace
-dpkg -r tcptrace
-dpkg -P tcptrace
-! dpkg -s tcptrace 2> /dev/null
-left=$(find / -xdev -name '*tcptrace*' -not -path '/tmp/*' -not -path '/var/lib/dpkg/*' -not -path '/var/cache/man/*' -not -path '/proc/*')
-test -z \"$left\" || { echo \"left behind: $left\"; exit 1; }
-";
-
 /// Writes man pages and completions below the target folder, and says where.
 pub fn generate(repo: &Repo) -> Result<PathBuf> {
     let folder = repo.target.join("gen");
@@ -91,7 +72,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<()> {
     command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
     let package = package(repo, &generate(repo)?)?;
     if args.check {
-        check(repo, &package)?;
+        check::run(repo, &package)?;
     }
     println!("{}", package.display());
     Ok(())
@@ -153,20 +134,4 @@ fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
     fs::create_dir_all(to.parent().context("no folder")?)?;
     fs::copy(from, to).with_context(|| format!("copy {}", from.display()))?;
     Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
-}
-
-/// Installs, runs and removes it in a root that debootstrap made, kept for the next time.
-fn check(repo: &Repo, package: &Path) -> Result<()> {
-    let root = repo.target.join("dist/debian");
-    if !root.join("usr/bin/dpkg").exists() {
-        let mut debootstrap = Command::new("debootstrap");
-        command::run(debootstrap.args(["--variant=minbase", INCLUDE, "bookworm"]).arg(&root))?;
-    }
-    fs::copy(package, root.join("tmp/tcptrace.deb"))?;
-    let mut inside = Command::new("unshare");
-    inside.args(["--mount", "--pid", "--fork", "chroot"]).arg(&root);
-    inside.args(["sh", "-c", &format!("mount -t proc proc /proc\nmount -t sysfs sysfs /sys\n{IN_THE_ROOT}")]);
-    let status = inside.status().context("cannot start unshare")?;
-    ensure!(status.success(), "in the fresh root: {status}");
-    Ok(())
 }
