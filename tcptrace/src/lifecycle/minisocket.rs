@@ -233,7 +233,10 @@ impl Tracker {
             return self.end_minisocket(at, raw, EndReason::Reused, out);
         }
         // Not noted yet that it may be in TIME_WAIT by now: when it is armed anew, that tells it exactly.
-        let cause = if taken_over { Cause::TakenOver(*raw) } else { Cause::Minisocket(*raw) };
+        // Its ends are those it is known by, as where a recording goes on.
+        let Tuple { saddr, daddr, sport, dport, .. } = self.sockets[at].tuple;
+        let raw = raw::Record { saddr: saddr.0, daddr: daddr.0, sport, dport, ..*raw };
+        let cause = if taken_over { Cause::TakenOver(raw) } else { Cause::Minisocket(raw) };
         self.pending.push(Pending { id: at.id, ts, cause });
     }
 
