@@ -28,8 +28,8 @@ pub(super) struct Entry {
     roles: [u32; 4],
     owners: Owners,
     closers: [u64; CLOSERS],
-    /// Those among them that had closed before they were seen.
-    closers_before: [u32; CLOSERS],
+    /// Connections that are through with closing, of those that had not closed when they were first seen.
+    closed: [u64; CLOSERS],
     time_wait: Entered,
     fin_wait2: Entered,
     orphans: u64,
@@ -87,7 +87,7 @@ impl Entry {
             roles: [0; 4],
             owners: Owners::default(),
             closers: [0; CLOSERS],
-            closers_before: [0; CLOSERS],
+            closed: [0; CLOSERS],
             time_wait: Entered::default(),
             fin_wait2: Entered::default(),
             orphans: 0,
@@ -140,7 +140,6 @@ impl Entry {
         if socket.counted_closer != socket.closer {
             self.uncount_closer(socket);
             self.closers[socket.closer as usize] += 1;
-            self.closers_before[socket.closer as usize] += u32::from(socket.closed_before);
             socket.counted_closer = socket.closer;
         }
     }
@@ -150,14 +149,17 @@ impl Entry {
         if counted != Closer::None {
             let count = &mut self.closers[counted as usize];
             *count = count.saturating_sub(1);
-            let before = &mut self.closers_before[counted as usize];
-            *before = before.saturating_sub(socket.closed_before.into());
         }
     }
 
-    /// Connections that closed while they were looked at, by who closed first.
-    fn closed(&self) -> [u64; CLOSERS] {
-        std::array::from_fn(|closer| self.closers[closer].saturating_sub(self.closers_before[closer].into()))
+    /// Counts a connection once it is through with closing, when nothing can change who did any more: unlike
+    /// [`Self::count_closer`] nothing takes this back.
+    pub(super) fn count_closed(&mut self, event: &Event<'_>, socket: &Socket) {
+        let is_through =
+            event.from != TcpState::TimeWait && matches!(event.to, TcpState::TimeWait | TcpState::Close);
+        if is_through && socket.closer != Closer::None && !socket.closed_before {
+            self.closed[socket.closer as usize] += 1;
+        }
     }
 
     /// A socket entered the state it is in.
@@ -221,7 +223,7 @@ impl Entry {
         for (sum, count) in sum.closers.iter_mut().zip(self.closers) {
             *sum += count;
         }
-        for (sum, count) in sum.closers_before.iter_mut().zip(self.closers_before) {
+        for (sum, count) in sum.closed.iter_mut().zip(self.closed) {
             *sum += count;
         }
         for (sum, entered) in [(&mut sum.time_wait, self.time_wait), (&mut sum.fin_wait2, self.fin_wait2)] {
@@ -301,7 +303,7 @@ impl Entry {
             process: self.owners.main(),
             other_processes: self.owners.others(),
             closers: self.closers,
-            closed: self.closed(),
+            closed: self.closed,
             ended: histograms.ended(),
             orphans_ended: histograms.orphans_ended(),
             connects_ended: histograms.connects_ended(),
@@ -325,7 +327,7 @@ impl Entry {
             role: self.role(),
             process: self.owners.main(),
             states,
-            closed: self.closed(),
+            closed: self.closed,
             ended: histograms.ended(),
             dwells_elsewhere: self.elsewhere,
         }

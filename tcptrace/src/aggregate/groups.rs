@@ -144,6 +144,7 @@ impl Groups {
         let Some(entry) = self.table.of(&mut socket.group) else { return };
         entry.sub(event.from, Orphan::before(event));
         entry.count_closer(socket);
+        entry.count_closed(event, socket);
         let growth = entry.leave(event, socket, scope);
         if socket.group != OTHER {
             self.grow(growth);

@@ -165,9 +165,10 @@ pub struct Group {
     pub process: Option<Process>,
     /// How many other processes own some of them.
     pub other_processes: u64,
-    /// Connections ended, indexed by `Closer as usize`.
+    /// Connections that close or have closed, indexed by `Closer as usize`. Who did may turn out otherwise: it may fall.
     pub closers: [u64; Closer::ALL.len() + 1],
-    /// The same without those that had closed before they were seen: what a rate is made of.
+    /// Those that are through with it, in TIME_WAIT or gone, without those that had closed before they were seen: what
+    /// a rate is made of.
     pub closed: [u64; Closer::ALL.len() + 1],
     /// Sockets ended, indexed by `EndReason as usize`, minisockets apart.
     pub ended: [u64; EndReason::COUNT],

@@ -300,6 +300,32 @@ fn what_had_closed_before_is_told_apart() {
 }
 
 #[test]
+fn a_count_of_the_closed_never_falls() {
+    use TcpState::{Close, Closing, Established, FinWait1, SynSent, TimeWait};
+    let mut run = Run::new("service", Scope::Whole, Limits::default());
+    let connection = Connection { cookie: 1, peer: peer(1), pid: 7, begins_ns: MS, open_ns: MS };
+    let (mut before, mut was_local) = ([0; CLOSERS], false);
+    for record in [
+        connection.transition(MS, Close, SynSent),
+        connection.transition(2 * MS, SynSent, Established),
+        connection.transition(3 * MS, Established, FinWait1),
+        // The other side's FIN crosses ours: both closed first.
+        connection.transition(4 * MS, FinWait1, Closing),
+        connection.step(5 * MS, Kind::MinisocketArmed, Closing, TimeWait, TIMEWAIT_TICKS),
+        connection.transition(5 * MS, Closing, Close),
+        connection.expiry(60_000 * MS),
+    ] {
+        run.take(&record);
+        let group = run.snapshot().groups.remove(0);
+        assert!(before.iter().zip(group.closed).all(|(&before, now)| before <= now), "{:?}", group.closed);
+        was_local |= group.closers[Closer::Local as usize] == 1;
+        before = group.closed;
+    }
+    assert!(was_local, "it was taken for closed by this side for a while");
+    assert_eq!((before[Closer::Local as usize], before[Closer::Both as usize]), (0, 1));
+}
+
+#[test]
 fn time_wait_and_fin_wait2_are_split() {
     let mut run = Run::new("service", Scope::Every, Limits::default());
     for n in 1..=20 {

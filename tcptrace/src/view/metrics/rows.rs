@@ -104,7 +104,7 @@ pub static METRICS: [Metric; 28] = [
         let told = EndReason::ALL.map(ended).into_iter().filter(|(reason, n)| *n > 0 || FAILURES.contains(reason));
         each(samples, "reason", told.map(|(reason, n)| (reason.name(), n)))
     }),
-    counter("tcptrace_closes", "Connections closed, by the side that closed first.", |shown, samples| {
+    counter("tcptrace_closes", "Connections closed, in TIME_WAIT or gone, by the side that closed first.", |shown, samples| {
         let of = |closer| sum(shown, |group| group.closed[closer as usize]);
         each(samples, "closer", Closer::ALL.map(|closer| (closer.name(), of(closer))))
     }),
@@ -128,7 +128,7 @@ pub static METRICS: [Metric; 28] = [
     ),
     counter(
         "tcptrace_service_closes",
-        "Connections of a service closed, by the side that closed first.",
+        "Connections of a service closed, in TIME_WAIT or gone, by the side that closed first.",
         |shown, samples| {
             services(shown, |labels, group| {
                 let seen = Closer::ALL.into_iter().filter(|closer| group.closed[*closer as usize] > 0);
