@@ -46,7 +46,7 @@ pub struct Done {
 }
 
 /// A thread's listener, and the destinations that lead to it.
-struct Pair {
+pub struct Pair {
     listener: Socket,
     port: u16,
     thread: u8,
@@ -54,7 +54,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(thread: u8) -> Result<Self> {
+    /// Those of thread number `thread`, in the namespace of the caller.
+    pub fn new(thread: u8) -> Result<Self> {
         let listener = tcp()?;
         listener.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
         listener.listen(128)?;
@@ -75,7 +76,7 @@ impl Pair {
     }
 
     /// A connection that its client closes at once.
-    fn connect_and_close(&mut self) -> Result<()> {
+    pub fn connect_and_close(&mut self) -> Result<()> {
         let (client, server) = self.connect()?;
         drop(client);
         drop(server);

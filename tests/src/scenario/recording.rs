@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -18,12 +17,12 @@ use serde::Deserialize;
 use crate::clock::{WALL_OFFSET_NS, is_emulated, now_ns, soon, wait_for};
 use crate::kernel;
 use crate::lab::{Lab, Skip};
-use crate::netns;
 use crate::pair::{Family, Pair};
 use crate::pictures::decode;
 use crate::ports;
 use crate::precision::Precision;
 use crate::process::Start as _;
+use crate::{load, netns};
 use tcptrace_common::state::TcpState::TimeWait;
 
 /// How often a writer is killed, and how many write at a time.
@@ -152,43 +151,35 @@ impl Drop for Recorder {
     }
 }
 
-/// Connections, one after the other, until it is dropped.
+/// Connections, one after the other, until it is dropped. None waits for anything: where nothing happens nothing is
+/// recorded.
 struct Traffic {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Traffic {
     fn start() -> Result<Self> {
         netns::sysctl("ip_local_port_range", "1024 65535")?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let target = listener.local_addr()?;
+        let mut pair = load::Pair::new(0)?;
         let stop = Arc::<AtomicBool>::default();
         let stopped = Arc::clone(&stop);
-        let server = std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                drop(connection);
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
-        });
-        let stopped = Arc::clone(&stop);
-        let client = std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                // No free port for a moment is no matter.
-                TcpStream::connect(target).ok();
+                // Some 80,000 records a second at the most: all of them are read again for each kill.
+                (0..100).try_for_each(|_| pair.connect_and_close())?;
+                std::thread::sleep(Duration::from_millis(10));
             }
-            TcpStream::connect(target).ok();
+            Ok(())
         });
-        Ok(Self { stop, threads: vec![server, client] })
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
 impl Drop for Traffic {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
     }
