@@ -59,6 +59,20 @@ pub fn commands(page: &str, program: &'static str) -> Vec<Shown> {
     found
 }
 
+/// The blocks of code in this language.
+pub fn blocks(page: &str, language: &str) -> Vec<String> {
+    let mut lines = page.lines();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some(named) = line.strip_prefix("```") else { continue };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        if named == language {
+            found.push(block.join("\n"));
+        }
+    }
+    found
+}
+
 /// Without its comment and its prompt; tcptrace by its name, with values for what stands for them.
 fn as_run(text: &str) -> String {
     let text = text.split(" #").next().unwrap_or_default().trim().trim_start_matches("$ ");
@@ -126,5 +140,11 @@ mod tests {
         assert_eq!(quoted[0].runs(), [vec!["top", "--filter", "not comm a b"]]);
         let of_xtask = commands(page, "cargo xtask");
         assert_eq!(of_xtask.iter().map(Shown::runs).collect::<Vec<_>>(), [vec![vec!["vm"]]]);
+    }
+
+    #[test]
+    fn blocks_are_found_by_their_language() {
+        let page = "```\nls\n```\n\n```sql\na\nb\n```\n```text\nsql\n```\n```sql\nc\n```\n";
+        assert_eq!(blocks(page, "sql"), ["a\nb", "c"]);
     }
 }

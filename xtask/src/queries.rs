@@ -1,5 +1,6 @@
 //! The queries of the documents: in, the pages and a recording; out, whether each prints what its page says. A block of
-//! `sql` runs in `DuckDB`, one of `python` as it is; the block of `text` after it is what it must print.
+//! `sql` runs in `DuckDB`, one of `python` as it is; the block of `text` after it is what it must print. What is `promql` a live
+//! test asks a Prometheus that has samples.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -107,7 +108,7 @@ impl Query {
     }
 }
 
-/// The queries in a page, in order. A block without a language is none.
+/// The queries in a page that are run here, in order. A block without a language is none.
 fn queries(page: &'static str, text: &str) -> Result<Vec<Query>> {
     let mut queries: Vec<Query> = Vec::new();
     let mut lines = text.lines().zip(1..);
@@ -119,7 +120,7 @@ fn queries(page: &'static str, text: &str) -> Result<Vec<Query>> {
             .take_while(|line| *line != "```")
             .fold(String::new(), |block, line| block + line + "\n");
         match (language, queries.last_mut()) {
-            ("", _) => {}
+            ("" | "promql", _) => {}
             ("sql" | "python", _) => queries.push(Query {
                 page,
                 language: language.to_owned(),

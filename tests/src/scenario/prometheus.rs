@@ -1,5 +1,5 @@
 //! A real Prometheus that scrapes `tcptrace serve`: no scrape fails, provoked conditions fire the alerts of contrib/, and
-//! every panel of the dashboard has data.
+//! every panel of the dashboard and every query of docs/metrics.md has data.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +16,8 @@ use super::recording::Folder;
 use super::serve::{Exporter, PORT, traffic};
 use crate::clock::{soon, wait_for};
 use crate::lab::{Lab, Skip, run_to_end};
-use crate::netns;
 use crate::process::Start as _;
+use crate::{documents, netns};
 
 /// Where Prometheus answers.
 const API: u16 = 9090;
@@ -71,6 +71,11 @@ pub fn rules_and_panels(lab: &Lab) -> Result<()> {
     ensure!(firing.iter().all(|name| provoked.contains(name.as_str())), "firing are {firing:?}");
 
     panels(&prometheus, &fs::read_to_string(contrib.join("grafana/tcptrace.json"))?)?;
+    let shown = documents::blocks(&fs::read_to_string(contrib.join("../docs/metrics.md"))?, "promql");
+    ensure!(!shown.is_empty(), "no query in docs/metrics.md");
+    for query in shown {
+        prometheus.wait_for("an answer to a query of docs/metrics.md", &query)?;
+    }
     let failed =
         prometheus.query("min_over_time(up[10m]) == 0 or max_over_time(scrape_samples_scraped[10m]) == 0")?;
     ensure!(failed.is_empty(), "scrapes failed: {failed:?}");

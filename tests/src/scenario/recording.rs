@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::clock::{WALL_OFFSET_NS, is_emulated, now_ns, soon, wait_for};
+use crate::clock::{WALL_OFFSET_NS, is_emulated, late, now_ns, soon, wait_for};
+use crate::event::Event;
 use crate::kernel;
 use crate::lab::{Lab, Skip};
 use crate::pair::{Family, Pair};
@@ -185,24 +186,23 @@ impl Drop for Traffic {
     }
 }
 
-/// What is compared of an event; its wall-clock time is each tracer's own.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-struct Told {
-    id: u64,
-    netns: u32,
-    role: String,
-    sport: u16,
-    dport: u16,
-    from: String,
-    to: String,
-    dwell_ns: Option<u64>,
-    end_reason: Option<String>,
-    pid: Option<u32>,
-}
+/// What must be the same of an event, whoever tells it: the ends' ports, the step, how it ended, and whose it is.
+type Told = (u16, u16, String, Option<String>, Option<u32>);
 
-fn told(lines: &[String], netns: u32) -> Result<Vec<Told>> {
-    let all: Vec<Told> = lines.iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
-    Ok(all.into_iter().filter(|event| event.netns == netns).collect())
+/// The events, and how long each stay was where that is no bound, in an order that does not depend on who tells them.
+fn told(events: impl IntoIterator<Item = Event>, netns: u32) -> Vec<(Told, Option<u64>)> {
+    let mut told: Vec<(Told, Option<u64>)> = events
+        .into_iter()
+        .filter(|event| event.netns == netns)
+        .map(|event| {
+            let step = format!("{:?}: {} -> {}", event.role, event.from.name(), event.to.name());
+            let reason = event.end_reason.map(|reason| format!("{reason:?}"));
+            let dwell_ns = event.dwell_ns.filter(|_| !event.inferred);
+            ((event.sport, event.dport, step, reason, event.pid), dwell_ns)
+        })
+        .collect();
+    told.sort();
+    told
 }
 
 /// The lines that `args` print of `file`, and what is said on stderr.
@@ -228,8 +228,13 @@ pub fn same_as_live(lab: &Lab) -> Result<()> {
     }
     let ended = tracer.count(lab.netns(), 40, |event| event.to == TimeWait)?;
     ensure!(ended == 40, "{ended} of 40 went to TIME_WAIT");
-    let live = told(&tracer.lines(), lab.netns())?;
-    tracer.stop()?;
+    // Where segments are not seen, both find TIME_WAIT by sweeps of FIN_WAIT2, each at a time of its own.
+    let number = lab.netns().to_string();
+    wait_for("40 TIME_WAIT in the recording", soon(), || {
+        let (top, _) = read(lab, &file, &["top", "--once", "--json", "--netns", &number])?;
+        let counts = states(top.first().context("a document")?)?;
+        Ok((counts.get("TIME_WAIT") == Some(&40)).then_some(()))
+    })?;
     recorder.signal(Signal::TERM)?;
     let (status, said) = recorder.wait()?;
     ensure!(status == Some(0) && said.contains("a.tcptrace: "), "it ended with {status:?}: {said}");
@@ -237,11 +242,19 @@ pub fn same_as_live(lab: &Lab) -> Result<()> {
     ensure!(mode & 0o777 == 0o600, "mode {mode:o}");
 
     let (lines, _) = read(lab, &file, &["events", "--json"])?;
-    let replayed = told(&lines, lab.netns())?;
-    for event in &live {
-        ensure!(replayed.contains(event), "not in the recording: {event:?}");
+    let replayed = lines.iter().map(|line| serde_json::from_str(line)).collect::<Result<Vec<Event>, _>>()?;
+    let replayed = told(replayed, lab.netns());
+    let live = told(tracer.events(replayed.len(), |event| event.netns == lab.netns())?, lab.netns());
+    tracer.stop()?;
+    for (live, replayed) in live.iter().zip(&replayed) {
+        ensure!(live.0 == replayed.0, "live {live:?}, in the recording {replayed:?}");
+        // Each has its own programs, and the kernel runs one after the other.
+        let apart = live.1.zip(replayed.1).map_or(0, |(live, replayed)| live.abs_diff(replayed));
+        ensure!(u128::from(apart) < late().as_nanos(), "live {live:?}, in the recording {replayed:?}");
     }
-    let number = lab.netns().to_string();
+    let (live, replayed) = (live.len(), replayed.len());
+    // A listener's two steps, a client's five, a server's five.
+    ensure!(live == replayed && live >= 40 * 12, "{live} events live, {replayed} in the recording");
     let (top, said) = read(lab, &file, &["top", "--once", "--json", "--netns", &number])?;
     let counts = states(top.first().context("a document")?)?;
     let kernel = kernel::count(TimeWait)?;
