@@ -106,7 +106,7 @@ pub struct Config {
     pub tw_timer_handler: u64,
     /// Address of `reqsk_timer_handler`.
     pub reqsk_timer_handler: u64,
-    /// Bytes waiting in the ring past which a record wakes the reader at once.
+    /// Bytes waiting in a ring past which a record wakes the reader at once.
     pub wakeup_bytes: u64,
     /// Learning handler addresses: the cookie of the connection made for it.
     pub learn_cookie: u64,
@@ -115,8 +115,21 @@ pub struct Config {
     pub learn_ports: u32,
     /// 1 when the programs end at once: what is left is what the hooks cost.
     pub idle: u32,
+    /// How many of the [`ring::MAPS`] are used, less one. CPU n writes into ring `n & ring_mask`.
+    pub ring_mask: u32,
+    /// Zero.
+    pub padding: u32,
     /// Where the fields are.
     pub offsets: Offsets,
+}
+
+/// The rings that records travel in. CPUs that share one pass its lock and its lines around.
+pub mod ring {
+    /// Names of the maps, of which the first are used.
+    pub const MAPS: [&str; 8] =
+        ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
+    /// Bytes of a ring that is not used.
+    pub const SMALLEST: u32 = 64 << 10;
 }
 
 /// Indices of the `LEARNED` map.

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_ns},
@@ -18,7 +18,7 @@ use tcptrace_common::{
 
 use crate::{
     kernel::{Address, SockCommon, current_task, read},
-    maps::{EVENTS, config, count, filter_term},
+    maps::{config, count, filter_term, reserve, waiting},
 };
 
 /// What the hooks know beyond the socket's common part.
@@ -52,25 +52,28 @@ pub fn wanted(common: &impl SockCommon, kind: Kind, old: u8, sport: u16) -> Opti
 /// there was room for it.
 #[inline(always)]
 pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> bool {
+    // Before there is room: what is in a ring ahead of this was there before its own time is over, see `kernel::rings`.
+    // SAFETY: the helper has no preconditions.
+    let ts_ns = unsafe { bpf_ktime_get_ns() };
     if observation.flags & flag::TASK != 0 {
-        let Some(mut entry) = EVENTS.reserve::<RecordWithTask>(0) else {
+        let Some(mut entry) = reserve::<RecordWithTask>() else {
             count(loss::RING_FULL);
             return false;
         };
         let room = entry.as_mut_ptr();
         // SAFETY: `room` is the reserved entry; both parts are written whole.
         unsafe {
-            write_record(&raw mut (*room).record, common, ends, observation);
+            write_record(&raw mut (*room).record, ts_ns, common, ends, observation);
             write_task(&raw mut (*room).task);
         }
         entry.submit(wakeup());
     } else {
-        let Some(mut entry) = EVENTS.reserve::<Record>(0) else {
+        let Some(mut entry) = reserve::<Record>() else {
             count(loss::RING_FULL);
             return false;
         };
         // SAFETY: as above.
-        unsafe { write_record(entry.as_mut_ptr(), common, ends, observation) };
+        unsafe { write_record(entry.as_mut_ptr(), ts_ns, common, ends, observation) };
         entry.submit(wakeup());
     }
     true
@@ -88,7 +91,7 @@ pub fn read_fault<C: EbpfContext>(ctx: &C, kind: Kind) {
 /// ring fills faster than that.
 #[inline(always)]
 fn wakeup() -> u64 {
-    if EVENTS.query(BPF_RB_AVAIL_DATA as u64) > config!(wakeup_bytes) {
+    if waiting() > config!(wakeup_bytes) {
         BPF_RB_FORCE_WAKEUP as u64
     } else {
         BPF_RB_NO_WAKEUP as u64
@@ -98,11 +101,17 @@ fn wakeup() -> u64 {
 /// # Safety
 /// `to` is valid for writing a whole record.
 #[inline(always)]
-unsafe fn write_record(to: *mut Record, common: &impl SockCommon, ends: &Ends, seen: Observation) {
+unsafe fn write_record(
+    to: *mut Record,
+    ts_ns: u64,
+    common: &impl SockCommon,
+    ends: &Ends,
+    seen: Observation,
+) {
     // SAFETY: by contract; the address fields are 8-byte aligned (`Record` is 88 bytes of
     // naturally aligned fields).
     unsafe {
-        (&raw mut (*to).ts_ns).write(bpf_ktime_get_ns());
+        (&raw mut (*to).ts_ns).write(ts_ns);
         (&raw mut (*to).cookie).write(seen.cookie);
         (&raw mut (*to).object).write(seen.object as u64);
         (&raw mut (*to).arg0).write(seen.arg0);

@@ -1,18 +1,34 @@
 //! The maps shared with user space, and the configuration it writes before the program is loaded.
 
 use aya_ebpf::{
+    bindings::BPF_RB_AVAIL_DATA,
+    helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 use tcptrace_common::{
-    config::{Config, learned},
+    config::{Config, learned, ring},
     filter::{KernelFilter, Term, test},
     record::loss,
 };
 
-/// Records on their way to user space. User space sets the size.
+/// Records on their way to user space, in [`ring::MAPS`]. User space sets how many, and their size.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+static RING_0: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+#[map]
+static RING_1: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+#[map]
+static RING_2: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+#[map]
+static RING_3: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+#[map]
+static RING_4: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+#[map]
+static RING_5: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+#[map]
+static RING_6: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+#[map]
+static RING_7: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
 
 /// What could not be reported, by [`tcptrace_common::loss`].
 #[map]
@@ -80,6 +96,45 @@ macro_rules! config {
     };
 }
 pub(crate) use config;
+
+/// The ring of this CPU. The verifier knows the mask, and drops the ways to rings that are not used.
+#[inline(always)]
+fn ring_number() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    cpu & config!(ring_mask)
+}
+
+/// Room for a record in this CPU's ring.
+#[inline(always)]
+pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    match ring_number() {
+        0 => RING_0.reserve(0),
+        1 => RING_1.reserve(0),
+        2 => RING_2.reserve(0),
+        3 => RING_3.reserve(0),
+        4 => RING_4.reserve(0),
+        5 => RING_5.reserve(0),
+        6 => RING_6.reserve(0),
+        _ => RING_7.reserve(0),
+    }
+}
+
+/// Bytes that wait to be read in this CPU's ring.
+#[inline(always)]
+pub fn waiting() -> u64 {
+    let flags = u64::from(BPF_RB_AVAIL_DATA);
+    match ring_number() {
+        0 => RING_0.query(flags),
+        1 => RING_1.query(flags),
+        2 => RING_2.query(flags),
+        3 => RING_3.query(flags),
+        4 => RING_4.query(flags),
+        5 => RING_5.query(flags),
+        6 => RING_6.query(flags),
+        _ => RING_7.query(flags),
+    }
+}
 
 /// Whether the programs do nothing: they run where they would, and the verifier removes the rest.
 #[inline(always)]

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::{
-    kernel::{Drain, Loopback, Options, Tracer, btf::KernelTypes},
+    kernel::{Loopback, Options, Tracer, btf::KernelTypes},
     lifecycle::{Dwell, Event, Limits, Observer, Processes, Role, Socket, Tracker},
     model::{Nanos, Record, SocketId, TcpState},
+    source::host,
 };
 
 /// How long the connection may take: it is a matter of microseconds.
@@ -62,7 +63,8 @@ pub fn run(types: &KernelTypes) -> Result<Outcome> {
     connection.run()?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        hooks.drain(Drain::AtMost(usize::MAX), |seen| tracker.take(&Record::Kernel(seen), &mut watch));
+        hooks
+            .drain(usize::MAX, host::monotonic_now(), |seen| tracker.take(&Record::Kernel(seen), &mut watch));
         if watch.outcome.is_complete() {
             return Ok(watch.outcome);
         }

@@ -22,7 +22,7 @@ use crate::{
 /// Arguments of every command that traces.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LiveArgs {
-    /// Size of the ring buffer between kernel and tcptrace, in MiB: a power of two
+    /// Size of the ring buffers between kernel and tcptrace together, in MiB: a power of two
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = ring_mib, hide_short_help = true)]
     ring_size: u32,
     /// Trace as on a kernel that lacks a hook (for tests): segment, entry-stamp, kallsyms. Without everything: the

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use aya::{Btf, maps::Array};
 use tcptrace_common::{
-    config::{Config, learned},
+    config::{Config, learned, ring},
     filter::KernelFilter,
 };
 
@@ -19,7 +19,6 @@ use super::{
 
 /// How long the minisocket may take to appear: it is a matter of microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
-const SMALLEST_RING: u32 = 64 << 10;
 
 /// Finds both addresses.
 pub fn handlers(config: &Config, btf: &Btf) -> Result<Handlers> {
@@ -29,7 +28,7 @@ pub fn handlers(config: &Config, btf: &Btf) -> Result<Handlers> {
         learn_ports: u32::from(connection.client_port()?) << 16 | u32::from(connection.server_port()?),
         ..*config
     };
-    let mut ebpf = load_object(&config, &KernelFilter::default(), SMALLEST_RING)?;
+    let mut ebpf = load_object(&config, &KernelFilter::default(), ring::SMALLEST)?;
     attach(&mut ebpf, "learn_handlers", "timer_start", btf)?;
     let found: Array<_, u64> =
         ebpf.take_map("LEARNED").context("no LEARNED map")?.try_into().context("LEARNED is no array")?;

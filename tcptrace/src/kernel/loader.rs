@@ -1,20 +1,25 @@
-//! Loads and attaches the program, and owns what runs of it: the ring, the counters, the links.
+//! Loads and attaches the program, and owns what runs of it: the rings, the counters, the links.
 
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::{io, os::fd::AsFd as _, time::Duration};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::{MapData, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError},
+    util::online_cpus,
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::{config::Config, filter::KernelFilter, record::loss};
+use tcptrace_common::{
+    config::{Config, ring},
+    filter::KernelFilter,
+    record::loss,
+};
 
 use super::{
     btf::{KernelTypes, LayoutError},
     counters::recursion_misses,
-    decode::decode,
     learn,
+    rings::{Alarm, Rings},
     symbols::Handlers,
 };
 use crate::model::{Nanos, Observation, record::KernelLosses};
@@ -56,6 +61,9 @@ pub enum LoadError {
         "the kernel hides its symbols (kptr_restrict, no CAP_SYSLOG) and a loopback connection did not show them: {0:#}"
     )]
     Handlers(anyhow::Error),
+    /// The rings can't be waited for.
+    #[error("the ring buffers can't be polled: {0}")]
+    Alarm(io::Error),
     /// A part of the object is missing: the build is broken.
     #[error("the embedded eBPF object has no {0}")]
     Part(&'static str),
@@ -83,7 +91,7 @@ pub enum Hook {
 /// How to load the program.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Size of the ring buffer in bytes: a power of two, whole pages.
+    /// Size of all ring buffers together in bytes: a power of two, at least a MiB.
     pub ring_bytes: u32,
     /// The hook that shows segments received by minisockets.
     pub segments: Hook,
@@ -147,21 +155,12 @@ pub(super) const SEGMENTS_ARGUMENTS: usize = 4;
 pub(super) const NEEDED_TRACEPOINTS: [&str; 4] =
     ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
 
-/// How much of what waits in the ring to take.
-#[derive(Clone, Copy, Debug)]
-pub enum Drain {
-    /// So many records.
-    AtMost(usize),
-    /// All that were made by then.
-    Until(Nanos),
-}
-
 /// A running trace. Dropping it detaches everything.
 pub struct Tracer {
-    ring: RingBuf<MapData>,
+    rings: Rings<RingBuf<MapData>>,
+    alarm: Alarm,
     losses: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    decode_errors: u64,
     hooks: Hooks,
     /// Keeps programs and links alive.
     ebpf: Ebpf,
@@ -175,13 +174,17 @@ impl Tracer {
             offsets.tw_entry_stamp = tcptrace_common::config::ABSENT;
         }
         let btf = Btf::parse(&types.tracepoints_only(), Endianness::default())?;
+        let rings = rings_for(online_cpus().map_or(1, |cpus| cpus.len()));
+        let ring_bytes = options.ring_bytes / rings as u32;
         let mut config = Config {
             tw_timer_handler: 0,
             reqsk_timer_handler: 0,
-            wakeup_bytes: u64::from(options.ring_bytes / 4),
+            wakeup_bytes: u64::from(ring_bytes / 4),
             learn_cookie: 0,
             learn_ports: 0,
             idle: u32::from(options.reports == Hook::Off),
+            ring_mask: rings as u32 - 1,
+            padding: 0,
             offsets,
         };
         let mut handlers = match options.kallsyms {
@@ -194,20 +197,26 @@ impl Tracer {
         config.tw_timer_handler = handlers.tw_timer;
         config.reqsk_timer_handler = handlers.reqsk_timer;
 
-        let mut ebpf = load_object(&config, &options.filter, options.ring_bytes)?;
+        let mut ebpf = load_object(&config, &options.filter, ring_bytes)?;
         let segments = options.segments == Hook::Auto
             && types.tracepoint_arguments(KFREE_SKB) == Some(SEGMENTS_ARGUMENTS);
         for program in SEGMENTS.iter().filter(|_| segments).chain(&PROGRAMS) {
             attach(&mut ebpf, program.function, program.tracepoint, &btf)?;
         }
-        let ring = ebpf.take_map("EVENTS").ok_or(LoadError::Part("EVENTS map"))?;
+        let rings: Vec<RingBuf<_>> = ring::MAPS[..rings]
+            .iter()
+            .map(|name| {
+                let map = ebpf.take_map(name).ok_or(LoadError::Part("ring"))?;
+                map.try_into().map_err(|_| LoadError::Part("ring buffer"))
+            })
+            .collect::<Result<_, LoadError>>()?;
         let losses = ebpf.take_map("LOSSES").ok_or(LoadError::Part("LOSSES map"))?;
         let logger = EbpfLogger::init(&mut ebpf).ok();
         Ok(Self {
-            ring: ring.try_into().map_err(|_| LoadError::Part("EVENTS ring buffer"))?,
+            alarm: Alarm::of(&rings).map_err(LoadError::Alarm)?,
+            rings: Rings::new(rings),
             losses: losses.try_into().map_err(|_| LoadError::Part("LOSSES array"))?,
             logger,
-            decode_errors: 0,
             hooks: Hooks { segments, entry_stamp: offsets.tw_entry_stamp != tcptrace_common::config::ABSENT },
             ebpf,
         })
@@ -218,23 +227,14 @@ impl Tracer {
         self.hooks
     }
 
-    /// Hands out records that are waiting, oldest first.
-    pub fn drain(&mut self, drain: Drain, mut take: impl FnMut(Observation)) {
-        let (most, until) = match drain {
-            Drain::AtMost(most) => (most, u64::MAX),
-            Drain::Until(until) => (usize::MAX, until.0),
-        };
-        for _ in 0..most {
-            let Some(item) = self.ring.next() else { return };
-            let Some(seen) = decode(&item) else {
-                self.decode_errors += 1;
-                continue;
-            };
-            take(seen);
-            if seen.raw.ts_ns > until {
-                return;
-            }
-        }
+    /// Hands out at most so many records of those made by `until`, a moment that has passed; a socket's in order.
+    pub fn drain(&mut self, most: usize, until: Nanos, take: impl FnMut(Observation)) {
+        self.rings.drain(most, until, take);
+    }
+
+    /// Waits so long, or until a ring fills faster than that.
+    pub fn wait(&self, longest: Duration) {
+        self.alarm.wait(longest);
     }
 
     /// Whether losses can be read.
@@ -260,7 +260,7 @@ impl Tracer {
             ring_full: known(count(loss::RING_FULL), before.ring_full),
             recursion_missed: known(self.recursion_missed(), before.recursion_missed),
             read_faults: known(count(loss::READ_FAULT), before.read_faults),
-            decode_errors: self.decode_errors,
+            decode_errors: self.rings.unknown,
             not_recorded: before.not_recorded,
             uncounted: before.uncounted.max(unread),
         }
@@ -279,12 +279,10 @@ impl Tracer {
     }
 }
 
-/// Becomes readable when the ring fills faster than it is polled.
-impl AsFd for Tracer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring owns the descriptor and outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
-    }
+/// How many rings so many CPUs get: a power of two.
+fn rings_for(cpus: usize) -> usize {
+    let most = ring::MAPS.len().ilog2();
+    1 << cpus.max(1).ilog2().min(most)
 }
 
 /// Creates the maps and relocates the programs for `config` and `filter`.
@@ -293,13 +291,17 @@ pub(super) fn load_object(
     filter: &KernelFilter,
     ring_bytes: u32,
 ) -> Result<Ebpf, EbpfError> {
-    EbpfLoader::new()
-        // The object asks for no relocation.
-        .btf(None)
-        .override_global("CONFIG", bytemuck::bytes_of(config), true)
-        .override_global("FILTER", bytemuck::bytes_of(filter), true)
-        .map_max_entries("EVENTS", ring_bytes)
-        .load(OBJECT)
+    let mut loader = EbpfLoader::new();
+    // The object asks for no relocation.
+    loader.btf(None).override_global("CONFIG", bytemuck::bytes_of(config), true).override_global(
+        "FILTER",
+        bytemuck::bytes_of(filter),
+        true,
+    );
+    for name in &ring::MAPS[..=config.ring_mask as usize] {
+        loader.map_max_entries(name, ring_bytes);
+    }
+    loader.load(OBJECT)
 }
 
 /// Loads and attaches one program.
@@ -320,6 +322,12 @@ pub(super) fn attach(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rings_are_a_power_of_two_and_no_more_than_there_are() {
+        let of = [0, 1, 2, 3, 4, 6, 8, 128].map(rings_for);
+        assert_eq!(of, [1, 1, 2, 2, 4, 4, 8, 8]);
+    }
 
     #[test]
     fn the_embedded_program_is_the_one_of_the_provenance() {

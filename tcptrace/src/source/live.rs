@@ -1,4 +1,4 @@
-//! The running kernel as a source: the hooks' ring buffer, the seed beside it, and the time.
+//! The running kernel as a source: the hooks' ring buffers, the seed beside it, and the time.
 
 use std::{
     sync::mpsc::TryRecvError,
@@ -6,11 +6,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Flow, Source, host, looks::Look, names::Names, seed, settings::Settings, sweep::Sweeps};
 use crate::{
-    kernel::{Drain, Options, Tracer, btf::KernelTypes},
+    kernel::{Options, Tracer, btf::KernelTypes},
     model::{
         Nanos, Record,
         record::{HostFacts, KernelLosses},
@@ -22,7 +21,7 @@ use crate::{
 const POLL: Duration = Duration::from_millis(10);
 /// The same until all that was there before is known: the first picture waits for it.
 const POLL_SEEDING: Duration = Duration::from_millis(1);
-/// Records taken from the ring in one go, so that time goes on in between.
+/// Records taken from the rings in one go, so that time goes on in between.
 const DRAIN: usize = 32 << 10;
 /// Batches of the seed taken in one go.
 const SEED_BATCHES: usize = 8;
@@ -84,11 +83,7 @@ impl Live {
     }
 
     fn wait(&self) {
-        let mut fds = [PollFd::new(&self.tracer, PollFlags::IN)];
-        let longest = if self.is_seeding { POLL_SEEDING } else { POLL };
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(longest.subsec_nanos()) };
-        // An interrupted wait is only a shorter one.
-        let _ = poll(&mut fds, Some(&timeout));
+        self.tracer.wait(if self.is_seeding { POLL_SEEDING } else { POLL });
     }
 
     /// What has come of the seed.
@@ -119,15 +114,15 @@ impl Source for Live {
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
         }
-        // What a sweep found is told after everything that had happened by then: the ring is read up
-        // to this moment, and no further, or a host that is busier than this thread would never get there.
+        // What a sweep found is told after everything that had happened by then: the rings are read up
+        // to this moment.
         let mut found = self.receive_seed();
         found.push(self.sweeps.found());
-        // Read first: whatever was in the ring by then comes before the tick.
+        // Read first: whatever had happened by then comes before the tick.
         let now = host::monotonic_now();
-        let drain = if found.iter().all(Vec::is_empty) { Drain::AtMost(DRAIN) } else { Drain::Until(now) };
+        let most = if found.iter().all(Vec::is_empty) { DRAIN } else { usize::MAX };
         let Self { names, settings, .. } = self;
-        self.tracer.drain(drain, |seen| {
+        self.tracer.drain(most, now, |seen| {
             names.look_at(&seen);
             settings.look_at(&seen);
             take(Record::Kernel(seen));
@@ -163,8 +158,8 @@ impl Source for Live {
             }
         }
         self.losses_told = Nanos(0);
-        // All that had happened by now, however much it is: what stays in the ring is counted nowhere.
-        self.tracer.drain(Drain::Until(host::monotonic_now()), |seen| take(Record::Kernel(seen)));
+        // All that had happened by now, however much it is: what stays in the rings is counted nowhere.
+        self.tracer.drain(usize::MAX, host::monotonic_now(), |seen| take(Record::Kernel(seen)));
         let _ = self.fill(take);
     }
 }
