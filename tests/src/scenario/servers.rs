@@ -6,12 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tcptrace_common::state::TcpState::{Listen, TimeWait};
 
-use crate::clock::{soon, wait_for};
+use crate::clock::{hold, soon, wait_for};
 use crate::hist::{self, Document, Group};
 use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
@@ -50,8 +51,8 @@ pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
         Ok(sockets.iter().filter(|socket| socket.state == TimeWait && test(socket) == port).count() as u64)
     };
     let loads = [
-        (POSTGRES_PORT, lines_with(&postgres.log, "connection received:")?, "postgres", "pgbench"),
-        (REDIS_PORT, lines_with(&redis.log, "Accepted 127.0.0.1")?, "redis-server", "redis-benchmark"),
+        (POSTGRES_PORT, all_lines_with(&postgres.log, "connection received:")?, "postgres", "pgbench"),
+        (REDIS_PORT, all_lines_with(&redis.log, "Accepted 127.0.0.1")?, "redis-server", "redis-benchmark"),
     ];
     for (port, accepted, server, client) in loads {
         let least = u64::from(if port == POSTGRES_PORT { CLIENTS * TRANSACTIONS } else { REQUESTS });
@@ -224,6 +225,15 @@ impl Postgres {
         })?;
         Ok(Self { log: cluster.join("server.log"), _server: server })
     }
+}
+
+/// The same once no more lines come: `PostgreSQL` has a process of its own that writes them.
+fn all_lines_with(log: &Path, text: &str) -> Result<u64> {
+    wait_for("the log to be complete", soon(), || {
+        let before = lines_with(log, text)?;
+        hold(Duration::from_millis(500));
+        Ok((lines_with(log, text)? == before).then_some(before))
+    })
 }
 
 /// How many lines of a server's log contain `text`. To ask the server would be a connection.
