@@ -18,6 +18,9 @@ const SOCKETS: [u64; 7] = [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000
 const PORTION: usize = 32 << 10;
 const PORTIONS: usize = 24;
 
+/// Sockets that are copied to see what they take.
+const MOST_COPIED: u64 = 300_000;
+
 /// What so many sockets cost.
 struct Cost {
     sockets: u64,
@@ -58,11 +61,13 @@ fn measure(wanted: u64) -> Cost {
         })
         .collect();
     let mut pictures: Vec<f64> = (0..8).map(|_| milliseconds(|| drop(engine.snapshot()))).collect();
+    // Of few sockets many copies: one would fit into memory that was in use before.
+    let copies = (MOST_COPIED / wanted).max(1) as usize;
     let before = resident_kib();
-    let mut copy = None;
-    let copy_ms = milliseconds(|| copy = Some(engine.clone()));
-    let resident_mib = resident_kib().saturating_sub(before) as f64 / 1024.0;
-    drop(copy);
+    let mut kept = Vec::new();
+    let copy_ms = milliseconds(|| kept.extend((0..copies).map(|_| engine.clone()))) / copies as f64;
+    let resident_mib = resident_kib().saturating_sub(before) as f64 / 1024.0 / copies as f64;
+    drop(kept);
     Cost {
         sockets: engine.tracker().sockets().count() as u64,
         record_ns: quarter(&mut times),

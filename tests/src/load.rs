@@ -101,8 +101,9 @@ fn in_threads(threads: u8, work: impl Fn(u8) -> Result<u64> + Sync) -> Result<u6
 }
 
 /// Connections one after the other in each of `threads` threads for `time`; the client closes first. With
-/// `per_namespace` each thread goes on in a new network namespace after so many.
-pub fn churn(threads: u8, time: Duration, per_namespace: Option<u64>) -> Result<Done> {
+/// `per_namespace` each thread goes on in a new network namespace after so many; with `rate` all threads together make so
+/// many a second, if they can.
+pub fn churn(threads: u8, time: Duration, per_namespace: Option<u64>, rate: Option<f64>) -> Result<Done> {
     let begun = Instant::now();
     let done = in_threads(threads, |thread| {
         let mut pair = Pair::new(thread)?;
@@ -115,6 +116,10 @@ pub fn churn(threads: u8, time: Duration, per_namespace: Option<u64>) -> Result<
             for _ in 0..BATCH {
                 pair.connect_and_close()?;
                 done += 1;
+            }
+            if let Some(rate) = rate {
+                let due = Duration::from_secs_f64(done as f64 * f64::from(threads) / rate);
+                std::thread::sleep(due.saturating_sub(begun.elapsed()));
             }
         }
         Ok(done)

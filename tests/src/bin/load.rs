@@ -17,13 +17,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Connections as fast as they can be made
+    /// Connections, as fast as they can be made without --rate
     Churn {
         #[command(flatten)]
         run: Run,
         /// Go on in a new network namespace after so many
         #[arg(long)]
         per_namespace: Option<u64>,
+        /// At most so many a second
+        #[arg(long)]
+        rate: Option<f64>,
     },
     /// Connections that stay, and messages over them
     Talk {
@@ -56,7 +59,9 @@ fn main() -> Result<()> {
     load::enter_namespace()?;
     load::raise_descriptors()?;
     match cli.task {
-        Task::Churn { run, per_namespace } => tell(load::churn(run.threads, run.time(), per_namespace)?),
+        Task::Churn { run, per_namespace, rate } => {
+            tell(load::churn(run.threads, run.time(), per_namespace, rate)?)
+        }
         Task::Talk { connections, run } => tell(load::talk(run.threads, connections, run.time())?),
         Task::Rest { sockets } => {
             load::rest(sockets)?;

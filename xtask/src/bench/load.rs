@@ -53,6 +53,9 @@ impl Load {
         let mut load = Command::new(&bench.load);
         load.args(bench.kind.arguments());
         load.args(["--threads", &bench.threads.to_string(), "--seconds", &seconds.to_string()]);
+        if let (Some(rate), Kind::Loopback | Kind::Namespaces) = (bench.rate, bench.kind) {
+            load.args(["--rate", &rate.to_string()]);
+        }
         let done = serde_json::from_str(&command::output(&mut load)?)?;
         settle()?;
         Ok(done)

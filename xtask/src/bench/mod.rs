@@ -36,6 +36,9 @@ pub struct Args {
     /// Threads that make the load
     #[arg(long, default_value_t = 2)]
     threads: u8,
+    /// Connections a second, at most: what each costs then, as not all of the machine is taken
+    #[arg(long)]
+    rate: Option<f64>,
     /// Only the cases whose name contains one of these
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -68,6 +71,7 @@ struct Bench {
     scratch: PathBuf,
     kind: Kind,
     threads: u8,
+    rate: Option<f64>,
     seconds: f64,
 }
 
@@ -94,6 +98,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
             scratch: scratch.clone(),
             kind: kind.unwrap_or(Kind::Loopback),
             threads: args.threads,
+            rate: args.rate,
             seconds: args.seconds,
         };
         match kind {
