@@ -13,7 +13,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 
 ROUNDS = 7
 CONNECTIONS = 4_000
@@ -34,24 +33,16 @@ def programs():
     return {program["id"]: program for program in shown if program.get("name") in PROGRAMS}
 
 
-def serve(listener):
-    for _ in range(CONNECTIONS):
-        accepted, _ = listener.accept()
-        accepted.recv(1)
-        accepted.close()
-
-
 def load():
     """Short connections, one after the other, closed by the client; from many addresses, as ports run out."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    server = threading.Thread(target=serve, args=(listener,), daemon=True)
-    server.start()
     for n in range(CONNECTIONS):
         client = socket.socket()
         client.bind((f"127.0.{1 + n % 200}.1", 0))
         client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
         client.close()
-    server.join()
+        accepted.close()
     listener.close()
 
 
