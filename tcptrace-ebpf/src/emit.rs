@@ -52,7 +52,7 @@ pub fn wanted(common: &impl SockCommon, kind: Kind, old: u8, sport: u16) -> Opti
 /// there was room for it.
 #[inline(always)]
 pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> bool {
-    // Before there is room: what is in a ring ahead of this was there before its own time is over, see `kernel::rings`.
+    // Before room is reserved: the order in which rings are read depends on that, see `kernel/rings.rs`.
     // SAFETY: the helper has no preconditions.
     let ts_ns = unsafe { bpf_ktime_get_ns() };
     if observation.flags & flag::TASK != 0 {
@@ -91,11 +91,7 @@ pub fn read_fault<C: EbpfContext>(ctx: &C, kind: Kind) {
 /// ring fills faster than that.
 #[inline(always)]
 fn wakeup() -> u64 {
-    if waiting() > config!(wakeup_bytes) {
-        BPF_RB_FORCE_WAKEUP as u64
-    } else {
-        BPF_RB_NO_WAKEUP as u64
-    }
+    if waiting() > config!(wakeup_bytes) { BPF_RB_FORCE_WAKEUP as u64 } else { BPF_RB_NO_WAKEUP as u64 }
 }
 
 /// # Safety

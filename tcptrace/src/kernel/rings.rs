@@ -1,12 +1,12 @@
 //! The rings that the programs write into, read as one: what happened earlier comes first.
 //!
 //! Every CPU writes into one ring, and several CPUs may share one. A program reads the clock, then reserves room, then
-//! submits its record. Let a socket's record *b* follow its record *a*, which was submitted before *b*'s clock was
-//! read. Whatever lies before *a* in its ring was reserved earlier, and read the clock earlier still: it is older than
-//! *b*, as *a* is. So to hand out the oldest of the first records of all rings tells *a* before *b*, if *a* can be seen
-//! by then. It can, as
-//! - nothing younger than a time `until` is handed out, and every ring is looked into after that time;
-//! - a ring whose next record is still being written hides what lies behind, and stops the others too.
+//! submits its record. Let *a* and *b* be records of one socket, *a* submitted before the program of *b* began: a socket's
+//! lock sees to that. Whatever lies ahead of *a* in its ring was reserved earlier, and its clock read earlier still: it is
+//! older than *b*, as *a* is. So whoever always takes the oldest of the rings' first records takes *a* before *b*, if *a* can be
+//! seen by then. It can:
+//! - no record that is younger than a time `until` is taken, and every ring is looked into after that time;
+//! - a ring whose first record is still being written hides what lies behind it, and stops the others too.
 
 use std::{
     collections::VecDeque,
@@ -57,8 +57,8 @@ impl Ring for RingBuf<MapData> {
 /// Whether room is reserved in it that was not read.
 fn has_more(ring: &RingBuf<MapData>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(descriptor(ring), PollFlags::IN)];
-    // Unknown is unfinished.
-    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    // When it can't be told, nobody may go ahead.
+    !poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
 }
 
 fn descriptor(ring: &RingBuf<MapData>) -> BorrowedFd<'_> {
@@ -89,7 +89,7 @@ impl Alarm {
     }
 }
 
-/// Records taken from one ring before the next ring has its turn.
+/// Records that are read from one ring at a time.
 const TURN: usize = 64;
 
 /// Rings, and the first records of each.
