@@ -2,13 +2,16 @@
 
 use tcptrace_common::record::{Kind, RECORD_LEN, RECORD_WITH_TASK_LEN, Record, Task, flag};
 
-use crate::model::Observation;
+use crate::model::{Observation, SocketId};
 
 /// Decodes one entry of the ring buffer; `None` when its length or kind is not one this version
-/// knows.
+/// knows, or its cookie none that there can be.
 pub fn decode(bytes: &[u8]) -> Option<Observation> {
     let raw: Record = bytemuck::pod_read_unaligned(bytes.get(..RECORD_LEN)?);
     Kind::from_raw(raw.kind)?;
+    if !SocketId::is_cookie(raw.cookie) {
+        return None;
+    }
     let task = if raw.flags & flag::TASK == 0 {
         None
     } else {
@@ -31,6 +34,18 @@ mod tests {
                 prop_assert_eq!(seen.task.is_some(), seen.raw.flags & flag::TASK != 0);
             }
         }
+    }
+
+    #[test]
+    fn a_cookie_that_would_be_another_number_is_refused() {
+        let with = |cookie: u64| {
+            let mut bytes = [0; RECORD_LEN];
+            bytes[8..16].copy_from_slice(&cookie.to_ne_bytes());
+            bytes[RECORD_LEN - 4] = Kind::Transition as u8;
+            decode(&bytes)
+        };
+        assert!(with((1 << 51) - 1).is_some());
+        assert!(with(SocketId::set_aside(1).0).is_none() && with(SocketId::handshake(1).0).is_none());
     }
 
     #[test]

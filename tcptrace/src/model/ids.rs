@@ -65,6 +65,11 @@ impl SocketId {
     const HANDSHAKE: u64 = 1 << 52;
     const SET_ASIDE: u64 = 1 << 51;
 
+    /// Whether the kernel can have given a socket this cookie: it counts up from 1, and does not come to 2^51.
+    pub const fn is_cookie(number: u64) -> bool {
+        number < Self::SET_ASIDE
+    }
+
     /// The id of the `n`-th handshake seen: request sockets carry no cookie.
     #[must_use]
     pub const fn handshake(n: u64) -> Self {

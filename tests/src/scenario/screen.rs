@@ -173,6 +173,8 @@ fn resize(terminal: &mut Terminal) -> Result<()> {
     terminal.press("?")?;
     wait_equal(terminal)?;
     terminal.resize(LARGE)?;
+    // The smaller picture has no room for it.
+    terminal.wait_text("CLOSING")?;
     wait_equal(terminal).map(drop)
 }
 

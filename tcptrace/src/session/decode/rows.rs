@@ -134,6 +134,9 @@ impl Decoder {
         if task.is_some() {
             flags |= flag::TASK;
         }
+        if !SocketId::is_cookie(said.cookie) {
+            return Err("a cookie that no socket has");
+        }
         let raw = raw::Record {
             ts_ns: ts.0,
             cookie: said.cookie,
