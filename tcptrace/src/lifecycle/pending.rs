@@ -81,10 +81,10 @@ impl PendingEnds {
         self.queue.iter().copied()
     }
 
-    /// Takes out the oldest, when it has waited [`GRACE`] at `now`, or when more than `most` wait.
+    /// Takes out the oldest, when it has waited [`GRACE`] at `now`, or when `most` wait: one more may come.
     pub fn take_ripe(&mut self, now: Nanos, most: usize) -> Option<Pending> {
         let oldest = self.queue.front()?;
-        let must_wait = now.since(oldest.ts) < GRACE && self.queue.len() <= most;
+        let must_wait = now.since(oldest.ts) < GRACE && self.queue.len() < most;
         if must_wait { None } else { self.queue.pop_front() }
     }
 }
