@@ -13,22 +13,15 @@ use tcptrace_common::{
 };
 
 /// Records on their way to user space, in [`ring::MAPS`]. User space sets how many, and their size.
-#[map]
-static RING_0: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
-#[map]
-static RING_1: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
-#[map]
-static RING_2: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
-#[map]
-static RING_3: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
-#[map]
-static RING_4: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
-#[map]
-static RING_5: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
-#[map]
-static RING_6: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
-#[map]
-static RING_7: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+macro_rules! rings {
+    ($($name:ident)+) => {
+        $(
+            #[map]
+            static $name: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+        )+
+    };
+}
+rings!(RING_0 RING_1 RING_2 RING_3 RING_4 RING_5 RING_6 RING_7);
 
 /// What could not be reported, by [`tcptrace_common::loss`].
 #[map]
@@ -97,43 +90,33 @@ macro_rules! config {
 }
 pub(crate) use config;
 
-/// The ring of this CPU. The verifier knows the mask, and drops the ways to rings that are not used.
-#[inline(always)]
-fn ring_number() -> u32 {
-    // SAFETY: the helper has no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    cpu & config!(ring_mask)
+/// The answer of this CPU's ring. The verifier knows the mask, and drops the ways to rings that are not used.
+macro_rules! of_this_ring {
+    ($($asked:tt)+) => {
+        // SAFETY: the helper has no preconditions.
+        match unsafe { bpf_get_smp_processor_id() } & config!(ring_mask) {
+            0 => RING_0.$($asked)+,
+            1 => RING_1.$($asked)+,
+            2 => RING_2.$($asked)+,
+            3 => RING_3.$($asked)+,
+            4 => RING_4.$($asked)+,
+            5 => RING_5.$($asked)+,
+            6 => RING_6.$($asked)+,
+            _ => RING_7.$($asked)+,
+        }
+    };
 }
 
 /// Room for a record in this CPU's ring.
 #[inline(always)]
 pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
-    match ring_number() {
-        0 => RING_0.reserve(0),
-        1 => RING_1.reserve(0),
-        2 => RING_2.reserve(0),
-        3 => RING_3.reserve(0),
-        4 => RING_4.reserve(0),
-        5 => RING_5.reserve(0),
-        6 => RING_6.reserve(0),
-        _ => RING_7.reserve(0),
-    }
+    of_this_ring!(reserve(0))
 }
 
 /// Bytes that wait to be read in this CPU's ring.
 #[inline(always)]
 pub fn waiting() -> u64 {
-    let flags = u64::from(BPF_RB_AVAIL_DATA);
-    match ring_number() {
-        0 => RING_0.query(flags),
-        1 => RING_1.query(flags),
-        2 => RING_2.query(flags),
-        3 => RING_3.query(flags),
-        4 => RING_4.query(flags),
-        5 => RING_5.query(flags),
-        6 => RING_6.query(flags),
-        _ => RING_7.query(flags),
-    }
+    of_this_ring!(query(u64::from(BPF_RB_AVAIL_DATA)))
 }
 
 /// Whether the programs do nothing: they run where they would, and the verifier removes the rest.
