@@ -1,4 +1,4 @@
-//! Any bytes as a kernel's BTF: offsets or an error that names what is missing.
+//! Fuzzes the BTF parser with arbitrary bytes: it returns offsets or an error that names the missing type.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Any text as a filter: parsed or refused with a place in the text; what is parsed reads the same when it is printed, and
-//! the part of it that the kernel side tests lets pass every socket that it matches.
+//! Fuzzes the filter parser: arbitrary text is parsed, or refused with a position. A parsed filter reads the same after
+//! printing, and its kernel part passes every socket that it matches.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Bytes of the ring buffer: each entry is decoded or refused, and what is decoded is tracked.
+//! Fuzzes the decoder of ring buffer entries and tracks the decoded records.
 
 #![no_main]
 
@@ -6,16 +6,16 @@ use fuzz::mirror::Mirror;
 use libfuzzer_sys::fuzz_target;
 use tcptrace::{
     kernel::decode,
-    lifecycle::{Limits, Tracker},
+    lifecycle::{Tracker, TrackerLimits},
     model::{Nanos, Record},
 };
 use tcptrace_common::record::{RECORD_LEN, RECORD_WITH_TASK_LEN, flag};
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut tracker = Tracker::new(Limits { sockets: 64 });
+    let mut tracker = Tracker::new(TrackerLimits { sockets: 64 });
     let mut told = Mirror::default();
     let mut now = Nanos(0);
-    // As in the ring, an entry has its own length: the first byte says which.
+    // As in the ring, each entry has its own length, encoded in the first byte.
     let mut rest = bytes;
     while let Some((&length, tail)) = rest.split_first() {
         let length = match length {

@@ -1,11 +1,11 @@
-//! Any datagram as an answer of `sock_diag`.
+//! Fuzzes the parser of `sock_diag` datagrams and tracks the parsed sockets.
 
 #![no_main]
 
 use fuzz::mirror::Mirror;
 use libfuzzer_sys::fuzz_target;
 use tcptrace::{
-    lifecycle::{Limits, Tracker},
+    lifecycle::{Tracker, TrackerLimits},
     model::{Nanos, NetnsId, Record},
     source::sock_diag,
 };
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     // A message has a header of 16 bytes.
     let most = bytes.len() as u64 / 16 + 1;
     assert!(sockets.len() as u64 + read.map_or(0, |summary| summary.undecoded) <= most);
-    let mut tracker = Tracker::new(Limits { sockets: 64 });
+    let mut tracker = Tracker::new(TrackerLimits { sockets: 64 });
     let mut told = Mirror::default();
     for socket in sockets {
         tracker.take(&Record::Seed(socket), &mut told);

@@ -1,17 +1,17 @@
-//! Any stream of records, in any order, with a clock that jumps: what is told of the sockets is what the table holds, no
-//! table outgrows that of the sockets, and when time goes on nothing waits for ever.
+//! Fuzzes the tracker with any records in any order and a jumping clock: events match the table, no side table outgrows
+//! the socket table, and nothing waits indefinitely.
 
 #![no_main]
 
 use fuzz::{mirror::Mirror, script::Script};
 use libfuzzer_sys::fuzz_target;
 use tcptrace::{
-    lifecycle::{Limits, Tracker},
+    lifecycle::{Tracker, TrackerLimits},
     model::{Nanos, Record},
 };
 
-const LIMITS: Limits = Limits { sockets: 12 };
-/// Times the same stream is played, so that what is left behind of each piles up.
+const LIMITS: TrackerLimits = TrackerLimits { sockets: 12 };
+/// Times the same stream is replayed, so that leftovers accumulate.
 const ROUNDS: u32 = 3;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -28,11 +28,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert!(tracker.sockets().count() <= LIMITS.sockets);
     for (table, entries) in tracker.side_tables() {
-        // Threads that connect are thrown out by time, once there are many.
+        // Connecting threads expire by time, but only once there are many.
         let most = if table == "connects" { 4096 } else { LIMITS.sockets };
         assert!(entries <= most, "{entries} in {table}");
     }
-    // Nothing is left that waits.
+    // Let everything that waits expire.
     let late = now.plus(Nanos(3_600 * Nanos::SECOND.0));
     tracker.take(&Record::Tick { ts: late }, &mut told);
     told.compare(&tracker, late);

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: an observer that counts beside the tracker, and what must hold between the two.
+//! Shared parts of the fuzz targets: an observer that counts sockets itself, and a generator of records.
 
 pub mod mirror;
 pub mod script;

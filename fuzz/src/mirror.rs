@@ -1,12 +1,12 @@
-//! Counts sockets from what the tracker tells alone, and compares with its table: every view does the former.
+//! Counts sockets only from tracker events, as every view does, and compares the counts with the tracker's table.
 
 use tcptrace::{
-    aggregate::{Aggregate, Context, Grouping, Names, Scope},
+    aggregate::{Aggregate, Context, Grouping, HostNames, Scope},
     lifecycle::{Event, Observer, Processes, Socket, Tracker},
     model::{Nanos, SocketId, TcpState},
 };
 
-/// What was told so far.
+/// Counts from the events so far.
 pub struct Mirror {
     counts: [i64; TcpState::COUNT],
     orphans: i64,
@@ -27,18 +27,18 @@ impl Mirror {
         }
     }
 
-    /// Panics unless the table, what was told of it, the totals and the groups are the same.
+    /// Panics unless the tracker's table, the counts from events, the totals and the groups agree.
     pub fn compare(&mut self, tracker: &Tracker, now: Nanos) {
         let mut counts = [0; TcpState::COUNT];
         let mut orphans = 0;
         for (_, socket) in tracker.sockets() {
-            assert_ne!(socket.state, TcpState::Close, "a socket in CLOSE is gone");
+            assert_ne!(socket.state, TcpState::Close, "a socket in CLOSE must be removed");
             counts[socket.state.index()] += 1;
             orphans += i64::from(socket.is_orphan_fin_wait2());
         }
-        assert_eq!(self.counts, counts, "counts that were told, and the table's");
-        assert_eq!(self.orphans, orphans, "orphans that were told, and the table's");
-        let snapshot = self.aggregate.snapshot(now, tracker, &Names::default(), Context::default());
+        assert_eq!(self.counts, counts, "counts from events, and of the table");
+        assert_eq!(self.orphans, orphans, "orphans from events, and of the table");
+        let snapshot = self.aggregate.snapshot(now, tracker, &HostNames::default(), Context::default());
         for (state, count) in TcpState::ALL.into_iter().zip(counts) {
             let in_groups: u64 = snapshot.groups.iter().map(|group| group.counts[state.index()]).sum();
             let total = snapshot.states[state.index()].now;

@@ -1,29 +1,29 @@
-//! Bytes in, a stream of records out: 16 bytes each, over so few sockets, ends and processes that they meet.
+//! Decodes bytes to records, 16 bytes each, with so few sockets, endpoints and processes that they collide.
 
 use tcptrace::model::{
-    Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
+    Addr, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
     record::{HostFacts, Process, SeedObject, Sweep},
 };
 use tcptrace_common::record as raw;
 
 /// Bytes of one record.
 const STEP: usize = 16;
-/// Values of an argument that mean something to a hook, beside the byte itself.
+/// Argument values with a meaning for hooks; other bytes stand for themselves.
 const ARGUMENTS: [u64; 8] = [0, 1, 4, 104, 111, 15_000, u64::MAX, 1 << 63];
 
-/// The records of a stream.
+/// An iterator over the records.
 pub struct Script<'a> {
     rest: &'a [u8],
     now: Nanos,
 }
 
 impl<'a> Script<'a> {
-    /// Of these bytes.
+    /// A script from `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, now: Nanos(1_000_000_000_000) }
     }
 
-    /// The time of the last record.
+    /// Time of the last record.
     pub fn now(&self) -> Nanos {
         self.now
     }
@@ -57,7 +57,7 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
             state: TcpState::ALL[usize::from(step[3]) % TcpState::COUNT],
             object: match step[5] % 3 {
                 0 => SeedObject::Full,
-                1 => SeedObject::Minisocket { left: Nanos(u64::from(step[6]) << 28) },
+                1 => SeedObject::Timewait { left: Nanos(u64::from(step[6]) << 28) },
                 _ => SeedObject::Request { timeouts: step[6] },
             },
             inode: u32::from(step[7]),
@@ -78,7 +78,7 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
     }
 }
 
-fn observation(step: &[u8; STEP], ts: Nanos) -> Observation {
+fn observation(step: &[u8; STEP], ts: Nanos) -> HookRecord {
     let argument = |byte: u8| ARGUMENTS.get(usize::from(byte)).copied().unwrap_or(u64::from(byte));
     let Tuple { saddr, daddr, sport, dport, ifindex } = tuple(step);
     let raw = raw::Record {
@@ -93,7 +93,7 @@ fn observation(step: &[u8; STEP], ts: Nanos) -> Observation {
         ifindex,
         sport,
         dport,
-        // 0 and 9 are no kinds.
+        // 0 and 9 are not kinds.
         kind: step[0] % 10,
         old: step[3] % 14,
         new: step[4] % 14,
@@ -102,7 +102,7 @@ fn observation(step: &[u8; STEP], ts: Nanos) -> Observation {
     let has_task = step[5] & raw::flag::TASK != 0;
     let tid = u32::from(step[8] % 4);
     let task = raw::Task { cgroup: u64::from(step[7] % 3), tgid: tid, tid, comm: [step[8] & 0x5f; 16] };
-    Observation { raw, task: has_task.then_some(task) }
+    HookRecord { raw, task: has_task.then_some(task) }
 }
 
 fn tuple(step: &[u8; STEP]) -> Tuple {

@@ -1,13 +1,13 @@
-//! What the loader writes into the program's `.rodata` before it is verified: where this kernel
-//! keeps its fields (rustc emits no CO-RE relocations), and which timers to look at.
+//! Defines the configuration that the loader writes into the program's `.rodata` before verification: the kernel's
+//! field offsets (rustc emits no CO-RE relocations), and the timers to trace.
 //!
-//! The verifier sees these values as constants: what they switch off costs nothing.
+//! The verifier sees these values as constants, so disabled features cost nothing.
 
 /// Offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
-/// Bytes of `struct sock_common` that are read in one go. Every `skc_*` offset and its field must
-/// lie inside; the user side's `kernel::btf` refuses a kernel where one does not.
+/// Bytes of `struct sock_common` that are read at once. Every `skc_*` field must be inside; the user side's
+/// `kernel::btf` refuses a kernel where one is not.
 pub const SOCK_COMMON_LEN: usize = 112;
 
 /// Byte offsets in kernel structures, from BTF; [`ABSENT`] where the kernel has no such field.
@@ -37,12 +37,18 @@ pub struct Offsets {
     pub skc_v6_rcv_saddr: u32,
     /// `sock_common.skc_cookie`
     pub skc_cookie: u32,
-    /// `sock_common.skc_flags`; a request socket keeps its listener there (`skc_listener`).
+    /// `sock_common.skc_flags`; a request socket stores its listener there (`skc_listener`).
     pub skc_flags: u32,
     /// `sock.sk_protocol`, 16 bits wide
     pub sk_protocol: u32,
     /// `sock.sk_err`
     pub sk_err: u32,
+    /// `sock.sk_err_soft`, or [`ABSENT`]
+    pub sk_err_soft: u32,
+    /// `sock.sk_socket`, or [`ABSENT`]
+    pub sk_socket: u32,
+    /// `socket.state`, or [`ABSENT`]
+    pub socket_state: u32,
     /// `sock.sk_shutdown`
     pub sk_shutdown: u32,
     /// `sock.sk_lingertime`
@@ -51,7 +57,7 @@ pub struct Offsets {
     pub inet_sport: u32,
     /// `net.ns.inum`
     pub net_inum: u32,
-    /// The reference count of `net.ns`: 0 when the namespace is being taken down.
+    /// The reference count of `net.ns`: 0 while the namespace is being destroyed.
     pub net_count: u32,
     /// `inet_timewait_sock.tw_substate`
     pub tw_substate: u32,
@@ -79,10 +85,6 @@ pub struct Offsets {
     pub sock_dead: u32,
     /// Bit number of `SOCK_DONE` in `sk_flags`
     pub sock_done: u32,
-    /// `net.ipv4.tcp_death_row.tw_refcount`, or [`ABSENT`]
-    pub tw_refcount: u32,
-    /// `net.ipv4.tcp_death_row.sysctl_max_tw_buckets`, or [`ABSENT`]
-    pub tw_max: u32,
     /// `task_struct.group_leader`, or [`ABSENT`]
     pub task_group_leader: u32,
     /// `task_struct.comm`, or [`ABSENT`]
@@ -93,11 +95,15 @@ pub struct Offsets {
     pub task_stack: u32,
     /// `tcp_sock.rcv_nxt`, or [`ABSENT`]
     pub rcv_nxt: u32,
-    /// `tcp_sock.copied_seq`, or [`ABSENT`]
+    /// `tcp_sock.copied_seq`, or [`ABSENT`] where the kernel gives a reason for its RSTs.
     pub copied_seq: u32,
+    /// `tcp_sock.snd_una`, or [`ABSENT`]
+    pub snd_una: u32,
+    /// `tcp_sock.write_seq`, or [`ABSENT`]
+    pub write_seq: u32,
 }
 
-/// Everything the program is told.
+/// Configuration of the program.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
@@ -106,37 +112,39 @@ pub struct Config {
     pub tw_timer_handler: u64,
     /// Address of `reqsk_timer_handler`.
     pub reqsk_timer_handler: u64,
-    /// Bytes waiting in a ring past which a record wakes the reader at once.
+    /// A record wakes the reader at once when its ring has more unread bytes than this.
     pub wakeup_bytes: u64,
-    /// Learning handler addresses: the cookie of the connection made for it.
+    /// For learning handler addresses: the cookie of the loopback connection.
     pub learn_cookie: u64,
-    /// Learning handler addresses: its ports as the request socket has them,
+    /// For learning handler addresses: its ports as the request socket has them,
     /// remote `<< 16 |` local, host byte order.
     pub learn_ports: u32,
-    /// 1 when the programs end at once: what is left is what the hooks cost.
+    /// 1 makes the programs return at once, to measure the overhead of the hooks alone.
     pub idle: u32,
-    /// How many of the [`ring::MAPS`] are used, less one. CPU n writes into ring `n & ring_mask`.
+    /// Number of [`ring::MAPS`] in use, minus one. CPU n writes into ring `n & ring_mask`.
     pub ring_mask: u32,
+    /// 1 where `tcp_send_reset` passes a reason (6.10).
+    pub has_reset_reason: u32,
     /// Zero.
     pub padding: u32,
-    /// Where the fields are.
+    /// Field offsets.
     pub offsets: Offsets,
 }
 
-/// The rings that records travel in. CPUs that share one pass its lock and its lines around.
+/// The ring buffers. CPUs that share a ring contend on its lock and cache lines.
 pub mod ring {
-    /// Names of the maps, of which the first are used.
+    /// Names of the maps; the first ones are used.
     pub const MAPS: [&str; 8] =
         ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
-    /// Bytes of a ring that is not used.
+    /// Size of an unused ring, in bytes.
     pub const SMALLEST: u32 = 64 << 10;
 }
 
 /// Indices of the `LEARNED` map.
 pub mod learned {
-    /// Address of `tw_timer_handler`, 0 while not seen.
+    /// Address of `tw_timer_handler`; 0 until learned.
     pub const TW_TIMER_HANDLER: u32 = 0;
-    /// Address of `reqsk_timer_handler`, 0 while not seen.
+    /// Address of `reqsk_timer_handler`; 0 until learned.
     pub const REQSK_TIMER_HANDLER: u32 = 1;
     /// Number of entries.
     pub const COUNT: u32 = 2;

@@ -1,16 +1,15 @@
-//! What the kernel side tests before it reports: a [`KernelFilter`] and the two ends of a record in,
-//! yes or no out.
+//! Defines the kernel-side filter: tests the two ends of a record against a [`KernelFilter`] before it is reported.
 //!
-//! The filter is a conjunction of clauses, each a disjunction of [`Term`]s, laid out one after the
-//! other in a table of constant length. It lets too much pass rather than too little:
+//! The filter is a conjunction of clauses, each a disjunction of [`Term`]s, stored consecutively in a table of constant
+//! length. When in doubt a record passes:
 //!
-//! - A local port of 0 passes every test of the local port. A `connect()` is told before it has
-//!   chosen one; the record that tells the choice is tested as if it had none: see [`tested_sport`].
-//! - A remote port of 0 and an unspecified address (`::`, `0.0.0.0`) pass every test of theirs. So a
-//!   listener, which has no remote end, passes wherever a connection through it could.
+//! - A local port of 0 passes every test of the local port. A `connect()` is reported before it has chosen a port;
+//!   the record that carries the choice is tested as if it had none: see [`tested_sport`].
+//! - A remote port of 0 and an unspecified address (`::`, `0.0.0.0`) pass every test of theirs. So a listener, which
+//!   has no remote end, passes wherever a connection through it could.
 //! - A network namespace of 0 could not be read and passes.
 
-// A call is dear in eBPF, and the verifier follows it each time.
+// Calls are expensive in eBPF, and the verifier analyses each one again.
 #![allow(clippy::inline_always)]
 
 use crate::{
@@ -18,12 +17,12 @@ use crate::{
     state::TcpState,
 };
 
-/// How many terms a filter has room for.
+/// Most terms of a filter.
 pub const TERMS: usize = 16;
 
-/// What a [`Term`] tests.
+/// The tests of a [`Term`].
 pub mod test {
-    /// Nothing: the filter ends before this term.
+    /// No test: the filter ends before this term.
     pub const NONE: u32 = 0;
     /// The local port is in `low..=high`.
     pub const LOCAL_PORT: u32 = 1;
@@ -56,20 +55,20 @@ pub struct Term {
     pub high: u32,
     /// A number from [`mod@test`].
     pub test: u32,
-    /// 1 when this is the last term of its clause, else 0.
+    /// 1 if this is the last term of its clause, else 0.
     pub ends_clause: u32,
 }
 
-/// Everything the kernel side tests. All zeros lets everything pass.
+/// The kernel-side filter. All zeros lets everything pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct KernelFilter {
-    /// The clauses, one after the other; unused terms are zero and come last.
+    /// The clauses, consecutively; unused terms are zero and come last.
     pub terms: [Term; TERMS],
 }
 
-/// What of a record is tested.
+/// The tested fields of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
     /// Local address as [`words`].
@@ -84,15 +83,15 @@ pub struct Ends {
     pub dport: u16,
 }
 
-/// The 16 bytes of an address as two words in memory order, each in the byte order of this machine.
+/// The 16 bytes of an address as two words in memory order, each in this machine's byte order.
 #[inline(always)]
 pub const fn words(addr: &[u8; 16]) -> [u64; 2] {
     let bits = u128::from_be_bytes(*addr);
     [((bits >> 64) as u64).to_be(), (bits as u64).to_be()]
 }
 
-/// The local port to test: 0 where a socket leaves `SYN_SENT`. That record tells the port for the
-/// first time, and who was told the socket's beginning without it has to be told this too.
+/// The local port to test: 0 where a socket leaves `SYN_SENT`. This record is the first to carry the port, and must
+/// pass because the socket's beginning passed without it.
 #[inline(always)]
 pub const fn tested_sport(kind: u8, old: u8, sport: u16) -> u16 {
     if kind == Kind::Transition as u8 && old == TcpState::SynSent as u8 { 0 } else { sport }
@@ -117,7 +116,7 @@ impl KernelFilter {
         passes(|index| self.terms[index], ends)
     }
 
-    /// Whether it lets everything pass.
+    /// Whether everything passes.
     pub const fn is_everything(&self) -> bool {
         self.terms[0].test == test::NONE
     }
@@ -125,12 +124,12 @@ impl KernelFilter {
 
 /// Whether a record with these ends passes the filter whose terms `term_at` reads, `0..TERMS`.
 ///
-/// For the eBPF program, which has to read each term in a way of its own (a volatile read of its
-/// `.rodata`); user space calls [`KernelFilter::passes`].
+/// For the eBPF program, which must read each term by volatile reads of its `.rodata`; user space calls
+/// [`KernelFilter::passes`].
 ///
-/// The verifier follows both sides of a branch and keeps what it learned about the port or the address
-/// on each, which multiplies with every term. So a term is computed without one, and the only branch
-/// on what the record holds is at the end of a clause.
+/// The verifier follows both sides of a branch and tracks what each implies for the port or the address, which
+/// multiplies with every term. So terms are computed without branches, and the only branch on record content is at the
+/// end of a clause.
 #[inline(always)]
 pub fn passes(term_at: impl Fn(usize) -> Term, ends: &Ends) -> bool {
     let local = Address::new(ends.saddr);
@@ -161,8 +160,8 @@ pub fn passes(term_at: impl Fn(usize) -> Term, ends: &Ends) -> bool {
     true
 }
 
-/// The bit that says yes in a word that stands for yes or no; the other bits mean nothing. It is the
-/// one that a subtraction below zero sets.
+/// The bit that means yes in a boolean word; the other bits have no meaning. It is the bit that a subtraction below
+/// zero sets.
 const YES: u64 = 1 << 63;
 
 /// [`YES`] when `word` is not 0.
@@ -187,7 +186,7 @@ impl Address {
 }
 
 impl Term {
-    /// [`YES`] when `number`, which has 32 bits at most, is neither 0 nor in `low..=high`.
+    /// [`YES`] when `number`, at most 32 bits wide, is neither 0 nor in `low..=high`.
     #[inline(always)]
     const fn number_fails(&self, number: u64) -> u64 {
         let below = number.wrapping_sub(self.low as u64);

@@ -1,6 +1,5 @@
-//! The contract between the eBPF program and the user side: what a record looks like in the ring
-//! buffer, what the TCP states are called, what the loader tells the program before it runs, and
-//! which records are wanted.
+//! The contract between the eBPF program and user space: the record layout in the ring buffer, the TCP states, the
+//! configuration that the loader writes, and the record filter.
 
 #![no_std]
 

@@ -1,36 +1,108 @@
-//! One observation of the kernel, as it lies in the ring buffer: written by the eBPF program's
-//! `emit` module, decoded by the user side's `kernel::decode`.
+//! Defines the layout of a record in the ring buffer: the eBPF program's `emit` module writes it, `kernel::decode` on
+//! the user side reads it.
 //!
-//! Every record starts with a [`Record`]. Where the hook runs in the context of the task that
-//! caused it ([`flag::TASK`]) a [`Task`] follows.
+//! Every record starts with a [`Record`]. A [`Task`] follows when the hook runs in the context of the task that caused
+//! the event ([`flag::TASK`]).
 
-/// What a record says. The numbers are part of the ring-buffer contract.
+/// Kind of a record. The numbers are part of the ring-buffer contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
     /// `inet_sock_set_state`: a full socket goes from `old` to `new`.
-    /// `arg0`: `sk_err` at a transition to CLOSE, else 0.
+    /// At a transition to CLOSE, `arg0`: `sk_err`; `arg1`: see [`close`]. Otherwise both are 0.
     Transition = 1,
-    /// `timer_start` of a minisocket: created, or armed again.
+    /// `timer_start` of a timewait socket: created, or armed again.
     /// `new`: `tw_substate`; `arg0`: jiffies left to `expires` (signed); `arg1`: `tw_entry_stamp`.
-    MinisocketArmed = 2,
-    /// `timer_cancel` of a minisocket: killed, re-armed, or about to expire.
-    /// As above, and in the upper half of `arg1` the id of the thread whose system call did it; 0 for what
-    /// came from the network, a timer or a kernel thread.
-    MinisocketCancelled = 3,
-    /// `timer_expire_entry` of a minisocket. Arguments as for [`Kind::MinisocketArmed`].
-    MinisocketExpired = 4,
-    /// `kfree_skb` of a segment that a minisocket received.
-    /// `new`: `tw_substate` after it was handled; `arg0`: the TCP flags byte.
+    TimewaitArmed = 2,
+    /// `timer_cancel` of a timewait socket: killed, re-armed, or about to expire.
+    /// As above; the upper half of `arg1` is the id of the thread whose system call cancelled it: 0 if the network or a
+    /// timer did, [`KERNEL_THREAD`] for a kernel thread.
+    TimewaitCancelled = 3,
+    /// `timer_expire_entry` of a timewait socket. Arguments as for [`Kind::TimewaitArmed`].
+    TimewaitExpired = 4,
+    /// `kfree_skb` of a segment that a timewait socket received.
+    /// `new`: `tw_substate` after processing; `arg0`: the TCP flags byte.
     Segment = 5,
     /// `timer_start` of a request socket: a SYN arrived, or the SYN-ACK timer was armed again.
-    /// `arg0`: the listener's cookie (0 when it has none); `arg1`: `num_timeout`, how many
-    /// SYN-ACK timeouts there were.
+    /// `arg0`: the listener's cookie (0 when it has none); `arg1`: `num_timeout`, the number of SYN-ACK timeouts so
+    /// far.
     RequestArmed = 6,
-    /// `timer_cancel` of a request socket: handshake done, dropped, or about to expire.
+    /// `timer_cancel` of a request socket: handshake completed, dropped, or about to expire.
     RequestCancelled = 7,
-    /// `timer_expire_entry` of a request socket: the SYN-ACK is sent again, or given up.
+    /// `timer_expire_entry` of a request socket: the SYN-ACK is retransmitted, or given up.
     RequestExpired = 8,
+    /// `tcp_send_reset`: this host sends a RST on behalf of a full socket, before or after its transition to CLOSE.
+    /// `new`: its state; `arg0`: the reason, `enum sk_rst_reason` from the kernel, a [`ResetReason`] after decoding;
+    /// `arg1`: 1 when it answers a segment (`tcp_v4_send_reset()`), 0 when the socket sends it on its own
+    /// (`tcp_send_active_reset()`).
+    ResetSent = 9,
+    /// `tcp_receive_reset`: a RST that ends the full socket was received; its transition to CLOSE follows.
+    /// `new`: its state.
+    ResetReceived = 10,
+    /// `inet_sk_error_report` of a full socket in CLOSE. `arg0`: `sk_err`.
+    ErrorReported = 11,
+}
+
+/// Upper half of `arg1` of [`Kind::TimewaitCancelled`]: a kernel thread cancelled it.
+pub const KERNEL_THREAD: u32 = u32::MAX;
+
+/// Content of `arg1` at a transition to CLOSE.
+pub mod close {
+    /// `sk_err_soft`, when `sk_err` is not 0.
+    pub const SOFT_ERROR: u64 = 0xffff_ffff;
+    /// From SYN_SENT: lowest bit of `socket.state` (`include/uapi/linux/net.h`); 0 when there is no `struct socket`, or
+    /// it is not known.
+    pub const SOCKET_STATE: u32 = 32;
+    /// `SS_UNCONNECTED`: `connect()` has not begun to wait.
+    pub const SS_UNCONNECTED: u64 = 1;
+    /// From LAST_ACK: not everything sent, including the FIN, has been acknowledged.
+    pub const UNACKNOWLEDGED: u64 = 1 << 40;
+}
+
+/// Why the kernel sends a RST: `enum sk_rst_reason` (6.10) with numbers of our own, because the kernel's differ between
+/// versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ResetReason {
+    /// No reason given: before 6.12 for the RSTs that a socket sends on its own.
+    #[default]
+    NotSpecified = 0,
+    /// `TCP_ABORT_ON_DATA`: data arrived after `close()`.
+    AbortOnData = 1,
+    /// `TCP_ABORT_ON_CLOSE`: `close()` with unread data.
+    AbortOnClose = 2,
+    /// `TCP_ABORT_ON_LINGER`: `TCP_LINGER2` is negative.
+    AbortOnLinger = 3,
+    /// `TCP_ABORT_ON_MEMORY`: too many orphans, or no memory for sockets.
+    AbortOnMemory = 4,
+    /// `TCP_STATE`: the state requires it (`tcp_disconnect()`, `tcp_abort()`, an orphan's timeout).
+    State = 5,
+    /// `TCP_KEEPALIVE_TIMEOUT`
+    KeepaliveTimeout = 6,
+    /// `TCP_DISCONNECT_WITH_DATA`: `tcp_disconnect()` before all data was sent.
+    DisconnectWithData = 7,
+    /// Any other: an unacceptable segment, Multipath TCP.
+    Other = 8,
+}
+
+impl ResetReason {
+    /// Every reason, by number.
+    pub const ALL: [Self; 9] = [
+        Self::NotSpecified,
+        Self::AbortOnData,
+        Self::AbortOnClose,
+        Self::AbortOnLinger,
+        Self::AbortOnMemory,
+        Self::State,
+        Self::KeepaliveTimeout,
+        Self::DisconnectWithData,
+        Self::Other,
+    ];
+
+    /// The reason with the number `raw`; [`ResetReason::Other`] for a number this version does not know.
+    pub fn from_raw(raw: u64) -> Self {
+        usize::try_from(raw).ok().and_then(|raw| Self::ALL.get(raw)).copied().unwrap_or(Self::Other)
+    }
 }
 
 impl Kind {
@@ -38,13 +110,16 @@ impl Kind {
     pub const fn from_raw(raw: u8) -> Option<Self> {
         Some(match raw {
             1 => Self::Transition,
-            2 => Self::MinisocketArmed,
-            3 => Self::MinisocketCancelled,
-            4 => Self::MinisocketExpired,
+            2 => Self::TimewaitArmed,
+            3 => Self::TimewaitCancelled,
+            4 => Self::TimewaitExpired,
             5 => Self::Segment,
             6 => Self::RequestArmed,
             7 => Self::RequestCancelled,
             8 => Self::RequestExpired,
+            9 => Self::ResetSent,
+            10 => Self::ResetReceived,
+            11 => Self::ErrorReported,
             _ => return None,
         })
     }
@@ -52,22 +127,23 @@ impl Kind {
 
 /// Bits of [`Record::flags`].
 pub mod flag {
-    /// A [`super::Task`] follows: the record was made in the context of the task that caused it.
+    /// A [`super::Task`] follows: the hook ran in the context of the task that caused the event.
     pub const TASK: u8 = 1;
     /// `SO_LINGER` with a time of 0 was set when the socket went to CLOSE.
     pub const LINGER_ZERO: u8 = 1 << 1;
-    /// The network namespace has no user any more: it is being taken down.
+    /// The network namespace has no user any more: it is being destroyed.
     pub const NETNS_DYING: u8 = 1 << 2;
-    /// `close()` (not only `shutdown()`) had begun when the socket went to CLOSE.
+    /// Both directions were shut down (`close()` or `shutdown(SHUT_RDWR)`) when the socket went to CLOSE.
     pub const SHUTDOWN_BOTH: u8 = 1 << 3;
     /// The socket has no owner any more (`SOCK_DEAD`).
     pub const ORPHAN: u8 = 1 << 4;
-    /// The peer's FIN was taken in (`SOCK_DONE`).
+    /// The peer's FIN was processed (`SOCK_DONE`). Only in recordings without [`super::Kind::ResetSent`].
     pub const DONE: u8 = 1 << 5;
-    /// The namespace holds as many minisockets as it may (`tcp_max_tw_buckets`), or this kernel does not
-    /// let that be seen.
+    /// The namespace has reached its limit of timewait sockets (`tcp_max_tw_buckets`), or this kernel does not expose
+    /// their number. Only in recordings without [`super::Kind::ResetSent`].
     pub const NO_ROOM: u8 = 1 << 6;
-    /// With [`LINGER_ZERO`]: bytes had come that the process had not read, which the kernel looks at first.
+    /// With [`LINGER_ZERO`]: the process had not read all received bytes, which the kernel checks first. Only where the
+    /// kernel gives no reason for a RST.
     pub const UNREAD: u8 = 1 << 7;
 }
 
@@ -78,10 +154,10 @@ pub mod flag {
 pub struct Record {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub ts_ns: u64,
-    /// The socket cookie, which a minisocket inherits; 0 for a request socket, which has none.
+    /// The socket cookie, which a timewait socket inherits; 0 for a request socket, which has none.
     pub cookie: u64,
-    /// Kernel address of the socket, minisocket or request socket. It pairs records about one
-    /// living object and is reused at once afterwards: never an identity.
+    /// Kernel address of the socket, timewait socket or request socket. It links records about one live object and is
+    /// reused immediately afterwards: never an identity.
     pub object: u64,
     /// By kind, see [`Kind`].
     pub arg0: u64,
@@ -101,15 +177,15 @@ pub struct Record {
     pub dport: u16,
     /// A [`Kind`].
     pub kind: u8,
-    /// Kernel number of the state before, where the kind has one.
+    /// Kernel number of the state before, if the kind has one.
     pub old: u8,
-    /// Kernel number of the state after, where the kind has one.
+    /// Kernel number of the state after, if the kind has one.
     pub new: u8,
     /// Bits from [`flag`].
     pub flags: u8,
 }
 
-/// The task in whose context a record was made. 32 bytes, no padding.
+/// The task in whose context a hook ran. 32 bytes, no padding.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
@@ -124,13 +200,13 @@ pub struct Task {
     pub comm: [u8; 16],
 }
 
-/// A [`Record`] with its [`Task`], as one piece of the ring buffer.
+/// A [`Record`] with its [`Task`], as one entry of the ring buffer.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct RecordWithTask {
-    /// The observation.
+    /// The record.
     pub record: Record,
-    /// Who caused it.
+    /// The task that caused it.
     pub task: Task,
 }
 
@@ -139,15 +215,35 @@ pub const RECORD_LEN: usize = core::mem::size_of::<Record>();
 /// Length of a record with its task.
 pub const RECORD_WITH_TASK_LEN: usize = core::mem::size_of::<RecordWithTask>();
 
-/// Why the eBPF program could not report something: indices of the per-CPU `LOSSES` map.
+/// Hooks with two attached copies of their program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Twice {
+    /// [`Kind::Transition`]
+    SetState = 0,
+    /// [`Kind::Segment`]
+    Segment = 1,
+    /// [`Kind::ResetSent`]
+    ResetSent = 2,
+    /// [`Kind::ResetReceived`]
+    ResetReceived = 3,
+}
+
+impl Twice {
+    /// Every hook, by number.
+    pub const ALL: [Self; 4] = [Self::SetState, Self::Segment, Self::ResetSent, Self::ResetReceived];
+}
+
+/// Causes of lost events: indices of the per-CPU `LOSSES` map.
 pub mod loss {
-    /// The ring buffer had no room.
+    /// The ring buffer was full.
     pub const RING_FULL: u32 = 0;
     /// Kernel memory could not be read.
     pub const READ_FAULT: u32 = 1;
-    /// Not a loss: a transition that the first copy of the `set_state` program had skipped (the
-    /// kernel's recursion guard) and the second copy reported.
+    /// Not a loss: how often the second copy of a program found no mark of the first one, because the kernel's
+    /// recursion guard had skipped the first, or because a nested event had overwritten the mark (a duplicate). One
+    /// counter per [`super::Twice`].
     pub const COVERED: u32 = 2;
     /// Number of counters.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = COVERED + super::Twice::ALL.len() as u32;
 }

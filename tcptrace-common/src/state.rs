@@ -2,30 +2,30 @@
 
 /// A TCP state. The discriminants are the kernel's.
 ///
-/// `TCP_NEW_SYN_RECV` (12, a request socket) is decoded as [`TcpState::SynRecv`]: for the operator
-/// both are a handshake in progress.
+/// `TCP_NEW_SYN_RECV` (12, a request socket) is decoded as [`TcpState::SynRecv`]: for the operator both are a handshake
+/// in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum TcpState {
     /// Connected; data may flow both ways.
     Established = 1,
-    /// Our SYN is out, no answer yet.
+    /// SYN sent, no answer yet.
     SynSent = 2,
-    /// A SYN came in, our SYN-ACK is out.
+    /// SYN received, SYN-ACK sent.
     SynRecv = 3,
-    /// Our FIN is out and not yet acknowledged.
+    /// FIN sent, not yet acknowledged.
     FinWait1 = 4,
-    /// Our FIN is acknowledged; the peer's FIN is missing.
+    /// FIN acknowledged; waiting for the peer's FIN.
     FinWait2 = 5,
-    /// Both FINs are acknowledged; we closed first and wait out old duplicates.
+    /// Both FINs are acknowledged; we closed first and wait for old duplicates to expire.
     TimeWait = 6,
     /// No connection.
     Close = 7,
-    /// The peer's FIN is in; our application has not closed yet.
+    /// FIN received; our application has not closed yet.
     CloseWait = 8,
-    /// The peer closed first, our FIN is out and not yet acknowledged.
+    /// The peer closed first; our FIN is sent and not yet acknowledged.
     LastAck = 9,
-    /// Waiting for connections.
+    /// Listening for connections.
     Listen = 10,
     /// Both sides sent a FIN at the same time; ours is not yet acknowledged.
     Closing = 11,
@@ -47,7 +47,7 @@ impl TcpState {
         Self::Closing,
     ];
 
-    /// How many states there are: the length of a table indexed by [`TcpState::index`].
+    /// Number of states: the length of a table indexed by [`TcpState::index`].
     pub const COUNT: usize = Self::ALL.len();
 
     /// The state with the kernel's number `raw`; `None` for a number no TCP state has.

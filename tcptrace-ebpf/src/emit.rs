@@ -1,5 +1,5 @@
-//! The only place that reserves room in the ring buffer, and counts what finds none. What the filter does
-//! not want is neither reported nor lost.
+//! Reserves space in the ring buffer (only here), and counts records that find none. Records that the filter rejects
+//! are neither reported nor lost.
 
 use aya_ebpf::{
     EbpfContext,
@@ -21,7 +21,7 @@ use crate::{
     maps::{config, count, filter_term, reserve, waiting},
 };
 
-/// What the hooks know beyond the socket's common part.
+/// Values of a record beyond the socket's common part.
 pub struct Observation {
     pub kind: Kind,
     pub old: u8,
@@ -34,7 +34,7 @@ pub struct Observation {
     pub arg1: u64,
 }
 
-/// The ends of a record to be, when the filter wants it. To be asked before anything else is read.
+/// The ends of a future record, if the filter passes it. Call it before reading anything else.
 #[inline(always)]
 pub fn wanted(common: &impl SockCommon, kind: Kind, old: u8, sport: u16) -> Option<Ends> {
     let [saddr_high, saddr_low, daddr_high, daddr_low] = common.addresses();
@@ -48,11 +48,11 @@ pub fn wanted(common: &impl SockCommon, kind: Kind, old: u8, sport: u16) -> Opti
     passes(filter_term, &ends).then_some(ends)
 }
 
-/// Writes one record that is [`wanted`]; with the current task when [`flag::TASK`] is set. Says whether
-/// there was room for it.
+/// Writes one record that passed [`wanted`], with the current task when [`flag::TASK`] is set. Returns whether there
+/// was space for it.
 #[inline(always)]
 pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> bool {
-    // Before room is reserved: the order in which rings are read depends on that, see `kernel/rings.rs`.
+    // Before the reservation: the merge of the rings depends on this order, see `kernel/rings.rs`.
     // SAFETY: the helper has no preconditions.
     let ts_ns = unsafe { bpf_ktime_get_ns() };
     if observation.flags & flag::TASK != 0 {
@@ -61,7 +61,7 @@ pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> 
             return false;
         };
         let room = entry.as_mut_ptr();
-        // SAFETY: `room` is the reserved entry; both parts are written whole.
+        // SAFETY: `room` is the reserved entry; both parts are written completely.
         unsafe {
             write_record(&raw mut (*room).record, ts_ns, common, ends, observation);
             write_task(&raw mut (*room).task);
@@ -79,7 +79,7 @@ pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> 
     true
 }
 
-/// Kernel memory that must be readable was not: counted, and told once per CPU.
+/// Counts a failed read of kernel memory that must be readable, and logs the first one per CPU.
 #[inline(always)]
 pub fn read_fault<C: EbpfContext>(ctx: &C, kind: Kind) {
     if count(loss::READ_FAULT) == 1 {
@@ -87,15 +87,14 @@ pub fn read_fault<C: EbpfContext>(ctx: &C, kind: Kind) {
     }
 }
 
-/// Waking the reader costs more than a record does: it polls, and is woken early only when the
-/// ring fills faster than that.
+/// Waking the reader costs more than a record: it polls, and is woken early only when the ring fills faster than that.
 #[inline(always)]
 fn wakeup() -> u64 {
     if waiting() > config!(wakeup_bytes) { BPF_RB_FORCE_WAKEUP as u64 } else { BPF_RB_NO_WAKEUP as u64 }
 }
 
 /// # Safety
-/// `to` is valid for writing a whole record.
+/// `to` is valid for writing a complete record.
 #[inline(always)]
 unsafe fn write_record(
     to: *mut Record,
@@ -130,11 +129,11 @@ unsafe fn write_record(
 }
 
 /// # Safety
-/// `to` is valid for writing a whole task.
+/// `to` is valid for writing a complete task.
 #[inline(always)]
 unsafe fn write_task(to: *mut Task) {
     let ids = bpf_get_current_pid_tgid();
-    // SAFETY: by contract; the helper fills `comm` whole, or zeroes it when it fails.
+    // SAFETY: by contract; the helper fills `comm` completely, or zeroes it when it fails.
     unsafe {
         (&raw mut (*to).cgroup).write(bpf_get_current_cgroup_id());
         (&raw mut (*to).tgid).write((ids >> 32) as u32);
@@ -148,7 +147,7 @@ unsafe fn write_task(to: *mut Task) {
     }
 }
 
-/// The name of the current process: that of its first thread. Threads have names of their own.
+/// The name of the current process, which is its first thread's. Threads have names of their own.
 #[inline(always)]
 fn process_name() -> Option<[u64; 2]> {
     let (leader, comm) = (config!(offsets.task_group_leader), config!(offsets.task_comm));

@@ -1,5 +1,4 @@
-//! The only reads of kernel memory. Offsets come from the loader (`config`), and the verifier sees
-//! them as constants.
+//! Reads kernel memory (only here). Offsets come from the loader (`config`), and the verifier sees them as constants.
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
@@ -8,6 +7,9 @@ use tcptrace_common::config::{ABSENT, SOCK_COMMON_LEN};
 
 use crate::maps::config;
 
+/// `sk_protocol` of TCP: other protocols share some of the tracepoints.
+pub const IPPROTO_TCP: u16 = 6;
+
 /// A kernel address.
 pub type Address = *const c_void;
 
@@ -15,7 +17,7 @@ pub type Address = *const c_void;
 #[inline(always)]
 pub fn read<T: Copy>(from: Address, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper checks the address and fills `value` whole, or returns an error.
+    // SAFETY: the helper checks the address and fills `value` completely, or returns an error.
     let failed = unsafe {
         bpf_probe_read_kernel(
             value.as_mut_ptr().cast(),
@@ -27,8 +29,8 @@ pub fn read<T: Copy>(from: Address, offset: u32) -> Option<T> {
     (failed == 0).then(|| unsafe { value.assume_init() })
 }
 
-/// Reads a value behind a pointer whose type the verifier knows (an argument of the tracepoint):
-/// a plain load, with no helper call.
+/// Reads a value through a pointer whose type the verifier knows (an argument of the tracepoint): a plain load, without
+/// a helper call.
 #[inline(always)]
 pub fn load<T: Copy>(typed: Address, offset: u32) -> T {
     // SAFETY: the verifier checks that `offset` is a field of the pointer's type, and the kernel
@@ -36,13 +38,13 @@ pub fn load<T: Copy>(typed: Address, offset: u32) -> T {
     unsafe { typed.byte_add(offset as usize).cast::<T>().read_volatile() }
 }
 
-/// The object that holds `member` at `offset`.
+/// The object that contains `member` at `offset`.
 #[inline(always)]
 pub fn container_of(member: Address, offset: u32) -> Address {
     member.wrapping_byte_sub(offset as usize)
 }
 
-/// A `struct sock_common`: what sockets, minisockets and request sockets share.
+/// A `struct sock_common`, the common part of full, timewait and request sockets.
 pub trait SockCommon {
     /// The field at `offset`.
     fn field<T: Copy + Default>(&self, offset: u32) -> T;
@@ -57,7 +59,7 @@ pub trait SockCommon {
         self.field(config!(offsets.skc_cookie))
     }
 
-    /// `skc_flags`, or what a request socket keeps there: the address of its listener.
+    /// `skc_flags`; in a request socket this field holds the address of its listener.
     #[inline(always)]
     fn flags(&self) -> u64 {
         self.field(config!(offsets.skc_flags))
@@ -68,7 +70,7 @@ pub trait SockCommon {
         self.field(config!(offsets.skc_bound_dev_if))
     }
 
-    /// Local port; 0 when none is held (any more).
+    /// Local port; 0 when none is held, or no longer.
     #[inline(always)]
     fn num(&self) -> u16 {
         self.field(config!(offsets.skc_num))
@@ -107,7 +109,7 @@ pub trait SockCommon {
     }
 }
 
-/// Whether the current thread is a kernel thread: it is no socket's owner.
+/// Whether the current thread is a kernel thread, which owns no socket.
 #[inline(always)]
 pub fn is_kernel_thread(task: Address) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
@@ -115,32 +117,38 @@ pub fn is_kernel_thread(task: Address) -> bool {
     flags != ABSENT && load::<u32>(task, flags) & PF_KTHREAD != 0
 }
 
-/// Whether a system call of the current thread got to the tracepoint with the context `ctx`, which lies on the
-/// stack: a softirq has a stack of its own, and what runs late runs in kernel threads.
+/// Whether the tracepoint with the context `ctx` was reached in a system call of the current thread. `ctx` is on the
+/// stack: a softirq has its own stack, and deferred work runs in kernel threads.
 #[inline(always)]
 pub fn is_system_call(ctx: Address) -> bool {
+    let task = current_task();
+    is_on_stack_of(task, ctx) && !is_kernel_thread(task)
+}
+
+/// Whether the thread `task` itself reached the tracepoint, not a softirq on top of it.
+#[inline(always)]
+pub fn is_on_stack_of(task: Address, ctx: Address) -> bool {
     /// `THREAD_SIZE`
     const STACK_LEN: u64 = 16 << 10;
     let stack = config!(offsets.task_stack);
     if stack == ABSENT {
         return true;
     }
-    let task = current_task();
-    // The verifier takes no arithmetic on the context: its address is read back as a number.
+    // The verifier allows no arithmetic on the context, so its address is read back as a number.
     let place = ctx;
     let Some(at) = read::<u64>((&raw const place).cast(), 0) else { return true };
-    at.wrapping_sub(load::<u64>(task, stack)) < STACK_LEN && !is_kernel_thread(task)
+    at.wrapping_sub(load::<u64>(task, stack)) < STACK_LEN
 }
 
-/// The current thread's `struct task_struct`, to be read with [`load`].
+/// The current thread's `struct task_struct`, for [`load`].
 #[inline(always)]
 pub fn current_task() -> Address {
     // SAFETY: no arguments.
     unsafe { bpf_get_current_task_btf() as Address }
 }
 
-/// An argument of the tracepoint: each field is a plain load. But not a pointer: for each load of one the verifier
-/// looks through the names of all types, which takes milliseconds.
+/// An argument of the tracepoint: each field is a plain load. Pointers are an exception: for each load of one the
+/// verifier searches the names of all types, which takes milliseconds.
 pub struct Argument(pub Address);
 
 impl SockCommon for Argument {
@@ -155,7 +163,17 @@ impl SockCommon for Argument {
     }
 }
 
-/// What lies at an address without a type: its start is copied in one go.
+/// The local port. Once the port is released `skc_num` is 0, while `inet_sport` keeps its value until the socket
+/// connects again and chooses a new port: a socket that `is_new` has none.
+#[inline(always)]
+pub fn local_port(sock: &Argument, is_new: bool) -> u16 {
+    match sock.num() {
+        0 if !is_new => read::<u16>(sock.0, config!(offsets.inet_sport)).map_or(0, u16::from_be),
+        port => port,
+    }
+}
+
+/// An object at an untyped address: its start is copied at once.
 pub struct Copied([u64; SOCK_COMMON_LEN / 8]);
 
 impl Copied {
@@ -166,7 +184,7 @@ impl Copied {
 }
 
 impl SockCommon for Copied {
-    /// 0 when it lies outside (which the loader has ruled out).
+    /// 0 when the field is outside of the copy (which the loader has ruled out).
     #[inline(always)]
     fn field<T: Copy + Default>(&self, offset: u32) -> T {
         if offset as usize > SOCK_COMMON_LEN - size_of::<T>() {
@@ -177,7 +195,7 @@ impl SockCommon for Copied {
     }
 }
 
-/// Whether the namespace at `net` has no user any more: `cleanup_net()` is taking it down.
+/// Whether the namespace at `net` has no user any more: `cleanup_net()` is destroying it.
 #[inline(always)]
 pub fn net_is_dying(net: Address) -> bool {
     let offset = config!(offsets.net_count);

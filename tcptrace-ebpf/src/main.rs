@@ -1,5 +1,5 @@
-//! The eBPF program of tcptrace. One hook, one file; `kernel` makes the only reads of kernel
-//! memory, `emit` the only reservations in the ring buffer.
+//! The eBPF program of tcptrace, one file per hook. Only `kernel` reads kernel memory, only `emit` reserves space in
+//! the ring buffer.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! The maps shared with user space, and the configuration it writes before the program is loaded.
+//! Defines the maps shared with user space, and the configuration that user space writes before loading.
 
 use aya_ebpf::{
     bindings::BPF_RB_AVAIL_DATA,
@@ -9,10 +9,10 @@ use aya_ebpf::{
 use tcptrace_common::{
     config::{Config, learned, ring},
     filter::{KernelFilter, Term, test},
-    record::loss,
+    record::{Twice, loss},
 };
 
-/// Records on their way to user space, in [`ring::MAPS`]. User space sets how many, and their size.
+/// Ring buffers for records, named as in [`ring::MAPS`]. User space sets their number and size.
 macro_rules! rings {
     ($($name:ident)+) => {
         $(
@@ -23,27 +23,19 @@ macro_rules! rings {
 }
 rings!(RING_0 RING_1 RING_2 RING_3 RING_4 RING_5 RING_6 RING_7);
 
-/// What could not be reported, by [`tcptrace_common::loss`].
+/// Lost events by cause, see [`tcptrace_common::loss`].
 #[map]
 pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::COUNT, 0);
 
-/// What the first copy of a program attached twice has just handled on this CPU, by hook.
+/// The event that the first copy of a program attached twice has just handled on this CPU, by hook.
 #[map]
-static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(2, 0);
+static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(Twice::ALL.len() as u32, 0);
 
-/// Handler addresses found by `hooks::learn`.
+/// Handler addresses learned by `hooks::learn`.
 #[map]
 pub static LEARNED: Array<u64> = Array::with_max_entries(learned::COUNT, 0);
 
-/// The hooks whose programs are attached twice: indices of [`HANDLED`].
-#[derive(Clone, Copy)]
-#[repr(u32)]
-pub enum Twice {
-    SetState = 0,
-    Segment = 1,
-}
-
-/// Names one event of one hook by what it is about.
+/// Identity of one event of one hook.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Handled {
@@ -52,19 +44,27 @@ pub struct Handled {
 }
 
 impl Handled {
-    /// Leaves the mark that this event is handled on this CPU.
+    /// Marks this event as handled on this CPU.
     #[inline(always)]
     pub fn mark(self, hook: Twice) {
         if let Some(mark) = HANDLED.get_ptr_mut(hook as u32) {
-            // SAFETY: the slot belongs to this CPU; a nested program may overwrite it, which makes a
-            // double.
+            // SAFETY: the slot belongs to this CPU; a nested program may overwrite it, which causes a duplicate.
             unsafe { *mark = self };
         }
     }
 
-    /// Whether the first copy has just handled this event on this CPU; takes its mark away.
+    /// Whether the first copy has just handled this event on this CPU; removes its mark, or counts the missing mark.
     #[inline(always)]
-    pub fn take_mark(self, hook: Twice) -> bool {
+    pub fn is_handled(self, hook: Twice) -> bool {
+        let is_marked = self.take_mark(hook);
+        if !is_marked {
+            count(loss::COVERED + hook as u32);
+        }
+        is_marked
+    }
+
+    #[inline(always)]
+    fn take_mark(self, hook: Twice) -> bool {
         let Some(mark) = HANDLED.get_ptr_mut(hook as u32) else { return false };
         // SAFETY: as above.
         let is_marked = unsafe { *mark } == self;
@@ -81,7 +81,7 @@ impl Handled {
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = unsafe { core::mem::zeroed() };
 
-/// One value of the configuration. The read is volatile: the compiler must not see the zeros above.
+/// One value of the configuration. The read is volatile: the compiler must not assume the zeros above.
 macro_rules! config {
     ($($field:ident).+) => {
         // SAFETY: CONFIG is initialised and never written while the program is loaded.
@@ -90,7 +90,7 @@ macro_rules! config {
 }
 pub(crate) use config;
 
-/// The answer of this CPU's ring. The verifier knows the mask, and drops the ways to rings that are not used.
+/// Calls a method of this CPU's ring. The verifier knows the mask and removes the branches of unused rings.
 macro_rules! of_this_ring {
     ($($asked:tt)+) => {
         // SAFETY: the helper has no preconditions.
@@ -107,31 +107,31 @@ macro_rules! of_this_ring {
     };
 }
 
-/// Room for a record in this CPU's ring.
+/// Reserves space for a record in this CPU's ring.
 #[inline(always)]
 pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
     of_this_ring!(reserve(0))
 }
 
-/// Bytes that wait to be read in this CPU's ring.
+/// Unread bytes in this CPU's ring.
 #[inline(always)]
 pub fn waiting() -> u64 {
     of_this_ring!(query(u64::from(BPF_RB_AVAIL_DATA)))
 }
 
-/// Whether the programs do nothing: they run where they would, and the verifier removes the rest.
+/// Whether the programs are disabled: they still run, but the verifier removes everything else.
 #[inline(always)]
 pub fn is_idle() -> bool {
     config!(idle) != 0
 }
 
-/// Which records are wanted; written and seen like `CONFIG`.
+/// The record filter; written and read like `CONFIG`.
 // SAFETY: every field is an integer.
 #[unsafe(no_mangle)]
 pub static FILTER: KernelFilter = unsafe { core::mem::zeroed() };
 
-/// The term at `index` of the filter, field by field: the verifier knows a constant that was loaded, not one
-/// that was copied to the stack. Of a term that tests nothing no more than that is read.
+/// The term at `index` of the filter, read field by field: the verifier tracks a constant that was loaded, not one that
+/// was copied to the stack. For an empty term only the test is read.
 #[inline(always)]
 pub fn filter_term(index: usize) -> Term {
     let term = &raw const FILTER.terms[index];

@@ -1,6 +1,6 @@
-//! Going through a recording: time to read it, time to go to a moment, memory.
+//! Seekable replay: time to read a recording, time to seek to a moment, memory.
 //!
-//! `cargo bench -p tcptrace --bench replay -- FILE [--seeks 200]`; `--bench session -- --keep FILE` makes a file.
+//! `cargo bench -p tcptrace --bench replay -- FILE [--seeks 200]`; `--bench session -- --keep FILE` creates a file.
 
 use std::{
     fs,
@@ -10,10 +10,11 @@ use std::{
 
 use tcptrace::{
     aggregate::{Grouping, Scope},
+    detail::Query,
     filter::Filter,
-    inspect::Query,
     model::Nanos,
-    replay::{Player, Shown, Wanted},
+    replay::{Player, SeekResult, SeekTarget},
+    session::Input,
 };
 
 fn main() {
@@ -23,16 +24,18 @@ fn main() {
         return;
     };
     let seeks = args.iter().position(|arg| arg == "--seeks").and_then(|at| args.get(at + 1)?.parse().ok());
-    let wanted = Wanted {
+    let wanted = SeekTarget {
         filter: Filter::EVERYTHING,
         query: Query::new(Grouping::SERVICE),
-        scope: Scope::Minisockets,
+        scope: Scope::TimewaitSockets,
         interval: Nanos::SECOND,
         source: "bench".into(),
+        window: tcptrace::pipeline::Window::default(),
     };
     let before = status_kib("VmRSS:");
     let began = Instant::now();
-    let mut player = Player::open(Path::new(path), wanted, |_, _| {}).expect("a recording");
+    let mut player =
+        Player::open(Input::open(Path::new(path)).expect("a file"), wanted, |_, _| {}).expect("a recording");
     let took = began.elapsed();
     let last = picture(&mut player, usize::MAX).0;
     let (kept, bytes) = player.kept();
@@ -67,12 +70,12 @@ fn seek(player: &mut Player, seeks: usize) -> (Vec<Duration>, Vec<Duration>, Vec
     times
 }
 
-/// Records up to the picture `n`, and how long it took to get there.
+/// Seeks to snapshot `n`; returns its records so far and the time of the seek.
 fn picture(player: &mut Player, n: usize) -> (u64, Duration) {
     let began = Instant::now();
     match player.show(n, &mut || true).expect("a recording") {
-        Shown::Picture(picture) => (picture.records, began.elapsed()),
-        Shown::Interrupted => unreachable!("nothing interrupts"),
+        SeekResult::Picture(picture) => (picture.records, began.elapsed()),
+        SeekResult::Interrupted => unreachable!("nothing interrupts"),
     }
 }
 

@@ -1,6 +1,6 @@
-//! How each cost grows with the number of sockets: a table on standard output, and a plot.
+//! Cost as a function of the number of sockets: a table on standard output, and a plot.
 //!
-//! `cargo bench -p tcptrace --bench scale [-- --svg docs/scale.svg]`; docs/benchmarks.md explains what it shows.
+//! `cargo bench -p tcptrace --bench scale [-- --svg docs/scale.svg]`; docs/benchmarks.md explains the output.
 
 use std::{fmt::Write as _, fs, time::Duration};
 
@@ -11,17 +11,17 @@ use tcptrace::{aggregate::Grouping, synthetic::Shape};
 #[path = "hot/load.rs"]
 mod load;
 
-use load::{Ring, grown, traffic};
+use load::{RecordRing, grown, traffic};
 
 const SOCKETS: [u64; 7] = [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000];
-/// Records that are timed at once, and how often.
+/// Records per measurement, and number of measurements.
 const PORTION: usize = 32 << 10;
 const PORTIONS: usize = 24;
 
-/// Sockets that are copied to see what they take.
-const MOST_COPIED: u64 = 300_000;
+/// Sockets that are copied to measure their memory.
+const MAX_COPIED_SOCKETS: u64 = 300_000;
 
-/// What so many sockets cost.
+/// Costs at one number of sockets.
 struct Cost {
     sockets: u64,
     record_ns: f64,
@@ -56,13 +56,13 @@ fn measure(wanted: u64) -> Cost {
     let mut engine = grown(Grouping::SERVICE, &mut traffic);
     let mut times: Vec<f64> = (0..PORTIONS)
         .map(|_| {
-            let ring: Ring = traffic.by_ref().take(PORTION).collect();
+            let ring: RecordRing = traffic.by_ref().take(PORTION).collect();
             milliseconds(|| ring.each(|record| engine.take(record))) * 1e6 / ring.len() as f64
         })
         .collect();
     let mut pictures: Vec<f64> = (0..8).map(|_| milliseconds(|| drop(engine.snapshot()))).collect();
-    // Of few sockets many copies: one would fit into memory that was in use before.
-    let copies = (MOST_COPIED / wanted).max(1) as usize;
+    // Few sockets are copied many times: one copy would fit into memory that was already resident.
+    let copies = (MAX_COPIED_SOCKETS / wanted).max(1) as usize;
     let before = resident_kib();
     let mut kept = Vec::new();
     let copy_ms = milliseconds(|| kept.extend((0..copies).map(|_| engine.clone()))) / copies as f64;
@@ -77,13 +77,13 @@ fn measure(wanted: u64) -> Cost {
     }
 }
 
-/// The first quartile: what other work on the machine disturbs least.
+/// The first quartile: the value least affected by other load on the machine.
 fn quarter(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 4]
 }
 
-/// Time that this thread had a CPU: other work on the machine takes the less of it.
+/// CPU time of this thread in milliseconds, less affected by other load on the machine than wall time.
 fn milliseconds(run: impl FnOnce()) -> f64 {
     let now = || {
         let now = clock_gettime(ClockId::ThreadCPUTime);
@@ -100,7 +100,7 @@ fn resident_kib() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
 }
 
-/// One curve: its title, and the value of a cost.
+/// Title of a curve, and its value for a cost.
 type Curve = (&'static str, fn(&Cost) -> f64);
 
 const CURVES: [Curve; 4] = [
@@ -115,7 +115,7 @@ const HEIGHT: f64 = 240.0;
 /// Left, right, top, bottom.
 const MARGINS: [f64; 4] = [48.0, 16.0, 36.0, 32.0];
 
-/// The curves, each in a field of its own, over the number of sockets; both axes are logarithmic.
+/// Plots each curve in its own field over the number of sockets; both axes are logarithmic.
 fn plot(costs: &[Cost]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" \

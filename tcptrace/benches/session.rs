@@ -1,10 +1,10 @@
-//! Recordings: bytes per record, records per second written and read, peak memory. Records are made up
-//! beforehand in portions, so that only the recording is timed.
+//! Recordings: bytes per record, records per second written and read, peak memory. Records are generated in advance in
+//! portions, so that only the recording is timed.
 //!
 //! `cargo bench -p tcptrace --bench session -- [--records 10000000] [--keep FILE]`
 
 use std::{
-    fs,
+    fs::{self, File},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,8 +14,9 @@ use tcptrace::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     model::{Nanos, Record},
-    pipeline::{self, Plan},
-    session::{self, AtEnd, Existing, Keep, Reader, Recorder, Status},
+    output_file::Existing,
+    pipeline::{self, PipelinePlan},
+    session::{self, AtEnd, Keep, Reader, Recorder, RecorderStatus},
     source::{Flow, Source},
     synthetic::{Shape, Traffic},
 };
@@ -49,9 +50,9 @@ fn main() {
     }
 }
 
-/// Writes `records` records; the time in which the writer was at work.
+/// Writes `records` records; returns the time in which the writer was active.
 fn write(path: &Path, records: usize) -> (usize, Duration) {
-    let plan = session::Plan { path: path.to_owned(), keep: Keep::All, existing: Existing::Replace };
+    let plan = session::RecordPlan { path: path.to_owned(), keep: Keep::All, existing: Existing::Replace };
     let (mut recorder, recording) = session::start(&plan).expect("a file");
     let shape = Shape { connections_per_s: CONNECTIONS_PER_S, ..Shape::default() };
     let mut traffic = Traffic::new(shape, 1);
@@ -73,7 +74,7 @@ fn write(path: &Path, records: usize) -> (usize, Duration) {
     (written, took + began.elapsed())
 }
 
-fn drain(recorder: &mut Recorder, status: &Arc<Status>) {
+fn drain(recorder: &mut Recorder, status: &Arc<RecorderStatus>) {
     recorder.flush();
     while !(recorder.is_empty() && status.is_idle()) {
         std::thread::sleep(Duration::from_micros(50));
@@ -83,7 +84,8 @@ fn drain(recorder: &mut Recorder, status: &Arc<Status>) {
 
 fn read_only(path: &Path) -> (u64, Duration) {
     let began = Instant::now();
-    let mut reader = Reader::open(path, AtEnd::Stop).expect("a recording");
+    let mut reader =
+        Reader::new(Box::new(File::open(path).expect("a file")), AtEnd::Stop).expect("a recording");
     let mut records = 0;
     let mut take = |record: Record| records += u64::from(matches!(record, Record::Kernel(_)));
     while reader.fill(&mut take).expect("a recording") == Flow::Running {}
@@ -92,8 +94,9 @@ fn read_only(path: &Path) -> (u64, Duration) {
 
 fn read_and_track(path: &Path) -> (u64, Duration) {
     let began = Instant::now();
-    let reader = Reader::open(path, AtEnd::Stop).expect("a recording");
-    let plan = Plan::new(Filter::EVERYTHING, Grouping::SERVICE, Scope::Minisockets, Nanos::SECOND);
+    let reader = Reader::new(Box::new(File::open(path).expect("a file")), AtEnd::Stop).expect("a recording");
+    let plan =
+        PipelinePlan::new(Filter::EVERYTHING, Grouping::SERVICE, Scope::TimewaitSockets, Nanos::SECOND);
     let running = pipeline::start(Box::new(reader), plan).expect("a thread");
     let last = running.finish().expect("a recording");
     assert_eq!(last.losses.total(), 0, "{:?}", last.losses);
@@ -114,7 +117,7 @@ fn peak_kib() -> u64 {
     status_kib("VmHWM:")
 }
 
-/// The highest resident size counts anew from here.
+/// Resets the peak of the resident size.
 fn reset_peak() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }

@@ -1,5 +1,5 @@
-//! Man pages and shell completions, from the definition of the arguments: a folder in, its files out.
-//! `cargo xtask gen` and `cargo xtask dist` run this; nothing of it is committed, so that nothing of it can be old.
+//! Generates man pages and shell completions from the argument definitions into a folder. `cargo xtask gen` and
+//! `cargo xtask dist` run this; the output is not committed, so that it cannot be outdated.
 
 use std::{fs, io, path::PathBuf};
 

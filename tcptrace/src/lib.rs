@@ -1,21 +1,24 @@
-//! tcptrace tells how long TCP sockets stay in every state, and who produces them.
+//! tcptrace measures how long TCP sockets stay in each state, and who causes them.
 //! ARCHITECTURE.md has the map.
 
-// The first lines of a folder name its rooms, which are private.
+// Module docs link to private submodules.
 #![allow(rustdoc::private_intra_doc_links)]
+// Test threads have the privileges of the test.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
-// First: what comes after it has its macro.
+// First, because later modules use its macro.
 #[macro_use]
-mod say;
+mod note;
 
 pub mod aggregate;
 pub mod cli;
+pub mod detail;
 pub mod filter;
 pub mod http;
-pub mod inspect;
 pub mod kernel;
 pub mod lifecycle;
 pub mod model;
+pub mod output_file;
 pub mod pipeline;
 pub mod privileges;
 pub mod replay;

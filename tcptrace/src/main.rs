@@ -7,7 +7,7 @@ use tcptrace::privileges::{self, Work};
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    privileges::forbid_more();
+    privileges::set_no_new_privileges();
     privileges::keep_for(Work::Command);
     tcptrace::cli::Cli::parse().run()
 }

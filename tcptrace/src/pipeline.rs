@@ -1,13 +1,14 @@
-//! Wires source -> tracker -> aggregate -> view, and owns the tick.
+//! Connects source, tracker, aggregate and views, and owns the tick.
 //!
-//! The pipeline runs on a thread of its own and, live, never waits for a view: snapshots are left where the
-//! view finds the newest, event lines and records go to bounded queues. A recording can wait: it is read no
-//! faster than every snapshot is taken, where all are wanted. [`Engine`] is the same on the caller's thread.
+//! The pipeline runs on its own thread and, live, never waits for a view: a watch channel holds the newest snapshot,
+//! and event lines and records go to bounded queues. A recording can wait: if every snapshot is wanted, it is read only
+//! as fast as the snapshots are received. [`Engine`] does the same work on the caller's thread.
 
-mod asked;
 mod engine;
+mod query;
 mod schedule;
-mod taken;
+mod state;
+mod window;
 
 use std::{
     sync::{
@@ -21,61 +22,63 @@ use std::{
 use anyhow::Result;
 use tokio::sync::{mpsc, watch};
 
-use asked::{Asked, Change};
-use taken::Taken;
+use query::{ActiveQuery, QueryChange};
+use state::PipelineState;
 
 use crate::{
-    aggregate::{Aggregate, Grouping, Scope, Snapshot, standing},
+    aggregate::{Aggregate, Grouping, Scope, Snapshot, stuck_sockets},
+    detail::Query,
     filter::Filter,
-    inspect::Query,
-    lifecycle::{Event, Limits, Tracker},
+    lifecycle::{Event, Tracker, TrackerLimits},
     model::{Nanos, Record, record::HostFacts},
+    privileges::{self, Work},
     session::Recorder,
-    source::{Flow, Look, Source},
+    source::{Flow, PollKind, Source},
 };
 
 pub use engine::Engine;
-pub use schedule::Schedule;
+pub use schedule::SnapshotSchedule;
+pub use window::{Bounds, Moment, Window, Windowed};
 
-/// Takes every event as it happens; must not block.
+/// Receives every event as it happens; must not block.
 pub trait EventSink: Send {
-    /// One change of state.
+    /// Handles one state change.
     fn event(&mut self, event: &Event<'_>, host: &HostFacts);
-    /// Everything that was there has been handed over.
+    /// Called after each batch of events.
     fn flush(&mut self);
-    /// Lines that a slow reader of the output did not take in time.
+    /// Output lines dropped because the reader was too slow.
     fn dropped(&self) -> u64;
 }
 
-/// What a run is to do.
-pub struct Plan {
-    /// What to show.
+/// Settings of a run.
+pub struct PipelinePlan {
+    /// Sockets to show.
     pub filter: Filter,
-    /// What to group by.
+    /// Grouping of the sockets.
     pub grouping: Grouping,
-    /// Which dwells to keep.
+    /// Dwells to keep.
     pub scope: Scope,
-    /// Groups, and destinations, that keep their place, see [`Aggregate::with_places`].
+    /// Size of the sticky top N of groups and of destinations, see [`Aggregate::with_places`].
     pub places: usize,
     /// Time between two snapshots.
     pub interval: Nanos,
-    /// What to look at beside the hooks, live.
-    pub look: Look,
-    /// The source's name.
+    /// Host data to poll besides the hooks, live only.
+    pub look: PollKind,
+    /// Name of the source.
     pub source: Arc<str>,
-    /// Where single events go.
+    /// Receiver of single events.
     pub events: Option<Box<dyn EventSink>>,
-    /// Where the records go as well.
+    /// Additional receiver of the records.
     pub recorder: Option<Recorder>,
-    /// Who gets every snapshot, none left out: the pipeline waits. For sources that can.
+    /// Receiver of every snapshot; the pipeline waits for it. Only for sources that can wait.
     pub pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
-    /// What a view wants to be shown, where it can ask: it is answered with the next snapshot, and after the
-    /// source has ended as long as somebody asks. The grouping is the first question's.
+    /// Queries of a view: answered in the next snapshot and, after the end of the source, as long as the sender exists.
+    /// The grouping is that of the first query.
     pub queries: Option<watch::Receiver<Query>>,
 }
 
-impl Plan {
-    /// A plan for no more than snapshots.
+impl PipelinePlan {
+    /// A plan that produces only snapshots.
     pub fn new(filter: Filter, grouping: Grouping, scope: Scope, interval: Nanos) -> Self {
         Self {
             filter,
@@ -83,7 +86,7 @@ impl Plan {
             scope,
             places: 0,
             interval,
-            look: Look::States,
+            look: PollKind::States,
             source: "".into(),
             events: None,
             recorder: None,
@@ -93,9 +96,9 @@ impl Plan {
     }
 }
 
-/// A pipeline at work.
+/// A running pipeline.
 pub struct Running {
-    /// The newest snapshot; `None` until the seed is complete.
+    /// The newest snapshot; `None` until the initial sockets are complete.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Snapshot>>,
@@ -108,37 +111,37 @@ impl Running {
         self.finish()
     }
 
-    /// Waits until the source ends by itself and returns the last snapshot.
+    /// Waits for the end of the source and returns the last snapshot.
     pub fn finish(self) -> Result<Snapshot> {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
-/// Starts to run `source` through a new tracker.
-pub fn start(mut source: Box<dyn Source>, plan: Plan) -> Result<Running> {
+/// Starts a pipeline that runs `source` through a new tracker.
+pub fn start(mut source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let first = plan.queries.as_ref().map(|queries| queries.borrow().clone());
     let pipeline = Pipeline {
         queries: plan.queries,
-        tracker: Tracker::new(Limits::default()).scoped(plan.filter.kernel_part()),
-        flow: Taken::new(
+        tracker: Tracker::new(TrackerLimits::default()).scoped(plan.filter.kernel_part()),
+        flow: PipelineState::new(
             Aggregate::new(plan.grouping, plan.scope).with_places(plan.places),
             plan.events,
-            first.map(|query| Asked::new(query, plan.filter.clone())),
+            first.map(|query| ActiveQuery::new(query, plan.filter.clone())),
             plan.filter,
         ),
         recorder: plan.recorder,
-        snapshots: Snapshots {
+        snapshots: SnapshotSender {
             source_name: plan.source,
             look: plan.look,
-            schedule: Schedule::new(plan.interval),
+            schedule: SnapshotSchedule::new(plan.interval),
             publish,
             pictures: plan.pictures,
         },
     };
     let stopped = Arc::clone(&stop);
-    let thread = std::thread::Builder::new().name("pipeline".into()).spawn(move || {
+    let thread = privileges::spawn("pipeline", Work::Counting, move || {
         source.begin();
         pipeline.run(source, &stopped)
     })?;
@@ -147,17 +150,17 @@ pub fn start(mut source: Box<dyn Source>, plan: Plan) -> Result<Running> {
 
 struct Pipeline {
     tracker: Tracker,
-    flow: Taken,
+    flow: PipelineState,
     recorder: Option<Recorder>,
-    snapshots: Snapshots,
+    snapshots: SnapshotSender,
     queries: Option<watch::Receiver<Query>>,
 }
 
-/// When snapshots are made, and who gets them.
-struct Snapshots {
+/// Schedule and receivers of snapshots.
+struct SnapshotSender {
     source_name: Arc<str>,
-    look: Look,
-    schedule: Schedule,
+    look: PollKind,
+    schedule: SnapshotSchedule,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
     pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
 }
@@ -165,7 +168,7 @@ struct Snapshots {
 impl Pipeline {
     fn run(mut self, mut source: Box<dyn Source>, stop: &AtomicBool) -> Result<Snapshot> {
         loop {
-            let goes_on = source.fill(&mut |record| self.take_in(record))?;
+            let goes_on = source.fill(&mut |record| self.process_source_record(record))?;
             if let Some(events) = &mut self.flow.events {
                 events.flush();
             }
@@ -190,14 +193,15 @@ impl Pipeline {
         }
         let last = self.snapshots.snapshot(&mut self.flow, &self.tracker);
         self.snapshots.publish.send_replace(Some(Arc::new(last.clone())));
-        while self.flow.asked.is_some() && !stop.load(Ordering::Relaxed) && self.listen() != Change::Over {
-            thread::sleep(LISTEN_EVERY);
+        while self.flow.asked.is_some() && !stop.load(Ordering::Relaxed) && self.listen() != QueryChange::Over
+        {
+            thread::sleep(QUERY_POLL_INTERVAL);
         }
         Ok(last)
     }
 
-    /// Takes in what the source hands out: of a sweep, what it shows to be wrong.
-    fn take_in(&mut self, record: Record) {
+    /// Processes a record from the source; of a sweep only the differences to the tracker.
+    fn process_source_record(&mut self, record: Record) {
         if let Record::Listing(listing) = record {
             for record in self.tracker.compare(&listing) {
                 self.take(record);
@@ -221,31 +225,33 @@ impl Pipeline {
         }
     }
 
-    /// Answers a new question at once.
-    fn listen(&mut self) -> Change {
-        let Some(queries) = &mut self.queries else { return Change::None };
+    /// Answers a new query at once.
+    fn listen(&mut self) -> QueryChange {
+        let Some(queries) = &mut self.queries else { return QueryChange::None };
         let change = match queries.has_changed() {
-            Ok(false) => Change::None,
+            Ok(false) => QueryChange::None,
             Ok(true) => self.flow.ask(queries.borrow_and_update().clone(), &mut self.tracker),
-            Err(_) => Change::Over,
+            Err(_) => QueryChange::Over,
         };
         if self.flow.seeded {
             match change {
-                Change::None | Change::Over => {}
-                Change::Focus => self.snapshots.publish_answer(&mut self.flow, &self.tracker),
-                Change::Count | Change::Filter => self.snapshots.publish(&mut self.flow, &self.tracker),
+                QueryChange::None | QueryChange::Over => {}
+                QueryChange::Focus => self.snapshots.publish_answer(&mut self.flow, &self.tracker),
+                QueryChange::Count | QueryChange::Filter => {
+                    self.snapshots.publish(&mut self.flow, &self.tracker);
+                }
             }
         }
         change
     }
 }
 
-/// How often to look for a question where nothing else happens.
-const LISTEN_EVERY: Duration = Duration::from_millis(20);
+/// Poll interval for queries after the source has ended.
+const QUERY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-impl Snapshots {
-    /// Makes a snapshot when it is time for one; returns whether it was.
-    fn publish_when_due(&mut self, flow: &mut Taken, tracker: &Tracker) -> bool {
+impl SnapshotSender {
+    /// Publishes a snapshot if one is due; returns whether it was.
+    fn publish_when_due(&mut self, flow: &mut PipelineState, tracker: &Tracker) -> bool {
         if !flow.seeded || !self.schedule.is_due(flow.now) {
             return false;
         }
@@ -253,20 +259,20 @@ impl Snapshots {
         true
     }
 
-    /// The same out of turn: the next is due one interval later.
-    fn publish(&mut self, flow: &mut Taken, tracker: &Tracker) {
-        self.schedule.begin_anew(flow.now);
+    /// Publishes a snapshot ahead of schedule: the next is due one interval later.
+    fn publish(&mut self, flow: &mut PipelineState, tracker: &Tracker) {
+        self.schedule.reschedule(flow.now);
         self.publish_now(flow, tracker);
     }
 
-    /// The snapshot before with a new answer.
-    fn publish_answer(&self, flow: &mut Taken, tracker: &Tracker) {
+    /// Publishes the previous snapshot with a new answer.
+    fn publish_answer(&self, flow: &mut PipelineState, tracker: &Tracker) {
         let Some(before) = self.publish.borrow().clone() else { return };
         let answer = flow.answer(tracker);
         self.publish.send_replace(Some(Arc::new(Snapshot { answer, ..Snapshot::clone(&before) })));
     }
 
-    fn publish_now(&mut self, flow: &mut Taken, tracker: &Tracker) {
+    fn publish_now(&mut self, flow: &mut PipelineState, tracker: &Tracker) {
         let snapshot = Arc::new(self.snapshot(flow, tracker));
         if let Some(pictures) = &self.pictures
             && pictures.blocking_send(Arc::clone(&snapshot)).is_err()
@@ -276,10 +282,10 @@ impl Snapshots {
         self.publish.send_replace(Some(snapshot));
     }
 
-    fn snapshot(&self, flow: &mut Taken, tracker: &Tracker) -> Snapshot {
+    fn snapshot(&self, flow: &mut PipelineState, tracker: &Tracker) -> Snapshot {
         let mut snapshot = flow.snapshot(tracker, &self.source_name);
-        if self.look == Look::Host {
-            snapshot.standing = standing::of(tracker, &snapshot);
+        if self.look == PollKind::Host {
+            snapshot.standing = stuck_sockets::of(tracker, &snapshot);
         }
         snapshot
     }

@@ -5,17 +5,17 @@ use tcptrace_common::record::{Kind, Task, flag};
 
 use super::*;
 use crate::{
-    aggregate::{Context, Names},
+    aggregate::{Context, HostNames},
     filter::{Subject, parse},
-    lifecycle::tests::{any_stream::any_record, full, kernel, minisocket},
+    lifecycle::tests::{any_stream::any_record, full, kernel, timewait},
     lifecycle::{Closer, EndReason, Socket},
     model::{
         SocketId, TcpState,
-        record::{KernelLosses, Observation, Process},
+        record::{HookRecord, KernelLosses, Process},
     },
 };
 
-/// Each asks for something else that a socket can gain or lose on its way.
+/// Each tests a property that a socket can gain or lose during its life.
 const FILTERS: [&str; 12] = [
     "state time-wait",
     "state established,time-wait",
@@ -36,7 +36,7 @@ fn filter(text: &str) -> Filter {
     Filter::new(Some(expr), &BTreeMap::new()).expect("no names")
 }
 
-/// Any record, some with the task that caused them, and who was found to hold a socket.
+/// Any record, some with their task, plus owner records.
 fn any_owned_record() -> impl Strategy<Value = Record> {
     let process = (70_u32..73).prop_map(|pid| Process { pid, comm: "curl".into(), cgroup: 0 });
     prop_oneof![
@@ -45,7 +45,7 @@ fn any_owned_record() -> impl Strategy<Value = Record> {
             Record::Kernel(mut seen) => {
                 seen.raw.flags |= flag::TASK;
                 let comm = *b"curl\0\0\0\0\0\0\0\0\0\0\0\0";
-                Record::Kernel(Observation { task: Some(Task { cgroup: 0, tgid, tid: 1, comm }), ..seen })
+                Record::Kernel(HookRecord { task: Some(Task { cgroup: 0, tgid, tid: 1, comm }), ..seen })
             }
             other => other,
         }),
@@ -53,11 +53,11 @@ fn any_owned_record() -> impl Strategy<Value = Record> {
     ]
 }
 
-/// Notes the changes it is told of.
+/// Collects the reported changes.
 #[derive(Clone, Default)]
-struct Noted(Arc<std::sync::Mutex<Vec<(TcpState, TcpState)>>>);
+struct EventCollector(Arc<std::sync::Mutex<Vec<(TcpState, TcpState)>>>);
 
-impl EventSink for Noted {
+impl EventSink for EventCollector {
     fn event(&mut self, event: &Event<'_>, _: &HostFacts) {
         self.0.lock().expect("no panic before").push((event.from, event.to));
     }
@@ -78,18 +78,19 @@ fn context() -> Context {
         kernel_losses: KernelLosses::default(),
         output_dropped: 0,
         observed: Arc::default(),
+        refused: 0,
         answer: None,
     }
 }
 
-/// One connection that the client closes, up to the end of its TIME_WAIT, seen through `filter`.
+/// One active close up to the end of TIME_WAIT, seen through `filter`.
 fn active_close(filter: &str) -> (Vec<(TcpState, TcpState)>, Snapshot) {
     use TcpState as T;
-    let noted = Noted::default();
+    let noted = EventCollector::default();
     let filter = self::filter(filter);
-    let mut tracker = Tracker::new(Limits::default()).scoped(filter.kernel_part());
-    let mut flow = Taken::new(
-        Aggregate::new(Grouping::SERVICE, Scope::Minisockets),
+    let mut tracker = Tracker::new(TrackerLimits::default()).scoped(filter.kernel_part());
+    let mut flow = PipelineState::new(
+        Aggregate::new(Grouping::SERVICE, Scope::TimewaitSockets),
         Some(Box::new(noted.clone())),
         None,
         filter,
@@ -100,19 +101,19 @@ fn active_close(filter: &str) -> (Vec<(TcpState, TcpState)>, Snapshot) {
         full(10, 7, T::SynSent, T::Established, 0, 0),
         full(20, 7, T::Established, T::FinWait1, 0, 0),
         full(30, 7, T::FinWait1, T::FinWait2, 0, 0),
-        kernel(minisocket(40, Kind::MinisocketArmed, 7, T::TimeWait)),
+        kernel(timewait(40, Kind::TimewaitArmed, 7, T::TimeWait)),
         full(40, 7, T::FinWait2, T::Close, 0, 0),
-        kernel(minisocket(60_040, Kind::MinisocketExpired, 7, T::TimeWait)),
+        kernel(timewait(60_040, Kind::TimewaitExpired, 7, T::TimeWait)),
     ] {
         flow.take(&record, &mut tracker);
     }
-    let snapshot = flow.aggregate.snapshot(Nanos(0), &tracker, &Names::default(), context());
+    let snapshot = flow.aggregate.snapshot(Nanos(0), &tracker, &HostNames::default(), context());
     let told = noted.0.lock().expect("no panic before").clone();
     (told, snapshot)
 }
 
 #[test]
-fn a_state_shows_its_beginning_and_its_end() {
+fn filtered_state_reports_its_start_and_end() {
     use TcpState as T;
     let (told, snapshot) = active_close("state time-wait");
     assert_eq!(told, [(T::FinWait2, T::TimeWait), (T::TimeWait, T::Close)]);
@@ -123,7 +124,7 @@ fn a_state_shows_its_beginning_and_its_end() {
 }
 
 #[test]
-fn a_socket_that_comes_back_has_been_closed_once() {
+fn socket_that_matches_again_is_closed_once() {
     let (told, snapshot) = active_close("state established,time-wait");
     assert_eq!(told.len(), 4);
     let closers = snapshot.groups[0].closers;
@@ -132,7 +133,7 @@ fn a_socket_that_comes_back_has_been_closed_once() {
 }
 
 #[test]
-fn what_does_not_match_leaves_no_trace() {
+fn unmatched_sockets_leave_no_trace() {
     for filter in ["rport 81", "pid 71", "role inbound", "not lport 40000", "ipv6"] {
         let (told, snapshot) = active_close(filter);
         assert_eq!(told, [], "{filter}");
@@ -143,14 +144,14 @@ fn what_does_not_match_leaves_no_trace() {
 }
 
 proptest! {
-    /// Whatever comes: the sockets counted are those in the table that match, each in one group.
+    /// For any records the counted sockets are the matching sockets of the table, each in one group.
     #[test]
-    fn what_is_counted_is_what_matches(
+    fn counted_sockets_are_the_matching_ones(
         filter in select(&FILTERS[..]).prop_map(filter),
         records in vec(any_owned_record(), 0..200),
     ) {
-        let mut tracker = Tracker::new(Limits::default()).scoped(filter.kernel_part());
-        let mut flow = Taken::new(Aggregate::cramped("state,process".parse().expect("two keys"), Scope::Every), None, None, filter.clone());
+        let mut tracker = Tracker::new(TrackerLimits::default()).scoped(filter.kernel_part());
+        let mut flow = PipelineState::new(Aggregate::cramped("state,process".parse().expect("two keys"), Scope::Every), None, None, filter.clone());
         for (i, record) in records.into_iter().enumerate() {
             if i == 50 {
                 flow.take(&Record::SeedEnd { ts: Nanos(0), began: Nanos(0) }, &mut tracker);
@@ -164,7 +165,7 @@ proptest! {
             }
             prop_assert_eq!(TcpState::ALL.map(|state| flow.aggregate.now(state)), matching, "record {}", i);
         }
-        let snapshot = flow.aggregate.snapshot(Nanos(0), &tracker, &Names::default(), context());
+        let snapshot = flow.aggregate.snapshot(Nanos(0), &tracker, &HostNames::default(), context());
         for state in TcpState::ALL {
             let in_groups: u64 = snapshot.groups.iter().map(|group| group.counts[state.index()]).sum();
             prop_assert_eq!(in_groups, snapshot.states[state.index()].now);
@@ -185,24 +186,24 @@ proptest! {
 }
 
 proptest! {
-    /// Counting anew, by another key and with another filter, finds what counting so from the start has found.
+    /// A new key and filter give the same counts as if used from the start.
     #[test]
-    fn a_new_question_is_answered_as_if_it_had_been_the_first(
+    fn new_query_gives_the_counts_of_a_first_query(
         filters in (select(&FILTERS[..]), select(&FILTERS[..])),
         records in vec(any_owned_record(), 0..200),
     ) {
-        let run = |grouping: &str, filter: Option<&str>, asked: Option<Asked>| {
+        let run = |grouping: &str, filter: Option<&str>, asked: Option<ActiveQuery>| {
             let grouping = grouping.parse().expect("a key");
             let filter = filter.map(self::filter).unwrap_or_default();
-            let mut flow = Taken::new(Aggregate::new(grouping, Scope::Minisockets), None, asked, filter);
-            let mut tracker = Tracker::new(Limits::default());
+            let mut flow = PipelineState::new(Aggregate::new(grouping, Scope::TimewaitSockets), None, asked, filter);
+            let mut tracker = Tracker::new(TrackerLimits::default());
             for record in &records {
                 flow.take(record, &mut tracker);
             }
             (flow, tracker)
         };
-        let counts = |(mut flow, tracker): (Taken, Tracker)| {
-            let snapshot = flow.aggregate.snapshot(Nanos(0), &tracker, &Names::default(), context());
+        let counts = |(mut flow, tracker): (PipelineState, Tracker)| {
+            let snapshot = flow.aggregate.snapshot(Nanos(0), &tracker, &HostNames::default(), context());
             let mut groups: Vec<_> = snapshot.groups.into_iter()
                 .filter(|group| group.counts != [0; TcpState::COUNT])
                 .map(|group| (group.key, group.counts, group.fin_wait2_orphan))
@@ -211,7 +212,7 @@ proptest! {
             (groups, snapshot.states.map(|state| state.now))
         };
         let first = Query::new("service".parse().expect("a key"));
-        let (mut flow, mut tracker) = run("service", None, Some(Asked::new(first, Filter::EVERYTHING)));
+        let (mut flow, mut tracker) = run("service", None, Some(ActiveQuery::new(first, Filter::EVERYTHING)));
         for text in [filters.0, filters.1] {
             let filter = parse("--filter", text).ok();
             let grouping = "peer,process".parse().expect("two keys");
@@ -221,17 +222,17 @@ proptest! {
     }
 }
 
-/// Hands out what it is given, and ends.
-struct Script(std::vec::IntoIter<Record>);
+/// Emits its records and ends.
+struct ScriptedSource(std::vec::IntoIter<Record>);
 
-impl Source for Script {
+impl Source for ScriptedSource {
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
         self.0.by_ref().for_each(take);
         Ok(Flow::Ended)
     }
 }
 
-/// Waits for a snapshot that answers what was asked.
+/// Waits for a snapshot that answers `query`.
 fn answered(running: &mut Running, ask: &watch::Sender<Query>, query: &Query) -> Arc<Snapshot> {
     ask.send_replace(query.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -244,8 +245,8 @@ fn answered(running: &mut Running, ask: &watch::Sender<Query>, query: &Query) ->
 }
 
 #[test]
-fn questions_are_answered_after_the_source_has_ended() {
-    use crate::inspect::{Before, Detail, Focus};
+fn queries_are_answered_after_the_source_has_ended() {
+    use crate::detail::{Before, Detail, Focus};
     use TcpState as T;
     let records = vec![
         Record::OwnersEnd { ts: Nanos(0) },
@@ -256,16 +257,16 @@ fn questions_are_answered_after_the_source_has_ended() {
     ];
     let mut query = Query::new(Grouping::SERVICE);
     let (ask, queries) = watch::channel(query.clone());
-    let plan = Plan::new(Filter::EVERYTHING, Grouping::SERVICE, Scope::Minisockets, Nanos(1));
-    let plan = Plan { queries: Some(queries), ..plan };
-    let mut running = start(Box::new(Script(records.into_iter())), plan).expect("a thread");
+    let plan = PipelinePlan::new(Filter::EVERYTHING, Grouping::SERVICE, Scope::TimewaitSockets, Nanos(1));
+    let plan = PipelinePlan { queries: Some(queries), ..plan };
+    let mut running = start(Box::new(ScriptedSource(records.into_iter())), plan).expect("a thread");
 
     query.grouping = "state".parse().expect("a key");
     query.filter = parse("filter", "state established").ok();
     let snapshot = answered(&mut running, &ask, &query);
     assert_eq!(snapshot.groups.iter().map(|group| &*group.key).collect::<Vec<_>>(), ["ESTABLISHED"]);
     assert_eq!(&*snapshot.filter, "state established");
-    // The destinations of ports are those of the sockets that match.
+    // Destinations are those of the matching sockets.
     assert_eq!(snapshot.ports.destinations.len(), 1);
     query.filter = parse("filter", "state close-wait and role inbound").ok();
     assert!(answered(&mut running, &ask, &query).ports.destinations.is_empty());
@@ -287,7 +288,7 @@ fn questions_are_answered_after_the_source_has_ended() {
     query.focus = Focus::Socket(SocketId(9));
     let snapshot = answered(&mut running, &ask, &query);
     assert!(matches!(snapshot.answer.as_ref().expect("one").detail, Detail::Gone));
-    // A name that nobody knows leaves the filter as it was.
+    // An unknown namespace name leaves the filter unchanged.
     query.filter = parse("filter", "netns nowhere").ok();
     let snapshot = answered(&mut running, &ask, &query);
     let fault = snapshot.answer.as_ref().expect("one").filter_fault.clone();
@@ -295,4 +296,19 @@ fn questions_are_answered_after_the_source_has_ended() {
     assert_eq!(snapshot.groups.len(), 1);
     drop(ask);
     running.finish().expect("no fault");
+}
+
+#[test]
+fn evicting_unused_names_is_not_a_loss() {
+    let mut engine = Engine::new(filter("state listen"), Grouping::SERVICE, Scope::Nothing, "".into());
+    let ts = Nanos(1);
+    engine.take(&Record::SeedEnd { ts, began: ts });
+    engine.take(&Record::OwnersEnd { ts });
+    for cgroup in 1..100_000 {
+        engine.take(&Record::CgroupPath { ts, cgroup, path: "/kubepods/box".into() });
+    }
+    let paths =
+        engine.snapshot().tables.iter().find(|(table, _)| *table == "cgroup_paths").map(|(_, rows)| *rows);
+    assert!(paths.is_some_and(|paths| (1_000..10_000).contains(&paths)), "{paths:?}");
+    assert_eq!(engine.losses().evicted, 0);
 }

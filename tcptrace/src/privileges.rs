@@ -1,32 +1,45 @@
-//! What the process may do: as little as its work needs, and less as the work goes on. docs/privileges.md has the table.
+//! Drops the capabilities that the current work does not need. docs/privileges.md has the table.
 //!
-//! Capabilities belong to threads, and a new thread gets its maker's. So each kind of thread gives up at its beginning
-//! what it does not need; none can get anything back, nor can a program that it would start.
+//! Capabilities belong to threads, and a new thread inherits them. So every thread is started by [`spawn`] or
+//! [`spawn_scoped`], which drop the capabilities that its work does not need before it runs (clippy.toml
+//! refuses other ways). Neither a thread nor a program that it might start can regain them.
 
-use std::io;
+use std::{
+    io,
+    thread::{Builder, JoinHandle, Scope, ScopedJoinHandle},
+};
 
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
 
-/// To load the program and read kernel symbols.
-const LOADING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON).union(CapabilitySet::SYSLOG);
-/// To look into other network namespaces and at other users' descriptors.
+/// For reading kernel symbols.
+const SYMBOLS: CapabilitySet = CapabilitySet::SYSLOG;
+/// For loading the program.
+const LOADING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON).union(SYMBOLS);
+/// For reading the counters of a loaded program; `CAP_SYS_ADMIN` suffices if `CAP_BPF` was not granted.
+const COUNTING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN);
+/// For entering other network namespaces and reading other users' descriptors.
 const LOOKING: CapabilitySet =
     CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH);
-/// To read and write files wherever root is asked to.
+/// For reading and writing files of other users, as root can.
 const FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
 
-/// What a thread does from now on, and may therefore do.
+/// The work of a thread, which determines its capabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Anything a command does, from its beginning.
+    /// Everything that a command does, from its start.
     Command,
-    /// What is left when the program is loaded.
+    /// Reading kernel symbols.
+    Symbols,
+    /// Starting the threads of a trace after the program is loaded.
     Loaded,
-    /// Looking at other processes and namespaces.
+    /// Reading rings and counters of the loaded program, until it is known whether that requires a capability:
+    /// see [`keep_nothing_or_bpf`].
+    Counting,
+    /// Reading other processes and namespaces.
     Looking,
     /// Reading or writing a file that the user named.
     Files,
-    /// Nothing but what everybody may do.
+    /// Work without privileges.
     Nothing,
 }
 
@@ -34,7 +47,9 @@ impl Work {
     const fn needs(self) -> CapabilitySet {
         match self {
             Self::Command => LOADING.union(LOOKING).union(FILES),
-            Self::Loaded => LOOKING.union(FILES),
+            Self::Symbols => SYMBOLS,
+            Self::Loaded => COUNTING.union(LOOKING).union(FILES),
+            Self::Counting => COUNTING,
             Self::Looking => LOOKING,
             Self::Files => FILES,
             Self::Nothing => CapabilitySet::empty(),
@@ -42,21 +57,22 @@ impl Work {
     }
 }
 
-/// Whether the calling thread may look at the descriptors and the namespaces of every process.
-pub fn may_look_into_processes() -> bool {
+/// Whether the calling thread may read the descriptors and namespaces of every process.
+pub fn may_inspect_processes() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
 }
 
-/// Gives up for ever what the calling thread, and those it makes from now on, don't need for `work`.
+/// Permanently drops the capabilities that the calling thread, and threads it starts later, don't need for
+/// `work`.
 pub fn keep_for(work: Work) {
     keep(work.needs());
 }
 
-/// As [`keep_for`] with [`Work::Nothing`], but for `CAP_BPF` where `try_without` fails without it: up to about 5.18 maps
-/// that were opened can't be read without it where `kernel.unprivileged_bpf_disabled` is set.
+/// Like [`keep_for`] with [`Work::Nothing`], but keeps `CAP_BPF` if `try_without` fails without it: before
+/// about 5.18, reading opened maps requires it while `kernel.unprivileged_bpf_disabled` is set.
 pub fn keep_nothing_or_bpf(try_without: impl FnOnce() -> bool) {
     let before = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
-    let bpf = before.intersection(CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN));
+    let bpf = counting(before);
     let of = |effective| CapabilitySets { effective, permitted: bpf, inheritable: CapabilitySet::empty() };
     tell(set_capabilities(None, of(CapabilitySet::empty())));
     if try_without() {
@@ -66,8 +82,43 @@ pub fn keep_nothing_or_bpf(try_without: impl FnOnce() -> bool) {
     }
 }
 
-/// No program that this process starts gets more than it has.
-pub fn forbid_more() {
+/// The subset of `permitted` for reading counters: `CAP_BPF`, without `CAP_SYS_ADMIN` if it suffices.
+const fn counting(permitted: CapabilitySet) -> CapabilitySet {
+    let bpf = permitted.intersection(CapabilitySet::BPF);
+    if bpf.is_empty() { permitted.intersection(COUNTING) } else { bpf }
+}
+
+/// Starts a thread with only the capabilities that `work` needs.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    work: Work,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let run = move || {
+        keep_for(work);
+        run()
+    };
+    #[allow(clippy::disallowed_methods, reason = "the place where threads are started")]
+    Builder::new().name(name.into()).spawn(run)
+}
+
+/// Like [`spawn`], for a thread that ends before `scope` does.
+pub fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: Work,
+    run: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    let run = move || {
+        keep_for(work);
+        run()
+    };
+    #[allow(clippy::disallowed_methods, reason = "the place where threads are started")]
+    Builder::new().name(name.into()).spawn_scoped(scope, run)
+}
+
+/// Prevents programs that this process starts from gaining privileges.
+pub fn set_no_new_privileges() {
     tell(set_no_new_privs(true));
 }
 
@@ -80,7 +131,8 @@ fn keep(wanted: CapabilitySet) {
     tell(lowered);
 }
 
-/// Giving up is always allowed; where a sandbox forbids even to ask, nothing is lost but the precaution.
+/// Logs a failure. Dropping capabilities is always allowed; in a sandbox that forbids the call only a
+/// precaution is lost.
 fn tell(done: Result<(), rustix::io::Errno>) {
     if let Err(errno) = done {
         log::debug!("privileges can't be given up: {}", io::Error::from(errno));
@@ -92,35 +144,36 @@ mod tests {
     use super::*;
 
     fn permitted() -> CapabilitySet {
-        capabilities(None).expect("a thread may ask").permitted
+        capabilities(None).expect("a thread may read its capabilities").permitted
     }
 
     #[test]
-    fn a_thread_gives_up_what_it_does_not_need_and_its_maker_keeps_it() {
+    fn a_thread_drops_capabilities_that_its_parent_keeps() {
         let before = permitted();
-        std::thread::spawn(move || {
-            keep_for(Work::Looking);
+        let thread = spawn("test", Work::Looking, move || {
             assert_eq!(permitted(), before.intersection(LOOKING));
             keep_for(Work::Command);
-            assert_eq!(permitted(), before.intersection(LOOKING), "nothing comes back");
+            assert_eq!(permitted(), before.intersection(LOOKING), "no capability is regained");
             keep_for(Work::Nothing);
             assert_eq!(permitted(), CapabilitySet::empty());
-        })
-        .join()
-        .expect("no panic");
+        });
+        thread.expect("a thread").join().expect("no panic");
         assert_eq!(permitted(), before);
     }
 
     #[test]
-    fn what_fails_without_bpf_keeps_bpf_alone() {
+    fn a_failure_without_bpf_keeps_only_bpf() {
+        let all = CapabilitySet::all();
+        assert_eq!(counting(all), CapabilitySet::BPF);
+        assert_eq!(counting(all.difference(CapabilitySet::BPF)), CapabilitySet::SYS_ADMIN);
+        assert_eq!(counting(FILES), CapabilitySet::empty());
         let before = permitted();
-        std::thread::spawn(move || {
+        let thread = spawn("test", Work::Loaded, move || {
             keep_nothing_or_bpf(|| false);
-            assert_eq!(permitted(), before.intersection(CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN)));
+            assert_eq!(permitted(), counting(before));
             keep_nothing_or_bpf(|| true);
             assert_eq!(permitted(), CapabilitySet::empty());
-        })
-        .join()
-        .expect("no panic");
+        });
+        thread.expect("a thread").join().expect("no panic");
     }
 }

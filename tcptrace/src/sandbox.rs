@@ -1,37 +1,48 @@
-//! Landlock around those who read recordings: a file that came from elsewhere is taken apart where nothing else can be
-//! opened, written or connected to. What is open already stays open.
+//! Confines the threads that read recordings: they parse untrusted files without any capability, and can't
+//! open, write or connect to anything (Landlock). Files that are open already stay usable.
 
-use std::path::Path;
+use std::marker::PhantomData;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetError, path_beneath_rules,
+    RulesetCreatedAttr as _, RulesetError, RulesetStatus, path_beneath_rules,
 };
 
-/// What may still be read: time zones.
+use crate::privileges::{self, Work};
+
+/// Readable paths: time zones.
 const READABLE: [&str; 4] = ["/usr/share/zoneinfo", "/etc/localtime", "/etc/timezone", "/usr/lib/zoneinfo"];
-/// What may still be opened for both: the terminal's keys come from it when standard input is something else.
+/// Paths open for reading and writing: the terminal provides the keys when standard input is redirected.
 const TERMINAL: [&str; 1] = ["/dev/tty"];
-/// The newest interface that is asked for; an older kernel forbids what it can.
+/// The newest Landlock version to use; an older kernel enforces what it supports.
 const NEWEST: ABI = ABI::V5;
 
-/// Closes the sandbox around the calling thread and those it makes from now on; `recordings` can still be read. Kernels
-/// without Landlock go on without.
-pub fn close(recordings: &[&Path]) {
-    if let Err(error) = restrict(recordings) {
-        log::debug!("no sandbox: {error}");
-    }
+/// Proof that the calling thread is confined; it can't be sent to another thread.
+pub struct Confined {
+    /// Whether this kernel enforces the sandbox.
+    pub is_closed: bool,
+    of_this_thread: PhantomData<*const ()>,
 }
 
-fn restrict(recordings: &[&Path]) -> Result<(), RulesetError> {
-    Ruleset::default()
+/// Drops every capability of the calling thread and confines it, together with the threads it starts later.
+/// Without Landlock in the kernel only the capabilities are dropped.
+pub fn confine() -> Confined {
+    privileges::keep_for(Work::Nothing);
+    let is_closed = restrict().unwrap_or_else(|error| {
+        log::debug!("no sandbox: {error}");
+        false
+    });
+    Confined { is_closed, of_this_thread: PhantomData }
+}
+
+fn restrict() -> Result<bool, RulesetError> {
+    let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         .handle_access(AccessNet::from_all(NEWEST))?
         .create()?
         .add_rules(path_beneath_rules(READABLE, AccessFs::from_read(NEWEST)))?
-        .add_rules(path_beneath_rules(recordings, AccessFs::from_read(NEWEST)))?
         .add_rules(path_beneath_rules(TERMINAL, AccessFs::from_all(NEWEST)))?
-        .restrict_self()
-        .map(drop)
+        .restrict_self()?;
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
 }

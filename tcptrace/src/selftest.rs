@@ -1,4 +1,4 @@
-//! The whole path tried out: one own loopback connection, followed through every state up to TIME_WAIT.
+//! End-to-end self test: traces one loopback connection through every state up to TIME_WAIT.
 
 use std::time::{Duration, Instant};
 
@@ -6,62 +6,62 @@ use anyhow::{Result, bail};
 
 use crate::{
     kernel::{Loopback, Options, Tracer, btf::KernelTypes},
-    lifecycle::{Dwell, Event, Limits, Observer, Processes, Role, Socket, Tracker},
+    lifecycle::{Dwell, Event, Observer, Processes, Role, Socket, Tracker, TrackerLimits},
     model::{Nanos, Record, SocketId, TcpState},
     source::host,
 };
 
-/// How long the connection may take: it is a matter of microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for the connection, which takes microseconds.
+const SELFTEST_TIMEOUT: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// The client closes first and ends in TIME_WAIT.
+/// States of the client, which closes first and ends in TIME_WAIT.
 const CLIENT: [TcpState; 5] =
     [TcpState::SynSent, TcpState::Established, TcpState::FinWait1, TcpState::FinWait2, TcpState::TimeWait];
-/// The server's end.
+/// States of the server.
 const SERVER: [TcpState; 5] =
     [TcpState::SynRecv, TcpState::Established, TcpState::CloseWait, TcpState::LastAck, TcpState::Close];
 
-/// One step of the connection.
+/// One observed state change of the connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
-    /// Which end.
+pub struct SelftestStep {
+    /// Side of the connection.
     pub role: Role,
-    /// The state it entered.
+    /// The new state.
     pub state: TcpState,
-    /// How long it was in the one before.
+    /// Time in the previous state.
     pub dwell: Option<Dwell>,
 }
 
-/// What was seen of the connection.
+/// Observed state changes of the connection.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// The client's end.
-    pub client: Vec<Step>,
-    /// The server's end.
-    pub server: Vec<Step>,
+pub struct SelftestOutcome {
+    /// Changes of the client.
+    pub client: Vec<SelftestStep>,
+    /// Changes of the server.
+    pub server: Vec<SelftestStep>,
 }
 
-impl Outcome {
-    /// Whether both ends went through every state, in order.
+impl SelftestOutcome {
+    /// Whether both sides went through every state, in order.
     pub fn is_complete(&self) -> bool {
-        let states = |steps: &[Step]| steps.iter().map(|step| step.state).collect::<Vec<_>>();
+        let states = |steps: &[SelftestStep]| steps.iter().map(|step| step.state).collect::<Vec<_>>();
         states(&self.client) == CLIENT && states(&self.server) == SERVER
     }
 }
 
-/// Attaches the hooks, makes the connection, and follows it.
-pub fn run(types: &KernelTypes) -> Result<Outcome> {
+/// Attaches the hooks, opens and closes the connection, and tracks it.
+pub fn run(types: &KernelTypes) -> Result<SelftestOutcome> {
     let mut hooks = Tracer::start(types, &Options::default())?;
-    let mut tracker = Tracker::new(Limits::default());
+    let mut tracker = Tracker::new(TrackerLimits::default());
     let connection = Loopback::prepare()?;
-    let mut watch = Watch {
+    let mut watch = StepWatch {
         client_port: connection.client_port()?,
         server_port: connection.server_port()?,
-        outcome: Outcome::default(),
+        outcome: SelftestOutcome::default(),
     };
     connection.run()?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + SELFTEST_TIMEOUT;
     loop {
         hooks
             .drain(usize::MAX, host::monotonic_now(), |seen| tracker.take(&Record::Kernel(seen), &mut watch));
@@ -69,23 +69,23 @@ pub fn run(types: &KernelTypes) -> Result<Outcome> {
             return Ok(watch.outcome);
         }
         if Instant::now() > deadline {
-            bail!("not every state was seen within {} s: {:?}", PATIENCE.as_secs(), watch.outcome);
+            bail!("not every state was seen within {} s: {:?}", SELFTEST_TIMEOUT.as_secs(), watch.outcome);
         }
         std::thread::sleep(INTERVAL);
     }
 }
 
-/// Notes the steps of the one connection.
-struct Watch {
+/// Collects the state changes of the test connection.
+struct StepWatch {
     client_port: u16,
     server_port: u16,
-    outcome: Outcome,
+    outcome: SelftestOutcome,
 }
 
-impl Observer for Watch {
+impl Observer for StepWatch {
     fn changed(&mut self, event: &Event<'_>, _: &mut Socket, _: &Processes) {
-        let step = Step { role: event.role, state: event.to, dwell: event.dwell };
-        // The client bound its port before it connected.
+        let step = SelftestStep { role: event.role, state: event.to, dwell: event.dwell };
+        // The client binds its port before it connects, so the tuple is known from the first event on.
         match (event.tuple.sport, event.tuple.dport) {
             (sport, dport) if (sport, dport) == (self.client_port, self.server_port) => {
                 self.outcome.client.push(step);
@@ -103,8 +103,8 @@ impl Observer for Watch {
     fn orphaned(&mut self, _: &mut Socket) {}
 }
 
-impl Step {
-    /// How long the state before lasted, where that is known.
+impl SelftestStep {
+    /// Length of the previous state, if known.
     pub fn before(&self) -> Option<Nanos> {
         self.dwell.map(|dwell| dwell.length)
     }

@@ -1,5 +1,5 @@
-//! Records of made-up traffic, for tests and benchmarks: whole lives of connections that overlap, in the
-//! order and with the arguments that the hooks report them.
+//! Synthetic traffic for tests and benchmarks: overlapping connections from start to end, as records in the order and
+//! with the arguments that the hooks report.
 
 use std::{
     cmp::Reverse,
@@ -10,20 +10,20 @@ use std::{
 use tcptrace_common::record::{self as raw, Kind, flag};
 
 use crate::model::{
-    Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
+    Addr, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
     record::{HostFacts, KernelLosses, Process, SeedObject, SysctlLine},
 };
 
-/// What the traffic is like.
+/// Parameters of the traffic.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Connections per second.
     pub connections_per_s: u64,
-    /// Services listened for here and connected to.
+    /// Local services, and as many remote ones.
     pub services: u64,
-    /// Hosts that connect to here.
+    /// Remote hosts that connect to local services.
     pub peers: u64,
-    /// TIME_WAIT sockets that existed before.
+    /// TIME_WAIT sockets that exist before the trace.
     pub seeded: u64,
 }
 
@@ -37,8 +37,8 @@ const BEGAN: u64 = 1_000_000_000_000;
 const NETNS: u32 = 4_026_531_840;
 const TIMEWAIT: u64 = 60_000_000_000;
 const TICK: u64 = 10_000_000;
-/// What comes when in the life of a connection: kind, old, new, whether a task does it, flags, and after
-/// how many nanoseconds at most.
+/// One step of a connection: kind, old state, new state, whether a task causes it, flags, and range of the random
+/// delay in nanoseconds.
 type Step = (Kind, u8, u8, bool, u8, u64);
 
 const CLOSE: u8 = TcpState::Close as u8;
@@ -57,7 +57,7 @@ const GONE: u8 = flag::ORPHAN | flag::SHUTDOWN_BOTH;
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 
-/// Accepted here, closed here first.
+/// Accepted locally, closed locally first.
 const INBOUND_ACTIVE: [Step; 9] = [
     (Kind::RequestArmed, 0, NEW_SYN_RECV, false, 0, 0),
     (Kind::Transition, LISTEN, SYN_RECV, false, 0, 300 * US),
@@ -65,11 +65,11 @@ const INBOUND_ACTIVE: [Step; 9] = [
     (Kind::Transition, SYN_RECV, ESTABLISHED, false, 0, 2 * US),
     (Kind::Transition, ESTABLISHED, FIN_WAIT1, true, 0, 20 * MS),
     (Kind::Transition, FIN_WAIT1, FIN_WAIT2, false, flag::ORPHAN, 300 * US),
-    (Kind::MinisocketArmed, 0, TIME_WAIT, false, 0, 300 * US),
+    (Kind::TimewaitArmed, 0, TIME_WAIT, false, 0, 300 * US),
     (Kind::Transition, FIN_WAIT2, CLOSE, false, GONE | flag::DONE, 2 * US),
-    (Kind::MinisocketExpired, 0, TIME_WAIT, false, 0, 4 * MS),
+    (Kind::TimewaitExpired, 0, TIME_WAIT, false, 0, 4 * MS),
 ];
-/// Accepted here, closed by the peer first.
+/// Accepted locally, closed by the peer first.
 const INBOUND_PASSIVE: [Step; 7] = [
     (Kind::RequestArmed, 0, NEW_SYN_RECV, false, 0, 0),
     (Kind::Transition, LISTEN, SYN_RECV, false, 0, 300 * US),
@@ -79,15 +79,15 @@ const INBOUND_PASSIVE: [Step; 7] = [
     (Kind::Transition, CLOSE_WAIT, LAST_ACK, true, 0, 500 * US),
     (Kind::Transition, LAST_ACK, CLOSE, false, GONE, 300 * US),
 ];
-/// Connected from here, closed here first.
+/// Connected from here, closed locally first.
 const OUTBOUND_ACTIVE: [Step; 7] = [
     (Kind::Transition, CLOSE, SYN_SENT, true, 0, 0),
     (Kind::Transition, SYN_SENT, ESTABLISHED, false, 0, 400 * US),
     (Kind::Transition, ESTABLISHED, FIN_WAIT1, true, 0, 10 * MS),
     (Kind::Transition, FIN_WAIT1, FIN_WAIT2, false, flag::ORPHAN, 300 * US),
-    (Kind::MinisocketArmed, 0, TIME_WAIT, false, 0, 300 * US),
+    (Kind::TimewaitArmed, 0, TIME_WAIT, false, 0, 300 * US),
     (Kind::Transition, FIN_WAIT2, CLOSE, false, GONE | flag::DONE, 2 * US),
-    (Kind::MinisocketExpired, 0, TIME_WAIT, false, 0, 4 * MS),
+    (Kind::TimewaitExpired, 0, TIME_WAIT, false, 0, 4 * MS),
 ];
 /// Connected from here, refused.
 const REFUSED: [Step; 2] = [
@@ -96,20 +96,20 @@ const REFUSED: [Step; 2] = [
 ];
 const ECONNREFUSED: u64 = 111;
 
-/// A connection under way.
+/// A connection in progress.
 #[derive(Clone, Copy, Debug)]
 struct Connection {
     steps: &'static [Step],
     next: usize,
     cookie: u64,
     request: u64,
-    minisocket: u64,
+    timewait: u64,
     listener: u64,
     tuple: Tuple,
     task: raw::Task,
 }
 
-/// An endless stream of records.
+/// An infinite stream of records.
 pub struct Traffic {
     shape: Shape,
     random: u64,
@@ -123,7 +123,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Traffic that is the same for the same `shape` and `seed`.
+    /// Deterministic traffic for a given `shape` and `seed`.
     pub fn new(shape: Shape, seed: u64) -> Self {
         let mut traffic = Self {
             shape,
@@ -163,7 +163,7 @@ impl Traffic {
         for n in 0..self.shape.seeded {
             self.next_cookie += 1;
             let state = TcpState::TimeWait;
-            let object = SeedObject::Minisocket { left: Nanos(self.up_to(TIMEWAIT)) };
+            let object = SeedObject::Timewait { left: Nanos(self.up_to(TIMEWAIT)) };
             let tuple = self.inbound(n % self.shape.services);
             let id = SocketId(self.next_cookie);
             self.ready.push_back(Record::Seed(SeedSocket {
@@ -201,7 +201,7 @@ impl Traffic {
         self.ready.push_back(Record::Loss { ts, losses: KernelLosses::default() });
     }
 
-    /// The listener of a service.
+    /// Listener of a service.
     fn seed_socket(service: u64) -> SeedSocket {
         SeedSocket {
             ts: Nanos(BEGAN),
@@ -247,9 +247,9 @@ impl Traffic {
             steps,
             next: 0,
             cookie: self.next_cookie,
-            // Request sockets live for a moment, in the same few places; minisockets need new ones.
+            // Request sockets are short-lived and reuse few addresses; timewait sockets need distinct ones.
             request: 0xffff_8880_0000_0000 + (self.up_to(256) << 8),
-            minisocket: 0xffff_8881_0000_0000 + ((self.next_cookie % (1 << 20)) << 8),
+            timewait: 0xffff_8881_0000_0000 + ((self.next_cookie % (1 << 20)) << 8),
             listener: 1_000_000_000 + service,
             tuple,
             task: raw::Task { cgroup: 7, tgid: 100 + service as u32, tid, comm },
@@ -270,7 +270,7 @@ impl Traffic {
         connection.next += 1;
         let now = *connection;
         if let Some(&(kind, .., at_most)) = now.steps.get(now.next) {
-            let least = if kind == Kind::MinisocketExpired { TIMEWAIT } else { at_most / 4 + 500 };
+            let least = if kind == Kind::TimewaitExpired { TIMEWAIT } else { at_most / 4 + 500 };
             let at = ts + least + self.up_to(at_most.max(1));
             self.due.push(Reverse((at, index)));
         } else {
@@ -280,15 +280,15 @@ impl Traffic {
         let is_connect = new == SYN_SENT;
         let (arg0, arg1) = match kind {
             Kind::RequestArmed | Kind::RequestCancelled => (now.listener, 0),
-            Kind::MinisocketArmed => (15_000, (ts / MS) & 0xffff_ffff),
-            Kind::MinisocketExpired => (0, ((ts - TIMEWAIT) / MS) & 0xffff_ffff),
+            Kind::TimewaitArmed => (15_000, (ts / MS) & 0xffff_ffff),
+            Kind::TimewaitExpired => (0, ((ts - TIMEWAIT) / MS) & 0xffff_ffff),
             _ if old == SYN_SENT && new == CLOSE => (ECONNREFUSED, 0),
             _ => (0, 0),
         };
         let raw = raw::Record {
             ts_ns: ts,
             cookie: if is_request { 0 } else { now.cookie },
-            object: if is_request { now.request } else { now.minisocket },
+            object: if is_request { now.request } else { now.timewait },
             arg0,
             arg1,
             saddr: now.tuple.saddr.0,
@@ -302,7 +302,7 @@ impl Traffic {
             new,
             flags: flags | if by_task { flag::TASK } else { 0 },
         };
-        Record::Kernel(Observation { raw, task: by_task.then_some(now.task) })
+        Record::Kernel(HookRecord { raw, task: by_task.then_some(now.task) })
     }
 
     /// splitmix64.

@@ -1,5 +1,4 @@
-//! The command as its user meets it: wrong filters end with status 2 and say what is wrong, before anything that
-//! takes a privilege.
+//! Command line errors: invalid filters end with status 2 and an explanation, before any step that needs a privilege.
 
 use std::process::{Command, Output};
 
@@ -18,7 +17,7 @@ fn refuses(args: &[&str], message: &str) {
 }
 
 #[test]
-fn a_wrong_value_is_one_line() {
+fn invalid_value_prints_one_line() {
     let cases: &[(&[&str], &str)] = &[
         (&["--rport", "70000"], "--rport: column 1: expected a port (0-65535), found \"70000\""),
         (&["--lport", "80,x"], "--lport: column 4: expected a port (0-65535), found \"x\""),
@@ -46,7 +45,7 @@ fn a_wrong_value_is_one_line() {
 }
 
 #[test]
-fn a_fault_within_an_expression_is_pointed_at() {
+fn error_in_expression_is_marked() {
     refuses(
         &["--filter", "state time-wait and rprt 80"],
         "tcptrace: --filter: column 21: unknown word \"rprt\", did you mean `rport`?
@@ -71,7 +70,7 @@ fn a_fault_within_an_expression_is_pointed_at() {
 }
 
 #[test]
-fn an_unknown_namespace_is_wrong_usage() {
+fn unknown_namespace_is_a_usage_error() {
     let output = run(&["states", "--netns", "no such namespace"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     let start = "tcptrace: no network namespace is called \"no such namespace\"; ";
@@ -80,7 +79,7 @@ fn an_unknown_namespace_is_wrong_usage() {
 }
 
 #[test]
-fn a_diff_says_which_file_it_can_not_read() {
+fn diff_names_the_unreadable_file() {
     let output = run(&["diff", "/nonexistent/a", "/nonexistent/b"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.starts_with("tcptrace: /nonexistent/a: No such file"), "{stderr}");
@@ -92,7 +91,7 @@ fn a_diff_says_which_file_it_can_not_read() {
 }
 
 #[test]
-fn a_replay_takes_a_file_and_a_terminal() {
+fn replay_needs_a_file_and_a_terminal() {
     let cases = [("-", "top --from -"), ("some.tcptrace", "tcptrace top --from some.tcptrace --batch N")];
     for (file, instead) in cases {
         let output = run(&["replay", file]);

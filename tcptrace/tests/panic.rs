@@ -1,5 +1,7 @@
-//! A panic while the screen is on the terminal: the terminal is given back, and what is said about the panic can be read. A
-//! test program without the usual harness: it runs itself on a terminal of its own, as the process that panics.
+//! Tests that a panic while `top` uses the terminal restores it and leaves the panic message readable. Runs without the
+//! usual harness: the program runs itself on a separate terminal as the process that panics.
+
+#![allow(clippy::disallowed_methods, reason = "threads of tests may do what the tests may")]
 
 use std::{
     fs::File,
@@ -18,31 +20,31 @@ use rustix::{
 };
 use tcptrace::{
     aggregate::{Grouping, Scope},
+    detail::Query,
     filter::Filter,
-    inspect::Query,
     pipeline::Engine,
-    view::top::{self, Config, Environment, Look, Settings},
+    view::top::{self, Environment, ScreenConfig, ScreenSettings, TerminalStyle},
 };
 use tokio::sync::watch;
 
-const NAME: &str = "the_terminal_is_given_back";
-/// Asks this program to be the one that panics.
+const NAME: &str = "panic_restores_the_terminal";
+/// Argument that makes this program the panicking process.
 const PANICS: &str = "--panics";
 const MESSAGE: &str = "on purpose";
-/// How long the end may take on a busy machine.
+/// Time limit on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == PANICS) {
-        return be_the_one_that_panics();
+        return panic_behind_screen();
     }
-    // As with the harness, names choose.
+    // As in the standard harness, arguments select tests by name.
     let mut names = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
     if names.peek().is_some() && names.all(|name| !NAME.contains(name.as_str())) {
         return ExitCode::SUCCESS;
     }
-    let outcome = std::panic::catch_unwind(the_terminal_is_given_back);
+    let outcome = std::panic::catch_unwind(panic_restores_the_terminal);
     let (word, passed) = if outcome.is_ok() { ("ok", 1) } else { ("FAILED", 0) };
     println!("test {NAME} ... {word}\n");
     println!(
@@ -52,17 +54,21 @@ fn main() -> ExitCode {
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Draws a screen, and panics on another thread as soon as it is there.
-fn be_the_one_that_panics() -> ExitCode {
+/// Draws a screen, and panics on another thread as soon as the screen is up.
+fn panic_behind_screen() -> ExitCode {
     assert!(std::io::stdout().is_terminal());
     let everything = Filter::default();
-    let mut engine = Engine::new(everything, Grouping::SERVICE, Scope::Minisockets, "".into());
+    let mut engine = Engine::new(everything, Grouping::SERVICE, Scope::TimewaitSockets, "".into());
     let (_snapshots, shown) = watch::channel(Some(Arc::new(engine.snapshot())));
-    // Not what a screen asks for at first: so it is seen to ask, which it does when it has the terminal.
+    // Differs from the first query of a screen, so that the query is seen to change once the screen has the terminal.
     let (queries, asked) = watch::channel(Query { resets: 1, ..Query::new(Grouping::SERVICE) });
-    let settings = Settings::new(&Config::default(), Look::new(Environment::default()), TimeZone::UTC);
+    let settings = ScreenSettings::new(
+        &ScreenConfig::default(),
+        TerminalStyle::new(Environment::default()),
+        TimeZone::UTC,
+    );
     thread::spawn(move || {
-        while !asked.has_changed().expect("the screen is there") {
+        while !asked.has_changed().expect("a running screen") {
             thread::sleep(Duration::from_millis(1));
         }
         panic!("{MESSAGE}");
@@ -77,30 +83,30 @@ fn be_the_one_that_panics() -> ExitCode {
     }
 }
 
-/// Waits for the end of a process; one that goes on is ended, and is a failure.
-fn end_of(child: &mut Child) -> ExitStatus {
+/// Waits for a process to exit; kills it and fails after the time limit.
+fn wait_for_exit(child: &mut Child) -> ExitStatus {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().expect("a child") {
             return status;
         }
         if Instant::now() > until {
-            child.kill().expect("it goes on");
-            child.wait().expect("it was killed");
-            panic!("the screen goes on");
+            child.kill().expect("a running process");
+            child.wait().expect("a killed process");
+            panic!("the screen does not exit");
         }
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-fn the_terminal_is_given_back() {
+fn panic_restores_the_terminal() {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
     grantpt(&master).expect("granted");
     unlockpt(&master).expect("unlocked");
     let name = ptsname(&master, Vec::new()).expect("a name");
     let line =
         || open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).expect("its line");
-    // Held open: how the line was left is to be seen.
+    // Kept open to read the final mode of the line.
     let kept = line();
     tcsetwinsize(&kept, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
     let mut child = Command::new(std::env::current_exe().expect("this program"))
@@ -110,12 +116,12 @@ fn the_terminal_is_given_back() {
         .stdout(Stdio::from(line()))
         .stderr(Stdio::from(line()))
         .spawn()
-        .expect("it starts");
-    let status = end_of(&mut child);
+        .expect("a child process");
+    let status = wait_for_exit(&mut child);
     let is_raw = !tcgetattr(&kept).expect("the line").local_modes.contains(LocalModes::ICANON);
     drop(kept);
     let mut said = Vec::new();
-    // Nobody has the line open any more: it ends with an error.
+    // All other users of the line are gone: reading ends with an error.
     let _ = File::from(master).read_to_end(&mut said);
     let said = String::from_utf8_lossy(&said);
 

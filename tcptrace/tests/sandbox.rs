@@ -1,5 +1,7 @@
-//! The sandbox around readers of recordings, on this kernel. A test program without the usual harness, which has no way to
-//! count as skipped what can't run here; its lines are those of the harness.
+//! Tests the sandbox around readers of recordings on this kernel. Runs without the usual harness, which cannot report a
+//! test as skipped; the output has the format of the harness.
+
+#![allow(clippy::disallowed_methods, reason = "threads of tests may do what the tests may")]
 
 use std::{
     fs::{self, File},
@@ -12,10 +14,10 @@ use std::{
 
 use tcptrace::sandbox;
 
-const NAME: &str = "nothing_but_what_is_open_is_left";
+const NAME: &str = "only_open_files_stay_usable";
 
 fn main() -> ExitCode {
-    // As with the harness, names choose.
+    // As in the standard harness, arguments select tests by name.
     let names: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if !names.is_empty() && names.iter().all(|name| !NAME.contains(name)) {
         return ExitCode::SUCCESS;
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
             "ignored, no Landlock on this kernel",
             "ok. 0 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
         )
-    } else if catch_unwind(nothing_but_what_is_open_is_left).is_ok() {
+    } else if catch_unwind(only_open_files_stay_usable).is_ok() {
         ("ok", "ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out")
     } else {
         ("FAILED", "FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out")
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
     if outcome == "FAILED" { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Asks the kernel, not the sandbox that is to be tested.
+/// Checks the kernel directly, not through the sandbox under test.
 fn has_landlock() -> bool {
     fs::read_to_string("/sys/kernel/security/lsm").map_or_else(
         |_| {
@@ -44,21 +46,23 @@ fn has_landlock() -> bool {
     )
 }
 
-fn nothing_but_what_is_open_is_left() {
+fn only_open_files_stay_usable() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut output = File::create(folder.path().join("output")).expect("a file");
     let recording = folder.path().join("recording");
-    File::create(&recording).expect("a file");
+    fs::write(&recording, "all of it").expect("a file");
+    let open = File::open(&recording).expect("the file");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound");
     let folder_path = folder.path().to_owned();
     thread::spawn(move || {
-        sandbox::close(&[&recording]);
-        assert!(File::open(&recording).is_ok(), "what is to be read");
-        output.write_all(b"goes on").expect("it was open");
+        assert!(sandbox::confine().is_closed);
+        assert_eq!(std::io::read_to_string(&open).expect("an open file"), "all of it");
+        output.write_all(b"goes on").expect("an open file");
         let refused = |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        refused(File::open("/etc/passwd").map(drop).expect_err("not to be read"));
-        refused(File::create(folder_path.join("other")).map(drop).expect_err("not to be written"));
+        refused(File::open(&recording).map(drop).expect_err("reopening is denied"));
+        refused(File::open("/etc/passwd").map(drop).expect_err("reading is denied"));
+        refused(File::create(folder_path.join("other")).map(drop).expect_err("creating is denied"));
         // Since Linux 6.7.
         if let Err(error) = TcpStream::connect(addr) {
             refused(error);
@@ -66,5 +70,5 @@ fn nothing_but_what_is_open_is_left() {
     })
     .join()
     .expect("no panic");
-    assert!(File::open("/etc/passwd").is_ok(), "only that thread is in it");
+    assert!(File::open("/etc/passwd").is_ok(), "other threads are not confined");
 }

@@ -1,4 +1,4 @@
-//! A headless Chromium: a page in, what it shows, says and fetches out. Driven over the pipes of its `DevTools` protocol.
+//! A headless Chromium: in, a page; out, its contents, messages and requests. Controlled by the pipes of its `DevTools` protocol.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use crate::clock::soon;
 use crate::lab::Skip;
-use crate::process::Start as _;
+use crate::process::StartChild as _;
 
 /// The program, which Debian's package of the same name brings.
 const PROGRAM: &str = "chromium";
-/// Nothing that would look for a network, a sandbox that root can't have, or a first visit.
+/// Without network requests of its own, first-run dialogs, and a sandbox, which root cannot have.
 const ARGS: [&str; 11] = [
     "--headless",
     "--no-sandbox",
@@ -80,18 +80,18 @@ impl Browser {
             fetched: Vec::new(),
             profile: profile.to_owned(),
         };
-        let target = browser.ask("Target.createTarget", &json!({"url": "about:blank"}))?;
+        let target = browser.call("Target.createTarget", &json!({"url": "about:blank"}))?;
         let attach = json!({"targetId": target["targetId"], "flatten": true});
-        let session = browser.ask("Target.attachToTarget", &attach)?;
+        let session = browser.call("Target.attachToTarget", &attach)?;
         browser.session = session["sessionId"].as_str().context("no session")?.into();
         for domain in ["Page", "Runtime", "Log", "Network"] {
-            browser.ask(&format!("{domain}.enable"), &json!({}))?;
+            browser.call(&format!("{domain}.enable"), &json!({}))?;
         }
         Ok(browser)
     }
 
     /// Sends a command and waits for its answer; what comes in between is noted.
-    pub fn ask(&mut self, method: &str, params: &Value) -> Result<Value> {
+    pub fn call(&mut self, method: &str, params: &Value) -> Result<Value> {
         self.sent += 1;
         let mut message = json!({"id": self.sent, "method": method, "params": params});
         if !self.session.is_empty() {
@@ -127,7 +127,7 @@ impl Browser {
 
     /// Opens `page` and waits until it is there.
     pub fn open(&mut self, page: &Path) -> Result<()> {
-        self.ask("Page.navigate", &json!({"url": format!("file://{}", page.display())}))?;
+        self.call("Page.navigate", &json!({"url": format!("file://{}", page.display())}))?;
         while self.next().context("the page did not load")?["method"] != "Page.loadEventFired" {}
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Browser {
     /// The value of an expression in the page.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
         let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let mut answer = self.ask("Runtime.evaluate", &params)?;
+        let mut answer = self.call("Runtime.evaluate", &params)?;
         ensure!(answer["exceptionDetails"].is_null(), "{expression}: {}", answer["exceptionDetails"]);
         Ok(answer["result"]["value"].take())
     }
@@ -144,15 +144,15 @@ impl Browser {
     pub fn mouse(&mut self, what: &str, (x, y): (f64, f64)) -> Result<()> {
         let button = if what == "mouseMoved" { "none" } else { "left" };
         let params = json!({"type": what, "x": x, "y": y, "button": button, "clickCount": 1});
-        self.ask("Input.dispatchMouseEvent", &params).map(drop)
+        self.call("Input.dispatchMouseEvent", &params).map(drop)
     }
 
-    /// Everything the page complained of so far: errors, warnings, whatever it wrote to the console.
+    /// Errors, warnings and console messages of the page so far.
     pub fn complaints(&self) -> &[String] {
         &self.complaints
     }
 
-    /// Every address that was asked for.
+    /// Every requested address.
     pub fn fetched(&self) -> &[String] {
         &self.fetched
     }

@@ -1,4 +1,4 @@
-//! The scenario's own clock, spans of it, the kernel's tick, and bounded waiting.
+//! The clock of scenarios, time spans, the kernel's tick, and waiting with a time-out.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,13 +12,13 @@ pub fn now_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// How far the wall clock is ahead of `CLOCK_MONOTONIC`, in nanoseconds.
+/// The wall clock less `CLOCK_MONOTONIC`, in nanoseconds.
 pub static WALL_OFFSET_NS: LazyLock<u64> = LazyLock::new(|| {
     let wall = clock_gettime(ClockId::Realtime);
     (wall.tv_sec as u64 * 1_000_000_000 + wall.tv_nsec as u64).wrapping_sub(now_ns())
 });
 
-/// A stretch of time in which something is known to have happened, in `CLOCK_MONOTONIC` nanoseconds.
+/// The time in which an event happened, in `CLOCK_MONOTONIC` nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     /// Not earlier than this.
@@ -28,7 +28,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Runs `action`; whatever it did, it did within the span.
+    /// Runs `action`; returns its result and the span of the call.
     pub fn of<T>(action: impl FnOnce() -> T) -> (T, Self) {
         let start_ns = now_ns();
         let result = action();
@@ -55,14 +55,14 @@ impl Span {
         }
     }
 
-    /// Whether `at_ns` lies within, `slack` granted at both ends.
+    /// Whether `at_ns` is within the span, with `slack` at both ends.
     pub const fn holds(self, at_ns: u64, slack: Duration) -> bool {
         let slack_ns = slack.as_nanos() as u64;
         at_ns + slack_ns >= self.start_ns && at_ns <= self.end_ns + slack_ns
     }
 }
 
-/// Ticks of the kernel's timer a second: the coarse clock is as exact as the tick is long.
+/// Ticks per second of the kernel's timer: the resolution of the coarse clock is one tick.
 pub fn hz() -> u32 {
     let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.max(1);
     (1_000_000_000 / tick_ns) as u32
@@ -73,7 +73,7 @@ pub fn jiffy() -> Duration {
     Duration::from_secs(1) / hz()
 }
 
-/// How much later than asked a timer of this length may fire: the width of its bucket in the timer wheel
+/// The longest delay of a timer of this length: the width of its bucket in the timer wheel
 /// (`calc_wheel_index()`, eight times coarser a level).
 pub fn timer_granularity(length: Duration) -> Duration {
     let jiffies = length.as_secs() * u64::from(hz());
@@ -81,22 +81,22 @@ pub fn timer_granularity(length: Duration) -> Duration {
     jiffy() * (1 << (3 * level))
 }
 
-/// Whether this is an emulated machine, which is slow: there is more patience, and what is true stays the same.
+/// Whether this is an emulated machine, which is slow: time-outs are longer, results are the same.
 pub fn is_emulated() -> bool {
     std::env::var_os("TCPTRACE_EMULATED").is_some()
 }
 
-/// How long anything that should happen at once may take on a busy machine.
+/// Time-out of anything that happens at once on an idle machine.
 pub fn soon() -> Duration {
     Duration::from_secs(if is_emulated() { 60 } else { 10 })
 }
 
-/// How late a scenario may find out by asking, and how late the kernel may run a timer of its own.
+/// The longest delay of polling, and of a timer of the kernel.
 pub fn late() -> Duration {
     if is_emulated() { Duration::from_secs(1) } else { 5 * jiffy() }
 }
 
-/// Asks `probe` every millisecond until it has an answer.
+/// Calls `probe` every millisecond until it returns a value.
 pub fn wait_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline_ns = now_ns() + bound.as_nanos() as u64;
     loop {
@@ -104,13 +104,13 @@ pub fn wait_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Resul
             return Ok(answer);
         }
         if now_ns() > deadline_ns {
-            bail!("waited {bound:?} in vain for {what}");
+            bail!("time-out after {bound:?}: {what}");
         }
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Keeps a state for at least `length`; the exact length is what [`now_ns`] says afterwards.
+/// Sleeps for at least `length`; [`now_ns`] gives the exact time afterwards.
 pub fn hold(length: Duration) {
     std::thread::sleep(length);
 }
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sixty_seconds_sit_in_the_wheel_as_the_kernel_puts_them() {
+    fn a_timer_of_sixty_seconds_has_the_granularity_of_the_kernel() {
         let expected = match hz() {
             100 => 5_120,
             250 => 2_048,

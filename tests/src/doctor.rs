@@ -1,4 +1,4 @@
-//! A running `tcptrace doctor`: the document it prints when it is told to stop.
+//! A running `tcptrace doctor`: the document it prints when it stops.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -11,36 +11,36 @@ use serde::Deserialize;
 
 use crate::clock::soon;
 use crate::lab::Lab;
-use crate::process::Start as _;
+use crate::process::StartChild as _;
 
-/// What it prints.
+/// Its document.
 #[derive(Debug, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Report {
+pub struct DoctorDocument {
     pub schema: String,
-    pub findings: Vec<Finding>,
+    pub findings: Vec<DoctorFinding>,
     pub seen: Vec<String>,
 }
 
 /// One finding.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Finding {
+pub struct DoctorFinding {
     pub id: String,
     pub severity: String,
     pub title: String,
     pub evidence: Vec<String>,
     pub numbers: BTreeMap<String, u64>,
-    pub who: Vec<Who>,
+    pub who: Vec<FindingProcess>,
     pub fix: Vec<String>,
     pub dont: String,
     pub verify: String,
 }
 
-/// Who is concerned.
+/// A process or service of a finding.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Who {
+pub struct FindingProcess {
     pub netns: Option<String>,
     pub comm: Option<String>,
     pub pid: Option<u32>,
@@ -52,10 +52,10 @@ pub struct Who {
     pub at_least: Option<bool>,
 }
 
-/// A doctor that watches the scenario's namespace until it is told to stop.
+/// A `tcptrace doctor` that watches the scenario's namespace until SIGTERM.
 pub struct Doctor {
     child: Option<Child>,
-    said: Receiver<String>,
+    stderr_lines: Receiver<String>,
 }
 
 impl Doctor {
@@ -70,27 +70,28 @@ impl Doctor {
             .start()
             .context("start doctor")?;
         let stderr = child.stderr.take().context("its stderr")?;
-        let (tell, said) = channel();
+        let (sender, stderr_lines) = channel();
         std::thread::spawn(move || {
-            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let doctor = Self { child: Some(child), said };
+        let doctor = Self { child: Some(child), stderr_lines };
         loop {
-            let line = doctor.said.recv_timeout(3 * soon()).context("the doctor does not begin")?;
+            let line =
+                doctor.stderr_lines.recv_timeout(3 * soon()).context("doctor does not start tracing")?;
             if line.starts_with("tcptrace: tracing") {
                 return Ok(doctor);
             }
         }
     }
 
-    /// Stops it and reads what it found.
-    pub fn finish(mut self) -> Result<Report> {
+    /// Stops it and reads its document.
+    pub fn finish(mut self) -> Result<DoctorDocument> {
         let child = self.child.take().context("it runs")?;
         kill_process(Pid::from_child(&child), Signal::TERM)?;
         let output = child.wait_with_output()?;
-        let said: Vec<String> = self.said.try_iter().collect();
-        ensure!(output.status.success(), "it ended with {}: {said:?}", output.status);
-        Report::parse(&output.stdout)
+        let stderr_lines: Vec<String> = self.stderr_lines.try_iter().collect();
+        ensure!(output.status.success(), "it ended with {}: {stderr_lines:?}", output.status);
+        DoctorDocument::parse(&output.stdout)
     }
 }
 
@@ -103,7 +104,7 @@ impl Drop for Doctor {
     }
 }
 
-impl Report {
+impl DoctorDocument {
     /// Reads a document.
     pub fn parse(document: &[u8]) -> Result<Self> {
         let text = String::from_utf8_lossy(document);
@@ -111,20 +112,20 @@ impl Report {
     }
 
     /// The finding called `id`.
-    pub fn finding(&self, id: &str) -> Result<&Finding> {
+    pub fn finding(&self, id: &str) -> Result<&DoctorFinding> {
         let found = self.findings.iter().find(|finding| finding.id == id);
         found.with_context(|| format!("no {id} among {:#?}", self.findings))
     }
 }
 
-impl Finding {
+impl DoctorFinding {
     /// One of its numbers.
     pub fn number(&self, name: &str) -> Result<u64> {
         self.numbers.get(name).copied().with_context(|| format!("no number {name} in {self:#?}"))
     }
 
-    /// Whoever does it most.
-    pub fn first(&self) -> Result<&Who> {
-        self.who.first().with_context(|| format!("nobody is named in {self:#?}"))
+    /// The process with the most sockets.
+    pub fn first(&self) -> Result<&FindingProcess> {
+        self.who.first().with_context(|| format!("no process in {self:#?}"))
     }
 }

@@ -4,15 +4,15 @@ use std::{fs, io, path::Path};
 
 /// A command line of a page.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Shown {
-    /// As a shell is given it.
+pub struct ShownCommand {
+    /// The text for a shell.
     pub text: String,
-    /// Where it stands: the first line is 1.
+    /// Its line number, from 1.
     pub line: usize,
     program: &'static str,
 }
 
-impl Shown {
+impl ShownCommand {
     /// The arguments of each run of the program in it: `tcptrace record -o - | tcptrace hist --from -` has two.
     pub fn runs(&self) -> Vec<Vec<String>> {
         self.text.split(['|', ';', '&']).filter_map(|piece| arguments(piece, self.program)).collect()
@@ -24,9 +24,9 @@ const PAGES: [&str; 6] =
     ["README.md", "README.zh-CN.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
 /// Other ways to call tcptrace.
 const SPELLINGS: [&str; 3] = ["cargo run --release -- ", "target/release/tcptrace ", "/usr/bin/tcptrace "];
-/// What stands for a value in a page, and such a value.
+/// Placeholders in pages, and a value for each.
 const VALUES: [(&str, &str); 4] = [("N", "1"), ("TIME", "5s"), ("KEY", "service"), ("NAME", "tcp_tw_reuse")];
-/// What is a pattern rather than a command: `[--once]`, `...`, `-o out.{parquet,csv}`.
+/// Marks of patterns, which are no commands: `[--once]`, `...`, `-o out.{parquet,csv}`.
 const PATTERNS: [&str; 4] = ["[", "...", "{", "<"];
 
 /// Every page for people, by its path below `root`.
@@ -40,8 +40,8 @@ pub fn pages(root: &Path) -> io::Result<Vec<String>> {
     Ok(PAGES.map(str::to_owned).into_iter().chain(pages).collect())
 }
 
-/// Command lines that run `program`: lines of code, what stands between backticks, and what a unit starts.
-pub fn commands(page: &str, program: &'static str) -> Vec<Shown> {
+/// Command lines that run `program`: lines of code, text between backticks, and `ExecStart` of a unit.
+pub fn commands(page: &str, program: &'static str) -> Vec<ShownCommand> {
     let mut found = Vec::new();
     let mut is_code = false;
     for (text, line) in page.lines().zip(1..) {
@@ -53,7 +53,7 @@ pub fn commands(page: &str, program: &'static str) -> Vec<Shown> {
         } else {
             text.split('`').skip(1).step_by(2).chain(text.strip_prefix("ExecStart=")).collect()
         };
-        found.extend(pieces.into_iter().map(|piece| Shown { text: as_run(piece), line, program }));
+        found.extend(pieces.into_iter().map(|piece| ShownCommand { text: as_run(piece), line, program }));
     }
     found.retain(|shown| !PATTERNS.iter().any(|mark| shown.text.contains(mark)) && !shown.runs().is_empty());
     found
@@ -73,16 +73,16 @@ pub fn blocks(page: &str, language: &str) -> Vec<String> {
     found
 }
 
-/// Without its comment and its prompt; tcptrace by its name, with values for what stands for them.
+/// Without comment and prompt, tcptrace by its name, placeholders replaced by values.
 fn as_run(text: &str) -> String {
     let text = text.split(" #").next().unwrap_or_default().trim().trim_start_matches("$ ");
     let named = SPELLINGS.iter().fold(text.to_owned(), |text, spelling| text.replace(spelling, "tcptrace "));
     let text = named.replace(" $TCPTRACE_ARGS", "");
-    text.split(' ').map(meant).collect::<Vec<_>>().join(" ")
+    text.split(' ').map(value_of).collect::<Vec<_>>().join(" ")
 }
 
-/// A word, or the value that it stands for.
-fn meant(word: &str) -> &str {
+/// A word, or the value of a placeholder.
+fn value_of(word: &str) -> &str {
     VALUES.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| value)
 }
 
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_belongs_to_the_shell_is_told_apart() {
+    fn shell_syntax_is_not_part_of_the_arguments() {
         let page = "```\nsudo tcptrace top --once # now\nssh host tcptrace record -o - | tcptrace hist --from -\n\
                     tcptrace 0.1.0  vm\n```\nsee `tcptrace check`, `tcptrace top --batch N`, `tcptrace top [--once]`, `cargo xtask vm`\n";
         let found = commands(page, "tcptrace");
@@ -139,7 +139,7 @@ mod tests {
         let quoted = commands("`tcptrace top --filter 'not comm a b' > c`", "tcptrace");
         assert_eq!(quoted[0].runs(), [vec!["top", "--filter", "not comm a b"]]);
         let of_xtask = commands(page, "cargo xtask");
-        assert_eq!(of_xtask.iter().map(Shown::runs).collect::<Vec<_>>(), [vec![vec!["vm"]]]);
+        assert_eq!(of_xtask.iter().map(ShownCommand::runs).collect::<Vec<_>>(), [vec![vec!["vm"]]]);
     }
 
     #[test]

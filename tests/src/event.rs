@@ -11,7 +11,7 @@ use tcptrace_common::state::TcpState;
 /// Which end of the connection the socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Role {
+pub enum EventRole {
     /// Accepted here.
     Inbound,
     /// Connected from here.
@@ -22,31 +22,31 @@ pub enum Role {
     Unknown,
 }
 
-/// How the process behind a socket is known.
+/// The source of the process of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Owner {
+pub enum EventOwner {
     /// It made the transition itself, or an earlier one.
     Exact,
     /// It owns the listener.
     Listener,
     /// It was found through /proc.
     Proc,
-    /// It isn't.
+    /// There is none.
     Unknown,
 }
 
-/// Why a socket or a minisocket ended.
+/// The end reason of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum EndReason {
-    /// The minisocket's time was over.
+pub enum EventEndReason {
+    /// The timer of the timewait socket expired.
     Expired,
-    /// An outgoing connect took the tuple over.
+    /// An outgoing connect reused the tuple.
     Reused,
-    /// A new SYN took the tuple over.
+    /// A new SYN reused the tuple.
     Reopened,
-    /// A RST hit the minisocket.
+    /// A RST ended the timewait socket.
     Reset,
     /// `ss -K`.
     Killed,
@@ -54,9 +54,9 @@ pub enum EndReason {
     Purged,
     /// Data came for an orphan.
     Aborted,
-    /// A minisocket ended and nothing seen explains how.
+    /// A timewait socket ended for an unknown reason.
     Unexplained,
-    /// Its end was missed, and a sweep found it gone.
+    /// Its end was missed, and a sweep no longer found it.
     Lost,
     /// The last FIN was acknowledged.
     Closed,
@@ -78,22 +78,57 @@ pub enum EndReason {
     ResetSentLinger,
     /// No local port was left.
     NoPort,
-    /// `tcp_max_tw_buckets` left no room for a minisocket.
+    /// `tcp_max_tw_buckets` was reached: no timewait socket.
     Overflow,
     /// The handshake was thrown away.
     Dropped,
+    /// An ICMP error ended the connection attempt.
+    Unreachable,
+    /// `TCP_LINGER2` below 0: a RST went out instead of a `FIN_WAIT2`.
+    #[serde(rename = "reset_sent_linger2")]
+    ResetSentLinger2,
+    /// `tcp_max_orphans` or `tcp_mem`: a RST went out.
+    ResetSentMemory,
+    /// A RST went out for another reason of the kernel's.
+    ResetSent,
+    /// Closed in `TCP_REPAIR`: nothing was sent.
+    Silent,
+}
+
+/// Which side ended the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventCloser {
+    /// Not known, or not ended by either.
+    #[default]
+    None,
+    /// This one sent the first FIN.
+    Local,
+    /// The peer did.
+    Remote,
+    /// The FINs crossed.
+    Both,
+    /// A RST came.
+    ResetReceived,
+    /// A RST went out.
+    ResetSent,
+    /// Retransmission gave up.
+    TimedOut,
+    /// The SYN was answered by a RST.
+    Refused,
 }
 
 /// A transition of one socket.
 #[derive(Clone, Debug, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as in the contract")]
 #[expect(missing_docs, reason = "the fields are the contract's")]
-pub struct Event {
-    /// `CLOCK_MONOTONIC`: the tracer writes wall-clock time, made from it with a constant offset.
+pub struct EventLine {
+    /// `CLOCK_MONOTONIC` as long as nobody sets the clock: the tracer writes wall-clock time.
     #[serde(deserialize_with = "monotonic")]
     pub ts_ns: u64,
     pub id: u64,
     pub netns: u32,
-    pub role: Role,
+    pub role: EventRole,
     pub saddr: IpAddr,
     pub sport: u16,
     pub daddr: IpAddr,
@@ -104,10 +139,14 @@ pub struct Event {
     pub to: TcpState,
     pub dwell_ns: Option<u64>,
     pub seeded: bool,
-    pub end_reason: Option<EndReason>,
+    #[serde(default)]
+    pub closer: EventCloser,
+    pub end_reason: Option<EventEndReason>,
+    #[serde(default)]
+    pub reason_inferred: bool,
     pub pid: Option<u32>,
     pub comm: Option<String>,
-    pub owner: Owner,
+    pub owner: EventOwner,
     pub orphan: Option<bool>,
     #[serde(default)]
     pub extended: bool,
@@ -115,14 +154,17 @@ pub struct Event {
     pub inferred: bool,
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for EventLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {} at {}", self.from.name(), self.to.name(), self.ts_ns)?;
         if let Some(dwell_ns) = self.dwell_ns {
             write!(f, " after {:.6} s", dwell_ns as f64 / 1e9)?;
         }
         if let Some(reason) = self.end_reason {
-            write!(f, ", {reason:?}")?;
+            write!(f, ", {reason:?}{}", if self.reason_inferred { " inferred" } else { "" })?;
+        }
+        if self.closer != EventCloser::None {
+            write!(f, ", closer {:?}", self.closer)?;
         }
         write!(f, ", {:?} {:?}, {:?}", self.owner, self.pid, self.role)?;
         let marks = [

@@ -1,4 +1,4 @@
-//! Expectations as rows: the transitions a socket must have shown, against those it has.
+//! Expectations as rows: the expected transitions of a socket against its events.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use tcptrace_common::state::TcpState;
 
 use crate::clock::{Span, jiffy};
-use crate::event::{EndReason, Event, Owner, Role};
+use crate::event::{EventCloser, EventEndReason, EventLine, EventOwner, EventRole};
 use crate::precision::Precision;
 
 /// How long every `TIME_WAIT` lasts that nothing ends (`TCP_TIMEWAIT_LEN`).
@@ -20,8 +20,8 @@ const ANY_LENGTH: Duration = Duration::from_secs(86_400);
 
 /// The socket an expectation is about.
 #[derive(Clone, Debug)]
-pub struct Subject {
-    /// What the scenario calls it.
+pub struct ExpectedSocket {
+    /// Its name in messages.
     pub label: &'static str,
     /// Its cookie; `None` for a handshake that never becomes a socket: then the tuple names it.
     pub id: Option<u64>,
@@ -35,26 +35,26 @@ pub struct Subject {
     /// `LISTEN` -> `SYN_RECV` carries an id of its own and is known by its addresses and its time.
     pub handshake: Option<Span>,
     /// Its role; `None` where the tracer can only guess.
-    pub role: Option<Role>,
+    pub role: Option<EventRole>,
 }
 
-impl Subject {
+impl ExpectedSocket {
     /// Whether the event is about this socket.
-    pub fn owns(&self, event: &Event) -> bool {
+    pub fn owns(&self, event: &EventLine) -> bool {
         match self.id {
             Some(id) => event.id == id || self.handshake.is_some_and(|span| self.began_with(event, span)),
             None => event.netns == self.netns && self.at_its_addresses(event),
         }
     }
 
-    fn began_with(&self, event: &Event, span: Span) -> bool {
+    fn began_with(&self, event: &EventLine, span: Span) -> bool {
         (event.from, event.to) == (TcpState::Listen, TcpState::SynRecv)
             && event.netns == self.netns
             && self.at_its_addresses(event)
             && span.holds(event.ts_ns, Duration::ZERO)
     }
 
-    fn at_its_addresses(&self, event: &Event) -> bool {
+    fn at_its_addresses(&self, event: &EventLine) -> bool {
         self.local.is_none_or(|local| local == SocketAddr::new(event.saddr, event.sport))
             && self.remote.is_none_or(|remote| remote == SocketAddr::new(event.daddr, event.dport))
     }
@@ -63,61 +63,76 @@ impl Subject {
 /// One expected transition. Made by [`step`]; by default by this process, not seeded, without an end reason.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct Step {
+pub struct ExpectedStep {
     from: TcpState,
     to: TcpState,
     within: Span,
     dwell: Option<(Duration, Duration)>,
-    owner: Option<(Owner, u32)>,
-    end_reason: Option<EndReason>,
+    owner: Option<(EventOwner, u32)>,
+    /// The process alone, however it is known.
+    pid: Option<u32>,
+    closer: Option<EventCloser>,
+    end_reason: Option<EventEndReason>,
     orphan: Option<bool>,
     seeded: bool,
     /// `None`: it can't be known.
     extended: Option<bool>,
     inferred: bool,
-    inside_minisocket: bool,
+    by_segment: bool,
 }
 
 /// The transition `from` -> `to` somewhere in `within`.
-pub fn step(from: TcpState, to: TcpState, within: Span) -> Step {
-    Step {
+pub fn step(from: TcpState, to: TcpState, within: Span) -> ExpectedStep {
+    ExpectedStep {
         from,
         to,
         within,
         dwell: None,
-        owner: Some((Owner::Exact, std::process::id())),
+        owner: Some((EventOwner::Exact, std::process::id())),
+        pid: None,
+        closer: None,
         end_reason: None,
         orphan: None,
         seeded: false,
         extended: Some(false),
         inferred: false,
-        inside_minisocket: false,
+        by_segment: false,
     }
 }
 
-impl Step {
-    /// The stay in `from` lasted `least` to `most`. Without it the times of the two transitions say how long it lasted.
+impl ExpectedStep {
+    /// The dwell in `from` is `least` to `most`. By default it is the time between the two transitions.
     pub const fn dwelt(self, least: Duration, most: Duration) -> Self {
         Self { dwell: Some((least, most)), ..self }
     }
 
-    /// The process known is `pid`, and this is how it is known.
-    pub const fn owner(self, owner: Owner, pid: u32) -> Self {
+    /// The known process is `pid`, with this source.
+    pub const fn owner(self, owner: EventOwner, pid: u32) -> Self {
         Self { owner: Some((owner, pid)), ..self }
     }
 
-    /// The process known is the one that listens: this one.
+    /// The known process is the listener's: this one.
     pub fn by_listener(self) -> Self {
-        self.owner(Owner::Listener, std::process::id())
+        self.owner(EventOwner::Listener, std::process::id())
     }
 
-    /// Whose it is can't be said.
+    /// The known process is `pid`, with a source that depends on the kernel.
+    pub const fn pid(self, pid: u32) -> Self {
+        Self { owner: None, pid: Some(pid), ..self }
+    }
+
+    /// Which side ended the connection, as far as it is known here.
+    pub const fn closer(self, closer: EventCloser) -> Self {
+        Self { closer: Some(closer), ..self }
+    }
+
+    /// The owner is unknown.
     pub const fn any_owner(self) -> Self {
         Self { owner: None, ..self }
     }
 
-    /// The socket or the minisocket ended for this reason.
-    pub const fn ended(self, reason: EndReason) -> Self {
+    /// The end reason of the socket.
+    pub const fn ended(self, reason: EventEndReason) -> Self {
         Self { end_reason: Some(reason), ..self }
     }
 
@@ -141,13 +156,13 @@ impl Step {
         Self { inferred: true, ..self }
     }
 
-    /// A segment does it to a minisocket, whose timer does not tell so. Where segments are not seen either, the time of a
-    /// step to `TIME_WAIT` is an upper bound and said to be inferred, and an end is unexplained.
-    pub const fn inside_minisocket(self) -> Self {
-        Self { inside_minisocket: true, ..self }
+    /// A segment changes a timewait socket, which its timer does not show. Where segments are not visible, the time of a step
+    /// to `TIME_WAIT` is an upper bound, marked inferred, and an end is unexplained.
+    pub const fn by_segment(self) -> Self {
+        Self { by_segment: true, ..self }
     }
 
-    /// What can be demanded where less is seen.
+    /// The expectation on a kernel that shows less.
     fn at(self, precision: Precision) -> Self {
         if precision == Precision::Segments {
             return self;
@@ -157,14 +172,14 @@ impl Step {
             let dwell = self.dwell.map(|(least, most)| (least.min(TIME_WAIT_LEAST), most));
             return Self { extended: None, dwell, ..self };
         }
-        if !self.inside_minisocket {
+        if !self.by_segment {
             return self;
         }
         if self.to == TcpState::Close {
-            return Self { end_reason: self.end_reason.map(|_| EndReason::Unexplained), ..self };
+            return Self { end_reason: self.end_reason.map(|_| EventEndReason::Unexplained), ..self };
         }
         let within = Span { end_ns: u64::MAX / 2, ..self.within };
-        // What began at an unknown time and ended at the latest now is no lower bound either.
+        // With an unknown begin and an upper bound of the end, the dwell is no lower bound either.
         Self {
             within,
             inferred: true,
@@ -179,7 +194,7 @@ impl Step {
         Self { extended: Some(true), ..self }
     }
 
-    fn problems(&self, subject: &Subject, event: &Event) -> Vec<String> {
+    fn problems(&self, subject: &ExpectedSocket, event: &EventLine) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |right: bool, problem: &dyn Fn() -> String| {
             if !right {
@@ -209,6 +224,12 @@ impl Step {
                 format!("owner is not {owner:?} {pid}")
             });
         }
+        if let Some(pid) = self.pid {
+            check(event.pid == Some(pid), &|| format!("process is not {pid}"));
+        }
+        if let Some(closer) = self.closer {
+            check(event.closer == closer, &|| format!("closer is not {closer:?}"));
+        }
         if let Some((least, most)) = self.dwell {
             let dwell = event.dwell_ns.map(Duration::from_nanos);
             let right = dwell.is_some_and(|dwell| dwell + jiffy() >= least && dwell <= most + jiffy());
@@ -216,7 +237,7 @@ impl Step {
         }
         let about_fin_wait2 = [event.from, event.to].contains(&TcpState::FinWait2);
         check(event.orphan.is_some() == about_fin_wait2, &|| {
-            "orphan said where it means nothing, or missing".into()
+            "orphan reported in another state, or missing".into()
         });
         if about_fin_wait2 && self.orphan.is_some() {
             check(event.orphan == self.orphan, &|| format!("orphan is not {:?}", self.orphan));
@@ -226,7 +247,12 @@ impl Step {
 }
 
 /// Checks that the subject showed exactly these steps. The error lists what was expected and what was seen, row by row.
-pub fn check_steps(subject: &Subject, steps: &[Step], seen: &[Event], precision: Precision) -> Result<()> {
+pub fn check_steps(
+    subject: &ExpectedSocket,
+    steps: &[ExpectedStep],
+    seen: &[EventLine],
+    precision: Precision,
+) -> Result<()> {
     let mut report =
         format!("{} ({:?} -> {:?}, id {:?}):\n", subject.label, subject.local, subject.remote, subject.id);
     let mut right = true;
@@ -253,17 +279,17 @@ pub fn check_steps(subject: &Subject, steps: &[Step], seen: &[Event], precision:
 }
 
 /// A dwell between two transitions that were both seen is the time between them.
-fn wrong_dwell(before: &Event, event: &Event) -> Option<String> {
+fn wrong_dwell(before: &EventLine, event: &EventLine) -> Option<String> {
     let apart_ns = event.ts_ns.checked_sub(before.ts_ns);
     let exact = !event.seeded && !event.inferred && !before.inferred && event.from != TcpState::Close;
     let wrong = exact && (apart_ns.is_none() || event.dwell_ns != apart_ns);
     wrong.then(|| format!("dwells {:?} ns, but is {apart_ns:?} ns apart from the one before", event.dwell_ns))
 }
 
-/// Checks what must hold for every socket whatever happened to it: each transition starts where the one before ended, and
-/// the dwell is the time between the two.
-pub fn check_chains<'a>(events: impl Iterator<Item = &'a Event>) -> Result<()> {
-    let mut last: HashMap<u64, &Event> = HashMap::new();
+/// Checks an invariant of every socket: each transition starts in the state where the previous one ended, and the dwell is
+/// the time between the two.
+pub fn check_chains<'a>(events: impl Iterator<Item = &'a EventLine>) -> Result<()> {
+    let mut last: HashMap<u64, &EventLine> = HashMap::new();
     let mut problems = Vec::new();
     for event in events {
         if event.from == event.to {

@@ -18,13 +18,13 @@ const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
 const JUMP_IF_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
-/// The socket hears nothing any more.
-pub fn deafen(socket: &Socket) -> Result<()> {
+/// Drops every segment before it reaches the socket.
+pub fn drop_segments(socket: &Socket) -> Result<()> {
     attach(socket, &[SockFilter::new(RETURN, 0, 0, 0)])
 }
 
-/// The socket hears only segments with one of these flags.
-pub fn hear_only(socket: &Socket, flags: u8) -> Result<()> {
+/// Drops every segment without one of these flags.
+pub fn accept_only(socket: &Socket, flags: u8) -> Result<()> {
     attach(
         socket,
         &[
@@ -36,8 +36,8 @@ pub fn hear_only(socket: &Socket, flags: u8) -> Result<()> {
     )
 }
 
-/// The socket hears everything again.
-pub fn hear(socket: &Socket) -> Result<()> {
+/// Removes the filter.
+pub fn accept_all(socket: &Socket) -> Result<()> {
     socket.detach_filter().context("SO_DETACH_FILTER")
 }
 

@@ -1,24 +1,24 @@
-//! What a running `tcptrace hist --json --interval` prints.
+//! The output of `tcptrace hist --json --interval`.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::json_snapshots::JsonSnapshots;
 use crate::lab::Lab;
-use crate::pictures::Pictures;
 
-/// What the scenarios look at of a `tcptrace.hist.v1` document.
+/// The fields of a `tcptrace.hist.v1` document that scenarios use.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Document {
+pub struct HistDocument {
     /// The histograms, those of all sockets without a key.
-    pub histograms: Vec<Histogram>,
-    /// Who closed, by group.
-    pub closes: Vec<Closes>,
+    pub histograms: Vec<DwellHistogram>,
+    /// Closers by group.
+    pub closes: Vec<GroupClosers>,
 }
 
 /// One histogram. Lengths are nanoseconds.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Histogram {
+pub struct DwellHistogram {
     pub state: String,
     pub key: Option<String>,
     pub role: Option<String>,
@@ -34,19 +34,19 @@ pub struct Histogram {
     pub buckets: Vec<(u64, u64)>,
 }
 
-/// Who closed the connections of one group.
+/// The closers of one group.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Closes {
+pub struct GroupClosers {
     pub key: Option<String>,
     pub role: Option<String>,
-    pub closers: Closers,
+    pub closers: CloserCounts,
 }
 
-/// Connections by who closed first.
+/// Connections by the end that closed first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Closers {
+pub struct CloserCounts {
     pub local: u64,
     pub remote: u64,
     pub both: u64,
@@ -57,17 +57,17 @@ pub struct Closers {
 }
 
 /// A running `hist`.
-pub type Hist = Pictures<Document>;
+pub type Hist = JsonSnapshots<HistDocument>;
 
 /// Starts it over the scenario's namespace and waits until it traces.
 pub fn start(lab: &Lab, by: &str) -> Result<Hist> {
     let netns = lab.netns().to_string();
-    Pictures::start(lab, &["hist", "--json", "--interval", "200ms", "--by", by, "--netns", &netns])
+    JsonSnapshots::start(lab, &["hist", "--json", "--interval", "200ms", "--by", by, "--netns", &netns])
 }
 
 /// A group of the tracer's own namespace.
 #[derive(Clone, Copy, Debug)]
-pub struct Group<'a> {
+pub struct HistGroup<'a> {
     /// `127.0.0.1:80`
     pub service: &'a str,
     /// The second key, where there is one.
@@ -76,9 +76,9 @@ pub struct Group<'a> {
     pub role: &'a str,
 }
 
-impl Document {
+impl HistDocument {
     /// The histogram of `group` in `state`.
-    pub fn histogram(&self, group: Group<'_>, state: &str) -> Result<&Histogram> {
+    pub fn histogram(&self, group: HistGroup<'_>, state: &str) -> Result<&DwellHistogram> {
         let key = group.key();
         let found = self.histograms.iter().find(|of| {
             (of.state.as_str(), of.key.as_deref(), of.role.as_deref())
@@ -88,8 +88,8 @@ impl Document {
         found.with_context(|| format!("no histogram of {state} for {key} {}", group.role))
     }
 
-    /// Who closed the connections of `group`.
-    pub fn closers(&self, group: Group<'_>) -> Result<Closers> {
+    /// The closers of `group`.
+    pub fn closers(&self, group: HistGroup<'_>) -> Result<CloserCounts> {
         let key = group.key();
         let found = self
             .closes
@@ -102,7 +102,7 @@ impl Document {
     }
 }
 
-impl Group<'_> {
+impl HistGroup<'_> {
     /// As tcptrace writes it.
     fn key(self) -> String {
         let comm = self.comm.map(|comm| format!(" / {comm}")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the kernel itself says about the sockets of this thread's namespace: `sock_diag` and the counters in /proc/net.
+//! The kernel's view of the sockets of this thread's namespace: `sock_diag` and the counters in /proc/net.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,12 +21,12 @@ const ID_LENGTH: usize = 48;
 
 /// One socket of a `sock_diag` answer.
 #[derive(Clone, Debug)]
-pub struct Socket {
+pub struct DiagSocket {
     /// `AF_INET` or `AF_INET6`.
     family: u8,
     /// `struct inet_diag_sockid`, as it came.
     sockid: [u8; ID_LENGTH],
-    /// Its state; a minisocket's is its substate.
+    /// Its state; a timewait socket's is its substate.
     pub state: TcpState,
     /// The socket cookie.
     pub cookie: u64,
@@ -34,14 +34,14 @@ pub struct Socket {
     pub local: SocketAddr,
     /// Remote end.
     pub remote: SocketAddr,
-    /// 0 for a socket no process has open: a minisocket, an orphan, a handshake.
+    /// 0 for a socket no process has open: a timewait socket, an orphan, a handshake.
     pub inode: u32,
     /// Time left on the timer that runs, if one does.
     pub expires: Duration,
 }
 
 /// Every TCP socket of this namespace.
-pub fn sockets() -> Result<Vec<Socket>> {
+pub fn sockets() -> Result<Vec<DiagSocket>> {
     let mut all = Vec::new();
     for family in [AF_INET, AF_INET6] {
         for body in sock_diag(SOCK_DIAG_BY_FAMILY, netlink::DUMP, family, &any_socket())? {
@@ -56,8 +56,8 @@ pub fn count(state: TcpState) -> Result<usize> {
     Ok(sockets()?.iter().filter(|socket| socket.state == state).count())
 }
 
-/// The socket with this cookie between these addresses, if it exists: one look into the hash, whatever else there is.
-pub fn find(cookie: u64, local: SocketAddr, remote: SocketAddr) -> Result<Option<Socket>> {
+/// The socket with this cookie between these addresses, if it exists: one lookup in the kernel's hash.
+pub fn find(cookie: u64, local: SocketAddr, remote: SocketAddr) -> Result<Option<DiagSocket>> {
     let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
     let mut sockid = any_socket();
     sockid[0..2].copy_from_slice(&local.port().to_be_bytes());
@@ -78,7 +78,7 @@ pub fn find(cookie: u64, local: SocketAddr, remote: SocketAddr) -> Result<Option
 }
 
 /// Ends a socket the way `ss -K` does.
-pub fn destroy(socket: &Socket) -> Result<()> {
+pub fn destroy(socket: &DiagSocket) -> Result<()> {
     match sock_diag(SOCK_DESTROY, netlink::ACK, socket.family, &socket.sockid) {
         Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::OPNOTSUPP) => {
             bail!(Skip(format!("this kernel can't kill a socket in {}", socket.state.name())))
@@ -126,12 +126,12 @@ fn sock_diag(kind: u16, flags: u16, family: u8, sockid: &[u8; ID_LENGTH]) -> Res
     netlink::request(Some(rustix::net::netlink::SOCK_DIAG), kind, flags, &request)
 }
 
-fn decode(body: &[u8]) -> Result<Socket> {
+fn decode(body: &[u8]) -> Result<DiagSocket> {
     let &[family, raw_state, ..] = body else { bail!("an empty sock_diag answer") };
     let sockid: [u8; ID_LENGTH] =
         body.get(ID..ID + ID_LENGTH).context("a sock_diag answer cut short")?.try_into()?;
     let port = |at: usize| u16::from_be_bytes([sockid[at], sockid[at + 1]]);
-    Ok(Socket {
+    Ok(DiagSocket {
         family,
         state: TcpState::from_kernel(raw_state).with_context(|| format!("state {raw_state}"))?,
         cookie: u64::from(word(&sockid, 40)?) | u64::from(word(&sockid, 44)?) << 32,

@@ -1,4 +1,4 @@
-//! What a scenario is given: a namespace of its own and the binary under test.
+//! The environment of a scenario: its network namespace and the binary under test.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::clock::soon;
 use crate::netns;
 use crate::precision::Precision;
-use crate::process::Start as _;
-use crate::tracer::{Format, Tracer};
+use crate::process::StartChild as _;
+use crate::tracer::{LiveTracer, TracerFormat};
 
-/// Asks the tracer to trace as on a kernel that does not show segments.
+/// Makes the tracer trace as on a kernel without the segment hook.
 pub const WITHOUT_SEGMENTS: &str = "--without=segment";
 
 /// The error of a scenario that can't run here, with the reason.
@@ -30,26 +30,26 @@ impl fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// What the scenarios are run for.
+/// The purpose of the run.
 #[derive(Clone, Debug)]
-pub enum Subject {
-    /// To compare what this binary says with what happened.
+pub enum TestSubject {
+    /// Compare the output of this binary with the traffic.
     Binary(PathBuf),
-    /// To see that the traffic is what the scenario says; nothing is traced.
+    /// Check the traffic with the kernel only; nothing is traced.
     Traffic,
 }
 
 /// The namespace the scenario runs in, and the binary it is about.
 pub struct Lab {
-    subject: Subject,
+    subject: TestSubject,
     netns: u32,
 }
 
 impl Lab {
     /// Moves this thread into a namespace of its own.
-    pub fn enter(subject: Subject) -> Result<Self> {
-        if let Subject::Binary(path) = &subject {
-            // Asked here: it tries a connection of its own, which is not to be found in the scenario's namespace.
+    pub fn enter(subject: TestSubject) -> Result<Self> {
+        if let TestSubject::Binary(path) = &subject {
+            // Before the namespace: its self-test makes a connection, which must not be in the scenario's namespace.
             Precision::of(path)?;
         }
         Ok(Self { subject, netns: netns::enter_new()? })
@@ -61,29 +61,29 @@ impl Lab {
     }
 
     /// Starts `tcptrace events --format json` and waits until it traces.
-    pub fn trace(&self) -> Result<Tracer> {
-        self.trace_with(&["events", "--format", "json"], Format::Json)
+    pub fn trace(&self) -> Result<LiveTracer> {
+        self.trace_with(&["events", "--format", "json"], TracerFormat::Json)
     }
 
     /// Starts the tracer with these arguments and waits until it traces.
-    pub fn trace_with(&self, args: &[&str], format: Format) -> Result<Tracer> {
+    pub fn trace_with(&self, args: &[&str], format: TracerFormat) -> Result<LiveTracer> {
         match &self.subject {
-            Subject::Traffic => Ok(Tracer::absent()),
-            Subject::Binary(path) => {
+            TestSubject::Traffic => Ok(LiveTracer::absent()),
+            TestSubject::Binary(path) => {
                 let mut command = Command::new(path);
                 command.args(args);
                 let precision =
                     if args.contains(&WITHOUT_SEGMENTS) { Precision::Timers } else { Precision::of(path)? };
-                Tracer::start(command, format, self.netns, precision)
+                LiveTracer::start(command, format, self.netns, precision)
             }
         }
     }
 
-    /// The binary under test; a scenario that is about nothing else is skipped in a traffic-only run.
+    /// The binary under test; in a traffic-only run the scenario is skipped.
     pub fn binary(&self) -> Result<&Path> {
         match &self.subject {
-            Subject::Binary(path) => Ok(path),
-            Subject::Traffic => Err(Skip("no traffic of its own".into()).into()),
+            TestSubject::Binary(path) => Ok(path),
+            TestSubject::Traffic => Err(Skip("it makes no traffic".into()).into()),
         }
     }
 
@@ -113,7 +113,7 @@ impl Drop for PublicCopy {
     }
 }
 
-/// Runs a command that is over soon; one that is not is ended, and is an error.
+/// Runs a command to its end; kills it after a time-out, which is an error.
 pub fn run_to_end(mut command: Command) -> Result<Output> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
     let child = child.with_context(|| format!("start {}", command.get_program().display()))?;
@@ -126,7 +126,7 @@ pub fn run_to_end(mut command: Command) -> Result<Output> {
     });
     let in_time = is_done.recv_timeout(3 * soon()).is_ok();
     if !in_time {
-        // It has not been waited for, so the id is still its own.
+        // Nobody has waited for it, so its id is not reused.
         kill_process(pid, Signal::KILL)?;
     }
     let output = waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

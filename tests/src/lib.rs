@@ -1,8 +1,8 @@
 //! Live tests of tcptrace: real sockets in network namespaces of their own.
 //!
-//! A scenario makes traffic whose every state change it can date itself, proves with the kernel's own word (`sock_diag`,
-//! `/proc/net/netstat`) that it happened, and then compares what tcptrace said about it. Nothing has to be installed:
-//! segments are lost through socket filters and forged through raw sockets.
+//! A scenario makes traffic and records the time of each state change, proves by the kernel (`sock_diag`,
+//! `/proc/net/netstat`) that it happened, and compares the output of tcptrace. Nothing has to be installed: socket filters
+//! drop segments, raw sockets forge them.
 
 pub mod browser;
 pub mod clock;
@@ -11,17 +11,22 @@ pub mod documents;
 pub mod event;
 pub mod expect;
 pub mod filter;
+pub mod ftrace;
+pub mod hidden_events;
 pub mod hist;
+pub mod icmp;
+pub mod json_snapshots;
 pub mod kernel;
 pub mod lab;
 pub mod load;
 pub mod netlink;
 pub mod netns;
+pub mod option;
 pub mod pair;
-pub mod pictures;
 pub mod ports;
 pub mod precision;
 pub mod process;
+pub mod ring;
 pub mod runner;
 pub mod scenario;
 pub mod table;

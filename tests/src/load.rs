@@ -1,4 +1,4 @@
-//! Load for benchmarks: connections as fast as they can be made, many that stay and talk, or many sockets at rest.
+//! Load for benchmarks: connections at the highest rate, messages over permanent ones, or many idle sockets.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -11,32 +11,32 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::netns;
 
-/// Connections to one destination before the next is taken: fewer than the ports there are.
+/// Connections per destination: fewer than there are ports.
 const PER_DESTINATION: u64 = 20_000;
 /// State changes that `inet_sock_set_state` reports of one connection: five of either end.
 const TRANSITIONS: u64 = 10;
-/// Done between two looks at the clock.
+/// Operations between two reads of the clock.
 const BATCH: usize = 16;
 /// Bytes of a message and of its answer.
 const MESSAGE: [u8; 64] = [7; 64];
 
-/// A network namespace of its own for this thread, with room for every connection that a run can make.
+/// Moves this thread to a new network namespace with room for every connection of a run.
 pub fn enter_namespace() -> Result<()> {
     netns::enter_new()?;
     netns::sysctl("ip_local_port_range", "1024 65535")?;
     netns::sysctl("tcp_max_tw_buckets", "8000000")
 }
 
-/// As many descriptors as this process may have.
+/// Raises the limit of descriptors to its maximum.
 pub fn raise_descriptors() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
         .context("raise the limit of descriptors")
 }
 
-/// What was done.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Done {
+pub struct LoadResult {
     /// Connections made and closed, or messages sent and answered.
     pub done: u64,
     /// In this time.
@@ -46,14 +46,14 @@ pub struct Done {
 }
 
 /// A thread's listener, and the destinations that lead to it.
-pub struct Pair {
+pub struct LoopbackLoad {
     listener: Socket,
     port: u16,
     thread: u8,
     connections: u64,
 }
 
-impl Pair {
+impl LoopbackLoad {
     /// Those of thread number `thread`, in the namespace of the caller.
     pub fn new(thread: u8) -> Result<Self> {
         let listener = tcp()?;
@@ -88,7 +88,7 @@ fn tcp() -> Result<Socket> {
     Socket::new(Domain::IPV4, Type::STREAM, None).context("socket()")
 }
 
-/// Runs `work`, which says how often it did its thing, in `threads` threads, and adds up.
+/// Runs `work` in `threads` threads; returns the sum of their counts.
 fn in_threads(threads: u8, work: impl Fn(u8) -> Result<u64> + Sync) -> Result<u64> {
     let work = &work;
     std::thread::scope(|scope| {
@@ -103,15 +103,20 @@ fn in_threads(threads: u8, work: impl Fn(u8) -> Result<u64> + Sync) -> Result<u6
 /// Connections one after the other in each of `threads` threads for `time`; the client closes first. With
 /// `per_namespace` each thread goes on in a new network namespace after so many; with `rate` all threads together make so
 /// many a second, if they can.
-pub fn churn(threads: u8, time: Duration, per_namespace: Option<u64>, rate: Option<f64>) -> Result<Done> {
+pub fn churn(
+    threads: u8,
+    time: Duration,
+    per_namespace: Option<u64>,
+    rate: Option<f64>,
+) -> Result<LoadResult> {
     let begun = Instant::now();
     let done = in_threads(threads, |thread| {
-        let mut pair = Pair::new(thread)?;
+        let mut pair = LoopbackLoad::new(thread)?;
         let mut done = 0;
         while begun.elapsed() < time {
             if per_namespace.is_some_and(|most| pair.connections >= most) {
                 enter_namespace()?;
-                pair = Pair::new(thread)?;
+                pair = LoopbackLoad::new(thread)?;
             }
             for _ in 0..BATCH {
                 pair.connect_and_close()?;
@@ -124,12 +129,12 @@ pub fn churn(threads: u8, time: Duration, per_namespace: Option<u64>, rate: Opti
         }
         Ok(done)
     })?;
-    Ok(Done { done, elapsed_ns: begun.elapsed().as_nanos() as u64, transitions: done * TRANSITIONS })
+    Ok(LoadResult { done, elapsed_ns: begun.elapsed().as_nanos() as u64, transitions: done * TRANSITIONS })
 }
 
 /// `connections` connections that stay, shared among `threads` threads: for `time` a message goes over one after the
 /// other, and an answer comes back.
-pub fn talk(threads: u8, connections: u64, time: Duration) -> Result<Done> {
+pub fn talk(threads: u8, connections: u64, time: Duration) -> Result<LoadResult> {
     ensure!(threads > 0, "no thread to talk");
     let held: Vec<Vec<(Socket, Socket)>> =
         (0..threads).map(|thread| hold(thread, connections / u64::from(threads))).collect::<Result<_>>()?;
@@ -151,17 +156,21 @@ pub fn talk(threads: u8, connections: u64, time: Duration) -> Result<Done> {
         }
         Ok(done)
     })?;
-    Ok(Done { done, elapsed_ns: begun.elapsed().as_nanos() as u64, transitions: connections * TRANSITIONS })
+    Ok(LoadResult {
+        done,
+        elapsed_ns: begun.elapsed().as_nanos() as u64,
+        transitions: connections * TRANSITIONS,
+    })
 }
 
 /// Leaves `sockets` sockets in TIME_WAIT.
 pub fn rest(sockets: u64) -> Result<()> {
-    let mut pair = Pair::new(0)?;
+    let mut pair = LoopbackLoad::new(0)?;
     (0..sockets).try_for_each(|_| pair.connect_and_close())
 }
 
 /// `connections` connections that stay until the value is dropped.
 pub fn hold(thread: u8, connections: u64) -> Result<Vec<(Socket, Socket)>> {
-    let mut pair = Pair::new(thread)?;
+    let mut pair = LoopbackLoad::new(thread)?;
     (0..connections).map(|_| pair.connect()).collect()
 }

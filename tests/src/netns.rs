@@ -17,12 +17,29 @@ const LOOPBACK_INDEX: u32 = 1;
 pub fn enter_new() -> Result<u32> {
     // SAFETY: only the network namespace is unshared; no memory and no file descriptor is.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("unshare(CLONE_NEWNET)")?;
+    set_loopback(Link::Up)?;
+    current()
+}
+
+/// Whether an interface passes segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It does.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// Sets the loopback device of this thread's namespace up or down.
+pub fn set_loopback(link: Link) -> Result<()> {
+    let flags = if link == Link::Up { IFF_UP } else { 0 };
     let mut ifinfomsg = [0_u8; 16];
     ifinfomsg[4..8].copy_from_slice(&LOOPBACK_INDEX.to_ne_bytes());
-    ifinfomsg[8..12].copy_from_slice(&IFF_UP.to_ne_bytes());
+    ifinfomsg[8..12].copy_from_slice(&flags.to_ne_bytes());
     ifinfomsg[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
-    netlink::request(None, RTM_NEWLINK, netlink::ACK, &ifinfomsg).context("set lo up")?;
-    current()
+    netlink::request(None, RTM_NEWLINK, netlink::ACK, &ifinfomsg)
+        .with_context(|| format!("set lo {link:?}"))?;
+    Ok(())
 }
 
 /// The inode number of this thread's namespace.
@@ -35,4 +52,26 @@ pub fn current() -> Result<u32> {
 pub fn sysctl(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/net/ipv4/{name}");
     fs::write(&path, value).with_context(|| format!("write {value:?} to {path}"))
+}
+
+/// The same until the guard is dropped.
+pub fn sysctl_for_now(name: &str, value: &str) -> Result<Sysctl> {
+    let path = format!("/proc/sys/net/ipv4/{name}");
+    let before = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    sysctl(name, value)?;
+    Ok(Sysctl { path, before })
+}
+
+/// Puts a setting back.
+#[must_use]
+pub struct Sysctl {
+    path: String,
+    before: String,
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        // The namespace, and the setting with it, ends with the scenario.
+        fs::write(&self.path, &self.before).ok();
+    }
 }

@@ -9,21 +9,21 @@ use socket2::{Domain, Socket, Type};
 use tcptrace_common::state::TcpState;
 
 use crate::clock::{Span, soon, wait_for};
-use crate::event::Role;
-use crate::expect::{Step, Subject, step};
+use crate::event::EventRole;
+use crate::expect::{ExpectedSocket, ExpectedStep, step};
 use crate::process::while_none_starts;
 use crate::{kernel, netns};
 
 /// The address family of a scenario's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum IpFamily {
     /// 127.0.0.1
     V4,
     /// `::1`
     V6,
 }
 
-impl Family {
+impl IpFamily {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
@@ -43,9 +43,9 @@ impl Family {
 }
 
 /// Runs `scenario` for both families at once, in this thread's namespace.
-pub fn both_families(scenario: impl Fn(Family) -> Result<()> + Sync) -> Result<()> {
+pub fn both_families(scenario: impl Fn(IpFamily) -> Result<()> + Sync) -> Result<()> {
     std::thread::scope(|scope| {
-        let runs = Family::BOTH.map(|family| {
+        let runs = IpFamily::BOTH.map(|family| {
             (
                 family,
                 scope.spawn({
@@ -62,20 +62,20 @@ pub fn both_families(scenario: impl Fn(Family) -> Result<()> + Sync) -> Result<(
     })
 }
 
-/// One socket and what is to be expected of it.
-pub struct End {
+/// A socket and its expectation.
+pub struct TestSocket {
     socket: Option<Socket>,
-    /// How the tracer must name it.
-    pub subject: Subject,
+    /// Its identity in the tracer's events.
+    pub subject: ExpectedSocket,
 }
 
-impl End {
-    /// Takes over a socket; its cookie and addresses are asked of the kernel.
-    pub fn new(label: &'static str, role: Role, socket: Socket) -> Result<Self> {
+impl TestSocket {
+    /// Wraps a socket; the kernel gives its cookie and addresses.
+    pub fn new(label: &'static str, role: EventRole, socket: Socket) -> Result<Self> {
         let address = |address: socket2::SockAddr| {
             address.as_socket().map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
         };
-        let subject = Subject {
+        let subject = ExpectedSocket {
             label,
             id: Some(socket.cookie()?),
             netns: netns::current()?,
@@ -89,12 +89,12 @@ impl End {
 
     /// A listener on `address`.
     pub fn listen(address: SocketAddr) -> Result<Self> {
-        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let family = if address.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 };
         let socket = family.socket()?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into()).with_context(|| format!("bind to {address}"))?;
         socket.listen(128)?;
-        Self::new("listener", Role::Listener, socket)
+        Self::new("listener", EventRole::Listener, socket)
     }
 
     /// The cookie.
@@ -112,7 +112,7 @@ impl End {
         self.socket.as_ref().context("an open socket")
     }
 
-    /// Gives the socket away; the subject stays.
+    /// Moves the socket out; the subject stays.
     pub fn take(&mut self) -> Result<Socket> {
         self.socket.take().context("an open socket")
     }
@@ -149,7 +149,7 @@ impl End {
         self.socket()?.write_all(b"!").context("write")
     }
 
-    /// Waits until there is something to read, and leaves it there.
+    /// Waits until there is something to read, without reading it.
     pub fn wait_readable(&self) -> Result<()> {
         let socket = self.socket()?;
         socket.set_read_timeout(Some(soon()))?;
@@ -157,21 +157,21 @@ impl End {
         Ok(())
     }
 
-    /// What the kernel says about it, if it knows it at all.
-    pub fn look(&self) -> Result<Option<kernel::Socket>> {
+    /// Its `sock_diag` entry, if it exists.
+    pub fn find_diag(&self) -> Result<Option<kernel::DiagSocket>> {
         let remote = self.subject.remote.context("a remote address")?;
         kernel::find(self.id(), self.local()?, remote)
     }
 
-    /// What the kernel says about it.
-    pub fn diag(&self) -> Result<kernel::Socket> {
-        self.look()?.with_context(|| format!("the kernel knows no {}", self.subject.label))
+    /// Its `sock_diag` entry.
+    pub fn diag(&self) -> Result<kernel::DiagSocket> {
+        self.find_diag()?.with_context(|| format!("sock_diag has no {}", self.subject.label))
     }
 
-    /// Waits until the kernel says that the socket is in `state`.
+    /// Waits until `sock_diag` shows the socket in `state`.
     pub fn wait(&self, state: TcpState) -> Result<()> {
         wait_for(&format!("{} in {}", self.subject.label, state.name()), soon(), || {
-            Ok((self.look()?.map(|socket| socket.state) == Some(state)).then_some(()))
+            Ok((self.find_diag()?.map(|socket| socket.state) == Some(state)).then_some(()))
         })
     }
 
@@ -181,16 +181,16 @@ impl End {
         Ok(Span::since(cause.start_ns))
     }
 
-    /// Waits until the kernel has forgotten the socket.
-    pub fn wait_gone(&self, bound: Duration) -> Result<()> {
+    /// Waits until `sock_diag` no longer lists the socket.
+    pub fn wait_end(&self, bound: Duration) -> Result<()> {
         wait_for(&format!("the end of the {}", self.subject.label), bound, || {
-            Ok(self.look()?.is_none().then_some(()))
+            Ok(self.find_diag()?.is_none().then_some(()))
         })
     }
 
     /// The same, as the span from the start of `cause` until then.
-    pub fn vanishes(&self, cause: Span) -> Result<Span> {
-        self.wait_gone(soon())?;
+    pub fn ends(&self, cause: Span) -> Result<Span> {
+        self.wait_end(soon())?;
         Ok(Span::since(cause.start_ns))
     }
 
@@ -199,6 +199,12 @@ impl End {
         let inode = self.diag()?.inode;
         ensure!((inode == 0) == orphan, "{} has inode {inode}", self.subject.label);
         Ok(())
+    }
+}
+
+impl Drop for TestSocket {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -213,7 +219,7 @@ pub struct Orphaned {
 
 impl Orphaned {
     /// The steps from `ESTABLISHED` to `FIN_WAIT2`, and `rest`.
-    pub fn then<const N: usize>(&self, rest: [Step; N]) -> Vec<Step> {
+    pub fn then<const N: usize>(&self, rest: [ExpectedStep; N]) -> Vec<ExpectedStep> {
         use TcpState::{Established, FinWait1, FinWait2};
         let steps =
             [step(Established, FinWait1, self.closed), step(FinWait1, FinWait2, self.acknowledged).orphan()];
@@ -222,38 +228,38 @@ impl Orphaned {
 }
 
 /// An established connection.
-pub struct Pair {
-    /// Where the server came from.
-    pub listener: End,
+pub struct ConnectedPair {
+    /// The listener of the server.
+    pub listener: TestSocket,
     /// The end that connected.
-    pub client: End,
+    pub client: TestSocket,
     /// The end that was accepted.
-    pub server: End,
+    pub server: TestSocket,
     /// From before `connect()` until after `accept()`.
     pub dialled: Span,
 }
 
-impl Pair {
+impl ConnectedPair {
     /// Connects over loopback, to a port the kernel chooses.
-    pub fn open(family: Family) -> Result<Self> {
-        let listener = End::listen(SocketAddr::new(family.loopback(), 0))?;
+    pub fn open(family: IpFamily) -> Result<Self> {
+        let listener = TestSocket::listen(SocketAddr::new(family.loopback(), 0))?;
         Self::open_to(listener, family.socket()?)
     }
 
     /// Connects `client` to `listener`.
-    pub fn open_to(listener: End, client: Socket) -> Result<Self> {
+    pub fn open_to(listener: TestSocket, client: Socket) -> Result<Self> {
         let target = listener.local()?;
         Self::open_to_address(listener, client, target)
     }
 
     /// Connects `client` to `listener` by way of another of its addresses.
-    pub fn open_to_address(listener: End, client: Socket, target: SocketAddr) -> Result<Self> {
+    pub fn open_to_address(listener: TestSocket, client: Socket, target: SocketAddr) -> Result<Self> {
         let start_ns = crate::clock::now_ns();
         client.connect(&target.into()).with_context(|| format!("connect to {target}"))?;
         let (server, _) = listener.socket()?.accept().context("accept")?;
         let dialled = Span::since(start_ns);
-        let client = End::new("client", Role::Outbound, client)?;
-        let mut server = End::new("server", Role::Inbound, server)?;
+        let client = TestSocket::new("client", EventRole::Outbound, client)?;
+        let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
         server.subject.handshake = Some(dialled);
         Ok(Self { listener, client, server, dialled })
     }
@@ -270,7 +276,7 @@ impl Pair {
     }
 
     /// The steps of the client from `connect()` on.
-    pub fn client_steps(&self, rest: &[Step]) -> Vec<Step> {
+    pub fn client_steps(&self, rest: &[ExpectedStep]) -> Vec<ExpectedStep> {
         let opening = [
             step(TcpState::Close, TcpState::SynSent, self.dialled),
             step(TcpState::SynSent, TcpState::Established, self.dialled),
@@ -279,7 +285,7 @@ impl Pair {
     }
 
     /// The steps of the server from the SYN on.
-    pub fn server_steps(&self, rest: &[Step]) -> Vec<Step> {
+    pub fn server_steps(&self, rest: &[ExpectedStep]) -> Vec<ExpectedStep> {
         let opening = [
             step(TcpState::Listen, TcpState::SynRecv, self.dialled).by_listener(),
             step(TcpState::SynRecv, TcpState::Established, self.dialled).by_listener(),
@@ -301,12 +307,12 @@ pub struct ClosedFirst {
 
 impl ClosedFirst {
     /// The steps from `ESTABLISHED` to `TIME_WAIT`.
-    pub fn steps(&self) -> [Step; 3] {
+    pub fn steps(&self) -> [ExpectedStep; 3] {
         use TcpState::{Established, FinWait1, FinWait2, TimeWait};
         [
             step(Established, FinWait1, self.closed),
             step(FinWait1, FinWait2, self.acknowledged).orphan(),
-            step(FinWait2, TimeWait, self.time_wait).orphan().inside_minisocket(),
+            step(FinWait2, TimeWait, self.time_wait).orphan().by_segment(),
         ]
     }
 }

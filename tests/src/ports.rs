@@ -1,24 +1,24 @@
-//! What a running `tcptrace ports --json --interval` prints.
+//! The output of `tcptrace ports --json --interval`.
 
 use anyhow::Result;
 use serde::Deserialize;
 
+use crate::json_snapshots::JsonSnapshots;
 use crate::lab::Lab;
-use crate::pictures::Pictures;
 
-/// What the scenarios look at of a `tcptrace.ports.v1` document.
+/// The fields of a `tcptrace.ports.v1` document that scenarios use.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Document {
+pub struct PortsDocument {
     pub taken_at: String,
-    pub netns: Vec<Netns>,
-    pub destinations: Vec<Destination>,
+    pub netns: Vec<PortsNetns>,
+    pub destinations: Vec<PortsDestination>,
 }
 
 /// The budget of a namespace.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Netns {
+pub struct PortsNetns {
     pub netns: u32,
     pub range: Option<(u16, u16)>,
     pub reserved: Option<u64>,
@@ -30,7 +30,7 @@ pub struct Netns {
 /// One destination.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Destination {
+pub struct PortsDestination {
     pub netns: u32,
     pub saddr: String,
     pub daddr: String,
@@ -44,38 +44,38 @@ pub struct Destination {
     pub predicted: Option<u64>,
     pub exhausted_in_ns: Option<u64>,
     pub connect_failures: Option<u64>,
-    pub tw_reuse: Reuse,
-    pub processes: Vec<Process>,
+    pub tw_reuse: PortsReuse,
+    pub processes: Vec<PortsProcess>,
 }
 
-/// What `tcp_tw_reuse` does about it.
+/// The effect of `tcp_tw_reuse`.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Reuse {
+pub struct PortsReuse {
     pub effect: String,
     pub reusable: u64,
     pub reused: Option<u64>,
 }
 
-/// Who opened connections.
+/// A process that opened connections.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the contract's names")]
-pub struct Process {
+pub struct PortsProcess {
     pub pid: u32,
     pub comm: String,
 }
 
 /// A running `ports`.
-pub type Ports = Pictures<Document>;
+pub type PortsRun = JsonSnapshots<PortsDocument>;
 
 /// Starts it over all namespaces and waits until it traces.
-pub fn start(lab: &Lab) -> Result<Ports> {
-    Pictures::start(lab, &["ports", "--json", "--interval", "100ms"])
+pub fn start(lab: &Lab) -> Result<PortsRun> {
+    JsonSnapshots::start(lab, &["ports", "--json", "--interval", "100ms"])
 }
 
-impl Document {
+impl PortsDocument {
     /// The destination with these ends in this namespace.
-    pub fn find(&self, netns: u32, saddr: &str, daddr: &str, dport: u16) -> Option<&Destination> {
+    pub fn find(&self, netns: u32, saddr: &str, daddr: &str, dport: u16) -> Option<&PortsDestination> {
         self.destinations
             .iter()
             .find(|row| (row.netns, &*row.saddr, &*row.daddr, row.dport) == (netns, saddr, daddr, dport))

@@ -1,15 +1,15 @@
-//! What can be demanded of tcptrace on this kernel: its own `check` in, never a version number.
+//! The precision expected of tcptrace per kernel: a table, which `tcptrace check` must agree with.
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 
-use crate::lab::run_to_end;
+use crate::lab::{Skip, run_to_end};
 
-/// How exactly what happens to a minisocket can be known.
+/// How exactly the events of a timewait socket can be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// Segments that reach it are seen: times to the nanosecond, every reason.
@@ -18,35 +18,119 @@ pub enum Precision {
     Timers,
 }
 
+/// The precision of a kernel; `None` where it cannot be traced.
+type KernelPrecision = Option<Precision>;
+
+/// The kernels that CI runs the live tests on. A kernel that is not here gets a row before anything runs on it: its
+/// `kfree_skb` tracepoint shows segments where its format has the field `rx_sk`.
+const KERNELS: [(&str, KernelPrecision); 5] = [
+    ("5.10", None),
+    ("6.1", Some(Precision::Timers)),
+    ("6.12", Some(Precision::Segments)),
+    ("6.18", Some(Precision::Segments)),
+    ("7.2", Some(Precision::Segments)),
+];
+
 #[derive(Deserialize)]
-struct Report {
-    checks: Vec<Check>,
+struct CheckDocument {
+    kernel: String,
+    checks: Vec<CheckedFeature>,
 }
 
 #[derive(Deserialize)]
-struct Check {
+struct CheckedFeature {
     name: String,
     status: String,
 }
 
-/// The check that tells whether segments are seen.
+impl CheckDocument {
+    fn precision(&self) -> Precision {
+        let is_segments = |check: &CheckedFeature| check.name == SEGMENTS && check.status == "works";
+        if self.checks.iter().any(is_segments) { Precision::Segments } else { Precision::Timers }
+    }
+}
+
+/// The hook that shows segments.
 const SEGMENTS: &str = "kfree_skb";
 
+/// The row of the kernel whose release begins with these two numbers.
+fn row(release: &str) -> Result<KernelPrecision> {
+    let version = release.splitn(3, ['.', '-', '+']).take(2).collect::<Vec<_>>().join(".");
+    let row = KERNELS.iter().find(|(known, _)| *known == version);
+    row.map(|&(_, expected)| expected).with_context(|| {
+        format!("kernel {release} is not in the table of tests/src/precision.rs: add what it can show")
+    })
+}
+
+fn here() -> Result<KernelPrecision> {
+    row(&rustix::system::uname().release().to_string_lossy())
+}
+
 impl Precision {
-    /// What `binary` says it can do here; asked once.
+    /// The precision of this kernel by the table; an error unless `check` of `binary` reports the same.
     pub fn of(binary: &Path) -> Result<Self> {
-        static ASKED: OnceLock<Precision> = OnceLock::new();
-        if let Some(&known) = ASKED.get() {
-            return Ok(known);
-        }
-        let mut command = Command::new(binary);
-        command.args(["check", "--json"]);
-        let output = run_to_end(command)?;
-        let report: Report = serde_json::from_slice(&output.stdout).context("the answer to check --json")?;
-        let check = report.checks.iter().find(|check| check.name == SEGMENTS);
-        // Without BTF there is no such check, and nothing is traced either.
-        let precision =
-            if check.is_some_and(|check| check.status == "works") { Self::Segments } else { Self::Timers };
-        Ok(*ASKED.get_or_init(|| precision))
+        static CHECKED: Mutex<Option<Result<Precision, String>>> = Mutex::new(None);
+        let mut checked = CHECKED.lock().map_err(|error| anyhow!("{error}"))?;
+        let expected = here()?.ok_or_else(|| Skip("this kernel can't be traced".into()))?;
+        let result =
+            checked.get_or_insert_with(|| agreed(binary, expected).map_err(|error| format!("{error:#}")));
+        result.clone().map_err(|error| anyhow!(error))
+    }
+}
+
+/// `expected`, or an error if `check` reports another precision.
+fn agreed(binary: &Path, expected: Precision) -> Result<Precision> {
+    let mut command = Command::new(binary);
+    command.args(["check", "--json"]);
+    let output = run_to_end(command)?;
+    let report: CheckDocument =
+        serde_json::from_slice(&output.stdout).context("the answer to check --json")?;
+    let reported = report.precision();
+    ensure!(
+        output.status.success(),
+        "check ends with {} on {}, which can be traced",
+        output.status,
+        report.kernel
+    );
+    ensure!(
+        reported == expected,
+        "check reports {reported:?} on {}, the table has {expected:?}",
+        report.kernel
+    );
+    Ok(expected)
+}
+
+/// The error of a tracer that cannot trace here: a skip where the table expects that, a failure elsewhere.
+pub fn cannot_trace(stderr: &str) -> anyhow::Error {
+    match here() {
+        Ok(None) => Skip(format!("can't trace here: {stderr}")).into(),
+        Ok(Some(_)) => anyhow!("it cannot trace this kernel, against the table: {stderr}"),
+        Err(error) => error.context(stderr.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_finds_its_row_and_no_other() {
+        assert_eq!(row("5.10.0-32-cloud-amd64").unwrap(), None);
+        assert_eq!(row("6.1.0-50-cloud-amd64").unwrap(), Some(Precision::Timers));
+        assert_eq!(row("6.12.107+deb13-cloud-amd64").unwrap(), Some(Precision::Segments));
+        assert_eq!(row("7.2-rc1").unwrap(), Some(Precision::Segments));
+        assert!(row("6.11.3").unwrap_err().to_string().contains("add what it can show"));
+    }
+
+    #[test]
+    fn the_document_of_check_gives_the_precision() {
+        let report = |status: &str| {
+            let text = format!(
+                r#"{{"kernel": "7.2.1", "checks": [{{"name": "kfree_skb", "status": "{status}"}}]}}"#
+            );
+            serde_json::from_str::<CheckDocument>(&text).unwrap().precision()
+        };
+        assert_eq!(report("works"), Precision::Segments);
+        assert_eq!(report("limited"), Precision::Timers);
     }
 }

@@ -1,86 +1,121 @@
-//! Runs the scenarios of a table, each on a thread and in a namespace of its own, and reports.
+//! Runs the scenarios of a table, each on its own thread and in its own network namespace, and reports.
+//!
+//! Not libtest-mimic: it has no skip at run time, no time-out, no second run and no order, which are most of this file.
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::Parser;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::gettid;
 
-use crate::clock::is_emulated;
-use crate::lab::{Lab, Skip, Subject};
+use crate::clock::{is_emulated, soon};
+use crate::lab::{Lab, Skip, TestSubject};
+use crate::{hidden_events, process};
 
-/// How many short scenarios run at a time.
-fn pool() -> usize {
+/// Number of short scenarios that run at a time.
+fn pool_size() -> usize {
     if is_emulated() { 1 } else { 4 }
 }
 
-const USAGE: &str = "usage: live [--list] [--traffic] [NAME...]
-  --list     name the scenarios
-  --traffic  make the traffic and check it with the kernel, without the tracer
-TCPTRACE_BIN names the binary under test; default: target/release/tcptrace";
+/// Run the live tests
+#[derive(Parser)]
+#[command(
+    name = "live",
+    after_help = "TCPTRACE_BIN: the binary under test; default: target/release/tcptrace"
+)]
+struct RunnerArgs {
+    /// List the scenarios
+    #[arg(long)]
+    list: bool,
+    /// Make the traffic and check it with the kernel, without the tracer
+    #[arg(long)]
+    traffic: bool,
+    /// Run the scenarios whose name contains one of these
+    names: Vec<String>,
+}
 
-/// How much of the machine and of the clock a scenario takes.
+/// The time and the CPU that a scenario needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// Waits a minute for a timer: all of these start first and at once.
-    Waits,
-    /// Over in seconds.
+pub enum ScenarioPace {
+    /// Waits a minute for a timer: all of these start first, at the same time.
+    Waiting,
+    /// Takes seconds.
     Short,
-    /// Loads the machine: runs before all others, with nothing beside it.
+    /// Loads the machine: runs alone, before all others.
     Alone,
 }
 
 /// One row of the table of scenarios.
 pub struct Scenario {
-    /// What it is called on the command line and in the report.
+    /// Its name on the command line and in the report.
     pub name: &'static str,
-    /// What it does.
+    /// Its body.
     pub run: fn(&Lab) -> Result<()>,
-    /// When it runs.
-    pub pace: Pace,
+    /// When it may run.
+    pub pace: ScenarioPace,
 }
 
-enum Outcome {
+enum ScenarioOutcome {
     Passed,
     Failed(String),
     Skipped(String),
+    /// It did not end in time.
+    TimedOut,
 }
 
-struct Report {
+/// A message from the thread of a scenario.
+enum ThreadMessage {
+    Started(Pid),
+    Ended(ScenarioOutcome),
+}
+
+struct ScenarioReport {
     scenario: &'static Scenario,
-    outcome: Outcome,
+    outcome: ScenarioOutcome,
     took: Duration,
+    /// Events that the kernel hid from every BPF program meanwhile: see [`crate::hidden_events`].
+    hidden: u64,
 }
 
-/// Does what the command line asks for; returns whether nothing failed.
+/// Runs the command line; returns whether nothing failed.
 pub fn main(table: &'static [Scenario]) -> bool {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let (flags, names): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.starts_with('-'));
-    if let Some(unknown) = flags.iter().find(|flag| !["--list", "--traffic"].contains(&flag.as_str())) {
-        eprintln!("unknown option {unknown}\n{USAGE}");
+    let RunnerArgs { list, traffic, names } = RunnerArgs::parse();
+    let unmatched = unmatched(table, &names);
+    if !unmatched.is_empty() {
+        eprintln!("no scenario has {unmatched:?} in its name: --list lists all");
         return false;
     }
-    let chosen: Vec<&'static Scenario> = table
-        .iter()
-        .filter(|scenario| names.is_empty() || names.iter().any(|name| scenario.name.contains(name.as_str())))
-        .collect();
-    if flags.iter().any(|flag| *flag == "--list") {
+    let matches = |scenario: &&Scenario| names.iter().any(|name| scenario.name.contains(name.as_str()));
+    let chosen: Vec<_> = table.iter().filter(|scenario| names.is_empty() || matches(scenario)).collect();
+    if list {
         for scenario in chosen {
             println!("{}", scenario.name);
         }
         return true;
     }
-    let subject =
-        if flags.iter().any(|flag| *flag == "--traffic") { Some(Subject::Traffic) } else { binary() };
+    if let Err(error) = process::prepare() {
+        eprintln!("cannot prepare for starting processes: {error}");
+        return false;
+    }
+    let subject = if traffic { Some(TestSubject::Traffic) } else { binary() };
     subject.is_some_and(|subject| run_all(&chosen, &subject))
 }
 
-fn binary() -> Option<Subject> {
+/// The names that match no scenario.
+fn unmatched<'a>(table: &[Scenario], names: &'a [String]) -> Vec<&'a String> {
+    names.iter().filter(|name| !table.iter().any(|scenario| scenario.name.contains(name.as_str()))).collect()
+}
+
+fn binary() -> Option<TestSubject> {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target/release/tcptrace");
     let path = std::env::var_os("TCPTRACE_BIN").map_or_else(default, PathBuf::from);
     if !path.is_file() {
@@ -90,78 +125,139 @@ fn binary() -> Option<Subject> {
         );
         return None;
     }
-    Some(Subject::Binary(path))
+    Some(TestSubject::Binary(path))
 }
 
-/// What became of all scenarios.
+/// A scenario that failed and runs again at the end, alone.
+struct ScenarioRetry {
+    scenario: &'static Scenario,
+    /// One for each failed run.
+    failures: Vec<FailedRun>,
+}
+
+struct FailedRun {
+    message: String,
+    hidden: u64,
+}
+
+/// The results of all scenarios.
 #[derive(Default)]
-struct Tally {
+struct ScenarioTally {
     passed: u32,
     failed: u32,
     skipped: u32,
-    /// Those that failed and run again at the end, with nothing beside them.
-    again: Vec<&'static Scenario>,
+    retries: Vec<ScenarioRetry>,
+    /// Passed only when run again, without an explanation: a defect of the program or of the test.
+    flaky: Vec<String>,
+    /// Passed only when run again, and the kernel hid events in each failed run.
+    excused: Vec<String>,
 }
 
-impl Tally {
-    fn take(&mut self, report: Report, is_last: bool) {
+impl ScenarioTally {
+    /// Adds a run; `failures` are the earlier runs of the scenario.
+    fn add(&mut self, report: ScenarioReport, mut failures: Vec<FailedRun>) {
         let (name, seconds) = (report.scenario.name, report.took.as_secs_f64());
         match report.outcome {
-            Outcome::Passed => {
+            ScenarioOutcome::Passed if failures.is_empty() => {
                 self.passed += 1;
                 println!("ok {name} ({seconds:.1} s)");
             }
-            Outcome::Skipped(reason) => {
+            ScenarioOutcome::Passed => self.add_late(name, &failures),
+            ScenarioOutcome::Skipped(reason) => {
                 self.skipped += 1;
                 println!("skipped {name}: {reason}");
             }
-            Outcome::Failed(message) if is_last => {
+            ScenarioOutcome::TimedOut => {
+                self.failed += 1;
+                println!("FAILED {name} ({seconds:.1} s)\n    time-out after {seconds:.0} s");
+            }
+            ScenarioOutcome::Failed(message) if failures.len() + 1 == RUNS => {
                 self.failed += 1;
                 println!("FAILED {name} ({seconds:.1} s)\n    {message}");
             }
-            Outcome::Failed(message) => {
-                println!("again {name}: {message}");
-                self.again.push(report.scenario);
+            ScenarioOutcome::Failed(message) => {
+                println!("again {name}, {} events hidden by the kernel: {message}", report.hidden);
+                failures.push(FailedRun { message, hidden: report.hidden });
+                self.retries.push(ScenarioRetry { scenario: report.scenario, failures });
             }
         }
     }
+
+    fn add_late(&mut self, name: &str, failures: &[FailedRun]) {
+        let runs = failures.len() + 1;
+        let message = failures.first().map(|failure| in_one_line(&failure.message)).unwrap_or_default();
+        let hidden = failures.iter().map(|failure| failure.hidden).sum::<u64>();
+        println!("ok {name}, in run {runs}");
+        if failures.iter().all(|failure| failure.hidden > 0) {
+            self.excused.push(format!("{name}: {hidden} events hidden by the kernel: {message}"));
+        } else {
+            self.flaky.push(format!("{name}: passed in run {runs} only: {message}"));
+        }
+    }
+
+    /// Prints the closing lines; returns whether nothing failed and nothing is flaky.
+    fn close(&self) -> bool {
+        self.excused.iter().for_each(|line| println!("excused {line}"));
+        self.flaky.iter().for_each(|line| println!("flaky {line}"));
+        println!(
+            "live: {} passed, {} failed, {} skipped, {} flaky, {} excused",
+            self.passed,
+            self.failed,
+            self.skipped,
+            self.flaky.len(),
+            self.excused.len()
+        );
+        self.failed == 0 && self.flaky.is_empty()
+    }
 }
 
-/// Runs the scenarios, and what fails again in the end, said aloud: a kernel was seen to run no BPF program at all for
-/// every event of one softirq, now and then, which no tracer can help and the tracer counts as healed. What fails three
-/// times is a defect.
-fn run_all(chosen: &[&'static Scenario], subject: &Subject) -> bool {
+/// Joins the lines of a message: the first alone often explains nothing.
+fn in_one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" | ")
+}
+
+/// Runs of a scenario at most. Passing late is no success: it shows the kind of the defect.
+const RUNS: usize = 3;
+
+/// Runs the scenarios, and those that fail again at the end.
+fn run_all(chosen: &[&'static Scenario], subject: &TestSubject) -> bool {
     let of_pace = |pace| chosen.iter().copied().filter(move |scenario| scenario.pace == pace);
     let (reports, incoming) = channel();
-    let mut tally = Tally::default();
-    for scenario in of_pace(Pace::Alone) {
-        tally.take(run_one(scenario, subject), false);
+    let mut tally = ScenarioTally::default();
+    let hidden = hidden_events::HiddenEvents::now();
+    for scenario in of_pace(ScenarioPace::Alone) {
+        tally.add(run_one(scenario, subject), Vec::new());
     }
-    let queue = Mutex::new(of_pace(Pace::Short).collect::<VecDeque<_>>());
+    let queue = Mutex::new(of_pace(ScenarioPace::Short).collect::<VecDeque<_>>());
     std::thread::scope(|scope| {
-        for scenario in of_pace(Pace::Waits) {
+        for scenario in of_pace(ScenarioPace::Waiting) {
             let reports = reports.clone();
             scope.spawn(move || reports.send(run_one(scenario, subject)));
         }
-        for _ in 0..pool() {
+        for _ in 0..pool_size() {
             let (reports, queue) = (reports.clone(), &queue);
             scope.spawn(move || drain(queue, subject, &reports));
         }
         drop(reports);
         for report in &incoming {
-            tally.take(report, false);
+            tally.add(report, Vec::new());
         }
     });
-    for is_last in [false, true] {
-        for scenario in std::mem::take(&mut tally.again) {
-            tally.take(run_one(scenario, subject), is_last);
-        }
+    while let Some(ScenarioRetry { scenario, failures }) = tally.retries.pop() {
+        tally.add(run_one(scenario, subject), failures);
     }
-    println!("live: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
-    tally.failed == 0
+    // Those of scenarios whose threads never ended.
+    kill_children();
+    println!("{} events hidden by the kernel in all", hidden.count());
+    tally.close()
 }
 
-fn drain(queue: &Mutex<VecDeque<&'static Scenario>>, subject: &Subject, reports: &Sender<Report>) {
+fn drain(
+    queue: &Mutex<VecDeque<&'static Scenario>>,
+    subject: &TestSubject,
+    reports: &Sender<ScenarioReport>,
+) {
     let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
     while let Some(scenario) = next() {
         // The receiver outlives every sender.
@@ -169,32 +265,162 @@ fn drain(queue: &Mutex<VecDeque<&'static Scenario>>, subject: &Subject, reports:
     }
 }
 
-fn run_one(scenario: &'static Scenario, subject: &Subject) -> Report {
+fn run_one(scenario: &'static Scenario, subject: &TestSubject) -> ScenarioReport {
+    let hidden = hidden_events::HiddenEvents::now();
     let started = Instant::now();
-    let subject = subject.clone();
-    let thread = Builder::new().name(scenario.name.into()).spawn(move || {
-        if !rustix::process::geteuid().is_root() {
-            return Outcome::Skipped("needs root, to make a network namespace".into());
-        }
-        let run = AssertUnwindSafe(|| Lab::enter(subject).and_then(|lab| (scenario.run)(&lab)));
-        match catch_unwind(run) {
-            Ok(Ok(())) => Outcome::Passed,
-            Ok(Err(error)) => match error.downcast_ref::<Skip>() {
-                Some(Skip(reason)) => Outcome::Skipped(reason.clone()),
-                None => Outcome::Failed(format!("{error:#}")),
-            },
-            Err(panic) => Outcome::Failed(panic_message(&*panic)),
-        }
-    });
-    let outcome = match thread.map(std::thread::JoinHandle::join) {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(panic)) => Outcome::Failed(panic_message(&*panic)),
-        Err(error) => Outcome::Failed(format!("no thread: {error}")),
+    let run = {
+        let subject = subject.clone();
+        move || run(scenario, subject)
     };
-    Report { scenario, outcome, took: started.elapsed() }
+    let outcome = run_within(scenario.name, time_limit(), run);
+    ScenarioReport { scenario, outcome, took: started.elapsed(), hidden: hidden.count() }
+}
+
+/// The time-out of a scenario: three times the slowest, and below the time that the console of a guest may be silent.
+fn time_limit() -> Duration {
+    let longer = ["TCPTRACE_FLOOD_SECONDS", "TCPTRACE_CHURN_SECONDS"].map(|name| {
+        std::env::var(name).ok().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or_default()
+    });
+    Duration::from_secs(240 + longer.iter().sum::<u64>())
+}
+
+fn run_within(
+    name: &str,
+    limit: Duration,
+    run: impl FnOnce() -> ScenarioOutcome + Send + 'static,
+) -> ScenarioOutcome {
+    let (sender, receiver) = channel();
+    let thread = Builder::new().name(name.into()).spawn(move || {
+        // After a time-out nobody receives.
+        sender.send(ThreadMessage::Started(gettid())).ok();
+        sender.send(ThreadMessage::Ended(run())).ok();
+    });
+    if let Err(error) = thread {
+        return ScenarioOutcome::Failed(format!("cannot start its thread: {error}"));
+    }
+    let deadline = Instant::now() + limit;
+    let mut id = None;
+    loop {
+        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(ThreadMessage::Started(thread)) => id = Some(thread),
+            Ok(ThreadMessage::Ended(outcome)) => return outcome,
+            Err(RecvTimeoutError::Disconnected) => return ScenarioOutcome::Failed("its thread ended".into()),
+            Err(RecvTimeoutError::Timeout) => break,
+        }
+    }
+    // A thread cannot be killed, but its children can: often it waits for one of them.
+    if let Some(thread) = id {
+        kill_children_of(thread);
+    }
+    receiver.recv_timeout(soon()).ok();
+    ScenarioOutcome::TimedOut
+}
+
+/// Kills the processes that a thread started.
+fn kill_children_of(thread: impl fmt::Display) {
+    let path = format!("/proc/self/task/{thread}/children");
+    let children = std::fs::read_to_string(path).unwrap_or_default();
+    for child in children.split(' ').filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
+        kill_process(child, Signal::KILL).ok();
+    }
+}
+
+/// Kills the processes that any thread of a scenario left.
+fn kill_children() {
+    for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        kill_children_of(thread.file_name().display());
+    }
+}
+
+fn run(scenario: &Scenario, subject: TestSubject) -> ScenarioOutcome {
+    if !rustix::process::geteuid().is_root() {
+        return ScenarioOutcome::Skipped("needs root, for a network namespace".into());
+    }
+    let run = AssertUnwindSafe(|| Lab::enter(subject).and_then(|lab| (scenario.run)(&lab)));
+    match catch_unwind(run) {
+        Ok(Ok(())) => ScenarioOutcome::Passed,
+        Ok(Err(error)) => match error.downcast_ref::<Skip>() {
+            Some(Skip(reason)) => ScenarioOutcome::Skipped(reason.clone()),
+            None => ScenarioOutcome::Failed(format!("{error:#}")),
+        },
+        Err(panic) => ScenarioOutcome::Failed(panic_message(&*panic)),
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn scenario() -> &'static Scenario {
+        &Scenario { name: "a::b", run: |_| Ok(()), pace: ScenarioPace::Short }
+    }
+
+    fn tally(runs: &[(bool, u64)]) -> ScenarioTally {
+        let mut tally = ScenarioTally::default();
+        for &(passes, hidden) in runs {
+            let failures = tally.retries.pop().map(|retry| retry.failures).unwrap_or_default();
+            let outcome = if passes {
+                ScenarioOutcome::Passed
+            } else {
+                ScenarioOutcome::Failed("first\nsecond".into())
+            };
+            let scenario = scenario();
+            tally.add(ScenarioReport { scenario, outcome, took: Duration::ZERO, hidden }, failures);
+        }
+        assert!(tally.retries.is_empty());
+        tally
+    }
+
+    #[test]
+    fn a_late_pass_is_flaky_and_no_success() {
+        let tally = tally(&[(false, 0), (true, 0)]);
+        assert_eq!(tally.flaky, ["a::b: passed in run 2 only: first | second"]);
+        assert_eq!((tally.passed, tally.failed, tally.excused.len()), (0, 0, 0));
+        assert!(!tally.close());
+    }
+
+    #[test]
+    fn a_late_pass_is_excused_where_the_kernel_hid_events_in_every_failed_run() {
+        let excused = tally(&[(false, 3), (false, 4), (true, 0)]);
+        assert_eq!(excused.excused, ["a::b: 7 events hidden by the kernel: first | second"]);
+        assert_eq!((excused.passed, excused.flaky.len()), (0, 0));
+        assert!(excused.close());
+        assert!(!tally(&[(false, 3), (false, 0), (true, 5)]).close(), "the second failure is not explained");
+    }
+
+    #[test]
+    fn three_failures_are_a_failure_even_if_the_kernel_hid_events() {
+        let tally = tally(&[(false, 3), (false, 3), (false, 3)]);
+        assert_eq!((tally.failed, tally.excused.len()), (1, 0));
+        assert!(!tally.close());
+    }
+
+    #[test]
+    fn a_time_out_is_a_failure_and_kills_the_children() {
+        let (ended, has_ended) = channel();
+        let outcome = run_within("hangs", Duration::from_millis(200), move || {
+            let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+            ended.send(child.wait().unwrap()).unwrap();
+            ScenarioOutcome::Passed
+        });
+        assert!(matches!(outcome, ScenarioOutcome::TimedOut));
+        assert_eq!(has_ended.recv().unwrap().code(), None, "a signal ended it");
+        let mut tally = ScenarioTally::default();
+        let report = ScenarioReport { scenario: scenario(), outcome, took: Duration::ZERO, hidden: 1 };
+        tally.add(report, Vec::new());
+        assert_eq!((tally.failed, tally.retries.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_filter_that_matches_nothing_fails() {
+        let table = scenario();
+        assert_eq!(unmatched(std::slice::from_ref(table), &["b".into(), "c".into()]), ["c"]);
+    }
 }

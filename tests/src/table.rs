@@ -1,8 +1,7 @@
-//! The tracer's table of sockets against the kernel's, socket by socket.
+//! Compares the tracer's table of sockets with the kernel's, socket by socket.
 //!
-//! A recording in pieces begins each piece with all that the tracer knows; a piece is read back as a table. It
-//! was written at some moment between two listings of the kernel: what both listings have alike must be in it
-//! alike, and what neither has must not.
+//! Each file of a rotated recording begins with a checkpoint of the tracer, read back here as a table. The checkpoint is
+//! between two `sock_diag` dumps: sockets equal in both must be equal in it, sockets in neither must not be in it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,75 +15,75 @@ use tcptrace_common::state::TcpState;
 use crate::clock::{now_ns, soon, wait_for};
 use crate::kernel;
 use crate::lab::Lab;
-use crate::scenario::recording::{Folder, Recorder};
+use crate::scenario::recording::{RecorderProcess, TempFolder};
 
-/// How long a piece is.
+/// Length of a file.
 const PIECE: Duration = Duration::from_secs(3);
 
-/// What names a socket: its cookie, which a handshake may have none of, or its ends.
+/// The key of a socket: its cookie, or its ends for a handshake, which may have no cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Name {
+enum SocketKey {
     Cookie(u64),
     Handshake(SocketAddr, SocketAddr),
 }
 
-/// What must be equal: state and ends.
-type Known = (TcpState, SocketAddr, SocketAddr);
-type Table = HashMap<Name, Known>;
+/// The compared facts: state and ends.
+type SocketFacts = (TcpState, SocketAddr, SocketAddr);
+type SocketTable = HashMap<SocketKey, SocketFacts>;
 
 /// A tracer whose table can be read.
-pub struct Follower {
-    recorder: Recorder,
-    folder: Folder,
+pub struct TableFollower {
+    recorder: RecorderProcess,
+    folder: TempFolder,
     netns: u32,
 }
 
 /// One comparison.
 #[derive(Debug)]
-pub struct Compared {
+pub struct TableComparison {
     /// Sockets of the kernel that the tracer must have.
     pub sockets: usize,
-    /// Those that differ, in words.
+    /// Descriptions of the differences.
     pub differ: Vec<String>,
 }
 
-impl Follower {
+impl TableFollower {
     /// Starts it, for this lab's namespace alone.
     pub fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
-        let folder = Folder::new()?;
+        let folder = TempFolder::new()?;
         let netns = lab.netns().to_string();
         let piece = format!("{}s", PIECE.as_secs());
         let all = [&["--rotate", &piece, "--keep", "3", "--netns", &netns], args].concat();
-        let recorder = Recorder::start(lab, &folder.file("t.tcptrace"), &all)?;
+        let recorder = RecorderProcess::start(lab, &folder.file("t.tcptrace"), &all)?;
         Ok(Self { recorder, folder, netns: lab.netns() })
     }
 
     /// The process.
-    pub const fn recorder(&self) -> &Recorder {
+    pub const fn recorder(&self) -> &RecorderProcess {
         &self.recorder
     }
 
-    /// Ends it; returns the line that says what it took in and what was lost.
+    /// Ends it; returns its summary line.
     pub fn stop(self) -> Result<String> {
         self.recorder.signal(rustix::process::Signal::TERM)?;
-        let (status, said) = self.recorder.wait()?;
-        ensure!(status == Some(0), "it ended with {status:?}: {said}");
-        let line = said.lines().rev().find(|line| line.contains(" records in "));
+        let (status, stderr) = self.recorder.wait()?;
+        ensure!(status == Some(0), "it ended with {status:?}: {stderr}");
+        let line = stderr.lines().rev().find(|line| line.contains(" records in "));
         Ok(line.unwrap_or_default().to_owned())
     }
 
-    /// Compares until nothing differs, for `patience` at the most; returns the first comparison and the last.
-    pub fn settle(&self, lab: &Lab, patience: Duration) -> Result<(Compared, Compared)> {
-        let deadline_ns = now_ns() + patience.as_nanos() as u64;
+    /// Compares until nothing differs or `timeout` is over; returns the first comparison and the last.
+    pub fn settle(&self, lab: &Lab, timeout: Duration) -> Result<(TableComparison, TableComparison)> {
+        let deadline_ns = now_ns() + timeout.as_nanos() as u64;
         let first = self.compare(lab)?;
-        let mut last = Compared { sockets: first.sockets, differ: first.differ.clone() };
+        let mut last = TableComparison { sockets: first.sockets, differ: first.differ.clone() };
         while !last.differ.is_empty() && now_ns() < deadline_ns {
             last = self.compare(lab)?;
         }
         Ok((first, last))
     }
 
-    fn compare(&self, lab: &Lab) -> Result<Compared> {
+    fn compare(&self, lab: &Lab) -> Result<TableComparison> {
         let newest = self.newest()?.0;
         let before = by_kernel()?;
         // The piece that begins from now on, once it is closed.
@@ -108,7 +107,7 @@ impl Follower {
                 differ.push(format!("{name:?}: kernel none, tracer {known:?}"));
             }
         }
-        Ok(Compared { sockets, differ })
+        Ok(TableComparison { sockets, differ })
     }
 
     fn newest(&self) -> Result<(u32, PathBuf)> {
@@ -125,9 +124,9 @@ impl Follower {
         Ok(newest)
     }
 
-    fn by_tracer(&self, lab: &Lab, piece: &Path) -> Result<Table> {
+    fn by_tracer(&self, lab: &Lab, piece: &Path) -> Result<SocketTable> {
         #[derive(Deserialize)]
-        struct Row {
+        struct ExportedRecord {
             kind: String,
             cookie: Option<u64>,
             netns: Option<u32>,
@@ -141,15 +140,15 @@ impl Follower {
         let [from, to] = [piece, &table].map(|path| path.to_str().unwrap_or_default());
         let output = lab.run(&["export", "--raw", "--force", from, "-o", to])?;
         ensure!(output.status.success(), "export: {}", String::from_utf8_lossy(&output.stderr));
-        let mut sockets = Table::new();
+        let mut sockets = SocketTable::new();
         for line in std::fs::read_to_string(&table)?.lines() {
-            let row: Row = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            let row: ExportedRecord = serde_json::from_str(line).with_context(|| line.to_owned())?;
             let state = TcpState::ALL.into_iter().find(|state| row.to.as_deref() == Some(state.name()));
             let (true, Some(state)) = (row.kind == "carried" && row.netns == Some(self.netns), state) else {
                 continue;
             };
             let end = |ip: Option<IpAddr>, port: Option<u16>| {
-                Some(SocketAddr::new(unspecified_alike(ip?.to_canonical()), port.unwrap_or(0)))
+                Some(SocketAddr::new(normalize_unspecified(ip?.to_canonical()), port.unwrap_or(0)))
             };
             let (local, remote) = end(row.saddr, row.sport).zip(end(row.daddr, row.dport)).context("ends")?;
             if state != TcpState::Close {
@@ -165,20 +164,20 @@ fn name(number: u32) -> String {
     format!("t-{number:04}.tcptrace")
 }
 
-fn by_kernel() -> Result<Table> {
+fn by_kernel() -> Result<SocketTable> {
     let sockets = kernel::sockets()?.into_iter().map(|socket| {
         let ends = [socket.local, socket.remote]
-            .map(|end| SocketAddr::new(unspecified_alike(end.ip().to_canonical()), end.port()));
+            .map(|end| SocketAddr::new(normalize_unspecified(end.ip().to_canonical()), end.port()));
         (name_of(socket.state, socket.cookie, ends[0], ends[1]), (socket.state, ends[0], ends[1]))
     });
     Ok(sockets.collect())
 }
 
-/// A listener's missing end is written `::` or `0.0.0.0`.
-fn unspecified_alike(ip: IpAddr) -> IpAddr {
+/// The unspecified address, `::` or `0.0.0.0`, as `::`.
+fn normalize_unspecified(ip: IpAddr) -> IpAddr {
     if ip.is_unspecified() { IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) } else { ip }
 }
 
-fn name_of(state: TcpState, cookie: u64, local: SocketAddr, remote: SocketAddr) -> Name {
-    if state == TcpState::SynRecv { Name::Handshake(local, remote) } else { Name::Cookie(cookie) }
+fn name_of(state: TcpState, cookie: u64, local: SocketAddr, remote: SocketAddr) -> SocketKey {
+    if state == TcpState::SynRecv { SocketKey::Handshake(local, remote) } else { SocketKey::Cookie(cookie) }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
@@ -14,7 +14,7 @@ use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::clock::{soon, wait_for};
 use crate::lab::Skip;
-use crate::process::Start as _;
+use crate::process::{KillOnDrop, StartChild as _};
 
 /// Runs `"$0" "$@"` in the foreground; each time it is stopped it waits for a line and continues it.
 const SHELL: &str = r#"set -m
@@ -32,17 +32,23 @@ exit $status"#;
 pub type Size = (u16, u16);
 
 /// A program on a terminal.
-pub struct Terminal {
+pub struct TestTerminal {
+    /// The shell leads the session: its end hangs up the terminal, which ends the programs there.
+    child: KillOnDrop,
     master: OwnedFd,
     slave: OwnedFd,
     before: Termios,
-    child: Child,
     emulator: vt100::Parser,
 }
 
-impl Terminal {
+impl TestTerminal {
     /// Runs `program ARGS` on a terminal of this size.
     pub fn start(program: &std::path::Path, args: &[&str], size: Size) -> Result<Self> {
+        Self::start_as("xterm-256color", program, args, size)
+    }
+
+    /// The same on a terminal of this type, as the environment has it.
+    pub fn start_as(term: &str, program: &std::path::Path, args: &[&str], size: Size) -> Result<Self> {
         let master =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("openpt()")?;
         grantpt(&master)?;
@@ -54,7 +60,7 @@ impl Terminal {
         let before = tcgetattr(&slave)?;
         let mut command = Command::new("setsid");
         command.args(["-c", "bash", "-c", SHELL]).arg(program).args(args);
-        command.env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8").env_remove("NO_COLOR");
+        command.env("TERM", term).env("LC_ALL", "C.UTF-8").env_remove("NO_COLOR");
         let child = command
             .stdin(Stdio::from(slave.try_clone()?))
             .stdout(Stdio::from(slave.try_clone()?))
@@ -65,21 +71,32 @@ impl Terminal {
             child => child.context("start setsid")?,
         };
         let (columns, lines) = nonzero(size)?;
-        Ok(Self { master, slave, before, child, emulator: vt100::Parser::new(lines, columns, 0) })
+        Ok(Self {
+            master,
+            slave,
+            before,
+            child: KillOnDrop(child),
+            emulator: vt100::Parser::new(lines, columns, 0),
+        })
     }
 
-    /// What the screen looks like now.
+    /// The current screen.
     pub fn screen(&mut self) -> Result<&vt100::Screen> {
         let mut buffer = [0; 16 << 10];
         loop {
             match rustix::io::read(&self.master, &mut buffer) {
-                // What hangs up reads as an error, and has said all it had to say.
+                // A closed terminal reads as an error after its last output.
                 Ok(0) | Err(Errno::AGAIN | Errno::IO) => return Ok(self.emulator.screen()),
                 Ok(length) => self.emulator.process(&buffer[..length]),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error).context("read from the terminal"),
             }
         }
+    }
+
+    /// The process that leads the session: the shell that runs the program.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The lines on the screen now.
@@ -89,7 +106,7 @@ impl Terminal {
         Ok(screen.rows(0, columns.get()).collect())
     }
 
-    /// Waits until `probe` finds what it looks for on the screen; without it, what the screen showed last is told.
+    /// Waits until `probe` returns a value; the error of a time-out shows the last screen.
     pub fn wait<T>(
         &mut self,
         what: &str,
@@ -123,7 +140,7 @@ impl Terminal {
 
     /// Gives it another size.
     pub fn resize(&mut self, size: Size) -> Result<()> {
-        // What came before was meant for the old size.
+        // Earlier output was drawn for the old size.
         self.screen()?;
         let (columns, lines) = nonzero(size)?;
         self.emulator.set_size(lines, columns);
@@ -156,20 +173,12 @@ impl Terminal {
     /// Waits for the end; returns what is on the screen of the shell.
     pub fn wait_end(mut self) -> Result<(ExitStatus, String)> {
         let status = wait_for("the end of the program", 3 * soon(), || {
-            // It waits until what it says has been read.
+            // A program that exits waits until its output is read.
             self.screen()?;
             Ok(self.child.try_wait()?)
         })?;
         self.is_given_back()?;
         Ok((status, self.screen()?.contents()))
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // The shell leads the session: when it ends, the terminal hangs up, and what runs on it ends.
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

@@ -1,7 +1,7 @@
 //! A running `tcptrace events`: its lines as they come, and its orderly end.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,13 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock::{soon, wait_for};
-use crate::event::Event;
-use crate::expect::{Step, Subject, check_chains, check_steps};
-use crate::lab::Skip;
-use crate::precision::Precision;
-use crate::process::Start as _;
+use crate::event::EventLine;
+use crate::expect::{ExpectedSocket, ExpectedStep, check_chains, check_steps};
+use crate::precision::{Precision, cannot_trace};
+use crate::process::{KillOnDrop, StartChild as _};
 
-/// What the tracer prints on stderr once the hooks are attached and the snapshot is taken.
+/// The tracer prints this on stderr once the hooks are attached and the seed is read.
 const READY: &str = "tcptrace: tracing";
 /// Exit status of a host or a user that can't trace.
 const CANT_TRACE: i32 = 3;
@@ -25,9 +24,9 @@ fn start_bound() -> Duration {
     3 * soon()
 }
 
-/// The format asked for.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum TracerFormat {
     /// JSON lines, which are understood.
     Json,
     /// Lines for people, which are kept as they are.
@@ -35,26 +34,26 @@ pub enum Format {
 }
 
 #[derive(Default)]
-struct Output {
+struct CollectedOutput {
     lines: Vec<String>,
-    events: Vec<Event>,
+    events: Vec<EventLine>,
     undecodable: Vec<String>,
     ended: bool,
 }
 
 /// A running tracer. In a traffic-only run there is none, and every expectation holds.
-pub struct Tracer(Option<Running>);
+pub struct LiveTracer(Option<TracerProcess>);
 
-struct Running {
-    child: Child,
+struct TracerProcess {
+    child: KillOnDrop,
     netns: u32,
     precision: Precision,
-    output: Arc<(Mutex<Output>, Condvar)>,
+    output: Arc<(Mutex<CollectedOutput>, Condvar)>,
     stderr: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
 }
 
-impl Tracer {
+impl LiveTracer {
     /// No tracer: the scenario is run for its traffic's sake.
     pub const fn absent() -> Self {
         Self(None)
@@ -62,7 +61,12 @@ impl Tracer {
 
     /// Starts `command` and waits until it traces. `netns` is the namespace whose events are its scenario's, `precision`
     /// what can be demanded.
-    pub fn start(mut command: Command, format: Format, netns: u32, precision: Precision) -> Result<Self> {
+    pub fn start(
+        mut command: Command,
+        format: TracerFormat,
+        netns: u32,
+        precision: Precision,
+    ) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -83,13 +87,14 @@ impl Tracer {
                 move || read_stderr(stderr_pipe, &stderr)
             }),
         ];
-        let mut running = Running { child, netns, precision, output, stderr, readers };
+        let mut running =
+            TracerProcess { child: KillOnDrop(child), netns, precision, output, stderr, readers };
         running.wait_ready()?;
         Ok(Self(Some(running)))
     }
 
     /// Checks that the socket has shown these transitions and no others, waiting a little for the last to be printed.
-    pub fn expect(&self, subject: &Subject, steps: &[Step]) -> Result<()> {
+    pub fn expect(&self, subject: &ExpectedSocket, steps: &[ExpectedStep]) -> Result<()> {
         let Some(running) = &self.0 else { return Ok(()) };
         let seen = running.wait_events(|event| subject.owns(event), steps.len())?;
         check_steps(subject, steps, &seen, running.precision)
@@ -97,12 +102,12 @@ impl Tracer {
     }
 
     /// The events for which `test` holds, once there are `count` of them; fewer when they don't come.
-    pub fn events(&self, count: usize, test: impl Fn(&Event) -> bool) -> Result<Vec<Event>> {
+    pub fn events(&self, count: usize, test: impl Fn(&EventLine) -> bool) -> Result<Vec<EventLine>> {
         self.0.as_ref().map_or_else(|| Ok(Vec::new()), |running| running.wait_events(test, count))
     }
 
     /// How many events of a namespace meet `test`, once there are `count` of them or no more come. It may take its time.
-    pub fn count(&self, netns: u32, count: usize, test: impl Fn(&Event) -> bool) -> Result<usize> {
+    pub fn count(&self, netns: u32, count: usize, test: impl Fn(&EventLine) -> bool) -> Result<usize> {
         let Some(running) = &self.0 else { return Ok(0) };
         let mut before = 0;
         loop {
@@ -143,12 +148,12 @@ impl Tracer {
         })
     }
 
-    /// Stops the tracer as a service manager would, and checks its end and all that it said about its namespace.
+    /// Sends SIGTERM, and checks the exit status and all events of its namespace.
     pub fn finish(self) -> Result<()> {
         self.stop().map(drop)
     }
 
-    /// The same; returns what it said on stderr, its summary included.
+    /// The same; returns stderr with the summary.
     pub fn stop(self) -> Result<String> {
         let Some((running, stderr)) = self.end()? else { return Ok(String::new()) };
         check_chains(running.output().events.iter().filter(|event| event.netns == running.netns))
@@ -156,12 +161,12 @@ impl Tracer {
         Ok(stderr)
     }
 
-    /// The same where records were lost on purpose: the lives of sockets have holes.
+    /// The same where records were lost on purpose: transitions are missing.
     pub fn stop_with_holes(self) -> Result<Option<String>> {
         Ok(self.end()?.map(|(_, stderr)| stderr))
     }
 
-    fn end(mut self) -> Result<Option<(Running, String)>> {
+    fn end(mut self) -> Result<Option<(TracerProcess, String)>> {
         let Some(mut running) = self.0.take() else { return Ok(None) };
         kill_process(Pid::from_child(&running.child), Signal::TERM)?;
         let status = running.wait_exit()?;
@@ -175,27 +180,24 @@ impl Tracer {
     }
 }
 
-/// Whether a summary tells of no loss but two that count for nothing where all that is compared with the kernel is right.
-/// What both copies of a program may have missed is a bound, which rises where the kernel preempts programs (7.2). And a
-/// kernel was seen to run no program at all for the events of one softirq, now and then: that is healed.
-pub fn nothing_is_lost(summary: &str) -> bool {
+/// Whether a summary reports no loss but healed transitions, as many as the kernel hid from every BPF program: see
+/// [`crate::hidden_events`].
+pub fn nothing_is_lost(summary: &str, hidden: u64) -> bool {
     let line = summary.lines().last().unwrap_or_default().trim_start();
     let count = |number: &str| number.replace(',', "").parse::<u64>().ok();
-    let records = line.split(' ').nth(1).and_then(count).unwrap_or_default();
-    let is_none = |cause: &str| match cause.rsplit_once(' ') {
-        Some(("recursion", _)) => true,
-        Some(("healed", healed)) => count(healed).is_some_and(|healed| healed <= 1 + records / 1_000),
+    let is_explained = |cause: &str| match cause.rsplit_once(' ') {
+        Some(("healed", healed)) => count(healed).is_some_and(|healed| healed <= hidden),
         _ => false,
     };
     line.contains("; nothing lost")
         || line
             .split_once("; lost ")
             .and_then(|(_, lost)| lost.split_once(": "))
-            .is_some_and(|(_, causes)| causes.split(", ").all(is_none))
+            .is_some_and(|(_, causes)| causes.split(", ").all(is_explained))
 }
 
-impl Running {
-    fn output(&self) -> MutexGuard<'_, Output> {
+impl TracerProcess {
+    fn output(&self) -> MutexGuard<'_, CollectedOutput> {
         self.output.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -212,7 +214,7 @@ impl Running {
             self.readers.drain(..).for_each(|reader| drop(reader.join()));
             let stderr = self.stderr().join("\n    ");
             if status.code() == Some(CANT_TRACE) {
-                bail!(Skip(format!("can't trace here: {stderr}")));
+                return Err(cannot_trace(&stderr));
             }
             bail!("the tracer ended with {status}:\n    {stderr}");
         })
@@ -222,16 +224,16 @@ impl Running {
         wait_for("the tracer to end", soon(), || Ok(self.child.try_wait()?))
     }
 
-    /// Looks at every event once: the reader must not be kept waiting, or the tracer is.
-    fn wait_events(&self, test: impl Fn(&Event) -> bool, count: usize) -> Result<Vec<Event>> {
+    /// Checks every event once: a slow check would block the reader, and so the tracer.
+    fn wait_events(&self, test: impl Fn(&EventLine) -> bool, count: usize) -> Result<Vec<EventLine>> {
         let deadline = Instant::now() + soon();
         let mut seen = Vec::new();
-        let mut looked_at = 0;
+        let mut checked = 0;
         let mut output = self.output();
         loop {
             ensure!(output.undecodable.is_empty(), "lines outside the contract: {:#?}", output.undecodable);
-            seen.extend(output.events[looked_at..].iter().filter(|event| test(event)).cloned());
-            looked_at = output.events.len();
+            seen.extend(output.events[checked..].iter().filter(|event| test(event)).cloned());
+            checked = output.events.len();
             let left = deadline.saturating_duration_since(Instant::now());
             if seen.len() >= count || left.is_zero() || output.ended {
                 return Ok(seen);
@@ -242,18 +244,14 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // An error means that it has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn read_output(stdout: impl Read, format: Format, (output, changed): &(Mutex<Output>, Condvar)) {
+fn read_output(
+    stdout: impl Read,
+    format: TracerFormat,
+    (output, changed): &(Mutex<CollectedOutput>, Condvar),
+) {
     let lock = || output.lock().unwrap_or_else(PoisonError::into_inner);
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-        let decoded = (format == Format::Json).then(|| serde_json::from_str::<Event>(&line));
+        let decoded = (format == TracerFormat::Json).then(|| serde_json::from_str::<EventLine>(&line));
         let mut output = lock();
         match decoded {
             Some(Ok(event)) => output.events.push(event),
@@ -277,21 +275,20 @@ mod tests {
     use super::nothing_is_lost;
 
     #[test]
-    fn a_bound_and_a_few_healed_are_no_loss() {
-        for (line, expected) in [
-            ("tcptrace: 1,697 records in 1.65s; nothing lost", true),
-            ("tcptrace: tracing\n    tcptrace: 1,697 records in 1.65s; lost 1,003: recursion 1,003", true),
-            ("tcptrace: 1,697 records in 1.65s; lost 5: recursion 3, healed 2", true),
-            ("tcptrace: 1,697 records in 1.65s; lost 5: healed 5", false),
-            (
-                "tcptrace: tracing\n    tcptrace: 12,070 records in 7.84s, filter: netns 1; lost 3: healed 3",
-                true,
-            ),
-            ("tcptrace: 12,070 records in 7.84s; lost 5: healed 3, ring full 2", false),
-            ("tcptrace: 1,697 records in 1.65s; lost 3: ring full 3", false),
-            ("", false),
+    fn no_loss_is_allowed_but_what_the_kernel_hid() {
+        let summary = |end: &str| format!("tcptrace: tracing\n    tcptrace: 12,070 records in 7.84s{end}");
+        for (end, hidden, expected) in [
+            ("; nothing lost", 0, true),
+            (", filter: netns 1; nothing lost", 7, true),
+            ("; lost 3: healed 3", 0, false),
+            (", filter: netns 1; lost 3: healed 3", 3, true),
+            ("; lost 1,003: healed 1,003", 1_002, false),
+            ("; lost 1: recursion 1", 7, false),
+            ("; lost 5: recursion 3, healed 2", 7, false),
+            ("; lost 5: healed 3, ring full 2", 7, false),
         ] {
-            assert_eq!(nothing_is_lost(line), expected, "{line}");
+            assert_eq!(nothing_is_lost(&summary(end), hidden), expected, "{end}, {hidden} hidden");
         }
+        assert!(!nothing_is_lost("", 7));
     }
 }

@@ -11,7 +11,7 @@ use crate::clock::{soon, wait_for};
 
 const HEADER: usize = 20;
 
-/// What a forged segment says.
+/// The header of a forged segment.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     /// From this address and port.

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use tests::runner::Pace::{Alone, Short, Waits};
+use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, close, doctor, documents, dwells, ending, fallback, faults, filters, flood, handshake, million,
-    owner, ports, privileges, program, prometheus, recording, report, scrape, screen, seed, serve, servers,
-    storm,
+    abort, budget, churn, close, doctor, documents, dwells, ending, fallback, faults, filters, flood,
+    handshake, identity, million, names, odd, owner, ports, privileges, program, prometheus, recording,
+    report, restarts, scrape, screen, seed, serve, servers, storm, threads,
 };
 
 macro_rules! scenarios {
@@ -17,9 +17,9 @@ macro_rules! scenarios {
 }
 
 const SCENARIOS: &[Scenario] = scenarios! {
-    close::active_close_until_expiry, Waits;
-    close::late_fin_in_a_later_timer_bucket, Waits;
-    close::repeated_fin_extends_time_wait, Waits;
+    close::active_close_until_expiry, Waiting;
+    close::late_fin_in_a_later_timer_bucket, Waiting;
+    close::repeated_fin_extends_time_wait, Waiting;
     close::late_fin_in_the_same_timer_bucket, Short;
     close::orphan_times_out, Short;
     close::orphan_as_a_full_socket, Short;
@@ -41,7 +41,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     ending::last_ack_reset, Short;
     abort::linger_zero, Short;
     abort::unread_bytes, Short;
-    abort::peer_unheard, Short;
+    abort::lost_peer, Short;
     handshake::refused, Short;
     handshake::syn_timeout, Short;
     handshake::syn_recv_timeout, Short;
@@ -53,17 +53,36 @@ const SCENARIOS: &[Scenario] = scenarios! {
     fallback::hidden_symbols, Short;
     filters::events, Short;
     filters::counts, Short;
+    names::added_renamed_deleted, Short;
+    odd::attempts, Short;
+    odd::icmp, Short;
+    odd::resets, Short;
+    odd::orphans, Alone;
+    odd::time_wait, Short;
+    odd::fast_open, Short;
+    odd::listeners, Short;
+    odd::migration, Short;
+    odd::kinds, Short;
+    odd::mptcp, Short;
+    odd::owners, Short;
+    odd::io_uring, Short;
+    odd::counters, Alone;
     owner::handed_over_to_a_child, Short;
     owner::hostile_name, Short;
     seed::older_than_the_tracer, Short;
     seed::time_wait_killed, Short;
     seed::two_tracers, Short;
+    identity::one_cookie_many_sockets, Short;
+    identity::full_orphan, Waiting;
+    identity::namespace_nobody_can_enter, Short;
     ports::exhaustion, Short;
+    budget::views_agree, Short;
     ports::budgets, Short;
-    ports::one_look, Short;
+    ports::single_snapshot, Short;
     privileges::least_to_trace, Short;
     privileges::file_capabilities, Short;
-    privileges::given_up, Short;
+    threads::of_live_commands, Short;
+    threads::of_readers, Short;
     program::closed_pipe, Short;
     program::ordinary_user, Short;
     dwells::known_dwells, Short;
@@ -72,6 +91,11 @@ const SCENARIOS: &[Scenario] = scenarios! {
     recording::killed, Alone;
     recording::full_disk, Short;
     recording::series, Short;
+    restarts::series, Short;
+    restarts::killed, Alone;
+    restarts::full_disk, Short;
+    restarts::hangup, Short;
+    restarts::pipe_without_a_writer, Short;
     faults::stalled_reader, Alone;
     faults::full_stdout, Short;
     faults::no_stderr, Short;
@@ -79,10 +103,11 @@ const SCENARIOS: &[Scenario] = scenarios! {
     faults::little_memory, Short;
     faults::detached_from_outside, Short;
     faults::namespace_deleted_under_load, Alone;
-    faults::clock_stepped, Short;
+    faults::clock_stepped, Alone;
     faults::cpu_offlined, Short;
     report::in_a_browser, Short;
     screen::numbers_and_keys, Short;
+    screen::dumb_and_pasted, Short;
     doctor::time_wait_overflow, Short;
     doctor::forgotten_close, Short;
     doctor::accept_queue, Short;
@@ -96,8 +121,11 @@ const SCENARIOS: &[Scenario] = scenarios! {
     documents::commands_run, Short;
     serve::counters, Short;
     serve::slow_scrapers, Short;
+    serve::formats, Short;
     prometheus::rules_and_panels, Short;
+    prometheus::metrics_pass_promtool, Short;
     scrape::busy, Alone;
+    churn::containers, Alone;
     storm::storm, Alone;
     million::time_wait, Alone;
     flood::highest_rate, Alone;
@@ -105,5 +133,12 @@ const SCENARIOS: &[Scenario] = scenarios! {
 };
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(odd::RECEIVE) {
+        // A scenario started this program for it.
+        return odd::receive_socket().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if let Some(done) = churn::as_child() {
+        return done;
+    }
     if runner::main(SCENARIOS) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

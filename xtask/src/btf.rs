@@ -1,5 +1,6 @@
-//! `cargo xtask btf`: in, Debian's kernels; out, for each the part of its BTF that tcptrace looks into, as test data for
-//! `kernel::btf`. It has a reader of its own: with the one under test, a fault could cut itself out of the fixtures.
+//! `cargo xtask btf`: in, Debian's kernels; out, for each the part of its BTF that tcptrace reads, as test data for
+//! `kernel::btf`. Its reader is another one than the one under test, whose faults would shape the fixtures. Not `bpftool gen
+//! min_core_btf`: it keeps what CO-RE relocations name, and the object of rustc has none.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,10 +11,12 @@ use anyhow::{Context, Result, bail};
 use crate::repo::Repo;
 use crate::vm::{KERNELS, vmlinux};
 
-/// Structures whose members tcptrace looks for. Members that are other structures lose their type.
-const STRUCTS: [&str; 9] = [
+/// Structures whose members tcptrace reads. Members that are other structures lose their type.
+const STRUCTS: [&str; 11] = [
     "sock_common",
     "sock",
+    "socket",
+    "tcp_sock",
     "inet_sock",
     "net",
     "ns_common",
@@ -22,13 +25,16 @@ const STRUCTS: [&str; 9] = [
     "timer_list",
     "sk_buff",
 ];
-const ENUMS: [&str; 1] = ["sock_flags"];
-const TYPEDEFS: [&str; 5] = [
+const ENUMS: [&str; 2] = ["sock_flags", "sk_rst_reason"];
+const TYPEDEFS: [&str; 8] = [
     "btf_trace_inet_sock_set_state",
     "btf_trace_timer_start",
     "btf_trace_timer_cancel",
     "btf_trace_timer_expire_entry",
     "btf_trace_kfree_skb",
+    "btf_trace_tcp_send_reset",
+    "btf_trace_tcp_receive_reset",
+    "btf_trace_inet_sk_error_report",
 ];
 const FUNCTIONS: [&str; 1] = ["bpf_get_socket_ptr_cookie"];
 
@@ -38,11 +44,11 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
     fs::create_dir_all(&folder)?;
     for kernel in &KERNELS {
         let files = kernel.fetch(repo)?;
-        let whole = vmlinux::btf(&files.image, &repo.vm().join(format!("vmlinux-{}", kernel.version)))?;
-        let reduced = reduce(&whole).with_context(|| format!("the BTF of {}", kernel.version))?;
+        let full = vmlinux::btf(&files.image, &repo.vm().join(format!("vmlinux-{}", kernel.version)))?;
+        let reduced = reduce(&full).with_context(|| format!("the BTF of {}", kernel.version))?;
         let path = folder.join(format!("{}.btf", kernel.version));
         fs::write(&path, &reduced).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{}: {} of {} bytes", path.display(), reduced.len(), whole.len());
+        println!("{}: {} of {} bytes", path.display(), reduced.len(), full.len());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -72,19 +78,19 @@ const MAGIC: u32 = 0xeb9f;
 const HEADER_LEN: usize = 24;
 const VOID: u32 = 0;
 
-/// Numbers of one type's description: name, kind and count, size or type; then three, two or one for each part.
-struct Type<'a> {
+/// The words of one type: name, kind and count, size or type; then three, two or one for each entry.
+struct BtfType<'a> {
     words: Vec<u32>,
     name: &'a [u8],
 }
 
-impl Type<'_> {
+impl BtfType<'_> {
     fn kind(&self) -> u32 {
         self.words[1] >> 24 & 0x1f
     }
 
-    /// How many numbers each part has.
-    fn part_len(kind: u32) -> usize {
+    /// Words of each entry.
+    fn entry_len(kind: u32) -> usize {
         match kind {
             kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 3,
             kind::ENUM | kind::FUNC_PROTO => 2,
@@ -92,19 +98,19 @@ impl Type<'_> {
         }
     }
 
-    /// How many numbers follow the first three.
+    /// Words after the first three.
     fn rest_len(info: u32) -> usize {
         match info >> 24 & 0x1f {
             kind::INT | kind::VAR | kind::DECL_TAG => 1,
             kind::ARRAY => 3,
-            kind => Self::part_len(kind) * (info & 0xffff) as usize,
+            kind => Self::entry_len(kind) * (info & 0xffff) as usize,
         }
     }
 }
 
 struct Btf<'a> {
-    /// The first stands for void.
-    types: Vec<Type<'a>>,
+    /// The first is void.
+    types: Vec<BtfType<'a>>,
     strings: &'a [u8],
 }
 
@@ -118,17 +124,17 @@ impl<'a> Btf<'a> {
         let mut at = header + word(8)? as usize;
         let end = at + word(12)? as usize;
         let strings = bytes.get(header + word(16)? as usize..)?.get(..word(20)? as usize)?;
-        let mut types = vec![Type { words: vec![0; 3], name: b"" }];
+        let mut types = vec![BtfType { words: vec![0; 3], name: b"" }];
         while at < end {
-            let count = 3 + Type::rest_len(word(at + 4)?);
+            let count = 3 + BtfType::rest_len(word(at + 4)?);
             let words = (0..count).map(|index| word(at + 4 * index)).collect::<Option<Vec<_>>>()?;
-            types.push(Type { name: string(strings, words[0])?, words });
+            types.push(BtfType { name: string(strings, words[0])?, words });
             at += 4 * count;
         }
         Some(Self { types, strings })
     }
 
-    /// The type `id`, typedefs and qualifiers taken off.
+    /// The type `id` without typedefs and qualifiers.
     fn target(&self, mut id: u32) -> u32 {
         use kind::{CONST, RESTRICT, TYPE_TAG, TYPEDEF, VOLATILE};
         while let Some(found) = self.types.get(id as usize) {
@@ -146,15 +152,15 @@ fn string(strings: &[u8], at: u32) -> Option<&[u8]> {
 }
 
 fn reduce(bytes: &[u8]) -> Result<Vec<u8>> {
-    let whole = Btf::parse(bytes).context("not BTF")?;
-    let mut reduced = Reduced::new(&whole);
+    let full = Btf::parse(bytes).context("not BTF")?;
+    let mut reduced = Reduced::new(&full);
     let wanted = [
         (kind::STRUCT, STRUCTS.as_slice()),
         (kind::ENUM, &ENUMS),
         (kind::TYPEDEF, &TYPEDEFS),
         (kind::FUNC, &FUNCTIONS),
     ];
-    for (id, found) in (0..).zip(&whole.types) {
+    for (id, found) in (0..).zip(&full.types) {
         let is_wanted = |(kind, names): &(u32, &[&str])| {
             found.kind() == *kind && names.iter().any(|name| name.as_bytes() == found.name)
         };
@@ -163,14 +169,14 @@ fn reduce(bytes: &[u8]) -> Result<Vec<u8>> {
         }
     }
     if reduced.types.len() < STRUCTS.len() {
-        bail!("it describes hardly any of the structures looked for");
+        bail!("it describes hardly any of the structures");
     }
     Ok(reduced.bytes())
 }
 
-/// The types kept, under new numbers.
+/// The kept types, under new numbers.
 struct Reduced<'a> {
-    whole: &'a Btf<'a>,
+    full: &'a Btf<'a>,
     types: Vec<Vec<u32>>,
     ids: HashMap<u32, u32>,
     strings: Vec<u8>,
@@ -178,12 +184,12 @@ struct Reduced<'a> {
 }
 
 impl<'a> Reduced<'a> {
-    fn new(whole: &'a Btf<'a>) -> Self {
+    fn new(full: &'a Btf<'a>) -> Self {
         let names = HashMap::from([(Vec::new(), 0)]);
-        Self { whole, types: Vec::new(), ids: HashMap::new(), strings: vec![0], names }
+        Self { full, types: Vec::new(), ids: HashMap::new(), strings: vec![0], names }
     }
 
-    /// The new number of the type `id`, kept with what it needs.
+    /// The new number of the type `id`, kept with the types it refers to.
     fn keep(&mut self, id: u32) -> u32 {
         if id == VOID {
             return VOID;
@@ -194,7 +200,7 @@ impl<'a> Reduced<'a> {
         let kept = self.types.len() as u32 + 1;
         self.ids.insert(id, kept);
         self.types.push(Vec::new());
-        let found = &self.whole.types[id as usize];
+        let found = &self.full.types[id as usize];
         let mut words = found.words.clone();
         words[0] = self.name(found.name);
         let kind = found.kind();
@@ -204,14 +210,14 @@ impl<'a> Reduced<'a> {
         if kind == kind::FUNC_PROTO {
             words[2] = VOID;
         }
-        let part_len = Type::part_len(kind);
-        if part_len > 0 {
-            for part in words[3..].chunks_exact_mut(part_len) {
-                let name = string(self.whole.strings, part[0]).unwrap_or_default();
-                part[0] = self.name(name);
+        let entry_len = BtfType::entry_len(kind);
+        if entry_len > 0 {
+            for entry in words[3..].chunks_exact_mut(entry_len) {
+                let name = string(self.full.strings, entry[0]).unwrap_or_default();
+                entry[0] = self.name(name);
                 match kind {
-                    kind::STRUCT | kind::UNION => part[1] = self.member(name, part[1]),
-                    kind::FUNC_PROTO => part[1] = VOID,
+                    kind::STRUCT | kind::UNION => entry[1] = self.member(name, entry[1]),
+                    kind::FUNC_PROTO => entry[1] = VOID,
                     _ => {}
                 }
             }
@@ -220,10 +226,10 @@ impl<'a> Reduced<'a> {
         kept
     }
 
-    /// The type of a member: kept when members are looked for inside.
+    /// The type of a member: kept if tcptrace reads members of it.
     fn member(&mut self, name: &[u8], id: u32) -> u32 {
-        let target = self.whole.target(id);
-        let found = &self.whole.types[target as usize];
+        let target = self.full.target(id);
+        let found = &self.full.types[target as usize];
         let is_layout = matches!(found.kind(), kind::STRUCT | kind::UNION);
         let is_wanted = name.is_empty() || STRUCTS.iter().any(|wanted| wanted.as_bytes() == found.name);
         if is_layout && is_wanted { self.keep(target) } else { VOID }

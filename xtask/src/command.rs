@@ -1,11 +1,13 @@
 //! Running other programs: in, a command; out, its output or an error that names it.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Runs to the end with its output passed straight through; any other end than success is an error.
+/// Runs to the end; output goes to the terminal. Any end but success is an error.
 pub fn run(command: &mut Command) -> Result<()> {
     announce(command);
     let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
@@ -13,7 +15,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What the command prints on stdout, without the white space around it.
+/// Returns stdout without surrounding white space.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot start `{}`", line(command)))?;
     if !output.status.success() {
@@ -22,7 +24,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Runs to the end, passing stdout through line by line and showing each line to `see` as well.
+/// Runs to the end; each line of stdout goes to the terminal and to `see`.
 pub fn stream(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus> {
     announce(command);
     let mut child = command
@@ -34,7 +36,7 @@ pub fn stream(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitSt
     let mut to = std::io::stdout();
     let mut bytes = Vec::new();
     while from.read_until(b'\n', &mut bytes)? > 0 {
-        // A reader that went away must not end the tests half way: the child would die of its own broken pipe.
+        // A closed terminal must not end the tests half way: the child would fail with a broken pipe.
         let _ = to.write_all(&bytes).and_then(|()| to.flush());
         see(String::from_utf8_lossy(&bytes).trim_end());
         bytes.clear();
@@ -42,11 +44,17 @@ pub fn stream(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitSt
     Ok(child.wait()?)
 }
 
+/// `PATH` with `folder` before all others.
+pub fn path_with(folder: PathBuf) -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&path)))?)
+}
+
 fn announce(command: &Command) {
     eprintln!("$ {}", line(command));
 }
 
-/// The program and its arguments as one would type them (unquoted: it is for reading only).
+/// The program and its arguments, unquoted, for messages.
 fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

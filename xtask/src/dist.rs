@@ -14,25 +14,28 @@ use crate::command;
 use crate::repo::Repo;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct DistArgs {
     /// Also install it in a fresh Debian root, run it there, and remove it (needs root and debootstrap)
     #[arg(long)]
     check: bool,
 }
 
+/// Debian's `tcptrace` is another program, of a higher version: apt would "upgrade" a package of that name to it.
+const PACKAGE: &str = "tcptrace-bpf";
+
 /// A file of the repository, and where the package has it.
 const FILES: [(&str, &str); 8] = [
     ("contrib/systemd/tcptrace.service", "usr/lib/systemd/system/tcptrace.service"),
-    ("contrib/prometheus/tcptrace.rules.yml", "usr/share/doc/tcptrace/prometheus/tcptrace.rules.yml"),
-    ("contrib/prometheus/scrape.yml", "usr/share/doc/tcptrace/prometheus/scrape.yml"),
-    ("contrib/grafana/tcptrace.json", "usr/share/doc/tcptrace/grafana/tcptrace.json"),
-    ("README.md", "usr/share/doc/tcptrace/README.md"),
-    ("CHANGELOG.md", "usr/share/doc/tcptrace/CHANGELOG.md"),
-    ("LICENSE-MIT", "usr/share/doc/tcptrace/LICENSE-MIT"),
-    ("LICENSE-APACHE", "usr/share/doc/tcptrace/LICENSE-APACHE"),
+    ("contrib/prometheus/tcptrace.rules.yml", "usr/share/doc/tcptrace-bpf/prometheus/tcptrace.rules.yml"),
+    ("contrib/prometheus/scrape.yml", "usr/share/doc/tcptrace-bpf/prometheus/scrape.yml"),
+    ("contrib/grafana/tcptrace.json", "usr/share/doc/tcptrace-bpf/grafana/tcptrace.json"),
+    ("README.md", "usr/share/doc/tcptrace-bpf/README.md"),
+    ("CHANGELOG.md", "usr/share/doc/tcptrace-bpf/CHANGELOG.md"),
+    ("LICENSE-MIT", "usr/share/doc/tcptrace-bpf/LICENSE-MIT"),
+    ("LICENSE-APACHE", "usr/share/doc/tcptrace-bpf/LICENSE-APACHE"),
 ];
 
-/// What a shell calls its completions, and where it looks for them.
+/// The file of completions for each shell, and its path in the package.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("tcptrace.bash", "usr/share/bash-completion/completions/tcptrace"),
     ("_tcptrace", "usr/share/zsh/vendor-completions/_tcptrace"),
@@ -48,7 +51,7 @@ License: MIT or Apache-2.0
  The texts are beside this file. The eBPF program inside is Dual MIT/GPL.
 ";
 
-/// The unit is neither enabled nor started: what it listens on is the administrator's choice.
+/// The unit is neither enabled nor started: the administrator chooses its address.
 const SCRIPTS: [(&str, &str); 3] = [
     ("postinst", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
     (
@@ -58,7 +61,7 @@ const SCRIPTS: [(&str, &str); 3] = [
     ("postrm", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
 ];
 
-/// Writes man pages and completions below the target folder, and says where.
+/// Writes man pages and completions below the target folder; returns the path.
 pub fn generate(repo: &Repo) -> Result<PathBuf> {
     let folder = repo.target.join("gen");
     command::run(
@@ -68,7 +71,7 @@ pub fn generate(repo: &Repo) -> Result<PathBuf> {
     Ok(folder)
 }
 
-pub fn run(repo: &Repo, args: &Args) -> Result<()> {
+pub fn run(repo: &Repo, args: &DistArgs) -> Result<()> {
     command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
     let package = package(repo, &generate(repo)?)?;
     if args.check {
@@ -99,14 +102,16 @@ fn package(repo: &Repo, generated: &Path) -> Result<PathBuf> {
         put(&page.path(), &to)?;
         command::run(Command::new("gzip").args(["-9nf"]).arg(root.join(to)))?;
     }
-    fs::write(root.join("usr/share/doc/tcptrace/copyright"), COPYRIGHT)?;
+    fs::write(root.join("usr/share/doc/tcptrace-bpf/copyright"), COPYRIGHT)?;
     control(&root)?;
     let architecture = command::output(Command::new("dpkg").arg("--print-architecture"))?;
-    let package = dist.join(format!("tcptrace_{}_{architecture}.deb", env!("CARGO_PKG_VERSION")));
+    let package = dist.join(format!("{PACKAGE}_{}_{architecture}.deb", env!("CARGO_PKG_VERSION")));
     command::run(Command::new("dpkg-deb").args(["--build", "--root-owner-group"]).arg(&root).arg(&package))?;
     Ok(package)
 }
 
+/// `Conflicts`, as both packages have `/usr/bin/tcptrace`; no `Replaces`, or dpkg would remove the other without a question;
+/// no `Provides`, as neither can do the work of the other (Debian Policy 7.4 to 7.6).
 fn control(root: &Path) -> Result<()> {
     let debian = root.join("DEBIAN");
     fs::create_dir_all(&debian)?;
@@ -114,8 +119,8 @@ fn control(root: &Path) -> Result<()> {
     let libc = command::output(Command::new("getconf").arg("GNU_LIBC_VERSION"))?;
     let libc = libc.strip_prefix("glibc ").context("this is not glibc")?;
     let control = format!(
-        "Package: tcptrace\nVersion: {}\nArchitecture: {architecture}\nMaintainer: the tcptrace authors <tcptrace@localhost>\n\
-         Depends: libc6 (>= {libc}), libgcc-s1\nSection: net\nPriority: optional\n\
+        "Package: {PACKAGE}\nVersion: {}\nArchitecture: {architecture}\nMaintainer: the tcptrace authors <tcptrace@localhost>\n\
+         Depends: libc6 (>= {libc}), libgcc-s1\nConflicts: tcptrace\nSection: net\nPriority: optional\n\
          Description: how long TCP sockets really stay in every state\n \
          TIME_WAIT and FIN_WAIT2 included, and which services, peers, ports and processes\n \
          produce them. By eBPF, on Linux 5.12 or later with BTF.\n",

@@ -10,50 +10,46 @@ use anyhow::{Context, Result, ensure};
 use crate::command;
 use crate::provenance::{Provenance, sha256, source_sha256};
 use crate::repo::Repo;
-use crate::tally::Verdict;
+use crate::tally::TestVerdict;
 use crate::toolchain::{self, TARGET, Tools};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct EbpfArgs {
     /// Change nothing: compare the committed object with its provenance, its sources and a fresh build
     #[arg(long)]
     check: bool,
 }
 
-pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
+pub fn run(repo: &Repo, args: &EbpfArgs) -> Result<ExitCode> {
     if !args.check {
         return update(repo).map(|()| ExitCode::SUCCESS);
     }
     let verdicts = check(repo);
-    let failed = verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Failed(_)));
+    let failed = verdicts.iter().any(|(_, verdict)| matches!(verdict, TestVerdict::Failed(_)));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-type Check = fn(&Repo) -> Result<Verdict>;
+type EbpfCheck = fn(&Repo) -> Result<TestVerdict>;
 
-const CHECKS: [(&str, Check); 3] = [
+const CHECKS: [(&str, EbpfCheck); 3] = [
     ("sources of the eBPF object", check_sources),
     ("bytes of the eBPF object", check_object),
     ("byte comparison", check_rebuild),
 ];
 
-/// Each check of the committed object, printed as it is done.
-pub fn check(repo: &Repo) -> Vec<(&'static str, Verdict)> {
-    let judged = CHECKS.map(|(name, check)| {
-        let verdict = check(repo).unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
-        match &verdict {
-            Verdict::Passed => println!("ok {name}"),
-            Verdict::Failed(reason) => println!("FAILED {name}: {reason}"),
-            Verdict::Skipped(reason) => println!("SKIPPED {name}: {reason}"),
-        }
+/// Runs and prints each check of the committed object.
+pub fn check(repo: &Repo) -> Vec<(&'static str, TestVerdict)> {
+    let verdicts = CHECKS.map(|(name, check)| {
+        let verdict = check(repo).unwrap_or_else(|error| Err(error).into());
+        verdict.print(name);
         (name, verdict)
     });
-    judged.into()
+    verdicts.into()
 }
 
 fn update(repo: &Repo) -> Result<()> {
     let tools = Tools::installed(repo)?;
-    let object = build(repo, &repo.target.join("ebpf"), Lock::MayChange)?;
+    let object = build(repo, &repo.target.join("ebpf"), LockFile::MayChange)?;
     let provenance = Provenance {
         // After the build: it may have written the lock file.
         source_sha256: source_sha256(repo)?,
@@ -69,49 +65,49 @@ fn update(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
-fn check_sources(repo: &Repo) -> Result<Verdict> {
+fn check_sources(repo: &Repo) -> Result<TestVerdict> {
     Ok(if sources_match(repo)? {
-        Verdict::Passed
+        TestVerdict::Passed
     } else {
-        Verdict::Failed("they have changed since it was built: run `cargo xtask ebpf`".into())
+        TestVerdict::Failed("they have changed since it was built: run `cargo xtask ebpf`".into())
     })
 }
 
-fn check_object(repo: &Repo) -> Result<Verdict> {
+fn check_object(repo: &Repo) -> Result<TestVerdict> {
     let recorded = Provenance::read(&repo.provenance())?.object_sha256;
     let found = sha256(&committed(repo)?);
     Ok(if found == recorded {
-        Verdict::Passed
+        TestVerdict::Passed
     } else {
-        Verdict::Failed(format!(
+        TestVerdict::Failed(format!(
             "its sha256 is {found}, the provenance says {recorded}: run `cargo xtask ebpf`"
         ))
     })
 }
 
-/// Only the recorded versions of all tools promise the same bytes; with others the comparison says nothing.
-fn check_rebuild(repo: &Repo) -> Result<Verdict> {
+/// Only the recorded versions of all tools give the same bytes: with others nothing is compared.
+fn check_rebuild(repo: &Repo) -> Result<TestVerdict> {
     let provenance = Provenance::read(&repo.provenance())?;
     if !sources_match(repo)? {
-        return Ok(Verdict::Skipped("the sources have changed since it was built".into()));
+        return Ok(TestVerdict::Skipped("the sources have changed since it was built".into()));
     }
     let tools = match Tools::installed(repo) {
         Ok(tools) => tools,
-        Err(error) => return Ok(Verdict::Skipped(format!("{error:#}").replace('\n', " "))),
+        Err(error) => return Ok(TestVerdict::skipped(&error)),
     };
     let differences = tools.differences(&provenance.tools);
     if !differences.is_empty() {
-        return Ok(Verdict::Skipped(differences.join("; ")));
+        return Ok(TestVerdict::Skipped(differences.join("; ")));
     }
     let folder = repo.target.join("ebpf-check");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
-    let rebuilt = build(repo, &folder, Lock::MustHold)?;
+    let rebuilt = build(repo, &folder, LockFile::MustHold)?;
     Ok(if rebuilt == committed(repo)? {
-        Verdict::Passed
+        TestVerdict::Passed
     } else {
-        Verdict::Failed(format!(
+        TestVerdict::Failed(format!(
             "built again from the same sources with the same tools it is another object: see {}",
             folder.display()
         ))
@@ -127,18 +123,18 @@ fn committed(repo: &Repo) -> Result<Vec<u8>> {
     fs::read(&path).with_context(|| format!("cannot read {}: run `cargo xtask ebpf`", path.display()))
 }
 
-/// What a build may do to the eBPF crate's lock file.
+/// Whether a build may change the lock file of the eBPF crate.
 #[derive(Clone, Copy)]
-enum Lock {
+enum LockFile {
     MayChange,
     MustHold,
 }
 
 /// The object as it is committed: linked, with BTF, without DWARF.
-fn build(repo: &Repo, target: &Path, lock: Lock) -> Result<Vec<u8>> {
+fn build(repo: &Repo, target: &Path, lock: LockFile) -> Result<Vec<u8>> {
     let locked: &[&str] = match lock {
-        Lock::MayChange => &[],
-        Lock::MustHold => &["--locked"],
+        LockFile::MayChange => &[],
+        LockFile::MustHold => &["--locked"],
     };
     // Before the build, whose flags name the folders that the registry's crates were unpacked to.
     command::run(toolchain::cargo(repo)?.arg("fetch").args(locked))?;

@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: in, the targets of `fuzz/` and a time; out, how often each was run, and what was found.
+//! `cargo xtask fuzz`: in, the targets of `fuzz/` and a time; out, the executions and findings of each.
 //!
-//! The engine is libFuzzer. Its coverage comes from an LLVM pass, which the stable compiler runs when it is asked to: neither
-//! a nightly compiler nor cargo-fuzz is needed. With a nightly, `cargo fuzz run TARGET` works too, with its sanitizers.
+//! The engine is libFuzzer. Its coverage comes from an LLVM pass that the stable compiler has, so neither a nightly compiler
+//! nor cargo-fuzz is needed. With a nightly, `cargo fuzz run TARGET` works too, with its sanitizers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::repo::Repo;
-use crate::tally::{Tally, Verdict};
+use crate::tally::{TestTally, TestVerdict};
 use crate::{command, packages};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct FuzzArgs {
     /// Seconds for each target
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     time: u64,
-    /// Add to the committed corpora what reaches code that nothing in them reaches
+    /// Add inputs that reach new code to the committed corpora
     #[arg(long)]
     keep: bool,
     /// Targets; all by default
@@ -26,17 +26,17 @@ pub struct Args {
     targets: Vec<String>,
 }
 
-/// One target, and the longest input that makes sense for it.
-struct Target {
+/// A target and the useful length of its inputs.
+struct FuzzTarget {
     name: &'static str,
-    longest_bytes: usize,
+    max_len_bytes: usize,
 }
 
-const fn target(name: &'static str, longest_bytes: usize) -> Target {
-    Target { name, longest_bytes }
+const fn target(name: &'static str, max_len_bytes: usize) -> FuzzTarget {
+    FuzzTarget { name, max_len_bytes }
 }
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [FuzzTarget; 6] = [
     target("records", 4 << 10),
     target("tracker", 4 << 10),
     target("session", 64 << 10),
@@ -45,29 +45,30 @@ const TARGETS: [Target; 6] = [
     target("btf", 64 << 10),
 ];
 
-/// Seconds for each target where fuzzing is one part of all tests.
+/// Seconds for each target in `cargo xtask test`.
 pub const SHORT_SECONDS: u64 = 5;
-/// What a target may allocate in all, and how long one input may take.
+/// Memory of a target, and time of one input.
 const LIMITS: [&str; 2] = ["-rss_limit_mb=1024", "-timeout=20"];
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-/// What `-Zsanitizer` would set, less the sanitizer.
+/// The flags of `-Zsanitizer` without the sanitizer.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
-/// How the line begins in which the engine says how often it ran a target.
+/// The engine prints the number of executions after this.
 const EXECUTED: &str = "stat::number_of_executed_units:";
 
-pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
+pub fn run(repo: &Repo, args: &FuzzArgs) -> Result<ExitCode> {
     if let Some(unknown) = args.targets.iter().find(|name| TARGETS.iter().all(|t| t.name != **name)) {
         bail!("no target {unknown}; there are {}", TARGETS.map(|target| target.name).join(", "));
     }
     if let Err(error) = install() {
         eprintln!("not everything could be installed: {error:#}");
     }
-    let mut tally = Tally::default();
-    let wanted = |target: &&Target| args.targets.is_empty() || args.targets.iter().any(|t| t == target.name);
+    let mut tally = TestTally::default();
+    let is_selected =
+        |target: &&FuzzTarget| args.targets.is_empty() || args.targets.iter().any(|t| t == target.name);
     build(repo)?;
-    for target in TARGETS.iter().filter(wanted) {
+    for target in TARGETS.iter().filter(is_selected) {
         let verdict = fuzz(repo, target, args.time)?;
         tally.verdict(&format!("fuzz {}", target.name), &verdict);
         if args.keep {
@@ -78,17 +79,17 @@ pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
     Ok(if tally.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The compiler of the engine.
+/// Installs the compiler of the engine.
 pub fn install() -> Result<()> {
     packages::install(packages::FUZZ)
 }
 
-/// Every target for a short time, as a part of all tests.
-pub fn test(repo: &Repo, tally: &mut Tally) -> Result<()> {
+/// Runs every target for a short time, as a part of `cargo xtask test`.
+pub fn test(repo: &Repo, tally: &mut TestTally) -> Result<()> {
     if let Err(error) = command::output(Command::new("c++").arg("--version")) {
         for target in &TARGETS {
             let reason = format!("no C++ compiler for libFuzzer: {error:#}");
-            tally.verdict(&format!("fuzz {}", target.name), &Verdict::Skipped(reason));
+            tally.verdict(&format!("fuzz {}", target.name), &TestVerdict::Skipped(reason));
         }
         return Ok(());
     }
@@ -107,15 +108,15 @@ fn build(repo: &Repo) -> Result<()> {
     let mut cargo = repo.cargo();
     cargo
         .args(["build", "--release", "--manifest-path", "fuzz/Cargo.toml"])
-        // Named, so that build scripts and macros are compiled as ever.
+        // Named, so that build scripts and macros are compiled without coverage.
         .args(["--target", TRIPLE])
         .env("RUSTFLAGS", COVERAGE)
         .env("CARGO_TARGET_DIR", folder(repo));
     command::run(&mut cargo)
 }
 
-/// Runs one target over its committed corpus and on from there.
-fn fuzz(repo: &Repo, target: &Target, seconds: u64) -> Result<Verdict> {
+/// Runs one target, starting from its committed corpus.
+fn fuzz(repo: &Repo, target: &FuzzTarget, seconds: u64) -> Result<TestVerdict> {
     let found = folder(repo).join("found").join(target.name);
     fs::create_dir_all(&found)?;
     let mut engine = engine(repo, target)?;
@@ -124,49 +125,49 @@ fn fuzz(repo: &Repo, target: &Target, seconds: u64) -> Result<Verdict> {
         .arg(format!("-artifact_prefix={}/finding-", found.display()))
         .arg(grown(repo, target)?)
         .arg(committed(repo, target));
-    // The engine speaks on stderr.
+    // The engine logs to stderr.
     let output = engine.stdin(Stdio::null()).output().context("cannot start the fuzz target")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let executed = executed(&said);
+    let log = String::from_utf8_lossy(&output.stderr);
+    let executed = executed(&log);
     println!("fuzz {}: {executed} executions in {seconds} s, {}", target.name, output.status);
     if output.status.success() {
-        ensure!(executed > 0, "the engine did not say how often it ran {}:\n{said}", target.name);
-        return Ok(Verdict::Passed);
+        ensure!(executed > 0, "the engine did not report how often it ran {}:\n{log}", target.name);
+        return Ok(TestVerdict::Passed);
     }
-    Ok(Verdict::Failed(format!("{} after {executed} executions:\n{}", output.status, last_lines(&said))))
+    Ok(TestVerdict::Failed(format!("{} after {executed} executions:\n{}", output.status, last_lines(&log))))
 }
 
-fn engine(repo: &Repo, target: &Target) -> Result<Command> {
+fn engine(repo: &Repo, target: &FuzzTarget) -> Result<Command> {
     let program = folder(repo).join(TRIPLE).join("release").join(target.name);
     ensure!(program.is_file(), "no {}", program.display());
     let mut command = Command::new(program);
-    command.arg(format!("-max_len={}", target.longest_bytes)).args(LIMITS);
+    command.arg(format!("-max_len={}", target.max_len_bytes)).args(LIMITS);
     Ok(command)
 }
 
 /// The corpus in the repository.
-fn committed(repo: &Repo, target: &Target) -> PathBuf {
+fn committed(repo: &Repo, target: &FuzzTarget) -> PathBuf {
     repo.root.join("fuzz/corpus").join(target.name)
 }
 
-/// What this machine has found to be worth keeping so far.
-fn grown(repo: &Repo, target: &Target) -> Result<PathBuf> {
+/// Inputs that this machine found to reach new code.
+fn grown(repo: &Repo, target: &FuzzTarget) -> Result<PathBuf> {
     let path = folder(repo).join("corpus").join(target.name);
     fs::create_dir_all(&path)?;
     Ok(path)
 }
 
-/// Adds to the committed corpus what reaches more of the code.
-fn keep(repo: &Repo, target: &Target) -> Result<()> {
+/// Adds inputs that reach new code to the committed corpus.
+fn keep(repo: &Repo, target: &FuzzTarget) -> Result<()> {
     command::run(engine(repo, target)?.arg("-merge=1").arg(committed(repo, target)).arg(grown(repo, target)?))
 }
 
-fn executed(said: &str) -> u64 {
-    said.lines().find_map(|line| line.strip_prefix(EXECUTED)?.trim().parse().ok()).unwrap_or(0)
+fn executed(log: &str) -> u64 {
+    log.lines().find_map(|line| line.strip_prefix(EXECUTED)?.trim().parse().ok()).unwrap_or(0)
 }
 
-fn last_lines(said: &str) -> String {
-    let lines: Vec<_> = said.lines().filter(|line| !line.starts_with("stat::")).collect();
+fn last_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().filter(|line| !line.starts_with("stat::")).collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn executions_are_what_the_engine_counted() {
+    fn executions_are_the_count_of_the_engine() {
         assert_eq!(
             executed("INFO: seed\nstat::number_of_executed_units: 1234\nstat::new_units_added: 5\n"),
             1234

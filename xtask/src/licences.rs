@@ -1,5 +1,7 @@
-//! Licences and sources of everything that is built: in, `cargo metadata` of each workspace and the lists of `deny.toml`;
-//! out, the packages that have no licence of the list or come from elsewhere.
+//! Licences and sources of everything that is built: in, `cargo tree` and `Cargo.lock` of each workspace and the lists of
+//! `deny.toml`; out, the packages that have another licence or source.
+//!
+//! Not cargo-deny, which agrees: to install it takes 344 s of CPU time (0.20.2), and no package has it; this takes 2 s.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,171 +13,105 @@ use spdx::{Expression, ParseMode};
 use crate::command;
 use crate::repo::Repo;
 
-/// Every workspace of the repository.
-const WORKSPACES: [&str; 3] = ["Cargo.toml", "tcptrace-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
-const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+/// The folder of every workspace of the repository.
+const WORKSPACES: [&str; 3] = [".", "tcptrace-ebpf", "fuzz"];
+/// In a `Cargo.lock`.
+const CRATES_IO: &str = "\"registry+https://github.com/rust-lang/crates.io-index\"";
 
 /// The part of `deny.toml` that is checked here.
 #[derive(Deserialize)]
-struct Rules {
-    graph: Graph,
-    licenses: Licences,
+struct DenyToml {
+    graph: DenyGraph,
+    licenses: LicenceRules,
 }
 
 #[derive(Deserialize)]
-struct Graph {
+struct DenyGraph {
     targets: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct Licences {
+struct LicenceRules {
     allow: Vec<String>,
     #[serde(default)]
-    exceptions: Vec<Exception>,
+    exceptions: Vec<LicenceException>,
 }
 
-/// What one package may have beyond the list.
+/// Licences that one package may have beyond the list.
 #[derive(Deserialize)]
-struct Exception {
+struct LicenceException {
     #[serde(rename = "crate")]
     package: String,
     allow: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    version: String,
-    license: Option<String>,
-    /// `None` for what lies in the repository.
-    source: Option<String>,
-}
-
 /// Fails with every package that may not be built in.
 pub fn check(repo: &Repo) -> Result<()> {
-    let rules: Rules = toml::from_str(&fs::read_to_string(repo.root.join("deny.toml"))?)?;
-    let mut wrong = Vec::new();
-    for workspace in WORKSPACES {
-        let built = built(repo, workspace, &rules.graph.targets)?;
-        let metadata: Metadata = serde_json::from_str(&command::output(repo.cargo().args([
-            "metadata",
-            "--locked",
-            "--all-features",
-            "--format-version",
-            "1",
-            "--manifest-path",
-            workspace,
-        ]))?)?;
-        let packages: Vec<_> =
-            metadata.packages.iter().filter(|package| built.contains(&package.id())).collect();
-        ensure!(
-            packages.len() == built.len(),
-            "{workspace}: {} packages, {} known",
-            built.len(),
-            packages.len()
-        );
-        wrong.extend(packages.into_iter().filter_map(|package| objection(package, &rules.licenses)));
+    let rules: DenyToml = toml::from_str(&fs::read_to_string(repo.root.join("deny.toml"))?)?;
+    let mut wrong = BTreeSet::new();
+    for workspace in WORKSPACES.map(|folder| repo.root.join(folder)) {
+        wrong.extend(foreign_sources(&fs::read_to_string(workspace.join("Cargo.lock"))?));
+        let mut tree = repo.cargo();
+        tree.args(["tree", "--locked", "--workspace", "--all-features", "--no-dedupe", "--prefix", "none"]);
+        tree.args(["--format", "{p}|{l}", "--manifest-path"]).arg(workspace.join("Cargo.toml"));
+        tree.args(rules.graph.targets.iter().flat_map(|target| ["--target", target]));
+        let packages = command::output(&mut tree)?;
+        ensure!(packages.contains('|'), "{}: cargo tree lists no package", workspace.display());
+        wrong.extend(packages.lines().filter_map(|line| objection(line, &rules.licenses)));
     }
-    wrong.sort();
-    wrong.dedup();
-    ensure!(wrong.is_empty(), "see deny.toml:\n{}", wrong.join("\n"));
+    ensure!(wrong.is_empty(), "see deny.toml:\n{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
     Ok(())
 }
 
-/// The packages that are compiled, as [`Package::id`]: the metadata also has those of features that nobody asks for.
-fn built(repo: &Repo, workspace: &str, targets: &[String]) -> Result<BTreeSet<String>> {
-    let mut cargo = repo.cargo();
-    cargo.args(["tree", "--locked", "--workspace", "--all-features", "--prefix", "none", "--format", "{p}"]);
-    cargo.args(["--manifest-path", workspace]);
-    for target in targets {
-        cargo.args(["--target", target]);
-    }
-    let id = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
-    let tree = command::output(&mut cargo)?;
-    Ok(tree.lines().map(id).filter(|id| id.contains(" v")).collect())
+/// Sources in a lock file other than crates.io; packages of the repository have none.
+fn foreign_sources(lock: &str) -> impl Iterator<Item = String> {
+    let sources = lock.lines().filter_map(|line| line.strip_prefix("source = "));
+    sources.filter(|source| *source != CRATES_IO).map(|source| format!("a package comes from {source}"))
 }
 
-/// What is wrong with a package.
-fn objection(package: &Package, rules: &Licences) -> Option<String> {
-    let Package { name, version, license, source } = package;
-    if let Some(source) = source.as_deref().filter(|source| *source != CRATES_IO) {
-        return Some(format!("{name} {version} comes from {source}"));
+/// The defect of a package, from a line `NAME vVERSION ...|LICENCE`.
+fn objection(line: &str, rules: &LicenceRules) -> Option<String> {
+    let (package, licence) = line.split_once('|')?;
+    let name = package.split(' ').next()?;
+    let beyond = || rules.exceptions.iter().filter(|exception| exception.package == name);
+    let is_allowed = |licence: &String| {
+        rules.allow.contains(licence) || beyond().any(|exception| exception.allow.contains(licence))
+    };
+    // The lax mode also reads the older spelling `MIT/Apache-2.0`.
+    match Expression::parse_mode(licence, ParseMode::LAX).context("no licence expression") {
+        Ok(expression) if expression.evaluate(|one| is_allowed(&one.to_string())) => None,
+        Ok(_) => Some(format!("{package} has the licence {licence}")),
+        Err(error) => Some(format!("{package}: {licence:?}: {error:#}")),
     }
-    let allowed = |licence: &str| rules.allows(name, licence);
-    match license.as_deref().context("no licence in its metadata").and_then(|text| is_met(text, allowed)) {
-        Ok(true) => None,
-        Ok(false) => {
-            Some(format!("{name} {version} has the licence {}", license.as_deref().unwrap_or_default()))
-        }
-        Err(error) => Some(format!("{name} {version}: {error:#}")),
-    }
-}
-
-impl Package {
-    /// As `cargo tree` writes it.
-    fn id(&self) -> String {
-        format!("{} v{}", self.name, self.version)
-    }
-}
-
-impl Licences {
-    fn allows(&self, package: &str, licence: &str) -> bool {
-        let mut beyond = self.exceptions.iter().filter(|exception| exception.package == package);
-        self.allow.iter().any(|allowed| allowed == licence)
-            || beyond.any(|exception| exception.allow.iter().any(|allowed| allowed == licence))
-    }
-}
-
-/// Whether the licences that are `allowed` are enough for this SPDX expression, or the older spelling `MIT/Apache-2.0`.
-fn is_met(text: &str, allowed: impl Fn(&str) -> bool) -> Result<bool> {
-    let expression = Expression::parse_mode(text, ParseMode::LAX)
-        .with_context(|| format!("{text:?} is no licence expression"))?;
-    Ok(expression.evaluate(|requirement| allowed(&requirement.to_string())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rules() -> Licences {
-        let exceptions = vec![Exception { package: "odd".into(), allow: vec!["WTFPL".into()] }];
-        let allow = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"].map(String::from).into();
-        Licences { allow, exceptions }
-    }
-
-    fn package(name: &str, license: Option<&str>, source: Option<&str>) -> Package {
-        Package {
-            name: name.into(),
-            version: "1.0.0".into(),
-            license: license.map(Into::into),
-            source: source.map(Into::into),
-        }
-    }
-
     #[test]
     fn an_expression_is_met_by_allowed_licences_only() {
-        let of = |license| objection(&package("any", Some(license), Some(CRATES_IO)), &rules());
+        let exceptions = vec![LicenceException { package: "odd".into(), allow: vec!["WTFPL".into()] }];
+        let allow = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"].map(String::from).into();
+        let rules = LicenceRules { allow, exceptions };
+        let of = |licence| objection(&format!("any v1.0.0 (proc-macro)|{licence}"), &rules);
         for fine in ["MIT", "MIT/Apache-2.0", "GPL-2.0-only OR MIT", "Apache-2.0 WITH LLVM-exception"] {
             assert_eq!(of(fine), None, "{fine}");
         }
         for wrong in ["LGPL-2.1-or-later", "MIT AND GPL-2.0-only", "WTFPL", "Unheard-of", ""] {
             assert!(of(wrong).is_some(), "{wrong}");
         }
-        assert_eq!(objection(&package("odd", Some("WTFPL"), None), &rules()), None);
+        assert_eq!(objection("odd v1.0.0|WTFPL", &rules), None);
     }
 
     #[test]
-    fn a_package_without_a_licence_or_from_elsewhere_is_told() {
-        assert!(objection(&package("any", None, None), &rules()).is_some());
-        let elsewhere = package("any", Some("MIT"), Some("git+https://example.org/any"));
+    fn a_source_beside_crates_io_is_an_objection() {
+        let lock = format!(
+            "name = \"a\"\nsource = {CRATES_IO}\nname = \"b\"\nsource = \"git+https://example.org/b\"\n"
+        );
         assert_eq!(
-            objection(&elsewhere, &rules()).as_deref(),
-            Some("any 1.0.0 comes from git+https://example.org/any")
+            foreign_sources(&lock).collect::<Vec<_>>(),
+            ["a package comes from \"git+https://example.org/b\""]
         );
     }
 }

@@ -1,28 +1,27 @@
-//! `cargo xtask lint`: in, all sources and dependencies; out, which lints found something, which could not run, and a
-//! closing line of counts.
+//! `cargo xtask lint`: in, all sources and dependencies; out, the result of each lint and a closing line of counts.
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 
 use crate::repo::Repo;
-use crate::tally::{Tally, Verdict};
+use crate::tally::{TestTally, TestVerdict};
 use crate::toolchain::TARGET;
 use crate::{command, licences, toolchain};
 
-/// What a lint is called and what it says.
-type Lint = (&'static str, fn(&Repo) -> Verdict);
+/// A name, and a function that runs the lint.
+type Lint = (&'static str, fn(&Repo) -> TestVerdict);
 
 const LINTS: &[Lint] = &[
-    ("rustfmt", |repo| ran(&mut cargo(repo, &["fmt", "--all", "--check"]))),
+    ("rustfmt", |repo| run_command(&mut cargo(repo, &["fmt", "--all", "--check"]))),
     ("rustfmt, eBPF", |repo| {
-        ran(&mut cargo(repo, &["fmt", "--manifest-path", "tcptrace-ebpf/Cargo.toml", "--check"]))
+        run_command(&mut cargo(repo, &["fmt", "--manifest-path", "tcptrace-ebpf/Cargo.toml", "--check"]))
     }),
     ("rustfmt, fuzz targets", |repo| {
-        ran(&mut cargo(repo, &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
+        run_command(&mut cargo(repo, &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
     }),
     ("clippy", |repo| {
-        ran(&mut cargo(
+        run_command(&mut cargo(
             repo,
             &["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"],
         ))
@@ -31,45 +30,31 @@ const LINTS: &[Lint] = &[
     ("clippy, fuzz targets", |repo| {
         let mut clippy =
             cargo(repo, &["clippy", "--manifest-path", "fuzz/Cargo.toml", "--", "-D", "warnings"]);
-        // What it has in common with the workspace is checked already.
-        ran(clippy.env("CARGO_TARGET_DIR", &repo.target))
+        // The crates that it shares with the workspace are checked already.
+        run_command(clippy.env("CARGO_TARGET_DIR", &repo.target))
     }),
     ("rustdoc", |repo| {
         let mut doc = cargo(repo, &["doc", "--workspace", "--no-deps"]);
-        ran(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        run_command(doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
-    ("licences and sources", |repo| told(licences::check(repo))),
-    ("cargo deny", |repo| cargo_deny(repo, "--version", &["bans", "licenses", "sources"])),
-    ("cargo deny, known vulnerabilities", |repo| cargo_deny(repo, "fetch", &["advisories"])),
+    ("licences and sources", |repo| licences::check(repo).into()),
+    ("cargo deny: bans, known vulnerabilities", cargo_deny),
 ];
 
-/// Runs them all, so that one round shows everything.
+/// Runs all lints: one run reports every finding.
 pub fn run(repo: &Repo) -> ExitCode {
-    let mut tally = Tally::default();
+    let mut tally = TestTally::default();
     for (name, lint) in LINTS {
         let verdict = lint(repo);
-        match &verdict {
-            Verdict::Passed => println!("ok {name}"),
-            Verdict::Failed(reason) => println!("FAILED {name}: {reason}"),
-            Verdict::Skipped(reason) => println!("skipped {name}: {reason}"),
-        }
+        verdict.print(name);
         tally.verdict(name, &verdict);
     }
     println!("\n{}lint: {}", tally.report(), tally.counts);
     if tally.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn told(result: Result<()>) -> Verdict {
-    result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), |()| Verdict::Passed)
-}
-
-fn ran(command: &mut Command) -> Verdict {
-    told(command::run(command))
-}
-
-/// Why it can't run here, on one line.
-fn skipped(reason: &anyhow::Error) -> Verdict {
-    Verdict::Skipped(format!("{reason:#}").replace('\n', " "))
+fn run_command(command: &mut Command) -> TestVerdict {
+    command::run(command).into()
 }
 
 fn cargo(repo: &Repo, args: &[&str]) -> Command {
@@ -79,26 +64,23 @@ fn cargo(repo: &Repo, args: &[&str]) -> Command {
 }
 
 /// Debian's clippy: the workspace's own has no core for the BPF target.
-fn ebpf_clippy(repo: &Repo) -> Verdict {
+fn ebpf_clippy(repo: &Repo) -> TestVerdict {
     let mut command = match toolchain::cargo_clippy(repo) {
         Ok(command) => command,
-        Err(reason) => return skipped(&reason),
+        Err(reason) => return TestVerdict::skipped(&reason),
     };
     command.args(["--release", "--target", TARGET, "--target-dir"]).arg(repo.target.join("ebpf"));
-    ran(command.args(["--", "-D", "warnings"]))
+    run_command(command.args(["--", "-D", "warnings"]))
 }
 
-/// Some of what cargo-deny checks. It takes minutes to install, and for known vulnerabilities, which nothing else here
-/// looks for, it fetches a database: it runs where somebody has it, and where `needed` succeeds.
-fn cargo_deny(repo: &Repo, needed: &str, checks: &[&str]) -> Verdict {
-    // What only the other workspaces need of the lists is no fault.
-    const UNUSED: [&str; 4] = ["-A", "license-not-encountered", "-A", "license-exception-not-encountered"];
+/// Checks what nothing else here does. It takes minutes to install and fetches a database, so it runs where it is installed.
+fn cargo_deny(repo: &Repo) -> TestVerdict {
     let deny = |args: &[&str]| cargo(repo, &[&["deny", "--all-features"], args].concat());
     let present = command::output(&mut deny(&["--version"]))
         .context("no cargo-deny here: `cargo install --locked cargo-deny`")
-        .and_then(|_| command::output(&mut deny(&[needed])).context("what it needs can't be had here"));
+        .and_then(|_| command::output(&mut deny(&["fetch"])).context("cannot fetch its database"));
     match present {
-        Ok(_) => ran(&mut deny(&[&["check"], &UNUSED[..], checks].concat())),
-        Err(reason) => skipped(&reason),
+        Ok(_) => run_command(&mut deny(&["check", "bans", "advisories"])),
+        Err(reason) => TestVerdict::skipped(&reason),
     }
 }

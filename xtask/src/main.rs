@@ -1,4 +1,4 @@
-//! Build and test tasks: `cargo xtask COMMAND`. One file per command; this one only chooses.
+//! Build and test tasks: `cargo xtask COMMAND`, one file per command.
 
 mod bench;
 mod btf;
@@ -8,6 +8,7 @@ mod ebpf;
 mod fuzz;
 mod licences;
 mod lint;
+mod mutants;
 mod packages;
 mod provenance;
 mod queries;
@@ -25,62 +26,65 @@ use clap::{Parser, Subcommand};
 
 use crate::repo::Repo;
 
-/// The commands that the pages show.
+/// The commands that the documents show.
 #[cfg(test)]
 #[path = "../../tests/src/documents.rs"]
 mod documents;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build and test tasks of tcptrace")]
-struct Cli {
+struct XtaskCli {
     #[command(subcommand)]
-    task: Task,
+    task: XtaskTask,
 }
 
 #[derive(Subcommand)]
-enum Task {
+enum XtaskTask {
     /// Install what building the eBPF object and testing need
-    Setup(setup::Args),
+    Setup(setup::SetupArgs),
     /// Build the eBPF object that the program embeds, or check the committed one
-    Ebpf(ebpf::Args),
+    Ebpf(ebpf::EbpfArgs),
     /// Formatting, clippy, rustdoc, licences; all warnings denied
     Lint,
     /// Every test: units and snapshots, the eBPF object, live tests
-    Test(test::Args),
-    /// Give made-up input to everything that reads bytes, and see what breaks
-    Fuzz(fuzz::Args),
-    /// What tracing costs, for tcptrace and its peers, in one table
-    Bench(bench::Args),
+    Test(test::TestArgs),
+    /// Fuzz everything that reads bytes
+    Fuzz(fuzz::FuzzArgs),
+    /// Mutation testing: the share of small changes to the code that the unit tests catch
+    Mutants(mutants::MutantsArgs),
+    /// Measure the overhead of tcptrace and its peers
+    Bench(bench::BenchArgs),
     /// Cut the BTF of other kernels down to test data
     Btf,
     /// Man pages and shell completions, from the definition of the arguments
     Gen,
     /// A Debian package
-    Dist(dist::Args),
+    Dist(dist::DistArgs),
     /// The live tests on other kernels, each booted in an emulator
-    Vm(vm::Args),
+    Vm(vm::VmArgs),
 }
 
 fn main() -> ExitCode {
-    run(Cli::parse().task).unwrap_or_else(|error| {
+    run(XtaskCli::parse().task).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn run(task: Task) -> Result<ExitCode> {
+fn run(task: XtaskTask) -> Result<ExitCode> {
     let repo = Repo::find()?;
     match task {
-        Task::Setup(args) => setup::run(&repo, &args).map(|()| ExitCode::SUCCESS),
-        Task::Ebpf(args) => ebpf::run(&repo, &args),
-        Task::Lint => Ok(lint::run(&repo)),
-        Task::Test(args) => Ok(test::run(&repo, &args)),
-        Task::Fuzz(args) => fuzz::run(&repo, &args),
-        Task::Bench(args) => bench::run(&repo, &args),
-        Task::Btf => btf::run(&repo),
-        Task::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
-        Task::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),
-        Task::Vm(args) => vm::run(&repo, &args),
+        XtaskTask::Setup(args) => setup::run(&repo, &args).map(|()| ExitCode::SUCCESS),
+        XtaskTask::Ebpf(args) => ebpf::run(&repo, &args),
+        XtaskTask::Lint => Ok(lint::run(&repo)),
+        XtaskTask::Test(args) => Ok(test::run(&repo, &args)),
+        XtaskTask::Fuzz(args) => fuzz::run(&repo, &args),
+        XtaskTask::Mutants(args) => mutants::run(&repo, &args),
+        XtaskTask::Bench(args) => bench::run(&repo, &args),
+        XtaskTask::Btf => btf::run(&repo),
+        XtaskTask::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
+        XtaskTask::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),
+        XtaskTask::Vm(args) => vm::run(&repo, &args),
     }
 }
 
@@ -94,14 +98,14 @@ mod tests {
 
     #[test]
     fn every_task_in_the_documents_parses() {
-        Cli::command().debug_assert();
+        XtaskCli::command().debug_assert();
         let root = Repo::find().unwrap().root;
         let mut checked = 0;
         for name in documents::pages(&root).unwrap() {
             let page = fs::read_to_string(root.join(&name)).unwrap();
             for shown in documents::commands(&page, "cargo xtask") {
                 for args in shown.runs() {
-                    let parsed = Cli::try_parse_from(std::iter::once("xtask".to_owned()).chain(args));
+                    let parsed = XtaskCli::try_parse_from(std::iter::once("xtask".to_owned()).chain(args));
                     if let Err(error) = parsed {
                         panic!("{name}:{}: {}\n{error}", shown.line, shown.text);
                     }

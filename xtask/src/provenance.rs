@@ -1,6 +1,5 @@
 //! Where the committed eBPF object comes from: in, sources, tools and its bytes; out, `provenance.toml`.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -38,8 +37,8 @@ impl Provenance {
     }
 }
 
-/// Hash of everything in this repository that the object is made from. The workspace's own `Cargo.toml` is not
-/// among it: the eBPF crate is a workspace of its own and takes neither profiles nor versions from there.
+/// Hash of everything in this repository that the object is made from. The `Cargo.toml` of the workspace is not:
+/// the eBPF crate is another workspace and takes neither profiles nor versions from there.
 pub fn source_sha256(repo: &Repo) -> Result<String> {
     let mut files = Vec::new();
     for folder in ["tcptrace-common", "tcptrace-ebpf"] {
@@ -50,10 +49,10 @@ pub fn source_sha256(repo: &Repo) -> Result<String> {
 
 /// In hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    format!("{:x}", Sha256::digest(bytes))
 }
 
-/// A file that goes in: its path from the root, with slashes, and its content.
+/// The path from the root, with slashes, and the content.
 type SourceFile = (String, Vec<u8>);
 
 /// Adds the sources below `folder`, manifests and lock file included.
@@ -68,7 +67,7 @@ fn collect(root: &Path, folder: &str, files: &mut Vec<SourceFile>) -> Result<()>
             if !matches!(name, "target" | "tests" | "benches" | "examples") {
                 collect(root, &path, files)?;
             }
-        } else if goes_in(name) {
+        } else if is_source(name) {
             let content = fs::read(entry.path()).with_context(|| format!("cannot read {path}"))?;
             files.push((path, content));
         }
@@ -76,13 +75,13 @@ fn collect(root: &Path, folder: &str, files: &mut Vec<SourceFile>) -> Result<()>
     Ok(())
 }
 
-fn goes_in(name: &str) -> bool {
+fn is_source(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
     matches!(extension, Some("rs" | "toml" | "lock"))
 }
 
-/// Independent of the order in which the file system lists files. Lengths go in so that no byte can wander from
-/// one file to the next, or from a name to the content, without changing the hash.
+/// Independent of the order in which the file system lists files. The length before each text keeps a byte from moving
+/// to the next file, or from a name to the content, without changing the hash.
 fn tree_sha256(mut files: Vec<SourceFile>) -> String {
     files.sort();
     let mut hash = Sha256::new();
@@ -98,14 +97,7 @@ fn tree_sha256(mut files: Vec<SourceFile>) -> String {
         add(path.as_bytes());
         add(content);
     }
-    hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("{:x}", hash.finalize())
 }
 
 #[cfg(test)]
@@ -137,8 +129,8 @@ mod tests {
 
     #[test]
     fn licences_and_notes_do_not_make_the_object_stale() {
-        assert!(goes_in("main.rs") && goes_in("Cargo.toml") && goes_in("Cargo.lock"));
-        assert!(!goes_in("LICENSE-GPL2") && !goes_in("README.md") && !goes_in(".main.rs.swp"));
+        assert!(is_source("main.rs") && is_source("Cargo.toml") && is_source("Cargo.lock"));
+        assert!(!is_source("LICENSE-GPL2") && !is_source("README.md") && !is_source(".main.rs.swp"));
     }
 
     #[test]
@@ -147,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back_the_same() {
+    fn a_provenance_reads_back_the_same() {
         let provenance = Provenance {
             source_sha256: sha256(b"sources"),
             object_sha256: sha256(b"object"),

@@ -1,6 +1,6 @@
-//! The queries of the documents: in, the pages and a recording; out, whether each prints what its page says. A block of
-//! `sql` runs in `DuckDB`, one of `python` as it is; the block of `text` after it is what it must print. What is `promql` a live
-//! test asks a Prometheus that has samples.
+//! The queries of the documents: in, the pages and a recording; out, whether each prints the result in its page. A block of
+//! `sql` runs in `DuckDB`, one of `python` as it is; the block of `text` after it is the expected output. A live test sends
+//! the `promql` to a Prometheus that has samples.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,39 +10,39 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command;
 use crate::repo::Repo;
-use crate::tally::{Tally, Verdict};
+use crate::tally::{TestTally, TestVerdict};
 
 const PAGES: [&str; 2] = ["docs/session-format.md", "docs/metrics.md"];
 const RECORDING: &str = "tests/fixtures/session-v1.tcptrace";
-/// From `PyPI`: the tools that the page tells to use.
+/// From `PyPI`: the tools that the pages use.
 const PACKAGES: [&str; 5] = ["pyarrow", "polars", "pandas", "duckdb", "hdrhistogram"];
-/// What they are imported as.
+/// The names of these packages in `import`.
 const MODULES: [&str; 5] = ["pyarrow", "polars", "pandas", "duckdb", "hdrh"];
-/// What the queries read: written by the program from the recording.
+/// The queries read these files; the program writes them from the recording.
 const FILES: [(&str, &[&str]); 5] = [
     ("events.parquet", &["export", RECORDING, "--force", "-o"]),
     ("events.csv", &["export", RECORDING, "--force", "-o"]),
     ("records.parquet", &["export", RECORDING, "--raw", "--force", "-o"]),
-    ("web1.hlog", &["hist", "--from", RECORDING, "--role", "inbound", "--hlog"]),
-    ("web2.hlog", &["hist", "--from", RECORDING, "--role", "outbound", "--hlog"]),
+    ("web1.hlog", &["hist", "--from", RECORDING, "--role", "inbound", "--force", "--hlog"]),
+    ("web2.hlog", &["hist", "--from", RECORDING, "--role", "outbound", "--force", "--hlog"]),
 ];
 
-/// A query, and what it prints.
+/// A query and its expected output.
 #[derive(Debug, PartialEq, Eq)]
-struct Query {
+struct PageQuery {
     page: &'static str,
     language: String,
     code: String,
-    wanted: String,
+    expected: String,
     line: usize,
 }
 
-/// Where the packages are installed.
+/// The virtual environment of the packages.
 fn venv(repo: &Repo) -> PathBuf {
     repo.target.join("venv")
 }
 
-/// Installs the packages, unless they are there.
+/// Installs the packages if they are missing.
 pub fn install(repo: &Repo) -> Result<()> {
     let python = venv(repo).join("bin/python");
     if imports(&python) {
@@ -58,7 +58,7 @@ fn imports(python: &Path) -> bool {
 }
 
 /// Runs every query.
-pub fn run(repo: &Repo, tally: &mut Tally) -> Result<()> {
+pub fn run(repo: &Repo, tally: &mut TestTally) -> Result<()> {
     let mut all = Vec::new();
     for page in PAGES {
         let text = fs::read_to_string(repo.root.join(page))?;
@@ -68,7 +68,7 @@ pub fn run(repo: &Repo, tally: &mut Tally) -> Result<()> {
     if !imports(&python) {
         let reason = format!("no {} for Python: `cargo xtask setup --tests`", PACKAGES.join(", "));
         for query in &all {
-            tally.verdict(&query.name(), &Verdict::Skipped(reason.clone()));
+            tally.verdict(&query.name(), &TestVerdict::Skipped(reason.clone()));
         }
         return Ok(());
     }
@@ -81,16 +81,12 @@ pub fn run(repo: &Repo, tally: &mut Tally) -> Result<()> {
         command::output(&mut written)?;
     }
     for query in &all {
-        let verdict = match query.run(&python, &folder) {
-            Ok(()) => Verdict::Passed,
-            Err(error) => Verdict::Failed(format!("{error:#}")),
-        };
-        tally.verdict(&query.name(), &verdict);
+        tally.verdict(&query.name(), &query.run(&python, &folder).into());
     }
     Ok(())
 }
 
-impl Query {
+impl PageQuery {
     fn name(&self) -> String {
         format!("{}:{} ({})", self.page, self.line, self.language)
     }
@@ -103,14 +99,14 @@ impl Query {
         let output = Command::new(python).arg("-c").arg(code).current_dir(folder).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         let printed = String::from_utf8(output.stdout)?;
-        ensure!(printed.trim() == self.wanted.trim(), "it prints\n{printed}instead of\n{}", self.wanted);
+        ensure!(printed.trim() == self.expected.trim(), "it prints\n{printed}instead of\n{}", self.expected);
         Ok(())
     }
 }
 
 /// The queries in a page that are run here, in order. A block without a language is none.
-fn queries(page: &'static str, text: &str) -> Result<Vec<Query>> {
-    let mut queries: Vec<Query> = Vec::new();
+fn queries(page: &'static str, text: &str) -> Result<Vec<PageQuery>> {
+    let mut queries: Vec<PageQuery> = Vec::new();
     let mut lines = text.lines().zip(1..);
     while let Some((line, number)) = lines.next() {
         let Some(language) = line.strip_prefix("```") else { continue };
@@ -121,19 +117,19 @@ fn queries(page: &'static str, text: &str) -> Result<Vec<Query>> {
             .fold(String::new(), |block, line| block + line + "\n");
         match (language, queries.last_mut()) {
             ("" | "promql", _) => {}
-            ("sql" | "python", _) => queries.push(Query {
+            ("sql" | "python", _) => queries.push(PageQuery {
                 page,
                 language: language.to_owned(),
                 code: block,
-                wanted: String::new(),
+                expected: String::new(),
                 line: number,
             }),
-            ("text", Some(query)) if query.wanted.is_empty() => query.wanted = block,
+            ("text", Some(query)) if query.expected.is_empty() => query.expected = block,
             _ => bail!("line {number}: a block of '{language}' that belongs to no query"),
         }
     }
-    let silent = queries.iter().find(|query| query.wanted.is_empty());
-    silent.map_or(Ok(()), |query| bail!("line {}: a query without its result", query.line))?;
+    let without_result = queries.iter().find(|query| query.expected.is_empty());
+    without_result.map_or(Ok(()), |query| bail!("line {}: a query without its result", query.line))?;
     queries.first().context("no query in the page")?;
     Ok(queries)
 }
@@ -147,7 +143,7 @@ mod tests {
         let page = "# T\n\n```\nls\n```\n\n```sql\nSELECT 1;\n```\n\ntext\n\n```text\n1\n```\n\n```python\nprint(2)\n```\n\n```text\n2\n```\n";
         let found = queries("T", page).expect("two queries");
         let shown: Vec<_> =
-            found.iter().map(|query| (query.line, query.code.trim(), query.wanted.trim())).collect();
+            found.iter().map(|query| (query.line, query.code.trim(), query.expected.trim())).collect();
         assert_eq!(shown, [(7, "SELECT 1;", "1"), (17, "print(2)", "2")]);
         assert!(queries("T", "```sql\nSELECT 1;\n```\n").is_err());
         assert!(queries("T", "nothing").is_err());

@@ -1,4 +1,4 @@
-//! Where things are: in, the folder xtask was compiled in and `cargo metadata`; out, paths.
+//! Paths of the checkout: in, the folder of xtask and `cargo metadata`; out, paths.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,7 +41,7 @@ impl Repo {
         self.root.join("tcptrace/ebpf/tcptrace.bpf.o")
     }
 
-    /// What the committed eBPF object was built from and with.
+    /// The sources and tools of the committed eBPF object.
     pub fn provenance(&self) -> PathBuf {
         self.root.join("tcptrace/ebpf/provenance.toml")
     }
@@ -56,7 +56,7 @@ impl Repo {
         self.target.join("vm")
     }
 
-    /// The program as users get it.
+    /// The program as users install it.
     pub fn release_binary(&self) -> PathBuf {
         self.target.join("release/tcptrace")
     }

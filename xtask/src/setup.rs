@@ -8,7 +8,7 @@ use crate::toolchain::{BPF_LINKER_VERSION, LLVM_PREFIX, bpf_linker_version};
 use crate::{command, packages, queries, vm};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct SetupArgs {
     /// Also install the programs that the live tests use (ip, nginx, ab, ...)
     #[arg(long)]
     tests: bool,
@@ -17,7 +17,7 @@ pub struct Args {
     vm: bool,
 }
 
-pub fn run(repo: &Repo, args: &Args) -> Result<()> {
+pub fn run(repo: &Repo, args: &SetupArgs) -> Result<()> {
     ebpf_tools(repo)?;
     if args.tests {
         live_test_packages()?;
@@ -32,7 +32,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<()> {
 /// The compiler, LLVM and bpf-linker of the pinned recipe.
 pub fn ebpf_tools(repo: &Repo) -> Result<()> {
     packages::install(packages::EBPF).context(
-        "the tools of the pinned eBPF build are not here; only changing tcptrace-ebpf needs them: \
+        "the tools of the pinned eBPF build are missing; only changing tcptrace-ebpf needs them: \
          the object it builds is committed",
     )?;
     if bpf_linker_version(repo).is_ok_and(|version| version == BPF_LINKER_VERSION) {
@@ -48,7 +48,7 @@ pub fn ebpf_tools(repo: &Repo) -> Result<()> {
     command::run(&mut install)
 }
 
-/// What the live tests start or ask.
+/// The programs that live tests start or query.
 pub fn live_test_packages() -> Result<()> {
-    packages::install(packages::LIVE).context("without these some live tests are skipped")
+    packages::install_live().context("without these some live tests are skipped")
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: in, a checkout; out, every test run, what was skipped and why, and a closing line of counts.
+//! `cargo xtask test`: in, a checkout; out, the result of every test, the reason of every skip, and a closing line of counts.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -7,13 +7,13 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::repo::Repo;
-use crate::tally::{Tally, Verdict};
+use crate::tally::{TestTally, TestVerdict};
 use crate::vm::{self, Console};
 use crate::{command, ebpf, fuzz, packages, queries, setup};
 
 #[derive(clap::Args)]
-pub struct Args {
-    /// Take the machine as it is: what needs a missing package is skipped
+pub struct TestArgs {
+    /// Install nothing: skip tests that need a missing package
     #[arg(long)]
     no_install: bool,
     /// Also boot other kernels in an emulator: some minutes each
@@ -21,36 +21,36 @@ pub struct Args {
     vm: bool,
     /// Run this part only
     #[arg(long, value_enum)]
-    only: Option<Part>,
-    /// Run the tests whose name contains one of these; given to the unit tests and to the live tests
+    only: Option<TestPart>,
+    /// Run the unit tests and live tests whose name contains one of these
     #[arg(last = true, value_name = "FILTER")]
     filters: Vec<String>,
 }
 
-impl Args {
-    fn wants(&self, part: Part) -> bool {
-        self.only.map_or(part != Part::Vm || self.vm, |only| only == part)
+impl TestArgs {
+    fn wants(&self, part: TestPart) -> bool {
+        self.only.map_or(part != TestPart::Vm || self.vm, |only| only == part)
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
+enum TestPart {
     /// Unit, snapshot and property tests of the workspace
     Unit,
     /// The committed eBPF object against its sources and a fresh build
     Ebpf,
     /// The queries in the documents, in the tools they are for
     Queries,
-    /// Every fuzz target over its corpus, and some seconds on from there
+    /// Every fuzz target over its corpus, then some seconds of new inputs
     Fuzz,
     /// The release binary on this kernel, with real sockets (needs root)
     Live,
-    /// The release binary on other kernels, each booted in an emulator; only when asked for
+    /// The release binary on other kernels, each booted in an emulator; only with --vm
     Vm,
 }
 
-impl Part {
-    /// What fails soonest comes first.
+impl TestPart {
+    /// The fastest part first.
     const ALL: [Self; 6] = [Self::Unit, Self::Ebpf, Self::Queries, Self::Fuzz, Self::Live, Self::Vm];
 
     fn name(self) -> &'static str {
@@ -75,7 +75,7 @@ impl Part {
         }
     }
 
-    fn run(self, repo: &Repo, filters: &[String], tally: &mut Tally) -> Result<()> {
+    fn run(self, repo: &Repo, filters: &[String], tally: &mut TestTally) -> Result<()> {
         match self {
             Self::Unit => unit(repo, filters, tally),
             Self::Ebpf => {
@@ -92,32 +92,36 @@ impl Part {
     }
 }
 
-pub fn run(repo: &Repo, args: &Args) -> ExitCode {
-    let mut tally = Tally::default();
+pub fn run(repo: &Repo, args: &TestArgs) -> ExitCode {
+    let mut tally = TestTally::default();
     let mut times = Vec::new();
-    for part in Part::ALL.into_iter().filter(|part| args.wants(*part)) {
+    for part in TestPart::ALL.into_iter().filter(|part| args.wants(*part)) {
         let start = Instant::now();
         if !args.no_install
             && let Err(error) = part.install(repo)
         {
-            // Not a failure of what is tested: what can't run without it is skipped, each with its reason.
+            // Not a test failure: tests that need it are skipped, each with its reason.
             eprintln!("{}: not everything could be installed: {error:#}", part.name());
         }
         if let Err(error) = part.run(repo, &args.filters, &mut tally) {
-            tally.verdict(part.name(), &Verdict::Failed(format!("{error:#}")));
+            tally.verdict(part.name(), &TestVerdict::Failed(format!("{error:#}")));
         }
         times.push(format!("{} {:.0} s", part.name(), start.elapsed().as_secs_f64()));
     }
     if args.only.is_none() && !args.vm {
         let reason = "minutes of emulation each: `cargo xtask test --vm` (CI does), or `cargo xtask vm`";
-        tally.verdict("other kernels", &Verdict::Skipped(reason.into()));
+        tally.verdict("other kernels", &TestVerdict::Skipped(reason.into()));
+    }
+    if !args.filters.is_empty() && tally.is_empty() {
+        let reason = "no test of these parts has it in its name".to_owned();
+        tally.verdict(&format!("filter {}", args.filters.join(" ")), &TestVerdict::Failed(reason));
     }
     println!("\n{}{}\n{}", tally.report(), times.join(", "), tally.counts);
-    if tally.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if tally.counts.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn unit(repo: &Repo, filters: &[String], tally: &mut Tally) -> Result<()> {
-    // The live tests are a test program of the crate `tests`; the rest of that crate has units as any other.
+fn unit(repo: &Repo, filters: &[String], tally: &mut TestTally) -> Result<()> {
+    // The live tests are a test program of the crate `tests`; its library has unit tests.
     for selection in [["--workspace", "--exclude", "tests"].as_slice(), &["--package", "tests", "--lib"]] {
         let mut cargo = repo.cargo();
         cargo.args(["test", "--no-fail-fast"]).args(selection).arg("--").args(filters);
@@ -125,26 +129,33 @@ fn unit(repo: &Repo, filters: &[String], tally: &mut Tally) -> Result<()> {
         let status = command::stream(&mut cargo, |line| tally.cargo_test_line(line))?;
         if !status.success() && tally.counts.failed == failed_before {
             let reason = format!("{status} without a failed test: see above");
-            tally.verdict(&format!("cargo test {}", selection.join(" ")), &Verdict::Failed(reason));
+            tally.verdict(&format!("cargo test {}", selection.join(" ")), &TestVerdict::Failed(reason));
         }
     }
     Ok(())
 }
 
-fn live(repo: &Repo, filters: &[String], tally: &mut Tally) -> Result<()> {
+fn live(repo: &Repo, filters: &[String], tally: &mut TestTally) -> Result<()> {
     if !packages::is_root() {
         let reason = "needs root, for network namespaces and BPF";
-        tally.verdict("live tests", &Verdict::Skipped(reason.into()));
+        tally.verdict("live tests", &TestVerdict::Skipped(reason.into()));
         return Ok(());
     }
     command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
-    let status = command::stream(&mut live_tests(repo, filters), |line| tally.live_line(line))?;
+    let scenarios = command::output(live_tests(repo, &[]).arg("--list"))?;
+    let has_match = |filter: &String| scenarios.lines().any(|name| name.contains(filter));
+    if !filters.is_empty() && !filters.iter().any(has_match) {
+        // Filters of unit tests; the caller fails if they match none.
+        return Ok(());
+    }
+    let filters: Vec<String> = filters.iter().filter(|filter| has_match(filter)).cloned().collect();
+    let status = command::stream(&mut live_tests(repo, &filters), |line| tally.live_line(line))?;
     if !tally.live_closed() {
         let reason = format!("{status} before they counted: see above");
-        tally.verdict("live tests", &Verdict::Failed(reason));
-    } else if !status.success() && tally.counts.failed == 0 {
+        tally.verdict("live tests", &TestVerdict::Failed(reason));
+    } else if !status.success() && tally.counts.is_success() {
         let reason = format!("{status} without a failed test: see above");
-        tally.verdict("live tests", &Verdict::Failed(reason));
+        tally.verdict("live tests", &TestVerdict::Failed(reason));
     }
     Ok(())
 }

@@ -17,8 +17,8 @@ pub const BPF_LINKER_VERSION: &str = "0.13.0";
 pub const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 pub const TARGET: &str = "bpfel-unknown-none";
 
-/// Flags for rustc, part of what the object is made from. The linker stands without its path because cargo hashes
-/// the flags into symbol names; debug information is what .BTF is made from.
+/// Flags for rustc, which change the object. The linker has no path because cargo hashes the flags into symbol names;
+/// the linker makes .BTF from debug information.
 pub const FLAGS: &[&str] = &["-C", "linker=bpf-linker", "-C", "debuginfo=2", "-C", "link-arg=--btf"];
 
 // By their paths: a rustup that comes first in PATH has no core for the BPF target.
@@ -98,11 +98,9 @@ fn debian(program: &str, repo: &Repo) -> Result<Command> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| changes_the_build(name)) {
         command.env_remove(name);
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let tools = [repo.ebpf_tools().join("bin")];
     command
         .current_dir(repo.ebpf_crate())
-        .env("PATH", std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&path)))?)
+        .env("PATH", command::path_with(repo.ebpf_tools().join("bin"))?)
         .env("CARGO", CARGO)
         .env("RUSTC", RUSTC)
         // aya-ebpf uses an unstable feature.
@@ -111,7 +109,7 @@ fn debian(program: &str, repo: &Repo) -> Result<Command> {
     Ok(command)
 }
 
-/// Variables of cargo, rustup and the loader, but for those that only say where crates come from.
+/// Variables of cargo, rustup and the loader, except for those that only set the source of crates.
 fn changes_the_build(name: &OsStr) -> bool {
     const FETCHING: &[&str] = &["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_"];
     let name = name.to_string_lossy();
@@ -127,12 +125,12 @@ fn rustflags(repo: &Repo) -> Result<Vec<String>> {
     Ok(flags)
 }
 
-/// Folders of this machine and what stands for them in the object; of two that match rustc takes the later one.
+/// Folders of this machine and their names in the object; of two that match rustc uses the later one.
 pub fn remapped_paths(repo: &Repo) -> Result<Vec<(PathBuf, &'static str)>> {
     let home = std::env::home_dir().context("no home folder: set HOME")?;
     let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     let mut paths = vec![(home, "/home"), (cargo_home.clone(), "/cargo")];
-    // One folder for each registry, named for where it is: that name must not get into the object either.
+    // One folder for each registry, named for its host: that name must not be in the object.
     if let Ok(registries) = cargo_home.join("registry/src").read_dir() {
         for registry in registries {
             paths.push((registry?.path(), "/registry"));
@@ -147,7 +145,7 @@ fn output(program: impl AsRef<OsStr>, args: &[&str]) -> Result<String> {
         .context("a tool of the eBPF build is missing: run `cargo xtask setup`")
 }
 
-/// The version in the answer of an LLVM tool, which says it somewhere in the middle.
+/// The version in the output of an LLVM tool, which is not in its first line.
 fn llvm_version(answer: &str) -> &str {
     let found = answer.lines().find_map(|line| line.split_once("LLVM version "));
     found.map_or("unknown", |(_, version)| version.trim())
@@ -158,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_of_the_outer_cargo_do_not_reach_the_build() {
+    fn settings_of_the_outer_cargo_do_not_change_the_build() {
         for name in [
             "CARGO_TARGET_DIR",
             "RUSTFLAGS",
@@ -175,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn llvm_tools_hide_their_version_in_the_second_line() {
+    fn the_version_of_llvm_tools_is_in_any_line() {
         let answer =
             "llvm-strip, compatible with GNU strip\nDebian LLVM version 22.1.8\n  Optimized build.\n";
         assert_eq!(llvm_version(answer), "22.1.8");

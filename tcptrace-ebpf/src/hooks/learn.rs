@@ -1,6 +1,6 @@
-//! Finds the handler addresses where `/proc/kallsyms` is hidden: user space makes one loopback
-//! connection, and the timers whose container is that connection's minisocket or request socket
-//! have them. Loaded only for that, and detached afterwards.
+//! Learns the handler addresses where `/proc/kallsyms` is hidden: user space creates one loopback connection, and the
+//! timers inside of its timewait socket and its request socket reveal them. Loaded only for this, and detached
+//! afterwards.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use tcptrace_common::config::learned;
@@ -14,8 +14,8 @@ use crate::{
 pub fn learn_handlers(ctx: BtfTracePointContext) -> i32 {
     let timer: Address = ctx.arg(0);
     let function: u64 = load(timer, config!(offsets.timer_function));
-    let minisocket = container_of(timer, config!(offsets.tw_timer));
-    if read::<u64>(minisocket, config!(offsets.skc_cookie)) == Some(config!(learn_cookie)) {
+    let timewait = container_of(timer, config!(offsets.tw_timer));
+    if read::<u64>(timewait, config!(offsets.skc_cookie)) == Some(config!(learn_cookie)) {
         let _ = LEARNED.set(learned::TW_TIMER_HANDLER, function, 0);
     }
     let request = container_of(timer, config!(offsets.rsk_timer));

@@ -1,13 +1,14 @@
 //! The hooks, one file each.
 //!
-//! Since about 6.1 a tracing program is skipped when it interrupts itself: a softirq's event on top of a
-//! task's one. So the hooks that fire in both contexts have their program attached twice: where one copy
-//! is active the other runs. The first copy leaves a mark per CPU; the second finds it and stays silent.
-//! A mark that a nested event has overwritten makes a double, which user space drops: rather a double
-//! than a hole.
+//! Since about 6.1 the kernel skips a tracing program that interrupts itself: a softirq's event during a task's event.
+//! So hooks that fire in both contexts have their program attached twice: while one copy is active the other one runs.
+//! The first copy leaves a mark per CPU; the second one finds it and does not report. When a nested event has
+//! overwritten the mark, the second copy reports a duplicate, which user space drops: a duplicate is better than a
+//! loss.
 
 mod learn;
 mod request;
+mod reset;
 mod segment;
 mod set_state;
 mod timer;

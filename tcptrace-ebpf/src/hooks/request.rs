@@ -1,4 +1,4 @@
-//! The timer of a request socket (`request_sock.rsk_timer`): the real SYN_RECV.
+//! The timer of a request socket (`request_sock.rsk_timer`): the actual SYN_RECV.
 
 use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::record::Kind;
@@ -19,7 +19,7 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     let Some(timeouts) = read::<u8>(request, config!(offsets.num_timeout)) else {
         return read_fault(ctx, kind);
     };
-    // `rsk_listener` shares its place with `skc_flags`.
+    // `rsk_listener` shares a union with `skc_flags`.
     let listener = common.flags() as Address;
     let listener_cookie = read::<u64>(listener, config!(offsets.skc_cookie)).unwrap_or(0);
     let observation = Observation {

@@ -1,14 +1,17 @@
-//! `kfree_skb` with a receiving socket (6.11): every segment that reaches a minisocket ends there.
-//! It shows, to the nanosecond, the FIN that turns FIN_WAIT2 into TIME_WAIT inside a minisocket,
-//! and the RST or data that ends one. Attached twice, see `hooks`.
+//! `kfree_skb` with a receiving socket (6.11): the kernel frees every segment for a timewait socket there. It shows, to
+//! the nanosecond, the FIN that moves a timewait socket from FIN_WAIT2 to TIME_WAIT, and the RST or data that ends one.
+//! Attached twice, see `hooks`.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use tcptrace_common::{record::Kind, state::TcpState};
+use tcptrace_common::{
+    record::{Kind, Twice},
+    state::TcpState,
+};
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
     kernel::{Address, Copied, SockCommon, load, read},
-    maps::{Handled, Twice, config, is_idle},
+    maps::{Handled, config, is_idle},
 };
 
 const FIN: u8 = 1;
@@ -19,31 +22,31 @@ const TCP_FLAGS: u32 = 13;
 
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn segment_first(ctx: BtfTracePointContext) -> i32 {
-    if let Some(minisocket) = receiver(&ctx) {
+    if let Some(timewait) = receiver(&ctx) {
         event(&ctx).mark(Twice::Segment);
-        report(&ctx, minisocket);
+        report(&ctx, timewait);
     }
     0
 }
 
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn segment_second(ctx: BtfTracePointContext) -> i32 {
-    if let Some(minisocket) = receiver(&ctx)
-        && !event(&ctx).take_mark(Twice::Segment)
+    if let Some(timewait) = receiver(&ctx)
+        && !event(&ctx).is_handled(Twice::Segment)
     {
-        report(&ctx, minisocket);
+        report(&ctx, timewait);
     }
     0
 }
 
-/// The receiving socket, when it is a minisocket.
+/// The receiving socket, if it is a timewait socket.
 #[inline(always)]
 fn receiver(ctx: &BtfTracePointContext) -> Option<Address> {
     let receiver: Address = ctx.arg(3);
     if is_idle() || receiver.is_null() {
         return None;
     }
-    // A minisocket's `skc_state` is TIME_WAIT in both substates.
+    // A timewait socket's `skc_state` is TIME_WAIT in both substates.
     let state = read::<u8>(receiver, config!(offsets.skc_state));
     (state == Some(TcpState::TimeWait as u8)).then_some(receiver)
 }
@@ -54,12 +57,12 @@ fn event(ctx: &BtfTracePointContext) -> Handled {
 }
 
 #[inline(always)]
-fn report(ctx: &BtfTracePointContext, minisocket: Address) {
+fn report(ctx: &BtfTracePointContext, timewait: Address) {
     let skb: Address = ctx.arg(0);
     let head: u64 = load(skb, config!(offsets.skb_head));
     let transport: u16 = load(skb, config!(offsets.skb_transport_header));
     let (Some(substate), Some(tcp_flags)) = (
-        read::<u8>(minisocket, config!(offsets.tw_substate)),
+        read::<u8>(timewait, config!(offsets.tw_substate)),
         read::<u8>(head as Address, transport as u32 + TCP_FLAGS),
     ) else {
         return read_fault(ctx, Kind::Segment);
@@ -68,7 +71,7 @@ fn report(ctx: &BtfTracePointContext, minisocket: Address) {
     if substate == TcpState::TimeWait as u8 && tcp_flags & (FIN | SYN | RST) == 0 {
         return;
     }
-    let Some(common) = Copied::read(minisocket) else {
+    let Some(common) = Copied::read(timewait) else {
         return read_fault(ctx, Kind::Segment);
     };
     let Some(ends) = wanted(&common, Kind::Segment, 0, common.num()) else { return };
@@ -78,7 +81,7 @@ fn report(ctx: &BtfTracePointContext, minisocket: Address) {
         new: substate,
         flags: 0,
         cookie: common.cookie(),
-        object: minisocket,
+        object: timewait,
         sport: common.num(),
         arg0: tcp_flags as u64,
         arg1: 0,

@@ -2,21 +2,23 @@
 //! Attached twice, see `hooks`.
 
 use aya_ebpf::{
-    helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext,
+    EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
 };
 use tcptrace_common::{
     config::ABSENT,
-    record::{Kind, flag, loss},
+    record::{Kind, Twice, close, flag},
     state::TcpState,
 };
 
 use crate::{
     emit::{Observation, emit, wanted},
-    kernel::{Address, Argument, SockCommon, current_task, is_kernel_thread, load, read},
-    maps::{Handled, Twice, config, count, is_idle},
+    kernel::{
+        Address, Argument, IPPROTO_TCP, SockCommon, is_system_call, load, local_port, net_is_dying, read,
+    },
+    maps::{Handled, config, is_idle},
 };
 
-const IPPROTO_TCP: u16 = 6;
 const SHUTDOWN_MASK: u8 = 3;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -31,8 +33,8 @@ pub fn set_state_first(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_second(ctx: BtfTracePointContext) -> i32 {
-    if !is_idle() && !event(&ctx).take_mark(Twice::SetState) && report(&ctx) {
-        count(loss::COVERED);
+    if !is_idle() && !event(&ctx).is_handled(Twice::SetState) {
+        report(&ctx);
     }
     0
 }
@@ -43,40 +45,29 @@ fn event(ctx: &BtfTracePointContext) -> Handled {
     Handled { object: ctx.arg(0), detail: old << 32 | (new & 0xffff_ffff) }
 }
 
-/// Reports the transition, when it is one of TCP and wanted; says whether it was reported.
+/// Reports the transition, if it is a TCP transition and passes the filter.
 #[inline(always)]
-fn report(ctx: &BtfTracePointContext) -> bool {
+fn report(ctx: &BtfTracePointContext) {
     let sock: Address = ctx.arg(0);
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     // `shutdown(WR)` and then `close()` sets FIN_WAIT1 twice: no change.
     if old == new || load::<u16>(sock, config!(offsets.sk_protocol)) != IPPROTO_TCP {
-        return false;
+        return;
     }
     let (old, new) = (old as u8, new as u8);
     let common = Argument(sock);
-    // Once the port is given back skc_num is 0, while inet_sport stays; and it stays until a new port is
-    // chosen when the socket connects again.
-    let sport = match common.num() {
-        0 if old != TcpState::Close as u8 => {
-            read::<u16>(sock, config!(offsets.inet_sport)).map_or(0, u16::from_be)
-        }
-        port => port,
-    };
-    let Some(ends) = wanted(&common, Kind::Transition, old, sport) else {
-        return false;
-    };
+    let sport = local_port(&common, old == TcpState::Close as u8);
+    let Some(ends) = wanted(&common, Kind::Transition, old, sport) else { return };
     // SAFETY: the verifier knows `sock` as a `struct sock`.
     let cookie = unsafe { bpf_get_socket_cookie(sock.cast_mut()) };
     let mut flags = owner_flags(&common);
-    let mut sk_err = 0;
+    let (mut sk_err, mut detail) = (0, 0);
     if new == TcpState::Close as u8 {
         sk_err = load::<u32>(sock, config!(offsets.sk_err));
-        flags |= close_flags(sock, &common);
-        if has_no_room(&common, old) {
-            flags |= flag::NO_ROOM;
-        }
+        flags |= close_flags(sock, &common, old);
+        detail = close_detail(sock, old, sk_err);
     }
-    if is_the_tasks_own(old, new, sk_err) && !is_kernel_thread(current_task()) {
+    if is_the_tasks_own(old, new, sk_err) && is_system_call(ctx.as_ptr()) {
         flags |= flag::TASK;
     }
     emit(
@@ -91,13 +82,12 @@ fn report(ctx: &BtfTracePointContext) -> bool {
             object: sock,
             sport,
             arg0: sk_err as u64,
-            arg1: 0,
+            arg1: detail,
         },
-    )
+    );
 }
 
-/// Whether the transition can only come from a system call of the socket's user, so that the
-/// current task is who caused it. In softirq `current` is whoever was on the CPU.
+/// Whether a system call that causes this transition is the socket user's own.
 #[inline(always)]
 fn is_the_tasks_own(old: u8, new: u8, sk_err: u32) -> bool {
     const SYN_SENT: u8 = TcpState::SynSent as u8;
@@ -109,8 +99,8 @@ fn is_the_tasks_own(old: u8, new: u8, sk_err: u32) -> bool {
     const CLOSE_WAIT: u8 = TcpState::CloseWait as u8;
     match new {
         SYN_SENT | LISTEN | FIN_WAIT1 | LAST_ACK => true,
-        // connect() that fails, close() with unread data, SO_LINGER 0: the RST goes out from the
-        // task. What arrives from the network sets sk_err first; so does `ss -K` (tcp_abort()).
+        // connect() that fails, close() with unread data, SO_LINGER 0. An event from the network sets sk_err first; so
+        // does `ss -K` (tcp_abort()).
         CLOSE => sk_err == 0 && matches!(old, ESTABLISHED | CLOSE_WAIT | SYN_SENT),
         _ => false,
     }
@@ -124,27 +114,7 @@ fn owner_flags(common: &Argument) -> u8 {
     }
 }
 
-/// Whether a socket in `old` that should go on as a minisocket finds no room for one:
-/// `inet_twsk_alloc()`.
-#[inline(always)]
-fn has_no_room(common: &Argument, old: u8) -> bool {
-    const FIN_WAIT2: u8 = TcpState::FinWait2 as u8;
-    const CLOSING: u8 = TcpState::Closing as u8;
-    let (count, most) = (config!(offsets.tw_refcount), config!(offsets.tw_max));
-    if !matches!(old, FIN_WAIT2 | CLOSING) {
-        return false;
-    }
-    if count == ABSENT || most == ABSENT {
-        return true;
-    }
-    let net = common.net();
-    match (read::<i32>(net, count), read::<i32>(net, most)) {
-        (Some(count), Some(most)) => count > most,
-        _ => true,
-    }
-}
-
-/// Whether the process has not read all that came. A FIN has a sequence number, too.
+/// Whether the process has not read all received data. A FIN has a sequence number, too.
 #[inline(always)]
 fn has_unread(sock: Address, sk_flags: u64) -> bool {
     let (received, read_up_to) = (config!(offsets.rcv_nxt), config!(offsets.copied_seq));
@@ -159,7 +129,9 @@ fn has_unread(sock: Address, sk_flags: u64) -> bool {
 }
 
 #[inline(always)]
-fn close_flags(sock: Address, common: &Argument) -> u8 {
+fn close_flags(sock: Address, common: &Argument, old: u8) -> u8 {
+    const FIN_WAIT1: u8 = TcpState::FinWait1 as u8;
+    const CLOSING: u8 = TcpState::Closing as u8;
     let sk_flags = common.flags();
     let mut flags = 0;
     if sk_flags >> config!(offsets.sock_linger) & 1 != 0
@@ -170,11 +142,53 @@ fn close_flags(sock: Address, common: &Argument) -> u8 {
             flags |= flag::UNREAD;
         }
     }
-    if sk_flags >> config!(offsets.sock_done) & 1 != 0 {
-        flags |= flag::DONE;
-    }
     if load::<u8>(sock, config!(offsets.sk_shutdown)) == SHUTDOWN_MASK {
         flags |= flag::SHUTDOWN_BOTH;
     }
+    // tcp_out_of_resources() and __tcp_close() destroy an orphan silently when its namespace is destroyed.
+    if matches!(old, FIN_WAIT1 | CLOSING) && net_is_dying(common.net()) {
+        flags |= flag::NETNS_DYING;
+    }
     flags
+}
+
+/// `arg1` of a transition to CLOSE.
+#[inline(always)]
+fn close_detail(sock: Address, old: u8, sk_err: u32) -> u64 {
+    const SYN_SENT: u8 = TcpState::SynSent as u8;
+    const LAST_ACK: u8 = TcpState::LastAck as u8;
+    if sk_err != 0 {
+        return match config!(offsets.sk_err_soft) {
+            ABSENT => 0,
+            offset => load::<u32>(sock, offset) as u64,
+        };
+    }
+    match old {
+        SYN_SENT => socket_state(sock) << close::SOCKET_STATE,
+        LAST_ACK if has_unacknowledged(sock) => close::UNACKNOWLEDGED,
+        _ => 0,
+    }
+}
+
+/// `sk->sk_socket->state`: the progress of `connect()`.
+#[inline(always)]
+fn socket_state(sock: Address) -> u64 {
+    let (socket, state) = (config!(offsets.sk_socket), config!(offsets.socket_state));
+    if socket == ABSENT || state == ABSENT {
+        return 0;
+    }
+    match read::<u64>(sock, socket) {
+        Some(0) | None => 0,
+        Some(socket) => read::<u32>(socket as Address, state).unwrap_or(0) as u64 & 0xff,
+    }
+}
+
+/// Whether data sent or queued for sending has not been acknowledged.
+#[inline(always)]
+fn has_unacknowledged(sock: Address) -> bool {
+    let (acknowledged, written) = (config!(offsets.snd_una), config!(offsets.write_seq));
+    if acknowledged == ABSENT || written == ABSENT {
+        return false;
+    }
+    read::<u32>(sock, acknowledged) != read::<u32>(sock, written)
 }

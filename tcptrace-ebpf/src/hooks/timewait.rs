@@ -1,4 +1,4 @@
-//! The timer of a minisocket (`inet_timewait_sock.tw_timer`): TIME_WAIT and orphan FIN_WAIT2.
+//! The timer of a timewait socket (`inet_timewait_sock.tw_timer`): TIME_WAIT and orphan FIN_WAIT2.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -7,23 +7,26 @@ use aya_ebpf::{
 };
 use tcptrace_common::{
     config::ABSENT,
-    record::{Kind, flag},
+    record::{KERNEL_THREAD, Kind, flag},
 };
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
-    kernel::{Address, Copied, SockCommon, container_of, is_system_call, load, net_is_dying, read},
+    kernel::{
+        Address, Copied, SockCommon, container_of, current_task, is_kernel_thread, is_on_stack_of, load,
+        net_is_dying, read,
+    },
     maps::config,
 };
 
 #[inline(always)]
 pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
-    let minisocket = container_of(timer, config!(offsets.tw_timer));
-    let Some(common) = Copied::read(minisocket) else {
+    let timewait = container_of(timer, config!(offsets.tw_timer));
+    let Some(common) = Copied::read(timewait) else {
         return read_fault(ctx, kind);
     };
     let Some(ends) = wanted(&common, kind, 0, common.num()) else { return };
-    let Some(substate) = read::<u8>(minisocket, config!(offsets.tw_substate)) else {
+    let Some(substate) = read::<u8>(timewait, config!(offsets.tw_substate)) else {
         return read_fault(ctx, kind);
     };
     // SAFETY: no arguments.
@@ -31,13 +34,14 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     let left = load::<u64>(timer, config!(offsets.timer_expires)).wrapping_sub(now);
     let entry_stamp = match config!(offsets.tw_entry_stamp) {
         ABSENT => 0,
-        offset => read::<u32>(minisocket, offset).unwrap_or(0),
+        offset => read::<u32>(timewait, offset).unwrap_or(0),
     };
     let mut flags = 0;
     let mut tid = 0;
-    if kind as u8 == Kind::MinisocketCancelled as u8 {
-        if is_system_call(ctx.as_ptr()) {
-            tid = bpf_get_current_pid_tgid() as u32;
+    if kind as u8 == Kind::TimewaitCancelled as u8 {
+        let task = current_task();
+        if is_on_stack_of(task, ctx.as_ptr()) {
+            tid = if is_kernel_thread(task) { KERNEL_THREAD } else { bpf_get_current_pid_tgid() as u32 };
         }
         if net_is_dying(common.net()) {
             flags |= flag::NETNS_DYING;
@@ -49,7 +53,7 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
         new: substate,
         flags,
         cookie: common.cookie(),
-        object: minisocket,
+        object: timewait,
         sport: common.num(),
         arg0: left,
         arg1: (tid as u64) << 32 | entry_stamp as u64,

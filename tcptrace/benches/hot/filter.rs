@@ -1,4 +1,4 @@
-//! Filter expressions: what the tracker's side asks about every socket that changes.
+//! Filter expressions, as the tracker's side evaluates them for every socket that changes.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +20,14 @@ const EXPRESSIONS: [(&str, &str); 4] = [
 pub fn bench(criterion: &mut Criterion) {
     let mut engine = engine(Grouping::SERVICE);
     let records = loopback();
-    // By the middle all connections are made, and the TIME_WAIT is not over.
+    // In the middle all connections exist, and no TIME_WAIT has expired yet.
     for record in &records[..records.len() / 2] {
         engine.take(record);
     }
     let tracker = engine.tracker();
     let subjects: Vec<_> =
         tracker.sockets().map(|(_, socket)| Subject::of(socket, tracker.processes())).collect();
-    assert!(!subjects.is_empty(), "there are sockets to test");
+    assert!(!subjects.is_empty(), "no sockets to test");
     let mut group = criterion.benchmark_group("filter");
     group.throughput(Throughput::Elements(subjects.len() as u64));
     for (name, text) in EXPRESSIONS {

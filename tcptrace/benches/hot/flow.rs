@@ -1,13 +1,13 @@
-//! Decode, tracker and aggregate, from memory: the way of every record.
+//! Decoder, tracker and aggregate, from memory: the path of every record.
 
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use tcptrace::{aggregate::Grouping, synthetic::Shape};
 
-use crate::load::{Ring, engine, grown, loopback, traffic};
+use crate::load::{RecordRing, engine, grown, loopback, traffic};
 
-/// Records made at once: what the source takes from the ring in one go.
+/// Records generated at once: as many as the source reads from the ring per batch.
 const PORTION: usize = 32 << 10;
 
 pub fn bench(criterion: &mut Criterion) {
@@ -17,7 +17,7 @@ pub fn bench(criterion: &mut Criterion) {
 
 /// A recording of real traffic, from its first to its last record.
 fn recorded(criterion: &mut Criterion) {
-    let ring: Ring = loopback().into_iter().collect();
+    let ring: RecordRing = loopback().into_iter().collect();
     let mut group = criterion.benchmark_group("flow");
     group.throughput(Throughput::Elements(ring.len())).sample_size(20);
     group.bench_function("decode", |bencher| {
@@ -36,7 +36,7 @@ fn recorded(criterion: &mut Criterion) {
     });
 }
 
-/// Made-up traffic, of a host that has had so many sockets for a while. An iteration is a record.
+/// Synthetic traffic on a host with a stable number of sockets. One iteration is one record.
 fn steady(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("flow/sockets");
     group.throughput(Throughput::Elements(1)).sample_size(10).measurement_time(Duration::from_secs(4));
@@ -48,7 +48,7 @@ fn steady(criterion: &mut Criterion) {
             bencher.iter_custom(|records| {
                 let (mut done, mut took) = (0, Duration::ZERO);
                 while done < records {
-                    let ring: Ring = traffic.by_ref().take(PORTION).collect();
+                    let ring: RecordRing = traffic.by_ref().take(PORTION).collect();
                     let began = Instant::now();
                     ring.each(|record| engine.take(record));
                     took += began.elapsed();

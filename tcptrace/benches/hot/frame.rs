@@ -1,4 +1,4 @@
-//! What `top` does once a second: a picture of 120,000 sockets, and a screen of it.
+//! Work of `top` once per second: a snapshot of 120,000 sockets, and a frame of it.
 
 use std::{sync::Arc, time::Duration};
 

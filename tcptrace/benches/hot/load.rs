@@ -1,4 +1,4 @@
-//! The load: made-up traffic and a recording of real traffic, as the bytes of a ring buffer.
+//! The load: synthetic traffic and a recording of real traffic, as the bytes of a ring buffer.
 
 use std::collections::VecDeque;
 
@@ -13,30 +13,30 @@ use tcptrace::{
     synthetic::{Shape, Traffic},
 };
 
-/// Four services on loopback, 6,000 connections in a third of a second, followed to the end of their TIME_WAIT.
+/// Four services on loopback, 6,000 connections in a third of a second, recorded to the end of their TIME_WAIT.
 pub const LOOPBACK: &[u8] = include_bytes!("../loopback.tcptrace");
 
-/// Connections of [`Traffic`] that go on to a TIME_WAIT here, of 100.
-const LINGERING: u64 = 58;
-/// How long that and the little before it takes, in seconds.
+/// Percentage of [`Traffic`] connections that end in a TIME_WAIT on this side.
+const TIME_WAIT_PERCENT: u64 = 58;
+/// Duration of such a connection including TIME_WAIT, in seconds.
 const LIFE_S: u64 = 62;
 
-/// Records as a source hands them out: those of the hooks still as bytes.
+/// Records as a source delivers them: hook records still as bytes.
 #[derive(Default)]
-pub struct Ring {
+pub struct RecordRing {
     bytes: Vec<u8>,
-    /// The length of each in `bytes`; 0 stands for the next of `others`.
+    /// Length of each record in `bytes`; 0 refers to the next of `others`.
     lengths: Vec<u8>,
     others: VecDeque<Record>,
 }
 
-impl Ring {
-    /// How many of the hooks' there are.
+impl RecordRing {
+    /// Number of hook records.
     pub fn len(&self) -> u64 {
         (self.lengths.len() - self.others.len()) as u64
     }
 
-    /// Decodes every record and hands it on.
+    /// Decodes every record and passes it to `take`.
     pub fn each(&self, mut take: impl FnMut(&Record)) {
         let (mut at, mut others) = (0, self.others.iter());
         for &length in &self.lengths {
@@ -51,7 +51,7 @@ impl Ring {
     }
 }
 
-impl FromIterator<Record> for Ring {
+impl FromIterator<Record> for RecordRing {
     fn from_iter<T: IntoIterator<Item = Record>>(records: T) -> Self {
         let mut ring = Self::default();
         for record in records {
@@ -78,16 +78,16 @@ pub fn loopback() -> Vec<Record> {
 
 /// Traffic that keeps some `sockets` alive once it has run for [`LIFE_S`].
 pub fn traffic(sockets: u64, shape: Shape) -> Traffic {
-    let connections_per_s = (sockets * 100 / LINGERING / 60).max(1);
+    let connections_per_s = (sockets * 100 / TIME_WAIT_PERCENT / 60).max(1);
     Traffic::new(Shape { connections_per_s, ..shape }, 1)
 }
 
-/// An engine that counts all sockets by `grouping`.
+/// An engine that groups all sockets by `grouping`.
 pub fn engine(grouping: Grouping) -> Engine {
-    Engine::new(Filter::EVERYTHING, grouping, Scope::Minisockets, "bench".into())
+    Engine::new(Filter::EVERYTHING, grouping, Scope::TimewaitSockets, "bench".into())
 }
 
-/// The same after `traffic` has come to as many sockets as it will have.
+/// An engine after `traffic` has reached its stable number of sockets.
 pub fn grown(grouping: Grouping, traffic: &mut Traffic) -> Engine {
     let mut engine = engine(grouping);
     let mut began = None;

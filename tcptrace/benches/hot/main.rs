@@ -1,4 +1,4 @@
-//! What happens to every record, every second or every frame: one file per place where time goes.
+//! Hot paths: work per record, per second or per frame, one file per path.
 //!
 //! `cargo bench -p tcptrace --bench hot [-- FILTER]`; the load is the same on every machine.
 

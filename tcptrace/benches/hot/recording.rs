@@ -1,11 +1,12 @@
-//! Recordings: written by their own thread, and read.
+//! Recordings: writing on a separate thread, and reading.
 
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use tcptrace::{
     model::Record,
-    session::{self, AtEnd, Existing, Keep, Reader},
+    output_file::Existing,
+    session::{self, AtEnd, Keep, Reader},
     source::{Flow, Source as _},
 };
 
@@ -28,11 +29,11 @@ pub fn bench(criterion: &mut Criterion) {
     });
 }
 
-/// How long it takes until `records` are on the disk.
+/// Time until `records` are on disk.
 fn write(records: Vec<Record>) -> Duration {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let path = folder.path().join("bench.tcptrace");
-    let plan = session::Plan { path, keep: Keep::All, existing: Existing::Replace };
+    let plan = session::RecordPlan { path, keep: Keep::All, existing: Existing::Replace };
     let (mut recorder, recording) = session::start(&plan).expect("a file");
     let began = Instant::now();
     for (n, record) in records.into_iter().enumerate() {

@@ -1,12 +1,12 @@
-//! What runs in a cgroup, read from its path: a container, a pod, a unit of systemd.
+//! Workload name from a cgroup path: container, pod or systemd unit.
 
 use crate::model::text;
 
-/// A container's id is cut to as many characters as its own tools show.
+/// A container id is cut to the length that container tools show.
 const ID_SHOWN: usize = 12;
 const POD_SHOWN: usize = 8;
 
-/// What container runtimes put before the id in the name of a scope, and whose that is.
+/// Scope name prefix of each container runtime.
 const RUNTIMES: [(&str, &str); 7] = [
     ("docker-", "docker"),
     ("cri-containerd-", "containerd"),
@@ -17,11 +17,11 @@ const RUNTIMES: [(&str, &str); 7] = [
     ("lxc.payload.", "lxc"),
 ];
 
-/// Folders that runtimes without systemd keep their containers in.
+/// Parent folders that runtimes without systemd use for containers.
 const FOLDERS: [(&str, &str); 4] =
     [("docker", "docker"), ("lxc", "lxc"), ("libpod_parent", "podman"), ("machine.slice", "machine")];
 
-/// A short name for the cgroup at `path`, sanitised: `docker 0f3c2d4e5a6b`, `nginx.service`.
+/// Sanitised short name of the cgroup at `path`: `docker 0f3c2d4e5a6b`, `nginx.service`.
 pub(super) fn name(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let name = container(&parts).or_else(|| unit(&parts)).unwrap_or_else(|| format!("/{}", parts.join("/")));
@@ -33,7 +33,7 @@ fn container(parts: &[&str]) -> Option<String> {
     for (depth, part) in parts.iter().enumerate().rev() {
         let stem = part.strip_suffix(".scope").unwrap_or(part);
         let by_prefix = RUNTIMES.iter().find_map(|(prefix, runtime)| {
-            // `libpod-conmon-ID` is podman's own process, not the container.
+            // `libpod-conmon-ID` is podman's monitor process, not the container.
             stem.strip_prefix(prefix).filter(|id| !id.starts_with("conmon")).map(|id| (*runtime, id))
         });
         let parent = depth.checked_sub(1).map(|above| parts[above]);
@@ -66,12 +66,12 @@ fn pod(part: &str) -> Option<&str> {
     shown.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(shown)
 }
 
-/// Whether it looks like a container's id.
+/// Whether `text` looks like a container id.
 fn is_id(text: &str) -> bool {
     text.len() >= 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The innermost service or scope of systemd, its escapes undone; else the innermost slice.
+/// The innermost systemd service or scope, unescaped; else the innermost slice.
 fn unit(parts: &[&str]) -> Option<String> {
     let innermost = |kinds: &[&str]| {
         let is_of = |part: &str| part.rsplit_once('.').is_some_and(|(_, kind)| kinds.contains(&kind));

@@ -1,6 +1,6 @@
-//! What the tracker tells, counted as it is told.
+//! Updates an [`Aggregate`] from tracker events.
 
-use super::{Aggregate, departure::Departure, stays::Scope};
+use super::{Aggregate, dwell_store::Scope, packed_dwell::PackedDwell};
 use crate::{
     lifecycle::{Event, Observer, Processes, Socket},
     model::{SocketId, TcpState},
@@ -29,13 +29,13 @@ pub(super) enum Orphan {
 }
 
 impl Orphan {
-    /// Of a socket that was counted in `state`.
+    /// For a socket counted in `state`.
     pub(super) fn in_state(state: TcpState, socket: &Socket) -> Self {
         let orphan = state == TcpState::FinWait2 && socket.orphan_since.is_some();
         if orphan { Self::Yes } else { Self::No }
     }
 
-    /// Of a socket that has left a state by `event`.
+    /// For a socket that left a state by `event`.
     pub(super) fn before(event: &Event<'_>) -> Self {
         let orphan = event.from == TcpState::FinWait2 && event.orphan == Some(true);
         if orphan { Self::Yes } else { Self::No }
@@ -49,8 +49,7 @@ impl Orphan {
     }
 }
 
-/// A socket is counted while it is shown: [`Socket::is_counted`] says whether it was up to now,
-/// [`Socket::is_shown`] whether it is from now on.
+/// Counts a socket while it is shown: [`Socket::is_counted`] is the old value, [`Socket::is_shown`] the new one.
 impl Observer for Aggregate {
     fn appeared(&mut self, _id: SocketId, socket: &mut Socket, processes: &Processes) {
         if self.scope == Scope::Nothing {
@@ -71,7 +70,7 @@ impl Observer for Aggregate {
         if socket.is_counted() {
             self.leave(event.from, Orphan::before(event));
             if let Some(stays) = &mut self.stays {
-                for departure in Departure::of(event, socket) {
+                for departure in PackedDwell::of(event, socket) {
                     stays[socket.role as usize].take(departure, Scope::Every);
                 }
             }
@@ -96,7 +95,7 @@ impl Observer for Aggregate {
         self.ports.corrected(from, socket, processes);
         if socket.is_counted() {
             self.leave(from, Orphan::in_state(from, socket));
-            self.groups.withdraw(from, socket);
+            self.groups.uncount_socket(from, socket);
         }
         if socket.is_shown() {
             self.arrive(socket);
@@ -117,9 +116,21 @@ impl Observer for Aggregate {
             }
             (true, false) => {
                 self.leave(socket.state, Orphan::in_state(socket.state, socket));
-                self.groups.withdraw(socket.state, socket);
+                self.groups.uncount_socket(socket.state, socket);
             }
             (false, false) => {}
+        }
+    }
+
+    fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
+        if self.scope == Scope::Nothing {
+            return;
+        }
+        if socket.is_counted() && socket.is_shown() {
+            self.ports.owner_moved(socket, processes);
+            self.groups.owner_moved(socket, processes);
+        } else {
+            self.identified(socket, processes);
         }
     }
 

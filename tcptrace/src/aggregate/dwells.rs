@@ -1,9 +1,8 @@
-//! How long sockets stayed: dwells in, the buckets of an HDR histogram out.
+//! HDR histograms of dwells.
 //!
-//! The buckets are those of `HdrHistogram` with three significant digits and the lowest value 1: a
-//! bucket is at most a thousandth of its value wide. Only buckets that hold something are kept. Dwells
-//! of one state lie close together, so that a group needs some hundred bytes where the whole table
-//! would take 170 KiB.
+//! Buckets equal those of `HdrHistogram` with three significant digits and a lowest value of 1: a bucket is at most a
+//! thousandth of its value wide. Only non-empty buckets are stored. Dwells of one state are similar, so a group needs
+//! some hundred bytes instead of 170 KiB for the full table.
 
 use rustc_hash::FxHashMap;
 
@@ -12,7 +11,7 @@ use crate::{
     model::Nanos,
 };
 
-/// Values below 2^11 have a bucket each, as 2 * 10^3 needs at least.
+/// Values below 2^11 have a bucket each: three digits need at least 2 * 10^3 exact values.
 const EXACT_BITS: u32 = 11;
 
 /// The bucket of `value`.
@@ -42,7 +41,7 @@ pub(super) struct Dwells {
 }
 
 impl Dwells {
-    /// Adds one; only an exact one enters the histogram. Returns whether it needed a new bucket.
+    /// Adds a dwell; only an exact one enters the histogram. Returns whether it needed a new bucket.
     pub(super) fn record(&mut self, dwell: Option<Dwell>) -> bool {
         let Some(Dwell { length: Nanos(ns), bound }) = dwell else {
             self.unknown += 1;
@@ -81,12 +80,12 @@ impl Dwells {
         }
     }
 
-    /// How many, bounds included.
+    /// Number of dwells, bounds included.
     pub(super) const fn total(&self) -> u64 {
         self.exact + self.not_exact()
     }
 
-    /// How many are not in the histogram.
+    /// Number of dwells not in the histogram.
     pub(super) const fn not_exact(&self) -> u64 {
         self.at_least + self.inferred + self.unknown
     }
@@ -113,42 +112,42 @@ impl Dwells {
     }
 }
 
-/// Dwells as a view gets them. All lengths are 0 while `count` is 0.
+/// Read-only distribution of dwells for the views. All lengths are 0 while `count` is 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distribution {
     /// Ascending.
     buckets: Vec<(u32, u64)>,
-    /// Dwells seen from their beginning to their end: those in the histogram.
+    /// Dwells observed from start to end: those in the histogram.
     pub count: u64,
     /// The shortest of them, to the nanosecond.
     pub shortest: Nanos,
     /// The longest of them, to the nanosecond.
     pub longest: Nanos,
-    /// All of them together, in nanoseconds.
+    /// Sum of them, in nanoseconds.
     pub sum_ns: u128,
     /// Their mean, to the nanosecond.
     pub mean: Nanos,
-    /// Dwells that began before the trace: known to be at least so long, and not in the histogram.
+    /// Dwells that began before the trace: lower bounds, not in the histogram.
     pub at_least: u64,
-    /// Dwells whose beginning was computed from a timer, not in the histogram.
+    /// Dwells whose start was computed from a timer, not in the histogram.
     pub inferred: u64,
-    /// Dwells whose beginning was missed, not in the histogram.
+    /// Dwells whose start was missed, not in the histogram.
     pub unknown: u64,
 }
 
-/// One bucket that holds something.
+/// One non-empty bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// The lowest value that falls into it.
+    /// Lowest value of the bucket.
     pub lowest: Nanos,
-    /// The highest.
+    /// Highest value of the bucket.
     pub highest: Nanos,
-    /// How many dwells did.
+    /// Number of dwells.
     pub count: u64,
 }
 
 impl Distribution {
-    /// The dwell that the part `q` of all (`0.0..=1.0`) does not exceed, to a thousandth.
+    /// Quantile `q` (`0.0..=1.0`), accurate to a thousandth.
     pub fn quantile(&self, q: f64) -> Nanos {
         let wanted = ((q * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
@@ -161,7 +160,7 @@ impl Distribution {
         self.longest
     }
 
-    /// The buckets that hold something, the shortest dwells first.
+    /// Non-empty buckets, shortest dwells first.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> {
         self.buckets.iter().map(|&(bucket, count)| {
             let (lowest, highest) = range_of(bucket);
@@ -169,17 +168,17 @@ impl Distribution {
         })
     }
 
-    /// The lowest value that falls into the same bucket as `value`.
+    /// Lowest value of the bucket that contains `value`.
     pub const fn floor(value: Nanos) -> Nanos {
         Nanos(range_of(bucket_of(value.0)).0)
     }
 
-    /// Whether there is nothing in it and nothing beside it.
+    /// Whether it has no dwells, neither exact nor bounds.
     pub const fn is_empty(&self) -> bool {
         self.count + self.at_least + self.inferred + self.unknown == 0
     }
 
-    /// The buckets as they grew since `earlier`.
+    /// Growth of each bucket since `earlier`.
     pub fn growth_since(&self, earlier: Option<&Self>) -> Vec<Bucket> {
         let before: FxHashMap<u32, u64> =
             earlier.map(|earlier| earlier.buckets.iter().copied().collect()).unwrap_or_default();
@@ -212,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_adjoin() {
+    fn buckets_are_contiguous() {
         let mut next = 0;
         for bucket in 0..60_000 {
             let (lowest, highest) = range_of(bucket);
@@ -227,10 +226,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_an_hdr_histogram(lengths in prop::collection::vec(1_u64..1 << 50, 1..400)) {
+        fn quantiles_and_buckets_match_hdr_histogram(lengths in prop::collection::vec(1_u64..1 << 50, 1..400)) {
             let mut hdr = Histogram::<u64>::new(3).expect("three digits");
             for &ns in &lengths {
-                hdr.record(ns).expect("it grows");
+                hdr.record(ns).expect("a growing histogram");
             }
             let dwells: Distribution = lengths.iter().copied().collect();
             prop_assert_eq!(dwells.count, hdr.len());
@@ -246,7 +245,7 @@ mod tests {
         }
 
         #[test]
-        fn parts_merge_into_the_whole(
+        fn merge_equals_recording_all_dwells(
             a in prop::collection::vec(any::<u32>(), 0..50), b in prop::collection::vec(any::<u32>(), 0..50),
         ) {
             let dwells = |lengths: &[u32]| {

@@ -1,21 +1,23 @@
-//! The table of groups: sockets in, each counted in the group of its key.
+//! Bounded table of groups.
 //!
-//! Memory is bounded, and the biggest groups are exact. At [`Limits::groups`] the quarter with the
-//! fewest sockets, the oldest of them first, is counted as "other" from then on. So a group keeps its own as
-//! long as fewer than some ten thousand groups with fewer sockets come in the time it needs for its second,
-//! third, ... socket. Histograms have a limit of their own, [`Limits::histogram_bytes`], kept in the same way.
+//! The biggest groups are exact. At [`GroupLimits::groups`] the quarter with the fewest sockets, oldest first, is
+//! folded into "other". A group keeps its own row as long as fewer than some ten thousand groups with fewer sockets
+//! arrive before its second, third, ... socket. If only the sticky top N are shown (`serve`), groups without sockets
+//! are folded much earlier, so memory does not grow with container churn. Histograms have their own limit,
+//! [`GroupLimits::histogram_bytes`], enforced the same way.
 
 use rustc_hash::FxHashMap;
 
 use super::{
     Group, StateDwells,
     counting::Orphan,
-    entry::{Entry, Oldest, Shown, WEIGHTS},
-    keys::{GroupKey, Grouping, Names},
+    dwell_store::{DwellStore, Scope},
+    group_entry::{Entry, GroupValues, Oldest, WEIGHTS},
+    keys::{GroupKey, Grouping},
+    names::HostNames,
     over_time::GroupSummary,
-    places::Places,
-    stays::{Scope, Stays},
-    table::{OTHER, Row, Table},
+    sticky_top_n::StickyTopN,
+    table::{GroupTable, OTHER, Row},
 };
 use crate::{
     lifecycle::{Event, Processes, Socket},
@@ -24,18 +26,20 @@ use crate::{
 
 /// Bounds of the table's memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct GroupLimits {
     /// Groups kept at once.
     pub(super) groups: usize,
-    /// What the histograms of all groups may take, in bytes, roughly.
+    /// Approximate limit for the histograms of all groups, in bytes.
     pub(super) histogram_bytes: usize,
     /// Groups in one snapshot: this many by each ranking.
     pub(super) shown_by_ranking: usize,
+    /// Groups without sockets, if only the sticky top N are shown.
+    pub(super) empty: usize,
 }
 
-impl Default for Limits {
+impl Default for GroupLimits {
     fn default() -> Self {
-        Self { groups: 1 << 17, histogram_bytes: 48 << 20, shown_by_ranking: 250 }
+        Self { groups: 1 << 17, histogram_bytes: 48 << 20, shown_by_ranking: 250, empty: 1 << 12 }
     }
 }
 
@@ -44,11 +48,22 @@ impl Default for Limits {
 pub(super) struct Groups {
     grouping: Grouping,
     scope: Scope,
-    limits: Limits,
-    table: Table<Entry>,
-    pub(super) places: Places<GroupKey>,
+    limits: GroupLimits,
+    table: GroupTable<Entry>,
+    pub(super) places: StickyTopN<GroupKey>,
     histogram_bytes: usize,
     histograms_folded: u64,
+    empty: Empty,
+}
+
+/// Groups without sockets, tracked if only the sticky top N are shown: connecting to many endpoints, or namespace
+/// churn, leaves one group each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Empty {
+    /// Folded into "other"; not a loss, because they are never shown.
+    folded: u64,
+    /// Total number of groups at which the next search for empty ones is worth its cost.
+    next: usize,
 }
 
 impl Row for Entry {
@@ -62,7 +77,7 @@ impl Row for Entry {
         Self::sockets(self)
     }
 
-    /// Fewer sockets ever, then older.
+    /// Fewer sockets ever first, then older.
     fn weight(&self) -> (u64, u64) {
         (self.joined, self.born)
     }
@@ -71,58 +86,64 @@ impl Row for Entry {
 /// The groups of one snapshot.
 #[derive(Debug)]
 pub(super) struct Picture {
-    /// Those shown one by one.
+    /// Groups shown individually.
     pub(super) groups: Vec<Group>,
-    /// How many are counted together as "other", those folded into it since the start included.
+    /// Groups counted together as "other", those folded since the start included.
     pub(super) others: u64,
 }
 
 impl Groups {
-    pub(super) fn new(grouping: Grouping, scope: Scope, limits: Limits) -> Self {
+    pub(super) fn new(grouping: Grouping, scope: Scope, limits: GroupLimits) -> Self {
         let key = if grouping.is_none() { GroupKey::ALL } else { GroupKey::OTHER };
         Self {
             grouping,
-            // Where there is one group, the totals say the same.
-            scope: if grouping.is_none() { Scope::Minisockets } else { scope },
+            // A single group equals the totals, which already keep every state.
+            scope: if grouping.is_none() { Scope::TimewaitSockets } else { scope },
             limits,
-            table: Table::new(Entry::new(key, 0).for_scope(scope), limits.groups),
-            places: Places::new(0),
+            table: GroupTable::new(Entry::new(key, 0).for_scope(scope), limits.groups),
+            places: StickyTopN::new(0),
             histogram_bytes: 0,
             histograms_folded: 0,
+            empty: Empty::default(),
         }
     }
 
-    /// An empty table of the same size.
+    /// An empty table with the same limits.
     pub(super) fn anew(&self, grouping: Grouping) -> Self {
         let scope = self.scope;
         Self { scope, ..Self::new(grouping, scope, self.limits) }
+    }
+
+    /// Keys of all groups.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &GroupKey> {
+        self.table.iter().map(|(_, entry)| &entry.key)
     }
 
     pub(super) const fn grouping(&self) -> Grouping {
         self.grouping
     }
 
-    /// Groups, and histograms of groups, that had to be added to the others'.
+    /// Groups, and histograms of groups, folded into "other".
     pub(super) const fn evicted(&self) -> u64 {
-        self.table.taken_out() + self.histograms_folded
+        self.table.evicted_rows() - self.empty.folded + self.histograms_folded
     }
 
-    /// Counts a socket that is in its state already.
+    /// Counts a socket in its current state.
     pub(super) fn join(&mut self, socket: &mut Socket, processes: &Processes) {
-        self.give_group(socket, processes);
+        self.assign_group(socket, processes);
         if let Some(entry) = self.table.of(&mut socket.group) {
             entry.add(socket);
         }
     }
 
-    fn give_group(&mut self, socket: &mut Socket, processes: &Processes) {
+    fn assign_group(&mut self, socket: &mut Socket, processes: &Processes) {
         socket.group = self.place(self.grouping.of(socket, processes));
         if let Some(entry) = self.table.of(&mut socket.group) {
-            entry.welcome(socket, processes);
+            entry.add_socket(socket, processes);
         }
     }
 
-    /// The role or the owner became known: the socket may belong elsewhere.
+    /// Regroups a socket whose role or owner became known.
     pub(super) fn identify(&mut self, socket: &mut Socket, processes: &Processes) {
         let key = self.grouping.of(socket, processes);
         let Some(entry) = self.table.of(&mut socket.group) else { return };
@@ -133,12 +154,21 @@ impl Groups {
         entry.take_back(socket.state, socket);
         socket.group = self.place(key);
         if let Some(entry) = self.table.of(&mut socket.group) {
-            entry.welcome(socket, processes);
+            entry.add_socket(socket, processes);
             entry.add(socket);
         }
     }
 
-    /// A socket that was counted leaves a state, and counts as closed and ended by this.
+    /// Updates the owner of a counted socket that moved to another cgroup: the group has already counted this owner.
+    pub(super) fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
+        let key = self.grouping.of(socket, processes);
+        match self.table.of(&mut socket.group) {
+            Some(entry) if entry.key == key => entry.owners.renew(socket, processes),
+            _ => self.identify(socket, processes),
+        }
+    }
+
+    /// Records that a counted socket leaves a state; the event may also close or end it.
     pub(super) fn leave(&mut self, event: &Event<'_>, socket: &mut Socket) {
         let scope = self.scope;
         let Some(entry) = self.table.of(&mut socket.group) else { return };
@@ -151,15 +181,15 @@ impl Groups {
         }
     }
 
-    /// A socket enters a state that is shown; it may have been counted before.
+    /// Records that a socket enters a shown state; it may have been counted before.
     pub(super) fn enter(&mut self, socket: &mut Socket, processes: &Processes) {
         if !socket.is_counted() {
-            self.give_group(socket, processes);
+            self.assign_group(socket, processes);
         } else if self.grouping.has_state() {
             if let Some(entry) = self.table.of(&mut socket.group) {
                 entry.uncount_closer(socket);
             }
-            self.give_group(socket, processes);
+            self.assign_group(socket, processes);
         }
         if let Some(entry) = self.table.of(&mut socket.group) {
             entry.add(socket);
@@ -167,8 +197,8 @@ impl Groups {
         }
     }
 
-    /// A socket that was counted in `state` should not have been.
-    pub(super) fn withdraw(&mut self, state: TcpState, socket: &mut Socket) {
+    /// Reverts the count of a socket in `state`.
+    pub(super) fn uncount_socket(&mut self, state: TcpState, socket: &mut Socket) {
         if let Some(entry) = self.table.of(&mut socket.group) {
             entry.take_back(state, socket);
         }
@@ -181,12 +211,12 @@ impl Groups {
         }
     }
 
-    /// Where a socket is counted, for [`Self::snapshot`].
-    pub(super) fn place_of(&self, socket: &Socket) -> u32 {
+    /// Row index that counts a socket, for [`Self::snapshot`].
+    pub(super) fn row_index_of(&self, socket: &Socket) -> u32 {
         if self.table.get(socket.group).is_some() { socket.group } else { OTHER }
     }
 
-    /// Where the sockets of a group are counted, for [`Self::place_of`]; `None` where it has none of its own.
+    /// Row index of a group, comparable with [`Self::row_index_of`]; `None` if the group has no row.
     pub(super) fn find(&self, key: &GroupKey) -> Option<u32> {
         if self.table.get(OTHER).is_some_and(|entry| entry.key == *key) {
             Some(OTHER)
@@ -195,20 +225,20 @@ impl Groups {
         }
     }
 
-    /// The dwells in a group, as far as they are kept.
+    /// The dwells kept for a group.
     pub(super) fn dwells(&self, place: u32) -> Vec<StateDwells> {
         self.table.get(place).map(|entry| entry.all_dwells(self.scope)).unwrap_or_default()
     }
 
-    /// The groups that have or had sockets: all, or the first of every ranking, those with a place, and the rest
-    /// together. `oldest_close_wait` is by [`Self::place_of`].
+    /// Groups that have or had sockets: all of them, or the first of every ranking plus the sticky top N, and the rest
+    /// as one. `oldest_close_wait` is keyed by [`Self::row_index_of`].
     pub(super) fn snapshot(
         &mut self,
         ts: Nanos,
-        shown: &Shown<'_>,
+        shown: &GroupValues<'_>,
         oldest_close_wait: &FxHashMap<u32, Oldest>,
     ) -> Picture {
-        let shown = &Shown { scope: self.scope, ..*shown };
+        let shown = &GroupValues { scope: self.scope, ..*shown };
         let oldest = |index: u32| oldest_close_wait.get(&index).cloned();
         let in_use: Vec<u32> = self
             .table
@@ -216,7 +246,7 @@ impl Groups {
             .filter(|(index, entry)| *index != OTHER && !entry.is_blank())
             .map(|(index, _)| index)
             .collect();
-        let chosen = self.with_places(ts, self.first_of_rankings(&in_use));
+        let chosen = self.with_places(ts, self.top_of_rankings(&in_use));
         let mut groups: Vec<Group> = chosen
             .iter()
             .filter_map(|&index| {
@@ -246,38 +276,38 @@ impl Groups {
             let sockets: u64 = group.counts.iter().sum();
             std::cmp::Reverse((group.time_wait.now, sockets, group.time_wait.entered))
         });
-        Picture { groups, others: self.table.taken_out() + hidden }
+        Picture { groups, others: self.table.evicted_rows() + hidden }
     }
 
-    /// From now on rates are measured against this moment.
+    /// Starts a rate interval.
     pub(super) fn begin_interval(&mut self) {
         for (_, entry) in self.table.iter_mut() {
             entry.begin_interval();
         }
     }
 
-    /// Roughly what they take, in bytes.
+    /// Approximate memory, in bytes.
     pub(super) fn size_bytes(&self) -> usize {
-        // With the few departures that a small group keeps, its owners, and its place by key.
+        // Includes the few dwells that a small group keeps, its owners, and its index entry.
         const GROUP_BYTES: usize = size_of::<Entry>() + 16 * 8 + 64;
         self.table.iter().count() * GROUP_BYTES + self.histogram_bytes
     }
 
-    /// Counts the sockets of every group for the mean over time.
+    /// Samples the sockets of every group for the mean over time.
     pub(super) fn look(&mut self) {
         for (_, entry) in self.table.iter_mut() {
             entry.look();
         }
     }
 
-    /// Every group over the whole time, in which sockets were counted `looks` times.
-    pub(super) fn summary(&self, names: &Names, own_netns: u32, looks: u64) -> Vec<GroupSummary> {
+    /// Summary of every group over the trace; `looks` is the number of samples.
+    pub(super) fn summary(&self, names: &HostNames, own_netns: u32, looks: u64) -> Vec<GroupSummary> {
         let rows = self.table.iter().map(|(_, entry)| entry).filter(|entry| !entry.is_blank());
         rows.map(|entry| entry.summary(names, own_netns, looks)).collect()
     }
 
-    /// Of `in_use`, those that are shown one by one for what they are now; some may come more than once.
-    fn first_of_rankings(&self, in_use: &[u32]) -> Vec<u32> {
+    /// Members of `in_use` shown individually by current rank; may contain duplicates.
+    fn top_of_rankings(&self, in_use: &[u32]) -> Vec<u32> {
         let first = self.limits.shown_by_ranking;
         if in_use.len() <= first * WEIGHTS {
             return in_use.to_vec();
@@ -297,7 +327,7 @@ impl Groups {
         chosen
     }
 
-    /// Gives the places to the busiest of `chosen` and adds who has had one before: those that are shown, ascending.
+    /// Updates the sticky top N from `chosen` and adds its previous members: the groups shown, ascending.
     fn with_places(&mut self, ts: Nanos, mut chosen: Vec<u32>) -> Vec<u32> {
         let held = self.places.holders().filter_map(|key| self.table.find(key));
         chosen.extend(held.filter(|&index| self.table.get(index).is_some_and(|entry| !entry.is_blank())));
@@ -306,6 +336,13 @@ impl Groups {
         let all = chosen.iter().filter_map(|&index| self.table.get(index));
         self.places.give(ts, all.map(|entry| (entry.key.clone(), entry.busy())));
         chosen
+    }
+
+    /// Bytes of all histograms: what they are, and what they are taken for.
+    #[cfg(test)]
+    pub(super) fn histograms_in_bytes(&self) -> (usize, usize) {
+        let groups = self.table.iter().filter(|(index, _)| *index != OTHER);
+        (groups.map(|(_, entry)| entry.stays.size()).sum(), self.histogram_bytes)
     }
 
     #[cfg(test)]
@@ -320,6 +357,9 @@ impl Groups {
         if let Some(index) = self.table.find(&key) {
             return index;
         }
+        if self.places.has_slots() && self.table.len() >= self.empty.next.max(self.limits.empty) {
+            self.fold_empty();
+        }
         if self.table.is_full() {
             self.fold_smallest();
         }
@@ -327,24 +367,47 @@ impl Groups {
         self.table.insert(|born| Entry::new(key, born).for_scope(scope))
     }
 
-    /// Makes room for groups: a quarter of them is folded into the others.
+    /// Makes room: folds a quarter of the groups into "other".
     fn fold_smallest(&mut self) {
-        for entry in self.table.take_smallest() {
-            self.histogram_bytes -= entry.stays.size().min(self.histogram_bytes);
-            if let Some(other) = self.table.get_mut(OTHER) {
-                entry.add_to(other, self.scope);
-            }
+        for entry in self.table.evict_smallest() {
+            self.fold(&entry);
         }
     }
 
-    /// Histograms grew by so many bytes. When they are too large, those of the smallest groups are
-    /// added to the others'; the groups' other counts stay.
+    /// Folds groups without sockets that are not in the sticky top N into "other", except the heaviest.
+    fn fold_empty(&mut self) {
+        let Self { table, places, limits, .. } = self;
+        let mut empty = table.by_weight(|entry| Row::sockets(entry) == 0 && !places.has(&entry.key));
+        let stay = limits.empty / 2;
+        if let Some(go) = empty.len().checked_sub(stay).filter(|&go| go > 0) {
+            if go < empty.len() {
+                empty.select_nth_unstable(go);
+            }
+            for &(_, index) in &empty[..go] {
+                if let Some(entry) = self.table.evict_row(index) {
+                    self.empty.folded += 1;
+                    self.fold(&entry);
+                }
+            }
+        }
+        self.empty.next = 2 * self.table.len();
+    }
+
+    fn fold(&mut self, entry: &Entry) {
+        self.histogram_bytes -= entry.stays.size().min(self.histogram_bytes);
+        if let Some(other) = self.table.get_mut(OTHER) {
+            entry.add_to(other, self.scope);
+        }
+    }
+
+    /// Accounts for `bytes` of histogram growth. Above the limit, folds the histograms of the smallest groups into
+    /// "other"; the other counts of these groups stay.
     fn grow(&mut self, bytes: usize) {
         self.histogram_bytes += bytes;
         if self.histogram_bytes <= self.limits.histogram_bytes {
             return;
         }
-        let mut by_weight = self.table.by_weight(|entry| matches!(entry.stays, Stays::Many(_)));
+        let mut by_weight = self.table.by_weight(|entry| matches!(entry.stays, DwellStore::Many(_)));
         by_weight.sort_unstable();
         for (_, index) in by_weight {
             if self.histogram_bytes <= self.limits.histogram_bytes / 2 {
@@ -356,7 +419,7 @@ impl Groups {
             entry.elsewhere += stays.len();
             self.histograms_folded += 1;
             if let Some(other) = self.table.get_mut(OTHER) {
-                other.take_stays(&stays, self.scope);
+                other.merge_dwells(&stays, self.scope);
             }
         }
     }

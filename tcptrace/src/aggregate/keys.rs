@@ -1,51 +1,23 @@
-//! What sockets can be grouped by: one row in [`KEYS`] each.
+//! Keys that sockets can be grouped by: one row each in [`KEYS`].
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use rustc_hash::FxHashMap;
-
-use super::cgroup;
+use super::{
+    cgroup,
+    names::{HostNames, Used},
+};
 use crate::{
     filter::Cidr,
     lifecycle::{Processes, Role, Socket},
-    model::{Addr, Endpoint, NetnsId, Record, TcpState, record::Process, text},
+    model::{Addr, Endpoint, NetnsId, TcpState, record::Process, text},
 };
 
-/// What the live host knows about numbers: names, and the settings of network namespaces.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// Network namespaces (`ip netns`).
-    pub netns: FxHashMap<NetnsId, Arc<str>>,
-    /// Paths of cgroups by id.
-    pub cgroup: FxHashMap<u64, Arc<str>>,
-    /// Settings of network namespaces.
-    pub settings: FxHashMap<NetnsId, BTreeMap<String, String>>,
-}
-
-impl Names {
-    /// Keeps what `record` tells of them.
-    pub fn take(&mut self, record: &Record) {
-        match record {
-            Record::NetnsName { netns, name, .. } => {
-                self.netns.insert(*netns, Arc::clone(name));
-            }
-            Record::CgroupPath { cgroup, path, .. } => {
-                self.cgroup.insert(*cgroup, Arc::clone(path));
-            }
-            Record::NetnsSettings { netns, sysctls, .. } => {
-                self.settings.insert(*netns, sysctls.clone());
-            }
-            _ => {}
-        }
-    }
-}
-
-/// One thing to group by.
+/// A grouping key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// The end that names the traffic.
+    /// The endpoint that names the traffic.
     Service,
-    /// Remote address, or the network it is in.
+    /// Remote address or its network.
     Peer,
     /// Remote port.
     Rport,
@@ -53,56 +25,56 @@ pub enum Key {
     Lport,
     /// Owning process.
     Process,
-    /// The owner's name: a server that forks for every connection is one.
+    /// Name of the owner: a server that forks per connection is one group.
     Comm,
     /// The owner's cgroup.
     Cgroup,
     /// Network namespace.
     Netns,
-    /// The state it is in.
+    /// TCP state.
     State,
 }
 
-/// One way to group.
-struct Row {
+/// Name, heading and extractor of one key.
+struct KeyRow {
     key: Key,
     name: &'static str,
     head: &'static str,
-    of: fn(&Socket, &Processes, PeerPrefix) -> Part,
+    of: fn(&Socket, &Processes, PeerPrefix) -> KeyPart,
 }
 
-const KEYS: [Row; 9] = [
-    Row { key: Key::Service, name: "service", head: "SERVICE", of: service },
-    Row { key: Key::Peer, name: "peer", head: "PEER", of: peer },
-    Row { key: Key::Rport, name: "rport", head: "RPORT", of: |s, _, _| Part::Port(s.tuple.dport) },
-    Row { key: Key::Lport, name: "lport", head: "LPORT", of: |s, _, _| Part::Port(s.tuple.sport) },
-    Row { key: Key::Process, name: "process", head: "PROCESS", of: process },
-    Row { key: Key::Comm, name: "comm", head: "COMM", of: comm },
-    Row { key: Key::Cgroup, name: "cgroup", head: "CGROUP", of: cgroup },
-    Row { key: Key::Netns, name: "netns", head: "NETNS", of: |s, _, _| Part::Netns(s.netns) },
-    Row { key: Key::State, name: "state", head: "STATE", of: |s, _, _| Part::State(s.state) },
+const KEYS: [KeyRow; 9] = [
+    KeyRow { key: Key::Service, name: "service", head: "SERVICE", of: service },
+    KeyRow { key: Key::Peer, name: "peer", head: "PEER", of: peer },
+    KeyRow { key: Key::Rport, name: "rport", head: "RPORT", of: |s, _, _| KeyPart::Port(s.tuple.dport) },
+    KeyRow { key: Key::Lport, name: "lport", head: "LPORT", of: |s, _, _| KeyPart::Port(s.tuple.sport) },
+    KeyRow { key: Key::Process, name: "process", head: "PROCESS", of: process },
+    KeyRow { key: Key::Comm, name: "comm", head: "COMM", of: comm },
+    KeyRow { key: Key::Cgroup, name: "cgroup", head: "CGROUP", of: cgroup },
+    KeyRow { key: Key::Netns, name: "netns", head: "NETNS", of: |s, _, _| KeyPart::Netns(s.netns) },
+    KeyRow { key: Key::State, name: "state", head: "STATE", of: |s, _, _| KeyPart::State(s.state) },
 ];
 
 impl Key {
-    fn row(self) -> &'static Row {
+    fn row(self) -> &'static KeyRow {
         KEYS.iter().find(|row| row.key == self).unwrap_or(&KEYS[0])
     }
 }
 
-/// How many bits of a peer's address count.
+/// Prefix lengths that peers are grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerPrefix {
-    /// Of an IPv4 address, up to 32.
+    /// Bits of an IPv4 address, up to 32.
     pub ipv4: u8,
-    /// Of an IPv6 address, up to 128.
+    /// Bits of an IPv6 address, up to 128.
     pub ipv6: u8,
 }
 
 impl PeerPrefix {
-    /// Every address is a peer of its own.
+    /// Every address is its own peer.
     pub const WHOLE: Self = Self { ipv4: 32, ipv6: 128 };
 
-    /// The network of `addr`, and its length.
+    /// The network of `addr`, and its prefix length.
     fn of(self, addr: Addr) -> (Addr, u8) {
         let bits = if addr.is_ipv4() { self.ipv4 } else { self.ipv6 };
         let (network, _mask) = Cidr::new(addr, bits.into()).bytes();
@@ -113,7 +85,7 @@ impl PeerPrefix {
 impl FromStr for PeerPrefix {
     type Err = String;
 
-    /// `24` or `24,56`: the bits of IPv4, then those of IPv6, which are 64 when they are not said.
+    /// `24` or `24,56`: prefix lengths for IPv4 and IPv6; the latter defaults to 64.
     fn from_str(text: &str) -> Result<Self, String> {
         let bits = |text: &str, longest: u8| {
             let digits = text.strip_prefix('/').unwrap_or(text);
@@ -129,7 +101,7 @@ impl FromStr for PeerPrefix {
     }
 }
 
-/// What the sockets of a group have in common: nothing, one key or two.
+/// Key of a group: none, one or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grouping {
     keys: [Option<Key>; 2],
@@ -142,43 +114,43 @@ impl Grouping {
     /// By service.
     pub const SERVICE: Self = Self { keys: [Some(Key::Service), None], peers: PeerPrefix::WHOLE };
 
-    /// The same with peers taken together by network; `None` where peers do not matter.
+    /// Groups peers by network; `None` if peers are not a key.
     #[must_use]
     pub fn with_peers(self, peers: PeerPrefix) -> Option<Self> {
         self.has(Key::Peer).then_some(Self { peers, ..self })
     }
 
-    /// By each key alone, in the order of their names.
+    /// Groupings by a single key, in table order.
     pub fn single() -> impl Iterator<Item = Self> {
         KEYS.iter().map(|row| Self { keys: [Some(row.key), None], peers: PeerPrefix::WHOLE })
     }
 
-    /// Every key's name, for help and errors.
+    /// Names of all keys, for help and errors.
     pub fn names() -> impl Iterator<Item = &'static str> {
         KEYS.iter().map(|row| row.name)
     }
 
-    /// Head of the groups' column: `SERVICE / PROCESS`.
+    /// Heading of the group column: `SERVICE / PROCESS`.
     pub fn head(self) -> String {
         self.join(" / ", |row| row.head)
     }
 
-    /// Whether all sockets are one group.
+    /// Whether all sockets form one group.
     pub const fn is_none(self) -> bool {
         self.keys[0].is_none()
     }
 
-    /// Whether it takes the sockets' owners to group them.
+    /// Whether grouping needs the owners of sockets.
     pub fn needs_owners(self) -> bool {
         [Key::Process, Key::Comm, Key::Cgroup].into_iter().any(|key| self.has(key))
     }
 
-    /// Whether the sockets of a group have one role, which tells it from another with the same name.
+    /// Whether all sockets of a group have one role, which distinguishes groups with the same name.
     pub fn has_roles(self) -> bool {
         self.has(Key::Service)
     }
 
-    /// Whether a socket changes its group with its state.
+    /// Whether a state change moves a socket to another group.
     pub(super) fn has_state(self) -> bool {
         self.has(Key::State)
     }
@@ -186,14 +158,14 @@ impl Grouping {
     pub(super) fn of(self, socket: &Socket, processes: &Processes) -> GroupKey {
         let [first, second] =
             self.keys.map(|key| key.map(|key| (key.row().of)(socket, processes, self.peers)));
-        GroupKey { first: first.unwrap_or(Part::All), second }
+        GroupKey { first: first.unwrap_or(KeyPart::All), second }
     }
 
     fn has(self, key: Key) -> bool {
         self.keys.contains(&Some(key))
     }
 
-    fn join(self, by: &str, of: fn(&Row) -> &'static str) -> String {
+    fn join(self, by: &str, of: fn(&KeyRow) -> &'static str) -> String {
         self.keys.iter().flatten().map(|key| of(key.row())).collect::<Vec<_>>().join(by)
     }
 }
@@ -227,7 +199,7 @@ impl FromStr for Grouping {
 
 /// The value of one key for one socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Part {
+enum KeyPart {
     Service { netns: NetnsId, role: Role, end: Endpoint },
     Peer { network: Addr, bits: u8 },
     Port(u16),
@@ -240,57 +212,57 @@ enum Part {
     Other,
 }
 
-/// What makes a group: equal for the same group in every snapshot, however its name changes.
+/// Identity of a group: stays equal across snapshots even if the label changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupKey {
-    first: Part,
-    second: Option<Part>,
+    first: KeyPart,
+    second: Option<KeyPart>,
 }
 
-fn service(socket: &Socket, _: &Processes, _: PeerPrefix) -> Part {
+fn service(socket: &Socket, _: &Processes, _: PeerPrefix) -> KeyPart {
     let role = if socket.role == Role::Listener { Role::Inbound } else { socket.role };
     let mut end = socket.service();
     if socket.role == Role::Listener && end.addr.is_any() {
         end.addr = Addr::ANY;
     }
-    Part::Service { netns: socket.netns, role, end }
+    KeyPart::Service { netns: socket.netns, role, end }
 }
 
-fn peer(socket: &Socket, _: &Processes, prefix: PeerPrefix) -> Part {
+fn peer(socket: &Socket, _: &Processes, prefix: PeerPrefix) -> KeyPart {
     let (network, bits) = prefix.of(socket.tuple.daddr);
-    Part::Peer { network, bits }
+    KeyPart::Peer { network, bits }
 }
 
 fn owner<'a>(socket: &Socket, processes: &'a Processes) -> Option<&'a Arc<Process>> {
     socket.process.and_then(|id| processes.get(id))
 }
 
-fn process(socket: &Socket, processes: &Processes, _: PeerPrefix) -> Part {
-    Part::Process(owner(socket, processes).map(|process| (process.pid, Arc::clone(&process.comm))))
+fn process(socket: &Socket, processes: &Processes, _: PeerPrefix) -> KeyPart {
+    KeyPart::Process(owner(socket, processes).map(|process| (process.pid, Arc::clone(&process.comm))))
 }
 
-fn comm(socket: &Socket, processes: &Processes, _: PeerPrefix) -> Part {
-    Part::Comm(owner(socket, processes).map(|process| Arc::clone(&process.comm)))
+fn comm(socket: &Socket, processes: &Processes, _: PeerPrefix) -> KeyPart {
+    KeyPart::Comm(owner(socket, processes).map(|process| Arc::clone(&process.comm)))
 }
 
-fn cgroup(socket: &Socket, processes: &Processes, _: PeerPrefix) -> Part {
-    Part::Cgroup(owner(socket, processes).map_or(0, |process| process.cgroup))
+fn cgroup(socket: &Socket, processes: &Processes, _: PeerPrefix) -> KeyPart {
+    KeyPart::Cgroup(owner(socket, processes).map_or(0, |process| process.cgroup))
 }
 
 impl GroupKey {
-    /// The group of what has no group of its own.
-    pub const OTHER: Self = Self { first: Part::Other, second: None };
-    /// The only group where sockets are not grouped.
-    pub const ALL: Self = Self { first: Part::All, second: None };
+    /// Sockets without a group of their own.
+    pub const OTHER: Self = Self { first: KeyPart::Other, second: None };
+    /// All sockets, if they are not grouped.
+    pub const ALL: Self = Self { first: KeyPart::All, second: None };
 
-    /// One that is told from others by its name and role.
+    /// A key that differs from others by name and role.
     #[cfg(test)]
     pub(crate) fn named(name: &str, role: Role) -> Self {
-        Self { first: Part::Comm(Some(name.into())), second: Some(Part::Port(role as u16)) }
+        Self { first: KeyPart::Comm(Some(name.into())), second: Some(KeyPart::Port(role as u16)) }
     }
 
-    /// As text, sanitised. A service in another namespace than the tracer's says which.
-    pub(super) fn label(&self, names: &Names, own_netns: u32) -> String {
+    /// Sanitised label. A service outside the tracer's namespace includes its namespace.
+    pub(super) fn label(&self, names: &HostNames, own_netns: u32) -> String {
         let mut label = self.first.label(names, own_netns);
         if let Some(second) = &self.second {
             label.push_str(" / ");
@@ -299,25 +271,36 @@ impl GroupKey {
         label
     }
 
-    /// The namespace and the end that the group is about, where the key says it.
+    /// Collects the ids that the label is made of.
+    pub(super) fn note(&self, used: &mut Used) {
+        for part in [Some(&self.first), self.second.as_ref()].into_iter().flatten() {
+            match part {
+                KeyPart::Service { netns, .. } | KeyPart::Netns(netns) => drop(used.netns.insert(*netns)),
+                KeyPart::Cgroup(cgroup) => drop(used.cgroups.insert(*cgroup)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Namespace and endpoint of the group, if part of the key.
     pub(super) fn service(&self) -> Option<(NetnsId, Endpoint)> {
         match &self.first {
-            Part::Service { netns, end, .. } => Some((*netns, *end)),
+            KeyPart::Service { netns, end, .. } => Some((*netns, *end)),
             _ => None,
         }
     }
 
-    /// The role that all sockets of the group have, where the key says it.
+    /// Role of all sockets of the group, if part of the key.
     pub(super) fn role(&self) -> Option<Role> {
         [Some(&self.first), self.second.as_ref()].into_iter().flatten().find_map(|part| match part {
-            Part::Service { role, .. } => Some(*role),
+            KeyPart::Service { role, .. } => Some(*role),
             _ => None,
         })
     }
 }
 
-impl Part {
-    fn label(&self, names: &Names, own_netns: u32) -> String {
+impl KeyPart {
+    fn label(&self, names: &HostNames, own_netns: u32) -> String {
         match self {
             Self::Service { netns, end, .. } if netns.0 != own_netns => {
                 format!("{end} @{}", netns_label(*netns, names))
@@ -328,7 +311,7 @@ impl Part {
             Self::Process(Some((pid, comm))) => format!("{} ({pid})", text::sanitise(comm)),
             Self::Comm(Some(comm)) => text::sanitise(comm).into_owned(),
             Self::Process(None) | Self::Comm(None) | Self::Cgroup(0) => "unknown".into(),
-            Self::Cgroup(id) => match names.cgroup.get(id) {
+            Self::Cgroup(id) => match names.cgroup(*id) {
                 Some(path) => cgroup::name(path),
                 None => format!("cgroup {id}"),
             },
@@ -340,8 +323,8 @@ impl Part {
     }
 }
 
-fn netns_label(netns: NetnsId, names: &Names) -> String {
-    match names.netns.get(&netns) {
+fn netns_label(netns: NetnsId, names: &HostNames) -> String {
+    match names.netns(netns) {
         Some(name) => text::sanitise(name).into_owned(),
         None => netns.to_string(),
     }
@@ -352,12 +335,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_as_they_are_written() {
+    fn keys_round_trip_through_text() {
         for text in ["service", "process,peer", "cgroup,netns"] {
             assert_eq!(text.parse::<Grouping>().map(|keys| keys.to_string()), Ok(text.into()));
         }
         assert_eq!("service, comm".parse().map(Grouping::head), Ok("SERVICE / COMM".into()));
-        let error = |text: &str| text.parse::<Grouping>().expect_err("no grouping");
+        let error = |text: &str| text.parse::<Grouping>().expect_err("not a grouping");
         assert_eq!(
             error("port"),
             "unknown key 'port'; expected one or two of service, peer, rport, lport, process, comm, cgroup, \
@@ -369,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_taken_together_by_network() {
+    fn peers_group_by_network() {
         let prefix = |text: &str| text.parse::<PeerPrefix>();
         assert_eq!(prefix("24"), Ok(PeerPrefix { ipv4: 24, ipv6: 64 }));
         assert_eq!(prefix("/8,/48"), Ok(PeerPrefix { ipv4: 8, ipv6: 48 }));
@@ -378,10 +361,28 @@ mod tests {
         let network = |ip: &str| {
             let addr = ip.parse::<std::net::IpAddr>().expect("an address").into();
             let (network, bits) = PeerPrefix { ipv4: 24, ipv6: 64 }.of(addr);
-            Part::Peer { network, bits }.label(&Names::default(), 0)
+            KeyPart::Peer { network, bits }.label(&HostNames::default(), 0)
         };
         assert_eq!(network("10.1.2.3"), "10.1.2.0/24");
         assert_eq!(network("2001:db8:1:2:3::9"), "2001:db8:1:2::/64");
         assert!("service".parse::<Grouping>().expect("a key").with_peers(PeerPrefix::WHOLE).is_none());
+    }
+
+    #[test]
+    fn grouping_reports_its_requirements() {
+        let of = |text: &str| {
+            let grouping: Grouping = text.parse().expect("a grouping");
+            (grouping.has_roles(), grouping.needs_owners(), grouping.has_state(), grouping.is_none())
+        };
+        assert_eq!(of("service"), (true, false, false, false));
+        assert_eq!(of("peer,lport"), (false, false, false, false));
+        assert_eq!(of("state,rport"), (false, false, true, false));
+        for text in ["process", "netns,comm", "cgroup"] {
+            assert_eq!(of(text), (false, true, false, false), "{text}");
+        }
+        assert_eq!(of("comm,service"), (true, true, false, false));
+        assert!(Grouping::NONE.is_none());
+        let single: Vec<String> = Grouping::single().map(|grouping| grouping.to_string()).collect();
+        assert_eq!(single, Grouping::names().collect::<Vec<_>>());
     }
 }

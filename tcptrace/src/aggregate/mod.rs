@@ -1,22 +1,23 @@
-//! Events in, a [`Snapshot`] out: sockets per state and group, rates, dwell quantiles, closers.
+//! Counts tracker events and builds [`Snapshot`]s: sockets per state and group, rates, dwell quantiles, closers.
 //!
-//! Pure, like the tracker: the time is in the events and in the call that asks for a snapshot.
+//! Pure, like the tracker: time comes only from the events and from the `ts` of a call.
 
 mod cgroup;
 mod counting;
-mod departure;
+mod dwell_store;
 mod dwells;
-mod entry;
+mod group_entry;
 mod groups;
+pub mod host_counters;
 mod keys;
-pub mod observed;
+mod names;
 mod over_time;
 mod owners;
-mod places;
+mod packed_dwell;
 mod ports;
 mod snapshot;
-pub mod standing;
-mod stays;
+mod sticky_top_n;
+pub mod stuck_sockets;
 mod table;
 mod timeline;
 
@@ -25,7 +26,7 @@ use std::{collections::VecDeque, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    inspect::Answer,
+    detail::DetailAnswer,
     lifecycle::{Closer, Processes, Role, Since, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
@@ -33,40 +34,41 @@ use crate::{
     },
 };
 
-pub use departure::Split;
+use dwell_store::Histograms;
+pub use dwell_store::Scope;
 pub use dwells::{Bucket, Distribution};
-use entry::{Oldest, Shown};
-use groups::{Groups, Limits};
-pub use keys::{GroupKey, Grouping, Names, PeerPrefix};
-use observed::Observed;
+use group_entry::{GroupValues, Oldest};
+use groups::{GroupLimits, Groups};
+use host_counters::Observed;
+pub use keys::{GroupKey, Grouping, PeerPrefix};
+pub use names::{CleanupThrottle, HostNames, Sysctls, Used};
 use over_time::OverTime;
 pub use over_time::{GroupSummary, StateSummary};
-use places::Places;
+pub use packed_dwell::Split;
 use ports::Ports;
 pub use ports::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse};
 pub use snapshot::{
-    DwellQuantiles, Group, Losses, Minisockets, RoleDwells, Sample, Snapshot, StateDwells, StateTotal,
-    TimeWaitEnds,
+    DwellQuantiles, Group, Losses, RoleDwells, Sample, Snapshot, StateDwells, StateTotal, TimeWaitEnds,
+    TimewaitSockets,
 };
-use stays::Histograms;
-pub use stays::Scope;
+use sticky_top_n::StickyTopN;
 pub use timeline::{Point, Timeline};
 
-/// How many snapshots back the history reaches.
+/// Samples kept in the history, one per snapshot.
 pub const HISTORY: usize = 60;
 
 /// Number of entries in a table indexed by `Closer as usize`.
 const CLOSERS: usize = Closer::ALL.len() + 1;
 
-/// Counts what the tracker tells.
+/// Aggregates tracker events.
 #[derive(Clone, Debug)]
 pub struct Aggregate {
     groups: Groups,
     totals: [Total; TcpState::COUNT],
     scope: Scope,
-    /// The stays of all sockets, where those in every state are kept, indexed by `Role as usize`.
+    /// Ended dwells of all sockets, indexed by `Role as usize`; only if the scope keeps every state.
     stays: Option<[Histograms; Role::ALL.len()]>,
-    /// With [`Scope::Whole`], and how often it was looked at.
+    /// Only with [`Scope::Whole`]; `looks` counts its samples.
     over_time: Option<OverTime>,
     looks: u64,
     ports: Ports,
@@ -80,70 +82,72 @@ pub struct Aggregate {
 #[derive(Clone, Copy, Debug, Default)]
 struct Total {
     now: u64,
-    /// The most at once since the last look.
+    /// Highest `now` since the last [`Aggregate::mark`].
     highest: u64,
     entered: u64,
     entered_at_last: u64,
-    /// At the last look.
+    /// `entered` at the last [`Aggregate::mark`].
     entered_before: u64,
 }
 
-/// What the rates of the next snapshot are measured against.
+/// Baseline for the rates of the next snapshot.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     ts: Nanos,
     records: u64,
 }
 
-/// What a snapshot holds beyond the counts.
+/// Snapshot contents that do not come from the counts.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     /// Facts about the host.
     pub host: Arc<HostFacts>,
-    /// Where the records come from.
+    /// Source of the records.
     pub source: Arc<str>,
-    /// What is shown of it, as an expression; empty for everything.
+    /// Filter expression; empty: everything is shown.
     pub filter: Arc<str>,
-    /// Records taken in so far.
+    /// Records processed so far.
     pub records: u64,
     /// Losses on the kernel side.
     pub kernel_losses: KernelLosses,
-    /// Lines that a slow reader of the output did not take in time.
+    /// Output lines dropped because the reader was too slow.
     pub output_dropped: u64,
-    /// What was looked at beside the sockets.
+    /// Host counters, accept queues and descriptors.
     pub observed: Arc<Observed>,
-    /// What was asked for.
-    pub answer: Option<Arc<Answer>>,
+    /// Records about the host that were refused because a table was full.
+    pub refused: u64,
+    /// Answer to the active detail query.
+    pub answer: Option<Arc<DetailAnswer>>,
 }
 
-/// What becomes of the history when counting begins anew.
+/// Whether a restart keeps the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
-    /// The sockets are the same.
+    /// Kept: the same sockets are shown.
     Goes,
-    /// It is of other sockets.
+    /// Cleared: other sockets are shown.
     Ends,
 }
 
 impl Aggregate {
-    /// Nothing counted yet.
+    /// An empty aggregate.
     pub fn new(grouping: Grouping, scope: Scope) -> Self {
-        Self::with_limits(grouping, scope, Limits::default())
+        Self::with_limits(grouping, scope, GroupLimits::default())
     }
 
-    /// The same with room for three groups and hardly a histogram.
+    /// Like [`Self::new`], limited to three groups and 2,000 bytes of histograms.
     #[cfg(test)]
     pub(crate) fn cramped(grouping: Grouping, scope: Scope) -> Self {
-        let limits = Limits { groups: 3, histogram_bytes: 2_000, ..Limits::default() };
+        let limits = GroupLimits { groups: 3, histogram_bytes: 2_000, ..GroupLimits::default() };
         Self::with_limits(grouping, scope, limits)
     }
 
-    fn with_limits(grouping: Grouping, scope: Scope, limits: Limits) -> Self {
+    fn with_limits(grouping: Grouping, scope: Scope, limits: GroupLimits) -> Self {
         Self {
             groups: Groups::new(grouping, scope.of_groups(), limits),
             scope,
             totals: Default::default(),
-            stays: (!matches!(scope, Scope::Minisockets | Scope::Nothing)).then(Default::default),
+            stays: (!matches!(scope, Scope::TimewaitSockets | Scope::Nothing)).then(Default::default),
             over_time: (scope == Scope::Whole).then(OverTime::default),
             looks: 0,
             ports: Ports::default(),
@@ -155,28 +159,27 @@ impl Aggregate {
         }
     }
 
-    /// The same with so many groups, and destinations, that keep their place from one snapshot to the next: the
-    /// busiest, and those that run out of ports first, until others clearly are.
+    /// Keeps up to `most` groups and `most` destinations in the output from one snapshot to the next: the busiest
+    /// groups and the destinations that run out of ports first, until others clearly exceed them.
     #[must_use]
     pub fn with_places(mut self, most: usize) -> Self {
-        self.groups.places = Places::new(most);
-        self.ports.places = Places::new(most);
+        self.groups.places = StickyTopN::new(most);
+        self.ports.places = StickyTopN::new(most);
         self
     }
 
-    /// Tracing had begun by `ts`; the first call counts.
+    /// Sets the start of the trace; only the first call counts.
     pub fn begin(&mut self, ts: Nanos) {
         self.began.get_or_insert(ts);
     }
 
-    /// Takes in what `record` tells beside what the tracker makes of it. Returns a namespace whose sockets are to
-    /// be looked at again.
+    /// Updates the port settings from `record`. Returns a namespace whose sockets must be counted again.
     pub fn take(&mut self, record: &Record) -> Option<NetnsId> {
         self.ports.take(record)
     }
 
-    /// Counts anew, from what the tracker follows now: what has ended is forgotten. `judge` says in which
-    /// states a socket is shown.
+    /// Restarts the counts from the sockets tracked now; ended sockets are dropped. `judge` sets the states in which
+    /// a socket is shown.
     pub fn restart(
         &mut self,
         grouping: Grouping,
@@ -192,9 +195,9 @@ impl Aggregate {
         if history == History::Ends {
             self.history.clear();
             self.timeline = Timeline::default();
-            self.ports.choose_anew();
+            self.ports.hide_all();
         }
-        tracker.each_socket(|socket, processes| {
+        tracker.for_each_socket(|socket, processes| {
             socket.group = Socket::NO_GROUP;
             socket.counted_closer = Closer::None;
             judge(socket, processes);
@@ -208,12 +211,12 @@ impl Aggregate {
         });
     }
 
-    /// What the groups are grouped by.
+    /// The current grouping.
     pub const fn grouping(&self) -> Grouping {
         self.groups.grouping()
     }
 
-    /// The sockets of one group, and its dwells as far as they are kept; `None` where it is gone.
+    /// Sockets of one group and the dwells kept for it; `None` if the group no longer exists.
     pub fn members<'a>(
         &'a self,
         key: &GroupKey,
@@ -222,12 +225,12 @@ impl Aggregate {
         let place = self.groups.find(key)?;
         let sockets = tracker
             .sockets()
-            .filter(move |(_, socket)| socket.is_counted() && self.groups.place_of(socket) == place);
+            .filter(move |(_, socket)| socket.is_counted() && self.groups.row_index_of(socket) == place);
         Some((sockets, self.groups.dwells(place)))
     }
 
-    /// Notes for the timeline what happened since the last look. Up to the first one there is no telling how many
-    /// sockets there were: they were still being read.
+    /// Adds a timeline point for the time since the last mark. The first point uses the current counts as peaks:
+    /// before it the initial sockets were still being read.
     pub fn mark(&mut self, ts: Nanos) {
         let is_first = self.timeline.points.is_empty();
         let highest = self.totals.map(|total| if is_first { total.now } else { total.highest });
@@ -244,8 +247,14 @@ impl Aggregate {
         self.totals[state.index()].now
     }
 
-    /// Everything the views show, at `ts`. Rates are over the time since the snapshot before.
-    pub fn snapshot(&mut self, ts: Nanos, tracker: &Tracker, names: &Names, context: Context) -> Snapshot {
+    /// Builds the snapshot at `ts`. Rates cover the time since the previous snapshot.
+    pub fn snapshot(
+        &mut self,
+        ts: Nanos,
+        tracker: &Tracker,
+        names: &HostNames,
+        context: Context,
+    ) -> Snapshot {
         self.mark(ts);
         let interval = self.last.map_or(Nanos(0), |last| ts.since(last.ts));
         let per_s = |count: u64| if interval.0 == 0 { 0.0 } else { count as f64 / interval.as_secs_f64() };
@@ -259,12 +268,13 @@ impl Aggregate {
         let now = self.totals.map(|total| total.now);
         self.note(ts);
         let oldest_close_wait = self.oldest_close_wait(tracker);
-        let shown = Shown {
+        let shown = GroupValues {
             names,
             own_netns: context.host.netns,
             scope: Scope::default(),
             interval_s: interval.as_secs_f64(),
         };
+        let tables = self.tables(tracker, names, &context.observed);
         let picture = self.groups.snapshot(ts, &shown, &oldest_close_wait);
         let snapshot = Snapshot {
             ts,
@@ -285,21 +295,22 @@ impl Aggregate {
             observed: context.observed,
             standing: Vec::new(),
             ports: self.ports.snapshot(ts, names),
-            dwells: self.all_stays().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
+            dwells: self.merged_dwells().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
             dwells_by_role: self.dwells_by_role(),
+            tables,
             answer: context.answer,
         };
         self.begin_interval(ts, context.records);
         snapshot
     }
 
-    /// Goes on as after a [`Self::snapshot`] that nobody wants to see.
+    /// Starts the next interval like [`Self::snapshot`], without building a snapshot.
     pub fn pass(&mut self, ts: Nanos, records: u64) {
         self.note(ts);
         self.begin_interval(ts, records);
     }
 
-    /// Keeps the counts of this moment for the history.
+    /// Adds the current counts to the history.
     fn note(&mut self, ts: Nanos) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
@@ -307,7 +318,7 @@ impl Aggregate {
         self.history.push_back(Sample { ts, counts: self.totals.map(|total| total.now) });
     }
 
-    /// From now on rates are measured against this moment.
+    /// Starts a rate interval.
     fn begin_interval(&mut self, ts: Nanos, records: u64) {
         for total in &mut self.totals {
             total.entered_at_last = total.entered;
@@ -316,28 +327,56 @@ impl Aggregate {
         self.last = Some(Last { ts, records });
     }
 
-    /// Everything lost so far, by cause.
+    /// Row count of each table.
+    fn tables(
+        &self,
+        tracker: &Tracker,
+        names: &HostNames,
+        observed: &Observed,
+    ) -> Vec<(&'static str, usize)> {
+        let mut tables =
+            vec![("groups", self.groups.keys().count()), ("destinations", self.ports.destinations())];
+        tables.extend(tracker.side_tables());
+        tables.extend(names.sizes());
+        tables.extend(observed.sizes());
+        tables
+    }
+
+    /// Namespace and cgroup ids that sockets and groups refer to.
+    pub fn used(&self, tracker: &Tracker) -> Used {
+        let mut used = Used::default();
+        for (_, socket) in tracker.sockets() {
+            used.netns.insert(socket.netns);
+            let owner = socket.process.and_then(|id| tracker.processes().get(id));
+            used.cgroups.extend(owner.map(|owner| owner.cgroup));
+        }
+        self.groups.keys().for_each(|key| key.note(&mut used));
+        used
+    }
+
+    /// Losses so far, by cause.
     pub fn losses(&self, tracker: &Tracker, context: &Context) -> Losses {
         let counters = tracker.counters();
         Losses {
             ring_full: context.kernel_losses.ring_full,
             recursion_missed: context.kernel_losses.recursion_missed,
             healed: counters.healed,
-            evicted: counters.evicted + self.groups.evicted() + context.observed.left_out,
+            evicted: counters.evicted + self.groups.evicted() + self.ports.refused() + context.refused,
             decode_errors: context.kernel_losses.decode_errors + counters.undecodable,
             read_faults: context.kernel_losses.read_faults,
             output_dropped: context.output_dropped,
             not_recorded: context.kernel_losses.not_recorded,
             uncounted: context.kernel_losses.uncounted,
+            unseeded: counters.unseeded,
         }
     }
 
-    /// Roughly what it takes, in bytes.
+    /// Approximate memory of the groups, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.groups.size_bytes()
     }
 
-    /// Counts the sockets in every state for the mean over time, see [`Scope::Whole`].
+    /// Samples the sockets per state for the mean over time, see [`Scope::Whole`].
     pub fn look(&mut self) {
         self.looks += 1;
         if let Some(over_time) = &mut self.over_time {
@@ -346,12 +385,12 @@ impl Aggregate {
         }
     }
 
-    /// All sockets and every group over the whole time, see [`Scope::Whole`].
-    pub fn summary(&self, names: &Names, own_netns: u32) -> (GroupSummary, Vec<GroupSummary>) {
+    /// Summary of all sockets and of each group over the trace, see [`Scope::Whole`].
+    pub fn summary(&self, names: &HostNames, own_netns: u32) -> (GroupSummary, Vec<GroupSummary>) {
         let groups = self.groups.summary(names, own_netns, self.looks);
         let now = self.totals.map(|total| total.now);
         let over_time = self.over_time.clone().unwrap_or_default();
-        let stays = self.all_stays().unwrap_or_default();
+        let stays = self.merged_dwells().unwrap_or_default();
         let dwells = |state| stays.whole(state);
         let mut all = GroupSummary {
             key: "all".into(),
@@ -373,8 +412,8 @@ impl Aggregate {
         (all, groups)
     }
 
-    /// The stays of all sockets together.
-    fn all_stays(&self) -> Option<Histograms> {
+    /// Ended dwells of all roles, merged.
+    fn merged_dwells(&self) -> Option<Histograms> {
         let (first, rest) = self.stays.as_ref()?.split_first()?;
         let mut sum = first.clone();
         for stays in rest {
@@ -383,7 +422,7 @@ impl Aggregate {
         Some(sum)
     }
 
-    /// With [`Scope::Roles`] the dwells by role and state, the empty ones left out.
+    /// Non-empty dwells by role and state; only with [`Scope::Roles`].
     fn dwells_by_role(&self) -> Vec<RoleDwells> {
         let Some(stays) = self.stays.as_ref().filter(|_| self.scope == Scope::Roles) else {
             return Vec::new();
@@ -398,7 +437,7 @@ impl Aggregate {
         each.filter(|dwells| dwells.distribution.count > 0).collect()
     }
 
-    /// By group, the oldest socket in CLOSE_WAIT.
+    /// The oldest CLOSE_WAIT socket of each group.
     fn oldest_close_wait(&self, tracker: &Tracker) -> FxHashMap<u32, Oldest> {
         let mut oldest: FxHashMap<u32, Oldest> = FxHashMap::default();
         if self.now(TcpState::CloseWait) == 0 {
@@ -408,7 +447,7 @@ impl Aggregate {
             if socket.state == TcpState::CloseWait && socket.is_counted() && socket.since != Since::Unknown {
                 let owner = socket.process.and_then(|id| tracker.processes().get(id)).cloned();
                 let this = Oldest { since: socket.since, owner };
-                let known = oldest.entry(self.groups.place_of(socket)).or_insert_with(|| this.clone());
+                let known = oldest.entry(self.groups.row_index_of(socket)).or_insert_with(|| this.clone());
                 *known = known.clone().older(this);
             }
         }
@@ -416,5 +455,7 @@ impl Aggregate {
     }
 }
 
+#[cfg(test)]
+mod row_tests;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! How many sockets were in every state over time: looks at the counts in, means and peaks out.
+//! Mean and peak of sockets per state over the trace, from periodic samples of the counts.
 
 use super::{CLOSERS, Distribution, dwells::Dwells};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     model::{TcpState, record::Process},
 };
 
-/// What was seen of a group's states so far.
+/// Samples of the states of a group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OverTime {
     entered: [u64; TcpState::COUNT],
@@ -26,7 +26,7 @@ impl OverTime {
         }
     }
 
-    /// Adds `other`. Two peaks need not have come together: the higher one is what the sum reached at least.
+    /// Adds `other`. The peaks may not coincide, so the higher one is a lower bound for the peak of the sum.
     pub(super) fn merge(&mut self, other: &Self) {
         for state in 0..TcpState::COUNT {
             self.entered[state] += other.entered[state];
@@ -35,7 +35,7 @@ impl OverTime {
         }
     }
 
-    /// Every state in which there is or was anything.
+    /// Every state that has or had sockets.
     pub(super) fn states(
         &self,
         now: &[u64; TcpState::COUNT],
@@ -59,36 +59,36 @@ impl OverTime {
     }
 }
 
-/// The sockets that share one key, over the whole time.
+/// Sockets with one key, over the trace.
 #[derive(Clone, Debug)]
 pub struct GroupSummary {
     /// The key as text, sanitised.
     pub key: String,
     /// Which side opened the connections.
     pub role: Role,
-    /// The process that owns most of them, where one is known.
+    /// The process that owns most of them, if known.
     pub process: Option<Process>,
-    /// Every state in which there was anything.
+    /// Every state that had sockets or dwells.
     pub states: Vec<StateSummary>,
-    /// Connections ended meanwhile, indexed by `Closer as usize`.
+    /// Connections that closed during the trace, indexed by `Closer as usize`.
     pub closed: [u64; CLOSERS],
-    /// Sockets ended, indexed by `EndReason as usize`, minisockets apart.
+    /// Sockets ended, indexed by `EndReason as usize`, without timewait sockets.
     pub ended: [u64; EndReason::COUNT],
-    /// Dwells that were added to the others' for want of memory.
+    /// Dwells moved to "other" to save memory.
     pub dwells_elsewhere: u64,
 }
 
-/// The sockets of a group in one state, over the whole time.
+/// Sockets of a group in one state, over the trace.
 #[derive(Clone, Debug)]
 pub struct StateSummary {
     /// The state.
     pub state: TcpState,
-    /// How many entered it.
+    /// Sockets that entered it.
     pub entered: u64,
-    /// How many were in it in the mean of all looks.
+    /// Mean over all samples.
     pub mean: f64,
-    /// How many were in it at most, of all looks.
+    /// Maximum of all samples.
     pub most: u64,
-    /// How long they stayed.
+    /// Dwells in the state.
     pub dwells: Distribution,
 }

@@ -1,14 +1,15 @@
-//! What a view gets: everything it shows, and nothing it could change.
+//! Read-only state that the views render.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{
-    Distribution, GroupKey, Grouping, PortsSnapshot, Split, Timeline, observed::Observed, standing::Standing,
+    Distribution, GroupKey, Grouping, PortsSnapshot, Split, Timeline, host_counters::Observed,
+    stuck_sockets::StuckSockets,
 };
 use crate::{
-    inspect::Answer,
+    detail::DetailAnswer,
     lifecycle::{Closer, EndReason, Role, Since},
     model::{
         Endpoint, Nanos, NetnsId, TcpState,
@@ -16,26 +17,26 @@ use crate::{
     },
 };
 
-/// Everything the views show, at one moment.
+/// All that the views show, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When, `CLOCK_MONOTONIC`.
+    /// Time of the snapshot, `CLOCK_MONOTONIC`.
     pub ts: Nanos,
     /// When tracing began.
     pub began: Nanos,
-    /// Length of the interval that the rates are over; 0 in the first snapshot, which has no rates.
+    /// Length of the rate interval; 0 in the first snapshot, which has no rates.
     pub interval: Nanos,
     /// Facts about the host.
     pub host: Arc<HostFacts>,
-    /// Where the records come from: `live`, or the name of a file.
+    /// Source of the records: `live`, or a file name.
     pub source: Arc<str>,
-    /// What is shown of it, as an expression; empty for everything.
+    /// Filter expression; empty: everything is shown.
     pub filter: Arc<str>,
-    /// Records taken in so far.
+    /// Records processed so far.
     pub records: u64,
     /// Records per second over the interval.
     pub records_per_s: f64,
-    /// Everything lost so far, by cause.
+    /// Losses so far, by cause.
     pub losses: Losses,
     /// Sockets per state, indexed by [`TcpState::index`].
     pub states: [StateTotal; TcpState::COUNT],
@@ -43,32 +44,34 @@ pub struct Snapshot {
     pub history: Vec<Sample>,
     /// Sockets per state over the whole trace.
     pub timeline: Timeline,
-    /// What the groups are grouped by.
+    /// The current grouping.
     pub grouping: Grouping,
     /// The groups, most TIME_WAIT first.
     pub groups: Vec<Group>,
-    /// Groups that are counted together, in the one called "other".
+    /// Groups counted together as "other".
     pub other_groups: u64,
-    /// The dwells of all sockets by state, where those of every state are kept; else empty.
+    /// Dwells of all sockets by state; empty unless the scope keeps every state.
     pub dwells: Vec<StateDwells>,
-    /// The same by role, where it was asked for with [`super::Scope::Roles`]; else empty.
+    /// Dwells by role and state; empty unless [`super::Scope::Roles`].
     pub dwells_by_role: Vec<RoleDwells>,
-    /// What was looked at beside the sockets.
+    /// Host counters, accept queues and descriptors.
     pub observed: Arc<Observed>,
-    /// Sockets that wait for somebody, where they were asked for.
-    pub standing: Vec<Standing>,
+    /// Sockets that wait for a process or a peer; empty unless requested.
+    pub standing: Vec<StuckSockets>,
     /// Local ports by destination.
     pub ports: PortsSnapshot,
-    /// What was asked for beyond that; `None` where nobody asks.
-    pub answer: Option<Arc<Answer>>,
+    /// Row count of each table, by name; every table is bounded.
+    pub tables: Vec<(&'static str, usize)>,
+    /// Answer to the active detail query, if there is one.
+    pub answer: Option<Arc<DetailAnswer>>,
 }
 
 /// Sockets per state at one moment, indexed by [`TcpState::index`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// When, `CLOCK_MONOTONIC`.
+    /// Time of the sample, `CLOCK_MONOTONIC`.
     pub ts: Nanos,
-    /// How many.
+    /// Socket counts.
     pub counts: [u64; TcpState::COUNT],
 }
 
@@ -77,22 +80,22 @@ pub struct Sample {
 pub struct StateDwells {
     /// The state.
     pub state: TcpState,
-    /// Which of them; `None`: all.
+    /// Subset of the dwells; `None`: all.
     pub split: Option<Split>,
-    /// Sockets in the state now, whose dwell has not ended; `None` where that can't be told yet.
+    /// Sockets in the state now, whose dwell has not ended; `None` if the subset is known only at the end.
     pub open_now: Option<u64>,
-    /// How long they lasted.
+    /// Distribution of their lengths.
     pub distribution: Distribution,
 }
 
 /// The dwells of all sockets of one role in one state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleDwells {
-    /// The role that they had when they left the state.
+    /// Role at the time the sockets left the state.
     pub role: Role,
     /// The state.
     pub state: TcpState,
-    /// How long they lasted.
+    /// Distribution of their lengths.
     pub distribution: Distribution,
 }
 
@@ -101,7 +104,7 @@ pub struct RoleDwells {
 pub struct StateTotal {
     /// Now.
     pub now: u64,
-    /// That entered it since tracing began, seeded ones not counted.
+    /// Sockets that entered it since tracing began, without seeded ones.
     pub entered: u64,
     /// Entered per second over the interval.
     pub entered_per_s: f64,
@@ -112,7 +115,7 @@ pub struct StateTotal {
 pub struct Losses {
     /// Records the ring buffer had no room for.
     pub ring_full: u64,
-    /// Transitions that the kernel's recursion guard may have kept from every copy of the program: an
+    /// Transitions that the kernel's recursion guard may have hidden from every copy of the program: an
     /// upper bound.
     pub recursion_missed: u64,
     /// Sockets whose state did not match the next transition: a gap closed, its dwell unknown.
@@ -123,16 +126,18 @@ pub struct Losses {
     pub decode_errors: u64,
     /// Kernel memory that could not be read.
     pub read_faults: u64,
-    /// Lines that a slow reader of the output did not take in time.
+    /// Output lines dropped because the reader was too slow.
     pub output_dropped: u64,
-    /// Records that are missing in the recording.
+    /// Records missing from the recording.
     pub not_recorded: u64,
-    /// Counters of losses that could not be read: what they count is a lower bound.
+    /// Loss counters that could not be read: their values are lower bounds.
     pub uncounted: u64,
+    /// Not a loss: sockets older than the trace, seen in a namespace that the initial snapshot could not enter.
+    pub unseeded: u64,
 }
 
 impl Losses {
-    /// All causes together.
+    /// Sum of all causes; `unseeded` is not a loss.
     pub const fn total(&self) -> u64 {
         self.ring_full
             + self.recursion_missed
@@ -149,52 +154,53 @@ impl Losses {
 /// The sockets that share one key.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What makes it this group.
+    /// Identity of the group.
     pub id: GroupKey,
     /// The key as text, sanitised: `10.0.0.5:5432`, `*:443`.
     pub key: String,
-    /// Namespace and end, where the groups are services.
+    /// Namespace and endpoint, if the groups are services.
     pub service: Option<(NetnsId, Endpoint)>,
     /// Which side opened the connections.
     pub role: Role,
-    /// Whether it keeps a place among those shown, see [`super::Aggregate::with_places`].
+    /// Whether it is one of the sticky top N, see [`super::Aggregate::with_places`].
     pub has_place: bool,
     /// Sockets now, indexed by [`TcpState::index`].
     pub counts: [u64; TcpState::COUNT],
-    /// The process that owns most of them, where one is known.
+    /// The process that owns most of them, if known.
     pub process: Option<Process>,
     /// How many other processes own some of them.
     pub other_processes: u64,
-    /// Connections that close or have closed, indexed by `Closer as usize`. Who did may turn out otherwise: it may fall.
+    /// Connections that close or have closed, indexed by `Closer as usize`. May fall: later events can change the
+    /// closer.
     pub closers: [u64; Closer::ALL.len() + 1],
-    /// Those that are through with it, in TIME_WAIT or gone, without those that had closed before they were seen: what
-    /// a rate is made of.
+    /// Connections that finished closing (in TIME_WAIT or ended), indexed likewise. Never falls, so rates use it.
+    /// Excludes those first seen after they had closed.
     pub closed: [u64; Closer::ALL.len() + 1],
-    /// Sockets ended, indexed by `EndReason as usize`, minisockets apart.
+    /// Sockets ended, indexed by `EndReason as usize`, without timewait sockets.
     pub ended: [u64; EndReason::COUNT],
-    /// Minisockets that ended in FIN_WAIT2, indexed likewise.
+    /// Timewait sockets that ended in FIN_WAIT2, indexed likewise.
     pub orphans_ended: [u64; EndReason::COUNT],
     /// Connects that ended without a connection, indexed likewise.
     pub connects_ended: [u64; EndReason::COUNT],
     /// TIME_WAIT.
-    pub time_wait: Minisockets,
+    pub time_wait: TimewaitSockets,
     /// FIN_WAIT2, orphan and held.
-    pub fin_wait2: Minisockets,
-    /// FIN_WAIT2 now without an owner (a minisocket).
+    pub fin_wait2: TimewaitSockets,
+    /// FIN_WAIT2 sockets now without an owner (timewait sockets).
     pub fin_wait2_orphan: u64,
-    /// When the oldest socket that is now in CLOSE_WAIT entered it.
+    /// When the oldest socket now in CLOSE_WAIT entered it.
     pub oldest_close_wait: Option<Since>,
-    /// Who owns that one, where it is known.
+    /// Owner of that socket, if known.
     pub close_wait_owner: Option<Process>,
-    /// The dwells by state, where those of every state are kept; else empty.
+    /// Dwells by state; empty unless the scope keeps every state.
     pub dwells: Vec<StateDwells>,
-    /// Dwells that were added to those of the group "other", for want of memory.
+    /// Dwells moved to the group "other" to save memory.
     pub dwells_elsewhere: u64,
 }
 
 impl Group {
-    /// Which side closed first most often, and its share of all closes in `0.0..=1.0`; `None` while
-    /// nothing has closed.
+    /// The side that closed first most often, and its share of all closes in `0.0..=1.0`; `None` while nothing has
+    /// closed.
     pub fn main_closer(&self) -> Option<(Closer, f64)> {
         let total: u64 = self.closers[1..].iter().sum();
         let most = Closer::ALL.into_iter().max_by_key(|&closer| self.closers[closer as usize])?;
@@ -206,7 +212,7 @@ impl Group {
         self.counts.iter().sum()
     }
 
-    /// Whether there is nothing to show: no socket is there, and of none is known who closed it or how it ended.
+    /// Whether the group has no sockets and no known closer, end or timewait entry.
     pub fn is_empty(&self) -> bool {
         let nothing = |counts: &[u64]| counts.iter().all(|&count| count == 0);
         nothing(&self.counts)
@@ -215,59 +221,59 @@ impl Group {
             && [&self.time_wait, &self.fin_wait2].iter().all(|of| of.entered == 0 && of.dwell_bounds == 0)
     }
 
-    /// The network namespace, where the groups are services.
+    /// The network namespace, if the groups are services.
     pub fn netns(&self) -> Option<NetnsId> {
         self.service.map(|(netns, _)| netns)
     }
 
-    /// FIN_WAIT2 now that a process still holds open.
+    /// FIN_WAIT2 sockets now that a process holds open.
     pub fn fin_wait2_held(&self) -> u64 {
         self.counts[TcpState::FinWait2.index()].saturating_sub(self.fin_wait2_orphan)
     }
 }
 
-/// One of the two states that minisockets are in.
+/// One of the two states that timewait sockets are in.
 #[derive(Clone, Debug, Default)]
-pub struct Minisockets {
+pub struct TimewaitSockets {
     /// Now.
     pub now: u64,
     /// Entered since tracing began.
     pub entered: u64,
     /// Entered per second over the interval.
     pub entered_per_s: f64,
-    /// How they ended.
+    /// Ends by cause.
     pub ended: TimeWaitEnds,
-    /// How long they lasted, exact dwells only.
+    /// Lengths of exact dwells only.
     pub dwell: DwellQuantiles,
-    /// Dwells known only as a bound (seeded or inferred), which are not in `dwell`.
+    /// Dwells known only as a bound (seeded or inferred), not in `dwell`.
     pub dwell_bounds: u64,
 }
 
-/// How minisockets ended.
+/// Ends of timewait sockets by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TimeWaitEnds {
-    /// The timer ran out.
+    /// The timer expired.
     pub expired: u64,
-    /// Taken over by a `connect()`.
+    /// Reused by a `connect()`.
     pub reused: u64,
-    /// Taken over by a SYN.
+    /// Reopened by a SYN.
     pub reopened: u64,
     /// Ended by a RST.
     pub reset: u64,
     /// Killed by an administrator.
     pub killed: u64,
-    /// Went down with the namespace.
+    /// Purged with the namespace.
     pub purged: u64,
-    /// Ended by data that nobody could read any more.
+    /// Ended by data that no process could read any more.
     pub aborted: u64,
-    /// Not explained by anything seen.
+    /// No observed event explains the end.
     pub unexplained: u64,
-    /// Found gone by a sweep: the records about their end were lost.
+    /// A sweep found the socket gone: the records of its end were lost.
     pub lost: u64,
 }
 
 impl TimeWaitEnds {
-    /// How many ended by `reason`; `None` for one that no minisocket ends by.
+    /// Count for `reason`; `None` for a reason that never ends a timewait socket.
     pub const fn of(&self, reason: EndReason) -> Option<u64> {
         Some(match reason {
             EndReason::Expired => self.expired,
@@ -296,7 +302,7 @@ impl TimeWaitEnds {
         self.lost += other.lost;
     }
 
-    /// Counts `n` more that ended by `reason`; one that no minisocket ends by is left out.
+    /// Counts `n` ends by `reason`; ignores a reason that never ends a timewait socket.
     pub(super) const fn count(&mut self, reason: EndReason, n: u64) {
         let counter = match reason {
             EndReason::Expired => &mut self.expired,
@@ -314,7 +320,7 @@ impl TimeWaitEnds {
     }
 }
 
-/// Quantiles of a dwell, nanoseconds. All 0 while `count` is 0.
+/// Quantiles of a dwell, in nanoseconds. All 0 while `count` is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DwellQuantiles {
     /// Number of dwells.
@@ -330,7 +336,7 @@ pub struct DwellQuantiles {
 }
 
 impl DwellQuantiles {
-    /// Those of `distribution`.
+    /// Quantiles of `distribution`.
     pub fn of(distribution: &Distribution) -> Self {
         if distribution.count == 0 {
             return Self::default();

@@ -1,4 +1,4 @@
-//! Streams of connections whose truth is known, and what the groups make of them.
+//! Group counts compared with known streams of connections.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,14 +6,18 @@ use rustc_hash::FxHashMap;
 use tcptrace_common::record::{self as raw, Kind, flag};
 
 use super::*;
-use crate::model::{Addr, Observation, SeedSocket, Tuple, record::SeedObject};
+use crate::model::{Addr, HookRecord, SeedSocket, Tuple, record::SeedObject};
+
+mod course;
+mod empty;
+mod waiting;
 
 const MS: u64 = 1_000_000;
 const TIMEWAIT_TICKS: u64 = 60 * 250;
 
-/// One connection from here: to whom, by whom, and how long it is open.
+/// One outbound connection.
 #[derive(Clone, Copy)]
-struct Connection {
+struct TestConnection {
     cookie: u64,
     peer: Addr,
     pid: u32,
@@ -21,7 +25,7 @@ struct Connection {
     open_ns: u64,
 }
 
-impl Connection {
+impl TestConnection {
     fn step(self, at_ns: u64, kind: Kind, old: TcpState, new: TcpState, arg0: u64) -> Record {
         let raw = raw::Record {
             ts_ns: at_ns,
@@ -42,14 +46,14 @@ impl Connection {
         };
         let task =
             raw::Task { cgroup: 5, tgid: self.pid, tid: self.pid, comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0" };
-        Record::Kernel(Observation { raw, task: (raw.flags & flag::TASK != 0).then_some(task) })
+        Record::Kernel(HookRecord { raw, task: (raw.flags & flag::TASK != 0).then_some(task) })
     }
 
     fn transition(self, at_ns: u64, old: TcpState, new: TcpState) -> Record {
         self.step(at_ns, Kind::Transition, old, new, 0)
     }
 
-    /// Up to TIME_WAIT, which it stays in.
+    /// Records up to and including the entry into TIME_WAIT.
     fn to_time_wait(self) -> [Record; 6] {
         use TcpState::{Close, Established, FinWait1, FinWait2, SynSent, TimeWait};
         let (begin, end) = (self.begins_ns + 1_000, self.begins_ns + 1_000 + self.open_ns);
@@ -58,36 +62,36 @@ impl Connection {
             self.transition(begin, SynSent, Established),
             self.transition(end, Established, FinWait1),
             self.transition(end + 2_000, FinWait1, FinWait2),
-            self.step(end + 5_000, Kind::MinisocketArmed, FinWait2, TimeWait, TIMEWAIT_TICKS),
+            self.step(end + 5_000, Kind::TimewaitArmed, FinWait2, TimeWait, TIMEWAIT_TICKS),
             self.transition(end + 5_000, FinWait2, Close),
         ]
     }
 
     fn expiry(self, at_ns: u64) -> Record {
-        self.step(at_ns, Kind::MinisocketExpired, TcpState::TimeWait, TcpState::TimeWait, 0)
+        self.step(at_ns, Kind::TimewaitExpired, TcpState::TimeWait, TcpState::TimeWait, 0)
     }
 }
 
-struct Run {
+struct AggregateRun {
     tracker: Tracker,
     aggregate: Aggregate,
     now: u64,
 }
 
-impl Run {
-    fn new(grouping: &str, scope: Scope, limits: Limits) -> Self {
+impl AggregateRun {
+    fn new(grouping: &str, scope: Scope, limits: GroupLimits) -> Self {
         Self::with_seed(grouping, scope, limits, None)
     }
 
     fn with_seed(
         grouping: &str,
         scope: Scope,
-        limits: Limits,
+        limits: GroupLimits,
         seed: impl IntoIterator<Item = Record>,
     ) -> Self {
         let grouping = grouping.parse().expect("a grouping");
         let mut run = Self {
-            tracker: Tracker::new(crate::lifecycle::Limits::default()),
+            tracker: Tracker::new(crate::lifecycle::TrackerLimits::default()),
             aggregate: Aggregate::with_limits(grouping, scope, limits),
             now: 0,
         };
@@ -116,9 +120,10 @@ impl Run {
             kernel_losses: KernelLosses::default(),
             output_dropped: 0,
             observed: Arc::default(),
+            refused: 0,
             answer: None,
         };
-        self.aggregate.snapshot(Nanos(self.now), &self.tracker, &Names::default(), context)
+        self.aggregate.snapshot(Nanos(self.now), &self.tracker, &HostNames::default(), context)
     }
 }
 
@@ -126,8 +131,8 @@ fn peer(n: u64) -> Addr {
     IpAddr::V6(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(n))).into()
 }
 
-fn limits(groups: usize) -> Limits {
-    Limits { groups, ..Limits::default() }
+fn limits(groups: usize) -> GroupLimits {
+    GroupLimits { groups, ..GroupLimits::default() }
 }
 
 fn group<'a>(snapshot: &'a Snapshot, key: &str) -> &'a Group {
@@ -139,19 +144,19 @@ fn dwells(dwells: &[StateDwells], state: TcpState, split: Option<Split>) -> &Dis
     &found.unwrap_or_else(|| panic!("no {state:?} {split:?}")).distribution
 }
 
-/// 200,000 peers have one connection each, ten have five hundred more each and begin late.
+/// 200,000 peers have one connection each; ten have five hundred more and start late.
 #[test]
-fn among_200_000_peers_the_ten_biggest_are_exact() {
+fn ten_biggest_of_200_000_peers_are_exact() {
     const PEERS: u64 = 200_000;
-    let mut run = Run::new("peer", Scope::Every, Limits::default());
+    let mut run = AggregateRun::new("peer", Scope::Every, GroupLimits::default());
     let mut truth: FxHashMap<String, (u64, Vec<u64>)> = FxHashMap::default();
     let mut cookie = 0;
     for n in 0..PEERS {
-        // The big ones begin late, when the table is full of small ones.
+        // The big ones start late, when the table is full of small ones.
         let big = (n > PEERS / 2 && n % 20 == 0).then_some(n / 20 % 10 + 1);
         for peer_number in [Some(1_000 + n), big].into_iter().flatten() {
             cookie += 1;
-            let connection = Connection {
+            let connection = TestConnection {
                 cookie,
                 peer: peer(peer_number),
                 pid: 7,
@@ -184,14 +189,14 @@ fn among_200_000_peers_the_ten_biggest_are_exact() {
         snapshot.groups.iter().map(|group| dwells(&group.dwells, TcpState::Established, None).count).sum();
     assert_eq!(in_histograms, cookie);
     assert_eq!(snapshot.other_groups + snapshot.groups.len() as u64 - 1, PEERS + 10);
-    assert!(snapshot.losses.evicted > 0, "what was folded is told");
+    assert!(snapshot.losses.evicted > 0, "folded groups are reported");
 }
 
 #[test]
 fn sockets_of_folded_groups_are_counted_until_they_end() {
-    let mut run = Run::new("peer", Scope::Every, limits(4));
-    let connections: Vec<Connection> = (1..=40)
-        .map(|n| Connection { cookie: n, peer: peer(n), pid: 7, begins_ns: n * MS, open_ns: MS / 2 })
+    let mut run = AggregateRun::new("peer", Scope::Every, limits(4));
+    let connections: Vec<TestConnection> = (1..=40)
+        .map(|n| TestConnection { cookie: n, peer: peer(n), pid: 7, begins_ns: n * MS, open_ns: MS / 2 })
         .collect();
     for connection in &connections {
         run.take_all(connection.to_time_wait());
@@ -206,22 +211,52 @@ fn sockets_of_folded_groups_are_counted_until_they_end() {
     let sum = |of: fn(&Group) -> u64| snapshot.groups.iter().map(of).sum::<u64>();
     assert_eq!(sum(|group| group.counts.iter().sum()), 0);
     assert_eq!(sum(|group| group.time_wait.ended.expired), 40);
-    assert_eq!(run.aggregate.groups.slots_in_use(), 5, "no place is kept for sockets that are gone");
+    assert_eq!(run.aggregate.groups.slots_in_use(), 5, "no slot is kept for ended sockets");
+}
+
+#[test]
+fn sticky_top_n_keeps_few_groups_without_sockets() {
+    const PEERS: u64 = 200;
+    let mut run = AggregateRun::new("peer", Scope::Roles, GroupLimits { empty: 8, ..GroupLimits::default() });
+    run.aggregate = run.aggregate.with_places(2);
+    for n in 1..=PEERS {
+        // Peer 1 returns repeatedly and stays in the sticky top N.
+        for (cookie, peer_number) in [(2 * n, 1), (2 * n + 1, n + 1)] {
+            let begins_ns = n * 100_000 * MS + cookie;
+            let connection = TestConnection {
+                cookie,
+                peer: peer(peer_number),
+                pid: 7,
+                begins_ns,
+                open_ns: peer_number * MS,
+            };
+            run.take_all(connection.to_time_wait());
+            run.snapshot();
+            run.take(&connection.expiry(begins_ns + 61_000 * MS));
+        }
+        assert!(run.aggregate.groups.keys().count() <= 20);
+    }
+    let snapshot = run.snapshot();
+    assert_eq!(snapshot.losses.evicted, 0, "they are never shown");
+    assert_eq!(snapshot.groups.iter().map(|group| group.time_wait.entered).sum::<u64>(), 2 * PEERS);
+    assert_eq!(group(&snapshot, &peer(1).to_string()).time_wait.entered, PEERS);
 }
 
 #[test]
 fn histograms_that_grow_too_large_are_folded_smallest_first() {
-    let limits = Limits { histogram_bytes: 64 << 10, ..Limits::default() };
-    let mut run = Run::new("peer", Scope::Every, limits);
+    let limits = GroupLimits { histogram_bytes: 64 << 10, ..GroupLimits::default() };
+    let mut run = AggregateRun::new("peer", Scope::Every, limits);
     let mut cookie = 0;
     for round in 0..60 {
         for n in 1..=60 {
-            // Peer 60 has three connections where the others have one.
+            // Peer 60 has three connections, all others one.
             for _ in 0..if n == 60 { 3 } else { 1 } {
                 cookie += 1;
                 let open_ns = MS + cookie * 7_919 % (50 * MS);
                 let begins_ns = (round * 100 + n) * 100 * MS;
-                run.take_all(Connection { cookie, peer: peer(n), pid: 7, begins_ns, open_ns }.to_time_wait());
+                run.take_all(
+                    TestConnection { cookie, peer: peer(n), pid: 7, begins_ns, open_ns }.to_time_wait(),
+                );
             }
         }
     }
@@ -230,7 +265,7 @@ fn histograms_that_grow_too_large_are_folded_smallest_first() {
     assert_eq!((biggest.time_wait.entered, biggest.dwells_elsewhere), (180, 0));
     assert_eq!(dwells(&biggest.dwells, TcpState::Established, None).count, 180);
     let counts = |group: &Group| (group.time_wait.entered, group.closers[Closer::Local as usize]);
-    assert_eq!(counts(group(&snapshot, &peer(1).to_string())), (60, 60), "counts stay where they are");
+    assert_eq!(counts(group(&snapshot, &peer(1).to_string())), (60, 60), "counts stay in their group");
     assert!(snapshot.groups.iter().any(|group| group.dwells_elsewhere > 0));
     let all: u64 = snapshot
         .groups
@@ -243,10 +278,11 @@ fn histograms_that_grow_too_large_are_folded_smallest_first() {
 }
 
 #[test]
-fn a_group_by_state_follows_every_change() {
-    let mut run = Run::new("state,process", Scope::Every, Limits::default());
+fn group_by_state_follows_every_change() {
+    let mut run = AggregateRun::new("state,process", Scope::Every, GroupLimits::default());
     for n in 1..=30 {
-        let connection = Connection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS * n };
+        let connection =
+            TestConnection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS * n };
         let [connect, established, fin_wait1, rest @ ..] = connection.to_time_wait();
         run.take_all([connect, established]);
         if n <= 20 {
@@ -269,7 +305,7 @@ fn a_group_by_state_follows_every_change() {
 }
 
 #[test]
-fn what_had_closed_before_is_told_apart() {
+fn sockets_closed_before_the_trace_are_not_closed_again() {
     let ends = |sport| Tuple { saddr: peer(9), sport, daddr: peer(1), dport: 80, ifindex: 0 };
     let seed = (1..=30).map(|n| {
         Record::Seed(SeedSocket {
@@ -278,16 +314,16 @@ fn what_had_closed_before_is_told_apart() {
             netns: NetnsId(1),
             tuple: ends(n as u16),
             state: TcpState::TimeWait,
-            object: SeedObject::Minisocket { left: Nanos(30_000 * MS) },
+            object: SeedObject::Timewait { left: Nanos(30_000 * MS) },
             inode: 0,
             uid: 0,
             rqueue: 0,
             wqueue: 0,
         })
     });
-    let mut run = Run::with_seed("service", Scope::Whole, Limits::default(), seed);
+    let mut run = AggregateRun::with_seed("service", Scope::Whole, GroupLimits::default(), seed);
     for n in 1..=4 {
-        let connection = Connection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS };
+        let connection = TestConnection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS };
         run.take_all(connection.to_time_wait());
     }
     let snapshot = run.snapshot();
@@ -295,23 +331,23 @@ fn what_had_closed_before_is_told_apart() {
         snapshot.groups.iter().map(|group| closes(group)[Closer::Local as usize]).sum()
     };
     assert_eq!((local(|group| group.closers), local(|group| group.closed)), (34, 4));
-    let (all, _) = run.aggregate.summary(&Names::default(), 1);
+    let (all, _) = run.aggregate.summary(&HostNames::default(), 1);
     assert_eq!(all.closed[Closer::Local as usize], 4);
 }
 
 #[test]
-fn a_count_of_the_closed_never_falls() {
+fn closed_count_never_falls() {
     use TcpState::{Close, Closing, Established, FinWait1, SynSent, TimeWait};
-    let mut run = Run::new("service", Scope::Whole, Limits::default());
-    let connection = Connection { cookie: 1, peer: peer(1), pid: 7, begins_ns: MS, open_ns: MS };
+    let mut run = AggregateRun::new("service", Scope::Whole, GroupLimits::default());
+    let connection = TestConnection { cookie: 1, peer: peer(1), pid: 7, begins_ns: MS, open_ns: MS };
     let (mut before, mut was_local) = ([0; CLOSERS], false);
     for record in [
         connection.transition(MS, Close, SynSent),
         connection.transition(2 * MS, SynSent, Established),
         connection.transition(3 * MS, Established, FinWait1),
-        // The other side's FIN crosses ours: both closed first.
+        // The FINs of both sides cross: both closed first.
         connection.transition(4 * MS, FinWait1, Closing),
-        connection.step(5 * MS, Kind::MinisocketArmed, Closing, TimeWait, TIMEWAIT_TICKS),
+        connection.step(5 * MS, Kind::TimewaitArmed, Closing, TimeWait, TIMEWAIT_TICKS),
         connection.transition(5 * MS, Closing, Close),
         connection.expiry(60_000 * MS),
     ] {
@@ -321,15 +357,15 @@ fn a_count_of_the_closed_never_falls() {
         was_local |= group.closers[Closer::Local as usize] == 1;
         before = group.closed;
     }
-    assert!(was_local, "it was taken for closed by this side for a while");
+    assert!(was_local, "the closer was local at first");
     assert_eq!((before[Closer::Local as usize], before[Closer::Both as usize]), (0, 1));
 }
 
 #[test]
 fn time_wait_and_fin_wait2_are_split() {
-    let mut run = Run::new("service", Scope::Every, Limits::default());
+    let mut run = AggregateRun::new("service", Scope::Every, GroupLimits::default());
     for n in 1..=20 {
-        let connection = Connection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS };
+        let connection = TestConnection { cookie: n, peer: peer(1), pid: 7, begins_ns: n * MS, open_ns: MS };
         run.take_all(connection.to_time_wait());
         if n > 5 {
             run.take(&connection.expiry(60_000 * MS + n * MS));
@@ -352,7 +388,7 @@ fn time_wait_and_fin_wait2_are_split() {
 }
 
 #[test]
-fn ends_of_minisockets_are_counted_told_and_added_alike() {
+fn timewait_ends_count_report_and_add_consistently() {
     use crate::lifecycle::EndReason;
     let told =
         |ends: &TimeWaitEnds| EndReason::ALL.into_iter().filter_map(|reason| ends.of(reason)).sum::<u64>();
@@ -360,7 +396,7 @@ fn ends_of_minisockets_are_counted_told_and_added_alike() {
     for reason in EndReason::ALL {
         let mut ends = TimeWaitEnds::default();
         ends.count(reason, 3);
-        // A RST that came in is told as `reset`.
+        // A received RST is reported as `reset`.
         assert!(ends.of(reason).is_none_or(|n| n == 3), "{reason:?}");
         let (before, counted) = (told(&all), if ends == TimeWaitEnds::default() { 0 } else { 3 });
         assert_eq!(told(&ends), counted, "{reason:?}");
@@ -369,16 +405,19 @@ fn ends_of_minisockets_are_counted_told_and_added_alike() {
     }
 }
 
-/// 300 peers take turns, with 20 connections each time.
+/// 300 peers alternate, with 20 connections each time.
 #[test]
-fn those_with_a_place_are_in_every_snapshot_and_their_counts_go_on() {
+fn sticky_top_n_is_in_every_snapshot_with_growing_counts() {
     const PEERS: u64 = 300;
     const PLACES: usize = 3;
-    let mut run =
-        Run::new("peer", Scope::Minisockets, Limits { shown_by_ranking: PLACES, ..Limits::default() });
+    let mut run = AggregateRun::new(
+        "peer",
+        Scope::TimewaitSockets,
+        GroupLimits { shown_by_ranking: PLACES, ..GroupLimits::default() },
+    );
     run.aggregate = run.aggregate.with_places(PLACES);
     let mut entered = FxHashMap::<String, u64>::default();
-    let connection = |n: u64| Connection {
+    let connection = |n: u64| TestConnection {
         cookie: n + 1,
         peer: peer(n / 20 % PEERS),
         pid: 7,
@@ -401,5 +440,62 @@ fn those_with_a_place_are_in_every_snapshot_and_their_counts_go_on() {
             assert_eq!(snapshot.groups.iter().map(|group| group.time_wait.entered).sum::<u64>(), n + 1);
         }
     }
-    assert!(entered.len() <= 2 * PLACES, "{} had a place in 200 seconds", entered.len());
+    assert!(entered.len() <= 2 * PLACES, "{} were in the top N within 200 seconds", entered.len());
+}
+
+#[test]
+fn process_move_regroups_its_sockets_by_cgroup() {
+    let connection =
+        |cookie, begins_ns| TestConnection { cookie, peer: peer(1), pid: 7, begins_ns, open_ns: 2_000 * MS };
+    let in_cgroup = |cgroup: u64, record: Record| match record {
+        Record::Kernel(HookRecord { raw, task }) => {
+            let task = task.map(|task| raw::Task { cgroup, ..task });
+            Record::Kernel(HookRecord { raw, task })
+        }
+        other => other,
+    };
+    let moves = |grouping: &str| {
+        let mut run = AggregateRun::new(grouping, Scope::TimewaitSockets, limits(9));
+        // It moves back and forth: a pass over all sockets runs at most once a second.
+        for (cookie, cgroup) in [(1, 5), (2, 6), (3, 5), (4, 8)] {
+            let opened = connection(cookie, cookie * MS);
+            let steps = opened.to_time_wait().into_iter().take(2);
+            run.take_all(steps.map(|step| in_cgroup(cgroup, step)));
+        }
+        run.take(&Record::Tick { ts: Nanos(1_500 * MS) });
+        run
+    };
+    let established = |group: &Group| group.counts[TcpState::Established.index()];
+    let snapshot = moves("cgroup").snapshot();
+    let counts: Vec<_> =
+        snapshot.groups.iter().map(|group| (group.key.as_str(), established(group))).collect();
+    assert_eq!(counts, [("cgroup 8", 4)]);
+    for grouping in ["service", "process"] {
+        let snapshot = moves(grouping).snapshot();
+        let [group] = &snapshot.groups[..] else { panic!("{:?}", snapshot.groups) };
+        let cgroup = group.process.as_ref().map(|process| process.cgroup);
+        assert_eq!((established(group), group.other_processes, cgroup), (4, 0, Some(8)), "{grouping}");
+    }
+}
+
+#[test]
+fn moved_owner_is_counted_once_per_socket() {
+    let connection = |cookie, pid| TestConnection {
+        cookie,
+        peer: peer(1),
+        pid,
+        begins_ns: cookie * MS,
+        open_ns: 2_000 * MS,
+    };
+    let mut run = AggregateRun::new("service", Scope::TimewaitSockets, limits(9));
+    for (cookie, pid) in [(1, 7), (2, 7), (3, 7), (4, 9), (5, 9)] {
+        run.take_all(connection(cookie, pid).to_time_wait().into_iter().take(2));
+    }
+    let [Record::Kernel(moved), ..] = connection(6, 9).to_time_wait() else { panic!("it is a transition") };
+    let task = moved.task.map(|task| raw::Task { cgroup: 6, ..task });
+    run.take(&Record::Kernel(HookRecord { task, ..moved }));
+    run.take(&Record::Tick { ts: Nanos(1_500 * MS) });
+    run.take_all(connection(7, 7).to_time_wait().into_iter().take(1));
+    let snapshot = run.snapshot();
+    assert_eq!(snapshot.groups[0].process.as_ref().map(|process| process.pid), Some(7));
 }

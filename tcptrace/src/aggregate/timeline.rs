@@ -1,22 +1,22 @@
-//! Sockets per state over the whole trace: totals at every tick in, at most a thousand points out.
+//! Sockets per state over the trace, in at most a thousand points.
 //!
-//! A point stands for an interval: the most sockets that were in each state during it, and how many entered. The
-//! intervals are of equal length and begin with the trace. When there are too many, their length is doubled, and
-//! two points become one: neither a peak nor an entry is lost, only when within an interval it was.
+//! A point covers an interval: the peak of sockets in each state, and how many entered it. Intervals have equal length
+//! and start with the trace. When there are too many points, the length doubles and neighbours merge: peaks and entries
+//! are kept, only their time within an interval is lost.
 
 use crate::model::{Nanos, TcpState};
 
-/// Most points there are.
+/// Maximum number of points.
 const MOST: usize = 1_000;
-/// The length of an interval while the trace is short: how often a source says what time it is.
+/// Initial interval: the tick interval of a source.
 const SHORTEST: Nanos = Nanos(100_000_000);
 
 /// One interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
-    /// The last moment of it that was looked at.
+    /// Last mark within the interval.
     pub ts: Nanos,
-    /// The most sockets at once, indexed by [`TcpState::index`].
+    /// Peak of sockets, indexed by [`TcpState::index`].
     pub highest: [u64; TcpState::COUNT],
     /// Sockets that entered the state, indexed likewise.
     pub entered: [u64; TcpState::COUNT],
@@ -25,9 +25,9 @@ pub struct Point {
 /// The intervals of a trace, the oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeline {
-    /// The length of each.
+    /// Length of an interval.
     pub interval: Nanos,
-    /// Those in which there was something to look at.
+    /// Intervals with at least one mark.
     pub points: Vec<Point>,
 }
 
@@ -38,7 +38,7 @@ impl Default for Timeline {
 }
 
 impl Timeline {
-    /// Adds what happened from the call before up to `point.ts`. `began` is when the trace began.
+    /// Adds the changes since the previous call up to `point.ts`. `began` is the start of the trace.
     pub(super) fn add(&mut self, began: Nanos, point: Point) {
         self.put(began, point);
         while self.points.len() > MOST {
@@ -65,7 +65,7 @@ impl Timeline {
         }
     }
 
-    /// The most sockets that ever were in `state` at once, and by when; `None` when there never was one.
+    /// Peak of sockets in `state`, and the first point that has it; `None` if there never was a socket.
     pub fn peak(&self, state: TcpState) -> Option<(u64, Nanos)> {
         let highest = |point: &Point| point.highest[state.index()];
         let peak = self.points.iter().map(highest).max().filter(|&peak| peak > 0)?;
@@ -91,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn thinning_loses_no_peak_and_no_entry(
+        fn merging_points_keeps_peaks_and_entries(
             steps in prop::collection::vec((1_u64..3_000_000_000, 0_u64..100_000, 0_u64..50), 1..4_000),
         ) {
             let began = Nanos(7_000_000_000);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_hours_keep_at_least_half_of_the_points() {
+    fn ten_hours_use_at_least_half_of_the_points() {
         let mut timeline = Timeline::default();
         for tick in 0..360_000 {
             timeline.add(Nanos(0), point(tick * SHORTEST.0, tick, 1));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peak_is_where_it_first_was() {
+    fn peak_is_at_its_first_point() {
         let mut timeline = Timeline::default();
         assert_eq!(timeline.peak(TcpState::TimeWait), None);
         for (ts, highest) in [(1, 3), (2, 9), (3, 9), (4, 0)] {

@@ -1,28 +1,28 @@
-//! What to group by: the arguments, in every command that groups.
+//! Arguments that select the grouping (`--by`, `--peer-prefix`), shared by every command that groups.
 
 use clap::{Args, error::ErrorKind};
 
 use crate::aggregate::{Grouping, PeerPrefix};
 
-/// What to group by.
+/// Grouping arguments.
 #[derive(Args, Clone, Debug)]
 pub struct GroupArgs {
-    /// What to group by, one key or two: service, peer, rport, lport, process, comm, cgroup, netns, state
+    /// Group by one or two keys: service, peer, rport, lport, process, comm, cgroup, netns, state
     #[arg(long, value_name = "KEY[,KEY]")]
     by: Option<Grouping>,
-    /// With the key peer: take peers together that share so many bits of their address; for IPv6 64,
-    /// unless a second number says otherwise
+    /// With the key peer: group peers whose addresses share this many leading bits; IPv6 uses 64 unless
+    /// a second number is given
     #[arg(long, value_name = "V4[,V6]", requires = "by")]
     peer_prefix: Option<PeerPrefix>,
 }
 
 impl GroupArgs {
-    /// Whether something was asked for.
+    /// Whether `--by` was given.
     pub const fn is_given(&self) -> bool {
         self.by.is_some()
     }
 
-    /// What was asked for, else `default`. Arguments that contradict each other end the process.
+    /// The grouping of `--by`, else `default`. Exits the process if `--peer-prefix` is given without the key peer.
     pub fn grouping(&self, default: Grouping) -> Grouping {
         let grouping = self.by.unwrap_or(default);
         match self.peer_prefix {

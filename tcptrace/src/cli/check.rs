@@ -1,4 +1,4 @@
-//! `tcptrace check`: what works on this host, and a live self-test.
+//! `tcptrace check`: checks what works on this host and runs a live self-test.
 
 use std::{
     io::{self, BufWriter, Write as _},
@@ -10,13 +10,13 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::{
-    kernel::preflight::{Preflight, Status},
+    kernel::preflight::{CheckStatus, Preflight},
     selftest,
     source::host,
-    view::check::{Report, write_json, write_text},
+    view::check::{CheckReport, write_json, write_text},
 };
 
-/// Show what works on this host, and follow one own loopback connection as a test
+/// Check what works on this host, and trace a loopback connection as a self-test
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
     /// Print one JSON document
@@ -29,14 +29,14 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let Preflight { checks, types } = Preflight::run();
     let missing: Vec<&str> = checks
         .iter()
-        .filter(|check| check.status == Status::Missing)
+        .filter(|check| check.status == CheckStatus::Missing)
         .map(|check| check.name.as_str())
         .collect();
     let self_test = match types {
         Some(types) if missing.is_empty() => selftest::run(&types).map_err(|error| format!("{error:#}.")),
         _ => Err(format!("Not tried: {} is missing.", missing.join(", "))),
     };
-    let report = Report { host: host::facts(), checks, self_test };
+    let report = CheckReport { host: host::facts(), checks, self_test };
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         write_json(&report, &Timestamp::now().to_string(), &mut out)?;

@@ -1,6 +1,6 @@
-//! Where the configuration is: `$XDG_CONFIG_HOME/tcptrace/config.toml`, else `~/.config/tcptrace/config.toml`.
+//! Reads the configuration: `$XDG_CONFIG_HOME/tcptrace/config.toml`, else `~/.config/tcptrace/config.toml`.
 //!
-//! The home is that of `$HOME`: under `sudo`, which usually sets it to root's, that is root's.
+//! `sudo` usually sets `$HOME` to root's home: then this is root's file.
 
 use std::{
     fs::File,
@@ -10,19 +10,19 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{model::text::sanitise, view::top::Config};
+use crate::{model::text::sanitise, view::top::ScreenConfig};
 
-/// Longer files are something else.
+/// Reads at most this many bytes: a longer file is not a configuration.
 const LONGEST: u64 = 1 << 20;
 
-/// The configuration, or the usual one where there is no file.
-pub fn read() -> Result<Config> {
-    let Some(path) = path() else { return Ok(Config::default()) };
+/// Returns the configuration, or the default if there is no file.
+pub fn read() -> Result<ScreenConfig> {
+    let Some(path) = path() else { return Ok(ScreenConfig::default()) };
     let name = || format!("{}", sanitise(&path.to_string_lossy()));
-    let Some(text) = content(&path).with_context(name)? else { return Ok(Config::default()) };
-    Config::parse(&text).with_context(|| {
+    let Some(text) = content(&path).with_context(name)? else { return Ok(ScreenConfig::default()) };
+    ScreenConfig::parse(&text).with_context(|| {
         format!(
-            "{}: correct it, or move it away: then tcptrace top --print-config shows what it may say",
+            "{}: fix it, or move it away: then tcptrace top --print-config shows the valid settings",
             name()
         )
     })
@@ -30,13 +30,13 @@ pub fn read() -> Result<Config> {
 
 fn path() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // A relative path is to be ignored, says the specification.
+    // The XDG specification says to ignore a relative path.
     let base = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
     let base = base.or_else(|| variable("HOME").map(|home| home.join(".config")))?;
     Some(base.join("tcptrace/config.toml"))
 }
 
-/// The file's text; `None` where there is none.
+/// The file's text; `None` if the file does not exist.
 fn content(path: &Path) -> Result<Option<String>> {
     match path.metadata() {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

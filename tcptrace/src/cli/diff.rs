@@ -1,4 +1,4 @@
-//! `tcptrace diff`: what changed from one recording to another.
+//! `tcptrace diff`: compares two recordings.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,72 +6,85 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{Args, error::ErrorKind};
+use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{
     by::GroupArgs,
     filter::FilterArgs,
+    misuse,
+    recording::RecordingSource,
     source::{self, shown},
     terminal,
+    window::WindowArgs,
 };
 use crate::{
     aggregate::{Grouping, Scope},
     filter::Filter,
-    pipeline::Engine,
-    sandbox,
-    session::Ending,
+    output_file,
+    pipeline::{Engine, Window},
+    session::{AtEnd, Ending},
     view::diff::{
         Diff, Recorded, json,
-        text::{self, Detail, Layout},
+        text::{self, DiffDetail, DiffLayout},
     },
 };
 
-/// Show what changed from one recording to another: rates, counts and quantiles per service and state
+/// Compare two recordings: rates, counts and quantiles per service and state
 #[derive(Args, Clone, Debug)]
 pub struct DiffArgs {
-    /// The first recording; - is standard input
+    /// The earlier recording; - is standard input
     before: PathBuf,
-    /// The second
+    /// The later recording; - is standard input
     after: PathBuf,
     #[command(flatten)]
     groups: GroupArgs,
-    /// Show every group and number, those that did not change as well
+    /// Show every group and number, also those that did not change
     #[arg(long)]
     all: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Part of each recording
+    #[command(flatten)]
+    window: WindowArgs,
     #[command(flatten)]
     filters: FilterArgs,
 }
 
-/// Groups listed as text.
+/// Maximum number of groups in text output.
 const MAX_GROUPS: usize = 40;
 
 /// Runs the command.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     if args.before == Path::new("-") && args.after == Path::new("-") {
-        let message = "only one of the recordings can be standard input\n";
-        clap::Error::raw(ErrorKind::ArgumentConflict, message).exit();
+        misuse("only one of the recordings can be standard input");
     }
-    // A namespace with the same name may have another number.
-    let [of_before, of_after] = [&args.before, &args.after].map(|path| args.filters.filter(Some(path)));
-    let (of_before, of_after) = (of_before?, of_after?);
+    if output_file::is_same(&args.before, &args.after) {
+        eprintln!("tcptrace: both recordings are the same file: there are no differences");
+    }
+    // A namespace of the same name may have another inode number in the other recording.
+    let [filter_before, filter_after] =
+        [&args.before, &args.after].map(|path| args.filters.filter(Some(path)));
+    let (filter_before, filter_after) = (filter_before?, filter_after?);
     let grouping = args.groups.grouping(Grouping::SERVICE);
-    sandbox::close(&[&args.before, &args.after]);
-    let before = read(&args.before, of_before, grouping)?;
-    let after = read(&args.after, of_after, grouping)?;
+    // Open both before reading: reading confines this thread, which then cannot open files.
+    let [before, after] = [&args.before, &args.after]
+        .map(|path| RecordingSource::open(path, AtEnd::Stop).map(RecordingSource::watched));
+    let (before, after) = (before?, after?);
+    let window = args.window.window(None);
+    let before = read(before, &args.before, window, filter_before, grouping)?;
+    let after = read(after, &args.after, window, filter_after, grouping)?;
     let diff = Diff::of(&before, &after);
     let mut picture = Vec::new();
     if args.json {
         json::write(&mut picture, &diff)?;
     } else {
-        let detail = if args.all { Detail::All } else { Detail::Changes };
+        let detail = if args.all { DiffDetail::All } else { DiffDetail::Changes };
         text::write(
             &mut picture,
             &diff,
-            &Layout { detail, zone: TimeZone::system(), max_groups: MAX_GROUPS },
+            &DiffLayout { detail, zone: TimeZone::system(), max_groups: MAX_GROUPS },
         )?;
     }
     terminal::print(&picture)?;
@@ -79,9 +92,15 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
 }
 
 /// Reads a recording to its end.
-fn read(path: &Path, filter: Filter, grouping: Grouping) -> Result<Recorded> {
+fn read(
+    recording: RecordingSource,
+    path: &Path,
+    window: Window,
+    filter: Filter,
+    grouping: Grouping,
+) -> Result<Recorded> {
     let mut engine = Engine::new(filter, grouping, Scope::Whole, shown(path).into());
-    let ending = source::read_to_end(path, &mut engine)?;
+    let ending = source::read_to_end(recording, window, &mut engine)?;
     if let Some(sentence) = ending.and_then(Ending::sentence) {
         eprintln!("tcptrace: {}: {sentence}", shown(path));
     }

@@ -1,4 +1,4 @@
-//! `tcptrace doctor`: watches, then says what is wrong and what to do. It never changes anything.
+//! `tcptrace doctor`: watches the host, then reports problems and their fixes. It changes nothing.
 
 use std::{
     io::{self, Write as _},
@@ -12,45 +12,47 @@ use clap::Args;
 use super::{
     filter::FilterArgs,
     live::{self, Stop},
-    source::{Snapshots, SourceArgs, Started, Want},
+    source::{SnapshotMode, SnapshotSource, SourceArgs, Started},
     terminal,
 };
 use crate::{
     aggregate::{Grouping, Scope},
     filter::nearest,
     model::Nanos,
-    pipeline::Plan,
-    source::{Look, host, netns},
+    pipeline::PipelinePlan,
+    source::{PollKind, host, netns},
     view::doctor::{
         diagnose, json,
-        text::{self, Detail, Layout},
-        truths::{self, Known, TRUTHS, Value},
+        sysctl_facts::{self, HostSetting, SYSCTL_FACTS, SettingValue},
+        text::{self, DoctorLayout, FindingDetail},
     },
 };
 
-/// Watch for a while, then say what is wrong, who does it, and what to do; never changes anything
+/// Diagnose problems: findings with evidence, the processes concerned, and the fix; changes nothing
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
-    /// How long to watch; counters are compared over this time
-    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = super::duration)]
-    watch: Duration,
-    /// Tell everything of every finding, with the reasons
+    /// Time to watch, over which counters are compared; default 10s. Of a recording, read only this much; default all
+    #[arg(long = "for", value_name = "TIME", value_parser = super::duration)]
+    watch: Option<Duration>,
+    /// Show all details of every finding, with the reasons
     #[arg(short, long)]
     verbose: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Say what a setting really does, with its value here: its name, or all
+    /// Explain what a setting really does, with its value on this host: a name, or all
     #[arg(long, value_name = "SETTING", conflicts_with_all = ["json", "from"])]
     explain: Option<String>,
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
-    source: SourceArgs,
+    pub(super) source: SourceArgs,
 }
 
-/// Columns where there is no terminal.
+/// Output width if stdout is not a terminal.
 const PIPE_WIDTH: u16 = 80;
+/// Default watch time.
+const DEFAULT_WATCH: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
@@ -61,9 +63,12 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let grouping: Grouping = "service,process".parse().unwrap_or(Grouping::SERVICE);
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let interval = Nanos(args.watch.as_nanos() as u64);
-        let plan = Plan { look: Look::Host, ..Plan::new(filter, grouping, Scope::Minisockets, interval) };
-        let mut started = args.source.start(plan, Want::Newest)?;
+        let interval = Nanos(args.watch.unwrap_or(DEFAULT_WATCH).as_nanos() as u64);
+        let plan = PipelinePlan {
+            look: PollKind::Host,
+            ..PipelinePlan::new(filter, grouping, Scope::TimewaitSockets, interval)
+        };
+        let mut started = args.source.start(plan, SnapshotMode::Newest, args.watch)?;
         tokio::select! {
             () = watch(args, &mut started) => {}
             () = stop.signalled() => {}
@@ -81,50 +86,54 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     })
 }
 
-/// Waits until the time is up, or the recording ends.
+/// Waits until the watch time has passed or the recording ends.
 async fn watch(args: &DoctorArgs, started: &mut Started) {
     if !args.source.is_live() {
         return started.ended().await;
     }
-    if let Snapshots::Newest(newest) = &mut started.snapshots
+    if let SnapshotSource::Newest(newest) = &mut started.snapshots
         && newest.wait_for(Option::is_some).await.is_ok()
     {
-        let seconds = Nanos(args.watch.as_nanos() as u64);
+        let watch = args.watch.unwrap_or(DEFAULT_WATCH);
+        let seconds = Nanos(watch.as_nanos() as u64);
         eprintln!("tcptrace: tracing for {}", crate::model::units::duration(seconds));
-        tokio::time::sleep(args.watch).await;
+        tokio::time::sleep(watch).await;
     }
 }
 
-fn layout(args: &DoctorArgs) -> Layout {
-    Layout {
+fn layout(args: &DoctorArgs) -> DoctorLayout {
+    DoctorLayout {
         width: terminal::width().unwrap_or(PIPE_WIDTH).into(),
         paint: terminal::paint(),
-        detail: if args.verbose { Detail::Full } else { Detail::Short },
+        detail: if args.verbose { FindingDetail::Full } else { FindingDetail::Short },
     }
 }
 
 fn explain(name: &str) -> Result<ExitCode> {
     let mut out = Vec::new();
-    let wanted: Vec<_> =
-        if name == "all" { TRUTHS.iter().collect() } else { truths::find(name).into_iter().collect() };
+    let wanted: Vec<_> = if name == "all" {
+        SYSCTL_FACTS.iter().collect()
+    } else {
+        sysctl_facts::find(name).into_iter().collect()
+    };
     if wanted.is_empty() {
         return Err(unknown(name).into());
     }
     let facts = host::facts();
     let places = places();
     for (n, truth) in wanted.into_iter().enumerate() {
-        let mut values: Vec<Value> = Vec::new();
+        let mut values: Vec<SettingValue> = Vec::new();
         for (place, sysctls) in &places {
             let Some(value) = sysctls.get(truth.name) else { continue };
-            // Namespaces like this one go without saying.
+            // Skip namespaces with the same value as this one.
             if values.first().is_none_or(|own| own.value != *value) {
-                values.push(Value { place: place.clone(), value: value.clone() });
+                values.push(SettingValue { place: place.clone(), value: value.clone() });
             }
         }
         let lines = facts.sysctl_lines.iter().filter(|line| line.name == truth.name).collect();
         writeln!(out, "{}{}", if n > 0 { "\n" } else { "" }, truth.name)?;
         let width = terminal::width().unwrap_or(PIPE_WIDTH).into();
-        truths::write(&mut out, truth, &Known { values, lines }, width)?;
+        sysctl_facts::write(&mut out, truth, &HostSetting { values, lines }, width)?;
     }
     let mut stdout = io::stdout().lock();
     stdout.write_all(&out)?;
@@ -134,9 +143,9 @@ fn explain(name: &str) -> Result<ExitCode> {
 
 type Sysctls = std::collections::BTreeMap<String, String>;
 
-/// The settings of every namespace that can be entered, the own one's first.
+/// Settings of every namespace that can be entered, the own one first.
 fn places() -> Vec<(String, Sysctls)> {
-    let round = netns::in_each(|_| true, |_| host::sysctls());
+    let round = netns::visit_each(|_| true, |_| host::sysctls());
     let own = || vec![("this network namespace".to_owned(), host::sysctls())];
     let Ok(round) = round else { return own() };
     let name =
@@ -153,7 +162,7 @@ fn places() -> Vec<(String, Sysctls)> {
     places
 }
 
-/// A setting that is not explained.
+/// Error: `--explain` names a setting that has no explanation.
 #[derive(Debug, thiserror::Error)]
 #[error("no setting '{name}' is explained here{}; these are: {}", .nearest.as_ref().map(|near| format!(", did you mean {near}?")).unwrap_or_default(), .known.join(", "))]
 pub struct UnknownSetting {
@@ -163,9 +172,9 @@ pub struct UnknownSetting {
 }
 
 fn unknown(name: &str) -> UnknownSetting {
-    let known: Vec<String> = TRUTHS.iter().map(|truth| truths::short(truth.name)).collect();
+    let known: Vec<String> = SYSCTL_FACTS.iter().map(|truth| sysctl_facts::short(truth.name)).collect();
     let dashed: Vec<String> = known.iter().map(|known| known.replace('_', "-")).collect();
-    let nearest = nearest(&truths::short(name), dashed.iter().map(String::as_str));
+    let nearest = nearest(&sysctl_facts::short(name), dashed.iter().map(String::as_str));
     UnknownSetting {
         name: crate::model::text::sanitise(name).into_owned(),
         nearest: nearest.map(|near| near.replace('-', "_")),

@@ -1,5 +1,5 @@
-//! Every command that the documents show has arguments that exist, every command has its man page's worth of help, and
-//! the manifest for Kubernetes is what they say.
+//! Checks that every command in the documents parses, every command has help, and the Kubernetes manifest matches the
+//! documents.
 
 use std::{fs, path::Path};
 
@@ -9,11 +9,11 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use super::Cli;
 
-/// The live tests run what is only parsed here.
+/// Shared with the live tests, which run the commands that are only parsed here.
 #[path = "../../../tests/src/documents.rs"]
 mod documents;
 
-/// Where commands are shown beside the pages for people.
+/// Files outside the documentation that contain commands.
 const FILES: [&str; 3] = [
     "contrib/systemd/tcptrace.service",
     "contrib/kubernetes/tcptrace.yaml",
@@ -32,10 +32,10 @@ fn every_command_in_the_documents_parses() {
             for args in shown.runs() {
                 let is_name = args.len() == 1;
                 if let Err(error) = Cli::try_parse_from(std::iter::once("tcptrace".to_owned()).chain(args)) {
-                    let is_meant = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
-                        // The name of a command alone, which is not a command line yet.
+                    let is_accepted = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+                        // A bare command name in the text, without its required arguments.
                         || (error.kind() == ErrorKind::MissingRequiredArgument && is_name);
-                    if !is_meant {
+                    if !is_accepted {
                         faults.push(format!("{name}:{}: {}\n{error}", shown.line, shown.text));
                     }
                 }
@@ -47,11 +47,11 @@ fn every_command_in_the_documents_parses() {
     assert!(checked > 60, "only {checked} commands found");
 }
 
-/// What docs/privileges.md has in its table of capabilities, but for files.
+/// The capabilities in the table of docs/privileges.md, except those for files.
 const CAPABILITIES: [&str; 6] = ["BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH", "SYS_ADMIN", "SYSLOG"];
 
 #[test]
-fn the_daemon_set_is_whole() {
+fn daemon_set_matches_the_documents() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let manifest = fs::read_to_string(root.join("contrib/kubernetes/tcptrace.yaml")).expect("the manifest");
     let documents = YamlLoader::load_from_str(&manifest).expect("YAML");
@@ -93,10 +93,10 @@ fn the_daemon_set_is_whole() {
 }
 
 #[test]
-fn the_definition_of_the_arguments_is_sound() {
+fn every_command_and_argument_has_help() {
     Cli::command().debug_assert();
     for command in Cli::command().get_subcommands() {
-        assert!(command.get_about().is_some(), "{} says nothing", command.get_name());
+        assert!(command.get_about().is_some(), "{} has no about text", command.get_name());
         for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
             assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
         }

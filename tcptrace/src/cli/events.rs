@@ -1,4 +1,4 @@
-//! `tcptrace events`: one line per change of state, as it happens.
+//! `tcptrace events`: prints one line per state transition, as it happens.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -8,37 +8,37 @@ use clap::Args;
 use super::{
     filter::FilterArgs,
     live::{self, Stop},
-    output::{self, Pace},
-    source::{SourceArgs, Want},
+    output::{self, Backpressure},
+    source::{SnapshotMode, SourceArgs},
 };
 use crate::{
     aggregate::{Grouping, Scope},
     model::Nanos,
-    pipeline::Plan,
-    view::events::Format,
+    pipeline::PipelinePlan,
+    view::events::EventFormat,
 };
 
-/// Print one line per change of state, as it happens
+/// Print one line per state transition, as it happens
 #[derive(Args, Clone, Debug)]
 pub struct EventsArgs {
-    /// How to write them
+    /// Output format
     #[arg(long, value_enum, default_value_t, conflicts_with = "json")]
     format: Form,
     /// The same as --format json: one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Stop after this time
+    /// Stop after this time; of a recording, read only this much
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     duration: Option<Duration>,
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
-    source: SourceArgs,
+    pub(super) source: SourceArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Form {
-    /// A line to read
+    /// A text line
     #[default]
     Text,
     /// A JSON object per line
@@ -48,17 +48,17 @@ enum Form {
 }
 
 impl EventsArgs {
-    fn format(&self) -> Format {
+    fn format(&self) -> EventFormat {
         match self.format {
-            _ if self.json => Format::Json,
-            Form::Text => Format::Text,
-            Form::Json => Format::Json,
-            Form::Csv => Format::Csv,
+            _ if self.json => EventFormat::Json,
+            Form::Text => EventFormat::Text,
+            Form::Json => EventFormat::Json,
+            Form::Csv => EventFormat::Csv,
         }
     }
 }
 
-/// How often the pipeline looks at its counts; nobody sees them before the end.
+/// Snapshot interval; `events` uses only the first and the last snapshot.
 const INTERVAL: Nanos = Nanos::SECOND;
 
 /// Runs the command.
@@ -66,13 +66,13 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
     let filter = args.filters.filter(args.source.recording())?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let pace = if args.source.is_live() { Pace::Drop } else { Pace::Wait };
+        let pace = if args.source.is_live() { Backpressure::Drop } else { Backpressure::Wait };
         let (lines, mut output) = output::open(args.format(), pace)?;
-        let plan = Plan {
+        let plan = PipelinePlan {
             events: Some(Box::new(lines)),
-            ..Plan::new(filter, Grouping::NONE, Scope::Nothing, INTERVAL)
+            ..PipelinePlan::new(filter, Grouping::NONE, Scope::Nothing, INTERVAL)
         };
-        let mut started = args.source.start(plan, Want::Newest)?;
+        let mut started = args.source.start(plan, SnapshotMode::Newest, args.duration)?;
         let mut written = None;
         let trace = async {
             let _ = started.running.snapshots.wait_for(Option::is_some).await;
@@ -80,7 +80,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
                 eprintln!("tcptrace: tracing");
             }
             tokio::select! {
-                () = live::time_is_up(args.duration) => {}
+                () = live::time_is_up(args.duration.filter(|_| args.source.is_live())) => {}
                 () = started.ended() => {}
             }
         };
@@ -90,7 +90,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
             done = &mut output.done => written = done.ok(),
         }
         started.end()?;
-        // Everything queued is written.
+        // Wait until the queue is written.
         if written.is_none() {
             written = output.done.await.ok();
         }

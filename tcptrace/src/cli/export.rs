@@ -1,4 +1,4 @@
-//! `tcptrace export`: a recording as a table for other programs.
+//! `tcptrace export`: converts a recording to a table for other programs.
 
 use std::{
     fs::File,
@@ -15,64 +15,76 @@ use tokio::sync::oneshot;
 use super::{
     filter::FilterArgs,
     live::{self, Stop},
-    progress::Watched,
+    misuse,
+    recording::{RecordingSource, ended},
     source::shown,
-    whole::Whole,
+    window::WindowArgs,
 };
 use crate::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     lifecycle::Event,
     model::{Nanos, Record, record::HostFacts, units},
-    pipeline::{self, EventSink, Plan},
+    output_file::{self, Existing, OutputFile},
+    pipeline::{self, EventSink, PipelinePlan},
+    privileges::{self, Work},
     sandbox,
-    session::{self, AtEnd, Ending, Existing, Reader},
+    session::{AtEnd, Ending},
     source::{Flow, Source},
-    view::export::{EVENTS, Format, RECORDS, Table, event_row, record_row},
+    view::export::{EVENTS, ExportFormat, RECORDS, Table, event_row, record_row},
 };
 
-/// Write a recording as Parquet, CSV or JSON lines: a row per change of state
+/// Convert a recording to Parquet, CSV or JSON lines: one row per state transition
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
     /// The recording; - is standard input
     #[arg(value_name = "FILE")]
     from: PathBuf,
-    /// The file to write, - for standard output; its end tells the format: .parquet, .csv or .jsonl
+    /// The file to write, - for standard output; its extension selects the format: .parquet, .csv or .jsonl
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// The format, where the name does not tell it
+    /// The format, if the file name does not select it
     #[arg(long, value_enum, value_name = "FORMAT")]
-    format: Option<Format>,
-    /// A row per observation, as recorded, instead of one per change of state
+    format: Option<ExportFormat>,
+    /// Write one row per observation, as recorded, instead of one per state transition
     #[arg(long)]
     raw: bool,
-    /// Replace a file that is there already
+    /// Replace the output file if it exists, once the new one is complete
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    window: WindowArgs,
     #[command(flatten)]
     filters: FilterArgs,
 }
 
 impl ExportArgs {
-    /// Where the table goes; standard output has nothing that could be taken back.
-    fn create(&self) -> Result<(File, Option<Whole>)> {
+    /// Creates the output. Standard output has no `OutputFile`: rows written to it cannot be removed.
+    fn create(&self) -> Result<(File, Option<OutputFile>)> {
+        let inputs = [&*self.from];
         if self.output == Path::new("-") {
-            return Ok((session::standard_output().context("standard output")?, None));
+            return Ok((output_file::standard_output(&inputs).context("standard output")?, None));
         }
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
-        let (file, whole) = Whole::create(&self.output, existing)?;
-        Ok((file, Some(whole)))
+        let output =
+            OutputFile::create(&self.output, existing, &inputs).with_context(|| shown(&self.output))?;
+        Ok((output.file().try_clone()?, Some(output)))
     }
 
-    /// Writes the table; returns how many rows it has.
-    fn write(&self, reader: Reader, file: File, format: Format, filter: Filter) -> Result<u64> {
-        let source = Watched::new(reader, &shown(&self.from));
+    /// Writes the table; returns the number of rows.
+    fn write(
+        &self,
+        source: Box<dyn Source>,
+        file: File,
+        format: ExportFormat,
+        filter: Filter,
+    ) -> Result<u64> {
         let columns = if self.raw { &RECORDS[..] } else { &EVENTS[..] };
         let table = format.table(columns, Box::new(file))?;
         if self.raw {
             return records(source, table);
         }
-        events(source, table, Plan::new(filter, Grouping::NONE, Scope::Nothing, Nanos(u64::MAX)))
+        events(source, table, PipelinePlan::new(filter, Grouping::NONE, Scope::Nothing, Nanos(u64::MAX)))
     }
 }
 
@@ -80,52 +92,50 @@ impl ExportArgs {
 pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     let filter = args.filters.filter(Some(&args.from))?;
     if args.raw && !filter.is_everything() {
-        bail!("--raw takes no filters: an observation alone does not tell what socket it is about");
+        misuse("--raw accepts no filters: a single observation does not identify its socket");
     }
     let extension = args.output.extension().unwrap_or_default().to_string_lossy();
-    let Some(format) = args.format.or_else(|| Format::of_extension(&extension)) else {
-        bail!(
-            "{}: the name must end in .parquet, .csv or .jsonl, or --format say what to write",
+    let Some(format) = args.format.or_else(|| ExportFormat::of_extension(&extension)) else {
+        misuse(&format!(
+            "{}: unknown format: the name must end in .parquet, .csv or .jsonl, or give --format",
             shown(&args.output)
-        );
+        ));
     };
-    let reader = Reader::open(&args.from, AtEnd::Stop).with_context(|| shown(&args.from))?;
-    let ending = reader.ending();
-    let (file, whole) = args.create()?;
-    let Some(rows) = interruptible(args.clone(), move |args| args.write(reader, file, format, filter))?
+    let recording = RecordingSource::open(&args.from, AtEnd::Stop)?.watched();
+    let ending = recording.ending();
+    let source = recording.within(args.window.window(None));
+    let (file, output) = args.create()?;
+    let Some(rows) = run_interruptible(args.clone(), move |args| args.write(source, file, format, filter))?
     else {
-        let left = if whole.is_some() { "no table is left" } else { "the table is not complete" };
+        let left = if output.is_some() { "no table was written" } else { "the table is not complete" };
         eprintln!("tcptrace: interrupted: {left}");
         return Ok(ExitCode::FAILURE);
     };
     let rows = rows.with_context(|| format!("{}, which was not completed", shown(&args.output)))?;
-    if let Some(whole) = whole {
-        whole.stays();
+    if let Some(output) = output {
+        output.finish().with_context(|| shown(&args.output))?;
     }
     eprintln!("tcptrace: {}: {} rows", shown(&args.output), units::count(rows));
-    let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(sentence) = ending.and_then(Ending::sentence) {
+    if let Some(sentence) = ended(&ending).and_then(Ending::sentence) {
         eprintln!("tcptrace: {}: {sentence}", shown(&args.from));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does `work` in a sandbox, on a thread of its own: this one may still remove files. `None` when a signal came before
-/// it was done.
-fn interruptible<T: Send + 'static>(
+/// Runs `work` in a sandbox on its own thread, so that this thread can still remove files. Returns `None` if a signal
+/// arrived before it finished.
+fn run_interruptible<T: Send + 'static>(
     args: ExportArgs,
     work: impl FnOnce(&ExportArgs) -> T + Send + 'static,
 ) -> Result<Option<T>> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let (tell, done) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("export".into())
-            .spawn(move || {
-                sandbox::close(&[&args.from]);
-                tell.send(work(&args))
-            })
-            .context("no thread to export")?;
+        privileges::spawn("export", Work::Nothing, move || {
+            sandbox::confine();
+            tell.send(work(&args))
+        })
+        .context("no thread to export")?;
         tokio::select! {
             done = done => done.context("the export panicked").map(Some),
             () = stop.signalled() => Ok(None),
@@ -133,14 +143,16 @@ fn interruptible<T: Send + 'static>(
     })
 }
 
-/// Every observation as a row.
-fn records(mut source: impl Source, mut table: Box<dyn Table>) -> Result<u64> {
+/// Writes one row per observation.
+fn records(mut source: Box<dyn Source>, mut table: Box<dyn Table>) -> Result<u64> {
     let mut host = HostFacts::default();
     let (mut rows, mut failure) = (0, Ok(()));
     loop {
         let flow = source.fill(&mut |record| {
-            if let Record::Host(facts) = &record {
-                host.clone_from(facts);
+            match &record {
+                Record::Host(facts) => host = facts.after(&host),
+                Record::ClockStep(step) => host.step_clock(*step),
+                _ => {}
             }
             if failure.is_ok()
                 && let Some(row) = record_row(&record, &host)
@@ -157,13 +169,13 @@ fn records(mut source: impl Source, mut table: Box<dyn Table>) -> Result<u64> {
     }
 }
 
-/// Every change of state as a row.
-fn events(source: impl Source + 'static, table: Box<dyn Table>, plan: Plan) -> Result<u64> {
+/// Writes one row per transition.
+fn events(source: Box<dyn Source>, table: Box<dyn Table>, plan: PipelinePlan) -> Result<u64> {
     let shared = Arc::new(Mutex::new(Some(Writing { table, count: 0, failure: Ok(()) })));
-    let plan = Plan { events: Some(Box::new(Sink(Arc::clone(&shared)))), ..plan };
-    pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?.finish()?;
+    let plan = PipelinePlan { events: Some(Box::new(ExportSink(Arc::clone(&shared)))), ..plan };
+    pipeline::start(source, plan).context("no thread for the pipeline")?.finish()?;
     let taken = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(Writing { table, count, failure }) = taken else { bail!("the table is gone") };
+    let Some(Writing { table, count, failure }) = taken else { bail!("the table was already taken") };
     failure?;
     table.finish()?;
     Ok(count)
@@ -175,10 +187,10 @@ struct Writing {
     failure: io::Result<()>,
 }
 
-/// Takes events from the pipeline, which waits: its source is a file.
-struct Sink(Arc<Mutex<Option<Writing>>>);
+/// Receives events from the pipeline, which blocks on it: the source is a file.
+struct ExportSink(Arc<Mutex<Option<Writing>>>);
 
-impl EventSink for Sink {
+impl EventSink for ExportSink {
     fn event(&mut self, event: &Event<'_>, host: &HostFacts) {
         if let Some(rows) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
             && rows.failure.is_ok()

@@ -1,20 +1,23 @@
-//! Recordings of older versions: what they tell stays the same.
+//! Recordings of older versions still give the same results.
 
 use super::*;
 use crate::{
     filter::Filter,
     model::TcpState as S,
-    session::schema::{Column, KINDS},
+    session::{
+        Reader,
+        schema::{Column, KINDS},
+    },
 };
 
-/// Made by the first version of the format: 41 connections over loopback, one refused; see docs/session-format.md.
+/// Written by the first version of the format: 41 connections over loopback, one refused; see docs/session-format.md.
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/session-v1.tcptrace");
-/// What `tcptrace export` made of it then.
+/// Output of `tcptrace export` for it at that time.
 const WANTED: &str = include_str!("../../../tests/fixtures/session-v1.csv");
 const DOCUMENT: &str = include_str!("../../../docs/session-format.md");
 
-fn plan() -> Plan {
-    Plan::new(Filter::EVERYTHING, Grouping::NONE, Scope::Minisockets, Nanos(u64::MAX))
+fn plan() -> PipelinePlan {
+    PipelinePlan::new(Filter::EVERYTHING, Grouping::NONE, Scope::TimewaitSockets, Nanos(u64::MAX))
 }
 
 fn fixture() -> Reader {
@@ -22,14 +25,14 @@ fn fixture() -> Reader {
 }
 
 #[test]
-fn the_first_version_reads_as_it_did() {
+fn version_1_exports_the_same_rows() {
     let folder = tempfile::TempDir::new().expect("a folder");
     let path = folder.path().join("a.csv");
-    let file = session::create(&path, Existing::Keep).expect("a file");
-    let table = Format::Csv.table(&EVENTS, Box::new(file)).expect("a disk");
+    let file = File::create(&path).expect("a file");
+    let table = ExportFormat::Csv.table(&EVENTS, Box::new(file)).expect("a disk");
     let reader = fixture();
     let ending = reader.ending();
-    let rows = events(reader, table, plan()).expect("a disk");
+    let rows = events(Box::new(reader), table, plan()).expect("a disk");
     let written = std::fs::read_to_string(&path).expect("the file");
     for (n, (written, wanted)) in written.lines().zip(WANTED.lines()).enumerate() {
         assert_eq!(written, wanted, "line {n}");
@@ -42,7 +45,7 @@ fn the_first_version_reads_as_it_did() {
 }
 
 #[test]
-fn the_first_version_counts_as_it_did() {
+fn version_1_gives_the_same_counts() {
     let last = pipeline::start(Box::new(fixture()), plan()).expect("a thread").finish().expect("a recording");
     let count = |state: S| {
         let total = &last.states[state.index()];
@@ -58,7 +61,7 @@ fn the_first_version_counts_as_it_did() {
 }
 
 #[test]
-fn the_document_has_every_column_and_kind() {
+fn document_lists_every_column_and_kind() {
     let columns = Column::ALL.map(Column::name);
     let exported = EVENTS.iter().chain(&RECORDS).map(|column| column.name);
     for name in columns.into_iter().chain(exported).chain(KINDS.map(|(name, _)| name)) {

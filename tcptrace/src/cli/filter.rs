@@ -1,4 +1,4 @@
-//! The filters that every command takes: flags in, one expression out.
+//! Filter flags of all commands, combined into one expression.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     source::netns,
 };
 
-/// Which sockets to look at. Values of one flag are alternatives; different flags must all match.
+/// Which sockets to show. Values of one flag are alternatives; different flags must all match.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(
     next_help_heading = "Filters (values of one flag are alternatives, different flags must all match)"
@@ -38,7 +38,7 @@ pub struct FilterArgs {
     /// Process id of the owner
     #[arg(long, value_name = "PID,..")]
     pub pid: Vec<String>,
-    /// Name of the owner's process; * stands for anything
+    /// Name of the owner's process; * matches anything
     #[arg(long, value_name = "NAME,..")]
     pub comm: Vec<String>,
     /// Network namespace: its name in `ip netns`, or its inode number
@@ -53,14 +53,14 @@ pub struct FilterArgs {
     /// IPv6 only; with -4 both
     #[arg(short = '6', long)]
     pub ipv6: bool,
-    /// All of this and more as an expression: 'state time-wait and not (lport 443 or comm nginx)'
+    /// Filter expression: 'state time-wait and not (lport 443 or comm nginx)'
     #[arg(long, value_name = "EXPR")]
     pub filter: Vec<String>,
 }
 
 impl FilterArgs {
-    /// Everything that was asked for, with the names that namespaces have in the recording, or now and here. What can't be
-    /// understood is a [`SyntaxError`] or an [`UnknownNetns`](crate::filter::UnknownNetns).
+    /// The filter of all flags. Takes namespace names from the recording, else from the running host. Fails with a
+    /// [`SyntaxError`] or an [`UnknownNetns`](crate::filter::UnknownNetns).
     pub fn filter(&self, recording: Option<&Path>) -> Result<Filter> {
         let expr = self.expr()?;
         let names = match recording {
@@ -73,7 +73,7 @@ impl FilterArgs {
         Ok(Filter::new(expr, &names)?)
     }
 
-    /// Everything that was asked for as one expression; `None` when nothing was.
+    /// All flags as one expression; `None` if none was given.
     pub fn expr(&self) -> Result<Option<Expr>, SyntaxError> {
         let flags = [
             ("--state", Word::State, &self.state),
@@ -99,7 +99,7 @@ impl FilterArgs {
         Ok(Expr::all_of(wanted))
     }
 
-    /// Both flags together ask for both versions, that is for nothing in particular.
+    /// `-4 -6` together match both versions, so they filter nothing.
     const fn family(&self) -> Option<Family> {
         match (self.ipv4, self.ipv6) {
             (true, false) => Some(Family::Ipv4),
@@ -116,14 +116,14 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Command {
+    struct FilterCommand {
         #[command(flatten)]
         filters: FilterArgs,
     }
 
     fn expr(args: &[&str]) -> String {
         let all = ["tcptrace"].iter().chain(args);
-        let command = Command::try_parse_from(all).expect("arguments");
+        let command = FilterCommand::try_parse_from(all).expect("arguments");
         match command.filters.expr() {
             Ok(Some(expr)) => expr.to_string(),
             Ok(None) => "everything".into(),

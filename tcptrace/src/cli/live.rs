@@ -1,4 +1,4 @@
-//! What every command that traces has in common: its arguments, signals, the end.
+//! Shared parts of all tracing commands: arguments, event loop, signal handling.
 
 use std::{io, os::fd::AsFd, sync::mpsc, time::Duration};
 
@@ -16,25 +16,26 @@ use crate::{
     filter::Filter,
     kernel::{Hook, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
     privileges::{self, Work},
-    source::{Look, Source, live::Live, still::Still},
+    source::{PollKind, Source, live::Live, polling_source::PollingSource},
 };
 
 /// Arguments of every command that traces.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LiveArgs {
-    /// Size of the ring buffers between kernel and tcptrace together, in MiB: a power of two
+    /// Total size of the ring buffers between kernel and tcptrace, in MiB: a power of two
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = ring_mib, hide_short_help = true)]
     ring_size: u32,
-    /// Trace as on a kernel that lacks a hook (for tests): segment, entry-stamp, kallsyms. Without everything: the
-    /// programs run and report nothing, which shows what the hooks cost
+    /// Trace without a hook, as on a kernel that lacks it (for tests): segment, entry-stamp, ends, kallsyms. With
+    /// `everything` the programs run and report nothing, which measures the overhead of the hooks
     #[arg(long, value_name = "HOOK", value_delimiter = ',', hide = true)]
-    without: Vec<Lacking>,
+    without: Vec<DisabledHook>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Lacking {
+enum DisabledHook {
     Segment,
     EntryStamp,
+    Ends,
     Kallsyms,
     Everything,
 }
@@ -49,66 +50,68 @@ fn ring_mib(text: &str) -> Result<u32, String> {
 }
 
 impl LiveArgs {
-    /// Attaches the hooks, with what of `filter` they can test.
-    pub fn open(&self, filter: &Filter, look: Look) -> Result<Live> {
+    /// Attaches the hooks, with the part of `filter` that the eBPF programs can test.
+    pub fn open(&self, filter: &Filter, look: PollKind) -> Result<Live> {
         let types = Preflight::run().types()?;
-        // BTF is some ten MiB in memory, and has done its work when this returns.
+        // BTF takes some 10 MiB of memory and is freed when this returns.
         Live::start(&types, &self.options(filter), filter.to_string(), look)
     }
 
-    /// The same; where nothing may be traced and a look will do, a look from time to time.
-    pub fn source(&self, filter: &Filter, look: Look) -> Result<Box<dyn Source>> {
+    /// As `open`, but polls `sock_diag` instead if this host or user can't trace, unless `look` is
+    /// `PollKind::States`.
+    pub fn source(&self, filter: &Filter, look: PollKind) -> Result<Box<dyn Source>> {
         let error = match self.open(filter, look) {
             Ok(live) => return Ok(Box::new(live)),
             Err(error) => error,
         };
-        if look == Look::States || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
+        if look == PollKind::States || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
             return Err(error);
         }
         let reasons = error.to_string();
-        // One reason a line: what is missing, and what for.
+        // One reason per line: what is missing, then what it is needed for.
         let reasons: Vec<&str> = reasons.lines().skip(1).filter_map(|line| line.strip_prefix("  ")).collect();
         let why = reasons.iter().filter_map(|reason| reason.split(':').next()).collect::<Vec<_>>().join(", ");
         let why = if why.is_empty() { error.to_string() } else { why };
-        Ok(Box::new(Still::start(&filter.kernel_part(), filter.to_string(), &why)?))
+        Ok(Box::new(PollingSource::start(&filter.kernel_part(), filter.to_string(), &why)?))
     }
 
     fn options(&self, filter: &Filter) -> Options {
         let hook = |lacking| if self.without.contains(&lacking) { Hook::Off } else { Hook::Auto };
         Options {
             ring_bytes: self.ring_size << 20,
-            segments: hook(Lacking::Segment),
-            entry_stamp: hook(Lacking::EntryStamp),
-            kallsyms: hook(Lacking::Kallsyms),
-            reports: hook(Lacking::Everything),
+            segments: hook(DisabledHook::Segment),
+            entry_stamp: hook(DisabledHook::EntryStamp),
+            ends: hook(DisabledHook::Ends),
+            kallsyms: hook(DisabledHook::Kallsyms),
+            reports: hook(DisabledHook::Everything),
             filter: filter.kernel_part(),
         }
     }
 }
 
-/// Descriptors without which there is not even a loop to wait in; what the rest takes is told where it is opened.
-const FEWEST_DESCRIPTORS: u64 = 20;
+/// File descriptors that the event loop alone needs; the code that opens more reports its own failure.
+const MIN_DESCRIPTORS: u64 = 20;
 
-/// Takes as many descriptors as the user may have; an error when these are too few.
-fn enough_descriptors() -> Result<()> {
+/// Raises the descriptor limit to the hard limit; fails if that is too low.
+fn raise_descriptor_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    // What can't be raised stays as it is.
+    // If raising fails, the old limit stays.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     ensure!(
-        now >= FEWEST_DESCRIPTORS,
-        "Too many open files: this process may have {now} at a time, and tracing takes about 40; raise `ulimit -n`"
+        now >= MIN_DESCRIPTORS,
+        "Too many open files: the limit is {now}, and tracing needs about 40; raise `ulimit -n`"
     );
     Ok(())
 }
 
-/// The loop in which commands wait: one thread, with timers and signals.
+/// The event loop of a command: one thread, with timers and signals.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    enough_descriptors()?;
+    raise_descriptor_limit()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")
 }
 
-/// Ends after `duration`; without one it never does.
+/// Completes after `duration`; never without one.
 pub async fn time_is_up(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
@@ -116,64 +119,60 @@ pub async fn time_is_up(duration: Option<Duration>) {
     }
 }
 
-/// Ctrl-C, SIGTERM and SIGHUP, which all end a command cleanly.
+/// Catches Ctrl-C, SIGTERM and SIGHUP, which end a command cleanly. SIGHUP stays ignored if it was ignored at start, as
+/// under `nohup`.
 ///
-/// They are caught on a thread of their own: a command that hangs in a write, because nobody reads its
-/// output, must not hang for ever.
+/// A separate thread catches them, so that a signal ends even a command that blocks in a write because nobody reads its
+/// output.
 pub struct Stop {
-    /// How many came.
+    /// Number of signals received.
     signals: watch::Receiver<u32>,
 }
 
-/// Who sees to it that a command which was asked to end does end.
+/// Which thread ends the process after a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AfterSignal {
-    /// The thread that catches signals: on the second one, or when [`PATIENCE`] is over.
-    EndSoon,
-    /// The command itself, which is told of the second one.
-    EndItself,
+    /// The thread that catches signals: on the second signal, or if output still blocks after [`SHUTDOWN_TIMEOUT`].
+    ByThread,
+    /// The command itself, which also receives the second signal; a third one ends the process.
+    ByCommand,
 }
 
-/// How long a command that was asked to end waits for somebody to take its output. What it does itself may take longer, on
-/// a slow machine; a second signal ends it at once.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a command may block on its output after a signal. Its own work may take longer, on a slow machine; a second
+/// signal ends it at once.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Stop {
-    /// Signals are caught from now on. What is left after the first one is output for somebody to take.
+    /// Starts to catch signals, for a command that only has output left to write after the first one.
     pub fn listen() -> Result<Self> {
-        Self::listen_and(AfterSignal::EndSoon)
+        Self::listen_and(AfterSignal::ByThread)
     }
 
-    /// The same for a command that has more to do at its end than to print: it takes the time it needs.
-    pub fn listen_patiently() -> Result<Self> {
-        Self::listen_and(AfterSignal::EndItself)
+    /// As `listen`, for a command with more work at its end than output: it takes the time it needs.
+    pub fn listen_until_done() -> Result<Self> {
+        Self::listen_and(AfterSignal::ByCommand)
     }
 
     fn listen_and(then: AfterSignal) -> Result<Self> {
         let (tell, signals) = watch::channel(0);
         let (ready, is_ready) = mpsc::sync_channel(1);
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                privileges::keep_for(Work::Nothing);
-                watch_signals(then, &tell, &ready);
-            })
+        privileges::spawn("signals", Work::Nothing, move || watch_signals(then, &tell, &ready))
             .context("no thread for signals")?;
         is_ready.recv().context("the thread for signals ended")??;
         Ok(Self { signals })
     }
 
-    /// Waits for one.
+    /// Waits for the first signal.
     pub async fn signalled(&mut self) {
-        self.signalled_times(1).await;
+        self.wait_for_signals(1).await;
     }
 
-    /// Waits for another one after the first.
+    /// Waits for the second signal.
     pub async fn signalled_again(&mut self) {
-        self.signalled_times(2).await;
+        self.wait_for_signals(2).await;
     }
 
-    async fn signalled_times(&mut self, times: u32) {
+    async fn wait_for_signals(&mut self, times: u32) {
         if self.signals.wait_for(|&signals| signals >= times).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -192,14 +191,14 @@ fn watch_signals(then: AfterSignal, tell: &watch::Sender<u32>, ready: &mpsc::Syn
         };
         let _ = ready.send(Ok(()));
         signals.next().await;
-        // Nobody listens when the command is ending already.
+        // Fails if the command is already ending, which does no harm.
         let _ = tell.send(1);
-        if then == AfterSignal::EndItself {
+        if then == AfterSignal::ByCommand {
             signals.next().await;
             let _ = tell.send(2);
         }
-        let what = signals.lost_patience().await;
-        if !is_stuck(io::stderr()) {
+        let what = signals.forced_end().await;
+        if !would_block(io::stderr()) {
             eprintln!("tcptrace: ended before {what}");
         }
         std::process::exit(1);
@@ -207,46 +206,83 @@ fn watch_signals(then: AfterSignal, tell: &watch::Sender<u32>, ready: &mpsc::Syn
 }
 
 /// The signals that end a command.
-struct Signals([Signal; 3]);
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` if it stays ignored.
+    hangup: Option<Signal>,
+}
 
 impl Signals {
     fn catch() -> Result<Self> {
         let catch = |kind| signal(kind).context("signals can't be caught");
-        Ok(Self([
-            catch(SignalKind::interrupt())?,
-            catch(SignalKind::terminate())?,
-            catch(SignalKind::hangup())?,
-        ]))
+        let hangup = SignalKind::hangup();
+        Ok(Self {
+            interrupt: catch(SignalKind::interrupt())?,
+            terminate: catch(SignalKind::terminate())?,
+            hangup: if is_ignored(hangup) { None } else { Some(catch(hangup)?) },
+        })
     }
 
     async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
+        let Self { interrupt, terminate, hangup } = self;
+        let hangup = async {
+            match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = hangup => {}
         }
     }
 
-    /// Waits until a command that was asked to end has to be ended; says before what.
-    async fn lost_patience(&mut self) -> &'static str {
+    /// Waits until a signalled command must be ended; returns what it had not finished.
+    async fn forced_end(&mut self) -> &'static str {
         loop {
-            let asked_again = tokio::select! {
+            let is_repeated = tokio::select! {
                 () = self.next() => true,
-                () = tokio::time::sleep(PATIENCE) => false,
+                () = tokio::time::sleep(SHUTDOWN_TIMEOUT) => false,
             };
-            match (is_stuck(io::stdout()) || is_stuck(io::stderr()), asked_again) {
-                (true, _) => return "all of the output was taken: its reader is too slow",
-                (false, true) => return "it was done: asked twice",
+            match (would_block(io::stdout()) || would_block(io::stderr()), is_repeated) {
+                (true, _) => return "all output was read: the reader is too slow",
+                (false, true) => return "it was done: interrupted twice",
                 (false, false) => {}
             }
         }
     }
 }
 
-/// Whether what is written to `out` now would wait for a reader.
-fn is_stuck(out: impl AsFd) -> bool {
+/// Whether the process ignores a signal: one bit in `SigIgn` of /proc/self/status.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignores(&status, signal)
+}
+
+fn ignores(status: &str, signal: SignalKind) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    u32::try_from(signal.as_raw_value() - 1).is_ok_and(|bit| mask >> bit & 1 == 1)
+}
+
+/// Whether a write to `out` would block now.
+fn would_block(out: impl AsFd) -> bool {
     let mut ready = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::OUT)];
-    // An error, or a reader that is gone: a write ends at once.
+    // On an error, or if the reader has closed, a write returns at once.
     poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_detected() {
+        let under_nohup = "Name:\tx\nSigBlk:\tffff\nSigIgn:\t0000000000001001\nSigCgt:\tffff\n";
+        assert!(ignores(under_nohup, SignalKind::hangup()));
+        assert!(!ignores(under_nohup, SignalKind::interrupt()));
+        assert!(!ignores("", SignalKind::hangup()));
+    }
 }

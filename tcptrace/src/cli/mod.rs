@@ -1,7 +1,6 @@
-//! The commands: the arguments of each, and what runs them.
+//! The commands: arguments and entry points.
 
 pub mod by;
-mod census;
 pub mod check;
 mod config;
 pub mod diff;
@@ -10,31 +9,36 @@ pub mod events;
 pub mod export;
 pub mod filter;
 pub mod hist;
+mod listen;
 mod live;
 mod output;
 pub mod ports;
 mod progress;
 pub mod record;
+mod recording;
 pub mod replay;
 pub mod report;
 pub mod serve;
+mod socket_count;
 mod source;
 pub mod states;
 mod terminal;
 pub mod top;
-mod whole;
+pub mod window;
 
 use std::{process::ExitCode, sync::LazyLock};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     filter::{SyntaxError, UnknownNetns},
     kernel::{self, LoadError, preflight::CannotTrace},
+    output_file::SameFile,
+    privileges::{self, Work},
     view::top::ConfigError,
 };
 
-/// See how long TCP sockets stay in every state, TIME_WAIT included, and who produces them
+/// Measure how long TCP sockets stay in each state, TIME_WAIT included, and which services produce them
 #[derive(Debug, Parser)]
 #[command(name = "tcptrace", version, long_version = long_version(), max_term_width = 100)]
 #[command(after_help = "Exit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace.")]
@@ -61,8 +65,9 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command and says what the process is to exit with.
+    /// Runs the command and returns the exit code.
     pub fn run(self) -> ExitCode {
+        privileges::keep_for(self.command.work());
         let done = match self.command {
             Command::Top(args) => top::run(&args),
             Command::Events(args) => events::run(&args),
@@ -82,12 +87,29 @@ impl Cli {
     }
 }
 
-/// What --version says, -V in a line: which program is loaded, and what it takes to load it.
+impl Command {
+    /// The privileges that the command needs: reading a recording needs only files.
+    fn work(&self) -> Work {
+        let recording = match self {
+            Self::Top(args) => args.source.recording(),
+            Self::Events(args) => args.source.recording(),
+            Self::Hist(args) => args.source.recording(),
+            Self::Ports(args) => args.source.recording(),
+            Self::Doctor(args) => args.source.recording(),
+            Self::States(args) => args.from.as_deref(),
+            Self::Replay(_) | Self::Report(_) | Self::Export(_) | Self::Diff(_) => return Work::Files,
+            Self::Record(_) | Self::Serve(_) | Self::Check(_) => None,
+        };
+        if recording.is_some() { Work::Files } else { Work::Command }
+    }
+}
+
+/// Text of `--version`: the eBPF object and what loading it requires. `-V` prints one line.
 fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
             "{}\n\neBPF object: sha256 {}\n\
-             Kernel:      Linux 5.12 or later with BTF (/sys/kernel/btf/vmlinux); `tcptrace check` tells about this one\n\
+             Kernel:      Linux 5.12 or later with BTF (/sys/kernel/btf/vmlinux); `tcptrace check` checks this host\n\
              Privilege:   CAP_BPF and CAP_PERFMON to trace; none for states and for recordings",
             env!("CARGO_PKG_VERSION"),
             kernel::object_sha256(),
@@ -96,9 +118,9 @@ fn long_version() -> &'static str {
     &TEXT
 }
 
-/// Wrong usage; clap's own status for it.
+/// Exit status for wrong usage, the same as clap's.
 const WRONG_USAGE: u8 = 2;
-/// This host or user can't trace.
+/// Exit status: this host or user can't trace.
 pub const CANNOT_TRACE: u8 = 3;
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -112,8 +134,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         return ExitCode::from(WRONG_USAGE);
     }
-    let is_usage =
-        error.is::<UnknownNetns>() || error.is::<ConfigError>() || error.is::<doctor::UnknownSetting>();
+    let is_usage = error.is::<UnknownNetns>()
+        || error.is::<ConfigError>()
+        || error.is::<doctor::UnknownSetting>()
+        || is_same_file(error);
     if is_usage {
         return ExitCode::from(WRONG_USAGE);
     }
@@ -125,6 +149,20 @@ fn cannot_trace(error: &anyhow::Error) -> bool {
     error.is::<CannotTrace>() || error.is::<LoadError>()
 }
 
+fn is_same_file(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<SameFile>)
+    })
+}
+
+/// Exits with a usage error.
+fn misuse(message: &str) -> ! {
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")).exit()
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -133,16 +171,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// A length of time as people write it: `250ms`, `30s`, `5m`, `2h`.
+/// Parses a duration: `250ms`, `30s`, `5m`, `2h`; a number alone is seconds, as for `timeout` and `sleep`.
 pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let seconds = match unit {
         "ms" => 0.001,
-        "s" => 1.0,
+        "s" | "" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err("expected a number with a unit: 250ms, 30s, 5m, 2h".into()),
+        _ => return Err("expected a length of time: 250ms, 30s, 5m, 2h".into()),
     };
     let number: f64 = number.parse().map_err(|_| format!("'{number}' is not a number"))?;
     let length =
@@ -150,7 +188,7 @@ pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
     if length.is_zero() { Err("must be longer than 0".into()) } else { Ok(length) }
 }
 
-/// A number of bytes as people write it: `64MiB`, `1GB`.
+/// Parses a size: `64MiB`, `1GB`.
 fn size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 6] = [
         ("KiB", 1 << 10),
@@ -187,11 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_a_unit() {
+    fn durations_have_a_unit_or_are_seconds() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        for bad in ["", "5", "5x", "s", "-1s", "0s", "1..2s", "99999999999999999999h"] {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["", ".", "0", "5x", "s", "-1s", "0s", "1..2s", "99999999999999999999h"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -1,5 +1,5 @@
-//! Event lines on their way to stdout: the pipeline leaves them in a bounded queue, a thread of its own
-//! writes them, and what a slow reader does not take in time is counted.
+//! Writes event lines to stdout: the pipeline puts them into a bounded queue and a separate thread writes them. Lines
+//! that a slow reader does not read in time are dropped and counted.
 
 use std::{
     io::{self, Write as _},
@@ -17,53 +17,53 @@ use crate::{
     model::record::HostFacts,
     pipeline::EventSink,
     privileges::{self, Work},
-    view::events::{Format, Writer},
+    view::events::{EventFormat, EventWriter},
 };
 
-/// Lines that wait while the reader is slow.
-const MOST_WAITING_BYTES: usize = 32 << 20;
-/// Lines from a recording are handed over in pieces of this size.
+/// Maximum number of bytes that wait while the reader is slow.
+const MAX_QUEUED_BYTES: usize = 32 << 20;
+/// Lines from a recording are queued in chunks of this size.
 const CHUNK_BYTES: usize = 1 << 20;
-/// How often to look whether the reader is still there.
+/// How often to check that the reader has not closed the pipe.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What to do when the reader of the output is slow.
+/// Policy for a slow reader of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// Leave lines out, and count them: the kernel does not wait.
+pub enum Backpressure {
+    /// Drop lines and count them: the kernel does not wait.
     Drop,
-    /// Wait: a file does.
+    /// Block: a recording can wait.
     Wait,
 }
 
 /// Formats events and queues them.
-pub struct Lines {
-    format: Format,
-    pace: Pace,
-    writer: Option<Writer>,
+pub struct EventQueue {
+    format: EventFormat,
+    pace: Backpressure,
+    writer: Option<EventWriter>,
     waiting: Vec<u8>,
     queue: SyncSender<Vec<u8>>,
     dropped: u64,
 }
 
-/// The other end: done when everything is written, or the reader is gone.
-pub struct Output {
+/// Result of the writer thread: everything is written, or the reader has closed.
+pub struct OutputHandle {
     /// Resolves when nothing more can be written.
     pub done: oneshot::Receiver<io::Result<()>>,
 }
 
-/// Opens stdout for events in `format`.
-pub fn open(format: Format, pace: Pace) -> io::Result<(Lines, Output)> {
+/// Starts the thread that writes events in `format` to stdout.
+pub fn open(format: EventFormat, pace: Backpressure) -> io::Result<(EventQueue, OutputHandle)> {
     let (queue, lines) = sync_channel(1);
     let (finish, done) = oneshot::channel();
-    std::thread::Builder::new().name("output".into()).spawn(move || {
-        privileges::keep_for(Work::Nothing);
-        finish.send(write(&lines))
-    })?;
-    Ok((Lines { format, pace, writer: None, waiting: Vec::new(), queue, dropped: 0 }, Output { done }))
+    privileges::spawn("output", Work::Nothing, move || finish.send(write(&lines)))?;
+    Ok((
+        EventQueue { format, pace, writer: None, waiting: Vec::new(), queue, dropped: 0 },
+        OutputHandle { done },
+    ))
 }
 
-/// Writes until the queue ends; an error ends it early.
+/// Writes chunks until the queue closes or a write fails.
 fn write(lines: &Receiver<Vec<u8>>) -> io::Result<()> {
     let stdout = io::stdout();
     loop {
@@ -73,14 +73,14 @@ fn write(lines: &Receiver<Vec<u8>>) -> io::Result<()> {
                 out.write_all(&chunk)?;
                 out.flush()?;
             }
-            Err(RecvTimeoutError::Timeout) => reader_is_there()?,
+            Err(RecvTimeoutError::Timeout) => check_reader()?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }
 
-/// Fails when stdout is a pipe that nobody reads any more.
-fn reader_is_there() -> io::Result<()> {
+/// Fails if stdout is a pipe whose reader has closed.
+fn check_reader() -> io::Result<()> {
     let stdout = io::stdout();
     let mut fds = [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -92,31 +92,31 @@ fn reader_is_there() -> io::Result<()> {
     Ok(())
 }
 
-impl EventSink for Lines {
+impl EventSink for EventQueue {
     fn event(&mut self, event: &Event<'_>, host: &HostFacts) {
-        if self.pace == Pace::Wait && self.waiting.len() > CHUNK_BYTES {
-            // The output has failed when nobody takes it, and says so itself.
+        if self.pace == Backpressure::Wait && self.waiting.len() > CHUNK_BYTES {
+            // This fails only if the writer thread has ended, which reports its own error.
             let _ = self.queue.send(std::mem::take(&mut self.waiting));
         }
-        if self.waiting.len() > MOST_WAITING_BYTES {
+        if self.waiting.len() > MAX_QUEUED_BYTES {
             self.dropped += 1;
             return;
         }
         let waiting = &mut self.waiting;
         let writer = self.writer.get_or_insert_with(|| {
-            let writer = Writer::new(self.format, TimeZone::system());
+            let writer = EventWriter::new(self.format, TimeZone::system());
             // Writing to memory can't fail.
             let _ = writer.write_header(waiting);
             writer
         });
-        let _ = writer.write(waiting, event, host.clock_offset_ns);
+        let _ = writer.write(waiting, event, host.wall_ns(event.ts));
     }
 
     fn flush(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
-        // The next will be about as long: it need not grow.
+        // The next chunk will be about as long: allocate it once.
         let next = Vec::with_capacity(self.waiting.len());
         let chunk = std::mem::replace(&mut self.waiting, next);
         match self.queue.try_send(chunk) {
@@ -130,8 +130,8 @@ impl EventSink for Lines {
     }
 }
 
-/// What waits is written out before the queue ends.
-impl Drop for Lines {
+/// Sends the waiting lines before the queue closes.
+impl Drop for EventQueue {
     fn drop(&mut self) {
         let _ = self.queue.send(std::mem::take(&mut self.waiting));
     }

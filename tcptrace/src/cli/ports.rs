@@ -1,4 +1,4 @@
-//! `tcptrace ports`: local ports per destination, and when there will be none left.
+//! `tcptrace ports`: local port usage per destination, and when ports run out.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -7,48 +7,48 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{
-    census,
     filter::FilterArgs,
     live::{self, Stop},
-    source::{SourceArgs, Want},
-    terminal::{self, Place},
+    socket_count,
+    source::{SnapshotMode, SourceArgs},
+    terminal::{self, FramePosition},
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
     model::Nanos,
-    pipeline::Plan,
+    pipeline::PipelinePlan,
     source::host,
     view::ports::{json, text},
 };
 
-/// Show local ports per destination: how many are used, how fast, and who runs out when. Traces for 5s
-/// to measure the rates
+/// Show local port usage per destination: used, rates, and time until none is left. Traces for 5s to
+/// measure the rates
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Without the privilege to trace it takes one look: levels and budgets, no rates.")]
+#[command(after_help = "Without the privilege to trace it takes one snapshot: levels and budgets, no rates.")]
 pub struct PortsArgs {
-    /// Measure for this time; without --interval 5s, with it until Ctrl-C
+    /// Measure for this time; default 5s, or until Ctrl-C with --interval. Of a recording, read only this much
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     duration: Option<Duration>,
-    /// Show a picture so often, and the last one at the end; without it only that one
+    /// Print a snapshot at this interval and one at the end; without it only the last
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     interval: Option<Duration>,
-    /// Print JSON, one document per picture
+    /// Print JSON, one document per snapshot
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
-    source: SourceArgs,
+    pub(super) source: SourceArgs,
 }
 
-/// Rates are steady after this time, and nobody waits longer gladly.
+/// Default time to measure: rates are stable after it.
 const DURATION: Duration = Duration::from_secs(5);
-/// Without --interval nobody sees the snapshots.
+/// Snapshot interval without `--interval`, when only the last snapshot is printed.
 const UNSEEN: Duration = Duration::from_secs(1);
-/// Destinations listed as text.
+/// Maximum number of destinations in text output.
 const MAX_ROWS: usize = 40;
-/// Columns where there is no terminal.
+/// Output width if stdout is not a terminal.
 const PIPE_WIDTH: u16 = 120;
 
 /// Runs the command.
@@ -57,11 +57,15 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let interval = args.interval.unwrap_or(UNSEEN);
-        let plan =
-            Plan::new(filter.clone(), Grouping::NONE, Scope::Minisockets, Nanos(interval.as_nanos() as u64));
-        let want = if args.interval.is_some() { Want::Every } else { Want::Newest };
+        let plan = PipelinePlan::new(
+            filter.clone(),
+            Grouping::NONE,
+            Scope::TimewaitSockets,
+            Nanos(interval.as_nanos() as u64),
+        );
+        let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Newest };
         let missing = missing(&filter);
-        let mut started = match args.source.start(plan, want) {
+        let mut started = match args.source.start(plan, want, args.duration) {
             Err(error) if args.source.is_live() && super::cannot_trace(&error) => {
                 return args.look(&filter, missing, &error);
             }
@@ -72,15 +76,15 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
             () = stop.signalled() => Ok(()),
         };
         let last = started.end()?;
-        shown.and_then(|()| args.print(&last, &missing, Place::Last))?;
+        shown.and_then(|()| args.print(&last, &missing, FramePosition::Last))?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// What a filter keeps from being known.
+/// Sentences about information that a filter hides.
 fn missing(filter: &Filter) -> Vec<String> {
     let sentence = "with a filter, ports that bind() or listen() took for other connections may be missing: then \
-                    fewer are available than is told.";
+                    fewer are available than shown.";
     if filter.is_everything() { Vec::new() } else { vec![sentence.into()] }
 }
 
@@ -90,31 +94,31 @@ impl PortsArgs {
         self.duration.or(default)
     }
 
-    /// A picture on the way.
+    /// Prints an intermediate snapshot if `--interval` is given.
     fn running(&self, snapshot: &Snapshot, missing: &[String]) -> Result<()> {
         if self.interval.is_none() {
             return Ok(());
         }
-        self.print(snapshot, missing, Place::Running)
+        self.print(snapshot, missing, FramePosition::Running)
     }
 
-    /// One look at the sockets there are: levels, and what is missing because nothing could be traced.
+    /// Prints one `sock_diag` snapshot if tracing is impossible: levels, and what is missing without tracing.
     fn look(&self, filter: &Filter, mut missing: Vec<String>, error: &anyhow::Error) -> Result<ExitCode> {
-        let (snapshot, unseen) = census::look(filter, &host::facts())
-            .context("can't look for network namespaces; is /proc mounted?")?;
+        let (snapshot, unseen) = socket_count::look(filter, &host::facts())
+            .context("can't search for network namespaces; is /proc mounted?")?;
         let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        missing.push(format!("rates, and connects that failed, which take tracing: {reason}"));
+        missing.push(format!("rates and failed connects, which need tracing: {reason}"));
         missing.extend(unseen);
-        self.print(&snapshot, &missing, Place::Last)?;
+        self.print(&snapshot, &missing, FramePosition::Last)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn print(&self, snapshot: &Snapshot, missing: &[String], place: Place) -> Result<()> {
+    fn print(&self, snapshot: &Snapshot, missing: &[String], place: FramePosition) -> Result<()> {
         let mut picture = Vec::new();
         if self.json {
             json::write(&mut picture, snapshot, missing)?;
         } else {
-            let layout = text::Layout {
+            let layout = text::PortsLayout {
                 width: terminal::width().unwrap_or(PIPE_WIDTH),
                 max_rows: MAX_ROWS,
                 zone: TimeZone::system(),

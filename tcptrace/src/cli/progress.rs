@@ -1,24 +1,20 @@
-//! How far a long read has come: a line on stderr, where that is a terminal.
+//! Progress bar of a long read: one line on stderr, if that is a terminal.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
 
-use crate::{
-    model::{Record, units},
-    session::Reader,
-    source::{Flow, Source},
-};
+use crate::model::units;
 
-/// A file that is read within this time needs no line.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// How often the line is written anew.
+/// A read shorter than this shows no bar.
+const BAR_DELAY: Duration = Duration::from_millis(500);
+/// Redraw interval.
 const EVERY: Duration = Duration::from_millis(100);
-/// Characters of the bar.
+/// Width of the bar in characters.
 const BAR: u64 = 30;
 
-/// A line that is there as long as this value.
+/// A progress line, cleared on drop.
 pub struct Progress {
     what: String,
     length: Option<u64>,
@@ -27,13 +23,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing shown yet; `length` is where it ends, where that is known.
+    /// Starts without a line; `length` is the total number of bytes, if known.
     pub fn new(what: String, length: Option<u64>) -> Self {
-        let next = io::stderr().is_terminal().then(|| Instant::now() + PATIENCE);
+        let next = io::stderr().is_terminal().then(|| Instant::now() + BAR_DELAY);
         Self { what, length, next, is_shown: false }
     }
 
-    /// So far.
+    /// Updates the position.
     pub fn at(&mut self, position: u64) {
         let Some(next) = self.next else { return };
         let now = Instant::now();
@@ -43,31 +39,9 @@ impl Progress {
         self.next = Some(now + EVERY);
         self.is_shown = true;
         let mut stderr = io::stderr().lock();
-        // A terminal that is gone is no reason to stop reading.
+        // A closed terminal must not stop the read.
         let _ = write!(stderr, "\r\x1b[K{} {}", self.what, bar(position, self.length));
         let _ = stderr.flush();
-    }
-}
-
-/// A recording with a line that says how much of it has been read.
-pub struct Watched {
-    reader: Reader,
-    progress: Progress,
-}
-
-impl Watched {
-    /// `name` is that of the recording, as it may be shown.
-    pub fn new(reader: Reader, name: &str) -> Self {
-        let progress = Progress::new(format!("reading {name}"), reader.length());
-        Self { reader, progress }
-    }
-}
-
-impl Source for Watched {
-    fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow> {
-        let flow = self.reader.fill(take);
-        self.progress.at(self.reader.position());
-        flow
     }
 }
 
@@ -100,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_is_as_long_as_what_is_read() {
+    fn bar_length_matches_the_part_read() {
         assert_eq!(bar(0, Some(200)), "[..............................]   0% of 200 B");
         assert_eq!(bar(100, Some(200)), "[###############...............]  50% of 200 B");
         assert_eq!(bar(300, Some(200)), "[##############################] 100% of 200 B");

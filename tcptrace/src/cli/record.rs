@@ -1,4 +1,4 @@
-//! `tcptrace record`: everything that is seen, into a file.
+//! `tcptrace record`: writes every observation to a file.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -8,46 +8,52 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     filter::FilterArgs,
     live::{self, LiveArgs, Stop},
-    size,
+    misuse, size,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     model::{Nanos, text, units},
-    pipeline::{self, Plan, Running},
-    session::{self, Existing, Failure, Keep, Recording, Rotate, Status, Written},
-    source::Look,
+    output_file::Existing,
+    pipeline::{self, PipelinePlan, Running},
+    privileges::{self, Work},
+    session::{self, Failure, Keep, RecorderStatus, Recording, Rotate, Written},
+    source::PollKind,
     view,
 };
 
-/// Record everything that is seen to a file, for any view to read with --from
+/// Record every observation to a file, for any view to read with --from
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-A recording holds the addresses, ports and process names of this host's connections; only its owner may read it. \
-It is an Arrow IPC stream: pandas, polars, pyarrow and DuckDB read it too, while it is being written as well.")]
+A recording contains the addresses, ports and process names of this host's connections; only its owner may read it. \
+It is an Arrow IPC stream, which pyarrow, polars and pandas can read, even while it is being written; DuckDB reads it \
+through pyarrow, or as the Parquet file that `tcptrace export` writes.\n\n\
+A restarted recorder continues after the highest number it finds: numbered files are never replaced, and \
+--keep counts the files of earlier runs.")]
 pub struct RecordArgs {
-    /// The file, - for standard output; with --rotate its name gets a number: FILE-0001
+    /// The file, - for standard output; --rotate adds the first free number to the name: FILE-0001
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     duration: Option<Duration>,
-    /// Go on with a new file after so much: 64MiB, or 10m. Each can be read without the others
+    /// Start a new file after this size or time: 64MiB, or 10m. Each can be read without the others
     #[arg(long, value_name = "SIZE|TIME", value_parser = rotate, conflicts_with = "last")]
     rotate: Option<Rotate>,
-    /// With --rotate: keep this many files, the newest
+    /// With --rotate: keep only this many files, the newest
     #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u64).range(1..))]
     keep: Option<u64>,
-    /// Keep the newest stretch only, in memory, and write it at the end, or on SIGUSR1 to FILE-0001 and so on
+    /// Keep only the last TIME in memory; write it on SIGUSR1 to FILE-0001 and so on, and at the end to FILE, or to the
+    /// next number if FILE exists
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     last: Option<Duration>,
-    /// Replace files that are there already
+    /// Replace FILE if it exists. Numbered files and files written by --last are never replaced
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -61,7 +67,10 @@ const fn nanos(time: Duration) -> Nanos {
 }
 
 fn rotate(text: &str) -> Result<Rotate, String> {
+    // A number alone is seconds elsewhere; here it could also mean bytes.
+    let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
     match (size(text), super::duration(text)) {
+        _ if !has_unit => Err("expected a size (64MiB) or a time (10m)".into()),
         (Ok(bytes), _) => Ok(Rotate::Size(bytes)),
         (_, Ok(time)) => Ok(Rotate::Time(nanos(time))),
         _ => Err("expected a size (64MiB) or a time (10m)".into()),
@@ -69,72 +78,72 @@ fn rotate(text: &str) -> Result<Rotate, String> {
 }
 
 impl RecordArgs {
-    fn plan(&self) -> session::Plan {
+    fn plan(&self) -> session::RecordPlan {
         let keep = match (self.last, self.rotate) {
             (Some(last), _) => Keep::Last(nanos(last)),
             (None, Some(rotate)) => Keep::Series { rotate, files: self.keep.map(|keep| keep as usize) },
             (None, None) => Keep::All,
         };
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
-        session::Plan { path: self.output.clone(), keep, existing }
+        session::RecordPlan { path: self.output.clone(), keep, existing }
     }
 
     fn is_stream(&self) -> bool {
         self.output == Path::new("-")
     }
 
-    /// What is said when it has begun.
-    fn beginning(&self) -> String {
-        let file = shown(&self.output);
-        match (self.last, self.rotate) {
-            (Some(last), _) => format!(
-                "keeping the last {}, to be written to {file} at the end; SIGUSR1 writes it now",
+    /// The message when the recording has started in `file`.
+    fn beginning(&self, file: &Path) -> String {
+        let file = shown(file);
+        match self.last {
+            Some(last) => format!(
+                "keeping the last {}; written to {file} at the end, or now on SIGUSR1",
                 units::duration(nanos(last))
             ),
-            (None, Some(_)) => format!("recording to {}", shown(&session::numbered(&self.output, 1))),
-            (None, None) => format!("recording to {file}"),
+            None => format!("recording to {file}"),
         }
     }
 }
 
-/// How often the line of status is written anew.
-const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// Redraw interval of the status line.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs the command.
 pub fn run(args: &RecordArgs) -> Result<ExitCode> {
+    if args.is_stream() && (args.rotate.is_some() || args.last.is_some()) {
+        misuse("--rotate and --last create several files: give a file name, not -");
+    }
     let runtime = live::runtime()?;
     let code = runtime.block_on(record(args));
-    // A disk that hangs must not keep the command from ending.
+    // A disk that hangs must not block the exit.
     runtime.shutdown_background();
     code
 }
 
 async fn record(args: &RecordArgs) -> Result<ExitCode> {
-    let mut stop = Stop::listen_patiently()?;
-    // From the first moment: uncaught it would end the program.
+    let mut stop = Stop::listen_until_done()?;
+    // Register this first: an uncaught SIGUSR1 ends the process.
     let mut wants_dump = signal(SignalKind::user_defined1()).context("SIGUSR1 can't be caught")?;
     let filter = args.filters.filter(None)?;
-    if args.is_stream() && (args.rotate.is_some() || args.last.is_some()) {
-        bail!("--rotate and --last make files of their own: give them a name, not -");
-    }
-    let source = args.live.open(&filter, Look::Host)?;
-    // Last: where nothing can be traced, no file is left behind.
+    let source = args.live.open(&filter, PollKind::Host)?;
+    // Open the file last, so that none is left behind if tracing is impossible.
     let (recorder, mut recording) = session::start(&args.plan())?;
-    let plan = Plan {
+    let plan = PipelinePlan {
         source: "live".into(),
         recorder: Some(recorder),
-        ..Plan::new(filter, Grouping::NONE, Scope::Nothing, Nanos::SECOND)
+        ..PipelinePlan::new(filter, Grouping::NONE, Scope::Nothing, Nanos::SECOND)
     };
     let running = pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?;
+    privileges::keep_for(Work::Nothing);
 
     let outcome = tokio::select! {
         outcome = watch(args, &mut wants_dump, &mut recording) => outcome,
-        () = stop.signalled() => Outcome::Stop,
+        () = stop.signalled() => RecordOutcome::Stop,
     };
     clear_status();
     let (done, last) = match outcome {
-        Outcome::Over(done) => (done, running.stop()?),
-        Outcome::Stop => tokio::select! {
+        RecordOutcome::Over(done) => (done, running.stop()?),
+        RecordOutcome::Stop => tokio::select! {
             ended = end(running, &mut recording) => ended?,
             () = stop.signalled_again() => {
                 let held = units::count(recording.status.records.load(Relaxed));
@@ -147,7 +156,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
         },
     };
     while let Ok(dump) = recording.dumps.try_recv() {
-        tell_dump(dump);
+        eprintln!("{}", told(&dump));
     }
     eprintln!("{}", view::losses::at_the_end(&last));
     match done {
@@ -155,51 +164,47 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
             eprintln!("tcptrace: {}", summary(&written));
             Ok(ExitCode::SUCCESS)
         }
-        // Whoever read it has had enough.
+        // The reader of the stream has closed the pipe.
         Err(Failure { cause, .. }) if args.is_stream() && cause.why.kind() == io::ErrorKind::BrokenPipe => {
             Ok(ExitCode::SUCCESS)
         }
-        Err(Failure { cause, written }) => {
-            eprintln!("tcptrace: recording stopped: {cause}");
-            // Not where the file itself is gone.
-            if cause.why.kind() != io::ErrorKind::NotFound {
-                eprintln!("tcptrace: what was written before can be read: {}", summary(&written));
-            }
+        Err(failure) => {
+            eprintln!("tcptrace: recording stopped: {}", describe_failure(&failure));
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
 /// Why the recording ends.
-enum Outcome {
-    /// Because it was asked to.
+enum RecordOutcome {
+    /// Stop was requested: a signal, or the end of `--duration`.
     Stop,
-    /// The writer gave up.
+    /// The recorder ended by itself.
     Over(Result<Written, Failure>),
 }
 
-/// Waits until it is over, and says meanwhile how it goes.
-async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recording) -> Outcome {
+/// Waits for the end of the recording and shows its status.
+async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recording) -> RecordOutcome {
     let begun = Instant::now();
     let time_is_up = async {
-        if (&mut recording.begun).await.is_ok() {
+        if let Ok(file) = (&mut recording.begun).await {
             clear_status();
-            eprintln!("tcptrace: {}", args.beginning());
+            eprintln!("tcptrace: {}", args.beginning(&file));
         }
         live::time_is_up(args.duration).await;
     };
     tokio::pin!(time_is_up);
-    let mut status = tokio::time::interval(STATUS_EVERY);
+    let mut status = tokio::time::interval(STATUS_INTERVAL);
     loop {
         tokio::select! {
-            () = &mut time_is_up => return Outcome::Stop,
+            () = &mut time_is_up => return RecordOutcome::Stop,
             done = &mut recording.done => match done {
-                Ok(done) => return Outcome::Over(done),
-                Err(_) => return Outcome::Stop,
+                Ok(done) => return RecordOutcome::Over(done),
+                Err(_) => return RecordOutcome::Stop,
             },
             Some(dump) = recording.dumps.recv() => {
                 clear_status();
-                tell_dump(dump);
+                eprintln!("{}", told(&dump));
             }
             Some(()) = wants_dump.recv() => recording.status.dump(),
             _ = status.tick() => write_status(&recording.status, begun.elapsed()),
@@ -215,11 +220,29 @@ async fn end(running: Running, recording: &mut Recording) -> Result<(Result<Writ
     Ok((done, last))
 }
 
-fn tell_dump(dump: Result<Written, session::Unwritten>) {
+/// The message after a dump (SIGUSR1).
+fn told(dump: &Result<Written, Failure>) -> String {
     match dump {
-        Ok(written) => eprintln!("tcptrace: {}", summary(&written)),
-        Err(error) => eprintln!("tcptrace: not written: {error}"),
+        Ok(written) => format!("tcptrace: {}", summary(written)),
+        Err(failure) => format!(
+            "tcptrace: not written: {}\ntcptrace: all records are still in memory: SIGUSR1 retries",
+            describe_failure(failure)
+        ),
     }
+}
+
+/// Describes a failure: the cause, then on lines of their own what can be read and what was not written.
+fn describe_failure(Failure { cause, written }: &Failure) -> String {
+    let mut lines = vec![cause.to_string()];
+    // Not if the file no longer exists.
+    if written.files > 0 && cause.why.kind() != io::ErrorKind::NotFound {
+        lines.push(format!("what was written before can be read: {}", summary(written)));
+    }
+    if written.left_out > 0 {
+        let records = units::plural(written.left_out, "record", "records");
+        lines.push(format!("{records} in memory were not written to a file"));
+    }
+    lines.join("\ntcptrace: ")
 }
 
 fn summary(written: &Written) -> String {
@@ -240,7 +263,7 @@ fn shown(path: &Path) -> String {
     text::sanitise(&path.to_string_lossy()).into_owned()
 }
 
-fn write_status(status: &Arc<Status>, elapsed: Duration) {
+fn write_status(status: &Arc<RecorderStatus>, elapsed: Duration) {
     let mut stderr = io::stderr().lock();
     if !stderr.is_terminal() {
         return;

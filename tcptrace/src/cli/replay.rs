@@ -1,14 +1,13 @@
 //! `tcptrace replay`: top over a recording, with time control.
 
 use std::{
-    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, error::ErrorKind};
+use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{
@@ -16,33 +15,37 @@ use super::{
     config,
     filter::FilterArgs,
     live::{self, Stop},
+    misuse,
     progress::Progress,
     source::shown,
     terminal,
+    window::WindowArgs,
 };
 use crate::{
     aggregate::{Grouping, Scope},
-    inspect::Query,
+    detail::Query,
     model::Nanos,
-    replay::{self, Player, Wanted},
+    replay::{self, Player, SeekTarget},
     sandbox,
-    session::Ending,
-    view::top::{self, Settings},
+    session::{Ending, Input},
+    view::top::{self, ScreenSettings},
 };
 
-/// Show top over a recording, and go back and forth in it
+/// Show a recording in the top screen, with time control
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// The recording
     file: PathBuf,
-    /// Seconds of the recording per second
+    /// Speed: seconds of the recording per second
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
     #[command(flatten)]
     groups: GroupArgs,
-    /// Time between two pictures
+    /// Refresh interval
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::duration)]
     interval: Duration,
+    #[command(flatten)]
+    window: WindowArgs,
     #[command(flatten)]
     filters: FilterArgs,
 }
@@ -58,29 +61,31 @@ fn speed(text: &str) -> Result<f64, String> {
 pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
     if args.file == Path::new("-") {
         misuse(
-            "replay goes back and forth, which standard input can't: save it to a file first, or use `tcptrace top --from -`",
+            "replay must seek, and standard input can't: save it to a file first, or use `tcptrace top --from -`",
         );
     }
-    if !io::stdout().is_terminal() {
+    if !terminal::can_place_cursor() {
         misuse(&format!(
-            "replay needs a terminal; for text use `tcptrace top --from {} --batch N`, `--once` or `--json`",
+            "replay needs a terminal that can place its cursor (TERM=dumb can't); for text use `tcptrace top --from {} --batch N`, `--once` or `--json`",
             shown(&args.file)
         ));
     }
     let filter = args.filters.filter(Some(&args.file))?;
-    let wanted = Wanted {
+    let wanted = SeekTarget {
         filter,
         query: Query::new(args.groups.grouping(Grouping::SERVICE)),
-        scope: Scope::Minisockets,
+        scope: Scope::TimewaitSockets,
         interval: Nanos(args.interval.as_nanos() as u64),
         source: shown(&args.file).into(),
+        window: args.window.window(None),
     };
-    let settings = Settings::new(&config::read()?, terminal::look(), TimeZone::system());
-    sandbox::close(&[&args.file]);
+    let settings = ScreenSettings::new(&config::read()?, terminal::look(), TimeZone::system());
+    let input = Input::open(&args.file).with_context(|| shown(&args.file))?;
+    sandbox::confine();
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let file = args.file.clone();
-        let reading = tokio::task::spawn_blocking(move || open(&file, wanted));
+        let reading = tokio::task::spawn_blocking(move || open(&file, input, wanted));
         let player = tokio::select! {
             player = reading => player.context("reading the recording panicked")??,
             () = stop.signalled() => std::process::exit(0),
@@ -100,17 +105,12 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
     })
 }
 
-fn open(path: &Path, wanted: Wanted) -> Result<Player> {
+fn open(path: &Path, input: Input, wanted: SeekTarget) -> Result<Player> {
     let mut progress: Option<Progress> = None;
-    Player::open(path, wanted, |position, length| {
+    Player::open(input, wanted, |position, length| {
         progress
             .get_or_insert_with(|| Progress::new(format!("reading {}", shown(path)), Some(length)))
             .at(position);
     })
     .with_context(|| shown(path))
-}
-
-/// Ends the process: the arguments can't be followed.
-fn misuse(message: &str) -> ! {
-    clap::Error::raw(ErrorKind::InvalidValue, format!("{message}\n")).exit()
 }

@@ -1,11 +1,9 @@
-//! `tcptrace report`: a recording as one page for people.
+//! `tcptrace report`: writes a recording as one HTML page or JSON document.
 
 use std::{
-    fs::File,
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::PoisonError,
     thread,
 };
 
@@ -17,28 +15,30 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     live::{self, Stop},
-    progress::Watched,
+    recording::{RecordingSource, ended},
     source::shown,
     terminal,
-    whole::Whole,
+    window::WindowArgs,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     model::{Nanos, units},
-    pipeline::{self, Plan},
+    output_file::{self, Existing, OutputFile},
+    pipeline::{self, PipelinePlan},
+    privileges::{self, Work},
     sandbox,
-    session::{AtEnd, Ending, Existing, Reader},
-    source::Look,
+    session::{AtEnd, Ending},
+    source::{PollKind, Source},
     view::{
         self,
         report::{Report, document, page},
     },
 };
 
-/// Write what happened in a recording as one page: charts, tables, three sentences
+/// Write a recording as one HTML page: charts, tables, a three-sentence summary
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-The page is one file of HTML that fetches nothing. It holds the addresses, ports and process names of the recording.")]
+The page is one HTML file that loads nothing. It contains the addresses, ports and process names of the recording.")]
 pub struct ReportArgs {
     /// The recording; - is standard input
     #[arg(value_name = "FILE")]
@@ -46,12 +46,14 @@ pub struct ReportArgs {
     /// The file to write; - is standard output
     #[arg(short, long, value_name = "FILE", required_unless_present = "json")]
     output: Option<PathBuf>,
-    /// Write the numbers of the page as one JSON document, to standard output unless --output says otherwise
+    /// Write the numbers of the page as one JSON document, to standard output unless --output is given
     #[arg(long)]
     json: bool,
-    /// Replace a file that is there already
+    /// Replace the output file if it exists, once the new one is complete
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    window: WindowArgs,
     #[command(flatten)]
     groups: GroupArgs,
     #[command(flatten)]
@@ -61,24 +63,27 @@ pub struct ReportArgs {
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let filter = args.filters.filter(Some(&args.from))?;
-    let reader = Reader::open(&args.from, AtEnd::Stop).with_context(|| shown(&args.from))?;
-    let ending = reader.ending();
-    let output = Output::open(args)?;
+    let recording = RecordingSource::open(&args.from, AtEnd::Stop)?.watched();
+    let ending = recording.ending();
+    let recording = recording.within(args.window.window(None));
+    let output = ReportTarget::open(args)?;
     let filter_text = if filter.is_everything() { String::new() } else { filter.to_string() };
     let grouping = args.groups.grouping(Grouping::SERVICE);
-    // Rates are over the whole of it, and nobody sees a picture before the last.
-    let plan = Plan {
+    // Rates cover the full recording, and only the last snapshot is used.
+    let plan = PipelinePlan {
         source: shown(&args.from).into(),
-        look: Look::Host,
-        ..Plan::new(filter, grouping, Scope::Every, Nanos(u64::MAX))
+        look: PollKind::Host,
+        ..PipelinePlan::new(filter, grouping, Scope::Every, Nanos(u64::MAX))
     };
-    // Whoever takes the recording apart can open nothing more; the report, which may have to be removed, stays outside.
+    // The thread that decodes the recording is confined. This thread keeps the output file, which it may have to
+    // remove.
     let drawn = thread::scope(|scope| {
-        let drawing = scope.spawn(|| -> Result<_> {
-            sandbox::close(&[&args.from]);
-            let Some(last) = read(reader, plan)? else { return Ok(None) };
+        let drawing = privileges::spawn_scoped(scope, "report", Work::Nothing, || -> Result<_> {
+            sandbox::confine();
+            let Some(last) = read(recording, plan)? else { return Ok(None) };
             Ok(Some((draw(&last, &filter_text, args)?, last)))
         });
+        let drawing = drawing.context("no thread to read")?;
         drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     let Some((content, last)) = drawn else {
@@ -87,12 +92,11 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     };
     let file = output.write(&content)?;
     eprintln!("{}", view::losses::at_the_end(&last));
-    let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(sentence) = ending.and_then(Ending::sentence) {
+    if let Some(sentence) = ended(&ending).and_then(Ending::sentence) {
         eprintln!("tcptrace: {}: {sentence}", shown(&args.from));
     }
     if let Some(path) = file {
-        eprintln!("tcptrace: {}: {}", shown(path), units::bytes(content.len() as u64));
+        eprintln!("tcptrace: {}: {}", shown(&path), units::bytes(content.len() as u64));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -108,44 +112,41 @@ fn draw(last: &Snapshot, filter: &str, args: &ReportArgs) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Where the report goes.
-enum Output<'a> {
+/// Output of the report.
+enum ReportTarget {
     Standard,
-    File { path: &'a Path, file: File, whole: Whole },
+    File(OutputFile),
 }
 
-impl<'a> Output<'a> {
-    fn open(args: &'a ReportArgs) -> Result<Self> {
+impl ReportTarget {
+    fn open(args: &ReportArgs) -> Result<Self> {
         let Some(path) = args.output.as_deref().filter(|path| *path != Path::new("-")) else {
+            output_file::refuse_as_standard_output(&[&args.from]).context("standard output")?;
             return Ok(Self::Standard);
         };
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
-        let (file, whole) = Whole::create(path, existing)?;
-        Ok(Self::File { path, file, whole })
+        let file = OutputFile::create(path, existing, &[&args.from]).with_context(|| shown(path))?;
+        Ok(Self::File(file))
     }
 
-    /// Returns the path of the file that has it now.
-    fn write(self, content: &[u8]) -> Result<Option<&'a Path>> {
-        match self {
-            Self::Standard => {
-                terminal::print(content)?;
-                Ok(None)
-            }
-            Self::File { path, mut file, whole } => {
-                file.write_all(content).with_context(|| shown(path))?;
-                whole.stays();
-                Ok(Some(path))
-            }
-        }
+    /// Returns the path of the written file.
+    fn write(self, content: &[u8]) -> Result<Option<PathBuf>> {
+        let Self::File(output) = self else {
+            terminal::print(content)?;
+            return Ok(None);
+        };
+        let path = output.path().to_owned();
+        let written = output.file().write_all(content).and_then(|()| output.finish());
+        written.with_context(|| shown(&path))?;
+        Ok(Some(path))
     }
 }
 
-/// Reads all of the recording; `None` when it was interrupted.
-fn read(reader: Reader, plan: Plan) -> Result<Option<Snapshot>> {
+/// Reads the full recording; returns `None` if interrupted.
+fn read(recording: Box<dyn Source>, plan: PipelinePlan) -> Result<Option<Snapshot>> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let source = Watched::new(reader, &plan.source);
-        let mut running = pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?;
+        let mut running = pipeline::start(recording, plan).context("no thread for the pipeline")?;
         let all = async { while running.snapshots.changed().await.is_ok() {} };
         let is_read = tokio::select! {
             () = all => true,

@@ -1,9 +1,9 @@
-//! Where a view takes its records from: the running kernel, or a recording.
+//! Source of a view's records: the running kernel or a recording.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -14,14 +14,16 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     live::{LiveArgs, time_is_up},
-    progress::Watched,
+    recording::{RecordingSource, SharedEnding, ended},
+    window::WindowArgs,
 };
 use crate::{
     aggregate::Snapshot,
     model::{NetnsId, Record, text},
-    pipeline::{self, Engine, Plan, Running},
+    pipeline::{self, Engine, PipelinePlan, Running, Window},
+    privileges::{self, Work},
     sandbox,
-    session::{AtEnd, Ending, Reader},
+    session::{AtEnd, Ending},
     source::{Flow, Source},
     view,
 };
@@ -32,32 +34,34 @@ pub struct SourceArgs {
     /// Read a recording instead of the running kernel; - is standard input
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// With --from: go on with what is still being written to the file
+    /// With --from: follow the file while it is being written
     #[arg(long, requires = "from")]
     follow: bool,
+    #[command(flatten)]
+    window: WindowArgs,
     #[command(flatten)]
     pub(super) live: LiveArgs,
 }
 
-/// Which snapshots a view wants.
+/// Which snapshots a view receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// The newest, whenever it looks.
+pub enum SnapshotMode {
+    /// Only the newest.
     Newest,
-    /// Every one, from a source that can wait; live the newest.
+    /// All of a recording; of a live source only the newest.
     Every,
 }
 
-/// Snapshots as they come.
-pub enum Snapshots {
-    /// The newest.
+/// Receiver of snapshots.
+pub enum SnapshotSource {
+    /// Only the newest.
     Newest(watch::Receiver<Option<Arc<Snapshot>>>),
-    /// Every one.
+    /// All of them.
     Every(mpsc::Receiver<Arc<Snapshot>>),
 }
 
-impl Snapshots {
-    /// Waits for the next; `None` when the source has ended.
+impl SnapshotSource {
+    /// Waits for the next snapshot; `None` if the source has ended.
     pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
         match self {
             Self::Every(all) => all.recv().await,
@@ -71,67 +75,76 @@ impl Snapshots {
     }
 }
 
-/// A view at work.
+/// A running view.
 pub struct Started {
     /// The pipeline.
     pub running: Running,
-    /// What it shows.
-    pub snapshots: Snapshots,
-    /// How the recording ended.
-    ending: Option<(PathBuf, Arc<Mutex<Option<Ending>>>)>,
+    /// The snapshots to show.
+    pub snapshots: SnapshotSource,
+    /// Path and ending of the recording, if it reads one.
+    ending: Option<(PathBuf, SharedEnding)>,
 }
 
 impl SourceArgs {
-    /// The running kernel.
-    pub const fn running_kernel(live: LiveArgs) -> Self {
-        Self { from: None, follow: false, live }
+    /// Arguments for the running kernel.
+    pub fn running_kernel(live: LiveArgs) -> Self {
+        Self { from: None, follow: false, window: WindowArgs::default(), live }
     }
 
-    /// Whether the records come from the running kernel: nothing may make it wait.
+    /// Whether the source is the running kernel, which cannot wait.
     pub const fn is_live(&self) -> bool {
         self.from.is_none()
     }
 
-    /// The recording, if it is one.
+    /// Path of the recording, if there is one.
     pub fn recording(&self) -> Option<&Path> {
         self.from.as_deref()
     }
 
-    /// Opens the source and starts `plan` with it: its name and who gets the snapshots is set here.
-    pub fn start(&self, plan: Plan, want: Want) -> Result<Started> {
+    /// Opens the source and runs `plan` on it; sets the plan's source name and snapshot channel. Reads at most `length`
+    /// of a recording. Afterwards the calling thread has dropped its privileges (live) or is confined (recording): it
+    /// can only show snapshots.
+    pub fn start(&self, plan: PipelinePlan, want: SnapshotMode, length: Option<Duration>) -> Result<Started> {
         let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
-            None => (self.live.source(&plan.filter, plan.look)?, "live".into(), None),
+            None => {
+                self.window.reject_without_recording();
+                (self.live.source(&plan.filter, plan.look)?, "live".into(), None)
+            }
             Some(path) => {
                 let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
-                let reader = Reader::open(path, at_end).with_context(|| shown(path))?;
-                let ending = Some((path.clone(), reader.ending()));
-                sandbox::close(&[path]);
-                (Box::new(reader), shown(path).into(), ending)
+                let recording = RecordingSource::open(path, at_end)?;
+                let ending = Some((path.clone(), recording.ending()));
+                (recording.within(self.window.window(length)), shown(path).into(), ending)
             }
         };
-        let (pictures, every) = if want == Want::Every && !self.is_live() {
+        let (pictures, every) = if want == SnapshotMode::Every && !self.is_live() {
             let (send, receive) = mpsc::channel(1);
             (Some(send), Some(receive))
         } else {
             (None, None)
         };
-        let plan = Plan { source: name, pictures, ..plan };
+        let plan = PipelinePlan { source: name, pictures, ..plan };
         let running = pipeline::start(source, plan).context("no thread for the pipeline")?;
+        if self.is_live() {
+            privileges::keep_for(Work::Nothing);
+        } else {
+            sandbox::confine();
+        }
         let snapshots = match every {
-            Some(every) => Snapshots::Every(every),
-            None => Snapshots::Newest(running.snapshots.clone()),
+            Some(every) => SnapshotSource::Every(every),
+            None => SnapshotSource::Newest(running.snapshots.clone()),
         };
         Ok(Started { running, snapshots, ending })
     }
 }
 
 impl Started {
-    /// Ends it, and says on stderr how it went.
+    /// Stops the pipeline and prints a summary on stderr.
     pub fn end(self) -> Result<Arc<Snapshot>> {
         let last = Arc::new(self.running.stop()?);
         eprintln!("{}", view::losses::at_the_end(&last));
         if let Some((path, ending)) = self.ending
-            && let Some(ending) = *ending.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(ending) = ended(&ending)
             && let Some(sentence) = ending.sentence()
         {
             eprintln!("tcptrace: {}: {sentence}", shown(&path));
@@ -139,20 +152,22 @@ impl Started {
         Ok(last)
     }
 
-    /// Hands every snapshot but the first, which has no rates, to `show` until the time is up or the source has ended.
+    /// Calls `show` with every snapshot but the first, which has no rates, until the time is up or the source has
+    /// ended.
     pub async fn each(
         &mut self,
         duration: Option<Duration>,
         mut show: impl FnMut(&Snapshot) -> Result<()>,
     ) -> Result<()> {
         if self.snapshots.next().await.is_none() {
-            // The pipeline ended with an error, which the end tells.
+            // The pipeline failed; `end` returns the error.
             return Ok(());
         }
         if self.ending.is_none() {
             eprintln!("tcptrace: tracing");
         }
-        let time_is_up = time_is_up(duration);
+        // A recording ends by itself at that time.
+        let time_is_up = time_is_up(duration.filter(|_| self.ending.is_none()));
         tokio::pin!(time_is_up);
         loop {
             let next = tokio::select! {
@@ -170,43 +185,46 @@ impl Started {
     }
 }
 
-/// Reads the recording at `path` to its end, with a line of progress; returns how it ended.
-pub fn read_to_end(path: &Path, engine: &mut Engine) -> Result<Option<Ending>> {
-    let reader = Reader::open(path, AtEnd::Stop).with_context(|| shown(path))?;
-    let ending = reader.ending();
-    let mut source = Watched::new(reader, &shown(path));
-    while source.fill(&mut |record| engine.take(&record)).with_context(|| shown(path))? == Flow::Running {}
-    let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(ending)
+/// Reads `window` of `recording`; returns how it ended. Confines the calling thread.
+pub fn read_to_end(
+    recording: RecordingSource,
+    window: Window,
+    engine: &mut Engine,
+) -> Result<Option<Ending>> {
+    let ending = recording.ending();
+    let mut source = recording.within(window);
+    while source.fill(&mut |record| engine.take(&record))? == Flow::Running {}
+    Ok(ended(&ending))
 }
 
-/// The names of network namespaces in the recording at `path`: all of it is read, for a name comes after the first
+/// Names of the network namespaces in the recording at `path`. Reads all of it, because a name comes after the first
 /// sockets of its namespace.
 pub fn netns_names(path: &Path) -> Result<BTreeMap<String, NetnsId>> {
     ensure!(
         path != Path::new("-"),
-        "standard input can't be read ahead for the name of a network namespace: give its inode number, or save it to a file"
+        "standard input can't be searched for the name of a network namespace: give its inode number, or save the recording to a file"
     );
-    // On a thread of its own: this one may have files to open yet.
+    let mut recording = RecordingSource::open(path, AtEnd::Stop)?.watched();
+    // Read on a separate thread: reading confines the thread, and this one must still open files.
     thread::scope(|scope| {
-        let reading = scope.spawn(|| {
-            sandbox::close(&[path]);
+        let reading = privileges::spawn_scoped(scope, "names", Work::Nothing, move || {
             let mut names = BTreeMap::new();
-            let mut reader = Watched::new(Reader::open(path, AtEnd::Stop)?, &shown(path));
             let mut take = |record| {
-                if let Record::NetnsName { netns, name, .. } = record {
+                if let Record::NetnsName { netns, name, .. } = record
+                    && !name.is_empty()
+                {
                     names.insert(text::sanitise(&name).into_owned(), netns);
                 }
             };
-            while reader.fill(&mut take)? == Flow::Running {}
+            while recording.fill(&mut take)? == Flow::Running {}
             anyhow::Ok(names)
         });
+        let reading = reading.context("no thread to read")?;
         reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
-    .with_context(|| shown(path))
 }
 
-/// A path as it may be shown.
+/// A path, sanitised for display.
 pub fn shown(path: &Path) -> String {
     if path == Path::new("-") {
         "standard input".into()
@@ -220,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_is_known_by_the_name_that_it_had() {
+    fn namespace_names_come_from_the_recording() {
         let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/session-v1.tcptrace");
         let names = netns_names(&recording).expect("names");
         assert_eq!(names.keys().collect::<Vec<_>>(), ["recfix", "sess1"]);

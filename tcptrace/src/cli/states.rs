@@ -1,5 +1,5 @@
-//! `tcptrace states`: counts every socket of every network namespace it may enter, those that match a filter, or what
-//! a recording tells.
+//! `tcptrace states`: counts the sockets of every network namespace that it may enter, those that match a filter, or
+//! those of a recording.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -9,34 +9,37 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::by::GroupArgs;
-use super::census::{self, Census, why_unreadable};
 use super::filter::FilterArgs;
+use super::recording::RecordingSource;
+use super::socket_count::{self, SocketCount, unreadable_reason};
 use super::source::{self, shown};
+use super::window::WindowArgs;
 use crate::aggregate::{Grouping, Losses, Scope};
 use crate::filter::Filter;
 use crate::model::record::HostFacts;
 use crate::model::units::plural;
-use crate::pipeline::Engine;
-use crate::sandbox;
-use crate::session::Ending;
+use crate::pipeline::{Engine, Window};
+use crate::session::{AtEnd, Ending};
 use crate::source::host;
 use crate::source::netns::{self, Round};
 use crate::source::sock_diag::{self, Summary};
-use crate::view::states::{Groups, NetnsStates, States, write_json, write_text};
+use crate::view::states::{GroupedCounts, NetnsStates, States, write_json, write_text};
 use crate::view::{explain, losses};
 
-/// Count sockets by state, now. Needs no privilege for the own network namespace, root for all
+/// Count sockets by state, now. Its own network namespace needs no privilege, all namespaces need root
 #[derive(Args, Clone, Debug)]
 pub struct StatesArgs {
-    /// Say of every state what it means, what many of them mean, and who has to act
+    /// Explain for each state its meaning, the meaning of a large count, and who has to act
     #[arg(long, conflicts_with = "json")]
     pub explain: bool,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Count at the end of a recording, or of what is in it by now; - is standard input
+    /// Count at the end of a recording, or of what is written so far; - is standard input
     #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
+    pub(super) from: Option<PathBuf>,
+    #[command(flatten)]
+    window: WindowArgs,
     #[command(flatten)]
     groups: GroupArgs,
     #[command(flatten)]
@@ -48,8 +51,11 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
     let filter = args.filters.filter(args.from.as_deref())?;
     let grouping = args.groups.grouping(Grouping::NONE);
     let states = match &args.from {
-        None => count(&filter, grouping)?,
-        Some(path) => recorded(path, filter, grouping)?,
+        None => {
+            args.window.reject_without_recording();
+            count(&filter, grouping)?
+        }
+        Some(path) => recorded(path, args.window.window(None), filter, grouping)?,
     };
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
@@ -64,16 +70,16 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a recording tells of its last moment.
-fn recorded(path: &Path, filter: Filter, grouping: Grouping) -> anyhow::Result<States> {
-    sandbox::close(&[path]);
-    let mut engine = Engine::new(filter, grouping, Scope::Minisockets, shown(path).into());
-    let ending = source::read_to_end(path, &mut engine)?;
+/// Counts at the end of a recording.
+fn recorded(path: &Path, window: Window, filter: Filter, grouping: Grouping) -> anyhow::Result<States> {
+    let recording = RecordingSource::open(path, AtEnd::Stop)?.watched();
+    let mut engine = Engine::new(filter, grouping, Scope::TimewaitSockets, shown(path).into());
+    let ending = source::read_to_end(recording, window, &mut engine)?;
     let last = engine.snapshot();
     eprintln!("{}", losses::at_the_end(&last));
     let netns =
         engine.counts_by_netns().into_iter().map(|(id, name, counts)| NetnsStates { id, name, counts });
-    let groups = Groups { grouping, groups: last.groups, other_groups: last.other_groups };
+    let groups = GroupedCounts { grouping, groups: last.groups, other_groups: last.other_groups };
     Ok(States {
         host: HostFacts::clone(&last.host),
         taken_at: last.ts,
@@ -91,12 +97,12 @@ fn count(filter: &Filter, grouping: Grouping) -> anyhow::Result<States> {
     let census = if filter.is_everything() && grouping.is_none() {
         count_all()
     } else {
-        census::count(filter, grouping, &host)
+        socket_count::count(filter, grouping, &host)
     };
-    let Census { round, names_netns, groups, missing: unknown } =
-        census.context("can't look for network namespaces; is /proc mounted?")?;
+    let SocketCount { round, names_netns, groups, missing: unknown } =
+        census.context("can't search for network namespaces; is /proc mounted?")?;
     if round.visited.is_empty() {
-        return Err(nothing_to_count(&round));
+        return Err(no_namespace_error(&round));
     }
 
     let mut missing = if names_netns { Vec::new() } else { missing(&round) };
@@ -120,11 +126,10 @@ fn count(filter: &Filter, grouping: Grouping) -> anyhow::Result<States> {
         return Err(error.into());
     }
     if all.undecoded > 0 {
-        missing
-            .push(format!("{} sockets were described in a way this version does not know.", all.undecoded));
+        missing.push(format!("{} sockets have a format that this version does not know.", all.undecoded));
     }
     if all.interrupted {
-        missing.push("the kernel's tables changed while they were read: counts may be a little off.".into());
+        missing.push("the kernel's tables changed during the read: counts may be slightly wrong.".into());
     }
     Ok(States {
         host,
@@ -137,34 +142,34 @@ fn count(filter: &Filter, grouping: Grouping) -> anyhow::Result<States> {
     })
 }
 
-/// Every socket, by its state alone: nothing is kept of them.
-fn count_all() -> io::Result<Census> {
-    let round = netns::in_each(|_| true, |_| sock_diag::count_by_state())?;
-    Ok(Census { round, names_netns: false, groups: None, missing: Vec::new() })
+/// Counts every socket by state alone, without storing sockets.
+fn count_all() -> io::Result<SocketCount> {
+    let round = netns::visit_each(|_| true, |_| sock_diag::count_by_state())?;
+    Ok(SocketCount { round, names_netns: false, groups: None, missing: Vec::new() })
 }
 
-/// Why none of the namespaces that were asked for was counted.
-fn nothing_to_count<T>(round: &Round<T>) -> anyhow::Error {
+/// Error: no namespace that the filter selects was counted.
+fn no_namespace_error<T>(round: &Round<T>) -> anyhow::Error {
     match round.refused.first() {
         Some(refused) => anyhow!("{refused}; run as root"),
         None if round.unreadable_processes > 0 => {
-            anyhow!("no such network namespace in sight; root sees those of every process")
+            anyhow!("no such network namespace found; root sees those of every process")
         }
         None => anyhow!("no such network namespace; `ip netns` and `lsns -t net` list them"),
     }
 }
 
-/// What was left out, a sentence for each cause.
+/// Gaps in the counts, one sentence per cause.
 fn missing<T>(round: &Round<T>) -> Vec<String> {
     let mut sentences = Vec::new();
     if let Some(first) = round.refused.first() {
         let number =
             plural(round.refused.len() as u64, "other network namespace", "other network namespaces");
-        sentences.push(format!("{number} not visited ({}): that takes root (CAP_SYS_ADMIN).", first.source));
+        sentences.push(format!("{number} not visited ({}): this needs root (CAP_SYS_ADMIN).", first.source));
     }
     if round.unreadable_processes > 0 {
         let number = plural(round.unreadable_processes.into(), "process", "processes");
-        sentences.push(format!("other network namespaces, if any, of {number}: {}.", why_unreadable()));
+        sentences.push(format!("other network namespaces, if any, of {number}: {}.", unreadable_reason()));
     }
     sentences
 }

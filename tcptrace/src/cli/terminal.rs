@@ -1,23 +1,23 @@
-//! What the terminal on standard output is like, and pictures that take each other's place on it.
+//! Properties of the terminal on standard output, and frames that replace each other on it.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::view::{
     doctor::text::Paint,
     glyphs::Glyphs,
-    top::{Colours, Environment, Look},
+    top::{Colours, Environment, TerminalStyle},
 };
 
-/// Which of several pictures it is.
+/// Position of a frame in a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Another will follow.
+pub enum FramePosition {
+    /// Another frame follows.
     Running,
-    /// The last: it stays.
+    /// The last frame, which stays on the screen.
     Last,
 }
 
-/// Columns of the terminal that text goes to; `None` for a file or a pipe.
+/// Width in columns; `None` for a file or a pipe.
 pub fn width() -> Option<u16> {
     size().map(|(columns, _)| columns)
 }
@@ -28,14 +28,14 @@ fn size() -> Option<(u16, u16)> {
     (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
-/// Which characters it shows, as the environment says.
+/// Characters that the terminal can show, from the locale.
 pub fn glyphs() -> Glyphs {
     Glyphs::of_locale(locale().as_deref())
 }
 
-/// What it can show, as the environment says.
-pub fn look() -> Look {
-    Look::new(Environment {
+/// Style of the terminal, from the environment.
+pub fn look() -> TerminalStyle {
+    TerminalStyle::new(Environment {
         no_color: variable("NO_COLOR").as_deref(),
         term: variable("TERM").as_deref(),
         colorterm: variable("COLORTERM").as_deref(),
@@ -43,7 +43,12 @@ pub fn look() -> Look {
     })
 }
 
-/// Whether text that goes to it may be coloured.
+/// Whether stdout is a terminal that can place its cursor, as the screen needs it; TERM=dumb can't.
+pub fn can_place_cursor() -> bool {
+    io::stdout().is_terminal() && variable("TERM").as_deref() != Some("dumb")
+}
+
+/// Whether text output may be coloured.
 pub fn paint() -> Paint {
     let has_colours = look().colours != Colours::None;
     if has_colours && io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
@@ -64,19 +69,19 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// `picture` so that it takes the place of the one before: on a terminal over it, else below it, after an
-/// empty line. One that runs is cut to the height of the terminal; the last is whole.
-pub fn redraw(picture: Vec<u8>, place: Place) -> Vec<u8> {
-    let rows = size().filter(|_| io::stdout().is_terminal()).map(|(_, rows)| usize::from(rows));
+/// Makes `picture` replace the frame before: on a terminal over it, else below it, after an empty line. A running frame
+/// is cut to the height of the terminal; the last one is complete.
+pub fn redraw(picture: Vec<u8>, place: FramePosition) -> Vec<u8> {
+    let rows = size().filter(|_| can_place_cursor()).map(|(_, rows)| usize::from(rows));
     match (rows, place) {
-        (Some(rows), Place::Running) => over(&picture, rows),
-        (Some(_), Place::Last) => [b"\x1b[H\x1b[J", &*picture].concat(),
-        (None, Place::Running) => [&*picture, b"\n"].concat(),
-        (None, Place::Last) => picture,
+        (Some(rows), FramePosition::Running) => over(&picture, rows),
+        (Some(_), FramePosition::Last) => [b"\x1b[H\x1b[J", &*picture].concat(),
+        (None, FramePosition::Running) => [&*picture, b"\n"].concat(),
+        (None, FramePosition::Last) => picture,
     }
 }
 
-/// From the top of the screen, each line cleared to its end, and what is below.
+/// Draws from the top of the screen; clears each line to its end, and everything below.
 fn over(picture: &[u8], rows: usize) -> Vec<u8> {
     let mut out = b"\x1b[H".to_vec();
     for line in picture.split_inclusive(|&byte| byte == b'\n').take(rows.saturating_sub(1)) {
@@ -92,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_running_picture_is_cut_to_the_terminal() {
+    fn running_frames_are_cut_to_the_terminal_height() {
         assert_eq!(over(b"a\nb\nc\n", 3), b"\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
         assert_eq!(over(b"a\n", 3), b"\x1b[Ha\x1b[K\n\x1b[J");
     }

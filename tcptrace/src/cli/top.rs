@@ -1,10 +1,6 @@
-//! `tcptrace top`: which services have how many sockets in which state, now.
+//! `tcptrace top`: live view of socket states per service.
 
-use std::{
-    io::{self, IsTerminal as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -16,45 +12,45 @@ use super::{
     config,
     filter::FilterArgs,
     live::{self, Stop},
-    source::{Snapshots, SourceArgs, Want},
+    source::{SnapshotMode, SnapshotSource, SourceArgs},
     terminal,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
+    detail::Query,
     filter::Filter,
-    inspect::Query,
     model::Nanos,
-    pipeline::Plan,
-    view::top::{self, Config, Settings, json, plain},
+    pipeline::PipelinePlan,
+    view::top::{self, ScreenConfig, ScreenSettings, json, plain},
 };
 
-/// Show which services have how many sockets in which state: a live screen, or text
+/// Live view of socket states per service
 #[derive(Args, Clone, Debug)]
 pub struct TopArgs {
     #[command(flatten)]
     groups: GroupArgs,
-    /// Print one picture and end: after one interval, so that it has rates; of a recording, the last one
+    /// Print one snapshot and exit: after one interval, so that it has rates; of a recording, the last one
     #[arg(long, conflicts_with = "batch")]
     once: bool,
-    /// Print this many pictures, one per interval, and end
+    /// Print this many snapshots, one per interval, and exit
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
-    /// Time between two pictures [default: 1s]
+    /// Refresh interval [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = super::duration)]
     interval: Option<Duration>,
-    /// Print JSON, one document per picture
+    /// Print JSON, one document per snapshot
     #[arg(long)]
     json: bool,
-    /// Print the configuration of the screen, as its file has it or as it is without one, and end
+    /// Print the configuration of the screen, from its file or the default, and exit
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
-    source: SourceArgs,
+    pub(super) source: SourceArgs,
 }
 
-/// Groups shown in one picture of plain text.
+/// Maximum number of groups in one plain-text snapshot.
 const MAX_GROUPS: usize = 40;
 
 /// Runs the command.
@@ -64,96 +60,102 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let filter = args.filters.filter(args.source.recording())?;
-    // What is printed for programs is not a matter of taste.
-    let config = if args.wants_screen() { config::read()? } else { Config::default() };
+    // Output for programs does not depend on the configuration.
+    let config = if args.is_screen() { config::read()? } else { ScreenConfig::default() };
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let mut plan = args.plan(filter, &config);
-        let screen = args.wants_screen().then(|| {
+        let screen = args.is_screen().then(|| {
             let (queries, asked) = watch::channel(Query::new(plan.grouping));
             plan.queries = Some(asked);
-            (queries, Settings::new(&config, terminal::look(), TimeZone::system()))
+            (queries, ScreenSettings::new(&config, terminal::look(), TimeZone::system()))
         });
-        let want = if screen.is_some() { Want::Newest } else { Want::Every };
-        let mut started = args.source.start(plan, want)?;
+        let want = if screen.is_some() { SnapshotMode::Newest } else { SnapshotMode::Every };
+        let mut started = args.source.start(plan, want, None)?;
         let show = async {
             if let Some((queries, settings)) = screen {
-                let snapshots = started.running.snapshots.clone();
-                top::run(snapshots, queries, settings).await.map(|()| Shown::Enough)
+                let mut snapshots = started.running.snapshots.clone();
+                // Do not open the screen for a file that is not a recording.
+                if !args.source.is_live() && snapshots.wait_for(Option::is_some).await.is_err() {
+                    return Ok(LastFrame::Enough);
+                }
+                top::run(snapshots, queries, settings).await.map(|()| LastFrame::Enough)
             } else {
                 args.print(&mut started.snapshots).await
             }
         };
         let shown = tokio::select! {
             shown = show => shown,
-            () = stop.signalled() => Ok(Shown::Enough),
+            () = stop.signalled() => Ok(LastFrame::Enough),
         };
         let last = started.end()?;
-        if shown? == Shown::AllButLast {
-            args.picture(&last, Next::Nothing)?;
+        if shown? == LastFrame::LastMissing {
+            args.picture(&last, AfterFrame::Nothing)?;
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// What was shown so far.
+/// How much has been printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shown {
+enum LastFrame {
     Enough,
-    /// A recording has ended: its end is still to be shown.
-    AllButLast,
+    /// The recording has ended; its last snapshot is still to be printed.
+    LastMissing,
 }
 
-/// What comes after a picture.
+/// Whether another snapshot follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum AfterFrame {
     Another,
     Nothing,
 }
 
 impl TopArgs {
-    fn wants_screen(&self) -> bool {
-        !self.once && self.batch.is_none() && !self.json && io::stdout().is_terminal()
+    fn is_screen(&self) -> bool {
+        !self.once && self.batch.is_none() && !self.json && terminal::can_place_cursor()
     }
 
-    /// What the pipeline is to do. The rates in the one picture of a recording are over all of it.
-    fn plan(&self, filter: Filter, config: &Config) -> Plan {
+    /// Plan for the pipeline. With `--once` on a recording the rates cover all of it.
+    fn plan(&self, filter: Filter, config: &ScreenConfig) -> PipelinePlan {
         let whole = !self.source.is_live() && self.once;
         let interval = self.interval.or(config.interval()).unwrap_or(Duration::from_secs(1));
         let interval = if whole { u64::MAX } else { interval.as_nanos() as u64 };
-        Plan::new(
+        PipelinePlan::new(
             filter,
             self.groups.grouping(config.by().unwrap_or(Grouping::SERVICE)),
-            Scope::Minisockets,
+            Scope::TimewaitSockets,
             Nanos(interval),
         )
     }
 
-    /// Prints pictures until there were enough. The first snapshot has no rates: the next one is
-    /// the first to print.
-    async fn print(&self, snapshots: &mut Snapshots) -> io::Result<Shown> {
+    /// Prints the requested number of snapshots. Skips the first one of the source, which has no rates.
+    async fn print(&self, snapshots: &mut SnapshotSource) -> io::Result<LastFrame> {
         let mut left = if self.once { Some(1) } else { self.batch };
         if snapshots.next().await.is_none() && self.source.is_live() {
-            // The pipeline ended with an error, which the end tells.
-            return Ok(Shown::Enough);
+            // The pipeline failed; `Started::end` returns the error.
+            return Ok(LastFrame::Enough);
         }
         while left != Some(0) {
-            let Some(snapshot) = snapshots.next().await else { return Ok(Shown::AllButLast) };
-            self.picture(&snapshot, if left == Some(1) { Next::Nothing } else { Next::Another })?;
+            let Some(snapshot) = snapshots.next().await else { return Ok(LastFrame::LastMissing) };
+            self.picture(&snapshot, if left == Some(1) { AfterFrame::Nothing } else { AfterFrame::Another })?;
             left = left.map(|left| left - 1);
         }
-        Ok(Shown::Enough)
+        Ok(LastFrame::Enough)
     }
 
-    fn picture(&self, snapshot: &Snapshot, next: Next) -> io::Result<()> {
+    fn picture(&self, snapshot: &Snapshot, next: AfterFrame) -> io::Result<()> {
         let mut picture = Vec::new();
         if self.json {
             json::write(&mut picture, snapshot)?;
         } else {
-            let layout =
-                plain::Layout { width: terminal::width(), max_groups: MAX_GROUPS, zone: TimeZone::system() };
+            let layout = plain::PlainLayout {
+                width: terminal::width(),
+                max_groups: MAX_GROUPS,
+                zone: TimeZone::system(),
+            };
             plain::write(&mut picture, snapshot, &layout)?;
-            if next == Next::Another {
+            if next == AfterFrame::Another {
                 picture.push(b'\n');
             }
         }

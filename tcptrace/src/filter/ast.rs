@@ -1,10 +1,10 @@
-//! The expression as a tree, and its text. What is shown reads back as an equal tree.
+//! The syntax tree of an expression, and its text. The text parses back into an equal tree.
 
 use std::fmt;
 
 use super::{
-    choice::Set,
     cidr::Cidr,
+    name_set::Set,
     pattern::Pattern,
     quote::{is_operator, is_plain, write_escaped},
     ranges::Ranges,
@@ -14,23 +14,23 @@ use crate::{
     model::TcpState,
 };
 
-/// An expression. `And` and `Or` have two operands at least.
+/// An expression. `And` and `Or` have at least two operands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
     /// One test.
     Test(Test),
-    /// What does not match the operand.
+    /// Matches if the operand does not.
     Not(Box<Expr>),
-    /// What matches every operand.
+    /// Matches if every operand does.
     And(Vec<Expr>),
-    /// What matches an operand.
+    /// Matches if any operand does.
     Or(Vec<Expr>),
 }
 
-/// One test: a word and its values, of which one has to match.
+/// One test: a word and its values; any of them may match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Test {
-    /// `state`: is in one of the states.
+    /// `state`: in one of the states.
     State(Set<TcpState>),
     /// `port`: the local or the remote port.
     Port(Ranges),
@@ -61,23 +61,23 @@ pub enum Test {
 /// The IP version on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// IPv4, of an `AF_INET6` socket too.
+    /// IPv4, also on an `AF_INET6` socket.
     Ipv4,
     /// IPv6.
     Ipv6,
 }
 
-/// A network namespace as the user names it.
+/// A network namespace as the user specifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsRef {
     /// By inode number.
     Inum(u32),
-    /// By its name in `ip netns`. Matches nothing until it is resolved.
+    /// By its name in `ip netns`. Matches nothing until resolved.
     Name(String),
 }
 
 impl Expr {
-    /// All of `operands`; `None` when there are none.
+    /// All of `operands`; `None` if there are none.
     pub fn all_of(operands: Vec<Self>) -> Option<Self> {
         match operands.len() {
             0 | 1 => operands.into_iter().next(),
@@ -85,7 +85,7 @@ impl Expr {
         }
     }
 
-    /// Any of `operands`; `None` when there are none.
+    /// Any of `operands`; `None` if there are none.
     pub fn any_of(operands: Vec<Self>) -> Option<Self> {
         match operands.len() {
             0 | 1 => operands.into_iter().next(),
@@ -93,13 +93,13 @@ impl Expr {
         }
     }
 
-    /// Whether it names a network namespace otherwise than by its number.
+    /// Whether it refers to a network namespace by name.
     pub fn names_netns(&self) -> bool {
         let is_name = |netns: &NetnsRef| matches!(netns, NetnsRef::Name(_));
         self.any_test(&|test| matches!(test, Test::Netns(refs) if refs.iter().any(is_name)))
     }
 
-    /// Whether one of its tests is such as `wanted` says.
+    /// Whether `wanted` holds for any of its tests.
     pub(super) fn any_test(&self, wanted: &impl Fn(&Test) -> bool) -> bool {
         match self {
             Self::Test(test) => wanted(test),
@@ -110,7 +110,7 @@ impl Expr {
         }
     }
 
-    /// Visits every network namespace it names.
+    /// Visits every network namespace in it.
     pub(super) fn for_each_netns<E>(
         &mut self,
         visit: &mut impl FnMut(&mut NetnsRef) -> Result<(), E>,
@@ -197,7 +197,7 @@ impl fmt::Display for NetnsRef {
     }
 }
 
-/// Whether a namespace written like this is an inode number.
+/// Whether a namespace in this notation is an inode number.
 pub(super) fn is_number(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
 }

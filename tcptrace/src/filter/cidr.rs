@@ -1,4 +1,4 @@
-//! Networks: text `10.0.0.0/8` or `2001:db8::1` in, "is this address in it?" out.
+//! Parses networks such as `10.0.0.0/8` or `2001:db8::1`, and tests whether an address is in one.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::error::excerpt;
 use crate::model::Addr;
 
-/// A network, or one address. Kept in the mapped form of [`Addr`].
+/// A network, or one address. Stored in the mapped form of [`Addr`].
 ///
-/// An IPv6 network never holds an IPv4 address, not even `::/0`.
+/// An IPv6 network never contains an IPv4 address, not even `::/0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     network: u128,
@@ -16,12 +16,12 @@ pub struct Cidr {
     is_ipv4: bool,
 }
 
-/// The length that turns a prefix of IPv4 into one of its mapped form.
+/// Added to an IPv4 prefix length for the mapped form.
 const MAPPED_BITS: u32 = 96;
 
 impl Cidr {
-    /// The network of `addr` with `prefix` bits, counted in the form [`Addr::ip`] gives: up to 32 for
-    /// IPv4, up to 128 for IPv6. A longer prefix counts as the longest. Host bits are cleared.
+    /// The network of `addr` with `prefix` bits, relative to the form of [`Addr::ip`]: up to 32 for IPv4, up to
+    /// 128 for IPv6; longer prefixes are limited to that. Host bits are cleared.
     pub fn new(addr: Addr, prefix: u32) -> Self {
         let bits = u128::from_be_bytes(addr.0);
         let prefix = if addr.is_ipv4() { prefix.min(32) + MAPPED_BITS } else { prefix.min(128) };
@@ -43,9 +43,9 @@ impl Cidr {
         (self.network.to_be_bytes(), self.mask.to_be_bytes())
     }
 
-    /// Whether comparing under the mask says the same as [`Cidr::contains`]. Not so for the IPv6
-    /// networks that the mapped form of IPv4 lies in.
-    pub fn is_its_mask(&self) -> bool {
+    /// Whether comparing under the mask gives the same result as [`Cidr::contains`]: true unless it is an IPv6
+    /// network that contains the mapped form of IPv4.
+    pub fn is_exact_mask(&self) -> bool {
         const MAPPED: u128 = 0xffff << 32;
         self.is_ipv4 || MAPPED & self.mask != self.network
     }
@@ -62,7 +62,7 @@ impl Cidr {
         if addr.is_ipv4() { 32 } else { 128 }
     }
 
-    /// Reads an address or a network. An error says what was expected.
+    /// Parses an address or a network. An error states what was expected.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_hold_their_addresses() {
+    fn networks_contain_their_addresses() {
         let cases = [
             ("10.0.0.0/8", "10.255.0.1", true),
             ("10.0.0.0/8", "::ffff:10.0.0.1", true),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_to_write_instead() {
+    fn errors_suggest_a_correction() {
         let cases = [
             ("10.0.0.5/8", "10.0.0.5/8 has host bits set, the network is 10.0.0.0/8"),
             ("2001:db8::1/32", "2001:db8::1/32 has host bits set, the network is 2001:db8::/32"),
@@ -177,11 +177,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_holds_the_mapped_form_is_more_than_its_mask() {
+    fn networks_with_the_mapped_form_need_more_than_a_mask() {
         for (text, expected) in
             [("::/0", false), ("::/80", false), ("::/96", true), ("2001:db8::/32", true), ("0.0.0.0/0", true)]
         {
-            assert_eq!(Cidr::parse(text).map(|cidr| cidr.is_its_mask()), Ok(expected), "{text}");
+            assert_eq!(Cidr::parse(text).map(|cidr| cidr.is_exact_mask()), Ok(expected), "{text}");
         }
     }
 }

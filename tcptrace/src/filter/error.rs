@@ -1,4 +1,4 @@
-//! Why a filter could not be used: one line for the user, and where in the text.
+//! Errors in filters: one line for the user, and the position in the text.
 
 use std::fmt::Write;
 
@@ -6,18 +6,18 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::model::text::sanitise;
 
-/// A filter that can't be understood. Its text is one line:
+/// A filter that can't be parsed. Its message is one line:
 /// `--filter: column 12: expected a port (0-65535), found "70000"`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{flag}: column {column}: {message}")]
 pub struct SyntaxError {
-    /// The command line flag that the text was given to: `--filter`.
+    /// The command line flag with the text: `--filter`.
     pub flag: &'static str,
-    /// Where in the text, in characters from 1.
+    /// The position in the text, in characters from 1.
     pub column: usize,
-    /// What was expected and what was found.
+    /// What was expected, and what was found.
     pub message: String,
-    /// The text as given.
+    /// The original text.
     text: String,
 }
 
@@ -32,8 +32,8 @@ impl SyntaxError {
         }
     }
 
-    /// Two lines for below the message: the text around the fault, and a caret under it. Nothing
-    /// for a text that is its own fault (one word or less).
+    /// Two lines to print below the message: the text around the fault, and a caret under it. `None` for a text
+    /// of at most one word.
     pub fn pointer(&self) -> Option<String> {
         const BEFORE: usize = 50;
         const AFTER: usize = 20;
@@ -55,13 +55,13 @@ impl SyntaxError {
     }
 }
 
-/// A network namespace that no one knows by this name.
+/// A network namespace name that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no network namespace is called \"{name}\"; {}", known_names(.known))]
 pub struct UnknownNetns {
-    /// The name that was asked for, sanitised.
+    /// The requested name, sanitised.
     pub name: String,
-    /// The names there are, sanitised.
+    /// The existing names, sanitised.
     pub known: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ fn known_names(known: &[String]) -> String {
     }
 }
 
-/// A fault at a byte of the text.
+/// An error at a byte of the text.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) offset: usize,
@@ -85,7 +85,7 @@ impl Fault {
     }
 }
 
-/// `text` in quotes for a message, cut where it is long.
+/// `text` in quotes for a message, truncated if it is long.
 pub(super) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 40;
     match text.char_indices().nth(LONGEST) {

@@ -1,35 +1,35 @@
-//! A socket against an expression: in which states does it match?
+//! Evaluates an expression for a socket: in which states does it match?
 
 use super::{
     ast::{Expr, Family, NetnsRef, Test},
-    choice::StateSet,
+    name_set::StateSet,
 };
 use crate::{
     lifecycle::{Closer, Event, OwnerKind, Processes, Role, Socket},
     model::{NetnsId, Tuple, record::Process},
 };
 
-/// What is tested of a socket, its state apart.
+/// The properties of a socket that an expression tests, except its state.
 ///
-/// What is not known does not match: without a process, `pid 1` is false and `not pid 1` is true.
+/// Unknown properties do not match: without a process, `pid 1` is false and `not pid 1` is true.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// Both ends.
+    /// Addresses and ports of both ends.
     pub tuple: Tuple,
     /// Its network namespace.
     pub netns: NetnsId,
     /// Which side opened it.
     pub role: Role,
-    /// Which side ended it, as far as it is known now.
+    /// Which side ended it, if known yet.
     pub closer: Closer,
     /// How the owner is known.
     pub owner: OwnerKind,
-    /// The owner, where it is known.
+    /// The owner, if known.
     pub process: Option<&'a Process>,
 }
 
 impl<'a> Subject<'a> {
-    /// What is known about `socket` now; its owner is in `processes`.
+    /// The current properties of `socket`; its owner is in `processes`.
     pub fn of(socket: &Socket, processes: &'a Processes) -> Self {
         Self {
             tuple: socket.tuple,
@@ -56,8 +56,8 @@ impl<'a> From<&Event<'a>> for Subject<'a> {
 }
 
 impl Expr {
-    /// The states in which `subject` matches: every test but `state` gives all states or none, and
-    /// the operators work on sets.
+    /// The states in which `subject` matches. Every test except `state` gives all states or none; the operators
+    /// combine sets.
     pub(super) fn states(&self, subject: &Subject<'_>) -> StateSet {
         match self {
             Self::Test(Test::State(states)) => *states,
@@ -89,7 +89,7 @@ impl Expr {
 }
 
 impl Test {
-    /// Whether the test holds in one state at least.
+    /// Whether the test holds in at least one state.
     fn holds(&self, subject: &Subject<'_>) -> bool {
         let tuple = &subject.tuple;
         let process = subject.process;

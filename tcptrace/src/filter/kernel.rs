@@ -1,29 +1,28 @@
-//! What of an expression the kernel side can test: a tree in, a [`KernelFilter`] out that lets pass
-//! every record of every socket which the expression matches at any time of its life, and every
-//! record of the listener which such a socket came through.
+//! Derives the part of an expression that the kernel side can test: a [`KernelFilter`] that passes every record
+//! of every socket that the expression matches at any time of its life, and every record of the listener that
+//! accepted it.
 //!
-//! The tree becomes clauses, each a disjunction of terms, all of which must hold. State, process,
-//! closer and the roles of connections are not known to the kernel side: a test of them lets
-//! everything pass, so an `or` with one does too. Clauses that find no room are left out. Each of
-//! these steps can only widen the filter.
+//! The tree becomes clauses, each a disjunction of terms, all of which must hold. The kernel side does not know
+//! state, process, closer and the roles of connections: a test of them passes everything, and so does an `or`
+//! with one. Clauses that do not fit are omitted. Each of these steps can only widen the filter.
 
 use tcptrace_common::filter::{KernelFilter, TERMS, Term, test, words};
 
 use super::{
     ast::{Expr, Family, NetnsRef, Test},
-    choice::Set,
     cidr::Cidr,
+    name_set::Set,
     ranges::Ranges,
 };
 use crate::{lifecycle::Role, model::Addr};
 
-/// Most ranges of ports in a clause; more are widened to this many.
+/// Most port ranges in a clause; more are widened to this many.
 const RANGES: usize = TERMS / 2;
 
-/// Terms of which one has to hold.
+/// Terms of which at least one must hold.
 type Clause = Vec<Term>;
 
-/// Clauses which all have to hold; none lets everything pass.
+/// Clauses that must all hold; without any, everything passes.
 #[derive(Default)]
 struct Clauses(Vec<Clause>);
 
@@ -102,7 +101,7 @@ impl Clauses {
         Self(vec![numbers(test::NETNS, &Ranges::new(inums), u32::MAX, negated)])
     }
 
-    /// A listener has no remote port. Other roles can't be seen in a record.
+    /// A listener has no remote port. Records do not show other roles.
     fn of_roles(roles: Set<Role>) -> Self {
         let has_connections = !(roles & !Set::of(Role::Listener)).is_empty();
         if has_connections {
@@ -122,8 +121,7 @@ impl Clauses {
         Self(pairs.collect()).bounded()
     }
 
-    /// At most as many clauses as there are terms, the shortest first: they are the ones that find
-    /// room.
+    /// Limits the clauses to the number of terms, shortest first, because more of those fit.
     fn bounded(mut self) -> Self {
         for clause in &mut self.0 {
             clause.sort_unstable();
@@ -141,7 +139,7 @@ impl Clauses {
     }
 }
 
-/// One term per range. Where there is none: a term that nothing passes but what is not known.
+/// One term per range. Without a range: a term that only unknown values pass.
 fn numbers(tested: u32, ranges: &Ranges, highest: u32, negated: bool) -> Clause {
     let ranges = if negated { &ranges.complement(highest) } else { ranges };
     let term = |(low, high)| Term { low, high, test: tested, ..Term::default() };
@@ -153,9 +151,9 @@ fn inside(tested: u32, networks: &[Cidr]) -> Clause {
     networks.iter().map(|network| network_term(tested, network)).collect()
 }
 
-/// A clause per network: an address has to be outside of each.
+/// One clause per network: an address must be outside all of them.
 fn outside(tested: u32, networks: &[Cidr]) -> Vec<Clause> {
-    let exact = networks.iter().filter(|network| network.is_its_mask());
+    let exact = networks.iter().filter(|network| network.is_exact_mask());
     exact.map(|network| vec![network_term(tested, network)]).collect()
 }
 

@@ -1,8 +1,8 @@
-//! Text into tokens, each with the byte it starts at.
+//! Splits text into tokens, each with its start byte.
 
 use super::error::Fault;
 
-/// A piece of the text.
+/// A token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token<'a> {
     Open,
@@ -13,16 +13,16 @@ pub(super) enum Token<'a> {
     Not,
     /// A word or a value.
     Word(&'a str),
-    /// What stands between two quotes, backslashes still in it.
+    /// The text between two quotes, with its backslashes.
     Quoted(&'a str),
-    /// A character that means nothing here.
+    /// A character without a meaning here.
     Stray(char),
-    /// There is no more text.
+    /// End of the text.
     End,
 }
 
 impl Token<'_> {
-    /// For "found ...".
+    /// Text for "found ...".
     pub(super) fn describe(self) -> String {
         match self {
             Self::Open => "`(`".into(),
@@ -38,12 +38,12 @@ impl Token<'_> {
     }
 }
 
-/// Where words end.
+/// Which characters end a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum LexMode {
     /// An expression: at blanks, parentheses, operators, commas and quotes.
     Expression,
-    /// The values of a flag, which the shell has already set apart: at commas only.
+    /// The values of a flag, which the shell has separated: at commas only.
     Values,
 }
 
@@ -51,15 +51,15 @@ pub(super) enum Mode {
 pub(super) struct Lexer<'a> {
     text: &'a str,
     offset: usize,
-    mode: Mode,
+    mode: LexMode,
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) const fn new(text: &'a str, mode: Mode) -> Self {
+    pub(super) const fn new(text: &'a str, mode: LexMode) -> Self {
         Self { text, offset: 0, mode }
     }
 
-    /// The next token and where it starts. At the end of the text [`Token::End`], again and again.
+    /// The next token and its start. At the end of the text, always [`Token::End`].
     pub(super) fn next(&mut self) -> Result<(Token<'a>, usize), Fault> {
         let rest = &self.text[self.offset..];
         let trimmed = rest.trim_start();
@@ -71,7 +71,7 @@ impl<'a> Lexer<'a> {
         let (token, length) = match first {
             ',' => (Token::Comma, 1),
             '"' | '\'' => self.quoted(trimmed, first, start)?,
-            _ if self.mode == Mode::Values => {
+            _ if self.mode == LexMode::Values => {
                 let end = trimmed.find(',').unwrap_or(trimmed.len());
                 (Token::Word(trimmed[..end].trim_end()), end)
             }
@@ -98,8 +98,8 @@ impl<'a> Lexer<'a> {
             }
             escaped = c == '\\' && !escaped;
         }
-        if self.mode == Mode::Values {
-            // The shell took the quotes off already: this one is part of a name.
+        if self.mode == LexMode::Values {
+            // The shell has removed its quotes: this one is part of a name.
             let end = trimmed.find(',').unwrap_or(trimmed.len());
             return Ok((Token::Word(trimmed[..end].trim_end()), end));
         }

@@ -1,17 +1,16 @@
-//! Which sockets the user wants to see: text such as
-//! `state time-wait and (rport 5432 or peer 10.0.0.0/8) and not comm nginx` in, yes or no per socket
-//! out, and what of it the kernel side can test. docs/filters.md describes the language.
+//! Selects sockets by an expression such as `state time-wait and (rport 5432 or peer 10.0.0.0/8) and not comm
+//! nginx`, and derives the part that the kernel side can test. docs/filters.md describes the language.
 //!
-//! A socket is shown while it is in a matching state. Everything else about it is constant or nearly
-//! so; [`Filter::states`] does that part once per socket, and what is left is one bit per state.
+//! A socket is shown while it is in a matching state. Its other properties are constant or nearly so;
+//! [`Filter::states`] evaluates those once per socket, and leaves one bit per state.
 
 mod ast;
-mod choice;
 mod cidr;
 mod error;
 mod eval;
 mod kernel;
 mod lexer;
+mod name_set;
 mod parser;
 mod pattern;
 mod quote;
@@ -26,10 +25,10 @@ use std::fmt;
 
 pub use self::{
     ast::{Expr, Family, NetnsRef, Test},
-    choice::{Choice, Set, StateSet},
     cidr::Cidr,
     error::{SyntaxError, UnknownNetns},
     eval::Subject,
+    name_set::{Choice, Set, StateSet},
     parser::{parse, parse_values},
     pattern::Pattern,
     ranges::Ranges,
@@ -40,18 +39,17 @@ use tcptrace_common::filter::KernelFilter;
 
 use crate::model::{NetnsId, TcpState, text::sanitise};
 
-/// A filter ready for use: every network namespace in it is known by number.
+/// A filter ready for use: every network namespace in it is resolved to its number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     expr: Option<Expr>,
 }
 
 impl Filter {
-    /// The filter that lets everything pass.
+    /// The filter that passes everything.
     pub const EVERYTHING: Self = Self { expr: None };
 
-    /// The filter for `expr`, everything for `None`. Namespaces given by name are looked up in
-    /// `netns`.
+    /// The filter for `expr`, or for everything if `None`. Names of namespaces are looked up in `netns`.
     pub fn new(expr: Option<Expr>, netns: &BTreeMap<String, NetnsId>) -> Result<Self, UnknownNetns> {
         let Some(mut expr) = expr else { return Ok(Self::EVERYTHING) };
         expr.for_each_netns(&mut |reference| {
@@ -64,18 +62,18 @@ impl Filter {
         Ok(Self { expr: Some(expr) })
     }
 
-    /// What both let pass.
+    /// The filter that passes what both pass.
     #[must_use]
     pub fn and(&self, other: Self) -> Self {
         Self { expr: Expr::all_of(self.expr.iter().cloned().chain(other.expr).collect()) }
     }
 
-    /// Whether it lets everything pass because nothing was asked for.
+    /// Whether it passes everything because it has no expression.
     pub const fn is_everything(&self) -> bool {
         self.expr.is_none()
     }
 
-    /// The states in which `subject` matches; none when it can't match in any.
+    /// The states in which `subject` matches; empty if it can't match in any.
     #[inline]
     pub fn states(&self, subject: &Subject<'_>) -> StateSet {
         self.expr.as_ref().map_or(StateSet::ALL, |expr| expr.states(subject))
@@ -87,19 +85,19 @@ impl Filter {
         self.states(subject).contains(state)
     }
 
-    /// Whether it asks who owns a socket: that takes a search through `/proc`.
-    pub fn asks_for_owners(&self) -> bool {
+    /// Whether it tests the owner of sockets, which requires a search through `/proc`.
+    pub fn tests_owners(&self) -> bool {
         self.expr.as_ref().is_some_and(|expr| {
             expr.any_test(&|test| matches!(test, Test::Pid(_) | Test::Comm(_) | Test::Owner(_)))
         })
     }
 
-    /// What the kernel side can test: it lets pass every record of every socket that matches in any
-    /// state, of what came before it matched and after, and of the listeners of such sockets.
+    /// The part that the kernel side can test: it passes every record of every socket that matches in any
+    /// state, including the records before and after the match, and those of such a socket's listener.
     ///
-    /// It lets pass more than that: [`tcptrace_common::filter`] says what. So whoever follows
-    /// sockets under it has to forget those whose records it would drop from now on
-    /// ([`KernelFilter::passes`] on the socket's own ends): their end is never told.
+    /// It passes more than that, as [`tcptrace_common::filter`] explains. The tracker must therefore forget
+    /// sockets whose later records it drops ([`KernelFilter::passes`] on the socket's own ends): their end is
+    /// never reported.
     pub fn kernel_part(&self) -> KernelFilter {
         self.expr.as_ref().map(Expr::kernel_part).unwrap_or_default()
     }
@@ -112,7 +110,7 @@ fn unknown_netns(name: &str, netns: &BTreeMap<String, NetnsId>) -> UnknownNetns 
     }
 }
 
-/// The expression, empty for [`Filter::EVERYTHING`]. Names of namespaces have become numbers.
+/// The expression; empty for [`Filter::EVERYTHING`]. Names of namespaces are shown as numbers.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.expr.as_ref().map_or(Ok(()), |expr| expr.fmt(f))

@@ -1,4 +1,4 @@
-//! Tokens into a tree: recursive descent, one function per rule.
+//! Parses tokens into a tree by recursive descent, with one function per rule.
 //!
 //! ```text
 //! expr   = term { ("or" | "||") term }
@@ -10,7 +10,7 @@
 use super::{
     ast::{Expr, Family, Test},
     error::{Fault, SyntaxError},
-    lexer::{Lexer, Mode, Token},
+    lexer::{LexMode, Lexer, Token},
     suggest::nearest,
     word::Word,
 };
@@ -20,31 +20,31 @@ const LONGEST: usize = 16 << 10;
 /// Deepest nesting of parentheses and `not`.
 const DEEPEST: usize = 64;
 
-/// Reads an expression. `flag` is what it was given to, for the error: `--filter`.
+/// Parses an expression. `flag` is the flag with the text, for errors: `--filter`.
 pub fn parse(flag: &'static str, text: &str) -> Result<Expr, SyntaxError> {
-    Parser::new(text, Mode::Expression)
+    Parser::new(text, LexMode::Expression)
         .and_then(|mut parser| parser.whole_expression())
         .map_err(|fault| SyntaxError::new(flag, text, &fault))
 }
 
-/// Reads the values of one flag, such as `80,443` for `--port`, as a test of `word`.
+/// Parses the values of one flag, such as `80,443` for `--port`, as a test of `word`.
 pub fn parse_values(flag: &'static str, word: Word, text: &str) -> Result<Test, SyntaxError> {
-    Parser::new(text, Mode::Values)
+    Parser::new(text, LexMode::Values)
         .and_then(|mut parser| parser.whole_values(word))
         .map_err(|fault| SyntaxError::new(flag, text, &fault))
 }
 
 struct Parser<'a> {
     lexer: Lexer<'a>,
-    /// The token that comes next.
+    /// The next token.
     token: Token<'a>,
-    /// Where it starts.
+    /// Its start.
     start: usize,
     depth: usize,
 }
 
 impl<'a> Parser<'a> {
-    fn new(text: &'a str, mode: Mode) -> Result<Self, Fault> {
+    fn new(text: &'a str, mode: LexMode) -> Result<Self, Fault> {
         if text.len() > LONGEST {
             return Err(Fault::new(0, format!("longer than {LONGEST} bytes")));
         }
@@ -121,7 +121,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Steps over a token that opens a deeper level.
+    /// Consumes a token that opens a deeper level.
     fn descend(&mut self) -> Result<(), Fault> {
         if self.depth == DEEPEST {
             return Err(self.fault(&format!("nested more than {DEEPEST} deep")));
@@ -185,7 +185,7 @@ fn with_first(first: Expr, mut operands: Vec<Expr>) -> Vec<Expr> {
 
 fn unknown_word(name: &str) -> String {
     let found = super::error::excerpt(name);
-    if let Some(near) = Word::meant_by(name).or_else(|| nearest(name, Word::names())) {
+    if let Some(near) = Word::from_foreign_name(name).or_else(|| nearest(name, Word::names())) {
         return format!("unknown word {found}, did you mean `{near}`?");
     }
     let names: Vec<_> = Word::names().collect();

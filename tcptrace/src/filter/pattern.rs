@@ -1,23 +1,23 @@
-//! Names with `*`: text `redis*` in, "does this name match?" out.
+//! Matches names against patterns with `*`, such as `redis*`.
 
 use std::fmt;
 
 use super::quote::{is_operator, is_plain, write_escaped};
 
-/// A name, exact or with `*` for any run of characters. Upper and lower case differ.
+/// A name, exact or with `*` for any run of characters. Case-sensitive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// What stands between the stars; one piece when there is none.
+    /// The parts between the stars; a single one without a star.
     pieces: Vec<String>,
 }
 
 impl Pattern {
-    /// Reads a pattern as it stands in a list of values: `*` is any run of characters.
+    /// Parses an unquoted pattern: `*` is any run of characters.
     pub(super) fn plain(text: &str) -> Self {
         Self { pieces: text.split('*').map(str::to_owned).collect() }
     }
 
-    /// Reads what stands between quotes: a backslash takes the next character as it is.
+    /// Parses the text between quotes: a backslash makes the next character literal.
     pub(super) fn quoted(text: &str) -> Self {
         let mut pieces = vec![String::new()];
         let mut chars = text.chars();
@@ -50,7 +50,7 @@ impl Pattern {
         })
     }
 
-    /// The name itself where there is no star.
+    /// The name, if there is no star.
     pub fn exact(&self) -> Option<&str> {
         match self.pieces.as_slice() {
             [exact] => Some(exact),
@@ -58,13 +58,13 @@ impl Pattern {
         }
     }
 
-    /// How many characters a name that matches has at the least.
+    /// The minimum length of a matching name, in characters.
     pub(super) fn shortest(&self) -> usize {
         self.pieces.iter().map(|piece| piece.chars().count()).sum()
     }
 }
 
-/// Shown so that it reads back as the same pattern: in quotes where something needs them.
+/// Its text parses back into the same pattern: quoted if necessary.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let taken = self.exact().is_some_and(|exact| exact.is_empty() || is_operator(exact));
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_stand_for_any_run() {
+    fn stars_match_any_run() {
         let cases = [
             ("nginx", "nginx", true),
             ("nginx", "nginx2", false),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_can_make_a_star_a_character() {
+    fn a_star_can_be_escaped_in_quotes() {
         let pattern = Pattern::quoted(r#"a\*b*\"\\"#);
         assert!(pattern.matches(r#"a*b - "\"#));
         assert!(!pattern.matches(r#"axb"\"#));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_is_called_is_quoted() {
+    fn operator_names_are_quoted() {
         assert_eq!(Pattern::plain("AND").to_string(), "\"AND\"");
         assert_eq!(Pattern::plain("").to_string(), "\"\"");
         assert_eq!(Pattern::plain("kworker/0:1*").to_string(), "kworker/0:1*");

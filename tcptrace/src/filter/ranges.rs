@@ -2,21 +2,21 @@
 
 use std::fmt;
 
-/// A set of numbers as ranges, sorted, apart from each other by at least one number.
+/// A set of numbers as sorted ranges with at least one number between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u32, u32)>);
 
 impl Ranges {
-    /// The numbers in any of `ranges`, each from its lowest to its highest number.
+    /// The numbers in any of `ranges`, bounds included.
     pub fn new(ranges: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let mut set = Self::default();
         ranges.into_iter().filter(|(low, high)| low <= high).for_each(|(low, high)| set.add(low, high));
         set
     }
 
-    /// Adds the numbers from `low` to `high`, which is not lower.
+    /// Adds the numbers from `low` to `high`; `low` must not exceed `high`.
     pub fn add(&mut self, low: u32, high: u32) {
-        // The ranges that it overlaps or continues become one with it.
+        // Merge it with the ranges that it overlaps or touches.
         let first = self.0.partition_point(|&(_, end)| end.saturating_add(1) < low);
         let behind = self.0.partition_point(|&(begin, _)| begin <= high.saturating_add(1));
         let joined = self.0[first..behind]
@@ -36,7 +36,7 @@ impl Ranges {
         after > 0 && number <= self.0[after - 1].1
     }
 
-    /// The numbers `0..=highest` that are in none of the ranges.
+    /// The numbers in `0..=highest` that are in none of the ranges.
     #[must_use]
     pub fn complement(&self, highest: u32) -> Self {
         let mut gaps = Vec::with_capacity(self.0.len() + 1);
@@ -53,7 +53,7 @@ impl Ranges {
         Self(gaps)
     }
 
-    /// A superset with at most `count` ranges (at least one): the narrowest gaps are closed.
+    /// A superset with at most `count` ranges (at least one): closes the narrowest gaps.
     #[must_use]
     pub fn widened(&self, count: usize) -> Self {
         let surplus = self.0.len().saturating_sub(count.max(1));
@@ -63,7 +63,7 @@ impl Ranges {
         Self::new(self.0.iter().copied().chain(closed))
     }
 
-    /// The ranges, lowest first.
+    /// The ranges, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.0.iter().copied()
     }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complement_is_what_is_missing() {
+    fn a_complement_contains_the_missing_numbers() {
         let complement = |ranges: &[(u32, u32)]| Ranges::new(ranges.to_vec()).complement(65535).to_string();
         assert_eq!(complement(&[]), "0-65535");
         assert_eq!(complement(&[(0, 65535)]), "");

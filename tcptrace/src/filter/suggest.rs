@@ -1,6 +1,6 @@
-//! "Did you mean": the known word nearest to a mistyped one.
+//! "Did you mean": finds the known word nearest to a mistyped one.
 
-/// The word of `known` that differs least from `word`, where at most a third of it differs.
+/// The word of `known` with the smallest edit distance from `word`, if at most a third of it differs.
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 32;
     let word: Vec<char> = word.chars().map(|c| if c == '_' { '-' } else { c.to_ascii_lowercase() }).collect();
@@ -14,8 +14,8 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
-/// How many characters must be put in, taken out or replaced to turn `from` into `to`; two
-/// neighbours in the wrong order count once.
+/// The number of insertions, deletions and replacements that turn `from` into `to`; swapping two neighbours
+/// counts once.
 fn distance(from: &[char], to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut before: Vec<usize> = Vec::new();

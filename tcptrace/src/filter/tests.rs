@@ -1,4 +1,4 @@
-//! The language as tables, and what must hold for every expression as properties.
+//! Tables for the language, and properties that must hold for every expression.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn subject(tuple: Tuple, process: Option<&Process>) -> Subject<'_> {
 }
 
 #[test]
-fn expressions_read_back_in_one_form() {
+fn expressions_are_printed_in_canonical_form() {
     let cases = [
         ("state TIME_WAIT", "state time-wait"),
         ("STATE FinWait2, time-wait", "state fin-wait2,time-wait"),
@@ -63,7 +63,7 @@ fn expressions_read_back_in_one_form() {
 }
 
 #[test]
-fn errors_are_one_line_that_says_what_to_write() {
+fn errors_are_one_line_with_advice() {
     let cases = [
         ("", "column 1: expected a test such as `rport 5432`, `not` or `(`, found the end"),
         ("lport 80,70000", "column 10: expected a port (0-65535), found \"70000\""),
@@ -150,7 +150,7 @@ fn no_text_can_exhaust_the_stack_or_the_memory() {
 }
 
 #[test]
-fn sockets_match_by_what_is_known_of_them() {
+fn sockets_match_by_their_known_properties() {
     let nginx = Process { pid: 42, comm: Arc::from("nginx"), cgroup: 0 };
     let v4 = tuple("10.0.0.5", 40000, "10.1.2.3", 5432);
     let v6 = tuple("2001:db8::1", 40000, "2001:db8::2", 443);
@@ -193,7 +193,7 @@ fn sockets_match_by_what_is_known_of_them() {
 }
 
 #[test]
-fn the_states_of_a_socket_are_found_in_one_go() {
+fn all_matching_states_are_found_at_once() {
     let connection = subject(tuple("10.0.0.5", 40000, "10.1.2.3", 5432), None);
     let cases = [
         ("state time-wait,fin-wait2 and rport 5432", "fin-wait2,time-wait"),
@@ -222,7 +222,7 @@ fn namespaces_are_looked_up_by_name() {
     );
 }
 
-/// The kernel part in words: clauses on lines.
+/// The kernel part as text: one clause per line.
 fn shown(text: &str) -> String {
     use tcptrace_common::filter::test;
     let terms = filter(text).kernel_part().terms.into_iter().take_while(|term| term.test != test::NONE);
@@ -246,7 +246,7 @@ fn shown(text: &str) -> String {
 }
 
 #[test]
-fn the_kernel_side_gets_what_it_can_test() {
+fn the_kernel_side_gets_the_part_it_can_test() {
     let cases = [
         ("state time-wait", ""),
         ("comm nginx or rport 80", ""),

@@ -1,10 +1,10 @@
-//! The words that begin a test, and the values each takes.
+//! The words that begin a test, and the values that each accepts.
 
 use super::{
     ast::{NetnsRef, Test, is_number},
-    choice::{Choice, Set},
     cidr::Cidr,
     error::excerpt,
+    name_set::{Choice, Set},
     pattern::Pattern,
     quote::unescape,
     ranges::Ranges,
@@ -43,15 +43,15 @@ pub enum Word {
     Owner,
 }
 
-struct Row {
+struct WordRow {
     word: Word,
     name: &'static str,
     expects: &'static str,
     example: &'static str,
 }
 
-const fn row(word: Word, name: &'static str, expects: &'static str, example: &'static str) -> Row {
-    Row { word, name, expects, example }
+const fn row(word: Word, name: &'static str, expects: &'static str, example: &'static str) -> WordRow {
+    WordRow { word, name, expects, example }
 }
 
 const A_PORT: &str = "a port (0-65535)";
@@ -60,9 +60,9 @@ const A_PID: &str = "a process id (1-4294967295)";
 const A_COMM: &str = "a process name";
 const A_NETNS: &str = "a network namespace's name or inode number";
 
-/// In the order of [`Word`].
-const ROWS: [Row; 12] = [
-    row(Word::State, "state", TcpState::WHAT, "time-wait"),
+/// In the order of [`Word`]'s variants.
+const ROWS: [WordRow; 12] = [
+    row(Word::State, "state", TcpState::DESCRIPTION, "time-wait"),
     row(Word::Port, "port", A_PORT, "443"),
     row(Word::Lport, "lport", A_PORT, "443"),
     row(Word::Rport, "rport", A_PORT, "5432"),
@@ -71,13 +71,13 @@ const ROWS: [Row; 12] = [
     row(Word::Pid, "pid", A_PID, "4242"),
     row(Word::Comm, "comm", A_COMM, "nginx"),
     row(Word::Netns, "netns", A_NETNS, "blue"),
-    row(Word::Role, "role", Role::WHAT, "outbound"),
-    row(Word::Closer, "closer", Closer::WHAT, "local"),
-    row(Word::Owner, "owner", OwnerKind::WHAT, "exact"),
+    row(Word::Role, "role", Role::DESCRIPTION, "outbound"),
+    row(Word::Closer, "closer", Closer::DESCRIPTION, "local"),
+    row(Word::Owner, "owner", OwnerKind::DESCRIPTION, "exact"),
 ];
 
-/// What other tools call it.
-const ELSEWHERE: [(&str, &str); 18] = [
+/// Names in other tools, for suggestions.
+const FOREIGN_NAMES: [(&str, &str); 18] = [
     ("sport", "lport"),
     ("dport", "rport"),
     ("saddr", "local"),
@@ -104,7 +104,7 @@ impl Word {
         ROWS[self as usize].name
     }
 
-    /// What a value of it is: `a port (0-65535)`.
+    /// Describes a valid value: `a port (0-65535)`.
     pub(super) const fn expects(self) -> &'static str {
         ROWS[self as usize].expects
     }
@@ -113,14 +113,14 @@ impl Word {
         ROWS[self as usize].example
     }
 
-    /// The word that is called `name`, in any case.
+    /// The word with the name `name`, ignoring case.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         ROWS.iter().find(|row| row.name.eq_ignore_ascii_case(name)).map(|row| row.word)
     }
 
-    /// The word for what another tool calls `name`.
-    pub(super) fn meant_by(name: &str) -> Option<&'static str> {
-        ELSEWHERE.iter().find(|(theirs, _)| theirs.eq_ignore_ascii_case(name)).map(|&(_, ours)| ours)
+    /// The word for a name that another tool uses.
+    pub(super) fn from_foreign_name(name: &str) -> Option<&'static str> {
+        FOREIGN_NAMES.iter().find(|(theirs, _)| theirs.eq_ignore_ascii_case(name)).map(|&(_, ours)| ours)
     }
 
     /// Every word that may begin a test.
@@ -130,7 +130,7 @@ impl Word {
 }
 
 impl Test {
-    /// Before the first of its values is read.
+    /// The test of `word` before its first value is added.
     pub(super) fn without_values(word: Word) -> Self {
         match word {
             Word::State => Self::State(Set::EMPTY),
@@ -148,7 +148,7 @@ impl Test {
         }
     }
 
-    /// Adds the value `text`. An error says what was expected.
+    /// Adds the value `text`. An error states what was expected.
     pub(super) fn add(&mut self, text: &str) -> Result<(), String> {
         match self {
             Self::State(states) => *states = *states | Set::parse(text)?,
@@ -168,7 +168,7 @@ impl Test {
         Ok(())
     }
 
-    /// Adds the value that stood between quotes; where a value is not a name the quotes mean nothing.
+    /// Adds a quoted value; quotes only matter for names.
     pub(super) fn add_quoted(&mut self, text: &str) -> Result<(), String> {
         match self {
             Self::Comm(names) => names.push(comm(Pattern::quoted(text))?),
@@ -200,7 +200,7 @@ fn pid(text: &str) -> Result<u32, String> {
 }
 
 fn netns(text: &str) -> Result<NetnsRef, String> {
-    // As readlink shows `/proc/PID/ns/net`.
+    // The notation of `readlink /proc/PID/ns/net`.
     let text = text.strip_prefix("net:[").and_then(|inum| inum.strip_suffix(']')).unwrap_or(text);
     match number(text) {
         Some(inum) => Ok(NetnsRef::Inum(inum)),
@@ -209,7 +209,7 @@ fn netns(text: &str) -> Result<NetnsRef, String> {
     }
 }
 
-/// The kernel keeps 15 bytes of a name: a longer one would match nothing.
+/// Rejects names that can't match: the kernel keeps 15 bytes of a name.
 fn comm(pattern: Pattern) -> Result<Pattern, String> {
     const KEPT: usize = 15;
     if pattern.shortest() <= KEPT {
@@ -220,7 +220,7 @@ fn comm(pattern: Pattern) -> Result<Pattern, String> {
     Err(format!("the kernel keeps only {KEPT} characters of a process name{hint}"))
 }
 
-/// A number of digits alone: no sign.
+/// A number made of digits only: no sign.
 fn number(text: &str) -> Option<u32> {
     is_number(text).then(|| text.parse().ok())?
 }
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_stand_in_the_order_of_the_words() {
+    fn rows_are_in_the_order_of_the_words() {
         for (i, row) in ROWS.iter().enumerate() {
             assert_eq!(row.word as usize, i, "{}", row.name);
         }

@@ -1,5 +1,4 @@
-//! What the kernel counts per program: asked of `bpf()` itself, so that the reader of the ring does not wait for
-//! `/proc`.
+//! Reads the kernel's per-program counters with `bpf()`, so that the ring reader does not wait for `/proc`.
 
 use std::{
     io,
@@ -9,7 +8,7 @@ use std::{
 /// `BPF_OBJ_GET_INFO_BY_FD`.
 const GET_INFO: libc::c_int = 15;
 
-/// The part of `union bpf_attr` that the command takes.
+/// The part of `union bpf_attr` that this command uses.
 #[repr(C)]
 struct InfoAttr {
     bpf_fd: u32,
@@ -17,7 +16,7 @@ struct InfoAttr {
     info: u64,
 }
 
-/// `struct bpf_prog_info` up to the counters, spelled out where they are. Older kernels fill in less of it.
+/// `struct bpf_prog_info` up to the counters. Older kernels fill in less of it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct ProgInfo {
@@ -28,7 +27,7 @@ struct ProgInfo {
     recursion_misses: u64,
 }
 
-/// How many events the kernel kept from the program because it was already active on the CPU (5.12).
+/// Number of events that the kernel withheld because the program was already active on the CPU (5.12).
 pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     let mut info = ProgInfo { before: [0; 24], run_time_ns: 0, run_cnt: 0, recursion_misses: 0 };
     let mut attr = InfoAttr {
@@ -36,7 +35,7 @@ pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
         info_len: size_of::<ProgInfo>() as u32,
         info: (&raw mut info) as u64,
     };
-    // SAFETY: `attr` and `info` outlive the call and have the lengths told; all pointers and counts in `info` are 0,
+    // SAFETY: `attr` and `info` outlive the call and have the given lengths; all pointers and counts in `info` are 0,
     // so the kernel writes nowhere else.
     let result = unsafe { libc::syscall(libc::SYS_bpf, GET_INFO, &raw mut attr, size_of::<InfoAttr>()) };
     match result {

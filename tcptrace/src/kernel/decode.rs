@@ -1,12 +1,12 @@
-//! Bytes of the ring buffer in, [`Observation`]s out.
+//! Decodes ring buffer entries into [`HookRecord`]s.
 
 use tcptrace_common::record::{Kind, RECORD_LEN, RECORD_WITH_TASK_LEN, Record, Task, flag};
 
-use crate::model::{Observation, SocketId};
+use crate::model::{HookRecord, SocketId};
 
-/// Decodes one entry of the ring buffer; `None` when its length or kind is not one this version
-/// knows, or its cookie none that there can be.
-pub fn decode(bytes: &[u8]) -> Option<Observation> {
+/// Decodes one entry of the ring buffer; `None` when this version does not know its length or kind, or when its cookie
+/// is out of range.
+pub fn decode(bytes: &[u8]) -> Option<HookRecord> {
     let raw: Record = bytemuck::pod_read_unaligned(bytes.get(..RECORD_LEN)?);
     Kind::from_raw(raw.kind)?;
     if !SocketId::is_cookie(raw.cookie) {
@@ -18,7 +18,7 @@ pub fn decode(bytes: &[u8]) -> Option<Observation> {
         let bytes = bytes.get(RECORD_LEN..RECORD_WITH_TASK_LEN)?;
         Some(bytemuck::pod_read_unaligned::<Task>(bytes))
     };
-    Some(Observation { raw, task })
+    Some(HookRecord { raw, task })
 }
 
 #[cfg(test)]
@@ -28,7 +28,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_decode_or_are_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Some(seen) = decode(&bytes) {
                 prop_assert!(bytes.len() >= RECORD_LEN);
                 prop_assert_eq!(seen.task.is_some(), seen.raw.flags & flag::TASK != 0);
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_that_would_be_another_number_is_refused() {
+    fn cookie_in_tcptraces_id_range_is_rejected() {
         let with = |cookie: u64| {
             let mut bytes = [0; RECORD_LEN];
             bytes[8..16].copy_from_slice(&cookie.to_ne_bytes());
@@ -45,11 +45,12 @@ mod tests {
             decode(&bytes)
         };
         assert!(with((1 << 51) - 1).is_some());
-        assert!(with(SocketId::set_aside(1).0).is_none() && with(SocketId::handshake(1).0).is_none());
+        assert!(with(u64::MAX).is_some() && with(u64::MAX - (1 << 40)).is_some(), "descending cookies");
+        assert!(with(SocketId::rekeyed(1).0).is_none() && with(SocketId::handshake(1).0).is_none());
     }
 
     #[test]
-    fn a_cut_task_is_refused() {
+    fn truncated_task_is_rejected() {
         let mut bytes = [0; RECORD_WITH_TASK_LEN];
         bytes[RECORD_LEN - 4] = Kind::Transition as u8;
         bytes[RECORD_LEN - 1] = flag::TASK;

@@ -1,6 +1,5 @@
-//! The handlers' addresses where `/proc/kallsyms` is hidden: one loopback connection of our own is
-//! closed actively, and the timers whose containers are its request socket and its minisocket have
-//! the two handlers.
+//! Learns the addresses of the timer handlers where `/proc/kallsyms` is hidden: closes a loopback connection actively,
+//! and reads the handlers from the timers of its request socket and its timewait socket.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +16,10 @@ use super::{
     symbols::Handlers,
 };
 
-/// How long the minisocket may take to appear: it is a matter of microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Most time for the timewait socket to appear; microseconds are normal.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Finds both addresses.
+/// Learns both addresses.
 pub fn handlers(config: &Config, btf: &Btf) -> Result<Handlers> {
     let connection = Loopback::prepare()?;
     let config = Config {
@@ -33,7 +32,7 @@ pub fn handlers(config: &Config, btf: &Btf) -> Result<Handlers> {
     let found: Array<_, u64> =
         ebpf.take_map("LEARNED").context("no LEARNED map")?.try_into().context("LEARNED is no array")?;
     connection.run()?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LEARN_TIMEOUT;
     loop {
         let handlers = Handlers {
             tw_timer: found.get(&learned::TW_TIMER_HANDLER, 0)?,
@@ -43,7 +42,7 @@ pub fn handlers(config: &Config, btf: &Btf) -> Result<Handlers> {
             return Ok(handlers);
         }
         if Instant::now() > deadline {
-            bail!("its timers were not seen within {} s", PATIENCE.as_secs());
+            bail!("its timers were not seen within {} s", LEARN_TIMEOUT.as_secs());
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -1,4 +1,4 @@
-//! Loads and attaches the program, and owns what runs of it: the rings, the counters, the links.
+//! Loads and attaches the eBPF program, and owns its rings, counters and links.
 
 use std::{io, os::fd::AsFd as _, time::Duration};
 
@@ -12,37 +12,38 @@ use aya_log::EbpfLogger;
 use tcptrace_common::{
     config::{Config, ring},
     filter::KernelFilter,
-    record::loss,
+    record::{Kind, ResetReason, Twice, loss},
 };
 
 use super::{
     btf::{KernelTypes, LayoutError},
     counters::recursion_misses,
+    doubles::Doubles,
     learn,
     rings::{Alarm, Rings},
     symbols::Handlers,
 };
-use crate::model::{Nanos, Observation, record::KernelLosses};
+use crate::model::{HookRecord, Nanos, record::KernelLosses};
 
-/// The program, as committed beside this crate; `build.rs` embeds it.
-static OBJECT: &[u8] =
+/// The object file in this crate's `ebpf` folder, as committed.
+static EMBEDDED_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/tcptrace.bpf.o"));
-/// What it was built from and with.
+/// Its sources and tool chain.
 const PROVENANCE: &str = include_str!("../../ebpf/provenance.toml");
 
-/// The hash of the embedded program, as its provenance says.
+/// The hash of the embedded object, from its provenance.
 pub fn object_sha256() -> &'static str {
     let line = PROVENANCE.lines().find_map(|line| line.strip_prefix("object_sha256 = "));
     line.map_or("unknown", |hash| hash.trim_matches('"'))
 }
 
-/// What can go wrong between an object and a running trace.
+/// Why a trace could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The kernel's fields are not where they can be read.
+    /// The kernel's struct layout does not allow the program to read a field.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The hooks' numbers in the kernel's BTF can't be passed on.
+    /// The tracepoints' BTF ids can't be passed on.
     #[error("the numbers of the tracepoints are not understood: {0}")]
     Numbers(#[from] BtfError),
     /// The object could not be loaded.
@@ -51,17 +52,17 @@ pub enum LoadError {
     /// One program could not be loaded or attached.
     #[error("the hook {hook} can't be attached: {}", chain(.source))]
     Hook {
-        /// Which.
+        /// The hook.
         hook: &'static str,
-        /// Why.
+        /// The cause.
         source: ProgramError,
     },
-    /// The handlers' addresses are hidden and could not be learned.
+    /// The addresses of the timer handlers are hidden and could not be learned.
     #[error(
         "the kernel hides its symbols (kptr_restrict, no CAP_SYSLOG) and a loopback connection did not show them: {0:#}"
     )]
     Handlers(anyhow::Error),
-    /// The rings can't be waited for.
+    /// The rings can't be polled.
     #[error("the ring buffers can't be polled: {0}")]
     Alarm(io::Error),
     /// A part of the object is missing: the build is broken.
@@ -82,9 +83,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Whether an optional hook is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// Where the kernel has it.
+    /// If the kernel has it.
     Auto,
-    /// Not at all: to see what older kernels see.
+    /// Never, to reproduce what older kernels show.
     Off,
 }
 
@@ -93,15 +94,17 @@ pub enum Hook {
 pub struct Options {
     /// Size of all ring buffers together in bytes: a power of two, at least a MiB.
     pub ring_bytes: u32,
-    /// The hook that shows segments received by minisockets.
+    /// The hook that shows segments received by timewait sockets.
     pub segments: Hook,
-    /// `tw_entry_stamp` of minisockets.
+    /// The field `tw_entry_stamp` of timewait sockets.
     pub entry_stamp: Hook,
-    /// `/proc/kallsyms`; [`Hook::Off`] learns the addresses from an own connection.
+    /// The hooks that show why a socket ended.
+    pub ends: Hook,
+    /// `/proc/kallsyms`; [`Hook::Off`] learns the addresses from a loopback connection.
     pub kallsyms: Hook,
-    /// What the programs do; [`Hook::Off`] lets them end at once, to measure what the hooks cost.
+    /// Whether the programs report; [`Hook::Off`] makes them return at once, to measure the overhead of the hooks.
     pub reports: Hook,
-    /// Which records are wanted.
+    /// Which records to report.
     pub filter: KernelFilter,
 }
 
@@ -111,6 +114,7 @@ impl Default for Options {
             ring_bytes: 16 << 20,
             segments: Hook::Auto,
             entry_stamp: Hook::Auto,
+            ends: Hook::Auto,
             kallsyms: Hook::Auto,
             reports: Hook::Auto,
             filter: KernelFilter::default(),
@@ -118,16 +122,18 @@ impl Default for Options {
     }
 }
 
-/// Which of the optional hooks run.
+/// Which optional hooks are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hooks {
-    /// Segments received by minisockets are seen: FIN_WAIT2 -> TIME_WAIT is exact.
+    /// Segments received by timewait sockets are reported: FIN_WAIT2 -> TIME_WAIT is exact.
     pub segments: bool,
-    /// Minisockets carry the time of their entry into TIME_WAIT.
+    /// Timewait sockets carry the time of their entry into TIME_WAIT.
     pub entry_stamp: bool,
+    /// RSTs and errors are reported where the kernel sends, receives and reports them.
+    pub ends: bool,
 }
 
-/// One program: its function, its tracepoint.
+/// One program: function and tracepoint.
 struct Program {
     function: &'static str,
     tracepoint: &'static str,
@@ -137,7 +143,7 @@ const fn program(function: &'static str, tracepoint: &'static str) -> Program {
     Program { function, tracepoint }
 }
 
-/// Attached in this order: ends before beginnings would leave sockets that never end.
+/// In attach order: ends first; the reverse order would leave sockets that never end.
 const PROGRAMS: [Program; 5] = [
     program("timer_expire_entry", "timer_expire_entry"),
     program("timer_cancel", "timer_cancel"),
@@ -145,13 +151,25 @@ const PROGRAMS: [Program; 5] = [
     program("set_state_first", "inet_sock_set_state"),
     program("set_state_second", "inet_sock_set_state"),
 ];
+/// Attached before the transitions that they explain.
+const ENDS: [Program; 5] = [
+    program("reset_sent_first", SEND_RESET),
+    program("reset_sent_second", SEND_RESET),
+    program("reset_received_first", "tcp_receive_reset"),
+    program("reset_received_second", "tcp_receive_reset"),
+    program("error_reported", "inet_sk_error_report"),
+];
+/// The tracepoint of the RSTs that this host sends.
+pub(super) const SEND_RESET: &str = "tcp_send_reset";
+/// Arguments of `tcp_send_reset` where it passes a reason (6.10).
+const SEND_RESET_ARGUMENTS: usize = 3;
 const SEGMENTS: [Program; 2] = [program("segment_first", KFREE_SKB), program("segment_second", KFREE_SKB)];
-/// The optional tracepoint that shows segments received by minisockets.
+/// The optional tracepoint that shows segments received by timewait sockets.
 pub(super) const KFREE_SKB: &str = "kfree_skb";
 /// Arguments of `kfree_skb` where it names the receiving socket (6.11).
 pub(super) const SEGMENTS_ARGUMENTS: usize = 4;
 
-/// The tracepoints without which nothing can be traced.
+/// The tracepoints that tracing needs.
 pub(super) const NEEDED_TRACEPOINTS: [&str; 4] =
     ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
 
@@ -159,6 +177,11 @@ pub(super) const NEEDED_TRACEPOINTS: [&str; 4] =
 pub struct Tracer {
     rings: Rings<RingBuf<MapData>>,
     alarm: Alarm,
+    /// The kernel's numbers for reset reasons.
+    reset_reasons: Vec<(u32, ResetReason)>,
+    doubles: Doubles,
+    /// Events missed by both copies, when last computed.
+    previous_missed: u64,
     losses: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     hooks: Hooks,
@@ -167,14 +190,20 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads and attaches every hook.
+    /// Loads the object and attaches every hook.
     pub fn start(types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
         let mut offsets = types.offsets()?;
         if options.entry_stamp == Hook::Off {
             offsets.tw_entry_stamp = tcptrace_common::config::ABSENT;
         }
+        let has_reset_reason = types.tracepoint_arguments(SEND_RESET) == Some(SEND_RESET_ARGUMENTS);
+        let ends = options.ends == Hook::Auto && has_end_hooks(types);
+        if ends && has_reset_reasons(types) {
+            // The reset reason shows unread data, so the program need not read this field.
+            offsets.copied_seq = tcptrace_common::config::ABSENT;
+        }
         let btf = Btf::parse(&types.tracepoints_only(), Endianness::default())?;
-        let rings = rings_for(online_cpus().map_or(1, |cpus| cpus.len()));
+        let rings = ring_count(online_cpus().map_or(1, |cpus| cpus.len()));
         let ring_bytes = options.ring_bytes / rings as u32;
         let mut config = Config {
             tw_timer_handler: 0,
@@ -184,6 +213,7 @@ impl Tracer {
             learn_ports: 0,
             idle: u32::from(options.reports == Hook::Off),
             ring_mask: rings as u32 - 1,
+            has_reset_reason: u32::from(has_reset_reason),
             padding: 0,
             offsets,
         };
@@ -200,7 +230,8 @@ impl Tracer {
         let mut ebpf = load_object(&config, &options.filter, ring_bytes)?;
         let segments = options.segments == Hook::Auto
             && types.tracepoint_arguments(KFREE_SKB) == Some(SEGMENTS_ARGUMENTS);
-        for program in SEGMENTS.iter().filter(|_| segments).chain(&PROGRAMS) {
+        let optional = SEGMENTS.iter().filter(|_| segments).chain(ENDS.iter().filter(|_| ends));
+        for program in optional.chain(&PROGRAMS) {
             attach(&mut ebpf, program.function, program.tracepoint, &btf)?;
         }
         let rings: Vec<RingBuf<_>> = ring::MAPS[..rings]
@@ -215,39 +246,61 @@ impl Tracer {
         Ok(Self {
             alarm: Alarm::of(&rings).map_err(LoadError::Alarm)?,
             rings: Rings::new(rings),
+            doubles: Doubles::default(),
+            previous_missed: 0,
+            reset_reasons: types.reset_reasons().to_vec(),
             losses: losses.try_into().map_err(|_| LoadError::Part("LOSSES array"))?,
             logger,
-            hooks: Hooks { segments, entry_stamp: offsets.tw_entry_stamp != tcptrace_common::config::ABSENT },
+            hooks: Hooks {
+                segments,
+                entry_stamp: offsets.tw_entry_stamp != tcptrace_common::config::ABSENT,
+                ends,
+            },
             ebpf,
         })
     }
 
-    /// Which optional hooks run.
+    /// Which optional hooks are attached.
     pub const fn hooks(&self) -> Hooks {
         self.hooks
     }
 
-    /// Hands out at most so many records of those made by `until`, a moment that has passed; a socket's in order.
-    pub fn drain(&mut self, most: usize, until: Nanos, take: impl FnMut(Observation)) {
-        self.rings.drain(most, until, take);
+    /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order.
+    pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
+        let covered = Twice::ALL.map(|hook| self.covered(hook).unwrap_or(0));
+        let Self { rings, reset_reasons, doubles, .. } = self;
+        let mut watch = doubles.begin(covered.iter().sum());
+        rings.drain(most, until, |mut seen| {
+            watch.look_at(&seen.raw);
+            if seen.raw.kind == Kind::ResetSent as u8 {
+                seen.raw.arg0 = translate_reset_reason(reset_reasons, seen.raw.arg0) as u64;
+            }
+            take(seen);
+        });
+        watch.end(most);
     }
 
-    /// Waits so long, or until a ring fills faster than that.
+    /// Waits for `longest`, or until a ring fills faster than that.
     pub fn wait(&self, longest: Duration) {
         self.alarm.wait(longest);
     }
 
     /// Whether losses can be read.
-    pub fn can_count(&self) -> bool {
+    pub fn can_read_losses(&self) -> bool {
         self.losses.get(&loss::RING_FULL, 0).is_ok()
     }
 
-    /// Everything lost so far, by cause, when `before` was lost the last time: a counter that can't be read stays
-    /// as it was, and that is told.
+    /// All losses so far, by cause. `before` is the previous result: a counter that can't be read keeps its value from
+    /// there, and counts as uncounted.
     pub fn losses(&mut self, before: &KernelLosses) -> KernelLosses {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
+        let recursion_missed = self.recursion_missed().map(|now| {
+            // A real miss persists; an event that is between its two programs right now does not.
+            let last = std::mem::replace(&mut self.previous_missed, now);
+            now.min(last).max(before.recursion_missed)
+        });
         let count = |cause| Some(self.losses.get(&cause, 0).ok()?.iter().copied().sum::<u64>());
         let mut unread = 0;
         let mut known = |now: Option<u64>, before| {
@@ -258,7 +311,7 @@ impl Tracer {
         };
         KernelLosses {
             ring_full: known(count(loss::RING_FULL), before.ring_full),
-            recursion_missed: known(self.recursion_missed(), before.recursion_missed),
+            recursion_missed: known(recursion_missed, before.recursion_missed),
             read_faults: known(count(loss::READ_FAULT), before.read_faults),
             decode_errors: self.rings.unknown,
             not_recorded: before.not_recorded,
@@ -266,23 +319,71 @@ impl Tracer {
         }
     }
 
-    /// Events that both copies of a program may have skipped. Each copy's misses are covered by the other
-    /// unless both were active at once: the smaller count is a bound. `None` when the kernel does not say.
+    /// Events that both copies of a program missed. Of the events that the first copy missed, the second one reported
+    /// `covered` minus the duplicates. The result is at most the rest, and at most what the second copy missed. `None`
+    /// when the kernel does not expose the counters.
     fn recursion_missed(&self) -> Option<u64> {
-        let misses = |name| {
+        let misses = |name: &str| {
             let program = self.ebpf.program(name)?.fd().ok()?;
             recursion_misses(program.as_fd()).ok()
         };
-        let both = |first, second| Some(misses(first)?.min(misses(second)?));
-        let of_segments = if self.hooks.segments { both("segment_first", "segment_second")? } else { 0 };
-        Some(both("set_state_first", "set_state_second")? + of_segments)
+        let attached = |hook: &Twice| match hook {
+            Twice::SetState => true,
+            Twice::Segment => self.hooks.segments,
+            Twice::ResetSent | Twice::ResetReceived => self.hooks.ends,
+        };
+        let by_both = |hook: Twice| {
+            let [first, second] = copies(hook);
+            // The order matters: a duplicate is counted as covered before the reader sees it.
+            let (first, second) = (misses(first)?, misses(second)?);
+            Some(second.min(not_covered(first, self.covered(hook)?, self.doubles.of(hook))))
+        };
+        Twice::ALL.into_iter().filter(attached).map(by_both).sum()
+    }
+
+    /// How often the second copy of a program found no mark of the first.
+    fn covered(&self, hook: Twice) -> Option<u64> {
+        Some(self.losses.get(&(loss::COVERED + hook as u32), 0).ok()?.iter().copied().sum())
     }
 }
 
-/// How many rings so many CPUs get: a power of two.
-fn rings_for(cpus: usize) -> usize {
+/// Of the events that the first copy `missed`, those that the second did not report.
+const fn not_covered(missed: u64, covered: u64, doubles: u64) -> u64 {
+    (missed + doubles).saturating_sub(covered)
+}
+
+/// The two copies of a program.
+const fn copies(hook: Twice) -> [&'static str; 2] {
+    match hook {
+        Twice::SetState => ["set_state_first", "set_state_second"],
+        Twice::Segment => ["segment_first", "segment_second"],
+        Twice::ResetSent => ["reset_sent_first", "reset_sent_second"],
+        Twice::ResetReceived => ["reset_received_first", "reset_received_second"],
+    }
+}
+
+/// Number of rings for `cpus`: a power of two.
+fn ring_count(cpus: usize) -> usize {
     let most = ring::MAPS.len().ilog2();
     1 << cpus.max(1).ilog2().min(most)
+}
+
+/// Translates the kernel's number of a reset reason. A number outside of the table is another reason; without a table
+/// the reason is not specified.
+fn translate_reset_reason(table: &[(u32, ResetReason)], number: u64) -> ResetReason {
+    let named = table.iter().find(|&&(known, _)| u64::from(known) == number).map(|&(_, reason)| reason);
+    let otherwise = if table.is_empty() { ResetReason::NotSpecified } else { ResetReason::Other };
+    named.unwrap_or(otherwise)
+}
+
+/// Whether the kernel has every hook that shows why a socket ended.
+pub(super) fn has_end_hooks(types: &KernelTypes) -> bool {
+    ENDS.iter().all(|program| types.tracepoint_arguments(program.tracepoint).is_some())
+}
+
+/// Whether the kernel gives a reason for a RST that a socket sends on its own (6.12).
+pub(super) fn has_reset_reasons(types: &KernelTypes) -> bool {
+    types.reset_reasons().iter().any(|&(_, reason)| reason == ResetReason::AbortOnClose)
 }
 
 /// Creates the maps and relocates the programs for `config` and `filter`.
@@ -292,7 +393,7 @@ pub(super) fn load_object(
     ring_bytes: u32,
 ) -> Result<Ebpf, EbpfError> {
     let mut loader = EbpfLoader::new();
-    // The object asks for no relocation.
+    // The object needs no CO-RE relocation.
     loader.btf(None).override_global("CONFIG", bytemuck::bytes_of(config), true).override_global(
         "FILTER",
         bytemuck::bytes_of(filter),
@@ -301,7 +402,7 @@ pub(super) fn load_object(
     for name in &ring::MAPS[..=config.ring_mask as usize] {
         loader.map_max_entries(name, ring_bytes);
     }
-    loader.load(OBJECT)
+    loader.load(EMBEDDED_OBJECT)
 }
 
 /// Loads and attaches one program.
@@ -324,14 +425,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rings_are_a_power_of_two_and_no_more_than_there_are() {
-        let of = [0, 1, 2, 3, 4, 6, 8, 128].map(rings_for);
+    fn ring_count_is_a_bounded_power_of_two() {
+        let of = [0, 1, 2, 3, 4, 6, 8, 128].map(ring_count);
         assert_eq!(of, [1, 1, 2, 2, 4, 4, 8, 8]);
     }
 
     #[test]
-    fn the_embedded_program_is_the_one_of_the_provenance() {
+    fn embedded_object_matches_its_provenance() {
         use sha2::{Digest as _, Sha256};
-        assert_eq!(format!("{:x}", Sha256::digest(OBJECT)), object_sha256());
+        assert_eq!(format!("{:x}", Sha256::digest(EMBEDDED_OBJECT)), object_sha256());
     }
 }

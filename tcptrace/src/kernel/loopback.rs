@@ -1,5 +1,4 @@
-//! One loopback connection of our own, made to be watched: it goes through every common state and ends
-//! in TIME_WAIT.
+//! Creates one loopback connection to trace: it passes through every common state and ends in TIME_WAIT.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -10,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketType, sockopt, sockopt::Timeout};
 
-/// How long the peer's FIN may take: it is a matter of microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Most time for the peer's FIN; microseconds are normal.
+const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Both ends, not yet connected.
 pub struct Loopback {
@@ -20,7 +19,7 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Makes both ends; their ports are known from then on.
+    /// Creates both ends, which have their ports from then on.
     pub fn prepare() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback listener")?;
         let client = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
@@ -43,14 +42,14 @@ impl Loopback {
         Ok(SocketAddr::try_from(rustix::net::getsockname(&self.client)?)?.port())
     }
 
-    /// Connects, accepts, closes the client's direction first and then the server: the client's end is left
-    /// in TIME_WAIT. It is held until then: an orphan's step from FIN_WAIT2 shows late on older kernels.
+    /// Connects, accepts, closes the client's direction first and then the server, so that the client ends in
+    /// TIME_WAIT. The client is held until then: older kernels show an orphan's step from FIN_WAIT2 late.
     pub fn run(self) -> Result<()> {
         rustix::net::connect(&self.client, &self.listener.local_addr()?).context("no loopback connection")?;
         let (server, _) = self.listener.accept()?;
         rustix::net::shutdown(&self.client, Shutdown::Write)?;
         drop(server);
-        sockopt::set_socket_timeout(&self.client, Timeout::Recv, Some(PATIENCE))?;
+        sockopt::set_socket_timeout(&self.client, Timeout::Recv, Some(LOOPBACK_TIMEOUT))?;
         rustix::net::recv(&self.client, &mut [0_u8], RecvFlags::empty()).context("its FIN did not come")?;
         Ok(())
     }

@@ -1,11 +1,12 @@
-//! The way into the kernel: what is possible here (`preflight`), where its fields are (`btf`,
-//! `symbols`), the program (`loader`), and what comes out of it (`rings`).
+//! Interface to the kernel: what this host allows (`preflight`), where the fields are (`btf`, `symbols`), the eBPF
+//! program (`loader`), and its records (`rings`).
 //!
-//! The only place that knows `aya`.
+//! Only this module uses `aya`.
 
 pub mod btf;
 mod counters;
 mod decode;
+mod doubles;
 mod learn;
 mod loader;
 mod loopback;

@@ -1,46 +1,49 @@
-//! What this host and this user make possible: one [`Check`] for each thing that can be missing.
+//! Checks what this host and this user allow: one [`Check`] per requirement.
 
 use std::fs;
 
 use super::{
     btf::{COOKIE_HELPER, KernelTypes, VMLINUX},
-    loader::{KFREE_SKB, NEEDED_TRACEPOINTS, SEGMENTS_ARGUMENTS},
+    loader::{
+        KFREE_SKB, NEEDED_TRACEPOINTS, SEGMENTS_ARGUMENTS, SEND_RESET, has_end_hooks, has_reset_reasons,
+    },
     symbols::Handlers,
 };
+use crate::privileges::{self, Work};
 
-/// One thing that tracing needs or makes use of.
+/// One thing that tracing needs or uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What it is: `CAP_BPF`, `BTF`.
+    /// Name, such as `CAP_BPF` or `BTF`.
     pub name: String,
-    /// How it stands.
-    pub status: Status,
-    /// What was found, or what is missing and why it is needed: one sentence.
+    /// Result.
+    pub status: CheckStatus,
+    /// One sentence: what was found, or what is missing and why it is needed.
     pub finding: String,
-    /// What to do about it, unless all is well.
+    /// How to fix it, unless it works.
     pub remedy: Option<String>,
 }
 
-/// How one thing stands.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// There.
+pub enum CheckStatus {
+    /// Available.
     Works,
-    /// Not there; tracing works, with less to see.
+    /// Not available; tracing works, but shows less.
     Limited,
-    /// Not there; tracing is impossible.
+    /// Not available; tracing is impossible.
     Missing,
 }
 
 impl Check {
     fn works(name: impl Into<String>, finding: impl Into<String>) -> Self {
-        Self { name: name.into(), status: Status::Works, finding: finding.into(), remedy: None }
+        Self { name: name.into(), status: CheckStatus::Works, finding: finding.into(), remedy: None }
     }
 
     fn limited(name: impl Into<String>, finding: impl Into<String>, remedy: &str) -> Self {
         Self {
             name: name.into(),
-            status: Status::Limited,
+            status: CheckStatus::Limited,
             finding: finding.into(),
             remedy: Some(remedy.into()),
         }
@@ -49,18 +52,18 @@ impl Check {
     fn missing(name: impl Into<String>, finding: impl Into<String>, remedy: &str) -> Self {
         Self {
             name: name.into(),
-            status: Status::Missing,
+            status: CheckStatus::Missing,
             finding: finding.into(),
             remedy: Some(remedy.into()),
         }
     }
 }
 
-/// Everything that was looked at.
+/// Results of all checks.
 pub struct Preflight {
-    /// In the order to read them.
+    /// In display order.
     pub checks: Vec<Check>,
-    /// What BTF says about this kernel, when it could be read.
+    /// This kernel's types from BTF, if readable.
     pub types: Option<KernelTypes>,
 }
 
@@ -84,10 +87,11 @@ fn sentences(checks: &[Check]) -> String {
 }
 
 impl Preflight {
-    /// Looks at everything.
+    /// Runs all checks.
     pub fn run() -> Self {
-        // It takes as long as the rest: begun now, asked for later. Without a thread it is read then.
-        let _ = std::thread::Builder::new().spawn(Handlers::from_kallsyms);
+        // Reading the symbols takes as long as the other checks, so a thread begins now; if none starts, `symbols()`
+        // reads them.
+        let _ = privileges::spawn("symbols", Work::Symbols, Handlers::from_kallsyms);
         let mut checks = capabilities();
         checks.extend(user_namespace());
         checks.push(lockdown());
@@ -108,10 +112,10 @@ impl Preflight {
         Self { checks, types }
     }
 
-    /// What BTF says, when nothing that tracing needs is missing.
+    /// This kernel's types, if nothing that tracing needs is missing.
     pub fn types(self) -> Result<KernelTypes, CannotTrace> {
         let missing: Vec<Check> =
-            self.checks.into_iter().filter(|check| check.status == Status::Missing).collect();
+            self.checks.into_iter().filter(|check| check.status == CheckStatus::Missing).collect();
         match self.types {
             Some(types) if missing.is_empty() => Ok(types),
             _ => Err(CannotTrace(missing)),
@@ -127,7 +131,7 @@ struct Capability {
     what_for: &'static str,
 }
 
-/// What each is for. `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON`.
+/// The purpose of each. `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON`.
 const CAPABILITIES: [Capability; 6] = [
     Capability { name: "CAP_BPF", bit: 39, is_needed: true, what_for: "to load the eBPF program" },
     Capability {
@@ -249,7 +253,28 @@ fn hooks(types: &KernelTypes) -> Vec<Check> {
             "Linux 6.11 or later shows it.",
         ),
     });
+    checks.push(reset_reasons(types));
     checks
+}
+
+/// Whether the kernel gives a reason for a RST it sends.
+fn reset_reasons(types: &KernelTypes) -> Check {
+    if !has_end_hooks(types) {
+        return Check::limited(
+            SEND_RESET,
+            "RSTs and errors are not seen where they are sent and reported: why a socket ended is inferred from its \
+             last state.",
+            "Linux 5.14 or later shows them.",
+        );
+    }
+    if has_reset_reasons(types) {
+        return Check::works(SEND_RESET, "Says why a RST is sent.");
+    }
+    Check::limited(
+        SEND_RESET,
+        "It does not say why a RST is sent: that is inferred from unread data, SO_LINGER and the state.",
+        "Linux 6.12 or later says it.",
+    )
 }
 
 fn fields(types: &KernelTypes) -> Vec<Check> {
@@ -306,26 +331,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_capabilities_are_named() {
         let none: Vec<Check> =
             CAPABILITIES.iter().map(|capability| check_capability(capability, 0)).collect();
         let missing: Vec<&str> =
-            none.iter().filter(|c| c.status == Status::Missing).map(|c| c.name.as_str()).collect();
+            none.iter().filter(|c| c.status == CheckStatus::Missing).map(|c| c.name.as_str()).collect();
         assert_eq!(missing, ["CAP_BPF", "CAP_PERFMON"]);
         assert!(CannotTrace(none).to_string().contains("CAP_PERFMON is missing"));
     }
 
     #[test]
-    fn sys_admin_includes_what_it_was_split_into() {
+    fn sys_admin_includes_the_needed_capabilities() {
         let admin = 1 << SYS_ADMIN;
         assert!(
-            CAPABILITIES.iter().all(|c| check_capability(c, admin).status != Status::Missing),
+            CAPABILITIES.iter().all(|c| check_capability(c, admin).status != CheckStatus::Missing),
             "CAP_SYS_ADMIN is enough"
         );
     }
 
     #[test]
-    fn the_effective_set_is_read() {
+    fn effective_capabilities_are_parsed() {
         assert_eq!(effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), 0x1ff_ffff_ffff);
         assert_eq!(effective_capabilities(""), 0);
     }

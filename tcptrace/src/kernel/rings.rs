@@ -1,12 +1,12 @@
-//! The rings that the programs write into, read as one: what happened earlier comes first.
+//! Merges the ring buffers by timestamp, so that the records of a socket come in order.
 //!
-//! Every CPU writes into one ring, and several CPUs may share one. A program reads the clock, then reserves room, then
-//! submits its record. Let *a* and *b* be records of one socket, *a* submitted before the program of *b* began: a socket's
-//! lock sees to that. Whatever lies ahead of *a* in its ring was reserved earlier, and its clock read earlier still: it is
-//! older than *b*, as *a* is. So whoever always takes the oldest of the rings' first records takes *a* before *b*, if *a* can be
-//! seen by then. It can:
-//! - no record that is younger than a time `until` is taken, and every ring is looked into after that time;
-//! - a ring whose first record is still being written hides what lies behind it, and stops the others too.
+//! Every CPU writes into one ring, and several CPUs may share one. A program reads the clock, then reserves space, then
+//! submits its record. Let *a* and *b* be records of one socket; the socket lock ensures that *a* is submitted before
+//! the program of *b* begins. Every record ahead of *a* in its ring was reserved earlier, and its clock read earlier
+//! still, so it is older than *b*, as *a* is. The merge takes the oldest of the rings' head records, hence *a* before
+//! *b*, if *a* is visible by then. It is:
+//! - the merge takes no record younger than `until`, and reads every ring after that time;
+//! - an uncommitted head record blocks the merge until it is committed.
 
 use std::{
     collections::VecDeque,
@@ -21,43 +21,43 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use tcptrace_common::config::ring;
 
 use super::decode::decode;
-use crate::model::{Nanos, Observation};
+use crate::model::{HookRecord, Nanos};
 
-/// The next of a ring.
-pub(super) enum Next {
-    Record(Observation),
-    /// A record that is not one this version knows.
+/// Head of a ring.
+pub(super) enum RingHead {
+    Record(HookRecord),
+    /// A record of a shape unknown to this version.
     Unknown,
-    /// It has been read to its end.
+    /// The ring is empty.
     Nothing,
-    /// What comes next is still being written.
+    /// The next record is not committed yet.
     Unfinished,
 }
 
-/// Where records come from in the order in which room was reserved for them.
+/// Source of records, in the order in which their space was reserved.
 pub(super) trait Ring {
-    fn next(&mut self) -> Next;
+    fn next(&mut self) -> RingHead;
 }
 
 impl Ring for RingBuf<MapData> {
-    fn next(&mut self) -> Next {
-        // A second time: it may have been finished, or begun, since.
+    fn next(&mut self) -> RingHead {
+        // Twice: a record may have been reserved or committed in between.
         for _ in 0..2 {
             if let Some(item) = Self::next(self) {
-                return decode(&item).map_or(Next::Unknown, Next::Record);
+                return decode(&item).map_or(RingHead::Unknown, RingHead::Record);
             }
             if !has_more(self) {
-                return Next::Nothing;
+                return RingHead::Nothing;
             }
         }
-        Next::Unfinished
+        RingHead::Unfinished
     }
 }
 
-/// Whether room is reserved in it that was not read.
+/// Whether it has reserved space that was not read.
 fn has_more(ring: &RingBuf<MapData>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(descriptor(ring), PollFlags::IN)];
-    // When it can't be told, nobody may go ahead.
+    // If poll fails, assume so: no other ring may go ahead.
     !poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
 }
 
@@ -73,29 +73,29 @@ impl Alarm {
     pub fn of<'a>(rings: impl IntoIterator<Item = &'a RingBuf<MapData>>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for ring in rings {
-            // Edge-triggered: that something waits to be read is no alarm, only the program's call is.
+            // Edge-triggered: only the program's wakeup is an alarm, not unread data.
             let alarms = epoll::EventFlags::IN | epoll::EventFlags::ET;
             epoll::add(&epoll, descriptor(ring), epoll::EventData::new_u64(0), alarms)?;
         }
         Ok(Self(epoll))
     }
 
-    /// Waits for an alarm, or so long.
+    /// Waits for an alarm, at most for `longest`.
     pub fn wait(&self, longest: Duration) {
         let mut alarms = [const { MaybeUninit::uninit() }; ring::MAPS.len()];
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(longest.subsec_nanos()) };
-        // An interrupted wait is only a shorter one.
+        // An interrupted wait only ends early.
         let _ = epoll::wait(&self.0, &mut alarms, Some(&timeout));
     }
 }
 
-/// Records that are read from one ring at a time.
+/// Most records read from a ring at a time.
 const TURN: usize = 64;
 
-/// Rings, and the first records of each.
+/// The rings, and the buffered head records of each.
 pub(super) struct Rings<R> {
-    rings: Vec<(R, VecDeque<Observation>)>,
-    /// Records that are not one this version knows.
+    rings: Vec<(R, VecDeque<HookRecord>)>,
+    /// Number of records of a shape unknown to this version.
     pub unknown: u64,
 }
 
@@ -105,8 +105,8 @@ impl<R: Ring> Rings<R> {
         Self { rings, unknown: 0 }
     }
 
-    /// Hands out at most so many records that are not younger than `until`, a moment that has passed.
-    pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(Observation)) {
+    /// Passes on at most `most` records that are not younger than `until`, a time in the past.
+    pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
         if !(0..self.rings.len()).all(|at| self.look(at)) {
             return;
         }
@@ -120,7 +120,7 @@ impl<R: Ring> Rings<R> {
         }
     }
 
-    /// Makes the first record of a ring known, if there is one; whether that can be told.
+    /// Buffers the head of a ring, if it has one; returns false if an uncommitted record blocks it.
     fn look(&mut self, at: usize) -> bool {
         let (ring, first) = &mut self.rings[at];
         if !first.is_empty() {
@@ -128,19 +128,19 @@ impl<R: Ring> Rings<R> {
         }
         while first.len() < TURN {
             match ring.next() {
-                Next::Record(seen) => first.push_back(seen),
-                Next::Unknown => self.unknown += 1,
-                Next::Nothing => return true,
-                Next::Unfinished => return !first.is_empty(),
+                RingHead::Record(seen) => first.push_back(seen),
+                RingHead::Unknown => self.unknown += 1,
+                RingHead::Nothing => return true,
+                RingHead::Unfinished => return !first.is_empty(),
             }
         }
         true
     }
 
-    /// The ring whose first record is the oldest, if that is not younger than `until`.
+    /// The ring with the oldest head record, if that is not younger than `until`.
     fn oldest(&self, until: Nanos) -> Option<usize> {
         let age =
-            |(at, (_, first)): (usize, &(R, VecDeque<Observation>))| Some((first.front()?.raw.ts_ns, at));
+            |(at, (_, first)): (usize, &(R, VecDeque<HookRecord>))| Some((first.front()?.raw.ts_ns, at));
         let (ts, at) = self.rings.iter().enumerate().filter_map(age).min()?;
         (ts <= until.0).then_some(at)
     }
@@ -158,60 +158,79 @@ mod tests {
 
     const RINGS: usize = 3;
 
-    /// One run of a program: its ring, and when it reads the clock, reserves room and submits its record.
+    /// One run of a program: its ring, and when it reads the clock, reserves space and submits its record.
     #[derive(Clone, Copy, Debug)]
-    struct Run {
+    struct ProgramRun {
         ring: usize,
         clock: u64,
         reserve: u64,
         submit: u64,
     }
 
-    fn run() -> impl Strategy<Value = Run> {
+    fn run() -> impl Strategy<Value = ProgramRun> {
         (0..RINGS, [0..200_u64, 0..200, 0..200]).prop_map(|(ring, mut times)| {
             times.sort_unstable();
             let [clock, reserve, submit] = times;
-            Run { ring, clock, reserve, submit }
+            ProgramRun { ring, clock, reserve, submit }
         })
     }
 
-    /// Programs that go on while the rings are read.
+    /// Programs that run while the rings are read.
     struct Kernel {
-        runs: Vec<Run>,
+        runs: Vec<ProgramRun>,
         now: u64,
-        /// How many runs were read of each ring.
+        /// Runs read from each ring.
         read: [usize; RINGS],
     }
 
     impl Kernel {
-        /// The next of a ring, a moment later than the last question.
-        fn next(&mut self, ring: usize) -> Next {
+        /// The head of a ring, a tick after the last call.
+        fn next(&mut self, ring: usize) -> RingHead {
             self.now += 1;
             let runs = self.runs.iter().enumerate();
             let mut reserved: Vec<_> =
                 runs.filter(|(_, run)| run.ring == ring && run.reserve < self.now).collect();
             reserved.sort_by_key(|(_, run)| run.reserve);
-            let Some(&(number, run)) = reserved.get(self.read[ring]) else { return Next::Nothing };
+            let Some(&(number, run)) = reserved.get(self.read[ring]) else { return RingHead::Nothing };
             if run.submit >= self.now {
-                return Next::Unfinished;
+                return RingHead::Unfinished;
             }
             self.read[ring] += 1;
             let raw = Record { ts_ns: run.clock, cookie: number as u64, ..Record::zeroed() };
-            Next::Record(Observation { raw, task: None })
+            RingHead::Record(HookRecord { raw, task: None })
         }
     }
 
     struct Of<'a>(&'a RefCell<Kernel>, usize);
 
     impl Ring for Of<'_> {
-        fn next(&mut self) -> Next {
+        fn next(&mut self) -> RingHead {
             self.0.borrow_mut().next(self.1)
         }
     }
 
+    /// Remaining content of a ring, last first.
+    struct ListedRing(Vec<RingHead>);
+
+    impl Ring for ListedRing {
+        fn next(&mut self) -> RingHead {
+            self.0.pop().unwrap_or(RingHead::Nothing)
+        }
+    }
+
+    #[test]
+    fn unknown_record_is_counted_and_skipped() {
+        let record = || RingHead::Record(HookRecord { raw: Record::zeroed(), task: None });
+        let listed = vec![record(), RingHead::Unknown, record(), RingHead::Unknown, RingHead::Unknown];
+        let mut rings = Rings::new([ListedRing(listed)]);
+        let mut seen = 0;
+        rings.drain(usize::MAX, Nanos(1), |_| seen += 1);
+        assert_eq!((seen, rings.unknown), (2, 3));
+    }
+
     proptest! {
         #[test]
-        fn what_was_submitted_before_a_program_began_is_told_before_it(
+        fn merge_keeps_the_order_of_submission(
             runs in proptest::collection::vec(run(), 0..60),
             pauses in proptest::collection::vec(1..40_u64, 1..10),
         ) {

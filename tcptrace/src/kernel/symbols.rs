@@ -1,4 +1,4 @@
-//! Addresses of kernel functions from `/proc/kallsyms`.
+//! Reads addresses of kernel functions from `/proc/kallsyms`.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// The two timer handlers by which minisockets and request sockets are known.
+/// The two timer handlers that identify timewait sockets and request sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handlers {
     /// `tw_timer_handler`; 0 when unknown.
@@ -22,8 +22,8 @@ impl Handlers {
         self.tw_timer != 0 && self.reqsk_timer != 0
     }
 
-    /// The addresses in `/proc/kallsyms`, which is read once: it takes as long as the rest of a start. They
-    /// are 0 where `kptr_restrict` or a missing `CAP_SYSLOG` hides them.
+    /// The addresses in `/proc/kallsyms`, read once because it takes as long as the rest of a start. They are 0 where
+    /// `kptr_restrict` or a missing `CAP_SYSLOG` hides them.
     pub fn from_kallsyms() -> Self {
         static READ: LazyLock<Handlers> = LazyLock::new(|| Handlers::read().unwrap_or_default());
         *READ
@@ -45,7 +45,7 @@ impl Handlers {
     }
 
     fn take_line(&mut self, line: &[u8]) {
-        // `ffffffff82006070 t tw_timer_handler`, with `\t[module]` behind a module's symbol.
+        // `ffffffff82006070 t tw_timer_handler`, followed by `\t[module]` for a module's symbol.
         if !line.ends_with(b"_timer_handler\n") {
             return;
         }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_two_handlers_are_taken() {
+    fn only_the_two_handlers_are_parsed() {
         let mut found = Handlers::default();
         for line in [
             &b"ffffffff82006070 t tw_timer_handler\n"[..],

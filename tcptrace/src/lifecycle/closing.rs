@@ -1,9 +1,20 @@
-//! Why a full socket went to CLOSE: `sk_err`, the state before and a few flags tell.
+//! Explains why a full socket ended: combines its transition to CLOSE with other kernel evidence into an [`End`].
+//!
+//! | Source | Evidence |
+//! |---|---|
+//! | `tcp_receive_reset` | before CLOSE: a RST arrived, or data after `close()`: then `tcp_send_reset` follows |
+//! | `tcp_send_reset` | a RST is sent, and why (6.12); before CLOSE from timers and `tcp_abort()`, else after it |
+//! | `inet_sk_error_report` | after CLOSE: `tcp_disconnect()` or `tcp_done_with_error()` has finished |
+//! | the transition alone | every end without a RST or an error |
+//!
+//! When the kernel gives no reason for a RST, the reason is inferred from unread data, `SO_LINGER` and the state, and
+//! marked as inferred. A recording of an older version has only the last source.
 
-use tcptrace_common::record::flag;
+use serde::{Deserialize, Serialize};
+use tcptrace_common::record::{self as raw, ResetReason, close, flag};
 
-use super::{Closer, EndReason};
-use crate::model::{Nanos, TcpState};
+use super::{Closer, EndReason, event::End};
+use crate::model::TcpState;
 
 const EPIPE: u32 = 32;
 const ENETUNREACH: u32 = 101;
@@ -13,68 +24,256 @@ const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
 
-/// What the kernel shows of a transition to CLOSE.
-#[derive(Clone, Copy, Debug)]
+/// A transition to CLOSE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closing {
-    /// The state before.
-    pub old: TcpState,
+    /// Kernel number of the state before.
+    old: u8,
     /// `sk_err`.
-    pub sk_err: u32,
+    sk_err: u32,
     /// Bits from [`flag`].
-    pub flags: u8,
-    /// Local port; 0 when none was ever chosen.
-    pub sport: u16,
-    /// How long it was in FIN_WAIT2 without an owner.
-    pub orphan_for: Option<Nanos>,
+    flags: u8,
+    /// Local port; 0 when none was chosen.
+    sport: u16,
+    /// `bind()` chose the port.
+    bound: bool,
+    /// See [`close`].
+    detail: u64,
 }
 
-/// Less than any orphan is given: `tcp_fin_time()` is at least 3.5 times `TCP_RTO_MIN`, 700 ms.
-const ORPHAN_LEAST: Nanos = Nanos(500_000_000);
+/// A RST observed before the transition to CLOSE that it explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reset {
+    /// The peer sent it.
+    Received,
+    /// This host sent it; the value is a [`ResetReason`] number.
+    Sent(u8),
+}
+
+/// Kernel evidence about an end, beside the transition to CLOSE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// A RST was received, or the socket sent one on its own, before it went to CLOSE.
+    ResetBefore(Reset),
+    /// The closed socket sends a RST.
+    ResetAfter {
+        /// Why.
+        reason: ResetReason,
+        /// It answers a segment.
+        answers: bool,
+    },
+    /// The closed socket reports this `sk_err` to its user.
+    Error(u32),
+    /// None of these.
+    Nothing,
+    /// The source does not record such evidence.
+    NotRecorded,
+}
+
+impl Evidence {
+    /// Evidence known before the kernel reports more.
+    pub const fn before(reset: Option<Reset>) -> Self {
+        match reset {
+            Some(reset) => Self::ResetBefore(reset),
+            None => Self::Nothing,
+        }
+    }
+}
 
 impl Closing {
-    /// The reason. A socket that becomes a minisocket never gets here.
-    pub fn reason(self) -> EndReason {
-        match self.sk_err {
-            0 => self.reason_without_error(),
-            // tcp_reset(): a RST sets the error by the state it meets.
-            ECONNREFUSED if self.old == TcpState::SynSent => EndReason::Refused,
-            ECONNREFUSED | ECONNRESET | EPIPE => EndReason::ResetReceived,
+    /// Decodes `raw`, a transition to CLOSE; `bound`: whether `bind()` chose the port.
+    pub const fn of(raw: &raw::Record, bound: bool) -> Self {
+        let raw::Record { old, arg0, arg1, flags, sport, .. } = *raw;
+        Self { old, sk_err: arg0 as u32, flags, sport, bound, detail: arg1 }
+    }
+
+    /// Whether the next RST or error from the kernel may explain more than the RST before.
+    pub fn awaits_evidence(self, reset: Option<Reset>) -> bool {
+        match (reset, self.state()) {
+            (Some(Reset::Received), _) => self.may_answer_data(),
+            // In SYN_SENT __tcp_close() and tcp_disconnect() send none; tcp_reset() and tcp_v4_err() have set the
+            // error.
+            (Some(Reset::Sent(_)), _) | (None, TcpState::SynSent) => false,
+            // tcp_abort() and shutdown() of a listener report different errors.
+            (None, TcpState::Listen) => !self.has(flag::SHUTDOWN_BOTH),
+            // tcp_rcv_state_process(): the last ACK.
+            (None, TcpState::LastAck) if self.sk_err == 0 => self.detail & close::UNACKNOWLEDGED != 0,
+            (None, _) => self.sk_err != ECONNABORTED,
+        }
+    }
+
+    /// Whether the preceding `tcp_receive_reset` may not be a received RST: `tcp_rcv_state_process()` also calls
+    /// `tcp_reset()` for data after `close()`, and then sends its own RST.
+    fn may_answer_data(self) -> bool {
+        let has_sent_fin = matches!(
+            self.state(),
+            TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck
+        );
+        has_sent_fin && self.has(flag::SHUTDOWN_BOTH)
+    }
+
+    /// Derives why the socket ended. Sockets that become timewait sockets never get here.
+    pub fn explain(self, evidence: Evidence) -> End {
+        match evidence {
+            Evidence::ResetBefore(Reset::Received) if self.state() == TcpState::SynSent => {
+                End::sure(EndReason::Refused)
+            }
+            Evidence::ResetBefore(Reset::Received) => End::sure(EndReason::ResetReceived),
+            Evidence::ResetBefore(Reset::Sent(reason)) => {
+                self.reset_before(ResetReason::from_raw(reason.into()))
+            }
+            Evidence::ResetAfter { reason, answers } => self.reset_after(reason, answers),
+            Evidence::Error(ECONNABORTED) if self.state() == TcpState::Listen => End::sure(EndReason::Killed),
+            // tcp_disconnect() without a RST: TCP_REPAIR, or SO_LINGER 0 after the FIN was sent.
+            Evidence::Error(_) if self.sk_err == 0 && self.state() != TcpState::Listen => {
+                End::sure(EndReason::Silent)
+            }
+            Evidence::Error(_) | Evidence::Nothing if self.sk_err != 0 => End::sure(self.by_error()),
+            Evidence::Error(_) | Evidence::Nothing => self.without_error(),
+            Evidence::NotRecorded => End {
+                reason: self.legacy_reason(),
+                inferred: self.sk_err == 0 && !matches!(self.state(), TcpState::Listen | TcpState::LastAck),
+            },
+        }
+    }
+
+    /// The socket sent a RST on its own, then went to CLOSE.
+    fn reset_before(self, reason: ResetReason) -> End {
+        match reason {
+            ResetReason::State | ResetReason::NotSpecified if self.sk_err == ECONNABORTED => {
+                End::sure(EndReason::Killed)
+            }
+            // tcp_keepalive_timer(): the wait of an orphan without a timewait socket timed out.
+            ResetReason::State if self.state() == TcpState::FinWait2 => End::sure(EndReason::Expired),
+            ResetReason::NotSpecified if self.state() == TcpState::FinWait2 => {
+                End::inferred(EndReason::Expired)
+            }
+            // tcp_keepalive_timer() when the peer answers no probe.
+            ResetReason::NotSpecified if self.sk_err != 0 => End::inferred(self.by_error()),
+            // tcp_out_of_resources().
+            ResetReason::NotSpecified => End::inferred(EndReason::ResetSentMemory),
+            _ => self.by_reset_reason(reason),
+        }
+    }
+
+    /// The socket went to CLOSE, then sent a RST.
+    fn reset_after(self, reason: ResetReason, answers: bool) -> End {
+        match reason {
+            // tcp_rcv_state_process(): only TCPAbortOnData ends a socket.
+            ResetReason::NotSpecified if answers => End::sure(EndReason::Aborted),
+            ResetReason::NotSpecified => End::inferred(match self.state() {
+                // __tcp_close() has orphaned the socket: TCP_LINGER2 < 0, tcp_check_oom().
+                TcpState::FinWait2 if self.has(flag::ORPHAN) => EndReason::ResetSentLinger2,
+                _ if self.has(flag::ORPHAN) => EndReason::ResetSentMemory,
+                // __tcp_close() checks unread data first (TCPAbortOnClose, then TCPAbortOnData).
+                _ if self.has_lingered() && !self.has(flag::UNREAD) => EndReason::ResetSentLinger,
+                _ if self.has(flag::SHUTDOWN_BOTH) => EndReason::ResetSentUnread,
+                _ => EndReason::Disconnected,
+            }),
+            _ => self.by_reset_reason(reason),
+        }
+    }
+
+    fn by_reset_reason(self, reason: ResetReason) -> End {
+        End::sure(match reason {
+            ResetReason::AbortOnData => EndReason::Aborted,
+            ResetReason::AbortOnClose => EndReason::ResetSentUnread,
+            ResetReason::AbortOnLinger => EndReason::ResetSentLinger2,
+            ResetReason::AbortOnMemory => EndReason::ResetSentMemory,
+            ResetReason::KeepaliveTimeout => EndReason::Timeout,
+            // tcp_disconnect(), called by __tcp_close() or not.
+            ResetReason::State | ResetReason::DisconnectWithData if self.has_lingered() => {
+                EndReason::ResetSentLinger
+            }
+            ResetReason::State | ResetReason::DisconnectWithData => EndReason::Disconnected,
+            ResetReason::NotSpecified | ResetReason::Other => EndReason::ResetSent,
+        })
+    }
+
+    /// An error without a RST.
+    fn by_error(self) -> EndReason {
+        let soft = (self.detail & close::SOFT_ERROR) as u32;
+        match self.state() {
             // tcp_abort().
-            ECONNABORTED => EndReason::Killed,
-            // tcp_write_err(): the soft error an ICMP left, or ETIMEDOUT.
-            ETIMEDOUT | EHOSTUNREACH | ENETUNREACH => EndReason::Timeout,
+            _ if self.sk_err == ECONNABORTED => EndReason::Killed,
+            // tcp_write_err(): the soft error that an ICMP message set, or ETIMEDOUT.
+            _ if self.sk_err == ETIMEDOUT || self.sk_err == soft => EndReason::Timeout,
+            // tcp_v4_err(): an ICMP message ends a handshake.
+            TcpState::SynSent | TcpState::SynRecv => EndReason::Unreachable,
+            // The last ACK of a socket whose error came from an ICMP message (IP_RECVERR).
+            TcpState::LastAck => EndReason::Closed,
             _ => EndReason::Unexplained,
         }
     }
 
-    fn reason_without_error(self) -> EndReason {
-        match self.old {
+    /// Neither a RST nor an error.
+    fn without_error(self) -> End {
+        let socket_state = self.detail >> close::SOCKET_STATE & 0xff;
+        End::sure(match self.state() {
             TcpState::Listen => EndReason::ListenerClosed,
-            TcpState::LastAck => EndReason::Closed,
-            // connect() itself failed: tcp_v4_connect() goes back to CLOSE when no port can be had.
-            TcpState::SynSent if self.sport == 0 || !self.has(flag::SHUTDOWN_BOTH) => EndReason::NoPort,
+            TcpState::LastAck if self.detail & close::UNACKNOWLEDGED == 0 => EndReason::Closed,
+            TcpState::SynSent if socket_state == 0 => return End::inferred(self.syn_sent_without_error()),
+            // tcp_v4_connect() returns to CLOSE when no port is free, before __inet_stream_connect() waits.
+            TcpState::SynSent
+                if socket_state == close::SS_UNCONNECTED
+                    && !self.has(flag::SHUTDOWN_BOTH)
+                    && (self.sport == 0 || self.bound) =>
+            {
+                EndReason::NoPort
+            }
             TcpState::SynSent => EndReason::Abandoned,
-            // tcp_time_wait() found no room. The peer's FIN is in (SOCK_DONE), or nobody holds it.
-            TcpState::FinWait2 | TcpState::Closing
+            _ if self.has(flag::NETNS_DYING) => EndReason::Purged,
+            // tcp_time_wait() got no timewait socket.
+            TcpState::FinWait2 | TcpState::Closing => EndReason::Overflow,
+            TcpState::SynRecv => EndReason::Dropped,
+            _ => EndReason::Unexplained,
+        })
+    }
+
+    const fn syn_sent_without_error(self) -> EndReason {
+        if self.sport == 0 || !self.has(flag::SHUTDOWN_BOTH) {
+            EndReason::NoPort
+        } else {
+            EndReason::Abandoned
+        }
+    }
+
+    /// The reason for recordings without RST records.
+    fn legacy_reason(self) -> EndReason {
+        match (self.sk_err, self.state()) {
+            (0, TcpState::Listen) => EndReason::ListenerClosed,
+            (0, TcpState::LastAck) => EndReason::Closed,
+            (0, TcpState::SynSent) => self.syn_sent_without_error(),
+            // The peer's FIN has arrived (SOCK_DONE), or the socket is an orphan.
+            (0, TcpState::FinWait2 | TcpState::Closing)
                 if self.has(flag::NO_ROOM) && (self.has(flag::ORPHAN) || self.has(flag::DONE)) =>
             {
                 EndReason::Overflow
             }
-            // tcp_keepalive_timer(): where the ACK of its FIN met a busy socket, the orphan stays a full one.
-            TcpState::FinWait2 if self.orphan_for.is_some_and(|length| length >= ORPHAN_LEAST) => {
-                EndReason::Expired
-            }
-            // tcp_rcv_state_process(): TCPABORTONDATA.
-            TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing if self.has(flag::ORPHAN) => {
+            (0, TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing) if self.has(flag::ORPHAN) => {
                 EndReason::Aborted
             }
-            TcpState::SynRecv => EndReason::Dropped,
-            // __tcp_close() looks at unread data first (TCPAbortOnClose, then TCPAbortOnData).
-            _ if self.has(flag::LINGER_ZERO) && !self.has(flag::UNREAD) => EndReason::ResetSentLinger,
-            // __tcp_close() shuts down both ways first; tcp_disconnect() does not.
-            _ if self.has(flag::SHUTDOWN_BOTH) => EndReason::ResetSentUnread,
-            _ => EndReason::Disconnected,
+            (0, TcpState::SynRecv) => EndReason::Dropped,
+            (0, _) if self.has(flag::LINGER_ZERO) && !self.has(flag::UNREAD) => EndReason::ResetSentLinger,
+            (0, _) if self.has(flag::SHUTDOWN_BOTH) => EndReason::ResetSentUnread,
+            (0, _) => EndReason::Disconnected,
+            (ECONNREFUSED, TcpState::SynSent) => EndReason::Refused,
+            (ECONNREFUSED | ECONNRESET | EPIPE, _) => EndReason::ResetReceived,
+            (ECONNABORTED, _) => EndReason::Killed,
+            (ETIMEDOUT | EHOSTUNREACH | ENETUNREACH, _) => EndReason::Timeout,
+            _ => EndReason::Unexplained,
         }
+    }
+
+    /// `close()` with `SO_LINGER` 0, as opposed to `connect(AF_UNSPEC)` or the end of a listener.
+    const fn has_lingered(self) -> bool {
+        self.has(flag::LINGER_ZERO) && self.has(flag::SHUTDOWN_BOTH)
+    }
+
+    /// The state before. The transition was decoded, so every number is a valid state.
+    fn state(self) -> TcpState {
+        TcpState::from_kernel(self.old).unwrap_or(TcpState::Close)
     }
 
     const fn has(self, bit: u8) -> bool {
@@ -82,77 +281,23 @@ impl Closing {
     }
 }
 
-/// Which side a first end by `reason` counts for.
+/// The closer of a connection whose first end is `reason`.
 pub const fn closer(reason: EndReason) -> Closer {
     match reason {
         EndReason::Refused => Closer::Refused,
         EndReason::ResetReceived => Closer::ResetReceived,
         EndReason::ResetSentUnread
         | EndReason::ResetSentLinger
+        | EndReason::ResetSentLinger2
+        | EndReason::ResetSentMemory
+        | EndReason::ResetSent
         | EndReason::Disconnected
         | EndReason::Killed => Closer::ResetSent,
-        EndReason::Timeout => Closer::TimedOut,
+        EndReason::Timeout | EndReason::Unreachable => Closer::TimedOut,
         _ => Closer::None,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_follow_the_kernel() {
-        use EndReason as R;
-        use TcpState as S;
-        let cases = [
-            (S::LastAck, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH, 80, R::Closed),
-            (S::SynSent, ECONNREFUSED, 0, 4000, R::Refused),
-            (S::SynSent, ETIMEDOUT, 0, 4000, R::Timeout),
-            (S::SynSent, EHOSTUNREACH, 0, 4000, R::Timeout),
-            (S::SynSent, 0, flag::TASK, 0, R::NoPort),
-            (S::SynSent, 0, flag::TASK | flag::SHUTDOWN_BOTH, 4000, R::Abandoned),
-            (S::Established, ECONNRESET, 0, 4000, R::ResetReceived),
-            (S::CloseWait, EPIPE, 0, 4000, R::ResetReceived),
-            (S::Established, ECONNABORTED, 0, 4000, R::Killed),
-            (S::Established, 0, flag::SHUTDOWN_BOTH, 4000, R::ResetSentUnread),
-            (S::Established, 0, flag::SHUTDOWN_BOTH | flag::LINGER_ZERO, 4000, R::ResetSentLinger),
-            (
-                S::Established,
-                0,
-                flag::SHUTDOWN_BOTH | flag::LINGER_ZERO | flag::UNREAD,
-                4000,
-                R::ResetSentUnread,
-            ),
-            (S::Established, 0, 0, 4000, R::Disconnected),
-            (S::SynSent, 0, flag::TASK, 4000, R::NoPort),
-            (S::FinWait2, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::Overflow),
-            (S::FinWait2, 0, flag::DONE | flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::Overflow),
-            (S::FinWait2, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH, 4000, R::Aborted),
-            (S::FinWait2, 0, flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::ResetSentUnread),
-            (S::FinWait2, 0, flag::SHUTDOWN_BOTH, 4000, R::ResetSentUnread),
-            (S::FinWait2, 0, flag::SHUTDOWN_BOTH | flag::LINGER_ZERO, 4000, R::ResetSentLinger),
-            (S::Closing, 0, flag::DONE | flag::SHUTDOWN_BOTH | flag::NO_ROOM, 4000, R::Overflow),
-            (S::FinWait1, 0, flag::ORPHAN | flag::SHUTDOWN_BOTH, 4000, R::Aborted),
-            (S::Listen, 0, 0, 80, R::ListenerClosed),
-            (S::Established, 12, 0, 80, R::Unexplained),
-        ];
-        for (old, sk_err, flags, sport, reason) in cases {
-            let closing = Closing { old, sk_err, flags, sport, orphan_for: None };
-            assert_eq!(closing.reason(), reason, "{closing:?}");
-        }
-    }
-    #[test]
-    fn an_orphan_that_stayed_a_full_socket_expires() {
-        let closing = Closing {
-            old: TcpState::FinWait2,
-            sk_err: 0,
-            flags: flag::ORPHAN | flag::SHUTDOWN_BOTH,
-            sport: 4000,
-            orphan_for: Some(Nanos(3_000_000_000)),
-        };
-        assert_eq!(closing.reason(), EndReason::Expired);
-        assert_eq!(Closing { orphan_for: Some(Nanos(20_000)), ..closing }.reason(), EndReason::Aborted);
-        let full = Closing { flags: closing.flags | flag::NO_ROOM, ..closing };
-        assert_eq!(full.reason(), EndReason::Overflow);
-    }
-}
+#[path = "tests/closing.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-//! What the tracker says: one [`Event`] per change of state of one socket.
+//! Events of the tracker: one [`Event`] per state change of one socket.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,14 +9,14 @@ use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple, record::Process};
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Role {
-    /// Existed before tracing, and no listener explains it.
+    /// Older than the trace, and no listener matches.
     #[default]
     Unknown,
     /// Accepted here.
     Inbound,
     /// Connected from here.
     Outbound,
-    /// Waits for connections.
+    /// Listens for connections.
     Listener,
 }
 
@@ -24,7 +24,7 @@ impl Role {
     /// Every role, indexed by `self as usize`.
     pub const ALL: [Self; 4] = [Self::Unknown, Self::Inbound, Self::Outbound, Self::Listener];
 
-    /// As written in JSON.
+    /// JSON name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -40,7 +40,7 @@ impl Role {
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Closer {
-    /// Not closed yet, or closed before tracing in a way that leaves no trace.
+    /// Not closed yet, or closed before tracing and the state does not show by which side.
     #[default]
     None,
     /// We sent the first FIN: the TIME_WAIT is ours.
@@ -49,18 +49,18 @@ pub enum Closer {
     Remote,
     /// We sent the first FIN, and the peer's crossed it (`CLOSING`).
     Both,
-    /// A RST came in.
+    /// A RST was received.
     ResetReceived,
     /// We sent a RST: unread data, `SO_LINGER` 0, or killed.
     ResetSent,
     /// Retransmission gave up.
     TimedOut,
-    /// The connection never came to be: refused.
+    /// The connection was refused.
     Refused,
 }
 
 impl Closer {
-    /// Every value that names a side or a fault, in the order of tables.
+    /// Every value except `None`, in the order of tables.
     pub const ALL: [Self; 7] = [
         Self::Local,
         Self::Remote,
@@ -71,7 +71,7 @@ impl Closer {
         Self::Refused,
     ];
 
-    /// As written in JSON.
+    /// JSON name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -86,60 +86,89 @@ impl Closer {
     }
 }
 
-/// Why a socket, a minisocket or a handshake ended.
+/// Why a full socket, a timewait socket or a handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum EndReason {
-    /// A minisocket's timer ran out: the normal end of TIME_WAIT, the timeout of an orphan FIN_WAIT2.
+    /// A timewait socket's timer expired: the normal end of TIME_WAIT, the timeout of an orphan FIN_WAIT2.
     Expired,
-    /// A `connect()` took the TIME_WAIT's tuple over (`tcp_tw_reuse`).
+    /// A `connect()` reused the TIME_WAIT's tuple (`tcp_tw_reuse`).
     Reused,
-    /// A new SYN from the peer took the TIME_WAIT's tuple over.
+    /// A new SYN from the peer reused the TIME_WAIT's tuple.
     Reopened,
-    /// A RST ended a minisocket.
+    /// A RST ended a timewait socket.
     Reset,
-    /// Data came that nobody was there to read any more, or `TCP_LINGER2` forbade to wait for it: a RST was
-    /// the answer.
+    /// Data arrived after the socket was closed: the kernel answered with a RST.
     Aborted,
     /// Killed by an administrator (`ss -K`).
     Killed,
-    /// Went down with its network namespace.
+    /// Destroyed with its network namespace.
     Purged,
-    /// A minisocket ended and nothing that was seen explains how.
+    /// A timewait socket ended, and no observation explains why.
     Unexplained,
-    /// The records about its end were lost: sweeps of `sock_diag` found it gone.
+    /// The records about its end were lost: sweeps of `sock_diag` no longer list it.
     Lost,
-    /// The last ACK of a passive close came.
+    /// The last ACK of a passive close arrived.
     Closed,
-    /// A socket should have become a minisocket and there was no room for one
-    /// (`tcp_max_tw_buckets`): a TIME_WAIT that never was.
+    /// A socket could not become a timewait socket, because `tcp_max_tw_buckets` was reached: its TIME_WAIT was
+    /// skipped.
     Overflow,
     /// The peer answered the SYN with a RST.
     Refused,
-    /// A RST came in.
+    /// A RST was received.
     ResetReceived,
-    /// `close()` with unread data: a RST went out.
+    /// `close()` with unread data: a RST was sent.
     ResetSentUnread,
-    /// `close()` with `SO_LINGER` 0: a RST went out.
+    /// `close()` with `SO_LINGER` 0: a RST was sent.
     ResetSentLinger,
-    /// `connect(AF_UNSPEC)` on a connected socket, or a listener closed before it accepted this one: a RST
-    /// went out.
+    /// `connect(AF_UNSPEC)` on a connected socket, or a listener closed before it accepted this one: a RST was sent.
     Disconnected,
-    /// Retransmission gave up, or the route is gone.
+    /// Retransmission, keepalive or `TCP_USER_TIMEOUT` gave up.
     Timeout,
     /// `connect()` itself failed: no free port (EADDRNOTAVAIL).
     NoPort,
-    /// `close()` before the connection was made.
+    /// `close()` before the connection was established.
     Abandoned,
     /// A handshake was dropped: accept queue full, listener closed.
     Dropped,
     /// A listener was closed.
     ListenerClosed,
+    /// An ICMP message ended the handshake.
+    Unreachable,
+    /// `close()` with a negative `TCP_LINGER2`: a RST was sent instead of waiting in FIN_WAIT2.
+    ResetSentLinger2,
+    /// Too many orphans (`tcp_max_orphans`) or no memory for sockets (`tcp_mem`): a RST was sent.
+    ResetSentMemory,
+    /// A RST was sent for another of the kernel's reasons: an unacceptable segment, Multipath TCP.
+    ResetSent,
+    /// Nothing was sent: closed in repair mode (`TCP_REPAIR`), or with `SO_LINGER` 0 after the FIN was sent.
+    Silent,
+}
+
+/// An end reason, and whether it is inferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub reason: EndReason,
+    /// Inferred from the circumstances: the kernel did not report it.
+    pub inferred: bool,
+}
+
+impl End {
+    /// A reason that the kernel reported.
+    pub const fn sure(reason: EndReason) -> Self {
+        Self { reason, inferred: false }
+    }
+
+    /// A reason inferred from the circumstances.
+    pub const fn inferred(reason: EndReason) -> Self {
+        Self { reason, inferred: true }
+    }
 }
 
 impl EndReason {
     /// Every reason, in the order of tables.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::Expired,
         Self::Reused,
         Self::Reopened,
@@ -161,12 +190,17 @@ impl EndReason {
         Self::Abandoned,
         Self::Dropped,
         Self::ListenerClosed,
+        Self::Unreachable,
+        Self::ResetSentLinger2,
+        Self::ResetSentMemory,
+        Self::ResetSent,
+        Self::Silent,
     ];
 
-    /// How many reasons there are: the length of a table indexed by `self as usize`.
+    /// Number of reasons: the length of a table indexed by `self as usize`.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// As written in JSON.
+    /// JSON name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Expired => "expired",
@@ -190,11 +224,16 @@ impl EndReason {
             Self::Abandoned => "abandoned",
             Self::Dropped => "dropped",
             Self::ListenerClosed => "listener_closed",
+            Self::Unreachable => "unreachable",
+            Self::ResetSentLinger2 => "reset_sent_linger2",
+            Self::ResetSentMemory => "reset_sent_memory",
+            Self::ResetSent => "reset_sent",
+            Self::Silent => "silent",
         }
     }
 }
 
-/// How the owner of a socket is known. Later variants are better.
+/// How the owner of a socket is known. Later variants are more certain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -202,16 +241,16 @@ pub enum OwnerKind {
     /// Not known.
     #[default]
     Unknown,
-    /// The owner of the listener that the connection came through.
+    /// The owner of the listener that accepted the connection.
     Listener,
     /// Found in `/proc/PID/fd`.
     Proc,
-    /// Seen in the process's own system call.
+    /// Observed in the process's own system call.
     Exact,
 }
 
 impl OwnerKind {
-    /// As written in JSON.
+    /// JSON name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -222,29 +261,30 @@ impl OwnerKind {
     }
 }
 
-/// How true a dwell is.
+/// Precision of a dwell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Bound {
-    /// Both ends were seen.
+    /// Both ends were observed.
     #[default]
     Exact,
     /// The state began before tracing: the dwell is at least this long.
     AtLeast,
-    /// The beginning was computed (a minisocket's timer), not seen.
+    /// An end was computed (from a timewait socket's timer), not observed.
     Inferred,
 }
 
 /// One stay of one socket in one state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dwell {
-    /// How long.
+    /// Duration.
     pub length: Nanos,
-    /// How true that is. Only [`Bound::Exact`] enters a histogram.
+    /// Precision. Only [`Bound::Exact`] enters a histogram.
     pub bound: Bound,
 }
 
-/// One socket went from one state to another.
+/// One state change of one socket.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     /// When.
@@ -263,22 +303,24 @@ pub struct Event<'a> {
     pub from: TcpState,
     /// The state it entered.
     pub to: TcpState,
-    /// Its first change: it was not counted in `from`.
+    /// First change of this socket: it was not counted in `from`.
     pub begins: bool,
-    /// How long it was in `from`; `None` when that is not known at all.
+    /// Time spent in `from`; `None` when unknown.
     pub dwell: Option<Dwell>,
-    /// Which side ended the connection, as far as it is known now.
+    /// Which side ended the connection, as far as known at this point.
     pub closer: Closer,
-    /// Where it ended: why.
+    /// With CLOSE: why it ended.
     pub end_reason: Option<EndReason>,
-    /// Where `from` or `to` is FIN_WAIT2: whether a minisocket holds it (an orphan) or a process.
+    /// `end_reason` is inferred from the circumstances: the kernel did not report it.
+    pub reason_inferred: bool,
+    /// When `from` or `to` is FIN_WAIT2: whether it is an orphan (no process holds it).
     pub orphan: Option<bool>,
-    /// Leaving an orphan FIN_WAIT2: how long of the dwell it had no owner.
+    /// Leaving an orphan FIN_WAIT2: the part of the dwell without an owner.
     pub orphan_for: Option<Nanos>,
-    /// Leaving TIME_WAIT: its timer was set anew by a late segment.
+    /// Leaving TIME_WAIT: a late segment restarted its timer.
     pub extended: bool,
     /// How the owner is known.
     pub owner: OwnerKind,
-    /// The owner, where it is known.
+    /// The owner, if known.
     pub process: Option<&'a Process>,
 }

@@ -1,14 +1,17 @@
-//! The life of a full socket: its transitions in, steps of the tracker out.
+//! Tracks full sockets: applies their transitions.
 
 use std::collections::VecDeque;
 
-use tcptrace_common::record::{self as raw, flag};
+use tcptrace_common::record::{self as raw, ResetReason, flag};
 
 use super::{
-    Observer, OwnerKind, Phase, Role, Since, Socket, Tracker, closing::Closing, table::Place,
+    Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
+    closing::{Closing, Evidence, Reset},
+    pending::{CancelCause, Pending},
+    table::SlotRef,
     tracker::tuple_of,
 };
-use crate::model::{Nanos, NetnsId, Observation, SocketId, TcpState};
+use crate::model::{HookRecord, Nanos, NetnsId, SocketId, TcpState};
 
 /// One transition of a full socket, decoded.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +29,7 @@ impl Transition {
 }
 
 impl Tracker {
-    pub(super) fn take_transition(&mut self, seen: &Observation, out: &mut impl Observer) {
+    pub(super) fn apply_transition(&mut self, seen: &HookRecord, out: &mut impl Observer) {
         let (Some(old), Some(new)) =
             (TcpState::from_kernel(seen.raw.old), TcpState::from_kernel(seen.raw.new))
         else {
@@ -35,31 +38,31 @@ impl Tracker {
         };
         let id = SocketId(seen.raw.cookie);
         if old == new {
-            // `shutdown(WR)` and then `close()` sets FIN_WAIT1 twice. The kernel side leaves it out.
+            // `shutdown(WR)` and then `close()` sets FIN_WAIT1 twice. The kernel side omits it.
             return;
         }
         let change = Transition { old, new };
         if change.is_child_being_cloned() {
             return self.child_cloned(id, &seen.raw, out);
         }
-        let Some(at) = self.leaving(id, change, &seen.raw, out) else { return };
+        let Some(at) = self.resolve_socket(id, change, &seen.raw, out) else { return };
         if self.sockets[at].state != old {
             self.correct(at, old, out);
         }
         self.advance_full(at, change, seen, out);
         if old == TcpState::SynSent {
-            self.forget_out_of_scope(id, Nanos(seen.raw.ts_ns), out);
+            self.drop_out_of_scope(id, Nanos(seen.raw.ts_ns), out);
         }
     }
 
-    /// The full socket that a transition is about; `None` where there is nothing to tell.
-    fn leaving(
+    /// Finds or adds the full socket of a transition; `None` when the transition needs no event.
+    fn resolve_socket(
         &mut self,
         id: SocketId,
         change: Transition,
         raw: &raw::Record,
         out: &mut impl Observer,
-    ) -> Option<Place> {
+    ) -> Option<SlotRef> {
         let Transition { old, new } = change;
         let Some(at) = self.sockets.find(id) else {
             if !self.is_in_scope(NetnsId(raw.netns), &tuple_of(raw)) {
@@ -73,27 +76,42 @@ impl Tracker {
         };
         let socket = &self.sockets[at];
         match socket.phase {
-            // The full socket hands over to the minisocket that stands for it already.
-            Phase::Minisocket if new == TcpState::Close => None,
-            Phase::Minisocket => {
-                self.set_minisocket_aside(at);
+            // The full socket hands over to its timewait socket, which is already tracked.
+            Phase::Timewait if new == TcpState::Close => None,
+            Phase::Timewait => {
+                self.rekey_timewait(at);
+                self.begin_full(id, change, raw, out)
+            }
+            Phase::Full if socket.is_closing && (socket.state, TcpState::Close) == (old, new) => {
+                self.counters.doubles += 1;
+                None
+            }
+            Phase::Full if socket.is_closing => {
+                // The socket connects again.
+                let evidence = Evidence::before(socket.reset);
+                self.end_closing(at, evidence, out);
                 self.begin_full(id, change, raw, out)
             }
             _ if socket.state == new && socket.previous == old && !socket.only_seeded => {
                 self.counters.doubles += 1;
                 None
             }
-            // A seeded handshake whose child has inherited the cookie; before 6.15 it shows itself now.
+            // A seeded handshake whose child inherited the cookie; before 6.15 the child appears only now.
             Phase::Request if old == TcpState::SynRecv => {
                 self.begin_child(id, raw, out);
-                self.sockets.find(id)
+                let at = self.sockets.find(id)?;
+                self.change_phase(at, Phase::Full);
+                Some(at)
             }
-            Phase::Request | Phase::Full => Some(at),
+            Phase::Request | Phase::Full => {
+                self.change_phase(at, Phase::Full);
+                Some(at)
+            }
         }
     }
 
-    /// Now that a connection has its local port, no more may be told of it.
-    fn forget_out_of_scope(&mut self, id: SocketId, ts: Nanos, out: &mut impl Observer) {
+    /// Drops a connection that its local port, known only now, puts out of scope.
+    fn drop_out_of_scope(&mut self, id: SocketId, ts: Nanos, out: &mut impl Observer) {
         if self.scope.is_everything() {
             return;
         }
@@ -105,14 +123,14 @@ impl Tracker {
         }
     }
 
-    /// A socket not known yet is about to leave the state `old`.
+    /// Adds an untracked socket that is about to leave the state `old`.
     fn begin_full(
         &mut self,
         id: SocketId,
         change: Transition,
         raw: &raw::Record,
         out: &mut impl Observer,
-    ) -> Option<Place> {
+    ) -> Option<SlotRef> {
         let tuple = tuple_of(raw);
         let netns = NetnsId(raw.netns);
         if change.old == TcpState::Close {
@@ -120,17 +138,11 @@ impl Tracker {
             return self.insert(id, Socket::new(tuple, netns, TcpState::Close, Since::Unknown));
         }
         if change.old == TcpState::SynRecv {
-            // Before 6.15 a child has its own cookie and tuple only now.
+            // Before 6.15 a child gets its own cookie and tuple only now.
             self.begin_child(id, raw, out);
             return self.sockets.find(id);
         }
-        let since = match self.began {
-            Some(began) if self.seeding => Since::AtLatest(began),
-            _ => {
-                self.counters.healed += 1;
-                Since::Unknown
-            }
-        };
+        let since = self.count_unannounced(netns);
         let mut socket = Socket::new(tuple, netns, change.old, since);
         self.guess_role(&mut socket);
         let at = self.appear(id, socket, out);
@@ -138,21 +150,21 @@ impl Tracker {
         at
     }
 
-    /// The known state is not the one that a transition leaves.
-    fn correct(&mut self, at: Place, old: TcpState, out: &mut impl Observer) {
+    /// Corrects a socket whose tracked state is not the old state of its transition.
+    fn correct(&mut self, at: SlotRef, old: TcpState, out: &mut impl Observer) {
         let socket = &mut self.sockets[at];
         if socket.only_seeded {
-            // The seed was read after this transition, or between it and the one before.
+            // The seed was read after this transition, or between it and the previous one.
             socket.since = self.began.map_or(Since::Unknown, Since::AtLatest);
         } else {
             self.counters.healed += 1;
             socket.since = Since::Unknown;
         }
-        self.put_right(at, old, out);
+        self.correct_state(at, old, out);
     }
 
-    /// Gives a socket the state that it turned out to be in.
-    pub(super) fn put_right(&mut self, at: Place, state: TcpState, out: &mut impl Observer) {
+    /// Sets the state that a socket is found to be in.
+    pub(super) fn correct_state(&mut self, at: SlotRef, state: TcpState, out: &mut impl Observer) {
         let socket = &mut self.sockets[at];
         let from = std::mem::replace(&mut socket.state, state);
         if from == TcpState::Listen {
@@ -165,7 +177,7 @@ impl Tracker {
     }
 
     /// Applies a transition to a socket that is in its old state.
-    fn advance_full(&mut self, at: Place, change: Transition, seen: &Observation, out: &mut impl Observer) {
+    fn advance_full(&mut self, at: SlotRef, change: Transition, seen: &HookRecord, out: &mut impl Observer) {
         let ts = Nanos(seen.raw.ts_ns);
         let socket = &mut self.sockets[at];
         if socket.learn_tuple(&tuple_of(&seen.raw)) {
@@ -187,29 +199,93 @@ impl Tracker {
         if change.new == TcpState::FinWait2 && seen.raw.flags & flag::ORPHAN != 0 {
             socket.orphan_since = Some(ts);
         }
-        let orphan_for = socket.orphan_since.map(|since| ts.since(since));
         if let Some(task) = &seen.task {
-            let owner = self.processes.acquire_task(task);
+            let owner = self.processes.acquire_task(task, ts);
             self.own(at, owner, OwnerKind::Exact, out);
             if change.new == TcpState::SynSent {
                 self.connects.insert(task.tid, at.id, ts);
             }
         }
-        let reason = (change.new == TcpState::Close).then(|| {
-            let closing = Closing {
-                old: change.old,
-                sk_err: seen.raw.arg0 as u32,
-                flags: seen.raw.flags,
-                sport: seen.raw.sport,
-                orphan_for,
-            };
-            closing.reason()
-        });
-        self.enter(at, change.new, ts, reason, out);
+        if change.new == TcpState::Close {
+            return self.close_full(at, &seen.raw, out);
+        }
+        self.enter(at, change.new, ts, None, out);
+    }
+
+    /// A full socket goes to CLOSE: ends it now if the reason is known, else when the kernel has reported more.
+    fn close_full(&mut self, at: SlotRef, raw: &raw::Record, out: &mut impl Observer) {
+        let ts = Nanos(raw.ts_ns);
+        let socket = &mut self.sockets[at];
+        let closing = Closing::of(raw, socket.bound);
+        let evidence = match socket.reset {
+            _ if !self.sees_ends => Evidence::NotRecorded,
+            reset if closing.awaits_evidence(reset) => {
+                socket.is_closing = true;
+                return self.pending.push(Pending { id: at.id, ts, cause: CancelCause::Closing(closing) });
+            }
+            reset => Evidence::before(reset),
+        };
+        self.close(at, ts, closing.explain(evidence), out);
+    }
+
+    /// This host sends a RST for a full socket.
+    pub(super) fn reset_sent(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+        let (reason, answers) = (ResetReason::from_raw(raw.arg0), raw.arg1 != 0);
+        let Some(at) = self.full_socket(raw) else { return };
+        if self.sockets[at].is_closing {
+            self.end_closing(at, Evidence::ResetAfter { reason, answers }, out);
+        } else if !answers {
+            // tcp_send_active_reset(): CLOSE comes next. A RST that answers a segment may change nothing.
+            self.sockets[at].reset = Some(Reset::Sent(reason as u8));
+        }
+    }
+
+    /// A RST that ends a full socket was received.
+    pub(super) fn reset_received(&mut self, raw: &raw::Record) {
+        if let Some(at) = self.full_socket(raw) {
+            self.sockets[at].reset = Some(Reset::Received);
+        }
+    }
+
+    /// A full socket in CLOSE reports its error.
+    pub(super) fn error_reported(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+        if let Some(at) = self.full_socket(raw)
+            && self.sockets[at].is_closing
+            && self.sockets[at].reset.is_none()
+        {
+            self.end_closing(at, Evidence::Error(raw.arg0 as u32), out);
+        }
+    }
+
+    fn full_socket(&self, raw: &raw::Record) -> Option<SlotRef> {
+        let at = self.sockets.find(SocketId(raw.cookie))?;
+        (self.sockets[at].phase == Phase::Full).then_some(at)
+    }
+
+    /// Ends the socket at `at`, which is already in CLOSE, with the reason that `evidence` gives.
+    fn end_closing(&mut self, at: SlotRef, evidence: Evidence, out: &mut impl Observer) {
+        if let Some(Pending { ts, cause: CancelCause::Closing(closing), .. }) = self.pending.take(at.id) {
+            self.close(at, ts, closing.explain(evidence), out);
+        }
+    }
+
+    /// Ends a socket for which the kernel reported no more evidence in time.
+    pub(super) fn end_expired_closing(
+        &mut self,
+        pending: &Pending,
+        closing: Closing,
+        out: &mut impl Observer,
+    ) {
+        if let Some(at) = self.sockets.find(pending.id)
+            && self.sockets[at].is_closing
+        {
+            let evidence = Evidence::before(self.sockets[at].reset);
+            self.close(at, pending.ts, closing.explain(evidence), out);
+        }
     }
 }
 
-/// The sockets that closed last: the second report of a close finds its socket gone.
+/// Recently closed sockets: the duplicate report of a close no longer finds its socket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RecentlyClosed {
     last: VecDeque<(SocketId, Nanos)>,
@@ -217,7 +293,7 @@ pub(super) struct RecentlyClosed {
 
 impl RecentlyClosed {
     const LENGTH: usize = 64;
-    /// Both reports of one transition come from one CPU, one after the other.
+    /// One CPU emits both reports of a transition, back to back.
     const WINDOW: Nanos = Nanos(1_000_000);
 
     pub fn push(&mut self, id: SocketId, ts: Nanos) {
@@ -227,7 +303,7 @@ impl RecentlyClosed {
         self.last.push_back((id, ts));
     }
 
-    /// The ids and when, oldest first.
+    /// Ids and close times, oldest first.
     pub fn oldest_first(&self) -> impl Iterator<Item = (SocketId, Nanos)> {
         self.last.iter().copied()
     }

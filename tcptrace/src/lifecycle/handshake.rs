@@ -1,70 +1,59 @@
-//! Request sockets: the real SYN_RECV, from the SYN to the last ACK of the handshake.
+//! Tracks request sockets: the actual SYN_RECV, from the SYN to the last ACK of the handshake.
 //!
-//! A request socket has no cookie of its own until somebody asks for one, so it is known by its
-//! tuple. The child that `tcp_check_req()` makes of it takes over its place.
+//! A request socket has no cookie until something requests one, so its tuple identifies it. The child that
+//! `tcp_check_req()` creates replaces it.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use tcptrace_common::record as raw;
 
 use super::{
     EndReason, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
-    pending::{Cause, Pending},
-    table::Place,
+    ended::Ended,
+    pending::{CancelCause, Pending},
+    table::SlotRef,
     tracker::tuple_of,
 };
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
-/// Handshakes by their ends, hashed with a seed of chance: whoever sends a SYN chooses one of them.
+/// Handshakes by tuple, hashed with a random seed: the sender of a SYN chooses one end.
 #[derive(Clone, Debug, Default)]
 pub struct Handshakes {
     by_tuple: HashMap<(NetnsId, Tuple), Handshake>,
     made: u64,
-    /// Ended while the seed is still being read: it must not bring them back.
-    ended_in_seed: HashSet<(NetnsId, Tuple)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Handshake {
     id: SocketId,
-    /// Kernel address: tells a second request socket with the same ends from this one.
+    /// Kernel address: distinguishes a second request socket with the same tuple from this one.
     object: u64,
 }
 
 impl Handshakes {
-    /// How many are under way.
+    /// Number of handshakes in progress.
     pub fn len(&self) -> usize {
         self.by_tuple.len()
     }
 
     fn key(netns: NetnsId, tuple: &Tuple) -> (NetnsId, Tuple) {
-        // The request knows the interface the SYN came in on, the child the one it is bound to.
-        (netns, Tuple { ifindex: 0, ..*tuple })
+        // The request socket carries the interface of the SYN, the child the interface it is bound to.
+        (netns, tuple.without_interface())
     }
 
     fn get(&self, netns: NetnsId, tuple: &Tuple) -> Option<Handshake> {
         self.by_tuple.get(&Self::key(netns, tuple)).copied()
     }
 
-    /// The id of the handshake with these ends.
+    /// The id of the handshake with this tuple.
     pub fn id_of(&self, netns: NetnsId, tuple: &Tuple) -> Option<SocketId> {
         self.get(netns, tuple).map(|handshake| handshake.id)
-    }
-
-    /// Whether a handshake with these ends was seen to end before the seed that still has it.
-    pub fn has_ended_in_seed(&self, netns: NetnsId, tuple: &Tuple) -> bool {
-        self.ended_in_seed.contains(&Self::key(netns, tuple))
-    }
-
-    /// The seed is complete.
-    pub fn end_seed(&mut self) {
-        self.ended_in_seed = HashSet::default();
     }
 
     fn insert(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
         self.by_tuple.insert(Self::key(netns, tuple), Handshake { id, object });
     }
 
-    /// Adds a handshake from the seed, whose kernel address is not known.
+    /// Adds a handshake from the seed, which carries no kernel address.
     pub fn seed(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
         self.insert(id, 0, netns, tuple);
     }
@@ -74,27 +63,27 @@ impl Handshakes {
         self.get(netns, tuple).filter(|handshake| handshake.id == id).map_or(0, |handshake| handshake.object)
     }
 
-    /// Goes on with a handshake of a recording that was closed before this one.
-    pub fn go_on(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
+    /// Restores a handshake from a checkpoint.
+    pub fn restore_handshake(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
         self.insert(id, object, netns, tuple);
     }
 
-    /// How many got a number so far.
+    /// Number of ids assigned so far.
     pub const fn made(&self) -> u64 {
         self.made
     }
 
-    /// Goes on after `made` of them.
+    /// Continues the numbering after `made` ids.
     pub fn go_on_from(&mut self, made: u64) {
         self.made = self.made.max(made);
     }
 
     fn next_id(&mut self) -> SocketId {
-        self.made += 1;
+        self.made = self.made.wrapping_add(1);
         SocketId::handshake(self.made)
     }
 
-    /// Forgets the handshake `id`.
+    /// Removes the handshake `id`.
     pub fn forget(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
         let key = Self::key(netns, tuple);
         if self.by_tuple.get(&key).is_some_and(|handshake| handshake.id == id) {
@@ -104,21 +93,27 @@ impl Handshakes {
 }
 
 impl Tracker {
-    /// A SYN came in, or the SYN-ACK timer was set again.
+    /// A SYN arrived, or the SYN-ACK timer was armed again.
     pub(super) fn request_armed(&mut self, raw: &raw::Record, out: &mut impl Observer) {
         let (netns, tuple, ts) = (NetnsId(raw.netns), tuple_of(raw), Nanos(raw.ts_ns));
         if let Some(known) = self.handshakes.get(netns, &tuple) {
-            if known.object == raw.object || known.object == 0 {
+            // reqsk_timer_handler(): with tcp_migrate_req a handshake whose listener was closed continues as a clone,
+            // for another listener. A timeout count above 0 shows that it was armed before.
+            let has_migrated = known.object != 0 && known.object != raw.object && raw.arg1 > 0;
+            if known.object == raw.object || known.object == 0 || has_migrated {
                 self.pending.take(known.id);
                 self.handshakes.insert(known.id, raw.object, netns, &tuple);
+                if has_migrated {
+                    self.migrate_handshake(known.id, SocketId(raw.arg0), out);
+                }
                 return;
             }
-            // Another SYN from the same end: the request before is gone.
+            // A second SYN from the same end: the previous request socket is gone.
             let ended = self.pending.take(known.id);
             self.end_request(known.id, ended.map_or(ts, |pending| pending.ts), EndReason::Dropped, out);
         }
-        self.reopened_by(netns, &tuple, out);
-        // It has a cookie when somebody asked for one; then its child inherits it.
+        self.end_reopened(netns, &tuple, out);
+        // The request socket has a cookie when something requested one; then its child inherits it.
         let id = match SocketId(raw.cookie) {
             id if raw.cookie != 0 && !self.sockets.contains(id) => id,
             _ => self.handshakes.next_id(),
@@ -131,68 +126,92 @@ impl Tracker {
         }
     }
 
-    /// The handshake is done, was dropped, or its SYN-ACK timer is about to run out.
+    /// The handshake completed, was dropped, or its SYN-ACK timer is about to expire.
     pub(super) fn request_cancelled(&mut self, raw: &raw::Record) {
         if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &tuple_of(raw)) {
-            let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: Cause::Request };
+            let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::Request };
             self.pending.push(pending);
         } else if self.seeding {
-            // Older than the trace. When it goes on, its timer is set again.
-            self.handshakes.ended_in_seed.insert(Handshakes::key(NetnsId(raw.netns), &tuple_of(raw)));
+            // Older than the trace. If it continues, its timer is armed again.
+            self.remember_ended_in_seed(Ended::request(NetnsId(raw.netns), &tuple_of(raw)));
         }
     }
 
-    /// The SYN-ACK timer ran out: the kernel sends it again, or gives up.
+    /// The SYN-ACK timer expired: the kernel retransmits the SYN-ACK, or gives up.
     pub(super) fn request_expired(&mut self, raw: &raw::Record) {
         if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &tuple_of(raw)) {
             self.pending.take(known.id);
-            let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: Cause::RequestExpired };
+            let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::RequestExpired };
             self.pending.push(pending);
         }
     }
 
     /// A listener clones itself for a finished handshake.
     pub(super) fn child_cloned(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
-        // Before 6.15 these are the listener's own cookie and ends: the child shows itself when it
-        // becomes ESTABLISHED.
-        let is_the_listener =
+        // Before 6.15 these are the listener's own cookie and tuple: the child appears when it becomes ESTABLISHED.
+        let is_listeners_record =
             raw.dport == 0 || self.sockets.get(id).is_some_and(|socket| socket.state == TcpState::Listen);
-        if !is_the_listener && !self.is_double_of_child(id) {
+        if !is_listeners_record && !self.is_duplicate_child(id) {
             self.begin_child(id, raw, out);
         }
     }
 
-    /// The full socket of a handshake: takes the place of the request socket, or, with syncookies and
-    /// TCP fast open, begins here.
+    /// Adds the full socket of a handshake: it replaces the request socket, or, with syncookies and TCP Fast Open,
+    /// begins here.
     pub(super) fn begin_child(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
         let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
         let Some(handshake) = self.handshakes.get(netns, &tuple) else {
-            self.reopened_by(netns, &tuple, out);
+            self.end_reopened(netns, &tuple, out);
             self.begin_inbound(id, raw, Since::Exact(Nanos(raw.ts_ns)), out);
             return;
         };
         if handshake.id != id && self.sockets.contains(id) {
             return;
         }
-        self.pending.take(handshake.id);
-        self.handshakes.forget(handshake.id, netns, &tuple);
-        if let Some(at) = self.sockets.find(handshake.id) {
-            let at = self.sockets.rename(at, id);
-            self.sockets[at].phase = Phase::Full;
+        self.finish_handshake(handshake.id, id);
+    }
+
+    /// Moves the handshake `id` to another listener.
+    fn migrate_handshake(&mut self, id: SocketId, listener: SocketId, out: &mut impl Observer) {
+        let owner = self.sockets.get(listener).and_then(|listener| listener.process);
+        if let (Some(at), Some(owner)) = (self.sockets.find(id), owner) {
+            let owner = self.processes.acquire_again(owner);
+            self.own(at, owner, OwnerKind::Listener, out);
         }
     }
 
-    /// Ends a handshake whose timer was cancelled or ran out with nothing after it.
-    pub(super) fn settle_request(&mut self, pending: &Pending, out: &mut impl Observer) {
+    /// Replaces the handshake `id` by the full socket `child`.
+    pub(super) fn finish_handshake(&mut self, id: SocketId, child: SocketId) -> Option<SlotRef> {
+        let at = self.sockets.find(id)?;
+        self.change_phase(at, Phase::Full);
+        Some(self.sockets.rename(at, child))
+    }
+
+    /// Changes the kernel object of a socket. A socket that leaves the request phase leaves the handshake table, so
+    /// that another handshake may begin with its tuple.
+    pub(super) fn change_phase(&mut self, at: SlotRef, phase: Phase) {
+        let socket = &mut self.sockets[at];
+        let before = std::mem::replace(&mut socket.phase, phase);
+        if before == Phase::Request && phase != Phase::Request {
+            self.handshakes.forget(at.id, socket.netns, &socket.tuple);
+            self.pending.take(at.id);
+        }
+        if before == Phase::Timewait && phase != Phase::Timewait {
+            self.rekeyed.forget(at.id);
+        }
+    }
+
+    /// Ends a handshake whose timer was cancelled or expired and that no later record continued.
+    pub(super) fn end_expired_request(&mut self, pending: &Pending, out: &mut impl Observer) {
         let reason = match pending.cause {
-            Cause::RequestExpired => EndReason::Timeout,
+            CancelCause::RequestExpired => EndReason::Timeout,
             _ => EndReason::Dropped,
         };
         self.end_request(pending.id, pending.ts, reason, out);
     }
 
-    /// `listen()` on a socket that was not bound chooses a port after it has told the new state
-    /// (`inet_csk_listen_start()`).
+    /// Learns the port of a listener: `listen()` on an unbound socket chooses a port only after it reports the new
+    /// state (`inet_csk_listen_start()`).
     fn learn_listening_port(&mut self, listener: SocketId, sport: u16, out: &mut impl Observer) {
         let Some(socket) = self.sockets.get_mut(listener) else { return };
         if socket.role == Role::Listener && socket.tuple.sport == 0 {
@@ -211,20 +230,20 @@ impl Tracker {
         }
     }
 
-    fn is_double_of_child(&mut self, id: SocketId) -> bool {
+    fn is_duplicate_child(&mut self, id: SocketId) -> bool {
         let known = self.sockets.get(id).is_some_and(|socket| socket.phase != Phase::Request);
         self.counters.doubles += u64::from(known);
         known
     }
 
-    /// A connection comes in and is in SYN_RECV.
+    /// Adds an inbound connection in SYN_RECV.
     fn begin_inbound(
         &mut self,
         id: SocketId,
         raw: &raw::Record,
         since: Since,
         out: &mut impl Observer,
-    ) -> Option<Place> {
+    ) -> Option<SlotRef> {
         let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
         let mut socket = Socket::new(tuple, netns, TcpState::Close, since);
         socket.role = Role::Inbound;

@@ -1,61 +1,95 @@
-//! Which listener a connection came through.
+//! Finds the listener that accepted a connection.
 
-use std::collections::hash_map::Entry;
+use std::collections::BTreeSet;
 
-use rustc_hash::FxHashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 
 use crate::model::{Addr, NetnsId, SocketId, Tuple};
 
-/// Listening sockets by namespace and port.
+/// Listening sockets by namespace, port, address and id.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
-    by_port: FxHashMap<(NetnsId, u16), Vec<Listener>>,
-    /// Where each is: what is known of its port later may differ.
-    places: FxHashMap<SocketId, (NetnsId, u16)>,
+    by_local_end: BTreeSet<(NetnsId, u16, Addr, SocketId)>,
+    /// Keys as inserted: a listener may learn its port later.
+    places: HashMap<SocketId, (NetnsId, u16, Addr)>,
 }
 
 /// One listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Its id.
+    /// Socket id.
     pub id: SocketId,
-    /// The address it waits on.
+    /// Local address.
     pub addr: Addr,
 }
 
 impl Listeners {
-    /// How many there are.
+    /// Number of listeners.
     pub fn len(&self) -> usize {
-        self.by_port.values().map(Vec::len).sum()
+        self.places.len()
     }
 
-    /// Adds a listener; again is harmless.
+    /// Adds a listener; a second call has no effect.
     pub fn insert(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
         if let Entry::Vacant(vacant) = self.places.entry(id) {
-            let place = *vacant.insert((netns, tuple.sport));
-            // By id: of several that share an address (`SO_REUSEPORT`) the same one is found in every recording.
-            let listeners = self.by_port.entry(place).or_default();
-            let at = listeners.partition_point(|listener| listener.id < id);
-            listeners.insert(at, Listener { id, addr: tuple.saddr });
+            let (netns, port, addr) = *vacant.insert((netns, tuple.sport, tuple.saddr));
+            self.by_local_end.insert((netns, port, addr, id));
         }
     }
 
-    /// Forgets a listener.
+    /// Removes a listener.
     pub fn remove(&mut self, id: SocketId) {
-        let Some(key) = self.places.remove(&id) else { return };
-        if let Some(listeners) = self.by_port.get_mut(&key) {
-            listeners.retain(|listener| listener.id != id);
-            if listeners.is_empty() {
-                self.by_port.remove(&key);
-            }
+        if let Some((netns, port, addr)) = self.places.remove(&id) {
+            self.by_local_end.remove(&(netns, port, addr, id));
         }
     }
 
-    /// The listener behind the local end of `tuple`: the one with the very address, else one that
-    /// waits on any.
+    /// The listener for the local end of `tuple`: one bound to exactly this address, else one bound to any. Of several
+    /// (`SO_REUSEPORT`) the lowest id wins, so that every recording gives the same one.
     pub fn find(&self, netns: NetnsId, tuple: &Tuple) -> Option<Listener> {
-        let listeners = self.by_port.get(&(netns, tuple.sport))?;
-        let exact = listeners.iter().find(|listener| listener.addr == tuple.saddr);
-        exact.or_else(|| listeners.iter().find(|listener| listener.addr.is_any())).copied()
+        if self.places.is_empty() {
+            return None;
+        }
+        let on = |addr| {
+            let first = (netns, tuple.sport, addr, SocketId(0));
+            let last = (netns, tuple.sport, addr, SocketId(u64::MAX));
+            self.by_local_end.range(first..=last).next().map(|&(_, _, addr, id)| Listener { id, addr })
+        };
+        let any = || Addr::ANY_FORMS.into_iter().filter_map(on).min_by_key(|listener| listener.id);
+        on(tuple.saddr).or_else(any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exact_listener_address_precedes_any_in_both_forms() {
+        let at = |last: u8, port| Tuple {
+            saddr: std::net::IpAddr::from([10, 0, 0, last]).into(),
+            daddr: Addr::ANY,
+            sport: port,
+            dport: 0,
+            ifindex: 0,
+        };
+        let [any_6, any_4] = Addr::ANY_FORMS;
+        let mut listeners = Listeners::default();
+        let netns = NetnsId(1);
+        listeners.insert(SocketId(9), netns, &at(1, 80));
+        listeners.insert(SocketId(8), netns, &at(1, 80));
+        listeners.insert(SocketId(3), netns, &Tuple { saddr: any_4, ..at(0, 80) });
+        listeners.insert(SocketId(2), netns, &Tuple { saddr: any_6, ..at(0, 80) });
+        let found =
+            |listeners: &Listeners, netns, tuple| listeners.find(netns, &tuple).map(|found| found.id.0);
+        assert_eq!(found(&listeners, netns, at(1, 80)), Some(8));
+        assert_eq!(found(&listeners, netns, at(7, 80)), Some(2));
+        assert_eq!(found(&listeners, netns, at(1, 81)), None);
+        assert_eq!(found(&listeners, NetnsId(2), at(1, 80)), None);
+        listeners.remove(SocketId(8));
+        listeners.remove(SocketId(2));
+        assert_eq!(found(&listeners, netns, at(1, 80)), Some(9));
+        assert_eq!(found(&listeners, netns, at(7, 80)), Some(3));
+        assert_eq!(listeners.len(), 2);
     }
 }

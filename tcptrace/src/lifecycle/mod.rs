@@ -1,32 +1,36 @@
-//! The life of a socket: records in, [`Event`]s (one per change of state) out.
+//! Tracks the life of every socket: turns records into [`Event`]s, one per state change.
 //!
-//! Pure: no clock, no file, no environment. All time is in the records, so a replay gives exactly
-//! what the live run gave.
+//! Pure: no clock, no file, no environment. All time is in the records, so a replay gives exactly the same result as
+//! the live run.
 //!
-//! One socket is one [`SocketId`](crate::model::SocketId) from its first to its last state, while three kernel objects take
-//! turns: a request socket (handshake), a full socket, a minisocket (TIME_WAIT, orphan FIN_WAIT2).
-//! `tracker` hands records on to `full` sockets, `handshake` the request sockets, `minisocket` the
-//! minisockets, `seed` what existed before, `sweep` what `sock_diag` says of all of them from time to time.
+//! A socket keeps one [`SocketId`](crate::model::SocketId) from its first to its last state, while three kernel objects
+//! represent it in turn: a request socket (handshake), a full socket, a timewait socket (TIME_WAIT, orphan FIN_WAIT2).
+//! `tracker` dispatches records: `full` handles full sockets, `handshake` request sockets, `timewait` timewait sockets,
+//! `seed` sockets older than the trace, `sweep` the periodic `sock_diag` listings.
 
-mod carried;
+mod checkpoint;
 mod closing;
+mod connects;
+mod ended;
 mod event;
 mod full;
 mod handshake;
 mod listeners;
-mod minisocket;
+mod namespaces;
 mod pending;
 mod processes;
+mod rekeyed;
 mod seed;
 mod socket;
 mod sweep;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timewait;
 mod tracker;
 
-pub use carried::{Carried, Continuation, Memory};
-pub use event::{Bound, Closer, Dwell, EndReason, Event, OwnerKind, Role};
+pub use checkpoint::{Memory, SocketCheckpoint, TrackerCheckpoint};
+pub use event::{Bound, Closer, Dwell, End, EndReason, Event, OwnerKind, Role};
 pub use processes::{ProcessId, Processes};
 pub use socket::{Phase, PortUse, Since, Socket};
-pub use tracker::{Counters, Limits, Observer, Tracker};
+pub use tracker::{Counters, Observer, Tracker, TrackerLimits};

@@ -1,90 +1,162 @@
-//! Ends whose reason is not known yet.
+//! Holds ends whose reason is not known yet.
 //!
-//! `timer_cancel` says that a minisocket or a request socket lost its timer. Whether it expired, was
-//! armed anew, was taken over or killed shows in what follows, mostly microseconds later.
+//! `timer_cancel` reports that a timewait socket or a request socket lost its timer. The records that follow, mostly
+//! within microseconds, show whether it expired, was armed again, was reused or was killed.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
+use hashbrown::{HashMap, hash_map::Entry};
 use tcptrace_common::record as raw;
 
+use super::{closing::Closing, tracker::tuple_of};
 use crate::model::{Nanos, NetnsId, SocketId, Tuple};
 
-/// How long to wait for the record that explains a cancelled timer.
-pub const GRACE: Nanos = Nanos(50_000_000);
+/// How long to wait for the record that explains a cancelled timer or a CLOSE. Mostly microseconds pass between the two,
+/// but the thread may be preempted, or a virtual CPU paused while the others run.
+pub const GRACE: Nanos = Nanos(250_000_000);
 
-/// One cancelled timer.
+/// One cancelled timer, or one full socket in CLOSE.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending {
-    /// The minisocket or handshake.
+    /// The socket, timewait socket or handshake.
     pub id: SocketId,
-    /// When its timer was cancelled or ran out.
+    /// When its timer was cancelled or ran out, or it went to CLOSE.
     pub ts: Nanos,
-    /// What is known so far.
-    pub cause: Cause,
+    /// Cause known so far.
+    pub cause: CancelCause,
 }
 
-/// What a cancelled timer may mean.
+impl Pending {
+    /// Tuple of a timewait socket.
+    const fn ends(&self) -> Option<(NetnsId, Tuple)> {
+        match &self.cause {
+            CancelCause::Timewait(raw) | CancelCause::TakenOver(raw) => {
+                Some((NetnsId(raw.netns), tuple_of(raw).without_interface()))
+            }
+            CancelCause::Request | CancelCause::RequestExpired | CancelCause::Closing(_) => None,
+        }
+    }
+}
+
+/// Possible meaning of a pending end.
 #[derive(Clone, Copy, Debug)]
-pub enum Cause {
-    /// A minisocket's: the record that said so.
-    Minisocket(raw::Record),
-    /// A minisocket's whose time was up, on top of a thread that was connecting to the same end: taken over,
-    /// unless it turns out to have expired.
+pub enum CancelCause {
+    /// A timewait socket's timer was cancelled by this record.
+    Timewait(raw::Record),
+    /// A timewait socket's due timer was cancelled on a thread that was connecting to the same remote end: reused,
+    /// unless an expiry record follows.
     TakenOver(raw::Record),
-    /// A handshake's: cancelled.
+    /// A handshake's timer was cancelled.
     Request,
-    /// A handshake's: it ran out, and will be armed again unless the kernel gives up.
+    /// A handshake's timer expired; the kernel arms it again unless it gives up.
     RequestExpired,
+    /// A full socket went to CLOSE: the kernel is about to report why.
+    Closing(Closing),
 }
 
-/// The cancelled timers not yet explained, oldest first.
+/// Pending ends, oldest first, one per id.
 #[derive(Clone, Debug, Default)]
 pub struct PendingEnds {
-    queue: VecDeque<Pending>,
+    queue: BTreeMap<u64, Pending>,
+    by_id: HashMap<SocketId, u64>,
+    /// Timewait sockets by tuple, hashed with a random seed: a peer chooses the tuple.
+    by_ends: HashMap<(NetnsId, Tuple), u64>,
+    pushed: u64,
 }
 
 impl PendingEnds {
-    /// How many wait.
+    /// Number of pending ends.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Remembers one.
+    /// Adds a pending end; it replaces an earlier one of the same id.
     pub fn push(&mut self, pending: Pending) {
-        self.queue.push_back(pending);
+        let position = self.pushed;
+        self.pushed += 1;
+        if let Some(before) = self.by_id.insert(pending.id, position) {
+            self.remove(before);
+        }
+        if let Some(ends) = pending.ends() {
+            self.by_ends.insert(ends, position);
+        }
+        self.queue.insert(position, pending);
     }
 
-    /// Takes the one of `id` out.
+    /// Removes and returns the pending end of `id`.
     pub fn take(&mut self, id: SocketId) -> Option<Pending> {
-        let at = self.queue.iter().rposition(|pending| pending.id == id)?;
-        self.queue.remove(at)
+        let position = self.by_id.remove(&id)?;
+        self.remove(position)
     }
 
-    /// The minisocket with the ends `tuple`, if one waits; the newest.
-    pub fn minisocket_with(&self, netns: NetnsId, tuple: &Tuple) -> Option<SocketId> {
-        let has_ends = |raw: &raw::Record| {
-            raw.sport == tuple.sport
-                && raw.dport == tuple.dport
-                && raw.daddr == tuple.daddr.0
-                && raw.saddr == tuple.saddr.0
-                && raw.netns == netns.0
-        };
-        let found = self.queue.iter().rev().find(|pending| match &pending.cause {
-            Cause::Minisocket(raw) | Cause::TakenOver(raw) => has_ends(raw),
-            Cause::Request | Cause::RequestExpired => false,
-        });
-        found.map(|pending| pending.id)
+    /// The newest pending timewait socket with this tuple.
+    pub fn timewait_with(&self, netns: NetnsId, tuple: &Tuple) -> Option<SocketId> {
+        let position = self.by_ends.get(&(netns, tuple.without_interface()))?;
+        self.queue.get(position).map(|pending| pending.id)
     }
 
-    /// Those waiting.
+    /// All pending ends, oldest first.
     pub fn oldest_first(&self) -> impl Iterator<Item = Pending> {
-        self.queue.iter().copied()
+        self.queue.values().copied()
     }
 
-    /// Takes out the oldest, when it has waited [`GRACE`] at `now`, or when `most` wait: one more may come.
-    pub fn take_ripe(&mut self, now: Nanos, most: usize) -> Option<Pending> {
-        let oldest = self.queue.front()?;
+    /// Removes the oldest pending end if its grace period has passed at `now`, or if `most` are pending, so that one
+    /// more fits.
+    pub fn pop_expired(&mut self, now: Nanos, most: usize) -> Option<Pending> {
+        let (_, oldest) = self.queue.first_key_value()?;
         let must_wait = now.since(oldest.ts) < GRACE && self.queue.len() < most;
-        if must_wait { None } else { self.queue.pop_front() }
+        if must_wait { None } else { self.take(oldest.id) }
+    }
+
+    fn remove(&mut self, position: u64) -> Option<Pending> {
+        let pending = self.queue.remove(&position)?;
+        if let Some(ends) = pending.ends()
+            && let Entry::Occupied(newest) = self.by_ends.entry(ends)
+            && *newest.get() == position
+        {
+            newest.remove();
+        }
+        Some(pending)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cancelled(id: u64, ms: u64, port: u16) -> Pending {
+        let record: raw::Record = bytemuck::Zeroable::zeroed();
+        let cause = CancelCause::Timewait(raw::Record { sport: port, ..record });
+        Pending { id: SocketId(id), ts: Nanos::of_millis(ms), cause }
+    }
+
+    fn ends(port: u16) -> Tuple {
+        let record: raw::Record = bytemuck::Zeroable::zeroed();
+        tuple_of(&raw::Record { sport: port, ifindex: 3, ..record })
+    }
+
+    #[test]
+    fn newest_pending_timewait_with_a_tuple_is_found() {
+        let mut pending = PendingEnds::default();
+        for (id, port) in [(1, 80), (2, 80), (3, 443)] {
+            pending.push(cancelled(id, 0, port));
+        }
+        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(2)));
+        pending.take(SocketId(1));
+        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(2)), "older is removed");
+        pending.take(SocketId(2));
+        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), None);
+        assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn repeated_cancel_restarts_the_grace_period() {
+        let mut pending = PendingEnds::default();
+        pending.push(cancelled(1, 0, 80));
+        pending.push(cancelled(1, 100, 80));
+        assert_eq!(pending.len(), 1);
+        assert!(pending.pop_expired(Nanos::of_millis(300), 9).is_none());
+        assert!(pending.pop_expired(Nanos::of_millis(350), 9).is_some());
+        assert_eq!((pending.len(), pending.timewait_with(NetnsId(0), &ends(80))), (0, None));
     }
 }

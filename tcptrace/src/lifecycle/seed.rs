@@ -1,54 +1,63 @@
-//! What existed before the trace: sockets from `sock_diag`, owners from `/proc`.
+//! Adds what existed before the trace: sockets from `sock_diag`, owners from `/proc`.
 //!
-//! The hooks run before the seed is read, so the stream is complete from then on and wins: a socket
-//! it has spoken of is not touched by the seed, one it has seen end is not brought back.
+//! The hooks are attached before the seed is read, so their records are complete from then on and take precedence: the
+//! seed neither changes a socket that a hook has reported nor brings back one that has ended.
+
+use rustc_hash::FxHashMap;
 
 use super::{
     Closer, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
+    ended::EndedInSeed,
     sweep::{phase_of, time_wait_entry},
+    table::SlotRef,
 };
-use crate::model::{SeedSocket, SocketId, TcpState, record::Process};
+use crate::model::{Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple, record::Process, sysctls};
 
 impl Tracker {
-    /// Adds a socket that existed when it was looked for.
-    pub(super) fn take_seed(&mut self, seed: &SeedSocket, out: &mut impl Observer) {
-        let is_over = self.ended_in_seed.contains(&seed.id)
-            || phase_of(seed) == Phase::Request
-                && (self.handshakes.id_of(seed.netns, &seed.tuple).is_some()
-                    || self.handshakes.has_ended_in_seed(seed.netns, &seed.tuple));
+    /// Adds a socket from the seed.
+    pub(super) fn add_seeded(&mut self, seed: &SeedSocket, out: &mut impl Observer) {
         if self.seeding
-            && !is_over
-            && !self.sockets.contains(seed.id)
             && seed.state != TcpState::Close
             && self.is_in_scope(seed.netns, &seed.tuple)
+            && !self.ended_in_seed.has(seed)
+            && self.find_listed(seed).is_none()
         {
-            self.appear_seeded(seed, out);
+            self.add_seeded_socket(seed, out);
         }
     }
 
-    /// A socket is there, as `sock_diag` lists it.
-    pub(super) fn appear_seeded(&mut self, seed: &SeedSocket, out: &mut impl Observer) {
+    /// Adds a socket that `sock_diag` lists. A timewait socket that shares its cookie is rekeyed.
+    pub(super) fn add_seeded_socket(
+        &mut self,
+        seed: &SeedSocket,
+        out: &mut impl Observer,
+    ) -> Option<SlotRef> {
         let since = time_wait_entry(seed).map_or(Since::AtLatest(seed.ts), Since::Inferred);
         let mut socket = Socket::new(seed.tuple, seed.netns, seed.state, since);
         socket.only_seeded = true;
         socket.closer = closer_of(seed.state);
         socket.closed_before = socket.closer != Closer::None;
         socket.phase = phase_of(seed);
-        // A full orphan's timer is longer than a minisocket's may be: tcp_fin_timeout above 60 s.
+        // A full orphan's timer can be longer than a timewait socket's: tcp_fin_timeout above 60 s.
         socket.orphan_since = (seed.state == TcpState::FinWait2 && seed.inode == 0).then_some(seed.ts);
         if socket.phase == Phase::Request {
             socket.role = Role::Inbound;
         }
         self.guess_role(&mut socket);
         let phase = socket.phase;
-        let is_new = self.appear(seed.id, socket, out).is_some();
-        if is_new && phase == Phase::Request {
-            self.handshakes.seed(seed.id, seed.netns, &seed.tuple);
+        if phase == Phase::Timewait {
+            return self.add_timewait(seed.id, socket, out);
         }
+        self.free_cookie(seed.id);
+        let at = self.appear(seed.id, socket, out)?;
+        if phase == Phase::Request {
+            self.handshakes.seed(at.id, seed.netns, &seed.tuple);
+        }
+        Some(at)
     }
 
-    /// A socket whose port a listener has came through it. When all listeners are known, one that no listener
-    /// explains was connected from here. Who is in SYN_SENT or LISTEN says so itself.
+    /// Guesses the role. A local port that matches a listener means inbound. Once all listeners are known, the ports of
+    /// other connections show which side chose its own. SYN_SENT and LISTEN determine the role by themselves.
     pub(super) fn guess_role(&self, socket: &mut Socket) {
         match socket.state {
             TcpState::SynSent => socket.role = Role::Outbound,
@@ -61,50 +70,57 @@ impl Tracker {
         let listener = self.listeners.find(socket.netns, &socket.tuple);
         socket.listener_is_any = listener.is_some_and(|listener| listener.addr.is_any());
         if socket.role == Role::Unknown && (listener.is_some() || !self.seeding) {
-            socket.role = if listener.is_some() { Role::Inbound } else { Role::Outbound };
+            socket.role = if listener.is_some() { Role::Inbound } else { self.port_ranges.role_of(socket) };
             socket.role_guessed = true;
         }
     }
 
-    /// The seed is complete: what no listener explains was connected from here.
-    pub(super) fn end_seed(&mut self, out: &mut impl Observer) {
+    /// Completes the seed: all listeners are known.
+    pub(super) fn finish_seed(&mut self, out: &mut impl Observer) {
         self.seeding = false;
-        self.ended_in_seed = rustc_hash::FxHashSet::default();
-        self.handshakes.end_seed();
+        self.ended_in_seed = EndedInSeed::default();
         for socket in self.sockets.iter_mut() {
             if socket.role != Role::Unknown {
                 continue;
             }
             let listener = self.listeners.find(socket.netns, &socket.tuple);
-            socket.role = if listener.is_some() { Role::Inbound } else { Role::Outbound };
+            socket.role = if listener.is_some() { Role::Inbound } else { self.port_ranges.role_of(socket) };
             socket.listener_is_any = listener.is_some_and(|listener| listener.addr.is_any());
             socket.role_guessed = true;
             out.identified(socket, &self.processes);
         }
     }
 
-    /// A process was found to hold a socket.
-    pub(super) fn take_owner(&mut self, id: SocketId, process: &Process, out: &mut impl Observer) {
+    /// Sets the owner that the `/proc` search found.
+    pub(super) fn apply_owner(
+        &mut self,
+        id: SocketId,
+        process: &Process,
+        ts: Nanos,
+        out: &mut impl Observer,
+    ) {
         if let Some(at) = self.sockets.find(id) {
-            let owner = self.processes.acquire_process(process);
+            let owner = self.processes.acquire_process(process, ts);
             self.own(at, owner, OwnerKind::Proc, out);
         }
     }
 
-    /// Every process was searched: a connection nobody was found to hold has its listener's owner.
-    pub(super) fn end_owners(&mut self, out: &mut impl Observer) {
-        let ownerless: Vec<SocketId> = self
+    /// Completes the owner search: inbound connections without an owner inherit their listener's.
+    pub(super) fn finish_owner_search(&mut self, out: &mut impl Observer) {
+        let mut ownerless: Vec<SocketId> = self
             .sockets
             .iter()
             .filter(|(_, socket)| socket.role == Role::Inbound && socket.owner == OwnerKind::Unknown)
             .map(|(id, _)| id)
             .collect();
+        // Hash order is random.
+        ownerless.sort_unstable();
         for id in ownerless {
             self.inherit_owner(id, out);
         }
     }
 
-    /// A connection that came through a listener has its owner.
+    /// Gives an inbound connection the owner of its listener.
     pub(super) fn inherit_owner(&mut self, id: SocketId, out: &mut impl Observer) {
         let Some(at) = self.sockets.find(id) else { return };
         let socket = &self.sockets[at];
@@ -120,7 +136,49 @@ impl Tracker {
     }
 }
 
-/// Which side must have closed first for a socket to be in `state`.
+/// Local port ranges of network namespaces, from records.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PortRanges(FxHashMap<NetnsId, (u16, u16)>);
+
+impl PortRanges {
+    /// Most namespaces kept.
+    pub(super) const MOST: usize = 1 << 14;
+
+    pub(super) fn take(&mut self, record: &Record) {
+        let (netns, sysctls) = match record {
+            // The namespace is gone.
+            Record::NetnsSettings { netns, sysctls, .. } if sysctls.is_empty() => {
+                self.0.remove(netns);
+                return;
+            }
+            Record::NetnsSettings { netns, sysctls, .. } => (*netns, sysctls),
+            // Older recordings carry only this.
+            Record::Host(facts) if !self.0.contains_key(&NetnsId(facts.netns)) => {
+                (NetnsId(facts.netns), &facts.sysctls)
+            }
+            _ => return,
+        };
+        if let Some(range) = sysctls::local_port_range(sysctls)
+            && (self.0.len() < Self::MOST || self.0.contains_key(&netns))
+        {
+            self.0.insert(netns, range);
+        }
+    }
+
+    /// The role of a connection without a known listener. `connect()` chooses ports in the range, so when only the
+    /// remote port is in it, the peer connected to a listener that is gone.
+    pub(super) fn role_of(&self, socket: &Socket) -> Role {
+        let Tuple { sport, dport, .. } = socket.tuple;
+        match self.0.get(&socket.netns) {
+            Some(&(low, high)) if !(low..=high).contains(&sport) && (low..=high).contains(&dport) => {
+                Role::Inbound
+            }
+            _ => Role::Outbound,
+        }
+    }
+}
+
+/// The side that must have closed first for a socket to be in `state`.
 pub(super) const fn closer_of(state: TcpState) -> Closer {
     match state {
         TcpState::FinWait1 | TcpState::FinWait2 | TcpState::TimeWait => Closer::Local,

@@ -1,20 +1,20 @@
-//! What is remembered of one socket.
+//! State of one tracked socket.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bound, Closer, Dwell, OwnerKind, Role, processes::ProcessId};
+use super::{Bound, Closer, Dwell, OwnerKind, Role, closing::Reset, processes::ProcessId};
 use crate::{
     filter::StateSet,
     model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, addr::Addr},
 };
 
-/// When the current state began, and how that is known.
+/// When the current state began, and how precisely that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Since {
-    /// Seen.
+    /// Observed.
     Exact(Nanos),
-    /// It was in this state at that time, and may have been before.
+    /// Was in this state at that time, possibly earlier.
     AtLatest(Nanos),
     /// Computed.
     Inferred(Nanos),
@@ -28,14 +28,14 @@ impl Since {
         let length = end.time()?.since(self.time()?);
         let bound = match (self, end) {
             (Self::Exact(_), Self::Exact(_)) => Bound::Exact,
-            // With an end that is an upper bound it is no lower one.
+            // An end that is an upper bound cannot give a lower bound.
             (Self::AtLatest(_), Self::Exact(_)) => Bound::AtLeast,
             _ => Bound::Inferred,
         };
         Some(Dwell { length, bound })
     }
 
-    /// How long that is at `now`, and how true.
+    /// Time in this state at `now`, and its precision.
     pub fn age(self, now: Nanos) -> Option<Dwell> {
         let bound = match self {
             Self::Exact(_) => Bound::Exact,
@@ -46,7 +46,7 @@ impl Since {
         Some(Dwell { length: now.since(self.time()?), bound })
     }
 
-    /// The one that began earlier; of two at one time the one that may have begun before it.
+    /// The earlier of two; at equal times the inexact one, which may have begun before.
     #[must_use]
     pub fn older(self, other: Self) -> Self {
         let order = |since: Self| (since.time(), matches!(since, Self::Exact(_)));
@@ -62,7 +62,7 @@ impl Since {
     }
 }
 
-/// Which kernel object stands for the connection at the moment.
+/// Which kernel object represents the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -70,23 +70,25 @@ pub enum Phase {
     Request,
     /// A full socket.
     Full,
-    /// A minisocket.
-    Minisocket,
+    /// A timewait socket.
+    Timewait,
 }
 
-/// What a socket's local port means to new connections.
+/// How a socket's local port constrains new connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PortUse {
-    /// Nothing: it is not in the range of ports that `connect()` chooses from, or not known.
+    /// No constraint: the port is outside the range that `connect()` chooses from, or not known.
     #[default]
     None,
-    /// A port that `connect()` chose: taken for this destination alone.
+    /// `connect()` is in progress and the port is not known yet: still searching, or the records do not carry it.
+    Choosing,
+    /// `connect()` chose the port: in use for this destination only.
     Chosen,
-    /// A port that `bind()` took before `connect()`: taken for every destination.
+    /// `bind()` chose the port before `connect()`: in use for every destination.
     Bound,
-    /// A connection from here whose port is not one that `connect()` chooses from.
+    /// An outbound connection whose port is outside the range that `connect()` chooses from.
     Outside,
-    /// The port of a listener, or of a connection that came through one: taken for every destination.
+    /// The port of a listener, or of a connection accepted by one: in use for every destination.
     Served,
 }
 
@@ -94,63 +96,67 @@ pub enum PortUse {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub struct Socket {
-    /// Both ends, as far as they are known.
+    /// Both ends, as far as known.
     pub tuple: Tuple,
     /// Network namespace.
     pub netns: NetnsId,
-    /// The state it is in.
+    /// Current state.
     pub state: TcpState,
-    /// The state before; tells a double from a gap.
+    /// Previous state; distinguishes a duplicate from a gap.
     pub previous: TcpState,
-    /// Since when it is in `state`.
+    /// When `state` began.
     pub since: Since,
-    /// FIN_WAIT2: since when no process holds it.
+    /// FIN_WAIT2: when the last process closed it.
     pub orphan_since: Option<Nanos>,
-    /// Which kernel object it is.
+    /// Current kernel object.
     pub phase: Phase,
     /// Which side opened it.
     pub role: Role,
     /// Whether `role` was guessed from the listeners.
     pub role_guessed: bool,
-    /// Inbound: the listener waits on any address, so that the service is `*:port`.
+    /// Inbound: the listener is bound to any address, so the service is `*:port`.
     pub listener_is_any: bool,
     /// Which side ended it.
     pub closer: Closer,
-    /// It had closed when it was first seen.
+    /// It was already closed by one side when first seen.
     pub closed_before: bool,
     /// How the owner is known.
     pub owner: OwnerKind,
     /// The owner.
     pub process: Option<ProcessId>,
-    /// Outbound: its local port was chosen by `bind()`, which takes it from every destination.
+    /// Outbound: `bind()` chose the local port, which blocks it for every destination.
     pub bound: bool,
-    /// Known from the seed alone: the stream has not spoken of it yet.
+    /// Known from the seed only: no hook has reported it yet.
     pub only_seeded: bool,
-    /// TIME_WAIT was armed again by a late segment.
+    /// A late segment armed the TIME_WAIT timer again.
     pub extended: bool,
-    /// The FIN that began TIME_WAIT was seen by its timer; its segment is still to come.
+    /// The timer revealed the FIN that began TIME_WAIT; the segment record of that FIN is still to come.
     pub awaits_fin: bool,
-    /// Kernel address of the minisocket, once a record told it.
+    /// It went to CLOSE; the kernel has yet to report why.
+    pub is_closing: bool,
+    /// The RST that is about to end the socket.
+    pub reset: Option<Reset>,
+    /// Kernel address of the timewait socket, once a record carried it.
     pub object: u64,
-    /// The number of the last sweep that listed it, modulo 256.
+    /// Number of the last sweep that listed it, modulo 256.
     pub listed: u8,
-    /// For the observer's use: the states in which it is shown.
+    /// For the observer: the states in which it is shown.
     pub shown: StateSet,
-    /// For the observer's use: the group it is counted in.
+    /// For the observer: the group it is counted in.
     pub group: u32,
-    /// For the observer's use: how it counts among local ports.
+    /// For the observer: how it counts among local ports.
     pub port_use: PortUse,
-    /// For the observer's use: the destination it counts for.
+    /// For the observer: the destination it counts for.
     pub destination: u32,
-    /// For the observer's use: the closer that its group has counted.
+    /// For the observer: the closer counted in its group.
     pub counted_closer: Closer,
 }
 
 impl Socket {
-    /// Not in a group.
+    /// `group` of a socket that is in no group.
     pub const NO_GROUP: u32 = u32::MAX;
 
-    /// A socket about which nothing but its ends and its state is known.
+    /// Creates a socket of which only the tuple, the namespace and the state are known.
     pub const fn new(tuple: Tuple, netns: NetnsId, state: TcpState, since: Since) -> Self {
         Self {
             tuple,
@@ -171,6 +177,8 @@ impl Socket {
             only_seeded: false,
             extended: false,
             awaits_fin: false,
+            is_closing: false,
+            reset: None,
             object: 0,
             listed: 0,
             shown: StateSet::ALL,
@@ -181,7 +189,7 @@ impl Socket {
         }
     }
 
-    /// The end that names the traffic: inbound the listener's, outbound the remote one.
+    /// The end that names the traffic: the listener's for inbound, the remote one for outbound.
     pub const fn service(&self) -> Endpoint {
         match self.role {
             Role::Inbound if self.listener_is_any => {
@@ -192,7 +200,7 @@ impl Socket {
         }
     }
 
-    /// Whether it is shown in the state it is in. CLOSE is no connection.
+    /// Whether it is shown in its current state. CLOSE is not a connection.
     pub fn is_shown(&self) -> bool {
         self.state != TcpState::Close && self.shown.contains(self.state)
     }
@@ -207,8 +215,17 @@ impl Socket {
         self.state == TcpState::FinWait2 && self.orphan_since.is_some()
     }
 
-    /// Takes over what `seen` knows better: ports and addresses are chosen late and cleared early. Returns
-    /// whether that was anything.
+    /// Whether its tuple is compatible with `seen`: every field known to both is equal.
+    pub fn matches_tuple(&self, seen: &Tuple) -> bool {
+        let ours = &self.tuple;
+        (ours.sport == seen.sport || ours.sport == 0 || seen.sport == 0)
+            && (ours.dport == seen.dport || ours.dport == 0 || seen.dport == 0)
+            && (ours.saddr == seen.saddr || ours.saddr.is_any() || seen.saddr.is_any())
+            && (ours.daddr == seen.daddr || ours.daddr.is_any() || seen.daddr.is_any())
+    }
+
+    /// Copies the known fields of `seen`: the kernel sets ports and addresses late and clears them early. Returns
+    /// whether anything changed.
     pub fn learn_tuple(&mut self, seen: &Tuple) -> bool {
         let before = self.tuple;
         if seen.sport != 0 {

@@ -1,90 +1,93 @@
-//! What `sock_diag` lists while tracing, compared with the table: a part of a [`Listing`] in, records about
-//! sockets that it shows to be wrong out.
+//! Compares the `sock_diag` sweeps of a live run with the table: turns parts of a [`Listing`] into records that correct
+//! wrong sockets.
 //!
-//! Two whole sweeps in a row must agree, and no record about the socket may come between: what the stream tells
-//! is newer than any listing, and a sweep is no snapshot (`source::sock_diag` says what it may miss). So a
-//! difference is first a suspicion; a record about the socket ends it.
+//! Two consecutive full sweeps must agree, with no record about the socket between them: hook records are newer than
+//! any listing, and a sweep is not atomic (`source::sock_diag` describes what it may miss). So the first difference
+//! raises a suspicion, and a record about the socket clears it.
 //!
-//! Only a live run is given listings. A recording has what came of them, and a replay does the same with it.
+//! Only a live run receives listings. A recording stores the resulting records, and a replay applies the same ones.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use hashbrown::{HashMap, HashSet};
 use tcptrace_common::record as raw;
 
-use super::{EndReason, Observer, Phase, Since, Socket, Tracker, table::Place, tracker::tuple_of};
+use super::{EndReason, Observer, Phase, Since, Socket, Tracker, table::SlotRef, tracker::tuple_of};
 use crate::model::{
-    Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
+    IdKind, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
     record::{Listing, SeedObject, Sweep, SweepEnd},
 };
 
-/// The sweep under way, and what the last one left to be confirmed.
+/// The current sweep, and the suspicions that the last one left to confirm.
 #[derive(Clone, Debug, Default)]
-pub struct Sweeps {
-    /// How many whole sweeps are complete.
+pub struct SweepComparison {
+    /// Number of completed full sweeps.
     complete: u32,
-    suspects: FxHashMap<Suspect, Suspicion>,
-    /// Orphans that the look at FIN_WAIT2 now under way has found still there.
-    still_in_fin_wait2: FxHashSet<SocketId>,
-    /// Namespaces that were seen to be taken down: they can't be listed any more.
-    dying: FxHashSet<NetnsId>,
+    suspects: HashMap<Suspect, Suspicion>,
+    /// Orphans that the current FIN_WAIT2 sweep has listed.
+    listed_in_fin_wait2: HashSet<SocketId>,
+    /// Namespaces that are being destroyed: they can no longer be listed.
+    dying: HashSet<NetnsId>,
 }
 
-/// Whom a suspicion is about.
+/// Subject of a suspicion. A peer chooses tuples, so they are hashed with a random seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Suspect {
-    Socket(SocketId),
-    /// A request socket that is not known: only its ends tell it from others.
-    Handshake(NetnsId, Tuple),
+    /// A tracked socket.
+    Tracked(SocketId),
+    /// An untracked full socket, by its cookie.
+    Full(SocketId),
+    /// An untracked request or timewait socket, by its tuple: hooks report no cookie for a request socket, and several
+    /// timewait sockets may share one.
+    Ends(NetnsId, Tuple),
 }
 
 impl Suspect {
-    /// `sock_diag` and the hooks tell different interfaces.
-    const fn handshake(netns: NetnsId, tuple: &Tuple) -> Self {
-        Self::Handshake(netns, Tuple { ifindex: 0, ..*tuple })
+    const fn with_ends(netns: NetnsId, tuple: &Tuple) -> Self {
+        Self::Ends(netns, tuple.without_interface())
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     of: Difference,
-    /// The number of the sweep that raised it.
+    /// Number of the sweep that raised it.
     sweep: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Difference {
-    /// Listed, and not in the table.
+    /// Listed, but not in the table.
     Unknown,
     /// Listed in another state.
     Otherwise,
-    /// In the table, and not listed.
+    /// In the table, but not listed.
     Gone,
 }
 
-impl Sweeps {
-    /// Suspicions at once; what comes beyond is left to the next sweeps.
-    const MOST_SUSPECTS: usize = 1 << 20;
+impl SweepComparison {
+    /// Most suspicions at once; later sweeps raise the rest.
+    const MAX_SUSPECTS: usize = 1 << 20;
 
-    /// Namespaces that are being taken down at once.
-    const MOST_DYING: usize = 1 << 10;
+    /// Most dying namespaces at once.
+    const MAX_DYING: usize = 1 << 10;
 
-    /// The number of the sweep that is under way or comes next, as [`Socket::listed`] has it.
+    /// Number of the current or next sweep, modulo 256, as in [`Socket::listed`].
     pub const fn number(&self) -> u8 {
         self.complete as u8
     }
 
-    /// Entries in all its tables.
+    /// Number of entries in all its tables.
     pub fn len(&self) -> usize {
-        self.suspects.len() + self.still_in_fin_wait2.len() + self.dying.len()
+        self.suspects.len() + self.listed_in_fin_wait2.len() + self.dying.len()
     }
 
-    /// Namespace `netns` is being taken down.
-    pub fn note_dying(&mut self, netns: NetnsId) {
-        if self.dying.len() < Self::MOST_DYING {
+    /// Namespace `netns` is being destroyed.
+    pub fn add_dying_namespace(&mut self, netns: NetnsId) {
+        if self.dying.len() < Self::MAX_DYING {
             self.dying.insert(netns);
         }
     }
 
-    /// Raises a suspicion; returns whether it confirms the one of the sweep before.
+    /// Raises a suspicion; returns whether it confirms one from the previous sweep.
     fn suspect(&mut self, suspect: Suspect, of: Difference) -> bool {
         match self.suspects.get(&suspect) {
             Some(before) if before.of == of && before.sweep < self.complete => {
@@ -93,7 +96,7 @@ impl Sweeps {
             }
             // Listed twice in one sweep.
             Some(before) if before.of == of => {}
-            _ if self.suspects.len() >= Self::MOST_SUSPECTS => {}
+            _ if self.suspects.len() >= Self::MAX_SUSPECTS => {}
             _ => {
                 self.suspects.insert(suspect, Suspicion { of, sweep: self.complete });
             }
@@ -109,26 +112,27 @@ impl Sweeps {
 }
 
 impl Tracker {
-    /// Compares a part of a sweep with the table. What is shown to be wrong goes to `tell`, as records that are
-    /// to be taken in.
+    /// Compares a part of a sweep with the table. Returns records that correct the table once the tracker processes
+    /// them.
     pub fn compare(&mut self, listing: &Listing) -> Vec<Record> {
         let mut told = Vec::new();
         for listed in &listing.sockets {
             match listing.sweep {
                 Sweep::Whole => {
-                    if self.is_otherwise(listed) {
+                    if self.needs_correction(listed) {
                         told.push(Record::Found(*listed));
                     }
                 }
                 Sweep::FinWait2 => {
-                    self.sweeps.still_in_fin_wait2.insert(listed.id);
+                    let known = self.find_listed(listed).map(|at| at.id);
+                    self.sweeps.listed_in_fin_wait2.extend(known);
                 }
             }
         }
         if let Some(end) = &listing.end {
             let gone = match listing.sweep {
-                Sweep::Whole => self.end_sweep(end),
-                Sweep::FinWait2 => self.end_look(end),
+                Sweep::Whole => self.finish_full_sweep(end),
+                Sweep::FinWait2 => self.finish_fin_wait2_sweep(end),
             };
             told.extend(gone.into_iter().filter_map(|id| self.missing(id, end.ts, listing.sweep)));
         }
@@ -140,37 +144,38 @@ impl Tracker {
         Some(Record::Missing { ts, id, netns: socket.netns, tuple: socket.tuple, from })
     }
 
-    /// Whether `listed` shows for the second time that the table is wrong, or for the first time what could not
-    /// be known before.
-    fn is_otherwise(&mut self, listed: &SeedSocket) -> bool {
+    /// Whether the table is wrong about `listed`: confirmed by a second sweep, or at once for a missing port or a lost
+    /// owner, which hooks do not report.
+    fn needs_correction(&mut self, listed: &SeedSocket) -> bool {
         if listed.state == TcpState::Close || !self.is_in_scope(listed.netns, &listed.tuple) {
             return false;
         }
-        let Some(at) = self.listed_place(listed) else {
+        let Some(at) = self.find_listed(listed) else {
             let suspect = match listed.object {
-                SeedObject::Request { .. } => Suspect::handshake(listed.netns, &listed.tuple),
-                _ => Suspect::Socket(listed.id),
+                SeedObject::Full => Suspect::Full(listed.id),
+                _ => Suspect::with_ends(listed.netns, &listed.tuple),
             };
-            // What did not fit into the table is not there for a reason.
+            // A full table leaves sockets out on purpose.
             return self.has_room() && self.sweeps.suspect(suspect, Difference::Unknown);
         };
         let socket = &mut self.sockets[at];
         socket.listed = self.sweeps.number();
         if !agrees(socket, listed) {
-            return self.sweeps.suspect(Suspect::Socket(at.id), Difference::Otherwise);
+            return self.sweeps.suspect(Suspect::Tracked(at.id), Difference::Otherwise);
         }
         let knows_port = socket.tuple.sport != 0 || listed.tuple.sport == 0;
-        self.sweeps.clear(Suspect::Socket(at.id));
-        !knows_port
+        let has_owner = !has_lost_owner(socket, listed);
+        self.sweeps.clear(Suspect::Tracked(at.id));
+        !knows_port || !has_owner
     }
 
-    /// A whole sweep is complete; returns who was missing in it and in the one before.
-    fn end_sweep(&mut self, end: &SweepEnd) -> Vec<SocketId> {
+    /// Completes a full sweep; returns the sockets missing in it and in the previous one.
+    fn finish_full_sweep(&mut self, end: &SweepEnd) -> Vec<SocketId> {
         let Self { sockets, sweeps, .. } = self;
-        let visited: FxHashSet<NetnsId> = end.netns.iter().copied().collect();
+        let visited: HashSet<NetnsId> = end.netns.iter().copied().collect();
         sweeps.dying.retain(|netns| !visited.contains(netns));
         let number = sweeps.number();
-        let mut still_dying = FxHashSet::default();
+        let mut still_dying = HashSet::default();
         let mut gone = Vec::new();
         for (id, socket) in sockets.iter() {
             let is_dying = sweeps.dying.contains(&socket.netns);
@@ -179,7 +184,7 @@ impl Tracker {
             }
             if socket.listed != number
                 && (is_dying || visited.contains(&socket.netns))
-                && sweeps.suspect(Suspect::Socket(id), Difference::Gone)
+                && sweeps.suspect(Suspect::Tracked(id), Difference::Gone)
             {
                 gone.push(id);
             }
@@ -188,19 +193,20 @@ impl Tracker {
         let this = sweeps.complete;
         sweeps.suspects.retain(|_, suspicion| suspicion.sweep == this);
         sweeps.complete += 1;
-        // The order of a hash table is its own.
+        // Hash order is random.
         gone.sort_unstable();
         gone
     }
 
-    /// A look at FIN_WAIT2 is complete; returns the orphans that were not in it.
-    fn end_look(&mut self, end: &SweepEnd) -> Vec<SocketId> {
-        let still = std::mem::take(&mut self.sweeps.still_in_fin_wait2);
+    /// Completes a FIN_WAIT2 sweep; returns the orphans missing in it.
+    fn finish_fin_wait2_sweep(&mut self, end: &SweepEnd) -> Vec<SocketId> {
+        let still = std::mem::take(&mut self.sweeps.listed_in_fin_wait2);
+        let visited: HashSet<NetnsId> = end.netns.iter().copied().collect();
         let is_gone = |(id, socket): &(SocketId, &Socket)| {
-            socket.phase == Phase::Minisocket
+            socket.phase == Phase::Timewait
                 && socket.is_orphan_fin_wait2()
                 && socket.orphan_since.is_some_and(|since| since < end.began)
-                && end.netns.contains(&socket.netns)
+                && visited.contains(&socket.netns)
                 && !still.contains(id)
         };
         let mut gone: Vec<SocketId> = self.sockets.iter().filter(is_gone).map(|(id, _)| id).collect();
@@ -208,48 +214,66 @@ impl Tracker {
         gone
     }
 
-    /// A hook has reported: what a sweep saw before does not count.
-    pub(super) fn hear(&mut self, raw: &raw::Record) {
+    /// Clears the suspicions about the socket of a hook record: the record is newer than the sweep.
+    pub(super) fn clear_suspicion(&mut self, raw: &raw::Record) {
         if self.sweeps.suspects.is_empty() {
             return;
         }
-        self.sweeps.suspects.remove(&Suspect::Socket(SocketId(raw.cookie)));
         let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
-        if raw.kind >= raw::Kind::RequestArmed as u8 {
-            self.sweeps.suspects.remove(&Suspect::handshake(netns, &tuple));
-        }
-        let also = self.handshakes.id_of(netns, &tuple).or_else(|| self.minisocket_id(raw));
-        if let Some(id) = also {
-            self.sweeps.suspects.remove(&Suspect::Socket(id));
+        let cookie = SocketId(raw.cookie);
+        let also = self.handshakes.id_of(netns, &tuple).or_else(|| Some(self.find_timewait(raw)?.id));
+        let about = [
+            Some(Suspect::Tracked(cookie)),
+            Some(Suspect::Full(cookie)),
+            Some(Suspect::with_ends(netns, &tuple)),
+            also.map(Suspect::Tracked),
+        ];
+        for suspect in about.into_iter().flatten() {
+            self.sweeps.suspects.remove(&suspect);
         }
     }
 
-    /// Whom a line of a sweep is about, when it is in the table.
-    fn listed_place(&self, listed: &SeedSocket) -> Option<Place> {
-        let by_ends = match listed.object {
-            SeedObject::Request { .. } => self.handshakes.id_of(listed.netns, &listed.tuple),
-            SeedObject::Minisocket { .. } => self.aside_with(listed.id, &listed.tuple),
-            SeedObject::Full => None,
+    /// Finds the tracked socket of a `sock_diag` entry; several sockets may share its cookie.
+    pub(super) fn find_listed(&self, listed: &SeedSocket) -> Option<SlotRef> {
+        let SeedSocket { id, netns, ref tuple, object, .. } = *listed;
+        let by_ends = match object {
+            SeedObject::Request { .. } => self.handshakes.id_of(netns, tuple),
+            SeedObject::Timewait { .. } | SeedObject::Full => self.rekeyed.find(id.0, netns, tuple),
         };
-        self.sockets.find(by_ends.unwrap_or(listed.id))
+        // Only one full socket has the cookie; all others are timewait sockets, whose tuples are known.
+        let is_it = |at: &SlotRef| {
+            let socket = &self.sockets[*at];
+            let is_timewait = socket.phase == Phase::Timewait || phase_of(listed) == Phase::Timewait;
+            !is_timewait || socket.matches_tuple(tuple)
+        };
+        let by_cookie = self.sockets.find(id).filter(is_it);
+        let by_ends = by_ends.and_then(|by_ends| self.sockets.find(by_ends));
+        if object == SeedObject::Full { by_cookie.or(by_ends) } else { by_ends.or(by_cookie) }
     }
 
-    /// Whom [`Record::Missing`] is about: handshakes have other numbers in a recording that began later.
-    pub(super) fn swept_id(&self, id: SocketId, netns: NetnsId, tuple: &Tuple) -> SocketId {
-        let handshake = id.is_handshake().then(|| self.handshakes.id_of(netns, tuple)).flatten();
-        handshake.unwrap_or(id)
+    /// Finds the socket of [`Record::Missing`]: ids that tcptrace assigns differ in a recording that began later, or
+    /// that is read through a filter.
+    pub(super) fn resolve_missing_id(&self, id: SocketId, netns: NetnsId, tuple: &Tuple) -> SocketId {
+        let by_ends = match id.kind() {
+            IdKind::Handshake => self.handshakes.id_of(netns, tuple),
+            IdKind::Rekeyed => self.rekeyed.with_ends(netns, tuple),
+            IdKind::Cookie | IdKind::Invalid => None,
+        };
+        by_ends.unwrap_or(id)
     }
 
-    /// Brings a socket to where sweeps found it.
-    pub(super) fn take_found(&mut self, found: &SeedSocket, out: &mut impl Observer) {
+    /// Corrects or adds a socket as sweeps found it.
+    pub(super) fn apply_found(&mut self, found: &SeedSocket, out: &mut impl Observer) {
         if found.state == TcpState::Close {
             return;
         }
-        let known = self.listed_place(found).or_else(|| self.finished_handshake(found));
+        let known = self.find_listed(found).or_else(|| self.finished_handshake(found));
         let Some(at) = known else {
-            self.counters.healed += 1;
-            self.appear_seeded(found, out);
-            return self.inherit_owner(found.id, out);
+            self.count_unannounced(found.netns);
+            if let Some(at) = self.add_seeded_socket(found, out) {
+                self.inherit_owner(at.id, out);
+            }
+            return;
         };
         let entry = time_wait_entry(found);
         let socket = &mut self.sockets[at];
@@ -257,22 +281,26 @@ impl Tracker {
             if socket.learn_tuple(&found.tuple) {
                 out.identified(socket, &self.processes);
             }
+            if has_lost_owner(socket, found) {
+                socket.orphan_since = Some(found.ts);
+                out.orphaned(socket);
+            }
             return;
         }
         if !self.sees_segments && socket.is_orphan_fin_wait2() && entry.is_some() {
-            // Nothing was lost: this step can't be seen.
+            // Not a loss: without segment records this step is invisible.
             return self.enter_inferred(at, TcpState::TimeWait, entry.unwrap_or(found.ts), out);
         }
         self.counters.healed += 1;
-        self.correct_as_found(at, found, out);
+        self.apply_found_state(at, found, out);
     }
 
-    fn correct_as_found(&mut self, at: Place, found: &SeedSocket, out: &mut impl Observer) {
+    fn apply_found_state(&mut self, at: SlotRef, found: &SeedSocket, out: &mut impl Observer) {
         self.pending.take(at.id);
+        self.change_phase(at, phase_of(found));
         let socket = &mut self.sockets[at];
         let was_listening = socket.state == TcpState::Listen;
         let netns = socket.netns;
-        socket.phase = phase_of(found);
         socket.previous = TcpState::Close;
         socket.since = time_wait_entry(found).map_or(Since::AtLatest(found.ts), Since::Inferred);
         socket.only_seeded = true;
@@ -280,7 +308,8 @@ impl Tracker {
             socket.closer = super::seed::closer_of(found.state);
         }
         socket.learn_tuple(&found.tuple);
-        // In the state before it may match a filter in another way now.
+        // The observer must see the new tuple while the socket is still in its old state: it may match a filter
+        // differently.
         out.identified(socket, &self.processes);
         let from = std::mem::replace(&mut socket.state, found.state);
         out.corrected(from, socket, &self.processes);
@@ -297,24 +326,24 @@ impl Tracker {
             socket.orphan_since = Some(found.ts);
             out.orphaned(socket);
         }
+        if socket.phase == Phase::Request {
+            self.handshakes.seed(at.id, netns, &socket.tuple);
+        }
     }
 
-    /// The handshake of a connection whose last step was missed: it goes on under the connection's id.
-    fn finished_handshake(&mut self, found: &SeedSocket) -> Option<Place> {
+    /// Completes the handshake of a connection whose last step was missed: the socket continues under the connection's
+    /// id.
+    fn finished_handshake(&mut self, found: &SeedSocket) -> Option<SlotRef> {
         if found.object != SeedObject::Full || found.state == TcpState::Listen {
             return None;
         }
         let handshake = self.handshakes.id_of(found.netns, &found.tuple)?;
-        self.handshakes.forget(handshake, found.netns, &found.tuple);
-        self.pending.take(handshake);
-        let at = self.sockets.find(handshake)?;
-        let at = self.sockets.rename(at, found.id);
-        self.sockets[at].phase = Phase::Full;
-        Some(at)
+        self.free_cookie(found.id);
+        self.finish_handshake(handshake, found.id)
     }
 
-    /// A socket is no longer where it was last known to be.
-    pub(super) fn take_missing(&mut self, id: SocketId, ts: Nanos, from: Sweep, out: &mut impl Observer) {
+    /// Applies [`Record::Missing`]: the socket is no longer where it was last known to be.
+    pub(super) fn apply_missing(&mut self, id: SocketId, ts: Nanos, from: Sweep, out: &mut impl Observer) {
         let Some(at) = self.sockets.find(id) else { return };
         let socket = &mut self.sockets[at];
         match from {
@@ -333,33 +362,33 @@ impl Tracker {
     }
 }
 
-/// Whether a socket is in the state that `listed` says, and has its ends as far as they are known.
+/// Whether a socket has the state of `listed`, and a compatible tuple.
 fn agrees(socket: &Socket, listed: &SeedSocket) -> bool {
-    let (ours, theirs) = (&socket.tuple, &listed.tuple);
-    socket.state == listed.state
-        && socket.phase == phase_of(listed)
-        && (ours.sport == theirs.sport || ours.sport == 0)
-        && (ours.dport == theirs.dport || ours.dport == 0)
-        && (ours.saddr == theirs.saddr || ours.saddr.is_any() || theirs.saddr.is_any())
-        && (ours.daddr == theirs.daddr || ours.daddr.is_any() || theirs.daddr.is_any())
+    socket.state == listed.state && socket.phase == phase_of(listed) && socket.matches_tuple(&listed.tuple)
 }
 
-/// Which object `listed` is.
+/// Whether a process held the socket when last observed, and none does now. `close()` in FIN_WAIT2 is no transition;
+/// with a `tcp_fin_timeout` or `TCP_LINGER2` above 60 s the full socket remains (`__tcp_close()`).
+const fn has_lost_owner(socket: &Socket, listed: &SeedSocket) -> bool {
+    matches!(listed.state, TcpState::FinWait2) && listed.inode == 0 && socket.orphan_since.is_none()
+}
+
+/// Kernel object of `listed`.
 pub(super) const fn phase_of(listed: &SeedSocket) -> Phase {
     match listed.object {
         SeedObject::Full => Phase::Full,
-        SeedObject::Minisocket { .. } => Phase::Minisocket,
+        SeedObject::Timewait { .. } => Phase::Timewait,
         SeedObject::Request { .. } => Phase::Request,
     }
 }
 
-/// TIME_WAIT's timer (`TCP_TIMEWAIT_LEN`).
+/// Duration of the TIME_WAIT timer (`TCP_TIMEWAIT_LEN`).
 const TIMEWAIT: Nanos = Nanos(60_000_000_000);
 
-/// When a minisocket entered TIME_WAIT, as the time left tells; `None` for all others.
+/// When a timewait socket entered TIME_WAIT, computed from the time left; `None` for all other sockets.
 pub(super) fn time_wait_entry(listed: &SeedSocket) -> Option<Nanos> {
     match listed.object {
-        SeedObject::Minisocket { left } if listed.state == TcpState::TimeWait => {
+        SeedObject::Timewait { left } if listed.state == TcpState::TimeWait => {
             Some(listed.ts.minus(TIMEWAIT.since(left)))
         }
         _ => None,

@@ -1,10 +1,10 @@
-//! Every socket followed now: ids in, places out, which stay the same as long as the socket is there.
+//! Table of tracked sockets, by id.
 //!
-//! The sockets lie in one row; what is looked for, and made larger when there are many, is a table of numbers. So a
-//! socket takes its own bytes and some 20 to 40 more, and a million of them are no reason to stop for a moment.
+//! Sockets live in a slab; a hash index maps ids to slots, so growing the index moves 16 bytes per socket and causes no
+//! pause at a million sockets. A socket takes its own size plus 20 to 40 bytes. Slots are stable until removal.
 
 use std::{
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasher, Hasher, RandomState},
     ops::{Index, IndexMut},
 };
 
@@ -17,27 +17,27 @@ use crate::model::SocketId;
 /// The table of sockets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sockets {
-    slots: HashMap<SocketId, u32, BuildHasherDefault<ByNeighbours>>,
+    slots: HashMap<SocketId, u32, BlockHasherBuilder>,
     sockets: Slab<Socket>,
 }
 
-/// Where a socket is, from when it is put in until it is removed.
+/// Position of a socket, valid from insertion to removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SlotRef {
     pub(super) id: SocketId,
     slot: u32,
 }
 
 impl Sockets {
-    /// What one takes, in bytes, with its place in a table that is between half and wholly full.
+    /// Bytes per socket, with its index entry in a hash table that is between half full and full.
     pub(super) const SOCKET_BYTES: usize = size_of::<Socket>() + (size_of::<(SocketId, u32)>() + 1) * 3 / 2;
 
     pub(super) fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    pub(super) fn find(&self, id: SocketId) -> Option<Place> {
-        self.slots.get(&id).map(|&slot| Place { id, slot })
+    pub(super) fn find(&self, id: SocketId) -> Option<SlotRef> {
+        self.slots.get(&id).map(|&slot| SlotRef { id, slot })
     }
 
     pub(super) fn contains(&self, id: SocketId) -> bool {
@@ -52,73 +52,99 @@ impl Sockets {
         self.find(id).map(|at| &mut self[at])
     }
 
-    /// Puts one in; its id must be new.
-    pub(super) fn insert(&mut self, id: SocketId, socket: Socket) -> Place {
+    /// Inserts a socket; its id must be new.
+    pub(super) fn insert(&mut self, id: SocketId, socket: Socket) -> SlotRef {
         let slot = self.sockets.insert(socket) as u32;
         self.slots.insert(id, slot);
-        Place { id, slot }
+        SlotRef { id, slot }
     }
 
     /// Gives the socket at `at` another id, which must be new.
-    pub(super) fn rename(&mut self, at: Place, id: SocketId) -> Place {
+    pub(super) fn rename(&mut self, at: SlotRef, id: SocketId) -> SlotRef {
         self.slots.remove(&at.id);
         self.slots.insert(id, at.slot);
-        Place { id, ..at }
+        SlotRef { id, ..at }
     }
 
-    pub(super) fn remove(&mut self, at: Place) -> Socket {
+    pub(super) fn remove(&mut self, at: SlotRef) -> Socket {
         self.slots.remove(&at.id);
         self.sockets.remove(at.slot as usize)
     }
 
-    /// All of them, in no order.
+    /// Iterates over all sockets, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (SocketId, &Socket)> {
         self.slots.iter().map(|(&id, &slot)| (id, &self.sockets[slot as usize]))
     }
 
-    /// The same, to be changed.
+    /// Iterates mutably over all sockets, in no order.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Socket> {
         self.sockets.iter_mut().map(|(_, socket)| socket)
     }
 }
 
-impl Index<Place> for Sockets {
+impl Index<SlotRef> for Sockets {
     type Output = Socket;
 
-    fn index(&self, at: Place) -> &Socket {
+    fn index(&self, at: SlotRef) -> &Socket {
         &self.sockets[at.slot as usize]
     }
 }
 
-impl IndexMut<Place> for Sockets {
-    fn index_mut(&mut self, at: Place) -> &mut Socket {
+impl IndexMut<SlotRef> for Sockets {
+    fn index_mut(&mut self, at: SlotRef) -> &mut Socket {
         &mut self.sockets[at.slot as usize]
     }
 }
 
-/// Hashes ids such that sixteen that follow each other are neighbours in the table. The kernel counts cookies up,
-/// in turns of 4,096 per CPU: sockets made together are looked for together. Nobody can choose a cookie.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ByNeighbours(u64);
+/// Hashes ids so that sixteen consecutive ids are adjacent in the index. The kernel allocates cookies in ascending
+/// batches of 4,096 per CPU, so sockets created together share cache lines. A random seed places each block of
+/// sixteen, because the author of a recording chooses its ids.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockHasherBuilder {
+    seed: [u64; 2],
+}
 
-impl Hasher for ByNeighbours {
+impl Default for BlockHasherBuilder {
+    fn default() -> Self {
+        let random = |n: u64| RandomState::new().hash_one(n);
+        Self { seed: [random(0), random(1) | 1] }
+    }
+}
+
+impl BuildHasher for BlockHasherBuilder {
+    type Hasher = BlockHasher;
+
+    fn build_hasher(&self) -> BlockHasher {
+        BlockHasher { seed: self.seed, hash: 0 }
+    }
+}
+
+/// Hasher for one id.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockHasher {
+    seed: [u64; 2],
+    hash: u64,
+}
+
+impl Hasher for BlockHasher {
     fn write_u64(&mut self, id: u64) {
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-        const NEIGHBOURS: u64 = 16;
-        // The table takes its place from the low bits, and compares the highest seven before it looks at a key.
-        let block = (id / NEIGHBOURS).wrapping_mul(ODD) >> 20;
+        const IDS_PER_BLOCK: u64 = 16;
+        // hashbrown takes the bucket from the low bits and compares the top seven bits before the key.
+        let product = u128::from((id / IDS_PER_BLOCK) ^ self.seed[0]) * u128::from(self.seed[1]);
+        let block = (product >> 64) as u64 ^ product as u64;
         let tag = id.wrapping_mul(ODD) & (0x7f << 57);
-        self.0 = tag | ((block * NEIGHBOURS) & !(0x7f << 57)) | (id % NEIGHBOURS);
+        self.hash = tag | (block.wrapping_mul(IDS_PER_BLOCK) & !(0x7f << 57)) | (id % IDS_PER_BLOCK);
     }
 
-    /// Ids are one word each.
+    /// Fallback: ids are hashed as one `u64`.
     fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
-            self.write_u64(self.0.rotate_left(8) ^ u64::from(byte));
+            self.write_u64(self.hash.rotate_left(8) ^ u64::from(byte));
         }
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        self.hash
     }
 }

@@ -1,6 +1,10 @@
-//! Tables of records in, changes of state out: the sequences are those that the kernel was seen to make.
+//! Tests of the tracker: kernel record sequences and the expected state changes.
 
 pub(crate) mod any_stream;
+mod handovers;
+mod identity;
+mod seeds;
+mod sockets;
 mod sweeps;
 
 use std::fmt::Write as _;
@@ -10,9 +14,9 @@ use tcptrace_common::{
     record::{self as raw, Kind, flag},
 };
 
-use super::{Bound, Counters, Event, Limits, Observer, OwnerKind, Processes, Role, Socket, Tracker};
+use super::{Bound, Counters, Event, Observer, OwnerKind, Processes, Role, Socket, Tracker, TrackerLimits};
 use crate::model::{
-    Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
+    Addr, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
     record::{HostFacts, Listing, Process, SeedObject, Sweep, SweepEnd},
 };
 
@@ -23,15 +27,15 @@ const HZ: u64 = 250;
 const CLIENT: u16 = 40_000;
 const SERVER: u16 = 80;
 
-/// Everything the tracker told, a line each: `id FROM>TO dwell reason`.
+/// Every event, a line each: `id FROM>TO dwell reason`.
 #[derive(Default)]
-struct Told {
+struct EventLog {
     lines: Vec<String>,
     counts: [i64; TcpState::COUNT],
     orphans: i64,
 }
 
-impl Told {
+impl EventLog {
     fn count(&mut self, state: TcpState, by: i64) {
         if state != TcpState::Close {
             self.counts[state.index()] += by;
@@ -39,7 +43,7 @@ impl Told {
     }
 }
 
-impl Observer for Told {
+impl Observer for EventLog {
     fn appeared(&mut self, _: SocketId, socket: &mut Socket, _: &Processes) {
         self.count(socket.state, 1);
     }
@@ -50,7 +54,11 @@ impl Observer for Told {
         }
         self.count(event.to, 1);
         assert_eq!(socket.state, event.to);
-        let id = if event.id.is_handshake() { "h".into() } else { event.id.to_string() };
+        let id = if event.id.kind() == crate::model::IdKind::Handshake {
+            "h".into()
+        } else {
+            event.id.to_string()
+        };
         let mut line = format!("{id} {}>{}", event.from.name(), event.to.name());
         if let Some(dwell) = event.dwell {
             let sign = match dwell.bound {
@@ -67,7 +75,8 @@ impl Observer for Told {
             line.push_str(" extended");
         }
         if let Some(reason) = event.end_reason {
-            let _ = write!(line, " {}", reason.name());
+            let sign = if event.reason_inferred { "~" } else { "" };
+            let _ = write!(line, " {sign}{}", reason.name());
         }
         self.lines.push(line);
     }
@@ -84,16 +93,16 @@ impl Observer for Told {
     }
 }
 
-/// What happens to a minisocket whose timer is cancelled by a task, by the idle task, or with its namespace.
-type Steps = fn(&mut Run, Record, Record, Record);
+/// Test case of a timewait timer cancelled by a task, by the idle task, or with its namespace.
+type Steps = fn(&mut TrackerRun, Record, Record, Record);
 
-/// A tracker and what it told.
-struct Run {
+/// A tracker and its events.
+struct TrackerRun {
     tracker: Tracker,
-    told: Told,
+    told: EventLog,
 }
 
-impl Run {
+impl TrackerRun {
     /// A run whose seed is complete and empty.
     fn new() -> Self {
         let mut run = Self::seeding();
@@ -102,10 +111,12 @@ impl Run {
     }
 
     fn seeding() -> Self {
-        let mut run = Self { tracker: Tracker::new(Limits::default()), told: Told::default() };
+        let mut run = Self { tracker: Tracker::new(TrackerLimits::default()), told: EventLog::default() };
         let facts = HostFacts { segments: true, ..HostFacts::default() };
         run.take(Record::Host(Box::new(facts)));
         run.take(Record::Tick { ts: Nanos(0) });
+        // The seed visits this namespace.
+        run.take(Record::NetnsSettings { ts: Nanos(0), netns: NetnsId(1), sysctls: <_>::default() });
         run
     }
 
@@ -143,7 +154,16 @@ impl Run {
         self.told.counts[state.index()]
     }
 
-    /// The client connects and is in FIN_WAIT2 at 30 ms.
+    /// From here on the hooks report RSTs and errors of full sockets.
+    fn sees_ends(&mut self) -> &mut Self {
+        self.take(Record::Host(Box::new(HostFacts { segments: true, ends: true, ..HostFacts::default() })))
+    }
+
+    fn reach_established(&mut self, cookie: u64) -> &mut Self {
+        use TcpState as T;
+        self.client(0, cookie, T::Close, T::SynSent).client(10, cookie, T::SynSent, T::Established)
+    }
+
     fn reach_fin_wait2(&mut self, cookie: u64) -> &mut Self {
         use TcpState as T;
         self.client(0, cookie, T::Close, T::SynSent)
@@ -152,11 +172,11 @@ impl Run {
             .client(30, cookie, T::FinWait1, T::FinWait2)
     }
 
-    /// The same, and in TIME_WAIT as a minisocket at 40 ms.
+    /// Like `reach_fin_wait2`, then in TIME_WAIT as a timewait socket at 40 ms.
     fn reach_time_wait(&mut self, cookie: u64) -> &mut Self {
         use TcpState as T;
         self.reach_fin_wait2(cookie)
-            .take(kernel(minisocket(40, Kind::MinisocketArmed, cookie, T::TimeWait)))
+            .take(kernel(timewait(40, Kind::TimewaitArmed, cookie, T::TimeWait)))
             .client(40, cookie, T::FinWait2, T::Close)
     }
 }
@@ -192,7 +212,7 @@ pub(crate) fn kernel(raw: raw::Record) -> Record {
         tid: 71,
         comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
     });
-    Record::Kernel(Observation { raw, task })
+    Record::Kernel(HookRecord { raw, task })
 }
 
 pub(crate) fn full(ms: u64, cookie: u64, old: TcpState, new: TcpState, sk_err: u64, flags: u8) -> Record {
@@ -201,16 +221,16 @@ pub(crate) fn full(ms: u64, cookie: u64, old: TcpState, new: TcpState, sk_err: u
     kernel(raw::Record { cookie, old: old as u8, new: new as u8, arg0: sk_err, flags: flags | task, ..raw })
 }
 
-pub(crate) fn minisocket(ms: u64, kind: Kind, cookie: u64, substate: TcpState) -> raw::Record {
+pub(crate) fn timewait(ms: u64, kind: Kind, cookie: u64, substate: TcpState) -> raw::Record {
     raw::Record { cookie, new: substate as u8, arg0: 60 * HZ, ..record(ms, kind) }
 }
 
 fn segment(ms: u64, cookie: u64, substate: TcpState, tcp_flags: u64) -> Record {
-    kernel(raw::Record { arg0: tcp_flags, ..minisocket(ms, Kind::Segment, cookie, substate) })
+    kernel(raw::Record { arg0: tcp_flags, ..timewait(ms, Kind::Segment, cookie, substate) })
 }
 
 fn request(ms: u64, kind: Kind) -> raw::Record {
-    // The server's end: its ports are the client's, swapped.
+    // The server's tuple: the client's ports, swapped.
     let (saddr, daddr) = (addr(2).0, addr(1).0);
     raw::Record { saddr, daddr, sport: SERVER, dport: CLIENT, new: 12, ..record(ms, kind) }
 }
@@ -242,10 +262,10 @@ const PSH_ACK: u64 = 0x18;
 #[test]
 fn an_active_close_ends_in_time_wait_that_expires() {
     use TcpState as T;
-    let mut run = Run::new();
-    run.reach_time_wait(7).take(kernel(minisocket(60_840, Kind::MinisocketCancelled, 7, T::TimeWait)));
-    assert_eq!(run.count(T::TimeWait), 1, "not over before it is known why");
-    run.take(kernel(minisocket(60_840, Kind::MinisocketExpired, 7, T::TimeWait)));
+    let mut run = TrackerRun::new();
+    run.reach_time_wait(7).take(kernel(timewait(60_840, Kind::TimewaitCancelled, 7, T::TimeWait)));
+    assert_eq!(run.count(T::TimeWait), 1, "pending until the reason is known");
+    run.take(kernel(timewait(60_840, Kind::TimewaitExpired, 7, T::TimeWait)));
     assert_eq!(
         run.lines(),
         [
@@ -263,34 +283,34 @@ fn an_active_close_ends_in_time_wait_that_expires() {
 }
 
 #[test]
-fn a_late_fin_within_the_timers_bucket_shows_as_a_segment() {
+fn late_fin_within_the_timer_bucket_shows_as_a_segment() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.reach_fin_wait2(7)
-        .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
+        .take(kernel(timewait(30, Kind::TimewaitArmed, 7, T::FinWait2)))
         .client(30, 7, T::FinWait2, T::Close)
         .take(segment(130, 7, T::TimeWait, FIN_ACK))
         .take(segment(140, 7, T::TimeWait, FIN_ACK))
-        .take(kernel(minisocket(60_840, Kind::MinisocketExpired, 7, T::TimeWait)));
+        .take(kernel(timewait(60_840, Kind::TimewaitExpired, 7, T::TimeWait)));
     assert_eq!(
         run.lines()[4..],
         ["7 FIN_WAIT2>TIME_WAIT 100ms orphan", "7 TIME_WAIT>CLOSE 60710ms extended expired"],
-        "the second FIN sets the timer anew, silently"
+        "the second FIN restarts the timer without a timer record"
     );
     assert_eq!(run.told.orphans, 1);
 }
 
 #[test]
-fn a_late_fin_across_buckets_shows_as_a_timer_and_its_own_segment_extends_nothing() {
+fn late_fin_across_buckets_begins_time_wait_once() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.reach_fin_wait2(7)
-        .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
-        .take(kernel(minisocket(3_030, Kind::MinisocketCancelled, 7, T::TimeWait)))
-        .take(kernel(minisocket(3_030, Kind::MinisocketArmed, 7, T::TimeWait)))
+        .take(kernel(timewait(30, Kind::TimewaitArmed, 7, T::FinWait2)))
+        .take(kernel(timewait(3_030, Kind::TimewaitCancelled, 7, T::TimeWait)))
+        .take(kernel(timewait(3_030, Kind::TimewaitArmed, 7, T::TimeWait)))
         .take(segment(3_030, 7, T::TimeWait, FIN_ACK))
         .time(4_000)
-        .take(kernel(minisocket(63_030, Kind::MinisocketExpired, 7, T::TimeWait)));
+        .take(kernel(timewait(63_030, Kind::TimewaitExpired, 7, T::TimeWait)));
     let lines = run.lines();
     assert!(lines[4].starts_with("7 FIN_WAIT2>TIME_WAIT") && lines[4].contains("3000ms"), "{lines:?}");
     assert_eq!(lines[5], "7 TIME_WAIT>CLOSE 60000ms expired");
@@ -299,22 +319,21 @@ fn a_late_fin_across_buckets_shows_as_a_timer_and_its_own_segment_extends_nothin
 #[test]
 fn without_segments_the_entry_is_inferred_at_the_end() {
     use TcpState as T;
-    let mut run = Run::new();
-    let stamp =
-        |ms: u64| raw::Record { arg1: 2_030, ..minisocket(ms, Kind::MinisocketExpired, 7, T::TimeWait) };
+    let mut run = TrackerRun::new();
+    let stamp = |ms: u64| raw::Record { arg1: 2_030, ..timewait(ms, Kind::TimewaitExpired, 7, T::TimeWait) };
     run.reach_fin_wait2(7)
-        .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
+        .take(kernel(timewait(30, Kind::TimewaitArmed, 7, T::FinWait2)))
         .take(kernel(stamp(62_030)));
     assert_eq!(
         run.lines()[4..],
         ["7 FIN_WAIT2>TIME_WAIT ~2000ms orphan", "7 TIME_WAIT>CLOSE ~60000ms expired"]
     );
-    // No stamp either: the timer says when it was last set, once its tick is known.
-    let mut run = Run::new();
-    let end = raw::Record { arg0: 0, ..minisocket(62_030, Kind::MinisocketExpired, 8, T::TimeWait) };
-    run.take(kernel(minisocket(0, Kind::MinisocketArmed, 6, T::TimeWait)))
+    // Without a stamp, the timer shows when it was last set, once the tick is known.
+    let mut run = TrackerRun::new();
+    let end = raw::Record { arg0: 0, ..timewait(62_030, Kind::TimewaitExpired, 8, T::TimeWait) };
+    run.take(kernel(timewait(0, Kind::TimewaitArmed, 6, T::TimeWait)))
         .reach_fin_wait2(8)
-        .take(kernel(minisocket(30, Kind::MinisocketArmed, 8, T::FinWait2)))
+        .take(kernel(timewait(30, Kind::TimewaitArmed, 8, T::FinWait2)))
         .take(kernel(end));
     assert_eq!(
         run.lines()[4..],
@@ -323,32 +342,32 @@ fn without_segments_the_entry_is_inferred_at_the_end() {
 }
 
 #[test]
-fn without_segments_a_look_at_fin_wait2_finds_who_left_it() {
+fn without_segments_a_fin_wait2_sweep_infers_time_wait() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.take(Record::Host(Box::default()));
     for cookie in [7, 8] {
-        run.reach_fin_wait2(cookie).take(kernel(minisocket(30, Kind::MinisocketArmed, cookie, T::FinWait2)));
+        run.reach_fin_wait2(cookie).take(kernel(timewait(30, Kind::TimewaitArmed, cookie, T::FinWait2)));
     }
-    let still = seed(8, T::FinWait2, SeedObject::Minisocket { left: Nanos(S) });
+    let still = seed(8, T::FinWait2, SeedObject::Timewait { left: Nanos(S) });
     run.sweep(Sweep::FinWait2, 990, &[still]);
     assert_eq!(run.lines()[8..], ["7 FIN_WAIT2>TIME_WAIT ~961ms orphan"]);
     assert_eq!((run.count(T::TimeWait), run.count(T::FinWait2)), (1, 1));
-    // What became an orphan after the look began can't be missing from it.
+    // A socket orphaned after the FIN_WAIT2 sweep began can't be missing from it.
     run.sweep(Sweep::FinWait2, 10, &[]);
     assert_eq!(run.count(T::FinWait2), 1);
 }
 
 #[test]
-fn without_segments_the_end_tells_more_exactly_what_a_look_has_found() {
+fn without_segments_the_end_refines_a_swept_entry() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.take(Record::Host(Box::default()))
-        .take(kernel(minisocket(0, Kind::MinisocketArmed, 6, T::TimeWait)))
+        .take(kernel(timewait(0, Kind::TimewaitArmed, 6, T::TimeWait)))
         .reach_fin_wait2(8)
-        .take(kernel(minisocket(30, Kind::MinisocketArmed, 8, T::FinWait2)))
+        .take(kernel(timewait(30, Kind::TimewaitArmed, 8, T::FinWait2)))
         .sweep(Sweep::FinWait2, 2_999, &[])
-        .take(kernel(raw::Record { arg0: 0, ..minisocket(62_030, Kind::MinisocketExpired, 8, T::TimeWait) }));
+        .take(kernel(raw::Record { arg0: 0, ..timewait(62_030, Kind::TimewaitExpired, 8, T::TimeWait) }));
     assert_eq!(
         run.lines()[4..],
         ["8 FIN_WAIT2>TIME_WAIT ~2970ms orphan", "8 TIME_WAIT>CLOSE ~60000ms expired"]
@@ -356,33 +375,39 @@ fn without_segments_the_end_tells_more_exactly_what_a_look_has_found() {
 }
 
 #[test]
-fn without_segments_a_timer_set_again_may_be_a_second_fin() {
+fn without_segments_a_rearmed_timer_gives_an_inferred_entry() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.take(Record::Host(Box::default()))
         .reach_fin_wait2(7)
-        .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
-        .take(kernel(minisocket(3_030, Kind::MinisocketCancelled, 7, T::TimeWait)))
-        .take(kernel(minisocket(3_030, Kind::MinisocketArmed, 7, T::TimeWait)));
+        .take(kernel(timewait(30, Kind::TimewaitArmed, 7, T::FinWait2)))
+        .take(kernel(timewait(3_030, Kind::TimewaitCancelled, 7, T::TimeWait)))
+        .take(kernel(timewait(3_030, Kind::TimewaitArmed, 7, T::TimeWait)));
     assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>TIME_WAIT ~3000ms orphan"], "the first set it unseen");
 }
 
 #[test]
-fn what_ends_a_minisocket_early_is_told_apart() {
+fn early_timewait_ends_have_distinct_reasons() {
     use TcpState as T;
-    let in_time_wait = |run: &mut Run| {
+    let in_time_wait = |run: &mut TrackerRun| {
         run.reach_time_wait(7);
     };
     let cancelled = |tid: u64, flags: u8| {
-        let raw = minisocket(5_040, Kind::MinisocketCancelled, 7, T::TimeWait);
+        let raw = timewait(5_040, Kind::TimewaitCancelled, 7, T::TimeWait);
         kernel(raw::Record { arg1: tid << 32, flags, ..raw })
     };
-    let cases: [(&str, Steps); 6] = [
+    let cases: [(&str, Steps); 7] = [
         ("killed", |run, by_task, _, _| {
-            run.take(by_task).time(5_100);
+            run.take(by_task).time(5_300);
         }),
-        ("unexplained", |run, _, by_idle, _| {
-            run.take(by_idle).time(5_100);
+        // A SYN that the listener dropped: any segment that could end the socket otherwise would have been reported.
+        ("~reopened", |run, _, by_idle, _| {
+            run.take(by_idle).time(5_300);
+        }),
+        ("unexplained", |run, by_task, _, _| {
+            let Record::Kernel(seen) = by_task else { return };
+            let by_kernel_thread = raw::Record { arg1: u64::from(raw::KERNEL_THREAD) << 32, ..seen.raw };
+            run.take(kernel(by_kernel_thread)).time(5_300);
         }),
         ("purged", |run, _, _, dying| {
             run.take(dying);
@@ -391,18 +416,18 @@ fn what_ends_a_minisocket_early_is_told_apart() {
             run.take(by_idle).take(segment(5_041, 7, TcpState::TimeWait, RST));
         }),
         ("reused", |run, by_task, _, _| {
-            // Thread 71 connects to the same end, and its port is not chosen yet.
+            // Thread 71 connects to the same remote end, and its port is not chosen yet.
             let raw = record(5_039, Kind::Transition);
             let connect = raw::Record { cookie: 9, old: 7, new: 2, sport: 0, flags: flag::TASK, ..raw };
             run.take(kernel(connect)).take(by_task);
         }),
         ("reopened", |run, _, by_idle, _| {
-            // The peer's SYN comes for the same ends, which are then a listener's.
+            // The peer's SYN arrives for the same tuple, now at a listener.
             run.take(by_idle).take(kernel(record(5_041, Kind::RequestArmed)));
         }),
     ];
     for (reason, steps) in cases {
-        let mut run = Run::new();
+        let mut run = TrackerRun::new();
         in_time_wait(&mut run);
         steps(&mut run, cancelled(71, 0), cancelled(0, 0), cancelled(0, flag::NETNS_DYING));
         let wanted = format!("7 TIME_WAIT>CLOSE 5000ms {reason}");
@@ -412,14 +437,14 @@ fn what_ends_a_minisocket_early_is_told_apart() {
 }
 
 #[test]
-fn one_whose_time_was_up_expired_though_it_is_told_late() {
+fn due_timer_with_a_late_expiry_record_counts_as_expired() {
     use TcpState as T;
-    let mut run = Run::new();
-    let late = |ms, kind| kernel(raw::Record { arg0: 0, ..minisocket(ms, kind, 7, T::TimeWait) });
+    let mut run = TrackerRun::new();
+    let late = |ms, kind| kernel(raw::Record { arg0: 0, ..timewait(ms, kind, 7, T::TimeWait) });
     run.reach_time_wait(7)
-        .take(late(60_040, Kind::MinisocketCancelled))
+        .take(late(60_040, Kind::TimewaitCancelled))
         .time(60_200)
-        .take(late(60_040, Kind::MinisocketExpired));
+        .take(late(60_040, Kind::TimewaitExpired));
     assert_eq!(run.lines().last(), Some(&"7 TIME_WAIT>CLOSE 60000ms expired"));
     assert_eq!(run.count(T::TimeWait), 0);
 }
@@ -427,26 +452,117 @@ fn one_whose_time_was_up_expired_though_it_is_told_late() {
 #[test]
 fn data_for_an_orphan_fin_wait2_aborts_it() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.reach_fin_wait2(7)
-        .take(kernel(minisocket(30, Kind::MinisocketArmed, 7, T::FinWait2)))
-        .take(kernel(minisocket(50, Kind::MinisocketCancelled, 7, T::FinWait2)))
+        .take(kernel(timewait(30, Kind::TimewaitArmed, 7, T::FinWait2)))
+        .take(kernel(timewait(50, Kind::TimewaitCancelled, 7, T::FinWait2)))
         .take(segment(50, 7, T::FinWait2, PSH_ACK));
     assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>CLOSE 20ms orphan aborted"]);
 }
 
 #[test]
-fn no_room_for_a_minisocket_is_an_overflow() {
+fn missing_timewait_socket_is_an_overflow() {
     use TcpState as T;
-    let mut run = Run::new();
-    run.reach_fin_wait2(7).take(full(40, 7, T::FinWait2, T::Close, 0, flag::ORPHAN | flag::NO_ROOM));
+    let mut run = TrackerRun::new();
+    run.sees_ends().reach_fin_wait2(7).take(full(40, 7, T::FinWait2, T::Close, 0, flag::ORPHAN));
+    assert_eq!(run.lines().len(), 4, "a RST may follow");
+    run.time(300);
     assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>CLOSE 10ms overflow"]);
+}
+
+fn ends(ms: u64, kind: Kind, arg0: u64) -> Record {
+    kernel(raw::Record { cookie: 7, arg0, ..record(ms, kind) })
+}
+
+#[test]
+fn rst_after_close_gives_the_reason() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.sees_ends().reach_established(7);
+    run.take(full(40, 7, T::Established, T::Close, 0, flag::SHUTDOWN_BOTH));
+    assert_eq!(run.count(T::Established), 1, "until the kernel reports why");
+    let reset = |ms| ends(ms, Kind::ResetSent, raw::ResetReason::AbortOnClose as u64);
+    // Both copies of a program may report it.
+    run.take(full(40, 7, T::Established, T::Close, 0, flag::SHUTDOWN_BOTH)).take(reset(41)).take(reset(41));
+    assert_eq!(run.lines()[2..], ["7 ESTABLISHED>CLOSE 30ms reset_sent_unread"]);
+    assert_eq!((run.count(T::Established), run.tracker.counters().doubles), (0, 1));
+    assert_eq!(run.tracker.counters().healed, 0);
+}
+
+#[test]
+fn rst_before_close_gives_the_reason() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.sees_ends().reach_established(7);
+    run.take(ends(39, Kind::ResetReceived, 0)).take(full(40, 7, T::Established, T::Close, 104, 0));
+    assert_eq!(run.lines()[2..], ["7 ESTABLISHED>CLOSE 30ms reset_received"]);
+}
+
+#[test]
+fn data_after_close_is_not_a_received_rst() {
+    use TcpState as T;
+    let answer = |ms| kernel(raw::Record { cookie: 7, arg0: 1, arg1: 1, ..record(ms, Kind::ResetSent) });
+    for (sends, reason) in [(true, "aborted"), (false, "reset_received")] {
+        let mut run = TrackerRun::new();
+        run.sees_ends().reach_established(7);
+        run.take(full(20, 7, T::Established, T::FinWait1, 0, flag::SHUTDOWN_BOTH));
+        // tcp_reset() runs for a RST and for data alike; a held socket reports the error first.
+        run.take(ends(39, Kind::ResetReceived, 0));
+        run.take(full(40, 7, T::FinWait1, T::Close, 104, flag::SHUTDOWN_BOTH)).take(ends(
+            40,
+            Kind::ErrorReported,
+            104,
+        ));
+        if sends {
+            run.take(answer(41));
+        }
+        run.time(400);
+        assert_eq!(run.lines()[3..], [format!("7 FIN_WAIT1>CLOSE 20ms {reason}")]);
+    }
+}
+
+#[test]
+fn rst_that_answers_a_segment_ends_no_socket() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.sees_ends().reach_established(7);
+    let answer = kernel(raw::Record { cookie: 7, arg0: 8, arg1: 1, ..record(30, Kind::ResetSent) });
+    run.take(answer).take(full(40, 7, T::Established, T::Close, 110, 0)).time(300);
+    assert_eq!(run.lines()[2..], ["7 ESTABLISHED>CLOSE 30ms timeout"]);
+}
+
+#[test]
+fn reconnect_ends_a_pending_close_as_unexplained() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.sees_ends().reach_established(7);
+    run.take(full(40, 7, T::Established, T::Close, 0, 0)).take(full(41, 7, T::Close, T::SynSent, 0, 0));
+    assert_eq!(run.lines()[2..], ["7 ESTABLISHED>CLOSE 30ms unexplained", "7 CLOSE>SYN_SENT"]);
+    assert_eq!((run.count(T::SynSent), run.tracker.counters().healed), (1, 0));
+}
+
+#[test]
+fn killed_listener_is_recognised_by_its_error() {
+    use TcpState as T;
+    for (error, reason) in [(103, "killed"), (0, "listener_closed")] {
+        let mut run = TrackerRun::new();
+        run.sees_ends().take(full(0, 7, T::Close, T::Listen, 0, 0)).take(full(
+            10,
+            7,
+            T::Listen,
+            T::Close,
+            0,
+            0,
+        ));
+        run.take(ends(10, Kind::ErrorReported, error));
+        assert_eq!(run.lines()[1..], [format!("7 LISTEN>CLOSE 10ms {reason}")]);
+    }
 }
 
 #[test]
 fn a_handshake_is_measured_from_its_syn() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.take(kernel(request(0, Kind::RequestArmed)))
         .take(server(50, 8, T::Listen, T::SynRecv))
         .take(kernel(request(50, Kind::RequestCancelled)))
@@ -457,9 +573,9 @@ fn a_handshake_is_measured_from_its_syn() {
 }
 
 #[test]
-fn before_6_15_the_clone_has_the_listeners_name() {
+fn before_6_15_a_clone_carries_the_listeners_cookie() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     let listener = |ms, old: T, new: T| {
         let raw = request(ms, Kind::Transition);
         kernel(raw::Record { cookie: 3, old: old as u8, new: new as u8, dport: 0, daddr: [0; 16], ..raw })
@@ -475,26 +591,26 @@ fn before_6_15_the_clone_has_the_listeners_name() {
 }
 
 #[test]
-fn a_handshake_that_never_ends_times_out() {
+fn abandoned_handshake_times_out() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     let retransmitted = raw::Record { arg1: 1, ..request(1_000, Kind::RequestArmed) };
     run.take(kernel(request(0, Kind::RequestArmed)))
         .take(kernel(request(1_000, Kind::RequestCancelled)))
         .take(kernel(request(1_000, Kind::RequestExpired)))
         .take(kernel(retransmitted))
         .time(2_000);
-    assert_eq!(run.count(T::SynRecv), 1, "the SYN-ACK was sent again");
+    assert_eq!(run.count(T::SynRecv), 1, "the SYN-ACK was retransmitted");
     run.take(kernel(request(3_000, Kind::RequestCancelled)))
         .take(kernel(request(3_000, Kind::RequestExpired)))
-        .time(3_100);
+        .time(3_300);
     assert_eq!(run.lines(), ["h LISTEN>SYN_RECV", "h SYN_RECV>CLOSE 3000ms timeout"]);
 }
 
 #[test]
-fn a_socket_whose_beginning_was_missed_has_a_guessed_role() {
+fn socket_with_a_missed_beginning_gets_a_guessed_role() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     let change = |cookie, old: T, new: T, sport, dport| {
         let raw = record(10, Kind::Transition);
         kernel(raw::Record { cookie, old: old as u8, new: new as u8, sport, dport, ..raw })
@@ -509,13 +625,13 @@ fn a_socket_whose_beginning_was_missed_has_a_guessed_role() {
     };
     assert_eq!(role(7), (Role::Inbound, true));
     assert_eq!(role(8), (Role::Outbound, true));
-    assert_eq!(role(9), (Role::Outbound, false), "who was in SYN_SENT has connected");
+    assert_eq!(role(9), (Role::Outbound, false), "a socket in SYN_SENT is outbound");
 }
 
 #[test]
 fn a_missed_transition_is_healed_and_counted() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.client(0, 7, T::Close, T::SynSent).client(20, 7, T::Established, T::FinWait1).client(
         30,
         7,
@@ -525,16 +641,16 @@ fn a_missed_transition_is_healed_and_counted() {
     assert_eq!(
         run.lines(),
         ["7 CLOSE>SYN_SENT", "7 ESTABLISHED>FIN_WAIT1", "7 FIN_WAIT1>FIN_WAIT2 10ms"],
-        "a dwell whose beginning was missed is not known"
+        "a dwell with a missed beginning is unknown"
     );
     assert_eq!(run.tracker.counters().healed, 1);
     assert_eq!(run.told.counts.iter().sum::<i64>(), 1);
 }
 
 #[test]
-fn both_copies_reporting_one_transition_is_no_change() {
+fn duplicate_transition_report_changes_nothing() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.client(0, 7, T::Close, T::SynSent)
         .client(0, 7, T::Close, T::SynSent)
         .client(10, 7, T::SynSent, T::Close)
@@ -544,22 +660,22 @@ fn both_copies_reporting_one_transition_is_no_change() {
 }
 
 #[test]
-fn the_stream_wins_over_the_seed() {
+fn hook_records_take_precedence_over_the_seed() {
     use TcpState as T;
-    let mut run = Run::seeding();
-    // Ended before the seed that still has it is taken in.
+    let mut run = TrackerRun::seeding();
+    // Ended before its seed entry is processed.
     run.client(1, 7, T::Established, T::FinWait1)
         .client(2, 7, T::FinWait1, T::Close)
         .take(Record::Seed(seed(7, T::Established, SeedObject::Full)));
     assert_eq!(run.told.counts, [0; TcpState::COUNT]);
-    // Spoken of before the seed is taken in.
+    // Reported by a hook before its seed entry is processed.
     run.client(3, 8, T::Established, T::CloseWait).take(Record::Seed(seed(
         8,
         T::Established,
         SeedObject::Full,
     )));
     assert_eq!((run.count(T::CloseWait), run.count(T::Established)), (1, 0));
-    // Read in the state that a record still under way announces.
+    // Seeded in the state that a later record announces.
     run.take(Record::Seed(seed(9, T::FinWait1, SeedObject::Full)))
         .client(4, 9, T::Established, T::FinWait1)
         .client(9, 9, T::FinWait1, T::FinWait2)
@@ -572,20 +688,20 @@ fn the_stream_wins_over_the_seed() {
 #[test]
 fn seeded_dwells_are_bounds() {
     use TcpState as T;
-    let mut run = Run::seeding();
+    let mut run = TrackerRun::seeding();
     run.take(Record::Seed(seed(7, T::Established, SeedObject::Full)))
-        .take(Record::Seed(seed(8, T::TimeWait, SeedObject::Minisocket { left: Nanos(20 * S) })))
+        .take(Record::Seed(seed(8, T::TimeWait, SeedObject::Timewait { left: Nanos(20 * S) })))
         .take(Record::SeedEnd { ts: Nanos(10 * MS), began: Nanos(0) })
         .client(105, 7, T::Established, T::CloseWait)
-        .take(kernel(minisocket(20_005, Kind::MinisocketExpired, 8, T::TimeWait)));
-    // 40 s of the 60 had passed before the trace, which is 5 ms old: computed times begin at 0.
+        .take(kernel(timewait(20_005, Kind::TimewaitExpired, 8, T::TimeWait)));
+    // 40 s of the 60 had passed before the trace, which is 5 ms old: computed times are at least 0.
     assert_eq!(run.lines(), ["7 ESTABLISHED>CLOSE_WAIT >=100ms", "8 TIME_WAIT>CLOSE ~20005ms expired"]);
 }
 
 #[test]
 fn roles_are_guessed_from_listeners_and_marked() {
     use TcpState as T;
-    let mut run = Run::seeding();
+    let mut run = TrackerRun::seeding();
     let listener = SeedSocket {
         tuple: Tuple { daddr: Addr::ANY, dport: 0, ..seed(1, T::Listen, SeedObject::Full).tuple },
         ..seed(1, T::Listen, SeedObject::Full)
@@ -601,9 +717,9 @@ fn roles_are_guessed_from_listeners_and_marked() {
 }
 
 #[test]
-fn a_cookie_that_connects_again_leaves_its_minisocket_in_place() {
+fn reconnecting_cookie_keeps_its_timewait_socket() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.reach_time_wait(7);
     let again = raw::Record {
         object: 1,
@@ -616,15 +732,15 @@ fn a_cookie_that_connects_again_leaves_its_minisocket_in_place() {
     };
     run.take(kernel(again));
     assert_eq!((run.count(T::TimeWait), run.count(T::SynSent)), (1, 1));
-    run.take(kernel(minisocket(60_040, Kind::MinisocketExpired, 7, T::TimeWait)));
+    run.take(kernel(timewait(60_040, Kind::TimewaitExpired, 7, T::TimeWait)));
     assert_eq!((run.count(T::TimeWait), run.count(T::SynSent)), (0, 1));
 }
 
 #[test]
-fn a_full_table_counts_what_it_can_not_hold() {
+fn full_table_counts_evictions() {
     use TcpState as T;
-    let mut tracker = Tracker::new(Limits { sockets: 1 });
-    let mut told = Told::default();
+    let mut tracker = Tracker::new(TrackerLimits { sockets: 1 });
+    let mut told = EventLog::default();
     for cookie in [7, 8] {
         tracker.take(&full(0, cookie, T::Close, T::SynSent, 0, 0), &mut told);
     }
@@ -633,25 +749,25 @@ fn a_full_table_counts_what_it_can_not_hold() {
     assert_eq!(tracker.counters().evicted, 2);
 }
 
-/// How many entries the table `name` beside that of the sockets has.
+/// Number of entries in the side table `name`.
 fn entries(tracker: &Tracker, name: &str) -> usize {
     let tables = tracker.side_tables();
     tables.iter().find(|(table, _)| *table == name).map_or_else(|| panic!("no table {name}"), |(_, n)| *n)
 }
 
 #[test]
-fn a_minisocket_in_no_state_of_a_minisocket_is_no_socket() {
-    let mut run = Run::new();
-    let mut raw = record(10, Kind::MinisocketArmed);
+fn timewait_record_with_a_wrong_substate_is_undecodable() {
+    let mut run = TrackerRun::new();
+    let mut raw = record(10, Kind::TimewaitArmed);
     (raw.cookie, raw.new) = (7, TcpState::Close as u8);
     run.take(kernel(raw));
     assert_eq!((run.tracker.sockets().count(), run.tracker.counters().undecodable), (0, 1));
 }
 
 #[test]
-fn a_full_table_has_no_handshakes_beside_it() {
-    let mut run = Run::seeding();
-    run.tracker = Tracker::new(Limits { sockets: 1 });
+fn full_table_adds_no_handshake_entries() {
+    let mut run = TrackerRun::seeding();
+    run.tracker = Tracker::new(TrackerLimits { sockets: 1 });
     for cookie in 1..10 {
         let mut request = seed(cookie, TcpState::SynRecv, SeedObject::Request { timeouts: 0 });
         request.tuple.dport = cookie as u16;
@@ -661,9 +777,9 @@ fn a_full_table_has_no_handshakes_beside_it() {
 }
 
 #[test]
-fn cancelled_timers_do_not_pile_up_while_time_stands_still() {
-    let mut run = Run::new();
-    run.tracker = Tracker::new(Limits { sockets: 4 });
+fn pending_ends_stay_bounded_while_time_does_not_advance() {
+    let mut run = TrackerRun::new();
+    run.tracker = Tracker::new(TrackerLimits { sockets: 4 });
     run.take(kernel(request(10, Kind::RequestArmed)));
     for _ in 0..100 {
         run.take(kernel(request(10, Kind::RequestCancelled)));
@@ -672,9 +788,9 @@ fn cancelled_timers_do_not_pile_up_while_time_stands_still() {
 }
 
 #[test]
-fn what_ends_while_the_seed_is_read_is_remembered_up_to_a_bound() {
-    let mut run = Run::seeding();
-    run.tracker = Tracker::new(Limits { sockets: 4 });
+fn ends_during_the_seed_are_bounded() {
+    let mut run = TrackerRun::seeding();
+    run.tracker = Tracker::new(TrackerLimits { sockets: 4 });
     for cookie in 1..100 {
         run.client(10, cookie, TcpState::Close, TcpState::SynSent);
         run.client(10, cookie, TcpState::SynSent, TcpState::Close);
@@ -684,8 +800,8 @@ fn what_ends_while_the_seed_is_read_is_remembered_up_to_a_bound() {
 }
 
 #[test]
-fn a_handshake_said_to_be_in_another_state_is_corrected_before_it_goes_on() {
-    let mut run = Run::seeding();
+fn handshake_found_in_another_state_is_corrected() {
+    let mut run = TrackerRun::seeding();
     run.take(Record::Seed(seed(1, TcpState::FinWait2, SeedObject::Request { timeouts: 0 })));
     run.take(full(10, 1, TcpState::SynRecv, TcpState::FinWait2, 0, flag::ORPHAN));
     let orphans = run.tracker.sockets().filter(|(_, socket)| socket.is_orphan_fin_wait2()).count();
@@ -699,13 +815,13 @@ fn a_handshake_said_to_be_in_another_state_is_corrected_before_it_goes_on() {
 }
 
 #[test]
-fn a_socket_out_of_scope_is_forgotten_once_its_port_is_known() {
+fn socket_out_of_scope_is_dropped_once_its_port_is_known() {
     use TcpState as T;
     let port = u32::from(SERVER);
     let mut scope = KernelFilter::default();
     scope.terms[0] =
         Term { low: port, high: port, test: test::LOCAL_PORT, ends_clause: 1, ..Term::default() };
-    let mut run = Run::seeding();
+    let mut run = TrackerRun::seeding();
     run.tracker = run.tracker.scoped(scope);
     run.take(Record::Seed(seed(6, T::Established, SeedObject::Full)));
     run.take(Record::SeedEnd { ts: Nanos(1), began: Nanos(0) });
@@ -714,7 +830,7 @@ fn a_socket_out_of_scope_is_forgotten_once_its_port_is_known() {
     let syn = raw::Record { cookie: 7, old: 7, new: 2, sport: 0, ..record(0, Kind::Transition) };
     run.take(kernel(syn));
     assert_eq!(run.tracker.sockets().count(), 1);
-    // Both copies may tell it; a kernel side without the filter would tell the rest.
+    // Both copies may report it; a kernel side without the filter would report the rest.
     run.client(10, 7, T::SynSent, T::Established).client(10, 7, T::SynSent, T::Established);
     run.client(20, 7, T::Established, T::FinWait1);
     run.take(server(20, 8, T::Listen, T::SynRecv)).take(server(21, 8, T::SynRecv, T::Established));
@@ -725,9 +841,9 @@ fn a_socket_out_of_scope_is_forgotten_once_its_port_is_known() {
 }
 
 #[test]
-fn a_handshake_dropped_before_its_seed_is_read_leaves_no_ghost() {
+fn handshake_dropped_before_its_seed_entry_is_not_added() {
     use TcpState as T;
-    let mut run = Run::seeding();
+    let mut run = TrackerRun::seeding();
     let ends = Tuple { saddr: addr(2), daddr: addr(1), sport: SERVER, dport: CLIENT, ifindex: 0 };
     let listed = SeedSocket { tuple: ends, ..seed(8, T::SynRecv, SeedObject::Request { timeouts: 0 }) };
     run.take(kernel(request(1, Kind::RequestCancelled)))
@@ -737,10 +853,10 @@ fn a_handshake_dropped_before_its_seed_is_read_leaves_no_ghost() {
 }
 
 #[test]
-fn connections_of_a_listener_without_a_port_of_its_own_have_its_owner() {
+fn connections_of_a_listener_without_port_inherit_its_owner() {
     use TcpState as T;
-    let mut run = Run::new();
-    // inet_csk_listen_start() tells LISTEN before it chooses a port.
+    let mut run = TrackerRun::new();
+    // inet_csk_listen_start() reports LISTEN before it chooses a port.
     let raw = raw::Record { cookie: 3, old: 7, new: 10, sport: 0, dport: 0, ..request(0, Kind::Transition) };
     let listener = raw::Record { saddr: [0; 16], daddr: [0; 16], flags: flag::TASK, ..raw };
     run.take(kernel(listener))
@@ -753,9 +869,9 @@ fn connections_of_a_listener_without_a_port_of_its_own_have_its_owner() {
 }
 
 #[test]
-fn an_address_used_again_is_another_minisocket() {
+fn reused_kernel_address_is_a_new_timewait_socket() {
     use TcpState as T;
-    let mut run = Run::new();
+    let mut run = TrackerRun::new();
     run.reach_time_wait(7);
     let again = raw::Record {
         object: 1,
@@ -767,10 +883,48 @@ fn an_address_used_again_is_another_minisocket() {
         ..record(50, Kind::Transition)
     };
     run.take(kernel(again));
-    // The end of the one set aside is missed, and its place used for another socket's.
-    run.take(kernel(minisocket(70_000, Kind::MinisocketArmed, 8, T::TimeWait)));
+    // The end of the rekeyed one is missed, and another socket reuses its address.
+    run.take(kernel(timewait(70_000, Kind::TimewaitArmed, 8, T::TimeWait)));
     assert_eq!(run.count(T::TimeWait), 2);
-    run.take(kernel(minisocket(130_000, Kind::MinisocketExpired, 8, T::TimeWait)));
+    run.take(kernel(timewait(130_000, Kind::TimewaitExpired, 8, T::TimeWait)));
     assert_eq!(run.count(T::TimeWait), 1);
     assert!(run.lines().contains(&"8 TIME_WAIT>CLOSE 60000ms expired"), "{:?}", run.lines());
+}
+
+#[test]
+fn role_without_listener_follows_the_local_port_range() {
+    let settings = |range: &str| Record::NetnsSettings {
+        ts: Nanos(1),
+        netns: NetnsId(1),
+        sysctls: [("net.ipv4.ip_local_port_range".to_owned(), range.to_owned())].into(),
+    };
+    let time_wait = |cookie, sport, dport| {
+        let timewait = SeedObject::Timewait { left: Nanos(30 * S) };
+        let socket = seed(cookie, TcpState::TimeWait, timewait);
+        SeedSocket { tuple: Tuple { sport, dport, ..socket.tuple }, ..socket }
+    };
+    // (local port range, local port, remote port, role)
+    let cases = [
+        (Some("32768\t60999"), SERVER, CLIENT, Role::Inbound),
+        (Some("32768\t60999"), CLIENT, SERVER, Role::Outbound),
+        // Both ends or neither may have been chosen: most such connections are outbound.
+        (Some("32768\t60999"), CLIENT + 1, CLIENT, Role::Outbound),
+        (Some("32768\t60999"), 1000, 2049, Role::Outbound),
+        (Some("1024\t65535"), 8080, CLIENT, Role::Outbound),
+        (None, SERVER, CLIENT, Role::Outbound),
+    ];
+    for (range, sport, dport, role) in cases {
+        let mut run = TrackerRun::seeding();
+        run.take(Record::Seed(time_wait(7, sport, dport)));
+        if let Some(range) = range {
+            run.take(settings(range));
+        }
+        run.take(Record::SeedEnd { ts: Nanos(5 * MS), began: Nanos(0) });
+        // A sweep that finds one later makes the same guess.
+        run.take(Record::Found(time_wait(8, sport, dport)));
+        for id in [7, 8] {
+            let socket = run.tracker.socket(SocketId(id)).expect("tracked");
+            assert_eq!((socket.role, socket.role_guessed), (role, true), "{range:?} {sport} {dport}");
+        }
+    }
 }

@@ -1,62 +1,72 @@
-//! Who follows the sockets: records in, each handed to who knows its kernel object; and the steps that all of them
-//! take.
+//! Tracks every socket: dispatches each record by kernel object, and holds the state transitions that all objects
+//! share.
 
-use rustc_hash::FxHashSet;
+use hashbrown::HashSet;
 use tcptrace_common::{
     filter::{Ends, KernelFilter},
     record::{self as raw, Kind},
 };
 
 use super::{
-    Closer, EndReason, Event, OwnerKind, Phase, ProcessId, Processes, Role, Since, Socket, closing,
+    Closer, End, EndReason, Event, OwnerKind, Phase, ProcessId, Processes, Role, Since, Socket, closing,
+    connects::Connects,
+    ended::{Ended, EndedInSeed},
     full::RecentlyClosed,
     handshake::Handshakes,
     listeners::Listeners,
-    minisocket::{Connects, Minisockets},
+    namespaces::Namespaces,
     pending::PendingEnds,
-    sweep::Sweeps,
-    table::{Place, Sockets},
+    rekeyed::Rekeyed,
+    seed::PortRanges,
+    sweep::SweepComparison,
+    table::{SlotRef, Sockets},
 };
-use crate::model::{Addr, Nanos, NetnsId, Observation, Record, SocketId, TcpState, Tuple};
+use crate::model::{Addr, HookRecord, Nanos, NetnsId, Record, SocketId, TcpState, Tuple};
 
-/// Who is told what happens. Counts of sockets per state follow from these calls alone, those apart that
-/// [`Tracker::scoped`] leaves out.
+/// Receives the changes. Counts of sockets per state follow from these calls alone, except for the sockets that
+/// [`Tracker::scoped`] excludes.
 pub trait Observer {
-    /// A socket is there that no transition announced: it is older than the trace, or its beginning
-    /// was missed.
+    /// A socket appeared without a transition: it is older than the trace, or its first transition was missed.
     fn appeared(&mut self, id: SocketId, socket: &mut Socket, processes: &Processes);
-    /// A socket changed its state; `socket` is already in the new one. With [`Event::begins`] it was
-    /// not there before; in CLOSE it is gone afterwards.
+    /// A socket changed its state; `socket` is already in the new one. With [`Event::begins`] it is new; after CLOSE
+    /// it is removed.
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes);
-    /// A missed transition is made up for: the socket was counted in `from` and is in its state. In
+    /// A missed transition was repaired: the socket was counted in `from`, and `socket` has the correct state. In
     /// `from` it was an orphan when [`Socket::orphan_since`] is set.
     fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes);
-    /// The owner, the role or an end became known, or known better.
+    /// The owner, the role or an address or port became known, or known with more certainty.
     fn identified(&mut self, socket: &mut Socket, processes: &Processes);
+    /// The owner is the same, in another cgroup.
+    fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
+        self.identified(socket, processes);
+    }
+
     /// A socket in FIN_WAIT2 lost its owner.
     fn orphaned(&mut self, socket: &mut Socket);
-    /// A socket turned out to be outside of [`Tracker::scoped`]: nothing more will be told of it.
+    /// A socket turned out to be outside of [`Tracker::scoped`]: no further call follows for it.
     fn forgotten(&mut self, _socket: &mut Socket) {}
 }
 
 /// Bounds of the tracker's memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Sockets tracked at once; what comes beyond is counted as evicted.
+pub struct TrackerLimits {
+    /// Sockets tracked at once; further sockets are counted as evicted.
     pub sockets: usize,
 }
 
-impl Default for Limits {
+impl Default for TrackerLimits {
     fn default() -> Self {
         Self { sockets: 4_000_000 }
     }
 }
 
-/// What could not be followed exactly.
+/// Counts of inexact tracking, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Sockets whose known state was not the old state of the next transition.
+    /// Sockets whose known state differed from the old state of the next transition.
     pub healed: u64,
+    /// Sockets first seen in a namespace that the seed could not visit: older than the trace, not a loss.
+    pub unseeded: u64,
     /// Sockets not tracked because the table was full.
     pub evicted: u64,
     /// Records with a state or kind that TCP does not have.
@@ -65,47 +75,59 @@ pub struct Counters {
     pub doubles: u64,
 }
 
-/// Follows every socket through its states.
+/// Tracks every socket through its states.
 #[derive(Clone, Debug)]
 pub struct Tracker {
     pub(super) sockets: Sockets,
     pub(super) processes: Processes,
     pub(super) listeners: Listeners,
+    pub(super) port_ranges: PortRanges,
+    pub(super) namespaces: Namespaces,
+    /// Namespaces that the next pass over all sockets covers.
+    pub(super) changed: HashSet<NetnsId>,
     pub(super) handshakes: Handshakes,
-    pub(super) minisockets: Minisockets,
+    pub(super) rekeyed: Rekeyed,
+    /// Timer ticks per second, learned from the first TIME_WAIT armed.
+    pub(super) hz: Option<i64>,
     pub(super) connects: Connects,
     pub(super) pending: PendingEnds,
-    pub(super) sweeps: Sweeps,
-    /// Ended while the seed is still being read: it must not bring them back.
-    pub(super) ended_in_seed: FxHashSet<SocketId>,
+    pub(super) sweeps: SweepComparison,
+    pub(super) ended_in_seed: EndedInSeed,
     pub(super) seeding: bool,
-    /// When the first record came: the hooks were attached by then.
+    /// Time of the first record: the hooks were attached by then.
     pub(super) began: Option<Nanos>,
-    /// Whether segments that reach minisockets are seen.
+    /// Whether the hooks report segments that reach timewait sockets.
     pub(super) sees_segments: bool,
+    /// Whether the hooks report RSTs and errors of full sockets.
+    pub(super) sees_ends: bool,
     pub(super) counters: Counters,
     pub(super) recently_closed: RecentlyClosed,
-    pub(super) limits: Limits,
-    /// Sockets outside of it are not followed.
+    pub(super) limits: TrackerLimits,
+    /// Sockets outside of this filter are not tracked.
     pub(super) scope: KernelFilter,
 }
 
 impl Tracker {
-    /// An empty table.
-    pub fn new(limits: Limits) -> Self {
+    /// Creates an empty tracker.
+    pub fn new(limits: TrackerLimits) -> Self {
         Self {
             sockets: Sockets::default(),
             processes: Processes::default(),
             listeners: Listeners::default(),
+            port_ranges: PortRanges::default(),
+            namespaces: Namespaces::default(),
+            changed: HashSet::default(),
             handshakes: Handshakes::default(),
-            minisockets: Minisockets::default(),
+            rekeyed: Rekeyed::default(),
+            hz: None,
             connects: Connects::default(),
             pending: PendingEnds::default(),
-            sweeps: Sweeps::default(),
-            ended_in_seed: FxHashSet::default(),
+            sweeps: SweepComparison::default(),
+            ended_in_seed: EndedInSeed::default(),
             seeding: true,
             began: None,
             sees_segments: true,
+            sees_ends: false,
             counters: Counters::default(),
             recently_closed: RecentlyClosed::default(),
             limits,
@@ -113,15 +135,15 @@ impl Tracker {
         }
     }
 
-    /// Follows only the sockets that `scope` lets pass: what a kernel side with this filter tells, and from
-    /// records of all sockets the same. One that turns out to be outside, once its local port is known, is
-    /// forgotten: its end is never told.
+    /// Tracks only the sockets that `scope` passes: the result is the same whether the kernel side applies this filter
+    /// or reports all sockets. A socket that turns out to be outside, once its local port is known, is dropped without
+    /// an end event.
     #[must_use]
     pub fn scoped(self, scope: KernelFilter) -> Self {
         Self { scope, ..self }
     }
 
-    /// Whether `record` may matter: a seed tells of all sockets, the hooks of those in scope.
+    /// Whether `record` may matter: the seed lists all sockets, the hooks report those in scope.
     pub fn follows(&self, record: &Record) -> bool {
         match record {
             Record::Seed(seed) | Record::Found(seed) => self.is_in_scope(seed.netns, &seed.tuple),
@@ -129,104 +151,162 @@ impl Tracker {
         }
     }
 
-    /// What could not be followed exactly so far.
+    /// Counts of inexact tracking so far.
     pub const fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Tells `out` of every socket in `netns` once more: what it knows of the namespace has changed.
-    pub fn look_again(&mut self, netns: NetnsId, out: &mut impl Observer) {
-        for socket in self.sockets.iter_mut().filter(|socket| socket.netns == netns) {
-            out.identified(socket, &self.processes);
+    /// Calls [`Observer::identified`] again for every socket in `netns`, because facts about the namespace changed at
+    /// `ts`. With many sockets, one pass covers all namespaces that changed since the last pass.
+    pub fn revisit_namespace(&mut self, netns: NetnsId, ts: Nanos, out: &mut impl Observer) {
+        /// A pass over this many sockets costs about as much as a few records.
+        const FEW: usize = 1 << 10;
+        self.changed.insert(netns);
+        if self.sockets.len() <= FEW {
+            self.pass(out);
+        } else {
+            self.processes.request_pass(ts);
         }
     }
 
-    /// Roughly what it takes, in bytes.
+    /// Approximate memory use, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.sockets.len() * Sockets::SOCKET_BYTES
     }
 
-    /// Every socket tracked now.
+    /// Number of sockets tracked now.
+    pub fn count(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Iterates over every tracked socket.
     pub fn sockets(&self) -> impl Iterator<Item = (SocketId, &Socket)> {
         self.sockets.iter()
     }
 
-    /// Shows every socket tracked now to an observer, for what is for its use.
-    pub fn each_socket(&mut self, mut show: impl FnMut(&mut Socket, &Processes)) {
+    /// Passes every tracked socket to an observer, which may change its own fields in it.
+    pub fn for_each_socket(&mut self, mut show: impl FnMut(&mut Socket, &Processes)) {
         for socket in self.sockets.iter_mut() {
             show(socket, &self.processes);
         }
     }
 
-    /// One of them.
+    /// The socket with this id.
     pub fn socket(&self, id: SocketId) -> Option<&Socket> {
         self.sockets.get(id)
     }
 
-    /// The processes that own them.
+    /// The processes that own the sockets.
     pub const fn processes(&self) -> &Processes {
         &self.processes
     }
 
-    /// How many entries the tables beside that of the sockets hold, by name: none may grow for ever.
+    /// Number of entries in each side table, by name: each table must stay bounded.
     #[doc(hidden)]
-    pub fn side_tables(&self) -> [(&'static str, usize); 8] {
+    pub fn side_tables(&self) -> [(&'static str, usize); 9] {
         [
             ("processes", self.processes.count()),
             ("listeners", self.listeners.len()),
             ("handshakes", self.handshakes.len()),
-            ("minisockets set aside", self.minisockets.len()),
+            ("minisockets set aside", self.rekeyed.len()),
             ("connects", self.connects.len()),
             ("pending ends", self.pending.len()),
             ("suspicions of sweeps", self.sweeps.len()),
             ("ended in the seed", self.ended_in_seed.len()),
+            ("namespaces", self.namespaces.len()),
         ]
     }
 
-    /// Takes one record in.
+    /// Processes one record.
     pub fn take(&mut self, record: &Record, out: &mut impl Observer) {
         if let Some(ts) = record.ts() {
             self.began.get_or_insert(ts);
             self.settle(ts, out);
+            if self.processes.begin_pass(ts) {
+                self.pass(out);
+            }
         }
+        self.namespaces.take(record);
         match record {
             Record::Kernel(seen) => self.take_observation(seen, out),
-            Record::Seed(seed) => self.take_seed(seed, out),
-            Record::SeedEnd { .. } => self.end_seed(out),
-            Record::Found(found) => self.take_found(found, out),
+            Record::Seed(seed) => self.add_seeded(seed, out),
+            Record::SeedEnd { .. } => self.finish_seed(out),
+            Record::Found(found) => self.apply_found(found, out),
             Record::Missing { ts, id, netns, tuple, from } => {
-                self.take_missing(self.swept_id(*id, *netns, tuple), *ts, *from, out);
+                self.apply_missing(self.resolve_missing_id(*id, *netns, tuple), *ts, *from, out);
             }
-            Record::Owner { id, process, .. } => self.take_owner(*id, process, out),
-            Record::OwnersEnd { .. } => self.end_owners(out),
-            Record::Carried(carried) => self.take_carried(carried, out),
-            Record::Continuation(known) => self.take_continuation(known),
-            Record::Host(facts) => self.sees_segments = facts.segments,
-            // Comes to nothing by itself: `Tracker::compare`.
+            Record::Owner { ts, id, process, .. } => self.apply_owner(*id, process, *ts, out),
+            Record::OwnersEnd { .. } => self.finish_owner_search(out),
+            Record::SocketCheckpoint(carried) => self.restore_socket(carried, out),
+            Record::TrackerCheckpoint(known) => self.restore_tracker(known),
+            Record::Host(facts) => {
+                self.sees_segments = facts.segments;
+                self.sees_ends = facts.ends;
+                self.port_ranges.take(record);
+            }
+            Record::NetnsSettings { .. } => self.port_ranges.take(record),
+            Record::Restart { ts } => self.restart(*ts, out),
+            Record::Tick { ts } => self.connects.remove_expired(*ts),
+            // No change to a socket: `Tracker::compare` handles listings.
             Record::Listing(_)
             | Record::NetnsName { .. }
             | Record::CgroupPath { .. }
-            | Record::NetnsSettings { .. }
             | Record::NetnsCounters { .. }
-            | Record::Loss { .. }
-            | Record::Tick { .. } => {}
+            | Record::ClockStep(_)
+            | Record::Loss { .. } => {}
         }
     }
 
-    fn take_observation(&mut self, seen: &Observation, out: &mut impl Observer) {
+    /// Removes every socket without reporting an end: a new seed lists those that exist.
+    fn restart(&mut self, ts: Nanos, out: &mut impl Observer) {
+        let mut known: Vec<SocketId> = self.sockets.iter().map(|(id, _)| id).collect();
+        known.sort_unstable();
+        for id in known {
+            if let Some(at) = self.sockets.find(id) {
+                self.correct_state(at, TcpState::Close, out);
+                self.remove(at, ts);
+            }
+        }
+        self.connects = Connects::default();
+        self.pending = PendingEnds::default();
+        self.sweeps = SweepComparison::default();
+        self.namespaces = Namespaces::default();
+        self.ended_in_seed = EndedInSeed::default();
+        self.recently_closed = RecentlyClosed::default();
+        self.seeding = true;
+    }
+
+    /// Calls `out` for every socket whose namespace has changed, or whose process moved to another cgroup.
+    fn pass(&mut self, out: &mut impl Observer) {
+        for socket in self.sockets.iter_mut() {
+            if self.changed.contains(&socket.netns) {
+                out.identified(socket, &self.processes);
+            }
+            if socket.process.is_some_and(|id| self.processes.has_moved(id)) {
+                out.owner_moved(socket, &self.processes);
+            }
+        }
+        self.processes.end_pass();
+        self.changed.clear();
+    }
+
+    fn take_observation(&mut self, seen: &HookRecord, out: &mut impl Observer) {
         if !self.scope.is_everything() && !self.scope.passes(&Ends::of(&seen.raw)) {
             return;
         }
-        self.hear(&seen.raw);
+        self.clear_suspicion(&seen.raw);
         match Kind::from_raw(seen.raw.kind) {
-            Some(Kind::Transition) => self.take_transition(seen, out),
-            Some(Kind::MinisocketArmed) => self.minisocket_armed(&seen.raw, out),
-            Some(Kind::MinisocketCancelled) => self.minisocket_cancelled(&seen.raw, out),
-            Some(Kind::MinisocketExpired) => self.minisocket_expired(&seen.raw, out),
-            Some(Kind::Segment) => self.minisocket_segment(&seen.raw, out),
+            Some(Kind::Transition) => self.apply_transition(seen, out),
+            Some(Kind::TimewaitArmed) => self.timewait_armed(&seen.raw, out),
+            Some(Kind::TimewaitCancelled) => self.timewait_cancelled(&seen.raw, out),
+            Some(Kind::TimewaitExpired) => self.timewait_expired(&seen.raw, out),
+            Some(Kind::Segment) => self.timewait_segment(&seen.raw, out),
             Some(Kind::RequestArmed) => self.request_armed(&seen.raw, out),
             Some(Kind::RequestCancelled) => self.request_cancelled(&seen.raw),
             Some(Kind::RequestExpired) => self.request_expired(&seen.raw),
+            Some(Kind::ResetSent) => self.reset_sent(&seen.raw, out),
+            Some(Kind::ResetReceived) => self.reset_received(&seen.raw),
+            Some(Kind::ErrorReported) => self.error_reported(&seen.raw, out),
             None => self.counters.undecodable += 1,
         }
     }
@@ -235,36 +315,37 @@ impl Tracker {
         self.scope.is_everything() || self.scope.passes(&tuple.ends(netns))
     }
 
-    /// Brings a socket into the state `to` and tells so; with CLOSE it is gone.
+    /// Moves a socket to the state `to` and reports it; CLOSE removes the socket.
     pub(super) fn enter(
         &mut self,
-        at: Place,
+        at: SlotRef,
         to: TcpState,
         ts: Nanos,
         end_reason: Option<EndReason>,
         out: &mut impl Observer,
     ) {
-        self.step(at, to, Since::Exact(ts), end_reason, out);
+        self.step(at, to, Since::Exact(ts), end_reason.map(End::sure), out);
     }
 
-    /// The same, where the time was computed: neither the dwell that ends nor the one that begins is
-    /// exact.
-    pub(super) fn enter_inferred(&mut self, at: Place, to: TcpState, ts: Nanos, out: &mut impl Observer) {
+    /// Ends a socket.
+    pub(super) fn close(&mut self, at: SlotRef, ts: Nanos, end: End, out: &mut impl Observer) {
+        self.step(at, TcpState::Close, Since::Exact(ts), Some(end), out);
+    }
+
+    /// Like `enter` with a computed time: neither the dwell that ends nor the one that begins is exact.
+    pub(super) fn enter_inferred(&mut self, at: SlotRef, to: TcpState, ts: Nanos, out: &mut impl Observer) {
         self.step(at, to, Since::Inferred(ts), None, out);
     }
 
-    fn step(
-        &mut self,
-        at: Place,
-        to: TcpState,
-        since: Since,
-        end_reason: Option<EndReason>,
-        out: &mut impl Observer,
-    ) {
+    fn step(&mut self, at: SlotRef, to: TcpState, since: Since, end: Option<End>, out: &mut impl Observer) {
+        let end_reason = end.map(|end| end.reason);
         let ts = since.time().unwrap_or_default();
         let socket = &mut self.sockets[at];
         let from = socket.state;
         let begins = from == TcpState::Close;
+        if begins {
+            self.namespaces.follow(socket.netns);
+        }
         socket.closer = closer_after(socket.closer, from, to, end_reason);
         let orphan_since = socket.orphan_since;
         let event = Event {
@@ -280,6 +361,7 @@ impl Tracker {
             dwell: if begins { None } else { socket.since.dwell_until(since) },
             closer: socket.closer,
             end_reason,
+            reason_inferred: end.is_some_and(|end| end.inferred),
             orphan: (from == TcpState::FinWait2 || to == TcpState::FinWait2)
                 .then_some(orphan_since.is_some()),
             orphan_for: (from == TcpState::FinWait2)
@@ -306,8 +388,13 @@ impl Tracker {
         }
     }
 
-    /// A socket is there without a transition that announced it.
-    pub(super) fn appear(&mut self, id: SocketId, socket: Socket, out: &mut impl Observer) -> Option<Place> {
+    /// Adds a socket that no transition announced.
+    pub(super) fn appear(
+        &mut self,
+        id: SocketId,
+        socket: Socket,
+        out: &mut impl Observer,
+    ) -> Option<SlotRef> {
         let at = self.insert(id, socket)?;
         let socket = &mut self.sockets[at];
         if socket.state == TcpState::Listen {
@@ -318,8 +405,8 @@ impl Tracker {
         Some(at)
     }
 
-    /// Puts a socket into the table, unless it is full or has it.
-    pub(super) fn insert(&mut self, id: SocketId, mut socket: Socket) -> Option<Place> {
+    /// Inserts a socket, unless the table is full or already has the id.
+    pub(super) fn insert(&mut self, id: SocketId, mut socket: Socket) -> Option<SlotRef> {
         if self.sockets.contains(id) {
             return None;
         }
@@ -336,9 +423,8 @@ impl Tracker {
         self.sockets.len() < self.limits.sockets
     }
 
-    /// Makes `owner`, already acquired, the socket's owner, when it is known at least as well as the
-    /// one before.
-    pub(super) fn own(&mut self, at: Place, owner: ProcessId, kind: OwnerKind, out: &mut impl Observer) {
+    /// Makes `owner`, already acquired, the socket's owner, unless the current owner is known with more certainty.
+    pub(super) fn own(&mut self, at: SlotRef, owner: ProcessId, kind: OwnerKind, out: &mut impl Observer) {
         let socket = &mut self.sockets[at];
         if socket.owner > kind {
             return self.processes.release(owner);
@@ -353,7 +439,7 @@ impl Tracker {
         }
     }
 
-    pub(super) fn remove(&mut self, at: Place, ts: Nanos) {
+    pub(super) fn remove(&mut self, at: SlotRef, ts: Nanos) {
         let id = at.id;
         let socket = self.sockets.remove(at);
         if let Some(process) = socket.process {
@@ -362,35 +448,41 @@ impl Tracker {
         if socket.state == TcpState::Listen {
             self.listeners.remove(id);
         }
-        match socket.phase {
-            Phase::Request => self.handshakes.forget(id, socket.netns, &socket.tuple),
-            Phase::Full => self.recently_closed.push(id, ts),
-            Phase::Minisocket => self.minisockets.forget(id),
-        }
-        if self.seeding && !self.ended_in_seed.contains(&id) {
-            if self.ended_in_seed.len() < self.limits.sockets {
-                self.ended_in_seed.insert(id);
-            } else {
-                // Should the seed bring it back, it stays.
-                self.counters.evicted += 1;
+        let (netns, tuple) = (socket.netns, socket.tuple);
+        let ended = match socket.phase {
+            Phase::Request => {
+                self.handshakes.forget(id, netns, &tuple);
+                Ended::request(netns, &tuple)
             }
+            Phase::Full => {
+                self.recently_closed.push(id, ts);
+                Ended::Full(id.0)
+            }
+            Phase::Timewait => {
+                let cookie = self.rekeyed.cookie_of(id).unwrap_or(id.0);
+                self.rekeyed.forget(id);
+                Ended::Timewait(cookie, netns, tuple.without_interface())
+            }
+        };
+        if self.seeding {
+            self.remember_ended_in_seed(ended);
         }
     }
 }
 
-/// Which side ended the connection, as the step `from` -> `to` shows; the first to do so counts.
+/// Which side ended the connection, judged by the step `from` -> `to`; the first side to close counts.
 fn closer_after(before: Closer, from: TcpState, to: TcpState, reason: Option<EndReason>) -> Closer {
     match (before, from, to) {
         (Closer::None, TcpState::Established | TcpState::SynRecv, TcpState::FinWait1) => Closer::Local,
         (Closer::None, TcpState::Established | TcpState::SynRecv, TcpState::CloseWait) => Closer::Remote,
-        // Our FIN went first, but the peer's was on its way before ours arrived.
+        // Our FIN went first, but the peer sent its own before ours arrived.
         (_, TcpState::FinWait1, TcpState::Closing) => Closer::Both,
         (Closer::None, _, TcpState::Close) => reason.map_or(Closer::None, closing::closer),
         _ => before,
     }
 }
 
-/// Both ends, as a record has them.
+/// The tuple of a record.
 pub(super) const fn tuple_of(raw: &raw::Record) -> Tuple {
     Tuple {
         saddr: Addr(raw.saddr),

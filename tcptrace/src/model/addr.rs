@@ -1,7 +1,7 @@
-//! Addresses as the kernel keys them: 16 bytes, IPv4 in its mapped form.
+//! Stores addresses as 16 bytes, IPv4 in its mapped form.
 //!
-//! An `AF_INET6` socket that talks to `::ffff:a.b.c.d` is IPv4 on the wire, its request socket is
-//! `AF_INET`, and its minisocket `AF_INET6` again. Keeping one form makes them one.
+//! An `AF_INET6` socket connected to `::ffff:a.b.c.d` is IPv4 on the wire, its request socket is `AF_INET`, and its
+//! timewait socket `AF_INET6` again. A single form makes them comparable.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,20 +10,24 @@ use tcptrace_common::filter::{Ends, words};
 
 use super::NetnsId;
 
-/// An IP address; IPv4 is kept as `::ffff:a.b.c.d` and shown as `a.b.c.d`.
+/// An IP address; IPv4 is stored as `::ffff:a.b.c.d` and shown as `a.b.c.d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Addr(pub [u8; 16]);
 
 impl Addr {
-    /// `::`, which also stands for `0.0.0.0`: any address.
+    /// `::`, any address; also used for `0.0.0.0`.
     pub const ANY: Self = Self([0; 16]);
+
+    /// `::` and `0.0.0.0`.
+    pub const ANY_FORMS: [Self; 2] =
+        [Self::ANY, Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0])];
 
     /// Whether it is IPv4 on the wire.
     pub const fn is_ipv4(self) -> bool {
         matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
     }
 
-    /// Whether it stands for any address (`::` or `0.0.0.0`).
+    /// Whether it is a wildcard (`::` or `0.0.0.0`).
     pub fn is_any(self) -> bool {
         self == Self::ANY || (self.is_ipv4() && self.0[12..] == [0; 4])
     }
@@ -33,7 +37,7 @@ impl Addr {
         self.ip().is_loopback()
     }
 
-    /// The address in the standard library's form, IPv4 where it is IPv4.
+    /// The address in the standard library's form; mapped addresses become IPv4.
     pub fn ip(self) -> IpAddr {
         let [.., a, b, c, d] = self.0;
         if self.is_ipv4() { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(self.0).into() }
@@ -67,7 +71,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Writes it as it is shown; IPv4 without `format_args!`, because the lines of `events` are full of it.
+    /// Writes the displayed form; IPv4 without `format_args!`, because every line of `events` has two.
     pub fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
         let mut digits = itoa::Buffer::new();
         match self.addr.ip() {
@@ -122,7 +126,13 @@ impl Tuple {
         Endpoint { addr: self.daddr, port: self.dport, ifindex: self.ifindex }
     }
 
-    /// Both ends, in the namespace `netns`, as a filter of the kernel side tests them.
+    /// The same ends without the interface: hooks and `sock_diag` report different ones.
+    #[must_use]
+    pub const fn without_interface(&self) -> Self {
+        Self { ifindex: 0, ..*self }
+    }
+
+    /// Both ends, in the namespace `netns`, for the kernel-side filter.
     pub const fn ends(&self, netns: NetnsId) -> Ends {
         Ends {
             saddr: words(&self.saddr.0),
@@ -161,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_shown_for_link_local_only() {
+    fn zone_is_shown_for_link_local_only() {
         assert_eq!(endpoint("fe80::1", 80, 2), "[fe80::1%2]:80");
         assert_eq!(endpoint("2001:db8::1", 80, 2), "[2001:db8::1]:80");
     }

@@ -1,4 +1,4 @@
-//! How many sockets are in each state.
+//! Counts sockets per state.
 
 use super::TcpState;
 
@@ -10,7 +10,7 @@ pub struct StateCounts {
 }
 
 impl StateCounts {
-    /// Counts one socket in `state`. Whether a `FIN_WAIT2` is an orphan: [`Self::add_orphan_fin_wait2`].
+    /// Counts one socket in `state`. Orphans in `FIN_WAIT2` use [`Self::add_orphan_fin_wait2`] instead.
     pub fn add(&mut self, state: TcpState) {
         self.by_state[state.index()] += 1;
     }
@@ -34,12 +34,12 @@ impl StateCounts {
         self.by_state[state.index()]
     }
 
-    /// The part of `FIN_WAIT2` that no process holds; `tcp_fin_timeout` ends it.
+    /// Sockets in `FIN_WAIT2` that no process holds; `tcp_fin_timeout` ends them.
     pub const fn orphan_fin_wait2(&self) -> u64 {
         self.orphan_fin_wait2
     }
 
-    /// The part of `FIN_WAIT2` that a process still holds open; nothing ends it but the process or the peer.
+    /// Sockets in `FIN_WAIT2` that a process still holds; only the process or the peer ends them.
     pub const fn held_fin_wait2(&self) -> u64 {
         self.get(TcpState::FinWait2) - self.orphan_fin_wait2
     }

@@ -1,10 +1,10 @@
-//! Identities and time.
+//! Defines ids and time.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time or a length of time, in nanoseconds. Points are `CLOCK_MONOTONIC`.
+/// A point in time or a duration, in nanoseconds. Points are `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Nanos(pub u64);
 
@@ -14,19 +14,19 @@ impl Nanos {
     /// One second.
     pub const SECOND: Self = Self(1_000_000_000);
 
-    /// So many milliseconds.
+    /// Converts milliseconds.
     #[must_use]
     pub const fn of_millis(milliseconds: u64) -> Self {
         Self(milliseconds.saturating_mul(Self::MILLISECOND.0))
     }
 
-    /// The length of time from `earlier` to here; 0 when `earlier` is later.
+    /// The duration from `earlier` to here; 0 when `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Self {
         Self(self.0.saturating_sub(earlier.0))
     }
 
-    /// The point in time `length` before this one; 0 at the least.
+    /// The point in time `length` before this one; at least 0.
     #[must_use]
     pub const fn minus(self, length: Self) -> Self {
         Self(self.0.saturating_sub(length.0))
@@ -54,56 +54,85 @@ impl fmt::Display for NetnsId {
     }
 }
 
-/// One socket from its first to its last state: the kernel's socket cookie, which a minisocket
-/// inherits. A handshake that has no socket yet gets a number of its own, see
-/// [`SocketId::handshake`].
+/// One socket from its first to its last state: the kernel's socket cookie, which a timewait socket inherits, or an id
+/// that tcptrace assigns when no cookie is unique to this socket; see [`IdKind`].
+///
+/// The kernel counts cookies up from 1, and down from 2^64-1 for a cookie generated in an interrupt of another
+/// generation (`gen_cookie_next()`). The ids of tcptrace are in between, from 2^51 to 2^53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SocketId(pub u64);
 
+/// Origin of a [`SocketId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdKind {
+    /// The kernel's socket cookie.
+    Cookie,
+    /// A handshake: a request socket has no cookie until something requests one.
+    Handshake,
+    /// A timewait socket whose cookie another socket has, because one descriptor connected again.
+    Rekeyed,
+    /// Not an id: outside of every range.
+    Invalid,
+}
+
 impl SocketId {
-    // Cookies count up from 1. All ids stay below 2^53, which JSON readers keep exactly.
+    /// Number of cookies in each direction that count as valid.
+    const COOKIES: u64 = 1 << 51;
+    const REKEYED: u64 = 1 << 51;
     const HANDSHAKE: u64 = 1 << 52;
-    const SET_ASIDE: u64 = 1 << 51;
+    const ASSIGNED_END: u64 = 1 << 53;
 
-    /// Whether the kernel can have given a socket this cookie: it counts up from 1, and does not come to 2^51.
-    pub const fn is_cookie(number: u64) -> bool {
-        number < Self::SET_ASIDE
-    }
-
-    /// The id of the `n`-th handshake seen: request sockets carry no cookie.
-    #[must_use]
-    pub const fn handshake(n: u64) -> Self {
-        Self(Self::HANDSHAKE | n)
-    }
-
-    /// The id of the `n`-th minisocket whose cookie went on to another connection.
-    #[must_use]
-    pub const fn set_aside(n: u64) -> Self {
-        Self(Self::SET_ASIDE | n)
-    }
-
-    /// `n` of [`SocketId::handshake`].
-    pub const fn as_handshake(self) -> Option<u64> {
-        if self.is_handshake() { Some(self.0 & !Self::HANDSHAKE) } else { None }
-    }
-
-    /// `n` of [`SocketId::set_aside`].
-    pub const fn as_set_aside(self) -> Option<u64> {
-        if self.0 & (Self::HANDSHAKE | Self::SET_ASIDE) == Self::SET_ASIDE {
-            Some(self.0 & !Self::SET_ASIDE)
-        } else {
-            None
+    /// Origin of the id.
+    pub const fn kind(self) -> IdKind {
+        match self.0 {
+            0..Self::COOKIES => IdKind::Cookie,
+            Self::REKEYED..Self::HANDSHAKE => IdKind::Rekeyed,
+            Self::HANDSHAKE..Self::ASSIGNED_END => IdKind::Handshake,
+            number if number > u64::MAX - Self::COOKIES => IdKind::Cookie,
+            _ => IdKind::Invalid,
         }
     }
 
-    /// Whether this is a handshake that has no socket yet.
-    pub const fn is_handshake(self) -> bool {
-        self.0 & Self::HANDSHAKE != 0
+    /// Whether the kernel can have assigned this cookie; 0 means none.
+    pub const fn is_cookie(number: u64) -> bool {
+        matches!(Self(number).kind(), IdKind::Cookie)
+    }
+
+    /// The id of the `n`-th handshake.
+    #[must_use]
+    pub const fn handshake(n: u64) -> Self {
+        Self(Self::HANDSHAKE | (n & (Self::HANDSHAKE - 1)))
+    }
+
+    /// The id of the `n`-th rekeyed timewait socket.
+    #[must_use]
+    pub const fn rekeyed(n: u64) -> Self {
+        Self(Self::REKEYED | (n & (Self::REKEYED - 1)))
     }
 }
 
 impl fmt::Display for SocketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_ranges_do_not_overlap() {
+        for cookie in [0, 1, (1 << 51) - 1, u64::MAX, u64::MAX - (1 << 51) + 1] {
+            assert_eq!(SocketId(cookie).kind(), IdKind::Cookie, "{cookie:#x}");
+            assert!(SocketId::is_cookie(cookie));
+        }
+        for n in [0, 1, 1 << 50, u64::MAX] {
+            assert_eq!(SocketId::rekeyed(n).kind(), IdKind::Rekeyed, "{n:#x}");
+            assert_eq!(SocketId::handshake(n).kind(), IdKind::Handshake, "{n:#x}");
+        }
+        for number in [1 << 53, u64::MAX >> 1, u64::MAX - (1 << 51)] {
+            assert_eq!(SocketId(number).kind(), IdKind::Invalid, "{number:#x}");
+        }
     }
 }

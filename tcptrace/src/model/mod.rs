@@ -1,15 +1,22 @@
-//! The words of the program as types: addresses, sockets, processes, time, and the [`Record`] that
-//! flows from every source. Nothing here reads a file, a clock or the environment.
+//! Defines the domain types: addresses, sockets, processes, time, and the [`Record`] that every source emits. Nothing
+//! here reads a file, a clock or the environment.
 
 pub mod addr;
+pub mod clock;
 pub mod counts;
 pub mod ids;
 pub mod record;
+pub mod sysctls;
 pub mod text;
 pub mod units;
 
 pub use addr::{Addr, Endpoint, Tuple};
+pub use clock::ClockStep;
 pub use counts::StateCounts;
-pub use ids::{Nanos, NetnsId, SocketId};
-pub use record::{Observation, Record, SeedSocket};
+pub use ids::{IdKind, Nanos, NetnsId, SocketId};
+pub use record::{HookRecord, Record, SeedSocket};
 pub use tcptrace_common::state::TcpState;
+
+/// Unused names kept per kind, the most recently reported ones. The source of names remembers no more, so that it
+/// reports a dropped name again when it is seen again.
+pub const MAX_UNUSED_NAMES: usize = 1 << 12;

@@ -1,50 +1,49 @@
-//! What flows from a source to the tracker: one observation each, never a derived number.
+//! Defines the records that flow from a source to the tracker: observations, never derived numbers.
 //!
-//! Everything that only the live host knows travels here as a record, so that a replay has it too.
+//! Everything that only the live host knows is a record, so that a replay has it too.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
-use crate::lifecycle::{Carried, Continuation};
+use crate::lifecycle::{SocketCheckpoint, TrackerCheckpoint};
 
-use super::{Nanos, NetnsId, SocketId, TcpState, Tuple};
+use super::{ClockStep, Nanos, NetnsId, SocketId, TcpState, Tuple};
 
 /// One observation.
 #[derive(Clone, Debug)]
 pub enum Record {
     /// From a hook in the kernel.
-    Kernel(Observation),
-    /// A socket that existed when it was looked for; see [`SeedSocket`].
+    Kernel(HookRecord),
+    /// A socket that existed before the trace; see [`SeedSocket`].
     Seed(SeedSocket),
-    /// Every socket of every reachable network namespace has been reported: the seed is complete.
+    /// The seed is complete: it has reported every socket of every reachable network namespace.
     SeedEnd {
         /// When the last one was read.
         ts: Nanos,
-        /// When the first one was asked for; the hooks were attached before.
+        /// When the first one was requested; the hooks were attached before.
         began: Nanos,
     },
-    /// A part of a sweep: what `sock_diag` lists while tracing, for the tracker to compare with what it has.
-    /// Not in a recording, which has what came of it: [`Record::Found`] and [`Record::Missing`].
+    /// A part of a sweep: the `sock_diag` listing while tracing, which the tracker compares with its table.
+    /// A recording stores its results instead: [`Record::Found`] and [`Record::Missing`].
     Listing(Box<Listing>),
-    /// A socket as sweeps found it, where the stream did not tell of it or told otherwise: records about it
-    /// were lost.
+    /// A socket as sweeps found it, unknown to the tracker or in another state there: records about it were lost.
     Found(SeedSocket),
-    /// A socket that sweeps no longer found where it was last known to be.
+    /// A socket that sweeps no longer list where it was last known to be.
     Missing {
-        /// When the last one was complete.
+        /// End of the last sweep.
         ts: Nanos,
         /// The socket.
         id: SocketId,
         /// Its namespace.
         netns: NetnsId,
-        /// Its ends: a handshake is known by them.
+        /// Its tuple, which identifies a handshake.
         tuple: Tuple,
-        /// What was swept.
+        /// Kind of sweep.
         from: Sweep,
     },
-    /// Who holds a socket open, found through `/proc/PID/fd`.
+    /// The process that holds a socket open, found through `/proc/PID/fd`.
     Owner {
         /// When it was found.
         ts: Nanos,
@@ -52,15 +51,15 @@ pub enum Record {
         id: SocketId,
         /// The process.
         process: Process,
-        /// The descriptor by which it does, where that was asked for.
+        /// Its descriptor, if requested.
         fd: Option<u32>,
     },
-    /// Every process has been searched for sockets: what has no owner now gets its listener's.
+    /// The search of all processes is complete: a socket without an owner now gets its listener's.
     OwnersEnd {
         /// When.
         ts: Nanos,
     },
-    /// The name of a network namespace (`ip netns`).
+    /// The name of a network namespace (`ip netns`), replacing an earlier one; empty when it no longer has one.
     NetnsName {
         /// When it was found.
         ts: Nanos,
@@ -78,7 +77,8 @@ pub enum Record {
         /// Its path. Untrusted.
         path: Arc<str>,
     },
-    /// The settings of a network namespace that bear on TCP's states; told again when one changes.
+    /// The settings of a network namespace that affect TCP states; repeated when one changes, and empty when the
+    /// namespace is gone, because another may reuse its number.
     NetnsSettings {
         /// When they were read.
         ts: Nanos,
@@ -87,30 +87,37 @@ pub enum Record {
         /// By name: `net.ipv4.tcp_tw_reuse`.
         sysctls: BTreeMap<String, String>,
     },
-    /// Counters of a network namespace since it was made, and what `sockstat` says of it now.
+    /// Counters of a network namespace since its creation, and its current `sockstat` values.
     NetnsCounters {
         /// When they were read.
         ts: Nanos,
         /// The namespace.
         netns: NetnsId,
-        /// By the kernel's name: `TWRecycled`; those of `sockstat` as `sockstat.tw`.
+        /// By the kernel's name: `TWRecycled`; values of `sockstat` as `sockstat.tw`.
         counters: BTreeMap<String, u64>,
     },
-    /// A socket that was followed before this recording began; not in a live stream.
-    Carried(Box<Carried>),
-    /// What else was known when this recording began: the last of what is handed over.
-    Continuation(Box<Continuation>),
+    /// A socket that was tracked before this recording began; not in a live stream.
+    SocketCheckpoint(Box<SocketCheckpoint>),
+    /// Tracker state beside the sockets when this recording began; the last record of a checkpoint.
+    TrackerCheckpoint(Box<TrackerCheckpoint>),
+    /// Another recording begins in the same file: the tracker drops all sockets, and those that exist follow; not in a
+    /// live stream.
+    Restart {
+        /// When it begins.
+        ts: Nanos,
+    },
+    /// The distance between the wall clock and the monotonic clock changed.
+    ClockStep(ClockStep),
     /// Facts about the host; the first record of every source.
     Host(Box<HostFacts>),
-    /// All losses since the start, replacing the losses told before.
+    /// All losses since the start, replacing earlier values.
     Loss {
         /// When they were read.
         ts: Nanos,
         /// The counters.
         losses: KernelLosses,
     },
-    /// Nothing but the time. A source sends one at least ten times a second, after everything
-    /// that happened before it.
+    /// Only the time. A source sends one at least ten times a second, after everything that happened before it.
     Tick {
         /// Now.
         ts: Nanos,
@@ -132,28 +139,29 @@ impl Record {
             | Self::NetnsSettings { ts, .. }
             | Self::NetnsCounters { ts, .. }
             | Self::Loss { ts, .. }
+            | Self::Restart { ts }
             | Self::Tick { ts } => *ts,
-            Self::Carried(carried) => carried.ts,
-            Self::Continuation(known) => known.ts,
+            Self::ClockStep(step) => step.ts,
+            Self::SocketCheckpoint(carried) => carried.ts,
+            Self::TrackerCheckpoint(known) => known.ts,
             Self::Host(_) | Self::Listing(_) => return None,
         })
     }
 }
 
-/// What a hook reported.
+/// The report of a hook.
 #[derive(Clone, Copy, Debug)]
-pub struct Observation {
+pub struct HookRecord {
     /// As the kernel side wrote it.
     pub raw: raw::Record,
-    /// The task in whose context it happened, where that means something.
+    /// The task in whose context it happened, where this is meaningful.
     pub task: Option<raw::Task>,
 }
 
 /// A socket as `sock_diag` reported it.
 #[derive(Clone, Copy, Debug)]
 pub struct SeedSocket {
-    /// When the answer that holds it was received: the socket was in this state then or a little
-    /// earlier.
+    /// When the reply with it was received: the socket was in this state then or shortly before.
     pub ts: Nanos,
     /// Its cookie.
     pub id: SocketId,
@@ -161,13 +169,13 @@ pub struct SeedSocket {
     pub netns: NetnsId,
     /// Both ends.
     pub tuple: Tuple,
-    /// Its state; for a minisocket the substate.
+    /// Its state; for a timewait socket the substate.
     pub state: TcpState,
-    /// Full socket, minisocket or request socket.
+    /// Full socket, timewait socket or request socket.
     pub object: SeedObject,
     /// Inode number in the socket file system, 0 when no process holds it.
     pub inode: u32,
-    /// User id of the owner; 0 for minisockets, which have none.
+    /// User id of the owner; 0 for timewait sockets, which have none.
     pub uid: u32,
     /// Listener: connections waiting to be accepted; else bytes not yet read.
     pub rqueue: u32,
@@ -175,13 +183,13 @@ pub struct SeedSocket {
     pub wqueue: u32,
 }
 
-/// What kind of kernel object a seeded socket is.
+/// The kernel object of a seeded socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeedObject {
     /// A `struct sock`.
     Full,
     /// A `struct inet_timewait_sock`.
-    Minisocket {
+    Timewait {
         /// Time until its timer expires (`idiag_expires`).
         left: Nanos,
     },
@@ -192,34 +200,34 @@ pub enum SeedObject {
     },
 }
 
-/// Which sockets a sweep lists.
+/// The sockets that a sweep lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sweep {
-    /// All there are.
+    /// All sockets.
     Whole,
-    /// Those in FIN_WAIT2. One that is missing among them has gone on to TIME_WAIT.
+    /// Those in FIN_WAIT2. One that is missing has moved to TIME_WAIT.
     FinWait2,
 }
 
-/// Some of the sockets that a sweep lists.
+/// A part of a sweep.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// Which sweep.
+    /// Kind of sweep.
     pub sweep: Sweep,
     /// The sockets.
     pub sockets: Vec<SeedSocket>,
-    /// With the last ones.
+    /// Set in the last part.
     pub end: Option<SweepEnd>,
 }
 
-/// What is known when a sweep is complete.
+/// Facts about a completed sweep.
 #[derive(Clone, Debug)]
 pub struct SweepEnd {
     /// When the last socket was read.
     pub ts: Nanos,
-    /// When the first one was asked for.
+    /// When the first one was requested.
     pub began: Nanos,
-    /// The namespaces that were listed whole: a socket of another is not missing.
+    /// The namespaces that were listed completely: a socket of any other is not missing.
     pub netns: Vec<NetnsId>,
 }
 
@@ -228,13 +236,13 @@ pub struct SweepEnd {
 pub struct Process {
     /// Process id in the initial pid namespace (tgid).
     pub pid: u32,
-    /// Its name as the kernel knows it (`/proc/PID/comm`), at most 15 bytes. Untrusted.
+    /// Its kernel name (`/proc/PID/comm`), at most 15 bytes. Untrusted.
     pub comm: Arc<str>,
     /// cgroup v2 id, 0 when unknown.
     pub cgroup: u64,
 }
 
-/// What is constant about the host while tracing.
+/// Facts about the host that are constant while tracing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
     /// Host name.
@@ -243,28 +251,36 @@ pub struct HostFacts {
     pub kernel: String,
     /// Boot id: monotonic times of two recordings compare only when it is equal.
     pub boot_id: String,
-    /// Wall-clock time at monotonic 0, nanoseconds since the epoch: add a record's time to it.
+    /// Wall-clock time at monotonic 0 when the trace began, nanoseconds since the epoch. [`Self::wall_ns`] also applies
+    /// later steps.
     pub clock_offset_ns: u64,
+    /// Later changes of the offset ([`Record::ClockStep`]), oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clock_steps: Vec<ClockStep>,
     /// Network namespace of the tracer itself.
     pub netns: u32,
-    /// Whether segments that reach a minisocket are seen (`kfree_skb` with a receiver, 6.11).
+    /// Whether hooks report segments that reach a timewait socket (`kfree_skb` with a receiver, 6.11).
     pub segments: bool,
-    /// Nothing is traced: sockets are looked at from time to time.
+    /// Whether hooks report RSTs and errors where the kernel sends, receives and reports them; they explain why a
+    /// socket ended.
+    #[serde(default)]
+    pub ends: bool,
+    /// No tracing: the source polls sockets.
     #[serde(default)]
     pub blind: bool,
-    /// The filter it was traced with, as an expression; empty for everything.
+    /// The filter of the trace, as an expression; empty for everything.
     #[serde(default)]
     pub filter: String,
-    /// Kernel settings that bear on TCP's states, by name, in the tracer's network namespace, at the start.
+    /// Kernel settings that affect TCP states, by name, in the tracer's network namespace, at the start.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
-    /// Lines in the host's sysctl files that set one of them, or one that is gone.
+    /// Lines in the host's sysctl files that set one of them, or one that no longer exists.
     #[serde(default)]
     pub sysctl_lines: Vec<SysctlLine>,
     /// Memory of the host, 0 when unknown.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// What this trace can't see or can see only as a bound, one sentence each.
+    /// Limits of this trace: facts that it can't observe or only bound, one sentence each.
     pub limits: Vec<String>,
 }
 
@@ -275,9 +291,9 @@ pub struct SysctlLine {
     pub file: String,
     /// The line, from 1.
     pub line: u32,
-    /// What it sets, with dots: `net.ipv4.tcp_tw_recycle`.
+    /// The setting, with dots: `net.ipv4.tcp_tw_recycle`.
     pub name: String,
-    /// To what. Untrusted.
+    /// Its value. Untrusted.
     pub value: String,
 }
 
@@ -286,13 +302,13 @@ pub struct SysctlLine {
 pub struct KernelLosses {
     /// Records the ring buffer had no room for.
     pub ring_full: u64,
-    /// Transitions that every copy of the program may have skipped: an upper bound.
+    /// Events that both copies of a program missed (before format 1.2: may have missed).
     pub recursion_missed: u64,
-    /// Kernel memory that could not be read.
+    /// Failed reads of kernel memory.
     pub read_faults: u64,
     /// Records from the ring buffer that could not be decoded.
     pub decode_errors: u64,
-    /// Records that the writer of the recording did not take in time: they are not in it.
+    /// Records missing in the recording because its writer was too slow.
     #[serde(default)]
     pub not_recorded: u64,
     /// Of the counts above, those that could not be read at some time: they are lower bounds.
@@ -301,7 +317,7 @@ pub struct KernelLosses {
 }
 
 impl KernelLosses {
-    /// What was lost after `before`.
+    /// Losses after `before`.
     #[must_use]
     pub const fn since(&self, before: &Self) -> Self {
         Self {
@@ -311,6 +327,19 @@ impl KernelLosses {
             decode_errors: self.decode_errors.saturating_sub(before.decode_errors),
             not_recorded: self.not_recorded.saturating_sub(before.not_recorded),
             uncounted: self.uncounted,
+        }
+    }
+
+    /// Sum of both counts.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            ring_full: self.ring_full.saturating_add(other.ring_full),
+            recursion_missed: self.recursion_missed.saturating_add(other.recursion_missed),
+            read_faults: self.read_faults.saturating_add(other.read_faults),
+            decode_errors: self.decode_errors.saturating_add(other.decode_errors),
+            not_recorded: self.not_recorded.saturating_add(other.not_recorded),
+            uncounted: self.uncounted.saturating_add(other.uncounted),
         }
     }
 }

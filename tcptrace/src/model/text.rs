@@ -1,4 +1,4 @@
-//! Names that come from the kernel are untrusted: a process may call itself `"\e[2Jevil"`.
+//! Sanitises untrusted names from the kernel: a process may call itself `"\e[2Jevil"`.
 
 use std::borrow::Cow;
 
@@ -11,6 +11,18 @@ pub fn sanitise(name: &str) -> Cow<'_, str> {
         Cow::Owned(name.chars().map(|c| if is_unsafe(c) { '?' } else { c }).collect())
     } else {
         Cow::Borrowed(name)
+    }
+}
+
+/// A CSV cell: quoted where RFC 4180 requires it, and with an apostrophe before a text that a spreadsheet would treat
+/// as a formula.
+pub fn csv_cell(text: &str) -> Cow<'_, str> {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = if is_formula { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) };
+    if text.contains([',', '"', '\r', '\n']) {
+        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
+    } else {
+        text
     }
 }
 
@@ -30,9 +42,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_acts_on_a_terminal_survives() {
+    fn control_and_bidi_characters_are_replaced() {
         assert_eq!(sanitise("\u{1b}[2Jevil\u{9b}1m\n\u{202e}"), "?[2Jevil?1m??");
         assert_eq!(sanitise("nginx: wörker"), "nginx: wörker");
+    }
+
+    #[test]
+    fn csv_cells_are_quoted_and_never_formulas() {
+        for (text, cell) in [
+            ("nginx", "nginx"),
+            ("nginx: =1", "nginx: =1"),
+            ("=1+1", "'=1+1"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "'\t=1"),
+            ("=HYPERLINK(\"http://a\",\"b\")", "\"'=HYPERLINK(\"\"http://a\"\",\"\"b\"\")\""),
+            ("a,b", "\"a,b\""),
+        ] {
+            assert_eq!(csv_cell(text), cell);
+        }
     }
 
     #[test]

@@ -1,15 +1,20 @@
-//! Numbers as a tired person reads them: `60.8s`, `12.3ms`, `18,122`, `14m`.
+//! Formats numbers to be short and readable: `60.8s`, `12.3ms`, `18,122`, `14m`.
 
 use std::fmt::Write as _;
 
 use super::Nanos;
 
-/// A length of time in at most six characters, three digits of precision:
+/// A duration in at most six characters, three digits of precision:
 /// `0`, `820ns`, `12.3us`, `4.05ms`, `60.8s`, `14m02s`, `3h07m`, `12d04h`.
 pub fn duration(length: Nanos) -> String {
     let mut text = String::new();
     push_duration(&mut text, length);
     text
+}
+
+/// Time until an event: `now`, `in 9.00s`.
+pub fn in_time(left: Nanos) -> String {
+    if left == Nanos(0) { "now".into() } else { format!("in {}", duration(left)) }
 }
 
 /// Appends [`duration`]. Without `format_args!`: every line of `events` has one.
@@ -38,7 +43,8 @@ pub fn push_duration(text: &mut String, length: Nanos) {
     }
 }
 
-/// Appends three digits of what `ns` is in `unit`, a multiple of 1,000 that rounds to 1 at least and to less than 1,000.
+/// Appends `ns` in `unit` with three digits; `unit` is a multiple of 1,000, and the result rounds to at least 1 and
+/// less than 1,000.
 fn push_scaled(text: &mut String, ns: u64, unit: u64, name: &str) {
     let (last_place, decimals) = match ns {
         ns if ns < unit / 1_000 * 9_995 => (unit / 100, 2),
@@ -46,7 +52,7 @@ fn push_scaled(text: &mut String, ns: u64, unit: u64, name: &str) {
         _ => (unit, 0),
     };
     if ns % last_place == last_place / 2 {
-        // Half of the last place goes where it goes as a floating-point number: up or down.
+        // An exact half rounds as the floating-point number does: up or down.
         let _ = write!(text, "{:.decimals$}{name}", ns as f64 / unit as f64);
         return;
     }
@@ -61,7 +67,7 @@ fn push_scaled(text: &mut String, ns: u64, unit: u64, name: &str) {
     text.push_str(name);
 }
 
-/// A count with its thousands separated: `18,122`.
+/// A count with thousands separators: `18,122`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -79,7 +85,7 @@ pub fn plural(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(n), if n == 1 { one } else { many })
 }
 
-/// A number of bytes, three digits of precision: `820 B`, `12.3 MiB`.
+/// A size in bytes, three digits of precision: `820 B`, `12.3 MiB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = n as f64;
@@ -158,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_have_their_thousands_separated() {
+    fn counts_have_thousands_separators() {
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(18_122), "18,122");

@@ -1,34 +1,33 @@
-//! What the pipeline does without its thread and its schedule: records in, on the caller's thread, and
-//! pictures out when the caller wants one.
+//! Pipeline without thread and schedule: processes records on the caller's thread and builds snapshots on request.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{asked::Asked, taken::Taken};
+use super::{query::ActiveQuery, state::PipelineState};
 use crate::{
     aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot},
+    detail::Query,
     filter::Filter,
-    inspect::Query,
-    lifecycle::{Limits, Tracker},
-    model::{Nanos, NetnsId, Record, StateCounts, TcpState},
+    lifecycle::{Tracker, TrackerLimits},
+    model::{Nanos, NetnsId, Record, StateCounts, TcpState, record::HostFacts},
 };
 
-/// A tracker and what is counted behind it.
+/// A tracker and its aggregate.
 pub struct Engine {
     tracker: Tracker,
-    flow: Taken,
+    flow: PipelineState,
     source: Arc<str>,
-    next_look: Nanos,
+    next_sample: Nanos,
 }
 
-/// How often sockets are counted for their mean over time, see [`Scope::Whole`].
+/// Sampling interval of the sockets per state for their mean over time, see [`Scope::Whole`].
 const LOOK_EVERY: Nanos = Nanos::SECOND;
 
-/// Goes on from the same point.
+/// A copy that continues from the same point.
 impl Clone for Engine {
     fn clone(&self) -> Self {
         let flow = &self.flow;
-        let flow = Taken {
-            // An engine has no one to tell events to.
+        let flow = PipelineState {
+            // An engine has no receiver of events.
             events: None,
             scope: flow.scope,
             filter: flow.filter.clone(),
@@ -44,24 +43,24 @@ impl Clone for Engine {
 }
 
 impl Engine {
-    /// Nothing taken in yet; `source` is where the records come from.
+    /// An engine without records; `source` names their origin.
     pub fn new(filter: Filter, grouping: Grouping, scope: Scope, source: Arc<str>) -> Self {
         Self {
-            tracker: Tracker::new(Limits::default()).scoped(filter.kernel_part()),
-            flow: Taken::new(Aggregate::new(grouping, scope), None, None, filter),
+            tracker: Tracker::new(TrackerLimits::default()).scoped(filter.kernel_part()),
+            flow: PipelineState::new(Aggregate::new(grouping, scope), None, None, filter),
             source,
-            next_look: Nanos(0),
+            next_sample: Nanos(0),
         }
     }
 
-    /// The same with an answer to `query` in every picture; `base` is the part of the filter that stays.
+    /// Adds an answer to `query` to every snapshot; `base` is the fixed part of the filter.
     #[must_use]
-    pub fn answering(mut self, query: Query, base: Filter) -> Self {
-        self.flow.asked = Some(Asked::new(query, base));
+    pub fn with_query(mut self, query: Query, base: Filter) -> Self {
+        self.flow.asked = Some(ActiveQuery::new(query, base));
         self
     }
 
-    /// What is to be looked at more closely from now on. What is counted stays.
+    /// Changes the subject of the answers; the counts stay.
     pub fn focus(&mut self, query: &Query, fault: Option<&str>) {
         if let Some(asked) = &mut self.flow.asked {
             asked.take(query.clone());
@@ -69,8 +68,7 @@ impl Engine {
         }
     }
 
-    /// The filter that `query` asks for, with the part that stays. It takes the names of namespaces, which
-    /// records have told.
+    /// Combines the filter of `query` with the fixed part. Namespace names resolve to those seen in records so far.
     pub fn filter(&mut self, query: &Query) -> Result<Filter, String> {
         let Some(asked) = &self.flow.asked else { return Ok(self.flow.filter.clone()) };
         let mut asked = asked.clone();
@@ -79,39 +77,44 @@ impl Engine {
         filter.ok_or_else(|| asked.filter_fault.unwrap_or_default())
     }
 
-    /// The picture `before` with the answer to what is asked for now.
+    /// The snapshot `before` with an answer to the current query.
     pub fn answer(&mut self, before: &Snapshot) -> Snapshot {
         Snapshot { answer: self.flow.answer(&self.tracker), ..before.clone() }
     }
 
-    /// Takes one record in.
+    /// Processes one record.
     pub fn take(&mut self, record: &Record) {
         self.flow.take(record, &mut self.tracker);
         if let Record::Tick { ts } = *record
             && self.flow.seeded
-            && ts >= self.next_look
+            && ts >= self.next_sample
         {
             self.flow.aggregate.look();
-            self.next_look = ts.plus(LOOK_EVERY);
+            self.next_sample = ts.plus(LOOK_EVERY);
         }
     }
 
-    /// The time, as the last tick told it.
+    /// All current state as records for the start of a recording.
+    pub fn head(&self) -> Vec<Record> {
+        self.flow.head(&self.tracker)
+    }
+
+    /// Time of the last tick.
     pub const fn now(&self) -> Nanos {
         self.flow.now
     }
 
-    /// Whether all that was there at the start is known.
+    /// Whether the initial sockets and owners are complete.
     pub const fn is_seeded(&self) -> bool {
         self.flow.seeded
     }
 
-    /// Goes on as after a [`Self::snapshot`] that nobody wants to see.
+    /// Starts the next interval like [`Self::snapshot`], without building a snapshot.
     pub fn pass(&mut self) {
         self.flow.aggregate.pass(self.flow.now, self.flow.records);
     }
 
-    /// Every socket followed now, and who owns them.
+    /// The tracker with its sockets and owners.
     pub const fn tracker(&self) -> &Tracker {
         &self.tracker
     }
@@ -125,7 +128,7 @@ impl Engine {
         counts
     }
 
-    /// The sockets of every network namespace that has some, with its name where it has one.
+    /// Sockets per network namespace, with the name of the namespace, if known.
     pub fn counts_by_netns(&self) -> Vec<(NetnsId, Option<Arc<str>>, StateCounts)> {
         let mut counts: BTreeMap<NetnsId, StateCounts> = BTreeMap::new();
         let shown = self.tracker.sockets().filter(|(_, socket)| socket.shown.contains(socket.state));
@@ -137,38 +140,38 @@ impl Engine {
                 counts.add(socket.state);
             }
         }
-        let name = |netns| self.flow.names.netns.get(&netns).cloned();
+        let name = |netns| self.flow.names.netns(netns).cloned();
         counts.into_iter().map(|(netns, counts)| (netns, name(netns), counts)).collect()
     }
 
-    /// Everything lost so far, by cause.
+    /// Losses so far, by cause.
     pub fn losses(&mut self) -> Losses {
         let context = self.flow.context(&self.source);
         self.flow.aggregate.losses(&self.tracker, &context)
     }
 
-    /// Records taken in so far, those of the hooks.
+    /// Hook records processed so far.
     pub const fn records(&self) -> u64 {
         self.flow.records
     }
 
-    /// Wall-clock time at monotonic 0.
-    pub fn clock_offset_ns(&self) -> u64 {
-        self.flow.host.clock_offset_ns
+    /// Facts about the host, including the steps of its clock.
+    pub const fn host(&self) -> &Arc<HostFacts> {
+        &self.flow.host
     }
 
-    /// Roughly what it takes, in bytes.
+    /// Approximate memory, in bytes.
     pub fn size_bytes(&self) -> usize {
         let journal = self.flow.asked.as_ref().map_or(0, |asked| asked.journal.size_bytes());
         self.tracker.size_bytes() + self.flow.aggregate.size_bytes() + journal
     }
 
-    /// Everything that the views show.
+    /// Builds a snapshot for the views.
     pub fn snapshot(&mut self) -> Snapshot {
         self.flow.snapshot(&self.tracker, &self.source)
     }
 
-    /// All sockets and every group over the whole time, see [`Scope::Whole`].
+    /// Summary of all sockets and of each group over the trace, see [`Scope::Whole`].
     pub fn summary(&self) -> (GroupSummary, Vec<GroupSummary>) {
         self.flow.aggregate.summary(&self.flow.names, self.flow.host.netns)
     }

@@ -1,31 +1,31 @@
-//! When pictures are due.
+//! Schedule of snapshots.
 
 use crate::model::Nanos;
 
-/// One picture each interval, the first at once.
+/// One snapshot per interval, the first immediately.
 #[derive(Clone, Copy, Debug)]
-pub struct Schedule {
+pub struct SnapshotSchedule {
     interval: Nanos,
     next: Option<Nanos>,
 }
 
-impl Schedule {
-    /// None was made yet.
+impl SnapshotSchedule {
+    /// A schedule without snapshots yet.
     pub const fn new(interval: Nanos) -> Self {
         Self { interval, next: None }
     }
 
-    /// One was made at `now`, out of turn.
-    pub fn begin_anew(&mut self, now: Nanos) {
+    /// Notes an extra snapshot at `now`: the next is due one interval later.
+    pub fn reschedule(&mut self, now: Nanos) {
         self.next = Some(now.plus(self.interval));
     }
 
-    /// Whether one is due at `now`; when it is, the next one is due an interval later.
+    /// Whether a snapshot is due at `now`; if so, schedules the next.
     pub fn is_due(&mut self, now: Nanos) -> bool {
         if self.next.is_some_and(|next| now < next) {
             return false;
         }
-        // Due times do not drift; those missed are not made up for.
+        // Due times do not drift, and missed ones are skipped.
         let due = self.next.unwrap_or(now).plus(self.interval);
         self.next = Some(if due > now { due } else { now.plus(self.interval) });
         true

@@ -1,56 +1,56 @@
-//! States of the replay kept on the way, so that going back does not begin at the beginning: as many as fit in a
-//! bounded memory, evenly spread over the records read so far.
+//! Bounded set of saved replay states, evenly spread over the records read so far, so that seeking back does not
+//! restart at the beginning.
 
-use super::player::Head;
-use crate::{pipeline::Schedule, session::Place};
+use super::player::ReplayHead;
+use crate::{pipeline::SnapshotSchedule, session::FilePosition};
 
-/// As many at once.
+/// Maximum number of checkpoints.
 const MOST: usize = 32;
-/// What all of them may take, roughly. A state with 1 M sockets takes more than half of it.
+/// Approximate memory of all checkpoints. A state with 1 M sockets takes more than half of it.
 const MOST_BYTES: usize = 256 << 20;
-/// Records between two, to begin with: read in a tenth of a second.
+/// Initial number of records between checkpoints: read in a tenth of a second.
 const SPACING: u64 = 200_000;
 
-/// The replay as it was after some batch.
+/// State of the replay after a batch.
 pub struct Checkpoint {
     pub(super) engine: crate::pipeline::Engine,
-    pub(super) place: Place,
-    pub(super) schedule: Schedule,
-    /// Pictures passed.
+    pub(super) place: FilePosition,
+    pub(super) schedule: SnapshotSchedule,
+    /// Snapshots passed.
     pub(super) passed: usize,
     bytes: usize,
 }
 
-/// Those that are kept, the earliest first.
+/// The checkpoints, earliest first.
 pub struct Checkpoints {
     kept: Vec<Checkpoint>,
     spacing: u64,
     bytes: usize,
-    limits: Limits,
+    limits: CheckpointLimits,
 }
 
-/// Bounds, and how close together they are to begin with.
+/// Limits and initial spacing.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct CheckpointLimits {
     pub(super) most: usize,
     pub(super) bytes: usize,
     pub(super) spacing: u64,
 }
 
-impl Default for Limits {
+impl Default for CheckpointLimits {
     fn default() -> Self {
         Self { most: MOST, bytes: MOST_BYTES, spacing: SPACING }
     }
 }
 
 impl Checkpoints {
-    /// None yet.
-    pub const fn new(limits: Limits) -> Self {
+    /// No checkpoints yet.
+    pub const fn new(limits: CheckpointLimits) -> Self {
         Self { kept: Vec::new(), spacing: limits.spacing, bytes: 0, limits }
     }
 
-    /// Keeps `head` where the last one is far enough behind. It must be between two batches.
-    pub fn offer(&mut self, head: &Head) -> std::io::Result<()> {
+    /// Saves `head` if it is far enough from the last checkpoint. It must be between two batches.
+    pub fn offer(&mut self, head: &ReplayHead) -> std::io::Result<()> {
         let last = self.kept.last().map_or(0, |last| last.engine.records());
         if head.engine.records() < last.saturating_add(self.spacing) {
             return Ok(());
@@ -69,13 +69,13 @@ impl Checkpoints {
         });
         self.bytes += bytes;
         while self.kept.len() > self.limits.most || self.bytes > self.limits.bytes {
-            self.thin();
+            self.drop_every_other();
         }
         Ok(())
     }
 
-    /// Drops every second, the first among them: what is close to the start is read quickly anyway.
-    fn thin(&mut self) {
+    /// Drops every other checkpoint, starting with the first: positions near the start are reached quickly anyway.
+    fn drop_every_other(&mut self) {
         let mut nth = 0;
         self.kept.retain(|_| {
             nth += 1;
@@ -85,19 +85,19 @@ impl Checkpoints {
         self.bytes = self.kept.iter().map(|kept| kept.bytes).sum();
     }
 
-    /// The last one from which the picture `n` is still to come.
+    /// The last checkpoint before snapshot `n`.
     pub fn before(&self, n: usize) -> Option<&Checkpoint> {
         let behind = self.kept.partition_point(|kept| kept.passed <= n);
         self.kept[..behind].last()
     }
 
-    /// Drops all: they are of another grouping.
+    /// Drops all checkpoints, because the grouping or the filter changed.
     pub fn clear(&mut self) {
         self.kept.clear();
         self.bytes = 0;
     }
 
-    /// How many are kept, and roughly how many bytes they take.
+    /// Number of checkpoints and their approximate memory.
     pub fn size(&self) -> (usize, usize) {
         (self.kept.len(), self.bytes)
     }

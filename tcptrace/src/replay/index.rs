@@ -1,110 +1,112 @@
-//! What was when: for every picture its time, its sockets per state and its losses.
+//! Index of a recording: time, sockets per state and losses of every snapshot.
+
+use std::sync::Arc;
 
 use crate::{
-    model::{Nanos, TcpState},
+    model::{Nanos, TcpState, record::HostFacts},
     session::Ending,
 };
 
-/// A recording of some twelve days at a picture a second.
-pub const MOST_FRAMES: usize = 1 << 20;
+/// Maximum number of snapshots: some twelve days at one per second.
+pub const MAX_FRAMES: usize = 1 << 20;
 
-/// One picture.
+/// Index entry of one snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// When.
+    /// Time of the snapshot.
     pub ts: Nanos,
     /// Sockets per state, indexed by [`TcpState::index`].
     pub counts: [u32; TcpState::COUNT],
-    /// What was lost up to here, all causes together.
+    /// Total losses so far, all causes.
     pub lost: u64,
 }
 
-/// All pictures of a recording, from the first to the one at its end.
+/// Index entries of all snapshots, from the first to the one at the end.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    /// In the order of time; never empty once the recording was read.
+    /// In time order; never empty once the recording was read.
     frames: Vec<Frame>,
     peaks: Vec<usize>,
-    /// Time between two pictures.
+    /// Time between two snapshots.
     interval: Nanos,
-    /// Wall-clock time at monotonic 0.
-    pub clock_offset_ns: u64,
+    /// Host whose clock the times refer to.
+    pub host: Arc<HostFacts>,
     /// How the recording ended.
     pub ending: Option<Ending>,
 }
 
-/// What is to be said about a stretch of time.
+/// Annotation of a time range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mark {
-    /// Nothing.
+    /// No annotation.
     #[default]
     None,
-    /// Nothing was recorded for a while.
+    /// A pause without records.
     Gap,
-    /// Something was lost.
+    /// Records were lost.
     Loss,
 }
 
-/// Which peak of TIME_WAIT.
+/// Direction of the search for a TIME_WAIT peak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peak {
-    /// The one before.
+    /// The previous peak.
     Previous,
-    /// The one after.
+    /// The next peak.
     Next,
 }
 
 impl Index {
-    /// No pictures yet; there will be one each `interval`.
+    /// An empty index; snapshots will be `interval` apart.
     pub fn new(interval: Nanos) -> Self {
         Self { interval, ..Self::default() }
     }
 
-    /// One more picture; whether there was room for it.
+    /// Adds a snapshot; returns whether there was room.
     pub fn push(&mut self, frame: Frame) -> bool {
-        let has_room = self.frames.len() < MOST_FRAMES;
+        let has_room = self.frames.len() < MAX_FRAMES;
         if has_room {
             self.frames.push(frame);
         }
         has_room
     }
 
-    /// That was all.
-    pub fn complete(&mut self, clock_offset_ns: u64, ending: Option<Ending>) {
+    /// Finds the peaks, after the last snapshot was added.
+    pub fn complete(&mut self, host: Arc<HostFacts>, ending: Option<Ending>) {
         let time_wait: Vec<u32> =
             self.frames.iter().map(|frame| frame.counts[TcpState::TimeWait.index()]).collect();
         self.peaks = peaks(&time_wait);
-        self.clock_offset_ns = clock_offset_ns;
+        self.host = host;
         self.ending = ending;
     }
 
-    /// How many pictures.
+    /// Number of snapshots.
     pub fn len(&self) -> usize {
         self.frames.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no snapshots.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// The picture `n`, or the last.
+    /// Snapshot `n`, or the last.
     pub fn frame(&self, n: usize) -> Option<&Frame> {
         self.frames.get(n).or(self.frames.last())
     }
 
-    /// When the first and the last picture are.
+    /// Times of the first and the last snapshot.
     pub fn span(&self) -> (Nanos, Nanos) {
         let at = |frame: Option<&Frame>| frame.map_or(Nanos(0), |frame| frame.ts);
         (at(self.frames.first()), at(self.frames.last()))
     }
 
-    /// The picture that is on the screen at `ts`: the last one not after it, or the first.
+    /// The snapshot shown at `ts`: the last one not after it, or the first.
     pub fn at(&self, ts: Nanos) -> usize {
         self.frames.partition_point(|frame| frame.ts <= ts).saturating_sub(1)
     }
 
-    /// The next peak of TIME_WAIT from the picture `from`; `None` where there is no other.
+    /// The nearest TIME_WAIT peak before or after snapshot `from`.
     pub fn peak(&self, from: usize, which: Peak) -> Option<usize> {
         match which {
             Peak::Previous => self.peaks.iter().rev().copied().find(|&peak| peak < from),
@@ -112,7 +114,7 @@ impl Index {
         }
     }
 
-    /// The time in `columns` equal parts: the most sockets in `state` in each, where there is a picture in it.
+    /// Peak of sockets in `state` for each of `columns` equal time ranges; `None` if there is no snapshot.
     pub fn most(&self, state: TcpState, columns: usize) -> Vec<Option<u64>> {
         let mut most: Vec<Option<u64>> = vec![None; columns];
         for frame in &self.frames {
@@ -120,7 +122,7 @@ impl Index {
                 *most = (*most).max(Some(frame.counts[state.index()].into()));
             }
         }
-        // A picture stands until the next one.
+        // A snapshot is valid until the next one.
         for column in 1..columns {
             if most[column].is_none() {
                 most[column] = most[column - 1];
@@ -129,9 +131,9 @@ impl Index {
         most
     }
 
-    /// In the same parts, what is to be said about each.
+    /// Annotation of each of `columns` equal time ranges.
     pub fn marks(&self, columns: usize) -> Vec<Mark> {
-        /// Pictures further apart than so many intervals have a gap between them.
+        /// More than this many intervals between two snapshots are a gap.
         const MISSING: u64 = 3;
         let mut marks = vec![Mark::None; columns];
         let mut set = |from: Nanos, to: Nanos, mark: Mark| {
@@ -155,7 +157,7 @@ impl Index {
         marks
     }
 
-    /// The part of `columns` that `ts` falls into.
+    /// The one of `columns` time ranges that contains `ts`.
     pub fn column(&self, ts: Nanos, columns: usize) -> usize {
         let (first, last) = self.span();
         let length = u128::from(last.since(first).0) + 1;
@@ -163,7 +165,7 @@ impl Index {
     }
 }
 
-/// Where `counts` stand out: higher than anything near, until they have fallen by a twentieth of their range.
+/// Local maxima of `counts` that are followed by a fall of at least a twentieth of the range.
 fn peaks(counts: &[u32]) -> Vec<usize> {
     let (Some(&least), Some(&most)) = (counts.iter().min(), counts.iter().max()) else { return Vec::new() };
     let fall = ((most - least) / 20).max(1);
@@ -184,7 +186,7 @@ fn peaks(counts: &[u32]) -> Vec<usize> {
             (rising, high) = (true, n);
         }
     }
-    // The highest up to the end, unless there was no rise at all.
+    // The highest value up to the end, unless there was no rise at all.
     if rising && most > least {
         peaks.push(high);
     }
@@ -202,12 +204,12 @@ mod tests {
             counts[TcpState::TimeWait.index()] = count;
             assert!(index.push(Frame { ts: Nanos(n as u64 * 1_000_000_000), counts, lost: 0 }));
         }
-        index.complete(0, None);
+        index.complete(Arc::default(), None);
         index
     }
 
     #[test]
-    fn a_peak_is_higher_than_all_that_is_near() {
+    fn peak_is_a_local_maximum_above_noise() {
         let cases: &[(&[u32], &[usize])] = &[
             (&[], &[]),
             (&[7], &[]),
@@ -216,7 +218,7 @@ mod tests {
             (&[5, 4, 3], &[0]),
             (&[3, 4, 5], &[2]),
             (&[0, 100, 98, 100, 0, 50, 0], &[1, 5]),
-            // What is less than a twentieth of the range is noise.
+            // A change below a twentieth of the range is noise.
             (&[0, 1000, 960, 999, 500, 540, 0], &[1]),
             (&[0, 9, 9, 9, 0, 9], &[1, 5]),
         ];
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn from_peak_to_peak() {
+    fn peak_search_finds_next_and_previous() {
         let index = index(&[0, 50, 0, 100, 0]);
         assert_eq!((index.peak(0, Peak::Next), index.peak(1, Peak::Next)), (Some(1), Some(3)));
         assert_eq!((index.peak(3, Peak::Next), index.peak(3, Peak::Previous)), (None, Some(1)));
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_shows_the_picture_before_it() {
+    fn moment_maps_to_the_snapshot_before_it() {
         let index = index(&[1, 2, 3]);
         let at = |ns| index.at(Nanos(ns));
         assert_eq!((at(0), at(999_999_999), at(1_000_000_000), at(u64::MAX)), (0, 0, 1, 2));
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_show_the_most() {
+    fn columns_hold_the_peak() {
         let index = index(&[1, 9, 2, 3, 4, 5]);
         assert_eq!(index.most(TcpState::TimeWait, 2), [Some(9), Some(5)]);
         assert_eq!(index.most(TcpState::TimeWait, 12).iter().flatten().max(), Some(&9));
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_and_gaps_are_marked_where_they_are() {
+    fn losses_and_gaps_are_marked_in_their_columns() {
         let mut index = Index::new(Nanos::SECOND);
         for (second, lost) in [(0, 0), (1, 0), (2, 5), (3, 5), (8, 5), (9, 5)] {
             index.push(Frame { ts: Nanos(second * 1_000_000_000), counts: [0; TcpState::COUNT], lost });

@@ -1,21 +1,19 @@
-//! A recording that can be gone through in any order: a file in, the pictures of a straight replay out, and an
-//! [`Index`] of what was when.
+//! Seekable replay of a recording: shows any moment exactly as a straight replay does.
 //!
-//! The file is read once from end to end, which makes the index; on the way the state is kept now and then
-//! ([`checkpoints`]). To show a moment, the state before it is taken up again and the records up to there are
-//! read anew ([`Player`]). [`drive`] does it on a thread of its own, at the pace and to the places that the user
-//! asks for.
+//! The file is read once from start to end to build the [`Index`], and the state is saved now and then
+//! ([`checkpoints`]). To show a moment, [`Player`] restores the checkpoint before it and reads the records up to it
+//! again. [`player_thread`] does this on its own thread, at the speed and positions that the user requests.
 
 mod checkpoints;
-mod drive;
 mod index;
 mod moment;
 mod player;
+mod player_thread;
 
-pub use drive::{Command, Drive, Request, SPEEDS, Status, drive};
 pub use index::{Frame, Index, Mark, Peak};
 pub use moment::{EXPECTED, Here};
-pub use player::{Player, Shown, Wanted};
+pub use player::{Player, SeekResult, SeekTarget};
+pub use player_thread::{Drive, ReplayCommand, ReplayStatus, Request, SPEEDS, drive};
 
 #[cfg(test)]
 mod tests;

@@ -1,64 +1,65 @@
-//! Any picture of a recording, in any order: exactly the one that a straight replay shows there.
+//! Shows any snapshot of a recording, in any order, exactly as a straight replay does.
 
 use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt as _,
-    path::Path,
     sync::{Arc, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    checkpoints::{Checkpoints, Limits},
-    index::{Frame, Index, MOST_FRAMES},
+    checkpoints::{CheckpointLimits, Checkpoints},
+    index::{Frame, Index, MAX_FRAMES},
 };
 use crate::{
     aggregate::{Scope, Snapshot},
+    detail::Query,
     filter::Filter,
-    inspect::Query,
     model::{Nanos, Record, units},
-    pipeline::{Engine, Schedule},
-    session::{AtEnd, Reader},
+    pipeline::{Bounds, Engine, SnapshotSchedule, Window},
+    session::{AtEnd, Input, Reader},
     source::{Flow, Source as _},
 };
 
-/// What is to be shown of the recording.
+/// Part and view of the recording to show.
 #[derive(Clone, Debug)]
-pub struct Wanted {
-    /// Which sockets.
+pub struct SeekTarget {
+    /// Filter of the sockets.
     pub filter: Filter,
-    /// What to group by, and what to look at.
+    /// Grouping and detail.
     pub query: Query,
-    /// Which dwells to keep.
+    /// Dwells to keep.
     pub scope: Scope,
-    /// Time between two pictures.
+    /// Time between two snapshots.
     pub interval: Nanos,
-    /// The recording's name.
+    /// Name of the recording.
     pub source: Arc<str>,
+    /// Time window of the recording.
+    pub window: Window,
 }
 
-/// The file as it was when it was opened: what is appended later is not there.
+/// The file as it was when opened: later appends are ignored.
 #[derive(Clone)]
-struct Recording {
+struct OpenedFile {
     file: Arc<File>,
     length: u64,
 }
 
-impl Recording {
+impl OpenedFile {
     /// The bytes from `offset` on.
     fn from(&self, offset: u64) -> Box<dyn Read + Send> {
-        Box::new(Bytes { recording: self.clone(), offset })
+        Box::new(FileBytes { recording: self.clone(), offset })
     }
 }
 
-struct Bytes {
-    recording: Recording,
+struct FileBytes {
+    recording: OpenedFile,
     offset: u64,
 }
 
-impl Read for Bytes {
+impl Read for FileBytes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.recording.length.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);
@@ -68,116 +69,121 @@ impl Read for Bytes {
     }
 }
 
-/// A replay that has come to some point.
-pub struct Head {
+/// A replay at some position.
+pub struct ReplayHead {
     pub(super) engine: Engine,
     pub(super) reader: Reader,
-    pub(super) schedule: Schedule,
-    /// What of the last batch is still to be taken in.
+    pub(super) schedule: SnapshotSchedule,
+    /// Records of the last batch that are not processed yet.
     batch: std::vec::IntoIter<Record>,
     has_ended: bool,
-    /// Pictures passed.
+    /// Snapshots passed.
     pub(super) passed: usize,
+    /// Time of its first record.
+    began: Option<Nanos>,
 }
 
-/// How far [`Head::step`] has come.
-enum Step {
-    /// A picture is due now.
+/// Result of [`ReplayHead::step`].
+enum SeekStep {
+    /// A snapshot is due now.
     Picture,
-    /// A batch is done.
+    /// A batch is processed.
     Batch,
-    /// The recording is over: a picture of its end is due.
+    /// The recording ended: the final snapshot is due.
     End,
 }
 
-impl Head {
-    /// `filter` is what `wanted` asks for in all.
-    fn start(recording: &Recording, wanted: &Wanted, filter: Filter) -> Result<Self> {
-        let Wanted { filter: base, query, scope, interval, source } = wanted.clone();
+impl ReplayHead {
+    /// `filter` combines the filters of `wanted` and of its query.
+    fn start(recording: &OpenedFile, wanted: &SeekTarget, filter: Filter) -> Result<Self> {
+        let SeekTarget { filter: base, query, scope, interval, source, window: _ } = wanted.clone();
         Ok(Self {
-            engine: Engine::new(filter, query.grouping, scope, source).answering(query, base),
+            engine: Engine::new(filter, query.grouping, scope, source).with_query(query, base),
             reader: Reader::new(recording.from(0), AtEnd::Stop)?,
-            schedule: Schedule::new(interval),
+            schedule: SnapshotSchedule::new(interval),
             batch: Vec::new().into_iter(),
             has_ended: false,
             passed: 0,
+            began: None,
         })
     }
 
-    fn step(&mut self) -> Result<Step> {
+    fn step(&mut self) -> Result<SeekStep> {
         for record in self.batch.by_ref() {
             self.engine.take(&record);
+            self.began = self.began.or(record.ts());
             if let Record::Tick { .. } = record
                 && self.engine.is_seeded()
                 && self.schedule.is_due(self.engine.now())
             {
                 self.passed += 1;
-                return Ok(Step::Picture);
+                return Ok(SeekStep::Picture);
             }
         }
         if self.has_ended {
             self.passed += 1;
-            return Ok(Step::End);
+            return Ok(SeekStep::End);
         }
         let mut batch = Vec::new();
         self.has_ended = self.reader.fill(&mut |record| batch.push(record))? == Flow::Ended;
         self.batch = batch.into_iter();
-        Ok(Step::Batch)
+        Ok(SeekStep::Batch)
     }
 
-    /// Whether everything read was taken in: nothing of a batch is left.
+    /// Whether everything read was processed.
     fn is_between_batches(&self) -> bool {
         self.batch.len() == 0 && !self.has_ended
     }
 }
 
-/// What came of a wish for a picture.
+/// Result of a seek.
 #[derive(Clone, Debug)]
-pub enum Shown {
-    /// It.
+pub enum SeekResult {
+    /// The snapshot.
     Picture(Arc<Snapshot>),
-    /// The way there was broken off.
+    /// The seek was interrupted.
     Interrupted,
 }
 
-/// A recording to go through.
+/// A seekable recording.
 pub struct Player {
-    recording: Recording,
-    wanted: Wanted,
-    /// What of it is shown: the filter of the question as well.
+    recording: OpenedFile,
+    wanted: SeekTarget,
+    /// Active filter, including the filter of the query.
     filter: Filter,
-    /// Why the filter of the question is not in use.
+    /// Error of the query's filter, if it cannot be used.
     fault: Option<String>,
     index: Arc<Index>,
+    /// Snapshots before the first one of the index.
+    before: usize,
     checkpoints: Checkpoints,
-    head: Head,
+    head: ReplayHead,
     shown: Option<(usize, Arc<Snapshot>)>,
 }
 
 impl Player {
-    /// Opens `path` and reads all of it; `progress` is told how many bytes of how many were read.
-    pub fn open(path: &Path, wanted: Wanted, progress: impl FnMut(u64, u64)) -> Result<Self> {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
+    /// Reads all of `input`; calls `progress` with the bytes read and the total.
+    pub fn open(input: Input, wanted: SeekTarget, progress: impl FnMut(u64, u64)) -> Result<Self> {
+        let Some((file, length)) = input.into_file() else {
             bail!(
                 "replay goes back and forth, which takes a regular file: save what comes here to one first"
             );
-        }
-        let recording = Recording { file: Arc::new(file), length: meta.len() };
-        Self::read(recording, wanted, Limits::default(), progress)
+        };
+        let recording = OpenedFile { file: Arc::new(file), length };
+        Self::read(recording, wanted, CheckpointLimits::default(), progress)
     }
 
     fn read(
-        recording: Recording,
-        wanted: Wanted,
-        limits: Limits,
+        recording: OpenedFile,
+        wanted: SeekTarget,
+        limits: CheckpointLimits,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self> {
         let filter = wanted.filter.clone();
         let mut player = Self {
-            head: Head::start(&recording, &wanted, filter.clone())?,
+            head: ReplayHead::start(&recording, &wanted, filter.clone())?,
             index: Arc::new(Index::new(wanted.interval)),
+            before: 0,
             checkpoints: Checkpoints::new(limits),
             shown: None,
             fault: None,
@@ -188,25 +194,42 @@ impl Player {
         let mut index = Index::new(player.wanted.interval);
         loop {
             let step = player.head.step()?;
-            if !matches!(step, Step::Batch) && !index.push(player.frame()) {
-                bail!(
-                    "the recording has more than {} pictures: ask for fewer with a longer --interval",
-                    units::count(MOST_FRAMES as u64)
-                );
+            if !matches!(step, SeekStep::Batch) {
+                let frame = player.frame();
+                let bounds = player.bounds()?;
+                if frame.ts > bounds.until && !index.is_empty() {
+                    break;
+                }
+                if frame.ts < bounds.since {
+                    player.before += 1;
+                } else if !index.push(frame) {
+                    bail!(
+                        "the recording has more than {} pictures: ask for fewer with a longer --interval",
+                        units::count(MAX_FRAMES as u64)
+                    );
+                }
             }
             match step {
-                Step::Picture => player.head.engine.pass(),
-                Step::Batch => {
+                SeekStep::Picture => player.head.engine.pass(),
+                SeekStep::Batch => {
                     progress(player.head.reader.position(), player.recording.length);
                     player.keep()?;
                 }
-                Step::End => break,
+                SeekStep::End => break,
             }
         }
+        if index.is_empty() {
+            bail!("the recording ends before --since");
+        }
         let ending = *player.head.reader.ending().lock().unwrap_or_else(PoisonError::into_inner);
-        index.complete(player.head.engine.clock_offset_ns(), ending);
+        index.complete(Arc::clone(player.head.engine.host()), ending);
         player.index = Arc::new(index);
         Ok(player)
+    }
+
+    fn bounds(&self) -> Result<Bounds> {
+        let began = self.head.began.unwrap_or_default();
+        self.wanted.window.bounds(began, self.head.engine.host())
     }
 
     fn frame(&mut self) -> Frame {
@@ -222,23 +245,22 @@ impl Player {
         Ok(())
     }
 
-    /// What was when.
+    /// Index of the snapshots.
     pub const fn index(&self) -> &Arc<Index> {
         &self.index
     }
 
-    /// What is shown of the recording.
-    pub const fn wanted(&self) -> &Wanted {
+    /// The current target.
+    pub const fn wanted(&self) -> &SeekTarget {
         &self.wanted
     }
 
-    /// How many states are kept to go back to, and roughly how many bytes they take.
+    /// Number of checkpoints and their approximate memory.
     pub fn kept(&self) -> (usize, usize) {
         self.checkpoints.size()
     }
 
-    /// Groups, filters and looks at what `query` asks for from here on. The index stays as it was: it counts
-    /// what the filter of the beginning lets pass.
+    /// Applies `query` from here on. The index does not change: its counts use the initial filter.
     pub fn ask(&mut self, query: Query) -> Result<()> {
         let before = std::mem::replace(&mut self.wanted.query, query);
         let query = &self.wanted.query;
@@ -253,11 +275,11 @@ impl Player {
         }
         self.checkpoints.clear();
         self.shown = None;
-        self.head = Head::start(&self.recording, &self.wanted, self.filter.clone())?;
+        self.head = ReplayHead::start(&self.recording, &self.wanted, self.filter.clone())?;
         Ok(())
     }
 
-    /// Looks at something else in the same picture.
+    /// Changes only the detail of the current snapshot.
     fn look(&mut self, before: &Query) {
         let query = &self.wanted.query;
         if query == before {
@@ -270,50 +292,51 @@ impl Player {
         }
     }
 
-    /// The picture `n`, or the last. `goes_on` is asked now and then on a long way.
-    pub fn show(&mut self, n: usize, goes_on: &mut dyn FnMut() -> bool) -> Result<Shown> {
-        let n = n.min(self.index.len().saturating_sub(1));
+    /// Shows snapshot `n`, or the last. Calls `goes_on` now and then during a long seek; `false` interrupts it.
+    pub fn show(&mut self, n: usize, goes_on: &mut dyn FnMut() -> bool) -> Result<SeekResult> {
+        let n = self.before + n.min(self.index.len().saturating_sub(1));
         if let Some((shown, picture)) = &self.shown
             && *shown == n
         {
-            return Ok(Shown::Picture(Arc::clone(picture)));
+            return Ok(SeekResult::Picture(Arc::clone(picture)));
         }
-        self.approach(n)?;
+        self.restore_before(n)?;
         loop {
             match self.head.step()? {
-                Step::Picture if self.head.passed <= n => self.head.engine.pass(),
-                Step::Picture | Step::End => {
+                SeekStep::Picture if self.head.passed <= n => self.head.engine.pass(),
+                SeekStep::Picture | SeekStep::End => {
                     let picture = Arc::new(self.head.engine.snapshot());
                     self.shown = Some((n, Arc::clone(&picture)));
-                    return Ok(Shown::Picture(picture));
+                    return Ok(SeekResult::Picture(picture));
                 }
-                Step::Batch => {
+                SeekStep::Batch => {
                     self.keep()?;
                     if !goes_on() {
-                        return Ok(Shown::Interrupted);
+                        return Ok(SeekResult::Interrupted);
                     }
                 }
             }
         }
     }
 
-    /// Takes up the latest known state from which picture `n` is still to come.
-    fn approach(&mut self, n: usize) -> Result<()> {
+    /// Restores the latest checkpoint before snapshot `n`, unless the current position is closer.
+    fn restore_before(&mut self, n: usize) -> Result<()> {
         let kept = self.checkpoints.before(n);
         let is_ahead = self.head.passed <= n;
         match kept {
             Some(kept) if !is_ahead || kept.engine.records() > self.head.engine.records() => {
-                self.head = Head {
+                self.head = ReplayHead {
                     engine: kept.engine.clone(),
                     reader: Reader::at(&kept.place, self.recording.from(kept.place.position()))?,
                     schedule: kept.schedule,
                     batch: Vec::new().into_iter(),
                     has_ended: false,
                     passed: kept.passed,
+                    began: self.head.began,
                 };
             }
             None if !is_ahead => {
-                self.head = Head::start(&self.recording, &self.wanted, self.filter.clone())?;
+                self.head = ReplayHead::start(&self.recording, &self.wanted, self.filter.clone())?;
             }
             _ => {}
         }
@@ -324,10 +347,10 @@ impl Player {
 
 #[cfg(test)]
 impl Player {
-    /// Of bytes, with checkpoints close together.
-    pub(super) fn of(path: &Path, wanted: Wanted, limits: Limits) -> Result<Self> {
+    /// Opens `path` with the given checkpoint limits.
+    pub(super) fn of(path: &std::path::Path, wanted: SeekTarget, limits: CheckpointLimits) -> Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        Self::read(Recording { file: Arc::new(file), length }, wanted, limits, |_, _| {})
+        Self::read(OpenedFile { file: Arc::new(file), length }, wanted, limits, |_, _| {})
     }
 }

@@ -1,4 +1,4 @@
-//! A replay in any order against a straight one.
+//! Replay in random order compared with a straight replay.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -6,27 +6,28 @@ use proptest::{collection::vec, prelude::*};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::{checkpoints::Limits, *};
+use super::{checkpoints::CheckpointLimits, *};
 use crate::{
     aggregate::{Scope, Snapshot},
+    detail::Query,
     filter::{Filter, parse},
-    inspect::Query,
     model::{Nanos, Record},
-    pipeline::{self, Plan},
-    session::{self, AtEnd, Ending, Existing, Keep, Reader},
+    output_file::Existing,
+    pipeline::{self, Moment, PipelinePlan, Window},
+    session::{self, AtEnd, Ending, Input, Keep, Reader},
     synthetic::{Shape, Traffic},
     view::{hist, top::json},
 };
 
-/// Checkpoints every few batches, of which there is room for four.
-const CLOSE: Limits = Limits { most: 4, bytes: usize::MAX, spacing: 300 };
-/// None at all: every way back begins at the start.
-const NONE: Limits = Limits { most: 4, bytes: 0, spacing: 300 };
+/// Checkpoints every few batches, at most four.
+const CLOSE: CheckpointLimits = CheckpointLimits { most: 4, bytes: usize::MAX, spacing: 300 };
+/// No checkpoints: every seek back restarts at the beginning.
+const NONE: CheckpointLimits = CheckpointLimits { most: 4, bytes: 0, spacing: 300 };
 
-/// Writes `records` to a file, a batch for every `portion` of them.
+/// Writes `records` to a file, one batch per `portion` of them.
 fn recording(folder: &TempDir, records: Vec<Record>, portion: usize) -> PathBuf {
     let path = folder.path().join("a.tcptrace");
-    let plan = session::Plan { path: path.clone(), keep: Keep::All, existing: Existing::Keep };
+    let plan = session::RecordPlan { path: path.clone(), keep: Keep::All, existing: Existing::Keep };
     let (mut recorder, recording) = session::start(&plan).expect("a file");
     for (n, record) in records.into_iter().enumerate() {
         recorder.push(record);
@@ -48,18 +49,19 @@ fn traffic(seconds: u64) -> Vec<Record> {
     Traffic::new(shape, 11).take_while(|record| record.ts().is_none_or(|ts| ts <= end)).collect()
 }
 
-fn wanted(filter: &str, by: &str) -> Wanted {
+fn wanted(filter: &str, by: &str) -> SeekTarget {
     let expr = (!filter.is_empty()).then(|| parse("--filter", filter).expect("an expression"));
-    Wanted {
+    SeekTarget {
         filter: Filter::new(expr, &std::collections::BTreeMap::new()).expect("no names"),
         query: Query::new(by.parse().expect("keys")),
         scope: Scope::Every,
         interval: Nanos::SECOND,
         source: "test".into(),
+        window: Window::default(),
     }
 }
 
-/// All that two views show of it.
+/// Text of all that two views show.
 fn document(snapshot: &Snapshot) -> String {
     let mut out = Vec::new();
     json::write(&mut out, snapshot).expect("a Vec takes everything");
@@ -68,11 +70,15 @@ fn document(snapshot: &Snapshot) -> String {
     String::from_utf8(out).expect("UTF-8") + &more
 }
 
-/// Every picture of a straight replay, the one at the end last.
-fn straight(path: &std::path::Path, wanted: &Wanted) -> Vec<String> {
-    let Wanted { filter, query, scope, interval, source } = wanted.clone();
+/// Every snapshot of a straight replay, the final one last.
+fn straight(path: &std::path::Path, wanted: &SeekTarget) -> Vec<String> {
+    let SeekTarget { filter, query, scope, interval, source, window: _ } = wanted.clone();
     let (send, mut receive) = mpsc::channel(1);
-    let plan = Plan { source, pictures: Some(send), ..Plan::new(filter, query.grouping, scope, interval) };
+    let plan = PipelinePlan {
+        source,
+        pictures: Some(send),
+        ..PipelinePlan::new(filter, query.grouping, scope, interval)
+    };
     let reader = Reader::open(path, AtEnd::Stop).expect("a recording");
     let running = pipeline::start(Box::new(reader), plan).expect("a thread");
     let mut pictures = Vec::new();
@@ -85,36 +91,36 @@ fn straight(path: &std::path::Path, wanted: &Wanted) -> Vec<String> {
 
 fn show(player: &mut Player, n: usize) -> Arc<Snapshot> {
     match player.show(n, &mut || true).expect("a recording") {
-        Shown::Picture(picture) => picture,
-        Shown::Interrupted => panic!("nothing interrupts"),
+        SeekResult::Picture(picture) => picture,
+        SeekResult::Interrupted => panic!("nothing interrupts"),
     }
 }
 
-/// What a property test needs of a recording: made once.
-struct Made {
+/// A recording shared by the tests.
+struct RecordedFixture {
     _folder: TempDir,
     path: PathBuf,
     straight: Vec<String>,
-    wanted: Wanted,
+    wanted: SeekTarget,
 }
 
-fn made() -> &'static Made {
-    static MADE: std::sync::OnceLock<Made> = std::sync::OnceLock::new();
-    MADE.get_or_init(|| {
+fn made() -> &'static RecordedFixture {
+    static RECORDED_FIXTURE: std::sync::OnceLock<RecordedFixture> = std::sync::OnceLock::new();
+    RECORDED_FIXTURE.get_or_init(|| {
         let folder = TempDir::new().expect("a folder");
         let path = recording(&folder, traffic(70), 60);
         let wanted = wanted("", "service,comm");
         let straight = straight(&path, &wanted);
-        Made { _folder: folder, path, straight, wanted }
+        RecordedFixture { _folder: folder, path, straight, wanted }
     })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Wherever one comes from, a moment shows what a straight replay shows there.
+    /// A seek from any position shows the same snapshot as a straight replay.
     #[test]
-    fn any_order_shows_what_a_straight_replay_shows(
+    fn seeks_in_any_order_match_a_straight_replay(
         seeks in vec(any::<prop::sample::Index>(), 1..12), limits in prop::sample::select(vec![CLOSE, NONE]),
     ) {
         let made = made();
@@ -123,8 +129,8 @@ proptest! {
         for seek in seeks {
             let n = seek.index(made.straight.len());
             let shown = show(&mut player, n);
-            prop_assert_eq!(&document(&shown), &made.straight[n], "picture {}", n);
-            let frame = *player.index().frame(n).expect("a picture");
+            prop_assert_eq!(&document(&shown), &made.straight[n], "snapshot {}", n);
+            let frame = *player.index().frame(n).expect("a snapshot");
             prop_assert_eq!(frame.ts, shown.ts);
             prop_assert_eq!(frame.lost, shown.losses.total());
             let counts = shown.states.map(|state| u32::try_from(state.now).expect("few"));
@@ -134,9 +140,9 @@ proptest! {
 }
 
 #[test]
-fn there_is_something_to_show() {
+fn recording_has_distinct_snapshots_and_checkpoints() {
     let made = made();
-    assert!(made.straight.len() > 65, "{} pictures", made.straight.len());
+    assert!(made.straight.len() > 65, "{} snapshots", made.straight.len());
     let distinct: std::collections::BTreeSet<&String> = made.straight.iter().collect();
     assert_eq!(distinct.len(), made.straight.len());
     let player = Player::of(&made.path, made.wanted.clone(), CLOSE).expect("a recording");
@@ -146,17 +152,17 @@ fn there_is_something_to_show() {
 }
 
 #[test]
-fn backwards_and_forwards_by_one() {
+fn stepping_both_ways_matches_a_straight_replay() {
     let made = made();
     let mut player = Player::of(&made.path, made.wanted.clone(), CLOSE).expect("a recording");
     let order = (0..made.straight.len()).rev().step_by(3).chain(0..made.straight.len());
     for n in order {
-        assert_eq!(document(&show(&mut player, n)), made.straight[n], "picture {n}");
+        assert_eq!(document(&show(&mut player, n)), made.straight[n], "snapshot {n}");
     }
 }
 
 #[test]
-fn grouped_and_filtered_anew_it_is_as_if_from_the_start() {
+fn new_query_matches_a_straight_replay_with_it() {
     let made = made();
     let mut player = Player::of(&made.path, made.wanted.clone(), CLOSE).expect("a recording");
     show(&mut player, 40);
@@ -166,12 +172,12 @@ fn grouped_and_filtered_anew_it_is_as_if_from_the_start() {
     let query = Query { filter, ..Query::new("peer".parse().expect("a key")) };
     player.ask(query).expect("a recording");
     for n in [40, 60, 12, 61] {
-        assert_eq!(document(&show(&mut player, n)), straight[n], "picture {n}");
+        assert_eq!(document(&show(&mut player, n)), straight[n], "snapshot {n}");
     }
 }
 
 #[test]
-fn a_way_that_is_broken_off_can_be_gone_on() {
+fn interrupted_seek_can_be_resumed() {
     let made = made();
     let mut player = Player::of(&made.path, made.wanted.clone(), NONE).expect("a recording");
     show(&mut player, 3);
@@ -180,14 +186,14 @@ fn a_way_that_is_broken_off_can_be_gone_on() {
         batches += 1;
         batches < 5
     });
-    assert!(matches!(shown, Ok(Shown::Interrupted)) && batches == 5);
+    assert!(matches!(shown, Ok(SeekResult::Interrupted)) && batches == 5);
     for n in [60, 2] {
-        assert_eq!(document(&show(&mut player, n)), made.straight[n], "picture {n}");
+        assert_eq!(document(&show(&mut player, n)), made.straight[n], "snapshot {n}");
     }
 }
 
 #[test]
-fn a_damaged_recording_plays_up_to_the_damage() {
+fn damaged_recording_plays_up_to_the_damage() {
     let folder = TempDir::new().expect("a folder");
     let path = recording(&folder, traffic(20), 100);
     let whole = std::fs::read(&path).expect("the file");
@@ -205,14 +211,14 @@ fn a_damaged_recording_plays_up_to_the_damage() {
         assert!((3..18).contains(&last), "{name}: {last}");
         for n in [last, 2, last] {
             let shown = show(&mut player, n);
-            assert_eq!(document(&shown), straight[n], "{name}: picture {n}");
-            assert_eq!(shown.host.limits.is_empty(), n != last, "{name}: what is missing is said at the end");
+            assert_eq!(document(&shown), straight[n], "{name}: snapshot {n}");
+            assert_eq!(shown.host.limits.is_empty(), n != last, "{name}: the end reports the damage");
         }
     }
 }
 
 #[test]
-fn what_is_appended_later_is_not_there() {
+fn later_appends_are_ignored() {
     let folder = TempDir::new().expect("a folder");
     let path = recording(&folder, traffic(10), 100);
     let whole = std::fs::read(&path).expect("the file");
@@ -232,15 +238,18 @@ fn what_is_appended_later_is_not_there() {
 }
 
 #[test]
-fn a_recording_without_records_has_one_picture() {
+fn recording_without_records_has_one_snapshot() {
     let folder = TempDir::new().expect("a folder");
     let path = recording(&folder, vec![Record::Host(Box::default()), Record::Tick { ts: Nanos(5) }], 1);
     let mut player = Player::of(&path, wanted("", "service"), CLOSE).expect("a recording");
     assert_eq!((player.index().len(), show(&mut player, 7).ts), (1, Nanos(5)));
-    assert!(Player::open(folder.path(), wanted("", "service"), |_, _| {}).is_err());
+    assert!(
+        Player::open(Input::open(folder.path()).expect("it opens"), wanted("", "service"), |_, _| {})
+            .is_err()
+    );
 }
 
-/// Waits until `drive` stands at `picture` and plays, or does not.
+/// Waits until `drive` shows `picture` with the given playback state.
 fn until(drive: &mut Drive, picture: usize, is_playing: bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     loop {
@@ -248,17 +257,17 @@ fn until(drive: &mut Drive, picture: usize, is_playing: bool) {
         if (status.picture, status.target, status.is_playing) == (picture, None, is_playing) {
             return;
         }
-        assert!(std::time::Instant::now() < deadline, "it stands at {status:?}, not at {picture}");
+        assert!(std::time::Instant::now() < deadline, "status is {status:?}, expected snapshot {picture}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 fn shown(drive: &Drive) -> String {
-    document(drive.snapshots.borrow().as_ref().expect("a picture"))
+    document(drive.snapshots.borrow().as_ref().expect("a snapshot"))
 }
 
 #[test]
-fn commands_lead_where_they_say() {
+fn commands_seek_to_their_position() {
     let made = made();
     let player = Player::of(&made.path, made.wanted.clone(), CLOSE).expect("a recording");
     let (first, end) = player.index().span();
@@ -266,30 +275,30 @@ fn commands_lead_where_they_say() {
     let mut drive = drive(player, 0.001).expect("a thread");
     until(&mut drive, 0, true);
     let steps = [
-        (Command::Toggle, 0),
-        (Command::Step(3), 3),
-        (Command::Step(-1), 2),
-        (Command::Step(-9), 0),
-        (Command::Go(first.plus(Nanos(17_500_000_000))), 17),
-        (Command::Go(Nanos(0)), 0),
-        (Command::End, last),
-        (Command::Step(1), last),
-        (Command::Start, 0),
-        (Command::Go(end), last),
+        (ReplayCommand::Toggle, 0),
+        (ReplayCommand::Step(3), 3),
+        (ReplayCommand::Step(-1), 2),
+        (ReplayCommand::Step(-9), 0),
+        (ReplayCommand::Go(first.plus(Nanos(17_500_000_000))), 17),
+        (ReplayCommand::Go(Nanos(0)), 0),
+        (ReplayCommand::End, last),
+        (ReplayCommand::Step(1), last),
+        (ReplayCommand::Start, 0),
+        (ReplayCommand::Go(end), last),
     ];
     for (command, picture) in steps {
-        drive.requests.send(Request::Time(command)).expect("it goes on");
+        drive.requests.send(Request::Time(command)).expect("a running thread");
         until(&mut drive, picture, false);
         assert_eq!(shown(&drive), made.straight[picture], "{command:?}");
     }
-    // Played at its end it begins anew.
-    drive.requests.send(Request::Time(Command::Toggle)).expect("it goes on");
+    // Resumed at its end, playback restarts.
+    drive.requests.send(Request::Time(ReplayCommand::Toggle)).expect("a running thread");
     until(&mut drive, 0, true);
     drive.finish().expect("a recording");
 }
 
 #[test]
-fn it_plays_to_its_end_and_stands_there() {
+fn playback_stops_at_the_end() {
     let made = made();
     let player = Player::of(&made.path, made.wanted.clone(), CLOSE).expect("a recording");
     let mut drive = drive(player, 500.0).expect("a thread");
@@ -297,9 +306,9 @@ fn it_plays_to_its_end_and_stands_there() {
     until(&mut drive, last, false);
     assert_eq!(shown(&drive), made.straight[last]);
     for _ in 0..20 {
-        drive.requests.send(Request::Time(Command::Faster)).expect("it goes on");
+        drive.requests.send(Request::Time(ReplayCommand::Faster)).expect("a running thread");
     }
-    drive.requests.send(Request::Time(Command::Step(-1))).expect("it goes on");
+    drive.requests.send(Request::Time(ReplayCommand::Step(-1))).expect("a running thread");
     until(&mut drive, last - 1, false);
     let speed = drive.status.borrow().speed;
     assert!(SPEEDS.last() == Some(&speed), "{speed}");
@@ -307,29 +316,56 @@ fn it_plays_to_its_end_and_stands_there() {
 }
 
 #[test]
-fn from_peak_to_peak() {
+fn peak_command_seeks_to_the_peak() {
     let made = made();
     let player = Player::of(&made.path, made.wanted.clone(), CLOSE).expect("a recording");
     let index = Arc::clone(player.index());
     let peak = index.peak(0, Peak::Next).expect("TIME_WAIT rises for a minute");
     let mut drive = drive(player, 0.001).expect("a thread");
-    drive.requests.send(Request::Time(Command::Peak(Peak::Next))).expect("it goes on");
+    drive.requests.send(Request::Time(ReplayCommand::Peak(Peak::Next))).expect("a running thread");
     until(&mut drive, peak, false);
-    drive.requests.send(Request::Time(Command::Peak(Peak::Previous))).expect("it goes on");
-    drive.requests.send(Request::Time(Command::Slower)).expect("it goes on");
+    drive.requests.send(Request::Time(ReplayCommand::Peak(Peak::Previous))).expect("a running thread");
+    drive.requests.send(Request::Time(ReplayCommand::Slower)).expect("a running thread");
     drive.finish().expect("a recording");
 }
 
 #[test]
-fn nobody_waits_for_a_way_that_nobody_wants_to_see() {
+fn finish_interrupts_a_seek() {
     let made = made();
     let player = Player::of(&made.path, made.wanted.clone(), NONE).expect("a recording");
     let mut drive = drive(player, 0.001).expect("a thread");
     until(&mut drive, 0, true);
-    drive.requests.send(Request::Time(Command::End)).expect("it goes on");
+    drive.requests.send(Request::Time(ReplayCommand::End)).expect("a running thread");
     let status = drive.status.clone();
     drive.finish().expect("a recording");
-    // It was on the way, or had just not begun, or had just arrived: it ends in every case.
+    // The seek was under way, not started, or just finished: the thread ends in every case.
     let picture = status.borrow().picture;
     assert!(picture == 0 || picture == made.straight.len() - 1, "{picture}");
+}
+
+#[test]
+fn window_matches_the_full_recording() {
+    let made = made();
+    let seconds = |seconds: u64| Moment::FromStart(Nanos(seconds * 1_000_000_000));
+    let window = Window { since: Some(seconds(10)), until: Some(seconds(20)), length: None };
+    let wanted = SeekTarget { window, ..made.wanted.clone() };
+    let mut part = Player::of(&made.path, wanted, CheckpointLimits::default()).expect("a recording");
+    let mut whole =
+        Player::of(&made.path, made.wanted.clone(), CheckpointLimits::default()).expect("a recording");
+    let span = |player: &Player| player.index().span();
+    let start = span(&whole).0;
+    assert!(span(&part).0.since(start).0.abs_diff(10_000_000_000) <= 1_000_000_000);
+    assert!(span(&part).1.since(span(&part).0).0.abs_diff(10_000_000_000) <= 1_000_000_000);
+    for n in [part.index().len() - 1, 0, 3, 1] {
+        let ts = part.index().frame(n).expect("a snapshot").ts;
+        let at = whole.index().at(ts);
+        assert_eq!(document(&show(&mut part, n)), document(&show(&mut whole, at)), "snapshot {n}");
+    }
+    let late = Window { since: Some(seconds(3_600)), until: None, length: None };
+    let late = Player::of(
+        &made.path,
+        SeekTarget { window: late, ..made.wanted.clone() },
+        CheckpointLimits::default(),
+    );
+    assert!(late.is_err());
 }

@@ -1,9 +1,9 @@
-//! Columns of a batch while it is put together: values go in row by row, Arrow's buffers come out.
+//! Builds the columns of a batch row by row, and produces Arrow's buffers.
 //!
-//! Most columns are null in most rows. A column is only touched where it has a value; what is missing
-//! before that is filled in then.
+//! Most columns are null in most rows. A column is only touched in rows where it has a value; gaps before a
+//! value are filled at that point.
 
-/// Which rows of a column have a value: Arrow's validity bitmap, which is made when the first row has none.
+/// Arrow's validity bitmap of a column, allocated at the first row without a value.
 #[derive(Debug, Default)]
 struct Validity {
     bits: Vec<u8>,
@@ -18,7 +18,7 @@ impl Validity {
         self.count += 1;
     }
 
-    /// Sets the bit of `row`, and those of the rows before the first that has no value.
+    /// Sets the bit of `row`; first adds the bits of the rows before the first null.
     fn note(&mut self, row: usize) {
         if self.bits.is_empty() {
             self.note_all(self.count);
@@ -37,19 +37,19 @@ impl Validity {
         }
     }
 
-    /// Empty when every row has a value.
-    fn finish(&mut self, rows: usize) -> Bytes<'_> {
+    /// Produces the bitmap; empty when every row has a value.
+    fn finish(&mut self, rows: usize) -> ColumnBuffer<'_> {
         if self.count == rows {
-            return Bytes::Of(&[]);
+            return ColumnBuffer::Of(&[]);
         }
         if self.count == 0 {
-            return Bytes::Zeros(rows.div_ceil(8));
+            return ColumnBuffer::Zeros(rows.div_ceil(8));
         }
         if self.bits.is_empty() {
             self.note_all(self.count);
         }
         self.bits.resize(rows.div_ceil(8), 0);
-        Bytes::Of(&self.bits)
+        ColumnBuffer::Of(&self.bits)
     }
 
     fn clear(&mut self) {
@@ -60,12 +60,12 @@ impl Validity {
 
 /// A column of numbers.
 #[derive(Debug, Default)]
-pub struct Numbers<T> {
+pub struct NumberColumn<T> {
     values: Vec<T>,
     validity: Validity,
 }
 
-impl<T: bytemuck::Pod + Default> Numbers<T> {
+impl<T: bytemuck::Pod + Default> NumberColumn<T> {
     /// Sets the value in `row`, which is past every row set before.
     pub fn set(&mut self, row: usize, value: T) {
         if self.values.len() < row {
@@ -79,7 +79,7 @@ impl<T: bytemuck::Pod + Default> Numbers<T> {
 /// A column of texts.
 #[derive(Debug)]
 pub struct Texts {
-    /// Where each row's text begins in `bytes`, and the end of the last.
+    /// Start of each row's text in `bytes`, and the end of the last.
     offsets: Vec<i32>,
     bytes: Vec<u8>,
     validity: Validity,
@@ -97,7 +97,7 @@ impl Texts {
         self.write(row, |bytes| bytes.extend_from_slice(text.as_bytes()));
     }
 
-    /// The same, with what `write` appends, which must be UTF-8.
+    /// Sets the text in `row` to the bytes that `write` appends, which must be UTF-8.
     pub fn write(&mut self, row: usize, write: impl FnOnce(&mut Vec<u8>)) {
         self.pad(row);
         write(&mut self.bytes);
@@ -117,43 +117,43 @@ impl Texts {
     }
 }
 
-/// A column whose rows are all there, as Arrow's buffers.
+/// Arrow's buffers of a complete column.
 pub struct Buffers<'a> {
     /// Rows without a value.
     pub nulls: usize,
     /// Validity, which is empty when every row has a value.
-    pub validity: Bytes<'a>,
-    /// The values; for a text where each begins.
-    pub values: Bytes<'a>,
+    pub validity: ColumnBuffer<'a>,
+    /// The values; for a text the offsets.
+    pub values: ColumnBuffer<'a>,
     /// For a text: the bytes.
-    pub bytes: Option<Bytes<'a>>,
+    pub bytes: Option<ColumnBuffer<'a>>,
 }
 
-/// What is in a buffer.
+/// Contents of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bytes<'a> {
-    /// These.
+pub enum ColumnBuffer<'a> {
+    /// These bytes.
     Of(&'a [u8]),
-    /// So many zeros: a column without a value is not filled, and most columns have none.
+    /// This many zeros: a column without a value is not materialized, and most columns have none.
     Zeros(usize),
 }
 
-/// Any column.
+/// A column of any type.
 pub trait Finish {
-    /// Fills it up to `rows` and hands its buffers out.
+    /// Pads the column to `rows` and returns its buffers.
     fn finish(&mut self, rows: usize) -> Buffers<'_>;
-    /// Makes it empty.
+    /// Removes all rows.
     fn clear(&mut self);
 }
 
-impl<T: bytemuck::Pod + Default> Finish for Numbers<T> {
+impl<T: bytemuck::Pod + Default> Finish for NumberColumn<T> {
     fn finish(&mut self, rows: usize) -> Buffers<'_> {
         let nulls = rows - self.validity.count;
         let values = if nulls == rows {
-            Bytes::Zeros(rows * size_of::<T>())
+            ColumnBuffer::Zeros(rows * size_of::<T>())
         } else {
             self.values.resize(rows, T::default());
-            Bytes::Of(bytemuck::cast_slice(&self.values))
+            ColumnBuffer::Of(bytemuck::cast_slice(&self.values))
         };
         Buffers { nulls, validity: self.validity.finish(rows), values, bytes: None }
     }
@@ -168,12 +168,17 @@ impl Finish for Texts {
     fn finish(&mut self, rows: usize) -> Buffers<'_> {
         let nulls = rows - self.validity.count;
         let values = if nulls == rows {
-            Bytes::Zeros((rows + 1) * size_of::<i32>())
+            ColumnBuffer::Zeros((rows + 1) * size_of::<i32>())
         } else {
             self.pad(rows);
-            Bytes::Of(bytemuck::cast_slice(&self.offsets))
+            ColumnBuffer::Of(bytemuck::cast_slice(&self.offsets))
         };
-        Buffers { nulls, validity: self.validity.finish(rows), values, bytes: Some(Bytes::Of(&self.bytes)) }
+        Buffers {
+            nulls,
+            validity: self.validity.finish(rows),
+            values,
+            bytes: Some(ColumnBuffer::Of(&self.bytes)),
+        }
     }
 
     fn clear(&mut self) {
@@ -188,55 +193,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_were_not_set_are_null() {
-        let mut numbers = Numbers::<u16>::default();
+    fn unset_rows_are_null() {
+        let mut numbers = NumberColumn::<u16>::default();
         numbers.set(1, 7);
         numbers.set(9, 8);
         let buffers = numbers.finish(11);
         assert_eq!(buffers.nulls, 9);
-        assert_eq!(buffers.validity, Bytes::Of(&[0b10, 0b10]));
+        assert_eq!(buffers.validity, ColumnBuffer::Of(&[0b10, 0b10]));
         let values: [u16; 11] = [0, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0];
-        assert_eq!(buffers.values, Bytes::Of(bytemuck::cast_slice(&values)));
+        assert_eq!(buffers.values, ColumnBuffer::Of(bytemuck::cast_slice(&values)));
         numbers.clear();
         numbers.set(0, 1);
         let full = numbers.finish(1);
-        assert_eq!((full.nulls, full.validity), (0, Bytes::Of(&[])));
+        assert_eq!((full.nulls, full.validity), (0, ColumnBuffer::Of(&[])));
     }
 
     #[test]
-    fn rows_before_the_first_null_are_noted() {
+    fn rows_before_the_first_null_are_valid() {
         for full in 1..=17_usize {
             let expected: Vec<u8> =
                 (0..3).map(|byte| (0..8).map(|bit| u8::from(byte * 8 + bit < full) << bit).sum()).collect();
-            let mut numbers = Numbers::<u8>::default();
+            let mut numbers = NumberColumn::<u8>::default();
             (0..full).for_each(|row| numbers.set(row, 1));
-            assert_eq!(numbers.finish(24).validity, Bytes::Of(&expected), "{full} of 24");
-            let mut numbers = Numbers::<u8>::default();
+            assert_eq!(numbers.finish(24).validity, ColumnBuffer::Of(&expected), "{full} of 24");
+            let mut numbers = NumberColumn::<u8>::default();
             (0..full).for_each(|row| numbers.set(row, 1));
             numbers.set(23, 1);
             let with_the_last = [expected[0], expected[1], expected[2] | 1 << 7];
-            assert_eq!(numbers.finish(24).validity, Bytes::Of(&with_the_last), "{full} and one of 24");
+            assert_eq!(numbers.finish(24).validity, ColumnBuffer::Of(&with_the_last), "{full} and one of 24");
         }
     }
 
     #[test]
     fn a_column_without_a_value_is_zeros() {
-        let mut numbers = Numbers::<u32>::default();
+        let mut numbers = NumberColumn::<u32>::default();
         let buffers = numbers.finish(9);
-        assert_eq!((buffers.nulls, buffers.validity, buffers.values), (9, Bytes::Zeros(2), Bytes::Zeros(36)));
+        assert_eq!(
+            (buffers.nulls, buffers.validity, buffers.values),
+            (9, ColumnBuffer::Zeros(2), ColumnBuffer::Zeros(36))
+        );
     }
 
     #[test]
-    fn texts_keep_where_they_begin() {
+    fn texts_store_their_offsets() {
         let mut texts = Texts::default();
         texts.set(1, "ab");
         texts.set(3, "c");
         let buffers = texts.finish(5);
         let offsets: [i32; 6] = [0, 0, 2, 2, 3, 3];
-        assert_eq!(buffers.values, Bytes::Of(bytemuck::cast_slice(&offsets)));
-        assert_eq!(buffers.bytes, Some(Bytes::Of(b"abc")));
+        assert_eq!(buffers.values, ColumnBuffer::Of(bytemuck::cast_slice(&offsets)));
+        assert_eq!(buffers.bytes, Some(ColumnBuffer::Of(b"abc")));
         assert_eq!(buffers.nulls, 3);
         texts.clear();
-        assert_eq!(texts.finish(0).values, Bytes::Zeros(4));
+        assert_eq!(texts.finish(0).values, ColumnBuffer::Zeros(4));
     }
 }

@@ -1,26 +1,27 @@
-//! The schema of a recording of any version in, the place of every column this version knows out.
+//! Maps the schema of a recording of any version to the columns this version knows.
 //!
-//! Columns and kinds are found by name. A recording of a newer minor version may have more of both: they
-//! are passed over. One of another major version is refused. There is one major version so far; what a
-//! later one changes is made good here.
+//! Columns and kinds are found by name. Unknown ones, from a newer minor version, are skipped. Another major
+//! version is rejected. There is one major version so far; conversions from older ones belong here.
 
 use arrow_ipc as fb;
 
 use super::{
-    reader::ReadError,
-    schema::{Column, FORMAT, KINDS, RowKind, Type, Version, key},
+    ending::ReadError,
+    schema::{ArrowType, Column, FORMAT, KINDS, RowKind, Version, key},
 };
 
-/// Most columns a recording may have.
-const MOST_COLUMNS: usize = 256;
+/// Most columns in a recording.
+const MAX_COLUMNS: usize = 256;
 
-/// Where things are in a recording.
+/// Layout of a recording.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct FileLayout {
     /// The version it was written in.
     pub version: Version,
     /// Subtract from `ts` to get `CLOCK_MONOTONIC`.
     pub clock_offset_ns: u64,
+    /// Boot id of the recorded host; empty if the file has none.
+    pub boot_id: String,
     /// Its columns.
     pub fields: Vec<Field>,
 }
@@ -28,15 +29,15 @@ pub struct Layout {
 /// One column of a recording.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// What it is; `None` for one this version does not know.
+    /// The known column; `None` for one this version does not know.
     pub column: Option<Column>,
-    /// How many buffers it has.
+    /// Number of its buffers.
     pub buffers: usize,
     /// The id of its dictionary.
     pub dictionary: Option<i64>,
 }
 
-impl Layout {
+impl FileLayout {
     /// Reads the schema.
     pub fn of(schema: fb::Schema<'_>) -> Result<Self, ReadError> {
         let metadata = |wanted: &str| {
@@ -55,7 +56,7 @@ impl Layout {
             .and_then(|text| text.parse().ok())
             .ok_or(ReadError::Header("its clock"))?;
         let fields = schema.fields().ok_or(ReadError::Header("its columns"))?;
-        if fields.len() > MOST_COLUMNS {
+        if fields.len() > MAX_COLUMNS {
             return Err(ReadError::Header("its columns"));
         }
         let fields: Vec<Field> = fields.iter().map(field).collect::<Result<_, _>>()?;
@@ -64,7 +65,8 @@ impl Layout {
                 return Err(ReadError::Column { name: column.name().into(), what: "is missing" });
             }
         }
-        Ok(Self { version, clock_offset_ns, fields })
+        let boot_id = metadata(key::BOOT_ID).unwrap_or_default().into();
+        Ok(Self { version, clock_offset_ns, boot_id, fields })
     }
 }
 
@@ -95,29 +97,31 @@ fn field(field: fb::Field<'_>) -> Result<Field, ReadError> {
     Ok(Field { column, buffers, dictionary: dictionary.map(|dictionary| dictionary.id()) })
 }
 
-fn is_of_type(field: fb::Field<'_>, wanted: Type) -> bool {
+fn is_of_type(field: fb::Field<'_>, wanted: ArrowType) -> bool {
     let is_int = |int: fb::Int<'_>, bits, signed| int.bitWidth() == bits && int.is_signed() == signed;
     let int = |bits, signed| field.type_as_int().is_some_and(|int| is_int(int, bits, signed));
     match (wanted, field.dictionary()) {
-        (Type::Kind | Type::State, Some(dictionary)) => {
+        (ArrowType::Kind | ArrowType::State, Some(dictionary)) => {
             field.type_as_utf_8().is_some()
                 && dictionary.indexType().is_some_and(|index| is_int(index, 8, false))
         }
-        (_, Some(_)) | (Type::Kind | Type::State, None) => false,
-        (Type::U8, _) => int(8, false),
-        (Type::U16, _) => int(16, false),
-        (Type::U32, _) => int(32, false),
-        (Type::U64, _) => int(64, false),
-        (Type::I64, _) => int(64, true),
-        (Type::Addr, _) => field.type_as_fixed_size_binary().is_some_and(|binary| binary.byteWidth() == 16),
-        (Type::Text, _) => field.type_as_utf_8().is_some(),
-        (Type::Time, _) => {
+        (_, Some(_)) | (ArrowType::Kind | ArrowType::State, None) => false,
+        (ArrowType::U8, _) => int(8, false),
+        (ArrowType::U16, _) => int(16, false),
+        (ArrowType::U32, _) => int(32, false),
+        (ArrowType::U64, _) => int(64, false),
+        (ArrowType::I64, _) => int(64, true),
+        (ArrowType::Addr, _) => {
+            field.type_as_fixed_size_binary().is_some_and(|binary| binary.byteWidth() == 16)
+        }
+        (ArrowType::Text, _) => field.type_as_utf_8().is_some(),
+        (ArrowType::Time, _) => {
             field.type_as_timestamp().is_some_and(|time| time.unit() == fb::TimeUnit::NANOSECOND)
         }
     }
 }
 
-/// What a name in the dictionary of kinds stands for; `None` for one this version does not know.
+/// The row kind of a name in the dictionary of kinds; `None` for one this version does not know.
 pub fn row_kind(name: &str) -> Option<RowKind> {
     KINDS.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind)
 }

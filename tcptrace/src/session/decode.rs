@@ -1,4 +1,4 @@
-//! Batches of a recording in, records out. Every length, offset and number is checked before it is used.
+//! Decodes batches of a recording into records. Checks every length, offset and number before use.
 
 mod rows;
 
@@ -7,48 +7,52 @@ use tcptrace_common::record as raw;
 use zstd::bulk::Decompressor;
 
 use super::{
-    compat::{self, Layout},
+    compat::{self, FileLayout},
+    dictionary::DictEntry,
     encode::MOST_ROWS,
-    known::Said,
     schema::{self, Column, RowKind},
 };
 use crate::model::{Record, record::KernelLosses};
 
-/// Most bytes of text in one column of a batch.
+/// Most bytes of text in a batch.
 const MOST_TEXT_BYTES: usize = 64 << 20;
+/// Capacity of a text column kept between batches: the text of a full batch.
+const RETAINED_TEXT_BYTES: usize = 16 << 20;
+/// Most bytes of facts in one row, checkpoints excepted: parsed into objects they take ten times as much.
+const MAX_FACTS_BYTES: usize = 1 << 20;
 /// Most entries in a dictionary with an index of one byte.
-const MOST_NAMES: usize = 256;
+const MAX_DICT_NAMES: usize = 256;
 
-/// What is wrong with a batch.
+/// What is invalid in a batch.
 pub type Wrong = &'static str;
 
-/// Turns batches back into records.
+/// Decodes batches into records.
 pub struct Decoder {
-    layout: Layout,
+    layout: FileLayout,
     zstd: Decompressor<'static>,
-    columns: [Values; Column::ALL.len()],
+    columns: [DecodedColumn; Column::ALL.len()],
     kinds: Vec<Option<RowKind>>,
     from: Vec<Option<u8>>,
     to: Vec<Option<u8>>,
-    said: Vec<Said>,
+    said: Vec<DictEntry>,
     tasks: Vec<raw::Task>,
     before: KernelLosses,
-    /// Rows of kinds that this version does not know.
+    /// Rows of kinds this version does not know.
     pub unknown_rows: u64,
 }
 
 /// One column of a batch, decompressed.
 #[derive(Debug, Default)]
-struct Values {
+struct DecodedColumn {
     rows: usize,
-    /// Empty: every row has a value.
+    /// Empty if every row has a value.
     validity: Vec<u8>,
-    /// For a text: where each begins.
+    /// For a text: the offsets.
     fixed: Vec<u8>,
     bytes: Vec<u8>,
 }
 
-impl Values {
+impl DecodedColumn {
     fn has(&self, row: usize) -> bool {
         row < self.rows
             && (self.validity.is_empty()
@@ -92,13 +96,13 @@ impl Values {
     }
 }
 
-/// The buffers of one batch, as they come.
-struct Body<'a> {
+/// The buffers of one batch, in order.
+struct BatchBody<'a> {
     body: &'a [u8],
     buffers: flatbuffers::VectorIter<'a, fb::Buffer>,
 }
 
-impl<'a> Body<'a> {
+impl<'a> BatchBody<'a> {
     /// The next buffer: its length when decompressed, and its zstd frame.
     fn next(&mut self) -> Result<(usize, &'a [u8]), Wrong> {
         let buffer = self.buffers.next().ok_or("a column without its values")?;
@@ -117,8 +121,8 @@ impl<'a> Body<'a> {
 }
 
 impl Decoder {
-    /// Reads recordings laid out like this.
-    pub fn new(layout: Layout) -> std::io::Result<Self> {
+    /// Creates a decoder for recordings with this layout.
+    pub fn new(layout: FileLayout) -> std::io::Result<Self> {
         Ok(Self {
             layout,
             zstd: Decompressor::new()?,
@@ -133,7 +137,7 @@ impl Decoder {
         })
     }
 
-    /// Another one that knows what this one knows: it goes on with the next batch.
+    /// A copy with the same dictionaries, which continues with the next batch.
     pub fn fork(&self) -> std::io::Result<Self> {
         Ok(Self {
             kinds: self.kinds.clone(),
@@ -147,17 +151,17 @@ impl Decoder {
         })
     }
 
-    /// Roughly what [`Self::fork`] takes, in bytes.
+    /// Approximate size of a [`Self::fork`], in bytes.
     pub fn size_bytes(&self) -> usize {
         size_of_val(&*self.said) + size_of_val(&*self.tasks)
     }
 
-    /// How the recording is laid out.
-    pub const fn layout(&self) -> &Layout {
+    /// The recording's layout.
+    pub const fn layout(&self) -> &FileLayout {
         &self.layout
     }
 
-    /// Takes in a dictionary.
+    /// Reads a dictionary.
     pub fn dictionary(&mut self, dictionary: fb::DictionaryBatch<'_>, body: &[u8]) -> Result<(), Wrong> {
         let id = Some(dictionary.id());
         let Some(field) = self.layout.fields.iter().find(|field| field.dictionary == id) else {
@@ -168,9 +172,9 @@ impl Decoder {
         if dictionary.isDelta() {
             return Err("a dictionary that grows");
         }
-        let rows = rows_of(batch, MOST_NAMES)?;
+        let rows = rows_of(batch, MAX_DICT_NAMES)?;
         let mut body = body_of(batch, body)?;
-        let mut names = Values::default();
+        let mut names = DecodedColumn::default();
         self.fill_text(&mut body, rows, false, &mut names)?;
         let names: Vec<&str> =
             (0..rows).map(|row| names.text(row).map(Option::unwrap_or_default)).collect::<Result<_, _>>()?;
@@ -183,7 +187,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Takes in a batch: its records go to `take`, in order, until something in it is wrong.
+    /// Reads a batch: emits its records to `take` in order until one is invalid.
     pub fn batch(
         &mut self,
         batch: fb::RecordBatch<'_>,
@@ -191,6 +195,10 @@ impl Decoder {
         take: &mut dyn FnMut(Record),
     ) -> Result<(), Wrong> {
         let rows = rows_of(batch, 4 * MOST_ROWS)?;
+        for values in &mut self.columns {
+            values.bytes.clear();
+            values.bytes.shrink_to(RETAINED_TEXT_BYTES);
+        }
         self.fill(batch, body, rows)?;
         for row in 0..rows {
             if let Some(record) = self.row(row)? {
@@ -229,11 +237,11 @@ impl Decoder {
 
     fn fill_numbers(
         &mut self,
-        body: &mut Body<'_>,
+        body: &mut BatchBody<'_>,
         rows: usize,
         width: usize,
         is_null: bool,
-        values: &mut Values,
+        values: &mut DecodedColumn,
     ) -> Result<(), Wrong> {
         let (validity, numbers) = (body.next()?, body.next()?);
         values.rows = if is_null { 0 } else { rows };
@@ -246,10 +254,10 @@ impl Decoder {
 
     fn fill_text(
         &mut self,
-        body: &mut Body<'_>,
+        body: &mut BatchBody<'_>,
         rows: usize,
         is_null: bool,
-        values: &mut Values,
+        values: &mut DecodedColumn,
     ) -> Result<(), Wrong> {
         let (validity, offsets, bytes) = (body.next()?, body.next()?, body.next()?);
         values.rows = if is_null { 0 } else { rows };
@@ -258,13 +266,19 @@ impl Decoder {
         }
         self.validity(validity, rows, values)?;
         self.decompress(offsets, (rows + 1) * 4, &mut values.fixed)?;
-        if bytes.0 > MOST_TEXT_BYTES {
+        let others: usize = self.columns.iter().map(|values| values.bytes.len()).sum();
+        if bytes.0 > MOST_TEXT_BYTES - others.min(MOST_TEXT_BYTES) {
             return Err("texts longer than any");
         }
         self.decompress(bytes, bytes.0, &mut values.bytes)
     }
 
-    fn validity(&mut self, validity: (usize, &[u8]), rows: usize, values: &mut Values) -> Result<(), Wrong> {
+    fn validity(
+        &mut self,
+        validity: (usize, &[u8]),
+        rows: usize,
+        values: &mut DecodedColumn,
+    ) -> Result<(), Wrong> {
         if validity.0 == 0 {
             values.validity.clear();
             return Ok(());
@@ -272,7 +286,7 @@ impl Decoder {
         self.decompress(validity, rows.div_ceil(8), &mut values.validity)
     }
 
-    /// Decompresses what must come out as `wanted` bytes; a writer may pad it a little.
+    /// Decompresses exactly `wanted` bytes, plus a little padding that a writer may add.
     fn decompress(
         &mut self,
         (claimed, frame): (usize, &[u8]),
@@ -294,7 +308,7 @@ impl Decoder {
         }
     }
 
-    fn column(&self, column: Column) -> &Values {
+    fn column(&self, column: Column) -> &DecodedColumn {
         &self.columns[column as usize]
     }
 }
@@ -303,9 +317,9 @@ fn rows_of(batch: fb::RecordBatch<'_>, most: usize) -> Result<usize, Wrong> {
     usize::try_from(batch.length()).ok().filter(|&rows| rows <= most).ok_or("a batch of more rows than any")
 }
 
-fn body_of<'a>(batch: fb::RecordBatch<'a>, body: &'a [u8]) -> Result<Body<'a>, Wrong> {
+fn body_of<'a>(batch: fb::RecordBatch<'a>, body: &'a [u8]) -> Result<BatchBody<'a>, Wrong> {
     if batch.compression().is_none_or(|compression| compression.codec() != fb::CompressionType::ZSTD) {
         return Err("a batch that is not compressed with zstd");
     }
-    Ok(Body { body, buffers: batch.buffers().ok_or("a batch without values")?.iter() })
+    Ok(BatchBody { body, buffers: batch.buffers().ok_or("a batch without values")?.iter() })
 }

@@ -1,4 +1,4 @@
-//! Records in, batches of an Arrow IPC stream out.
+//! Encodes records as batches of an Arrow IPC stream.
 
 use std::io;
 
@@ -8,21 +8,21 @@ use tcptrace_common::{
 };
 
 use super::{
-    columns::{Finish, Numbers as Column, Texts},
-    known::{Numbers, Objects, Said, Tasks},
+    columns::{Finish, NumberColumn as Column, Texts},
+    dictionary::{DictEntry, NumberTable, Objects, Tasks},
     message::Compressor,
     schema::{RowKind, index_of},
 };
 use crate::{
-    lifecycle::{Carried, Memory},
+    lifecycle::{Memory, SocketCheckpoint},
     model::{
-        Addr, Nanos, Observation, Record, SeedSocket, SocketId, Tuple,
+        Addr, HookRecord, Nanos, Record, SeedSocket, SocketId, Tuple,
         record::{KernelLosses, Process, SeedObject, Sweep},
         text,
     },
 };
 
-/// A batch is full when it has this many rows, or so many bytes of text.
+/// Row limit of a batch; the next constant limits its bytes of text.
 pub const MOST_ROWS: usize = 1 << 16;
 const MOST_TEXT_BYTES: usize = 16 << 20;
 
@@ -30,13 +30,13 @@ const MOST_TEXT_BYTES: usize = 16 << 20;
 #[derive(Default)]
 pub struct Encoder {
     rows: usize,
-    /// Rows beside ticks: what would be missed.
-    substance: usize,
+    /// Rows other than ticks: data that would be lost.
+    non_tick_rows: usize,
     columns: Columns,
-    /// What numbers stand for: a batch of its own before the others, where nothing but that is in its columns.
+    /// Definitions of numbers: a batch of its own before the others, so that its columns hold nothing else.
     meanings: Columns,
-    meaning_rows: usize,
-    numbers: Numbers,
+    definition_rows: usize,
+    numbers: NumberTable,
     tasks: Tasks,
     objects: Objects,
     /// Wall-clock time at monotonic 0.
@@ -113,17 +113,22 @@ impl Columns {
 }
 
 impl Encoder {
-    /// Sets what is added to a record's time.
+    /// Sets the offset added to a record's time.
     pub const fn set_clock_offset(&mut self, clock_offset_ns: u64) {
         self.clock_offset_ns = clock_offset_ns;
     }
 
-    /// How much waits that is more than the time.
-    pub const fn substance(&self) -> usize {
-        self.substance
+    /// The offset added to a record's time.
+    pub const fn clock_offset_ns(&self) -> u64 {
+        self.clock_offset_ns
     }
 
-    /// Whether it is time for a batch, however little time has passed.
+    /// Rows waiting, without ticks.
+    pub const fn non_tick_rows(&self) -> usize {
+        self.non_tick_rows
+    }
+
+    /// Whether a batch is due because of its size.
     pub fn is_full(&self) -> bool {
         self.rows >= MOST_ROWS
             || self.numbers.is_full()
@@ -131,23 +136,23 @@ impl Encoder {
             || self.columns.facts.len_bytes() + self.columns.name.len_bytes() >= MOST_TEXT_BYTES
     }
 
-    /// What follows can be read without what came before.
+    /// Starts over: later rows are readable without earlier ones.
     pub fn forget(&mut self) {
         self.numbers.forget();
         self.tasks.forget();
     }
 
-    /// Appends what waits to `out`.
+    /// Appends the waiting rows to `out`.
     pub fn take_batch(&mut self, compressor: &mut Compressor, out: &mut Vec<u8>) -> io::Result<()> {
         if self.rows == 0 {
             return Ok(());
         }
-        if self.meaning_rows > 0 {
-            compressor.batch(self.meaning_rows, &mut self.meanings.all(), out)?;
+        if self.definition_rows > 0 {
+            compressor.batch(self.definition_rows, &mut self.meanings.all(), out)?;
         }
         compressor.batch(self.rows, &mut self.columns.all(), out)?;
         self.meanings.all().into_iter().chain(self.columns.all()).for_each(Finish::clear);
-        (self.rows, self.substance, self.meaning_rows) = (0, 0, 0);
+        (self.rows, self.non_tick_rows, self.definition_rows) = (0, 0, 0);
         self.numbers.end_batch();
         if self.tasks.is_full() {
             self.tasks.forget();
@@ -161,10 +166,10 @@ impl Encoder {
         match record {
             Record::Kernel(seen) => self.observation(seen),
             Record::Seed(seed) => {
-                self.seed(seed, [RowKind::Seed, RowKind::SeedMinisocket, RowKind::SeedRequest]);
+                self.seed(seed, [RowKind::Seed, RowKind::SeedTimewait, RowKind::SeedRequest]);
             }
             Record::Found(found) => {
-                self.seed(found, [RowKind::Found, RowKind::FoundMinisocket, RowKind::FoundRequest]);
+                self.seed(found, [RowKind::Found, RowKind::FoundTimewait, RowKind::FoundRequest]);
             }
             Record::Missing { id, netns, tuple, from, .. } => {
                 let row = self.begin(RowKind::Missing, ts);
@@ -173,8 +178,8 @@ impl Encoder {
                     self.columns.to.set(row, TcpState::FinWait2 as u8);
                 }
             }
-            // What came of it is recorded.
-            Record::Listing(_) => {}
+            // Their effects on the sockets are recorded instead.
+            Record::Listing(_) | Record::Restart { .. } => {}
             Record::SeedEnd { began, .. } => {
                 let row = self.begin(RowKind::SeedEnd, ts);
                 self.columns.arg0.set(row, began.0.cast_signed());
@@ -210,6 +215,10 @@ impl Encoder {
                 self.columns.netns.set(row, netns.0);
                 self.facts(row, counters);
             }
+            Record::ClockStep(step) => {
+                let row = self.begin(RowKind::ClockStep, ts);
+                self.columns.arg0.set(row, step.offset_ns.cast_signed());
+            }
             Record::Host(facts) => {
                 let row = self.begin(RowKind::Host, None);
                 self.facts(row, facts);
@@ -220,17 +229,17 @@ impl Encoder {
             }
             Record::Tick { .. } => {
                 self.begin(RowKind::Tick, ts);
-                self.substance -= 1;
+                self.non_tick_rows -= 1;
             }
-            Record::Carried(carried) => self.carried(carried),
-            Record::Continuation(known) => {
+            Record::SocketCheckpoint(carried) => self.carried(carried),
+            Record::TrackerCheckpoint(known) => {
                 let row = self.begin(RowKind::Continuation, ts);
                 self.facts(row, known);
             }
         }
     }
 
-    /// Adds the losses that are not the file's own.
+    /// Adds the losses that occurred before this file.
     pub fn losses_before(&mut self, ts: Nanos, losses: &KernelLosses) {
         let row = self.begin(RowKind::LossBefore, Some(ts));
         self.facts(row, losses);
@@ -243,17 +252,17 @@ impl Encoder {
             self.last_ts = self.clock_offset_ns.wrapping_add(ts.0).cast_signed();
             self.columns.ts.set(row, self.last_ts);
         }
-        // A kind has no number only when a test fails.
+        // A test ensures that every kind has a number.
         self.columns.kind.set(row, index_of(kind).unwrap_or(u8::MAX));
         self.rows += 1;
-        self.substance += 1;
+        self.non_tick_rows += 1;
         row
     }
 
-    fn observation(&mut self, seen: &Observation) {
+    fn observation(&mut self, seen: &HookRecord) {
         let raw = &seen.raw;
         let Some(kind) = Kind::from_raw(raw.kind) else { return };
-        let row = self.begin_kernel(raw);
+        let row = self.begin_kernel(kind, raw);
         let listener = self.identity(row, kind, raw);
         let columns = &mut self.columns;
         if raw.old != 0 {
@@ -273,12 +282,12 @@ impl Encoder {
             let numbered = self.tasks.of(task);
             self.columns.task.set(row, numbered.number);
             if numbered.is_new {
-                self.mean_task(numbered.number, task);
+                self.define_task(numbered.number, task);
             }
         }
     }
 
-    fn mean_task(&mut self, number: u32, task: &raw::Task) {
+    fn define_task(&mut self, number: u32, task: &raw::Task) {
         let row = self.mean(RowKind::Task);
         let columns = &mut self.meanings;
         columns.task.set(row, number);
@@ -288,7 +297,7 @@ impl Encoder {
         columns.cgroup.set(row, task.cgroup);
     }
 
-    fn mean_socket(&mut self, number: u32, said: &Said) {
+    fn define_socket(&mut self, number: u32, said: &DictEntry) {
         let row = self.mean(RowKind::Socket);
         let columns = &mut self.meanings;
         columns.socket.set(row, number);
@@ -305,36 +314,41 @@ impl Encoder {
         }
     }
 
-    /// Begins a row that says what a number stands for.
+    /// Begins a row that defines a number.
     fn mean(&mut self, kind: RowKind) -> usize {
-        let row = self.meaning_rows;
+        let row = self.definition_rows;
         self.meanings.kind.set(row, index_of(kind).unwrap_or(u8::MAX));
-        self.meaning_rows += 1;
+        self.definition_rows += 1;
         row
     }
 
-    /// [`Self::begin`] for the rows that are most: the kinds of hooks come first, in the kernel's order.
-    fn begin_kernel(&mut self, raw: &raw::Record) -> usize {
+    /// [`Self::begin`] for the most frequent rows: the first hook kinds come first in the table, in order.
+    fn begin_kernel(&mut self, kind: Kind, raw: &raw::Record) -> usize {
+        if kind as u8 > Kind::RequestExpired as u8 {
+            return self.begin(RowKind::Kernel(kind), Some(Nanos(raw.ts_ns)));
+        }
         let row = self.rows;
         self.columns.ts.set(row, self.clock_offset_ns.wrapping_add(raw.ts_ns).cast_signed());
         self.columns.kind.set(row, raw.kind - 1);
         self.rows += 1;
-        self.substance += 1;
+        self.non_tick_rows += 1;
         row
     }
 
-    /// Which socket it is, and what of that has changed. Returns its listener, where it is a request socket.
+    /// Writes the socket's number and its changed fields. Returns the listener's cookie of a request socket.
     fn identity(&mut self, row: usize, kind: Kind, raw: &raw::Record) -> u64 {
-        // Cookies count up from 1; addresses of kernel objects are in the upper half of the numbers.
+        // A cookie counted down from 2^64-1 could equal the address of a request socket. Both would share a
+        // number, and the columns would identify the socket of each row.
         let key = if raw.cookie == 0 { raw.object } else { raw.cookie };
         let numbered = self.numbers.of(key);
         let said = self.numbers.said(numbered.number);
-        let now = Said {
+        let now = DictEntry {
             cookie: raw.cookie,
             object: match kind {
-                // Nothing pairs full sockets by their address.
-                Kind::Transition if numbered.is_new => 0,
-                Kind::Transition => said.object,
+                // Full sockets are not matched by address.
+                Kind::Transition | Kind::ResetSent | Kind::ResetReceived | Kind::ErrorReported => {
+                    if numbered.is_new { 0 } else { said.object }
+                }
                 _ => self.objects.number(raw.object),
             },
             netns: raw.netns,
@@ -343,25 +357,26 @@ impl Encoder {
             sport: raw.sport,
             dport: raw.dport,
             ifindex: raw.ifindex,
-            listener: if !is_request(kind) {
-                0
-            } else if numbered.is_new {
-                raw.arg0
-            } else {
-                said.listener
+            // Written with a new number only: what follows about the number leaves it, for the reader does.
+            listener: match (numbered.is_new, is_request(kind)) {
+                (true, true) => raw.arg0,
+                (true, false) => 0,
+                (false, _) => said.listener,
             },
         };
         let before = std::mem::replace(said, now);
         self.columns.socket.set(row, numbered.number);
         if numbered.is_new {
-            self.mean_socket(numbered.number, &now);
+            self.define_socket(numbered.number, &now);
         } else {
             self.changes(row, &before, &now);
         }
         let is_over = match kind {
-            // A socket that had a minisocket's object lives on in it.
-            Kind::Transition => raw.new == TcpState::Close as u8 && now.object == 0,
-            Kind::MinisocketExpired | Kind::RequestCancelled => true,
+            // A socket with the object of a timewait socket lives on in it.
+            Kind::Transition | Kind::ResetSent | Kind::ErrorReported => {
+                raw.new == TcpState::Close as u8 && now.object == 0
+            }
+            Kind::TimewaitExpired | Kind::RequestCancelled => true,
             _ => false,
         };
         if is_over {
@@ -370,7 +385,7 @@ impl Encoder {
         now.listener
     }
 
-    fn changes(&mut self, row: usize, before: &Said, now: &Said) {
+    fn changes(&mut self, row: usize, before: &DictEntry, now: &DictEntry) {
         let columns = &mut self.columns;
         if before.cookie != now.cookie {
             columns.cookie.set(row, now.cookie);
@@ -398,11 +413,11 @@ impl Encoder {
         }
     }
 
-    /// Adds a socket that was listed, in a row of the kind that its object has in `[full, minisocket, request]`.
-    fn seed(&mut self, seed: &SeedSocket, [full, minisocket, request]: [RowKind; 3]) {
+    /// Adds a listed socket; the row kind depends on its object: `[full, timewait, request]`.
+    fn seed(&mut self, seed: &SeedSocket, [full, timewait, request]: [RowKind; 3]) {
         let (kind, arg0) = match seed.object {
             SeedObject::Full => (full, 0),
-            SeedObject::Minisocket { left } => (minisocket, left.0.cast_signed()),
+            SeedObject::Timewait { left } => (timewait, left.0.cast_signed()),
             SeedObject::Request { timeouts } => (request, i64::from(timeouts)),
         };
         let row = self.begin(kind, Some(seed.ts));
@@ -416,7 +431,7 @@ impl Encoder {
         columns.wqueue.set(row, seed.wqueue);
     }
 
-    fn carried(&mut self, carried: &Carried) {
+    fn carried(&mut self, carried: &SocketCheckpoint) {
         let row = self.begin(RowKind::Carried, Some(carried.ts));
         let socket = &carried.socket;
         self.ends(row, carried.id, socket.netns.0, &socket.tuple);
@@ -449,7 +464,7 @@ impl Encoder {
 
     fn facts(&mut self, row: usize, facts: &impl serde::Serialize) {
         self.columns.facts.write(row, |bytes| {
-            // Plain structures in memory: nothing can fail.
+            // Plain structures in memory: serialization cannot fail.
             let _ = serde_json::to_writer(bytes, facts);
         });
     }

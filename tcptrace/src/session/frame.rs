@@ -1,66 +1,66 @@
-//! Bytes in, messages of an Arrow IPC stream out: cut to size, bounded, and nothing in them believed yet.
+//! Splits untrusted bytes into the messages of an Arrow IPC stream, with bounds on every length.
 
 use std::io::{self, Read};
 
 use arrow_ipc::{Message, root_as_message};
 
 use super::{
+    ending::{Damage, ReadError},
     message::CONTINUATION,
-    reader::{Damage, ReadError},
 };
 
-/// The longest description of a message: the schema, with the settings of the host in it.
-const MOST_META_BYTES: usize = 1 << 20;
-/// The longest body: some times what a full batch takes.
-const MOST_BODY_BYTES: usize = 64 << 20;
-/// Continuation and length.
+/// Largest metadata of a message: the schema, which includes the host's settings.
+const MAX_META_BYTES: usize = 1 << 20;
+/// Largest body: a few times the size of a full batch.
+const MAX_BODY_BYTES: usize = 64 << 20;
+/// Continuation marker and length.
 const PREFIX: usize = 8;
 
 /// The messages of a stream that may still be growing.
 pub struct Frames<R> {
     input: R,
     buffer: Vec<u8>,
-    /// Where the next message begins in `buffer`.
+    /// Start of the next message in `buffer`.
     begin: usize,
     /// Bytes of the stream before `buffer`.
     before: u64,
-    /// The end has not been reached: more may come later.
+    /// The input had nothing to read, but has not ended: more may come later.
     has_paused: bool,
 }
 
-/// What comes next.
-pub enum Next<'a> {
+/// The next element of the stream.
+pub enum NextFrame<'a> {
     /// A message and its body.
     Message(Message<'a>, &'a [u8]),
     /// The end mark.
     End,
-    /// Nothing more for now; so many bytes of a message are there.
+    /// No complete message yet; this many bytes of it are available.
     Torn(usize),
 }
 
 impl<R: Read> Frames<R> {
-    /// Begins where `input` is.
+    /// Starts at the current position of `input`.
     pub const fn new(input: R) -> Self {
         Self::at(input, 0)
     }
 
-    /// Begins where `input` is: before the byte `position` of the stream, between two messages.
+    /// Starts at the current position of `input`, which is byte `position` of the stream, between two messages.
     pub const fn at(input: R, position: u64) -> Self {
         Self { input, buffer: Vec::new(), begin: 0, before: position, has_paused: false }
     }
 
-    /// Bytes of whole messages so far.
+    /// Bytes of complete messages so far.
     pub const fn position(&self) -> u64 {
         self.before + self.begin as u64
     }
 
-    /// The next message. Can be asked again after [`Next::Torn`].
-    pub fn next(&mut self) -> Result<Next<'_>, ReadError> {
+    /// The next message. May be called again after [`NextFrame::Torn`].
+    pub fn next(&mut self) -> Result<NextFrame<'_>, ReadError> {
         let at = self.position();
         let damaged = |what| ReadError::Damaged(Damage { at, what });
         self.drop_consumed();
         if !self.has(PREFIX)? {
-            return Ok(Next::Torn(self.buffer.len()));
+            return Ok(NextFrame::Torn(self.buffer.len()));
         }
         let (continuation, length) = self.buffer[..PREFIX].split_at(CONTINUATION.len());
         if continuation != CONTINUATION {
@@ -70,37 +70,47 @@ impl<R: Read> Frames<R> {
             .map_err(|_| damaged("a negative length"))?;
         if length == 0 {
             self.begin = PREFIX;
-            return Ok(Next::End);
+            return Ok(NextFrame::End);
         }
-        if length > MOST_META_BYTES {
+        if length > MAX_META_BYTES {
             return Err(damaged("a message longer than any"));
         }
         if !self.has(PREFIX + length)? {
-            return Ok(Next::Torn(self.buffer.len()));
+            return Ok(NextFrame::Torn(self.buffer.len()));
         }
         let body_length = parse(&self.buffer[PREFIX..PREFIX + length])
             .map(|message| message.bodyLength())
             .ok_or(damaged("a message that can't be made out"))?;
         let body_length = usize::try_from(body_length)
             .ok()
-            .filter(|&length| length <= MOST_BODY_BYTES)
+            .filter(|&length| length <= MAX_BODY_BYTES)
             .ok_or(damaged("a batch longer than any"))?;
         if !self.has(PREFIX + length + body_length)? {
-            return Ok(Next::Torn(self.buffer.len()));
+            return Ok(NextFrame::Torn(self.buffer.len()));
         }
         self.begin = PREFIX + length + body_length;
         let (meta, body) = self.buffer[PREFIX..self.begin].split_at(length);
         let message = parse(meta).ok_or(damaged("a message that can't be made out"))?;
-        Ok(Next::Message(message, body))
+        Ok(NextFrame::Message(message, body))
     }
 
-    /// After [`Next::Torn`]: whether this is no end, only that nothing came for a while.
+    /// Skips available bytes; at the end of the stream, returns its length.
+    pub fn discard(&mut self) -> io::Result<Option<u64>> {
+        const AT_ONCE: usize = 64 << 10;
+        self.begin = self.buffer.len();
+        self.drop_consumed();
+        let has_more = self.has(AT_ONCE)?;
+        self.begin = self.buffer.len();
+        Ok((!has_more && !self.has_paused).then(|| self.position()))
+    }
+
+    /// After [`NextFrame::Torn`]: whether the input only paused instead of ending.
     pub const fn has_paused(&self) -> bool {
         self.has_paused
     }
 
-    /// Whether what is there could be the beginning of a message.
-    pub fn looks_right(&self) -> bool {
+    /// Whether the available bytes could be the beginning of a message.
+    pub fn may_be_message(&self) -> bool {
         self.buffer.iter().zip(&CONTINUATION).all(|(byte, wanted)| byte == wanted)
     }
 
@@ -110,10 +120,10 @@ impl<R: Read> Frames<R> {
         self.begin = 0;
     }
 
-    /// Reads until `wanted` bytes are there; whether they are.
-    fn has(&mut self, wanted: usize) -> Result<bool, ReadError> {
+    /// Reads until `wanted` bytes are available; returns whether they are.
+    fn has(&mut self, wanted: usize) -> io::Result<bool> {
         let missing = wanted.saturating_sub(self.buffer.len());
-        // Grows with what is there, not with what is missing, and gives up at the end.
+        // The buffer grows with the bytes available, not with the bytes missing; reading stops at the end.
         let read = self.input.by_ref().take(missing as u64).read_to_end(&mut self.buffer);
         self.has_paused = matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         if !self.has_paused {

@@ -1,7 +1,7 @@
-//! Messages of an Arrow IPC stream, written: the schema, a dictionary, a batch, the end mark.
+//! Writes messages of an Arrow IPC stream: the schema, a dictionary, a batch, the end mark.
 //!
-//! Put together by hand from Arrow's message tables, because the buffers are there already and each is
-//! to be compressed at a level of our choosing and to carry a checksum, which Arrow's own writer leaves out.
+//! Builds them directly from Arrow's flatbuffer tables: the buffers exist already, and each needs our
+//! compression level and a checksum, which Arrow's own writer does not add.
 
 use std::{borrow::Cow, io, ops::Range};
 
@@ -10,26 +10,26 @@ use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use zstd::zstd_safe::CParameter;
 
 use super::{
-    columns::{Buffers, Bytes, Finish},
-    schema::{Column, KINDS, Type, state_names},
+    columns::{Buffers, ColumnBuffer, Finish},
+    schema::{ArrowType, Column, KINDS, state_names},
 };
 
-/// What every message begins with.
+/// First bytes of every message.
 pub const CONTINUATION: [u8; 4] = [0xff; 4];
-/// The last message of a stream that was closed.
+/// Last message of a closed stream.
 pub const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 /// Buffers begin at a multiple of this.
 const ALIGNMENT: usize = 8;
-/// What zstd is asked for: about twice the speed of its default for a twentieth more bytes.
+/// zstd level: about twice as fast as the default for 5 % more bytes.
 const LEVEL: i32 = 1;
 
-/// The schema with `metadata` and the dictionaries that never change: what every file begins with.
+/// The start of every file: the schema with `metadata`, and the dictionaries, which never change.
 pub fn header(metadata: &[(&str, String)], compressor: &mut Compressor) -> io::Result<Vec<u8>> {
     let mut out = schema(metadata);
     for column in Column::ALL {
         let names: Vec<Cow<'static, str>> = match column.of_type() {
-            Type::Kind => KINDS.iter().map(|&(name, _)| name.into()).collect(),
-            Type::State => state_names().collect(),
+            ArrowType::Kind => KINDS.iter().map(|&(name, _)| name.into()).collect(),
+            ArrowType::State => state_names().collect(),
             _ => continue,
         };
         compressor.dictionary(column as i64, &names, &mut out)?;
@@ -63,27 +63,27 @@ fn field<'a>(fbb: &mut FlatBufferBuilder<'a>, column: Column) -> WIPOffset<fb::F
         fb::Int::create(fbb, &fb::IntArgs { bitWidth: bits, is_signed })
     };
     let (type_type, type_) = match column.of_type() {
-        Type::U8 => (fb::Type::Int, int(fbb, 8, false).as_union_value()),
-        Type::U16 => (fb::Type::Int, int(fbb, 16, false).as_union_value()),
-        Type::U32 => (fb::Type::Int, int(fbb, 32, false).as_union_value()),
-        Type::U64 => (fb::Type::Int, int(fbb, 64, false).as_union_value()),
-        Type::I64 => (fb::Type::Int, int(fbb, 64, true).as_union_value()),
-        Type::Time => {
+        ArrowType::U8 => (fb::Type::Int, int(fbb, 8, false).as_union_value()),
+        ArrowType::U16 => (fb::Type::Int, int(fbb, 16, false).as_union_value()),
+        ArrowType::U32 => (fb::Type::Int, int(fbb, 32, false).as_union_value()),
+        ArrowType::U64 => (fb::Type::Int, int(fbb, 64, false).as_union_value()),
+        ArrowType::I64 => (fb::Type::Int, int(fbb, 64, true).as_union_value()),
+        ArrowType::Time => {
             let args = fb::TimestampArgs {
                 unit: fb::TimeUnit::NANOSECOND,
                 timezone: Some(fbb.create_string("UTC")),
             };
             (fb::Type::Timestamp, fb::Timestamp::create(fbb, &args).as_union_value())
         }
-        Type::Addr => {
+        ArrowType::Addr => {
             let args = fb::FixedSizeBinaryArgs { byteWidth: 16 };
             (fb::Type::FixedSizeBinary, fb::FixedSizeBinary::create(fbb, &args).as_union_value())
         }
-        Type::Text | Type::Kind | Type::State => {
+        ArrowType::Text | ArrowType::Kind | ArrowType::State => {
             (fb::Type::Utf8, fb::Utf8::create(fbb, &fb::Utf8Args {}).as_union_value())
         }
     };
-    let dictionary = matches!(column.of_type(), Type::Kind | Type::State).then(|| {
+    let dictionary = matches!(column.of_type(), ArrowType::Kind | ArrowType::State).then(|| {
         let args = fb::DictionaryEncodingArgs {
             id: column as i64,
             indexType: Some(int(fbb, 8, false)),
@@ -91,7 +91,7 @@ fn field<'a>(fbb: &mut FlatBufferBuilder<'a>, column: Column) -> WIPOffset<fb::F
         };
         fb::DictionaryEncoding::create(fbb, &args)
     });
-    // Arrow wants the children of every field, and this vector is empty.
+    // Arrow requires the children vector even when it is empty.
     let children = fbb.create_vector::<WIPOffset<fb::Field<'_>>>(&[]);
     let args = fb::FieldArgs {
         name: Some(name),
@@ -105,7 +105,7 @@ fn field<'a>(fbb: &mut FlatBufferBuilder<'a>, column: Column) -> WIPOffset<fb::F
     fb::Field::create(fbb, &args)
 }
 
-/// Wraps `header` up as a message with `body`, and appends it.
+/// Appends a message with `header` and `body`.
 fn finish(
     fbb: &mut FlatBufferBuilder<'_>,
     header_type: fb::MessageHeader,
@@ -132,22 +132,22 @@ fn finish(
     out.extend_from_slice(body);
 }
 
-/// Compresses batches; keeps its memory from one to the next.
+/// Compresses batches; reuses its memory between them.
 pub struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     fbb: FlatBufferBuilder<'static>,
     body: Vec<u8>,
-    /// Where buffers of so many zeros are in it.
+    /// Ranges of `body` that hold that many zeros, compressed.
     zeros: Vec<(usize, Range<usize>)>,
     nodes: Vec<fb::FieldNode>,
     buffers: Vec<fb::Buffer>,
 }
 
 impl Compressor {
-    /// Fails when there is no memory for it.
+    /// Fails if there is not enough memory.
     pub fn new() -> io::Result<Self> {
         let mut zstd = zstd::bulk::Compressor::new(LEVEL)?;
-        // What a disk or a copy changes is found out instead of read as something else.
+        // The checksum detects corruption by a disk or a copy.
         zstd.set_parameter(CParameter::ChecksumFlag(true))?;
         Ok(Self {
             zstd,
@@ -225,19 +225,19 @@ impl Compressor {
     }
 
     /// Appends one buffer: its length, then its bytes, compressed.
-    fn buffer(&mut self, bytes: Bytes<'_>) -> io::Result<()> {
+    fn buffer(&mut self, bytes: ColumnBuffer<'_>) -> io::Result<()> {
         let begin = self.body.len();
         match bytes {
-            Bytes::Of([]) | Bytes::Zeros(0) => {}
-            Bytes::Of(bytes) => self.compress(bytes)?,
-            Bytes::Zeros(len) => self.compress_zeros(len)?,
+            ColumnBuffer::Of([]) | ColumnBuffer::Zeros(0) => {}
+            ColumnBuffer::Of(bytes) => self.compress(bytes)?,
+            ColumnBuffer::Zeros(len) => self.compress_zeros(len)?,
         }
         self.buffers.push(fb::Buffer::new(begin as i64, (self.body.len() - begin) as i64));
         self.body.resize(self.body.len().next_multiple_of(ALIGNMENT), 0);
         Ok(())
     }
 
-    /// The same for so many zeros, which are compressed once in a batch.
+    /// Appends `len` zeros; they are compressed once per batch.
     fn compress_zeros(&mut self, len: usize) -> io::Result<()> {
         if let Some((_, there)) = self.zeros.iter().find(|(known, _)| *known == len) {
             self.body.extend_from_within(there.clone());

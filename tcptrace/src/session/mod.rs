@@ -1,17 +1,19 @@
-//! Recordings: records in, a file out, and back.
+//! Writes recordings, and reads them back.
 //!
-//! A recording is an Arrow IPC stream of zstd-compressed batches; docs/session-format.md tells what is in
-//! it. Writing: [`Recorder`] takes records from the pipeline and never waits, `writer` is the thread behind it,
-//! `encode` makes rows of them, `message` makes batches of the rows, `output` keeps the files. Reading: `frame`
-//! takes the stream apart and trusts nothing in it, `compat` finds the columns whatever version wrote them,
-//! `decode` makes records of the rows, and [`Reader`] is the source.
+//! A recording is an Arrow IPC stream of zstd-compressed batches; docs/session-format.md describes its
+//! contents. Writing: [`Recorder`] receives records from the pipeline and never blocks, `writer` is its worker
+//! thread, `encode` turns records into rows, `message` turns rows into batches, `output` manages the files.
+//! Reading: `input` opens the file, `frame` splits the untrusted stream into messages, `compat` finds the
+//! columns of any format version, `decode` turns rows back into records, and [`Reader`] is the source.
 
 mod columns;
 mod compat;
 mod decode;
+mod dictionary;
 mod encode;
+mod ending;
 mod frame;
-mod known;
+mod input;
 mod message;
 mod output;
 mod reader;
@@ -20,11 +22,11 @@ pub mod schema;
 pub mod ticks;
 mod writer;
 
-pub use output::{
-    Existing, Keep, MOST_FLIGHT_BYTES, Rotate, Unwritten, Written, create, numbered, standard_output,
-};
-pub use reader::{AtEnd, Damage, Ending, Place, ReadError, Reader};
-pub use recorder::{Failure, Plan, Recorder, Recording, Status, start};
+pub use ending::{Damage, Ending, ReadError};
+pub use input::Input;
+pub use output::{Keep, MAX_FLIGHT_BYTES, Rotate, WriteError, Written};
+pub use reader::{AtEnd, FilePosition, Reader};
+pub use recorder::{Failure, RecordPlan, Recorder, RecorderStatus, Recording, start};
 
 #[cfg(test)]
 mod series_tests;

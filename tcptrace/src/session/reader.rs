@@ -1,128 +1,30 @@
-//! A recording as a source: records out, and at its end how it ended.
+//! Reads a recording as a source of records, and reports how it ended.
 
 use std::{
-    fmt,
-    fs::File,
-    io::{self, IsTerminal as _, Read},
-    os::fd::AsFd as _,
-    path::Path,
+    io::{self, Read},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use arrow_ipc::MessageHeader;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    compat::Layout,
+    compat::FileLayout,
     decode::Decoder,
-    frame::{Frames, Next},
-    schema::{FORMAT, Version},
+    ending::{Damage, Ending, ReadError},
+    frame::{Frames, NextFrame},
+    input::{Input, WAIT},
 };
 use crate::{
-    model::{Record, record::HostFacts, units},
+    model::{
+        Nanos, Record,
+        record::{HostFacts, KernelLosses},
+        units,
+    },
+    sandbox::Confined,
     source::{Flow, Source},
 };
 
-/// How long to wait for more of a file that is still being written.
-const WAIT: Duration = Duration::from_millis(50);
-
-/// Why a recording can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file can't be opened or read.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// It has no bytes.
-    #[error("the file is empty: nothing was recorded, or the recorder was stopped before it wrote anything")]
-    Empty,
-    /// It is something else.
-    #[error("this is not a recording of tcptrace: they are Arrow IPC streams with the key `tcptrace.format`")]
-    Foreign,
-    /// It ends before the first batch.
-    #[error("the file ends inside its header: nothing that was recorded is in it")]
-    OnlyHeader,
-    /// Its header makes no sense.
-    #[error("the header of the recording is damaged: {0} can't be made out")]
-    Header(&'static str),
-    /// A column is not what it should be.
-    #[error("the header of the recording is damaged: its column {name} {what}")]
-    Column {
-        /// Which.
-        name: String,
-        /// What about it.
-        what: &'static str,
-    },
-    /// Another version wrote it.
-    #[error(
-        "the recording has format {version}, written by tcptrace {writer}; this tcptrace reads format {}: \
-         use one that is {}",
-        FORMAT.major,
-        if version.major > FORMAT.major { "as new as the one that wrote it" } else { "older" }
-    )]
-    Version {
-        /// The format.
-        version: Version,
-        /// The version of the program, as it says.
-        writer: String,
-    },
-    /// Something in the middle of it is wrong.
-    #[error("the recording is {0}")]
-    Damaged(Damage),
-}
-
-/// Where something is wrong, and what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Where the message that is wrong begins: bytes from the beginning.
-    pub at: u64,
-    /// What was found.
-    pub what: &'static str,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "damaged at byte {}: {}", units::count(self.at), self.what)
-    }
-}
-
-/// How a recording ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It was closed: nothing is missing.
-    Closed,
-    /// It was not closed.
-    Open {
-        /// Bytes of a batch that was not finished.
-        torn_bytes: usize,
-    },
-    /// What comes after a damaged place was not read.
-    Damaged(Damage),
-}
-
-impl Ending {
-    /// A sentence about what is missing; `None` when nothing is.
-    pub fn sentence(self) -> Option<String> {
-        match self {
-            Self::Closed => None,
-            Self::Open { torn_bytes: 0 } => Some(
-                "The recording was not closed (its writer was killed, or is still at it): up to the last second \
-                 before that is missing."
-                    .into(),
-            ),
-            Self::Open { torn_bytes } => Some(format!(
-                "The recording ends in the middle of a batch: its last {} bytes can't be read, and up to the last \
-                 second before it was cut is missing.",
-                units::count(torn_bytes as u64)
-            )),
-            Self::Damaged(damage) => {
-                Some(format!("The recording is {damage}; nothing from there on was read."))
-            }
-        }
-    }
-}
-
-/// What a reader is to do at the end of a file that was not closed.
+/// What the reader does at the end of a file that was not closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AtEnd {
     /// End.
@@ -132,140 +34,197 @@ pub enum AtEnd {
     Follow,
 }
 
-/// Reads a recording.
+/// Reads a recording, and those appended to it in the same file.
 pub struct Reader {
     pub(super) frames: Frames<Box<dyn Read + Send>>,
-    decoder: Decoder,
+    /// `None` before the first header.
+    decoder: Option<Decoder>,
+    stage: ReadStage,
+    joining: Option<Joining>,
     at_end: AtEnd,
-    length: Option<u64>,
-    host: HostFacts,
+    known: SeriesContext,
     ending: Arc<Mutex<Option<Ending>>>,
 }
 
-/// A place between two batches, and what has to be known to read on from there.
-pub struct Place {
-    position: u64,
-    decoder: Decoder,
-    host: HostFacts,
+/// Which part of the file comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadStage {
+    /// The first header.
+    Header,
+    /// Batches.
+    Batches,
+    /// After a closed recording: another one, or the end.
+    Between,
+    /// Batches of an appended recording, until its first time is known.
+    Joining,
+    /// Data that is no recording, or a recording that cannot be appended.
+    Rest { at: u64, why: &'static str },
 }
 
-impl Place {
-    /// Bytes of the recording before it.
+/// The beginning of an appended recording.
+struct Joining {
+    /// Where it begins.
+    at: u64,
+    /// State at the end of the previous recording.
+    before: SeriesContext,
+    /// Its records so far, all without a time.
+    held: Vec<Record>,
+}
+
+/// State of one recording that those appended to it need.
+#[derive(Clone, Debug, Default)]
+struct SeriesContext {
+    host: HostFacts,
+    /// The newest time.
+    until: Nanos,
+    /// Losses of the previous recordings.
+    losses_before: KernelLosses,
+    losses: KernelLosses,
+    /// Rows of unknown kinds in the previous recordings.
+    unknown_rows: u64,
+}
+
+/// A position between two batches, with the state needed to resume reading there.
+pub struct FilePosition {
+    position: u64,
+    decoder: Option<Decoder>,
+    stage: ReadStage,
+    known: SeriesContext,
+}
+
+impl FilePosition {
+    /// Byte offset in the recording.
     pub const fn position(&self) -> u64 {
         self.position
     }
 
-    /// Roughly what it takes, in bytes.
+    /// Approximate memory use, in bytes.
     pub fn size_bytes(&self) -> usize {
-        self.decoder.size_bytes()
+        self.decoder.as_ref().map_or(0, Decoder::size_bytes)
     }
 }
 
+/// Most records without a time at the beginning of an appended recording; with more of them it is rejected.
+const MOST_HELD: usize = 1024;
+/// A file of a series begins with the last tick before it, and sources send ten ticks a second.
+const OVERLAP: Nanos = Nanos::SECOND;
+const NO_RECORDING: &str = "it is no recording";
+
 impl Reader {
-    /// Opens the recording at `path`, `-` for standard input, and reads its header.
-    pub fn open(path: &Path, at_end: AtEnd) -> Result<Self, ReadError> {
-        let file = if path == Path::new("-") { standard_input() } else { File::open(path) }?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Self::new(Box::new(Pipe(file)), at_end);
-        }
-        let mut reader = Self::new(Box::new(file), at_end)?;
-        reader.length = Some(meta.len());
+    /// Reads the header of `input` if it has arrived. The token restricts this to confined threads.
+    pub fn confined(input: Input, at_end: AtEnd, _: &Confined) -> Result<Self, ReadError> {
+        Self::new(input.into_stream(), at_end)
+    }
+
+    /// The same for tests, without confinement.
+    #[cfg(test)]
+    pub(crate) fn open(path: &std::path::Path, at_end: AtEnd) -> Result<Self, ReadError> {
+        Self::new(Input::open(path)?.into_stream(), at_end)
+    }
+
+    /// The clock offset of the header.
+    #[cfg(test)]
+    pub(crate) fn header_offset_ns(&self) -> Option<u64> {
+        self.decoder.as_ref().map(|decoder| decoder.layout().clock_offset_ns)
+    }
+
+    /// Reads any stream of bytes. A stream that has nothing to read yet may return
+    /// [`io::ErrorKind::WouldBlock`]: its header is read later.
+    pub fn new(input: Box<dyn Read + Send>, at_end: AtEnd) -> Result<Self, ReadError> {
+        let mut reader = Self {
+            frames: Frames::new(input),
+            decoder: None,
+            stage: ReadStage::Header,
+            joining: None,
+            at_end,
+            known: SeriesContext::default(),
+            ending: Arc::default(),
+        };
+        reader.header()?;
         Ok(reader)
     }
 
-    /// The same as [`Self::open`] for any stream of bytes. One that has nothing to read for a while may say so with
-    /// [`io::ErrorKind::WouldBlock`].
-    pub fn new(input: Box<dyn Read + Send>, at_end: AtEnd) -> Result<Self, ReadError> {
-        let mut frames = Frames::new(input);
-        let layout = loop {
-            let torn_bytes = match frames.next() {
-                Ok(Next::Message(message, _)) => {
-                    break Layout::of(message.header_as_schema().ok_or(ReadError::Foreign)?)?;
-                }
-                Ok(Next::Torn(torn_bytes)) => torn_bytes,
-                Ok(Next::End) | Err(ReadError::Damaged(_)) => return Err(ReadError::Foreign),
-                Err(error) => return Err(error),
-            };
-            match (at_end, torn_bytes) {
-                _ if !frames.looks_right() => return Err(ReadError::Foreign),
-                _ if frames.has_paused() => {}
-                (AtEnd::Follow, _) => std::thread::sleep(WAIT),
-                (AtEnd::Stop, 0) => return Err(ReadError::Empty),
-                (AtEnd::Stop, _) => return Err(ReadError::OnlyHeader),
+    /// Reads the first header if it has arrived.
+    fn header(&mut self) -> Result<(), ReadError> {
+        let torn_bytes = match self.frames.next() {
+            Ok(NextFrame::Message(message, _)) => {
+                let layout = FileLayout::of(message.header_as_schema().ok_or(ReadError::Foreign)?)?;
+                self.decoder = Some(Decoder::new(layout)?);
+                self.stage = ReadStage::Batches;
+                return Ok(());
             }
+            Ok(NextFrame::Torn(torn_bytes)) => torn_bytes,
+            Ok(NextFrame::End) | Err(ReadError::Damaged(_)) => return Err(ReadError::Foreign),
+            Err(error) => return Err(error),
         };
-        Ok(Self {
-            frames,
-            decoder: Decoder::new(layout)?,
-            at_end,
-            length: None,
-            host: HostFacts::default(),
-            ending: Arc::default(),
+        match (self.at_end, torn_bytes) {
+            _ if !self.frames.may_be_message() => Err(ReadError::Foreign),
+            _ if self.frames.has_paused() => Ok(()),
+            (AtEnd::Follow, _) => Ok(()),
+            (AtEnd::Stop, 0) => Err(ReadError::Empty),
+            (AtEnd::Stop, _) => Err(ReadError::OnlyHeader),
+        }
+    }
+
+    /// The current position, to resume from.
+    pub fn place(&self) -> io::Result<FilePosition> {
+        Ok(FilePosition {
+            position: self.position(),
+            decoder: self.decoder.as_ref().map(Decoder::fork).transpose()?,
+            stage: self.stage,
+            known: self.known.clone(),
         })
     }
 
-    /// Where it is, to come back to.
-    pub fn place(&self) -> io::Result<Place> {
-        Ok(Place { position: self.position(), decoder: self.decoder.fork()?, host: self.host.clone() })
-    }
-
-    /// Reads on from `place`, to which `input` has been wound. It gives up where the recording ends.
-    pub fn at(place: &Place, input: Box<dyn Read + Send>) -> io::Result<Self> {
+    /// Resumes at `place`; the caller has already sought `input` to it. Stops where the recording ends.
+    pub fn at(place: &FilePosition, input: Box<dyn Read + Send>) -> io::Result<Self> {
         Ok(Self {
             frames: Frames::at(input, place.position),
-            decoder: place.decoder.fork()?,
+            decoder: place.decoder.as_ref().map(Decoder::fork).transpose()?,
+            stage: place.stage,
+            joining: None,
             at_end: AtEnd::Stop,
-            length: None,
-            host: place.host.clone(),
+            known: place.known.clone(),
             ending: Arc::default(),
         })
     }
 
-    /// The version of the format the recording has.
-    pub const fn version(&self) -> Version {
-        self.decoder.layout().version
-    }
-
-    /// Bytes read so far, up to the last whole batch.
+    /// Bytes read so far, up to the last complete batch.
     pub const fn position(&self) -> u64 {
         self.frames.position()
     }
 
-    /// Bytes of the file when it was opened; `None` where that is not known.
-    pub const fn length(&self) -> Option<u64> {
-        self.length
+    /// Reports how the recording ended through `ending`.
+    #[must_use]
+    pub fn telling(self, ending: &Arc<Mutex<Option<Ending>>>) -> Self {
+        Self { ending: Arc::clone(ending), ..self }
     }
 
-    /// Where to learn how the recording ended, once it has.
+    /// Shared cell that receives how the recording ended.
     pub fn ending(&self) -> Arc<Mutex<Option<Ending>>> {
         Arc::clone(&self.ending)
     }
 
-    /// Hands out the records of the next batch; `None` where there is no batch now.
+    /// Emits the records of the next message; `None` if there is more to read.
     fn batch(&mut self, take: &mut dyn FnMut(Record)) -> Result<Option<Ending>, ReadError> {
         let at = self.frames.position();
+        let Some(decoder) = &mut self.decoder else { return Ok(None) };
         let (message, body) = match self.frames.next() {
-            Ok(Next::Message(message, body)) => (message, body),
-            Ok(Next::End) => return Ok(Some(Ending::Closed)),
-            Ok(Next::Torn(torn_bytes)) => return Ok(Some(Ending::Open { torn_bytes })),
+            Ok(NextFrame::Message(message, body)) => (message, body),
+            Ok(NextFrame::End) => return Ok(Some(Ending::Closed)),
+            Ok(NextFrame::Torn(torn_bytes)) => return Ok(Some(Ending::Open { torn_bytes })),
             Err(ReadError::Damaged(damage)) => return Ok(Some(Ending::Damaged(damage))),
             Err(error) => return Err(error),
         };
-        let host = &mut self.host;
-        let mut note = |record: Record| {
-            if let Record::Host(facts) = &record {
-                host.clone_from(facts);
-            }
-            take(record);
-        };
+        let known = &mut self.known;
+        let mut note = |record: Record| take(known.note(record));
         let done = match message.header_type() {
             MessageHeader::RecordBatch => match message.header_as_record_batch() {
-                Some(batch) => self.decoder.batch(batch, body, &mut note),
+                Some(batch) => decoder.batch(batch, body, &mut note),
                 None => Err("a batch that can't be made out"),
             },
             MessageHeader::DictionaryBatch => match message.header_as_dictionary_batch() {
-                Some(dictionary) => self.decoder.dictionary(dictionary, body),
+                Some(dictionary) => decoder.dictionary(dictionary, body),
                 None => Err("a dictionary that can't be made out"),
             },
             _ => Err("a message that has no place there"),
@@ -273,57 +232,155 @@ impl Reader {
         Ok(done.err().map(|what| Ending::Damaged(Damage { at, what })))
     }
 
-    /// The recording is over: what is missing is said where every view shows it.
+    /// Examines what follows the end of a recording; `None` while that is unknown, or still to be read.
+    fn between(&mut self) -> Result<Option<Ending>, ReadError> {
+        let at = self.frames.position();
+        let layout = match self.frames.next() {
+            Ok(NextFrame::Torn(torn_bytes)) => {
+                let is_end = torn_bytes == 0 && !self.frames.has_paused();
+                if is_end || self.frames.has_paused() {
+                    return Ok(is_end.then_some(Ending::Closed));
+                }
+                None
+            }
+            Ok(NextFrame::Message(message, _)) => {
+                message.header_as_schema().and_then(|schema| FileLayout::of(schema).ok())
+            }
+            Ok(NextFrame::End) | Err(ReadError::Damaged(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let known = self.decoder.as_ref().map(|decoder| &decoder.layout().boot_id);
+        self.stage = match layout {
+            None => ReadStage::Rest { at, why: NO_RECORDING },
+            Some(layout) if known != Some(&layout.boot_id) => {
+                ReadStage::Rest { at, why: "it is a recording of another host, or of another boot of it" }
+            }
+            Some(layout) => {
+                let before = self.decoder.replace(Decoder::new(layout)?);
+                self.known.unknown_rows += before.map_or(0, |before| before.unknown_rows);
+                self.joining = Some(Joining { at, before: self.known.clone(), held: Vec::new() });
+                self.known.begin();
+                ReadStage::Joining
+            }
+        };
+        Ok(None)
+    }
+
+    /// Reads the beginning of an appended recording; accepts it if it is later than the previous one.
+    fn join(&mut self, take: &mut dyn FnMut(Record)) -> Result<Option<Ending>, ReadError> {
+        let Some(mut joining) = self.joining.take() else { return Ok(None) };
+        let ending = self.batch(&mut |record| joining.held.push(record))?;
+        let Joining { at, before, held } = joining;
+        if let Some(ts) = held.iter().find_map(Record::ts) {
+            self.stage = ReadStage::Batches;
+            if ts.plus(OVERLAP) < before.until {
+                self.known = before;
+                self.stage = ReadStage::Rest {
+                    at,
+                    why: "it is a recording that begins before the end of the one before",
+                };
+                return Ok(None);
+            }
+            take(Record::Restart { ts });
+            held.into_iter().for_each(take);
+        } else if ending == Some(Ending::Closed) {
+            // It is empty.
+            self.known = before;
+        } else if held.len() > MOST_HELD {
+            self.known = before;
+            self.stage = ReadStage::Rest { at, why: "nothing in it has a time" };
+            return Ok(None);
+        } else {
+            self.joining = Some(Joining { at, before, held });
+        }
+        Ok(ending)
+    }
+
+    /// Ends the recording: missing data is added to the host's limits, which every view shows.
     fn end(&mut self, ending: Ending, take: &mut dyn FnMut(Record)) -> Flow {
         *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
-        let known = self.host.limits.len();
-        self.host.limits.extend(ending.sentence());
-        if self.decoder.unknown_rows > 0 {
-            self.host.limits.push(format!(
+        let host = &mut self.known.host;
+        let known = host.limits.len();
+        host.limits.extend(ending.sentence());
+        let unknown_rows =
+            self.known.unknown_rows + self.decoder.as_ref().map_or(0, |decoder| decoder.unknown_rows);
+        if let Some(decoder) = self.decoder.as_ref().filter(|_| unknown_rows > 0) {
+            host.limits.push(format!(
                 "The recording has format {}, newer than this tcptrace: {} rows of unknown kinds were passed over.",
-                self.version(),
-                units::count(self.decoder.unknown_rows)
+                decoder.layout().version,
+                units::count(unknown_rows)
             ));
         }
-        if self.host.limits.len() > known {
-            take(Record::Host(Box::new(self.host.clone())));
+        if host.limits.len() > known {
+            take(Record::Host(Box::new(host.clone())));
         }
         Flow::Ended
     }
-}
 
-fn standard_input() -> io::Result<File> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        let what = "it is a terminal; send it a recording";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    /// Gives a growing file time when nothing is available.
+    fn wait(&self) -> Flow {
+        if !self.frames.has_paused() {
+            std::thread::sleep(WAIT);
+        }
+        Flow::Running
     }
-    stdin.as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// A pipe or the like, in which a reader does not get stuck while nobody writes.
-struct Pipe(File);
+impl SeriesContext {
+    /// Starts the loss count of another recording.
+    fn begin(&mut self) {
+        self.losses_before = self.losses;
+    }
 
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(WAIT.subsec_nanos()) };
-        match poll(&mut fds, Some(&timeout))? {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            _ => self.0.read(buffer),
+    /// Updates the context from `record`, and makes its losses cumulative over the recordings.
+    fn note(&mut self, record: Record) -> Record {
+        if let Some(ts) = record.ts() {
+            self.until = self.until.max(ts);
+        }
+        match record {
+            Record::Host(facts) => {
+                self.host = facts.after(&self.host);
+                Record::Host(facts)
+            }
+            Record::ClockStep(step) => {
+                self.host.step_clock(step);
+                Record::ClockStep(step)
+            }
+            Record::Loss { ts, losses } => {
+                self.losses = self.losses_before.plus(&losses);
+                Record::Loss { ts, losses: self.losses }
+            }
+            record => record,
         }
     }
 }
 
 impl Source for Reader {
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow> {
-        match self.batch(take)? {
+        let ending = match self.stage {
+            ReadStage::Header => {
+                self.header()?;
+                return Ok(if self.stage == ReadStage::Header { self.wait() } else { Flow::Running });
+            }
+            ReadStage::Batches => self.batch(take)?,
+            ReadStage::Between => self.between()?,
+            ReadStage::Joining => self.join(take)?,
+            ReadStage::Rest { at, why } => {
+                let length = self.frames.discard()?;
+                length.map(|length| Ending::Followed { at, bytes: length.saturating_sub(at), why })
+            }
+        };
+        match ending {
+            // A position to resume from is never inside the beginning of an appended recording.
+            None if self.stage == ReadStage::Joining => self.fill(take),
             None => Ok(Flow::Running),
-            // A command can be ended while nobody writes.
-            Some(Ending::Open { .. }) if self.frames.has_paused() => Ok(Flow::Running),
-            Some(Ending::Open { .. }) if self.at_end == AtEnd::Follow => {
-                std::thread::sleep(WAIT);
+            Some(Ending::Closed) if self.stage != ReadStage::Between => {
+                self.stage = ReadStage::Between;
                 Ok(Flow::Running)
+            }
+            // The pipeline can stop the command while nobody writes.
+            Some(Ending::Open { .. }) if self.frames.has_paused() || self.at_end == AtEnd::Follow => {
+                Ok(self.wait())
             }
             Some(ending) => Ok(self.end(ending, take)),
         }

@@ -1,5 +1,5 @@
-//! Records on their way to a file: the pipeline leaves them in a bounded queue, a thread of its own writes
-//! them (`writer`), and what the disk does not take in time is counted, in the file too.
+//! Passes records to the recording's writer thread through a bounded queue. Records that the disk cannot absorb
+//! in time are counted, in the file as well.
 
 use std::{
     collections::VecDeque,
@@ -15,42 +15,43 @@ use tokio::sync::oneshot;
 
 use super::{
     message::Compressor,
-    output::{Existing, Keep, Output, Unwritten, Written},
+    output::{Keep, RecordingOutput, WriteError, Written},
     ticks::Ticks,
-    writer::Writer,
+    writer::RecordingWriter,
 };
 use crate::{
     model::{Nanos, Record, record::KernelLosses},
+    output_file::Existing,
     privileges::{self, Work},
 };
 
-/// Records handed over in one go.
+/// Records per portion.
 const PORTION: usize = 8 << 10;
-/// Portions handed over and not yet taken.
+/// Portions in the queue to the writer.
 const QUEUE: usize = 4;
-/// Records that wait for the writer beyond those handed over: some 70 MB. There is as much room again for the few
-/// that everything else is read by: a recording without the end of its seed shows nothing.
-const MOST_WAITING: usize = 512 << 10;
+/// Records waiting for room in the queue: about 70 MB. As much again is reserved for the few record kinds that
+/// the rest depends on: a recording without the end of its seed shows nothing.
+const MAX_WAITING_RECORDS: usize = 512 << 10;
 
-/// What to write where.
+/// Where to record, and how much to keep.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// The file, or what the names of a series are made from.
+pub struct RecordPlan {
+    /// The file, or the base name of a series.
     pub path: PathBuf,
     /// What to keep.
     pub keep: Keep,
-    /// Whether files that are there already may go.
+    /// Whether a file at `path` may be replaced. Numbered files and flight recorder dumps are never replaced.
     pub existing: Existing,
 }
 
-/// How it goes, for everybody to look at.
+/// Progress counters, shared between threads.
 #[derive(Debug, Default)]
-pub struct Status {
-    /// Records of hooks written.
+pub struct RecorderStatus {
+    /// Hook records written.
     pub records: AtomicU64,
     /// Bytes written, or held.
     pub bytes: AtomicU64,
-    /// Records that were not taken in time.
+    /// Records dropped because the writer was behind.
     pub missed: AtomicU64,
     pub(super) wants_head: AtomicBool,
     pub(super) wants_dump: AtomicUsize,
@@ -58,89 +59,84 @@ pub struct Status {
     pub(super) queued: AtomicUsize,
 }
 
-/// A recording, seen from outside.
+/// Handle to a running recording.
 pub struct Recording {
-    /// How it goes.
-    pub status: Arc<Status>,
-    /// Resolves when everything that was there at the beginning is written, or held: from then on the file opens,
-    /// whatever happens.
-    pub begun: oneshot::Receiver<()>,
-    /// Resolves when the file is closed, or can't be written any more.
+    /// Progress.
+    pub status: Arc<RecorderStatus>,
+    /// Resolves to the file's path once the initial state (the seed) is written or held in memory: from then on
+    /// the file is readable, whatever happens.
+    pub begun: oneshot::Receiver<PathBuf>,
+    /// Resolves when the file is closed or can no longer be written.
     pub done: oneshot::Receiver<Result<Written, Failure>>,
-    /// What was written out on request.
-    pub dumps: tokio::sync::mpsc::UnboundedReceiver<Result<Written, Unwritten>>,
+    /// Results of requested dumps.
+    pub dumps: tokio::sync::mpsc::UnboundedReceiver<Result<Written, Failure>>,
 }
 
-/// A recording that ended early, and what there is of it.
+/// Why a recording is incomplete, and what was written of it.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct Failure {
     /// Why.
-    pub cause: Unwritten,
-    /// What is in the file.
+    pub cause: WriteError,
+    /// The part that was written.
     pub written: Written,
 }
 
-/// Takes records from the pipeline.
+/// Receives records from the pipeline.
 pub struct Recorder {
     queue: SyncSender<Portion>,
-    /// Full portions that the queue had no room for.
+    /// Full portions for which the queue had no room.
     waiting: VecDeque<Vec<Record>>,
     /// The portion being filled.
     portion: Vec<Record>,
     ticks: Ticks,
-    status: Arc<Status>,
+    status: Arc<RecorderStatus>,
     losses: KernelLosses,
     missed: u64,
-    /// Records were missed since it was last said.
-    has_gap: bool,
+    /// Records were missed since the last loss record.
+    has_missed: bool,
     now: Nanos,
 }
 
-/// What is handed over.
+/// A message to the writer thread.
 pub enum Portion {
-    /// As they came.
+    /// Records in order of arrival.
     Records(Vec<Record>),
-    /// What is known when a new piece begins.
+    /// Opens a new piece: the state known at that point.
     Head { losses_before: KernelLosses, ts: Nanos, records: Vec<Record> },
 }
 
-impl Status {
-    /// Whether the writer has seen to everything it was given.
+impl RecorderStatus {
+    /// Whether the writer has processed everything it received.
     pub fn is_idle(&self) -> bool {
         self.queued.load(Relaxed) == 0
     }
 
-    /// Asks for what is held to be written out.
+    /// Requests a dump of the records held in memory.
     pub fn dump(&self) {
         self.wants_dump.fetch_add(1, Relaxed);
     }
 }
 
-/// Opens the file and begins to wait for records.
-pub fn start(plan: &Plan) -> Result<(Recorder, Recording), Unwritten> {
-    let output = Output::open(&plan.path, plan.keep, plan.existing)?;
-    let unwritten = |why| Unwritten { path: plan.path.clone(), why };
+/// Opens the file and starts the writer thread.
+pub fn start(plan: &RecordPlan) -> Result<(Recorder, Recording), WriteError> {
+    let output = RecordingOutput::open(&plan.path, plan.keep, plan.existing)?;
+    let unwritten = |why| WriteError { path: plan.path.clone(), why };
     let compressor = Compressor::new().map_err(unwritten)?;
-    let status = Arc::<Status>::default();
+    let status = Arc::<RecorderStatus>::default();
     let (queue, portions) = sync_channel(QUEUE);
     let (finish, done) = oneshot::channel();
-    let (tell_begun, begun) = oneshot::channel();
+    let (begun_sender, begun) = oneshot::channel();
     let (tell, dumps) = tokio::sync::mpsc::unbounded_channel();
-    let writer = Writer::new(output, compressor, Arc::clone(&status), tell_begun, tell);
-    std::thread::Builder::new()
-        .name("recorder".into())
-        .spawn(move || {
-            privileges::keep_for(Work::Files);
-            finish.send(writer.run(&portions))
-        })
+    let writer = RecordingWriter::new(output, compressor, Arc::clone(&status), begun_sender, tell);
+    privileges::spawn("recorder", Work::Files, move || finish.send(writer.run(&portions)))
         .map_err(unwritten)?;
     let recorder = Recorder::new(queue, Arc::clone(&status));
     Ok((recorder, Recording { status, begun, done, dumps }))
 }
 
 impl Recorder {
-    fn new(queue: SyncSender<Portion>, status: Arc<Status>) -> Self {
+    fn new(queue: SyncSender<Portion>, status: Arc<RecorderStatus>) -> Self {
         Self {
             queue,
             waiting: VecDeque::new(),
@@ -149,12 +145,12 @@ impl Recorder {
             status,
             losses: KernelLosses::default(),
             missed: 0,
-            has_gap: false,
+            has_missed: false,
             now: Nanos(0),
         }
     }
 
-    /// Takes one record. Never waits: what there is no room for is missed, and counted.
+    /// Queues one record. Never blocks: records without room are missed, and counted.
     pub fn push(&mut self, record: Record) {
         let (tick, itself) = self.ticks.before(&record);
         if let Some(tick) = tick {
@@ -165,7 +161,7 @@ impl Recorder {
         }
     }
 
-    /// The same for the tick at which a snapshot was made: a replay makes it there, too.
+    /// Like [`Self::push`], for the tick of a snapshot: a replay takes its snapshot at the same tick.
     pub fn push_milestone(&mut self, ts: Nanos) {
         let tick = self.ticks.milestone(ts);
         self.keep(tick);
@@ -183,87 +179,89 @@ impl Recorder {
             record => record,
         };
         let most = match record {
-            Record::Kernel(_) | Record::Seed(_) | Record::Owner { .. } | Record::Tick { .. } => MOST_WAITING,
-            _ => 2 * MOST_WAITING,
+            Record::Kernel(_) | Record::Seed(_) | Record::Owner { .. } | Record::Tick { .. } => {
+                MAX_WAITING_RECORDS
+            }
+            _ => 2 * MAX_WAITING_RECORDS,
         };
         if self.waiting.len() * PORTION + self.portion.len() >= most {
             self.missed += u64::from(!matches!(record, Record::Tick { .. }));
             self.status.missed.store(self.missed, Relaxed);
-            self.has_gap = true;
+            self.has_missed = true;
             return;
         }
-        if std::mem::take(&mut self.has_gap) {
-            self.tell_missed();
+        if std::mem::take(&mut self.has_missed) {
+            self.push_missed_losses();
         }
         self.portion.push(record);
         if self.portion.len() >= PORTION {
-            let portion = self.take_portion();
+            let portion = self.swap_portion();
             self.waiting.push_back(portion);
             self.flush();
         }
     }
 
-    fn tell_missed(&mut self) {
+    fn push_missed_losses(&mut self) {
         let losses = KernelLosses { not_recorded: self.missed, ..self.losses };
         self.portion.push(Record::Loss { ts: self.now, losses });
     }
 
-    /// Hands over what waits, as far as there is room.
+    /// Sends waiting portions while the queue has room.
     pub fn flush(&mut self) {
         while let Some(portion) = self.waiting.pop_front() {
-            if let Err(portion) = self.hand_over(portion) {
+            if let Err(portion) = self.send_portion(portion) {
                 self.waiting.push_front(portion);
                 return;
             }
         }
-        let portion = self.take_portion();
+        let portion = self.swap_portion();
         if !portion.is_empty()
-            && let Err(portion) = self.hand_over(portion)
+            && let Err(portion) = self.send_portion(portion)
         {
             self.portion = portion;
         }
     }
 
-    /// The portion so far. The next will be about as large: it need not grow.
-    fn take_portion(&mut self) -> Vec<Record> {
+    /// Takes the current portion. The next is allocated at the same size, so that it need not grow.
+    fn swap_portion(&mut self) -> Vec<Record> {
         let next = Vec::with_capacity(self.portion.len());
         std::mem::replace(&mut self.portion, next)
     }
 
-    fn hand_over(&self, portion: Vec<Record>) -> Result<(), Vec<Record>> {
+    fn send_portion(&self, portion: Vec<Record>) -> Result<(), Vec<Record>> {
         self.status.queued.fetch_add(1, Relaxed);
         match self.queue.try_send(Portion::Records(portion)) {
             Err(TrySendError::Full(Portion::Records(portion))) => {
                 self.status.queued.fetch_sub(1, Relaxed);
                 Err(portion)
             }
-            // A writer that gave up says so itself.
+            // A writer that failed reports its own error.
             _ => Ok(()),
         }
     }
 
-    /// Whether everything was handed over.
+    /// Whether everything was sent.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.portion.is_empty()
     }
 
-    /// Records that were not taken in time so far.
+    /// Records dropped so far because the writer was behind.
     pub const fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// Whether a new piece is to begin, and can: see [`Self::head`].
+    /// Whether the writer requested a new piece and the queue has room for its head: see [`Self::head`].
     pub fn wants_head(&self) -> bool {
-        // The only sender: where the queue has room now it has when the head is there.
+        // This is the only sender, so the room is still there when the head is ready.
         self.status.wants_head.load(Relaxed)
             && self.waiting.is_empty()
             && self.portion.is_empty()
             && self.status.queued.load(Relaxed) < QUEUE
     }
 
-    /// Begins a new piece of the recording, with everything that is known now.
+    /// Begins a new piece of the recording with the state known now.
     pub fn head(&mut self, records: Vec<Record>) {
-        // Its own first tick stands for it.
+        // The head has its own first tick, which replaces the held one.
         self.ticks.take();
         self.status.wants_head.store(false, Relaxed);
         let losses_before = KernelLosses { not_recorded: self.missed, ..self.losses };
@@ -275,14 +273,14 @@ impl Recorder {
     }
 }
 
-/// The source has ended: what waits is written, however long it takes.
+/// When the source ends, the waiting records are written, however long that takes.
 impl Drop for Recorder {
     fn drop(&mut self) {
         if let Some(tick) = self.ticks.take() {
             self.keep(tick);
         }
-        if self.has_gap {
-            self.tell_missed();
+        if self.has_missed {
+            self.push_missed_losses();
         }
         let last = std::mem::take(&mut self.portion);
         for portion in std::mem::take(&mut self.waiting).into_iter().chain([last]) {
@@ -300,24 +298,24 @@ mod tests {
     use crate::synthetic::{Shape, Traffic};
 
     #[test]
-    fn what_is_not_taken_in_time_is_counted_and_told() {
+    fn missed_records_are_counted_and_reported() {
         let (queue, portions) = sync_channel(QUEUE);
         let mut recorder = Recorder::new(queue, Arc::default());
         let seen: Vec<Record> = Traffic::new(Shape::default(), 1)
             .filter(|record| matches!(record, Record::Kernel(_)))
             .take(100)
             .collect();
-        // Nobody takes anything.
-        let room = QUEUE * PORTION + MOST_WAITING;
+        // Nobody drains the queue.
+        let room = QUEUE * PORTION + MAX_WAITING_RECORDS;
         for record in seen.iter().cycle().take(room + 150) {
             recorder.push(record.clone());
         }
         assert_eq!(recorder.missed(), 150);
         assert_eq!(recorder.status.missed.load(Relaxed), 150);
-        // There is still room for what the rest is read by.
+        // Records that the rest depends on still have room.
         recorder.push(Record::OwnersEnd { ts: Nanos(1) });
         assert_eq!(recorder.missed(), 150);
-        // Now somebody does.
+        // Now a thread drains the queue.
         let reader = std::thread::spawn(move || {
             let mut taken = Vec::new();
             while let Ok(Portion::Records(records)) = portions.recv() {
@@ -332,5 +330,63 @@ mod tests {
             panic!("{:?}", taken.last())
         };
         assert_eq!(losses.not_recorded, 150);
+    }
+
+    #[test]
+    fn new_piece_begins_with_earlier_losses() {
+        let (queue, portions) = sync_channel(QUEUE);
+        let mut recorder = Recorder::new(queue, Arc::default());
+        assert!(recorder.is_empty() && !recorder.wants_head());
+        recorder.status.wants_head.store(true, Relaxed);
+        assert!(recorder.wants_head());
+        let losses = KernelLosses { ring_full: 3, ..KernelLosses::default() };
+        recorder.push(Record::Loss { ts: Nanos(7), losses });
+        recorder.push(Record::Tick { ts: Nanos(8) });
+        recorder.missed = 5;
+        assert!(!recorder.is_empty() && !recorder.wants_head(), "what waits belongs to the piece before");
+        recorder.flush();
+        assert!(recorder.is_empty() && recorder.wants_head());
+        assert_eq!(recorder.status.queued.load(Relaxed), 1);
+        recorder.status.queued.store(QUEUE, Relaxed);
+        assert!(!recorder.wants_head(), "the queue is full");
+        recorder.status.queued.store(1, Relaxed);
+        recorder.head(vec![Record::OwnersEnd { ts: Nanos(9) }]);
+        assert!(!recorder.wants_head() && !recorder.status.is_idle());
+        assert_eq!(recorder.status.queued.load(Relaxed), 2);
+        drop(recorder);
+        let taken: Vec<Portion> = portions.iter().collect();
+        let [Portion::Records(first), Portion::Head { losses_before, ts, records }, ..] = &taken[..] else {
+            panic!("{}", taken.len())
+        };
+        assert!(matches!(first[..], [Record::Loss { .. }]), "{first:?}");
+        assert_eq!((losses_before.not_recorded, losses_before.ring_full), (5, 3));
+        assert_eq!((*ts, records.len()), (Nanos(7), 1));
+    }
+
+    #[test]
+    fn losses_include_records_the_recorder_missed() {
+        let (queue, portions) = sync_channel(QUEUE);
+        let mut recorder = Recorder::new(queue, Arc::default());
+        recorder.missed = 2;
+        recorder.has_missed = true;
+        let losses = KernelLosses { read_faults: 4, ..KernelLosses::default() };
+        recorder.push(Record::Loss { ts: Nanos(7), losses });
+        recorder.push_milestone(Nanos(9));
+        drop(recorder);
+        let taken: Vec<Record> = portions
+            .iter()
+            .flat_map(|portion| match portion {
+                Portion::Records(records) | Portion::Head { records, .. } => records,
+            })
+            .collect();
+        let told: Vec<_> = taken
+            .iter()
+            .map(|record| match record {
+                Record::Loss { ts, losses } => (ts.0, losses.not_recorded, losses.read_faults),
+                other => (other.ts().unwrap_or_default().0, 0, 0),
+            })
+            .collect();
+        // Of the gap, as it is; then the record itself, and the milestone.
+        assert_eq!(told, [(7, 2, 4), (7, 2, 4), (9, 0, 0)]);
     }
 }

@@ -1,20 +1,20 @@
-//! What a recording looks like: its columns, the names in its dictionaries, the keys of its metadata.
-//! docs/session-format.md explains them to people.
+//! The schema of a recording: its columns, the names in its dictionaries, the keys of its metadata.
+//! docs/session-format.md documents them.
 
 use std::borrow::Cow;
 
 use tcptrace_common::{record::Kind, state::TcpState};
 
-/// The version of the format this program writes: a reader of another major version gives up, a reader
-/// of the same one skips the columns and kinds it does not know.
-pub const FORMAT: Version = Version { major: 1, minor: 1 };
+/// The version of the format this program writes: a reader rejects another major version, and skips columns and
+/// kinds it does not know within the same one.
+pub const FORMAT: Version = Version { major: 1, minor: 3 };
 
 /// A version of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Differs when an older reader would misread.
+    /// Changes when an older reader would misread the file.
     pub major: u32,
-    /// Grows when something is added.
+    /// Increases when something is added.
     pub minor: u32,
 }
 
@@ -55,7 +55,7 @@ pub mod key {
 
 /// A type of column, as Arrow names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Type {
+pub enum ArrowType {
     /// `timestamp[ns, UTC]`.
     Time,
     /// `uint8`.
@@ -78,8 +78,8 @@ pub enum Type {
     State,
 }
 
-impl Type {
-    /// Bytes per value, where they are fixed.
+impl ArrowType {
+    /// Bytes per value; `None` for texts.
     pub const fn width(self) -> Option<usize> {
         Some(match self {
             Self::U8 | Self::Kind | Self::State => 1,
@@ -107,24 +107,24 @@ macro_rules! columns {
                 match self { $(Self::$variant => $name),+ }
             }
             /// Its type.
-            pub const fn of_type(self) -> Type {
-                match self { $(Self::$variant => Type::$type),+ }
+            pub const fn of_type(self) -> ArrowType {
+                match self { $(Self::$variant => ArrowType::$type),+ }
             }
         }
     };
 }
 
 columns! {
-    /// When; null for facts without a time.
+    /// Time of the record; null for facts without a time.
     Ts "ts" Time;
-    /// What the row says: one of [`KINDS`].
+    /// Kind of the row: one of [`KINDS`].
     Kind "kind" Kind;
-    /// A number for the socket the row is about; a `socket` row says what it stands for from there on. In
-    /// other rows the columns from `cookie` to `ifindex` are null where nothing has changed.
+    /// A number for the row's socket; a `socket` row defines it for the rows that follow. In other rows the
+    /// columns from `cookie` to `ifindex` are null where nothing has changed.
     Socket "socket" U32;
     /// The kernel's socket cookie; 0 for a request socket.
     Cookie "cookie" U64;
-    /// A number for the kernel object behind a minisocket or request socket.
+    /// A number for the kernel object behind a timewait socket or request socket.
     Object "object" U32;
     /// Network namespace: inode number.
     Netns "netns" U32;
@@ -138,7 +138,7 @@ columns! {
     Dport "dport" U16;
     /// The interface the socket is bound to; 0 for none.
     Ifindex "ifindex" U32;
-    /// Of a request socket: its listener's cookie.
+    /// Request sockets: the listener's cookie.
     Listener "listener" U64;
     /// The state before; null where the kind has none.
     From "from" State;
@@ -146,13 +146,13 @@ columns! {
     To "to" State;
     /// Bits of [`tcptrace_common::record::flag`].
     Flags "flags" U8;
-    /// By kind; null is 0, and `listener` in the rows of request sockets.
+    /// Meaning depends on the kind; null is 0, or `listener` in the rows of request sockets.
     Arg0 "arg0" I64;
-    /// By kind; null is 0.
+    /// Meaning depends on the kind; null is 0.
     Arg1 "arg1" I64;
-    /// A number for the task in whose context it happened; a `task` row says what it stands for.
+    /// A number for the task that was current; a `task` row defines it.
     Task "task" U32;
-    /// Process id of the task in whose context it happened, or of the owner.
+    /// Process id of the current task, or of the owner.
     Pid "pid" U32;
     /// Thread id.
     Tid "tid" U32;
@@ -164,9 +164,9 @@ columns! {
     Inode "inode" U32;
     /// User id of the owner.
     Uid "uid" U32;
-    /// Listener: connections waiting to be accepted; else bytes not yet read.
+    /// Listener: connections waiting to be accepted; otherwise unread bytes.
     Rqueue "rqueue" U32;
-    /// Listener: limit of the accept queue; else bytes not yet acknowledged.
+    /// Listener: limit of the accept queue; otherwise unacknowledged bytes.
     Wqueue "wqueue" U32;
     /// A name or path.
     Name "name" Text;
@@ -174,32 +174,32 @@ columns! {
     Facts "facts" Text;
 }
 
-/// What a row says.
+/// The kind of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
-    /// A hook's observation.
+    /// An observation of a hook.
     Kernel(Kind),
-    /// What a number in `socket` stands for.
+    /// Defines a number in `socket`.
     Socket,
-    /// What a number in `task` stands for.
+    /// Defines a number in `task`.
     Task,
-    /// A full socket that existed.
+    /// A full socket that existed at the start.
     Seed,
-    /// A minisocket that existed; `arg0`: nanoseconds left.
-    SeedMinisocket,
-    /// A request socket that existed; `arg0`: SYN-ACK timeouts.
+    /// A timewait socket that existed at the start; `arg0`: nanoseconds left.
+    SeedTimewait,
+    /// A request socket that existed at the start; `arg0`: SYN-ACK timeouts.
     SeedRequest,
     /// The seed is complete; `arg0`: when it began, `CLOCK_MONOTONIC`.
     SeedEnd,
-    /// A socket as sweeps found it, where the rows before tell otherwise.
+    /// A full socket that a sweep found, unknown or in another state in the earlier rows.
     Found,
-    /// The same of a minisocket; `arg0`: nanoseconds left.
-    FoundMinisocket,
-    /// The same of a request socket; `arg0`: SYN-ACK timeouts.
+    /// A timewait socket, likewise; `arg0`: nanoseconds left.
+    FoundTimewait,
+    /// A request socket, likewise; `arg0`: SYN-ACK timeouts.
     FoundRequest,
-    /// A socket that sweeps no longer found; `to`: the only state that was swept, null for all.
+    /// A socket that sweeps no longer find; `to`: the only state that was swept, null for all.
     Missing,
-    /// Who holds a socket; `arg0`: by which descriptor, where that was asked for.
+    /// The process that holds a socket; `arg0`: its descriptor, if requested.
     Owner,
     /// All processes have been searched.
     OwnersEnd,
@@ -211,26 +211,28 @@ pub enum RowKind {
     NetnsSettings,
     /// Counters of a network namespace, in `facts`.
     NetnsCounters,
+    /// The wall clock was set; `arg0`: its new offset from `CLOCK_MONOTONIC`.
+    ClockStep,
     /// Facts about the host, in `facts`.
     Host,
-    /// All losses since the start, in `facts`.
+    /// Total losses since the start, in `facts`.
     Loss,
-    /// The losses before this file began, in `facts`: they are not this file's.
+    /// Losses before this file began, in `facts`; they do not belong to this file.
     LossBefore,
-    /// Nothing but the time.
+    /// Only advances the time.
     Tick,
-    /// A socket that was followed when this file began; `facts`: what has no column.
+    /// Checkpoint of a socket that was tracked when this file began; `facts`: fields without a column.
     Carried,
-    /// What else was known when this file began, in `facts`.
+    /// The rest of the tracker's state when this file began, in `facts`.
     Continuation,
 }
 
-/// Every kind of row by name; the place in the table is the index in the file's dictionary.
-pub const KINDS: [(&str, RowKind); 30] = [
+/// Every row kind by name; the position is the index in the file's dictionary.
+pub const KINDS: [(&str, RowKind); 34] = [
     ("transition", RowKind::Kernel(Kind::Transition)),
-    ("minisocket_armed", RowKind::Kernel(Kind::MinisocketArmed)),
-    ("minisocket_cancelled", RowKind::Kernel(Kind::MinisocketCancelled)),
-    ("minisocket_expired", RowKind::Kernel(Kind::MinisocketExpired)),
+    ("minisocket_armed", RowKind::Kernel(Kind::TimewaitArmed)),
+    ("minisocket_cancelled", RowKind::Kernel(Kind::TimewaitCancelled)),
+    ("minisocket_expired", RowKind::Kernel(Kind::TimewaitExpired)),
     ("segment", RowKind::Kernel(Kind::Segment)),
     ("request_armed", RowKind::Kernel(Kind::RequestArmed)),
     ("request_cancelled", RowKind::Kernel(Kind::RequestCancelled)),
@@ -238,11 +240,11 @@ pub const KINDS: [(&str, RowKind); 30] = [
     ("socket", RowKind::Socket),
     ("task", RowKind::Task),
     ("seed", RowKind::Seed),
-    ("seed_minisocket", RowKind::SeedMinisocket),
+    ("seed_minisocket", RowKind::SeedTimewait),
     ("seed_request", RowKind::SeedRequest),
     ("seed_end", RowKind::SeedEnd),
     ("found", RowKind::Found),
-    ("found_minisocket", RowKind::FoundMinisocket),
+    ("found_minisocket", RowKind::FoundTimewait),
     ("found_request", RowKind::FoundRequest),
     ("missing", RowKind::Missing),
     ("owner", RowKind::Owner),
@@ -257,6 +259,10 @@ pub const KINDS: [(&str, RowKind); 30] = [
     ("netns_settings", RowKind::NetnsSettings),
     ("netns_counters", RowKind::NetnsCounters),
     ("continuation", RowKind::Continuation),
+    ("reset_sent", RowKind::Kernel(Kind::ResetSent)),
+    ("reset_received", RowKind::Kernel(Kind::ResetReceived)),
+    ("error_reported", RowKind::Kernel(Kind::ErrorReported)),
+    ("clock_step", RowKind::ClockStep),
 ];
 
 /// The index of `kind` in the dictionary.
@@ -282,7 +288,7 @@ pub fn state_name(number: u8) -> Cow<'static, str> {
     }
 }
 
-/// The number that [`state_names`] has `name` for.
+/// Inverse of [`state_name`].
 pub fn state_number(name: &str) -> Option<u8> {
     let known = || TcpState::ALL.into_iter().find(|state| state.name() == name).map(|state| state as u8);
     match name {
@@ -297,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_the_kernel_side_knows_has_a_row() {
+    fn every_hook_kind_has_a_row() {
         for kind in (0..=u8::MAX).filter_map(Kind::from_raw) {
             assert!(index_of(RowKind::Kernel(kind)).is_some(), "{kind:?}");
         }

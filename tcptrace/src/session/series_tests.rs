@@ -1,4 +1,4 @@
-//! The parts of a recording tell together what the whole tells, wherever it is cut, whatever is in it.
+//! Tests that the files of a series together produce the same events as one file, for any cuts and any records.
 
 use std::io::Cursor;
 
@@ -15,9 +15,9 @@ use super::{
     schema::{FORMAT, key},
 };
 use crate::{
-    lifecycle::{Event, Limits, Observer, Processes, Socket, Tracker},
+    lifecycle::{Event, Observer, Processes, Socket, Tracker, TrackerLimits},
     model::{
-        Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, Tuple,
+        Addr, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, Tuple,
         record::{HostFacts, Process, SeedObject, Sweep},
     },
     source::{Flow, Source as _},
@@ -26,15 +26,15 @@ use crate::{
 const NETNS: u32 = 4_026_531_840;
 const BEGAN: u64 = 5_000_000_000;
 const MS: u64 = 1_000_000;
-/// Sockets at work.
+/// Active sockets.
 const SLOTS: u8 = 6;
 const LISTENER: u64 = 900;
 
-/// Everything that is told, as text.
+/// Records every event as text.
 #[derive(Default)]
-struct Told(Vec<String>);
+struct EventText(Vec<String>);
 
-impl Observer for Told {
+impl Observer for EventText {
     fn appeared(&mut self, _: SocketId, _: &mut Socket, _: &Processes) {}
 
     fn changed(&mut self, event: &Event<'_>, _: &mut Socket, _: &Processes) {
@@ -48,24 +48,30 @@ impl Observer for Told {
     fn orphaned(&mut self, _: &mut Socket) {}
 }
 
-/// One thing that happens to one of the sockets: mostly what can, now and then anything.
+/// One action on one of the sockets: usually a possible one, sometimes an arbitrary one.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct ScriptStep {
     slot: u8,
     choice: u8,
     wild: u8,
-    /// Milliseconds since the one before.
+    /// Milliseconds since the previous step.
     gap: u8,
     twice: bool,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ScriptStep> {
     (0..SLOTS, any::<u8>(), any::<u8>(), 0..60_u8, prop::bool::weighted(0.1)).prop_map(
-        |(slot, choice, wild, gap, twice)| Step { slot, choice, wild, gap: gap.saturating_sub(20), twice },
+        |(slot, choice, wild, gap, twice)| ScriptStep {
+            slot,
+            choice,
+            wild,
+            gap: gap.saturating_sub(20),
+            twice,
+        },
     )
 }
 
-/// What a socket of the stream is at.
+/// The stage of a socket in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Gone,
@@ -76,25 +82,26 @@ enum At {
 
 /// A socket of the stream.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct SocketSlot {
     number: u8,
     at: At,
-    /// How often its cookie has begun a connection.
+    /// How many connections its cookie has begun.
     lives: u16,
-    /// The minisocket of its last life, which may go on beside it.
-    old_minisocket: Option<u16>,
+    /// The timewait socket of its previous life, which may exist beside the new one.
+    old_timewait: Option<u16>,
 }
 
-/// A stream of records made of steps.
+/// A stream of records built from steps.
 struct Stream {
     ts: u64,
-    slots: Vec<Slot>,
+    slots: Vec<SocketSlot>,
     records: Vec<Record>,
 }
 
 impl Stream {
     fn new(segments: bool) -> Self {
-        let slots = (0..SLOTS).map(|number| Slot { number, at: At::Gone, lives: 0, old_minisocket: None });
+        let slots =
+            (0..SLOTS).map(|number| SocketSlot { number, at: At::Gone, lives: 0, old_timewait: None });
         let ts = Nanos(BEGAN);
         let mut records = vec![
             Record::Host(Box::new(HostFacts { segments, netns: NETNS, ..HostFacts::default() })),
@@ -108,7 +115,7 @@ impl Stream {
         };
         let listens = Tuple { saddr: Addr::ANY, daddr: Addr::ANY, sport: 80, dport: 0, ifindex: 0 };
         records.push(seed(LISTENER, listens, S::Listen, SeedObject::Full));
-        let left = SeedObject::Minisocket { left: Nanos(30_000 * MS) };
+        let left = SeedObject::Timewait { left: Nanos(30_000 * MS) };
         for (n, state) in [S::Established, S::CloseWait, S::FinWait2].into_iter().enumerate() {
             records.push(seed(1_000 + n as u64, tuple(n as u8, 500), state, SeedObject::Full));
         }
@@ -121,13 +128,13 @@ impl Stream {
         Self { ts: BEGAN, slots: slots.collect(), records }
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: ScriptStep) {
         self.ts += u64::from(step.gap) * MS + u64::from(step.choice) * 1_000 + 1;
         let slot = self.slots[usize::from(step.slot)];
         let before = self.records.len();
         match step.wild {
             0..10 => self.wild(slot, step),
-            10..14 => self.look_at_fin_wait2(step),
+            10..14 => self.sweep_fin_wait2(step),
             14..16 => self.seeded(step),
             _ => {
                 let next = self.usual(slot, step.choice);
@@ -142,9 +149,9 @@ impl Stream {
         }
     }
 
-    /// What comes after what a socket is at.
-    fn usual(&mut self, slot: Slot, choice: u8) -> Slot {
-        let full = |state| Slot { at: At::Full(state), ..slot };
+    /// Applies a possible next step of a socket's life.
+    fn usual(&mut self, slot: SocketSlot, choice: u8) -> SocketSlot {
+        let full = |state| SocketSlot { at: At::Full(state), ..slot };
         let is = |n: u8| choice.is_multiple_of(n);
         match slot.at {
             At::Gone | At::Mini(_) if matches!(slot.at, At::Gone) || is(7) => self.begin(slot, choice),
@@ -174,30 +181,30 @@ impl Stream {
             }
             At::Full(S::FinWait2 | S::Closing) if !is(6) => {
                 let to = if is(2) { S::TimeWait } else { S::FinWait2 };
-                self.minisocket(slot, Kind::MinisocketArmed, to, 15_000, 0);
+                self.timewait(slot, Kind::TimewaitArmed, to, 15_000, 0);
                 if let At::Full(from) = slot.at {
                     self.transition(slot, from, S::Close, 0, flag::SHUTDOWN_BOTH | flag::ORPHAN);
                 }
-                Slot { at: At::Mini(to), ..slot }
+                SocketSlot { at: At::Mini(to), ..slot }
             }
             At::Full(state) => self.close(slot, state, 0, flag::SHUTDOWN_BOTH | flag::ORPHAN),
             At::Mini(state) => self.live_on(slot, state, choice),
         }
     }
 
-    fn begin(&mut self, slot: Slot, choice: u8) -> Slot {
-        let old_minisocket = matches!(slot.at, At::Mini(_)).then_some(slot.lives);
-        let slot = Slot { lives: slot.lives + 1, old_minisocket, ..slot };
+    fn begin(&mut self, slot: SocketSlot, choice: u8) -> SocketSlot {
+        let old_timewait = matches!(slot.at, At::Mini(_)).then_some(slot.lives);
+        let slot = SocketSlot { lives: slot.lives + 1, old_timewait, ..slot };
         if choice.is_multiple_of(2) {
             self.transition(slot, S::Close, S::SynSent, 0, flag::TASK);
-            Slot { at: At::Full(S::SynSent), ..slot }
+            SocketSlot { at: At::Full(S::SynSent), ..slot }
         } else {
             self.request(slot, Kind::RequestArmed, 0);
-            Slot { at: At::Request, ..slot }
+            SocketSlot { at: At::Request, ..slot }
         }
     }
 
-    fn handshake(&mut self, slot: Slot, choice: u8) -> Slot {
+    fn handshake(&mut self, slot: SocketSlot, choice: u8) -> SocketSlot {
         match choice % 5 {
             0 => self.request(slot, Kind::RequestCancelled, 0),
             1 => self.request(slot, Kind::RequestExpired, 1),
@@ -206,65 +213,65 @@ impl Stream {
                 self.transition(slot, S::Listen, S::SynRecv, 0, 0);
                 self.request(slot, Kind::RequestCancelled, 0);
                 self.transition(slot, S::SynRecv, S::Established, 0, 0);
-                return Slot { at: At::Full(S::Established), ..slot };
+                return SocketSlot { at: At::Full(S::Established), ..slot };
             }
         }
         slot
     }
 
-    fn live_on(&mut self, slot: Slot, state: S, choice: u8) -> Slot {
-        if let Some(life) = slot.old_minisocket
+    fn live_on(&mut self, slot: SocketSlot, state: S, choice: u8) -> SocketSlot {
+        if let Some(life) = slot.old_timewait
             && choice.is_multiple_of(4)
         {
-            let old = Slot { lives: life, ..slot };
-            self.minisocket(old, Kind::MinisocketExpired, S::TimeWait, 0, 0);
-            return Slot { old_minisocket: None, ..slot };
+            let old = SocketSlot { lives: life, ..slot };
+            self.timewait(old, Kind::TimewaitExpired, S::TimeWait, 0, 0);
+            return SocketSlot { old_timewait: None, ..slot };
         }
-        let gone = Slot { at: At::Gone, ..slot };
+        let gone = SocketSlot { at: At::Gone, ..slot };
         match choice % 8 {
-            0 => self.minisocket(slot, Kind::MinisocketCancelled, state, 9_000, 42 << 32),
+            0 => self.timewait(slot, Kind::TimewaitCancelled, state, 9_000, 42 << 32),
             1 => {
-                self.minisocket(slot, Kind::MinisocketCancelled, state, 0, 0);
-                self.minisocket(slot, Kind::MinisocketExpired, state, 0, 0);
+                self.timewait(slot, Kind::TimewaitCancelled, state, 0, 0);
+                self.timewait(slot, Kind::TimewaitExpired, state, 0, 0);
                 return gone;
             }
             2 => {
-                self.minisocket(slot, Kind::MinisocketCancelled, state, 9_000, 0);
-                self.minisocket(slot, Kind::Segment, state, 4, 0);
+                self.timewait(slot, Kind::TimewaitCancelled, state, 9_000, 0);
+                self.timewait(slot, Kind::Segment, state, 4, 0);
                 return gone;
             }
             3 => {
-                self.minisocket(slot, Kind::MinisocketArmed, S::TimeWait, 15_000, 0);
-                self.minisocket(slot, Kind::Segment, S::TimeWait, 1, 0);
-                return Slot { at: At::Mini(S::TimeWait), ..slot };
+                self.timewait(slot, Kind::TimewaitArmed, S::TimeWait, 15_000, 0);
+                self.timewait(slot, Kind::Segment, S::TimeWait, 1, 0);
+                return SocketSlot { at: At::Mini(S::TimeWait), ..slot };
             }
-            4 => self.minisocket(slot, Kind::Segment, state, 1, 0),
-            5 => self.minisocket(slot, Kind::MinisocketArmed, S::TimeWait, 15_000, 0),
+            4 => self.timewait(slot, Kind::Segment, state, 1, 0),
+            5 => self.timewait(slot, Kind::TimewaitArmed, S::TimeWait, 15_000, 0),
             6 => {
-                self.minisocket(slot, Kind::MinisocketExpired, S::TimeWait, 0, BEGAN / MS);
+                self.timewait(slot, Kind::TimewaitExpired, S::TimeWait, 0, BEGAN / MS);
                 return gone;
             }
-            _ => self.minisocket(slot, Kind::MinisocketArmed, state, 14_000, 0),
+            _ => self.timewait(slot, Kind::TimewaitArmed, state, 14_000, 0),
         }
         slot
     }
 
-    /// Something that need not fit.
-    fn wild(&mut self, slot: Slot, step: Step) {
+    /// Adds a record that need not be possible.
+    fn wild(&mut self, slot: SocketSlot, step: ScriptStep) {
         let state = |n: u8| S::from_kernel(n % 11 + 1).unwrap_or(S::Close);
         let (from, to) = (state(step.choice), state(step.choice / 11));
         match step.wild {
             0..4 => self.transition(slot, from, to, 0, step.choice & flag::TASK),
-            4 => self.minisocket(slot, Kind::MinisocketArmed, to, 15_000, 0),
-            5 => self.minisocket(slot, Kind::MinisocketCancelled, to, 5, 0),
-            6 => self.minisocket(slot, Kind::Segment, to, step.choice.into(), 0),
-            7 => self.minisocket(slot, Kind::MinisocketExpired, to, 0, 0),
+            4 => self.timewait(slot, Kind::TimewaitArmed, to, 15_000, 0),
+            5 => self.timewait(slot, Kind::TimewaitCancelled, to, 5, 0),
+            6 => self.timewait(slot, Kind::Segment, to, step.choice.into(), 0),
+            7 => self.timewait(slot, Kind::TimewaitExpired, to, 0, 0),
             8 => self.request(slot, Kind::RequestCancelled, 0),
             _ => self.request(slot, Kind::RequestArmed, 0),
         }
     }
 
-    fn look_at_fin_wait2(&mut self, step: Step) {
+    fn sweep_fin_wait2(&mut self, step: ScriptStep) {
         let ts = Nanos(self.ts);
         for slot in self.slots.clone() {
             if slot.at == At::Mini(S::FinWait2) && step.choice & (1 << slot.number) != 0 {
@@ -279,15 +286,15 @@ impl Stream {
         }
     }
 
-    /// Something happens to what was there before.
-    fn seeded(&mut self, step: Step) {
+    /// Something happens to a seeded socket.
+    fn seeded(&mut self, step: ScriptStep) {
         let n = step.choice % 3;
-        let slot = Slot { number: n, at: At::Gone, lives: 500, old_minisocket: None };
+        let slot = SocketSlot { number: n, at: At::Gone, lives: 500, old_timewait: None };
         let at = self.records.len();
         match step.choice / 3 % 4 {
             0 => self.transition(slot, S::Established, S::FinWait1, 0, flag::TASK),
             1 => self.transition(slot, S::CloseWait, S::LastAck, 0, flag::TASK),
-            2 => self.minisocket(Slot { lives: 501, ..slot }, Kind::MinisocketExpired, S::TimeWait, 0, 0),
+            2 => self.timewait(SocketSlot { lives: 501, ..slot }, Kind::TimewaitExpired, S::TimeWait, 0, 0),
             _ => self.transition(slot, S::FinWait2, S::Close, 0, 0),
         }
         for record in &mut self.records[at..] {
@@ -297,30 +304,30 @@ impl Stream {
         }
     }
 
-    fn close(&mut self, slot: Slot, from: S, sk_err: u64, flags: u8) -> Slot {
+    fn close(&mut self, slot: SocketSlot, from: S, sk_err: u64, flags: u8) -> SocketSlot {
         self.transition(slot, from, S::Close, sk_err, flags);
-        Slot { at: At::Gone, ..slot }
+        SocketSlot { at: At::Gone, ..slot }
     }
 
-    fn transition(&mut self, slot: Slot, old: S, new: S, arg0: u64, flags: u8) {
+    fn transition(&mut self, slot: SocketSlot, old: S, new: S, arg0: u64, flags: u8) {
         let object = 0xffff_8880_0000_0000 + u64::from(slot.number);
         let raw = self.raw(slot, Kind::Transition, object);
         self.push(raw::Record { old: old as u8, new: new as u8, arg0, flags, ..raw });
     }
 
-    fn minisocket(&mut self, slot: Slot, kind: Kind, substate: S, arg0: u64, arg1: u64) {
+    fn timewait(&mut self, slot: SocketSlot, kind: Kind, substate: S, arg0: u64, arg1: u64) {
         let object = 0xffff_8881_0000_0000 + (u64::from(slot.number) << 16) + u64::from(slot.lives);
         let raw = self.raw(slot, kind, object);
         self.push(raw::Record { new: substate as u8, arg0, arg1, ..raw });
     }
 
-    fn request(&mut self, slot: Slot, kind: Kind, timeouts: u64) {
+    fn request(&mut self, slot: SocketSlot, kind: Kind, timeouts: u64) {
         let object = 0xffff_8882_0000_0000 + u64::from(slot.number);
         let raw = self.raw(slot, kind, object);
         self.push(raw::Record { cookie: 0, new: 12, arg0: LISTENER, arg1: timeouts, ..raw });
     }
 
-    fn raw(&self, slot: Slot, kind: Kind, object: u64) -> raw::Record {
+    fn raw(&self, slot: SocketSlot, kind: Kind, object: u64) -> raw::Record {
         let Tuple { saddr, daddr, sport, dport, ifindex } = tuple(slot.number, slot.lives);
         raw::Record {
             ts_ns: self.ts,
@@ -346,17 +353,18 @@ impl Stream {
         comm[..6].copy_from_slice(b"worker");
         let tid = 40 + u32::from(raw.sport % 3);
         let task = (raw.flags & flag::TASK != 0).then_some(raw::Task { cgroup: 3, tgid: 40, tid, comm });
-        self.records.push(Record::Kernel(Observation { raw, task }));
+        self.records.push(Record::Kernel(HookRecord { raw, task }));
     }
 }
 
-/// The ends of a connection: even lives are inbound, so that two of them may have the same.
+/// Addresses and ports of a connection: even lives use the listener's port, and sockets of the same parity and
+/// life share all of them.
 fn tuple(slot: u8, life: u16) -> Tuple {
     let addr = |last| Addr::from(std::net::IpAddr::from([10, 0, 0, last]));
     Tuple { saddr: addr(1), daddr: addr(2 + slot % 2), sport: 80 + life % 2, dport: 4_000 + life, ifindex: 0 }
 }
 
-/// Reads a file of `records`.
+/// Writes `records` to a file and reads it back.
 fn through_a_file(encoder: &mut Encoder, records: &[Record]) -> Vec<Record> {
     let mut compressor = Compressor::new().expect("memory");
     let metadata = [(key::FORMAT, FORMAT.to_string()), (key::CLOCK_OFFSET_NS, "0".to_owned())];
@@ -373,19 +381,19 @@ fn through_a_file(encoder: &mut Encoder, records: &[Record]) -> Vec<Record> {
     read
 }
 
-fn follow(tracker: &mut Tracker, told: &mut Told, records: &[Record]) {
+fn follow(tracker: &mut Tracker, told: &mut EventText, records: &[Record]) {
     for record in records {
         tracker.take(record, told);
     }
 }
 
-/// What is known in the end.
+/// The tracker's final state.
 fn known(tracker: &Tracker) -> Vec<String> {
     let mut known: Vec<String> = tracker
         .sockets()
         .map(|(id, socket)| {
             let process = socket.process.and_then(|id| tracker.processes().get(id));
-            // What closed in an earlier part did so before this one.
+            // `closed_before` differs by design: a close in an earlier part precedes this one.
             let socket = Socket { process: None, object: 0, closed_before: false, ..socket.clone() };
             format!("{id} {socket:?} {process:?}")
         })
@@ -394,20 +402,20 @@ fn known(tracker: &Tracker) -> Vec<String> {
     known
 }
 
-/// What a file begins with that is begun at `ts`.
+/// The head of a file that begins at `ts`.
 fn head(tracker: &Tracker, host: &Record, ts: Nanos) -> Vec<Record> {
     let (sockets, rest) = tracker.carry(ts);
     let begin =
         [host.clone(), Record::Tick { ts }, Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }];
-    let sockets = sockets.into_iter().map(|carried| Record::Carried(Box::new(carried)));
-    begin.into_iter().chain(sockets).chain([Record::Continuation(Box::new(rest))]).collect()
+    let sockets = sockets.into_iter().map(|carried| Record::SocketCheckpoint(Box::new(carried)));
+    begin.into_iter().chain(sockets).chain([Record::TrackerCheckpoint(Box::new(rest))]).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_parts_tell_what_the_whole_tells(
+    fn the_parts_give_the_same_events_as_the_whole(
         steps in prop::collection::vec(step(), 1..300),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
         segments: bool,
@@ -423,13 +431,13 @@ proptest! {
                 bounds.push(stream.records.len());
             }
         }
-        // Everything that waits for its reason is settled.
+        // Lets every pending end find its reason.
         stream.records.push(Record::Tick { ts: Nanos(stream.ts + 1_000 * MS) });
         bounds.push(stream.records.len());
 
         let host = stream.records[0].clone();
-        let mut whole = (Tracker::new(Limits::default()), Told::default());
-        let mut parts = (Tracker::new(Limits::default()), Told::default());
+        let mut whole = (Tracker::new(TrackerLimits::default()), EventText::default());
+        let mut parts = (Tracker::new(TrackerLimits::default()), EventText::default());
         let mut encoder = Encoder::default();
         let mut begin = 0;
         for end in bounds {
@@ -437,7 +445,7 @@ proptest! {
             if begin > 0 {
                 let ts = stream.records[begin - 1].ts().unwrap_or_default();
                 records = head(&whole.0, &host, ts);
-                parts.0 = Tracker::new(Limits::default());
+                parts.0 = Tracker::new(TrackerLimits::default());
             }
             records.extend_from_slice(&stream.records[begin..end]);
             follow(&mut whole.0, &mut whole.1, &stream.records[begin..end]);

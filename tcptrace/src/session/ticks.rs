@@ -1,16 +1,16 @@
-//! Ticks that say nothing are left out of a recording.
+//! Omits redundant ticks from a recording.
 //!
-//! A source sends one whenever it has looked for records: a tick per record on a quiet host. All that a
-//! tick does is to let time pass, and so does any record that is not older. So a tick is only needed where
-//! what follows is older or has no time, at the end, and now and then for the views: leaving the others out
-//! changes nothing a replay shows.
+//! A source sends a tick whenever it has polled for records: one per record on a quiet host. A tick only
+//! advances the time, and so does any record that is not older. So a tick is needed only before a record that
+//! is older or has no time, at the end, and at intervals for the views; omitting the others changes nothing in
+//! a replay.
 
 use crate::model::{Nanos, Record};
 
-/// The longest time without a tick, which is what every source keeps.
+/// The longest time without a tick; sources keep the same interval.
 const INTERVAL: Nanos = Nanos(100_000_000);
 
-/// Holds a tick back until it is known to be needed.
+/// Holds a tick until a later record shows whether it is needed.
 #[derive(Debug, Default)]
 pub struct Ticks {
     held: Option<Nanos>,
@@ -18,7 +18,7 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// Takes a tick at which a view got something to show: it is needed.
+    /// Accepts the tick of a view's snapshot: it is always written.
     pub fn milestone(&mut self, ts: Nanos) -> Record {
         self.held = None;
         self.written = ts;
@@ -41,7 +41,7 @@ impl Ticks {
         }
     }
 
-    /// The tick held back, which is needed now.
+    /// The held tick, which is needed now.
     pub fn take(&mut self) -> Option<Record> {
         let ts = self.held.take()?;
         self.written = ts;
@@ -83,7 +83,7 @@ mod tests {
     const T: u64 = 1_000_000_000;
 
     #[test]
-    fn a_tick_before_a_later_record_is_left_out() {
+    fn a_tick_before_a_later_record_is_omitted() {
         assert_eq!(
             written(&[tick(T), other(T + 1), tick(T + 2), other(T + 2), tick(T + 3)]),
             ["tick 1000000000", "other 1000000001", "other 1000000002", "tick 1000000003"]
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_before_an_older_record_or_one_without_a_time_stays() {
+    fn a_tick_before_an_older_or_timeless_record_is_kept() {
         let host = Record::Host(Box::default());
         assert_eq!(
             written(&[tick(T), tick(T + 5), other(T + 4), tick(T + 6), host]),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn of_ticks_in_a_row_the_last_stays_and_one_each_tenth_of_a_second() {
+    fn of_consecutive_ticks_the_last_and_one_per_100_ms_are_kept() {
         let ticks: Vec<Record> = (0..25).map(|n| tick(T + n * 10_000_000)).collect();
         assert_eq!(
             written(&ticks),

@@ -1,7 +1,8 @@
-//! The thread that writes a recording: portions of records in, batches in files out.
+//! The worker thread that writes a recording: encodes portions of records and writes batches to files.
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
@@ -15,8 +16,8 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use super::{
     encode::Encoder,
     message::{self, Compressor},
-    output::{Output, Unwritten, Written},
-    recorder::{Failure, Portion, Status},
+    output::{RecordingOutput, WriteError, Written},
+    recorder::{Failure, Portion, RecorderStatus},
     schema::{FORMAT, key},
 };
 use crate::model::{
@@ -24,47 +25,49 @@ use crate::model::{
     record::{HostFacts, KernelLosses},
 };
 
-/// A batch is written at least so often, and spans no more time than that: the rest of a
-/// second is for writing, however busy the host is. However little is in one, it takes some 3 KiB.
-const FLUSH_EVERY: Duration = Duration::from_millis(500);
-const MOST_SPAN: Nanos = Nanos(500_000_000);
-/// The same when there is so much in it that those 3 KiB are less than a byte for each.
-const FLUSH_MUCH_EVERY: Duration = Duration::from_millis(250);
-const MUCH: usize = 4096;
-/// The same when there is nothing in it but the time.
-const FLUSH_TICKS_EVERY: Duration = Duration::from_secs(10);
-/// How often to look whether something else is wanted.
+/// Longest time between two writes of a batch, and longest time a batch spans: of the one second that may be
+/// lost, the rest is left for writing on a busy host. Even an almost empty batch takes about 3 KiB.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_BATCH_SPAN: Nanos = Nanos(500_000_000);
+/// The interval once a batch has so many rows that those 3 KiB are less than a byte per row.
+const BUSY_FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+const BUSY_ROWS: usize = 4096;
+/// The interval for a batch that has only ticks.
+const TICKS_FLUSH_INTERVAL: Duration = Duration::from_secs(10);
+/// How often to check for a flush or a dump request.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The thread that writes.
-pub struct Writer {
+/// The writer thread's state.
+pub struct RecordingWriter {
     encoder: Encoder,
     compressor: Compressor,
-    output: Output,
-    status: Arc<Status>,
+    output: RecordingOutput,
+    status: Arc<RecorderStatus>,
     host: HostFacts,
     has_begun: bool,
-    /// Compressed batches not yet written.
+    /// Compressed batches that are not written yet.
     bytes: Vec<u8>,
-    /// Records of hooks since the last flush.
+    /// Hook records since the last flush.
     records: u64,
     first: Option<Nanos>,
     ts: Nanos,
     flushed: Instant,
     dumped: usize,
-    begun: Option<oneshot::Sender<()>>,
-    tell: UnboundedSender<Result<Written, Unwritten>>,
+    /// A new piece was requested and has not begun.
+    wants_head: bool,
+    begun: Option<oneshot::Sender<PathBuf>>,
+    tell: UnboundedSender<Result<Written, Failure>>,
 }
 
-impl Writer {
-    /// One that has written nothing; `begun` is told when everything that was there at the beginning is written, `tell`
-    /// of what was written out on request.
+impl RecordingWriter {
+    /// Creates a writer. `begun` receives the path once the initial state is written, `tell` the results of
+    /// requested dumps.
     pub fn new(
-        output: Output,
+        output: RecordingOutput,
         compressor: Compressor,
-        status: Arc<Status>,
-        begun: oneshot::Sender<()>,
-        tell: UnboundedSender<Result<Written, Unwritten>>,
+        status: Arc<RecorderStatus>,
+        begun: oneshot::Sender<PathBuf>,
+        tell: UnboundedSender<Result<Written, Failure>>,
     ) -> Self {
         Self {
             encoder: Encoder::default(),
@@ -79,19 +82,23 @@ impl Writer {
             ts: Nanos(0),
             flushed: Instant::now(),
             dumped: 0,
+            wants_head: false,
             begun: Some(begun),
             tell,
         }
     }
 
-    /// Writes all there is until nobody hands anything over any more.
+    /// Writes until all senders are gone.
     pub fn run(mut self, portions: &Receiver<Portion>) -> Result<Written, Failure> {
-        let done = self.write_all(portions).and_then(|()| self.output.finish());
+        let done = match self.write_all(portions) {
+            Ok(()) => self.output.finish(),
+            Err(cause) => Err(Failure { cause, written: self.output.written() }),
+        };
         self.status.bytes.store(self.output.bytes(), Relaxed);
-        done.map_err(|cause| Failure { cause, written: self.output.written() })
+        done
     }
 
-    fn write_all(&mut self, portions: &Receiver<Portion>) -> Result<(), Unwritten> {
+    fn write_all(&mut self, portions: &Receiver<Portion>) -> Result<(), WriteError> {
         loop {
             match portions.recv_timeout(LOOK_EVERY) {
                 Ok(Portion::Records(records)) => {
@@ -107,29 +114,32 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.flush(),
             }
-            let enough = match self.encoder.substance() {
-                0 => FLUSH_TICKS_EVERY,
-                1..MUCH => FLUSH_EVERY,
-                MUCH.. => FLUSH_MUCH_EVERY,
+            let enough = match self.encoder.non_tick_rows() {
+                0 => TICKS_FLUSH_INTERVAL,
+                1..BUSY_ROWS => FLUSH_INTERVAL,
+                BUSY_ROWS.. => BUSY_FLUSH_INTERVAL,
             };
             if self.flushed.elapsed() >= enough {
                 self.flush()?;
             }
-            self.dump_when_asked()?;
+            self.dump_if_requested()?;
         }
     }
 
-    fn record(&mut self, record: &Record) -> Result<(), Unwritten> {
+    fn record(&mut self, record: &Record) -> Result<(), WriteError> {
         if let Record::Host(facts) = record {
-            self.host.clone_from(facts);
+            self.host = facts.after(&self.host);
             if !self.has_begun {
                 self.has_begun = true;
                 self.encoder.set_clock_offset(facts.clock_offset_ns);
                 self.begin_output()?;
-                // However soon it ends, a recording says where it was made.
+                // Even the shortest recording identifies its host.
                 self.encoder.record(record);
                 return self.flush();
             }
+        }
+        if let Record::ClockStep(step) = record {
+            self.host.step_clock(*step);
         }
         self.encoder.record(record);
         self.records += u64::from(matches!(record, Record::Kernel(_)));
@@ -138,21 +148,21 @@ impl Writer {
             self.first.get_or_insert(ts);
         }
         let first = self.first.unwrap_or(self.ts);
-        let is_due = self.encoder.substance() > 0 && self.ts.since(first) >= MOST_SPAN;
-        if is_due || self.encoder.is_full() {
+        let is_due = self.encoder.non_tick_rows() > 0 && self.ts.since(first) >= MAX_BATCH_SPAN;
+        if is_due || self.encoder.is_full() || self.wants_piece() {
             self.flush()?;
         }
-        // The seed is complete, or what a recording that is recorded anew begins with.
+        // Ends the seed, or the initial state of a recording that is recorded again.
         if let Record::OwnersEnd { .. } = record
             && let Some(begun) = self.begun.take()
         {
             self.flush()?;
-            let _ = begun.send(());
+            let _ = begun.send(self.output.path().to_owned());
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Unwritten> {
+    fn flush(&mut self) -> Result<(), WriteError> {
         self.flushed = Instant::now();
         self.bytes.clear();
         self.compress()?;
@@ -160,16 +170,22 @@ impl Writer {
         self.output.append(&self.bytes, self.records, first, self.ts)?;
         self.status.records.fetch_add(std::mem::take(&mut self.records), Relaxed);
         self.status.bytes.store(self.output.bytes(), Relaxed);
-        if self.output.wants_piece() {
+        if self.wants_piece() {
+            self.wants_head = true;
             self.status.wants_head.store(true, Relaxed);
         }
         Ok(())
     }
 
-    fn compress(&mut self) -> Result<(), Unwritten> {
+    /// Whether to request a new piece: once only, because records written before it begins belong to this one.
+    fn wants_piece(&self) -> bool {
+        !self.wants_head && self.output.wants_piece(self.ts)
+    }
+
+    fn compress(&mut self) -> Result<(), WriteError> {
         self.encoder
             .take_batch(&mut self.compressor, &mut self.bytes)
-            .map_err(|why| Unwritten { path: self.output.written().path, why })
+            .map_err(|why| WriteError { path: self.output.path().to_owned(), why })
     }
 
     fn begin_piece(
@@ -177,10 +193,18 @@ impl Writer {
         ts: Nanos,
         losses_before: &KernelLosses,
         records: &[Record],
-    ) -> Result<(), Unwritten> {
+    ) -> Result<(), WriteError> {
         self.flush()?;
+        self.wants_head = false;
         self.encoder.forget();
         self.ts = ts;
+        if let Some(Record::Host(facts)) = records.first() {
+            self.host = facts.after(&self.host);
+        }
+        if self.output.has_header_per_piece() {
+            // In a file that begins after a clock step, `ts` must be the time of day for any reader.
+            self.encoder.set_clock_offset(self.host.clock_offset_at(ts));
+        }
         self.begin_output()?;
         self.bytes.clear();
         self.encoder.losses_before(ts, losses_before);
@@ -194,13 +218,13 @@ impl Writer {
         self.output.head(&self.bytes)
     }
 
-    fn begin_output(&mut self) -> Result<(), Unwritten> {
-        let header = header(&self.host, &mut self.compressor)
-            .map_err(|why| Unwritten { path: self.output.written().path, why })?;
+    fn begin_output(&mut self) -> Result<(), WriteError> {
+        let header = header(&self.host, self.encoder.clock_offset_ns(), &mut self.compressor)
+            .map_err(|why| WriteError { path: self.output.path().to_owned(), why })?;
         self.output.begin(&header, self.ts)
     }
 
-    fn dump_when_asked(&mut self) -> Result<(), Unwritten> {
+    fn dump_if_requested(&mut self) -> Result<(), WriteError> {
         if self.status.wants_dump.load(Relaxed) == self.dumped {
             return Ok(());
         }
@@ -213,12 +237,12 @@ impl Writer {
     }
 }
 
-/// What a file begins with.
-fn header(host: &HostFacts, compressor: &mut Compressor) -> io::Result<Vec<u8>> {
+/// Builds the start of a file: schema and fixed dictionaries.
+fn header(host: &HostFacts, clock_offset_ns: u64, compressor: &mut Compressor) -> io::Result<Vec<u8>> {
     let metadata = [
         (key::FORMAT, FORMAT.to_string()),
         (key::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
-        (key::CLOCK_OFFSET_NS, host.clock_offset_ns.to_string()),
+        (key::CLOCK_OFFSET_NS, clock_offset_ns.to_string()),
         (key::HOST, host.host.clone()),
         (key::KERNEL, host.kernel.clone()),
         (key::BOOT_ID, host.boot_id.clone()),

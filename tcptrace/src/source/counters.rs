@@ -1,8 +1,8 @@
-//! The kernel's own counters: `/proc/net/netstat`, `snmp` and `sockstat` of a network namespace, by name.
+//! Reads the kernel's own counters of a network namespace: `/proc/net/netstat`, `snmp` and `sockstat`.
 
 use std::{collections::BTreeMap, fs};
 
-/// The counters that are kept, by the kernel's name for them. A kernel has most of them.
+/// The counters to keep, by kernel name. Not every kernel has all of them.
 const KEPT: [&str; 32] = [
     "ActiveOpens",
     "AttemptFails",
@@ -38,7 +38,7 @@ const KEPT: [&str; 32] = [
     "sockstat.tw",
 ];
 
-/// Those of the network namespace of the calling thread.
+/// The counters in the network namespace of the calling thread.
 pub fn counters() -> BTreeMap<String, u64> {
     let read = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
     let mut counters = BTreeMap::new();
@@ -48,7 +48,7 @@ pub fn counters() -> BTreeMap<String, u64> {
     counters
 }
 
-/// Takes the table `name`: a line of names, then a line of values.
+/// Reads the table `name`: a line of names, then a line of values.
 fn tables(text: &str, name: &str, counters: &mut BTreeMap<String, u64>) {
     let mut lines = text.lines();
     while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
@@ -61,7 +61,7 @@ fn tables(text: &str, name: &str, counters: &mut BTreeMap<String, u64>) {
     }
 }
 
-/// Takes the line of TCP: names and values by turns.
+/// Reads the TCP line: alternating names and values.
 fn sockstat(text: &str, counters: &mut BTreeMap<String, u64>) {
     let Some(line) = text.lines().find_map(|line| line.strip_prefix("TCP:")) else { return };
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_has_them() {
+    fn this_host_has_every_counter() {
         let counters = counters();
         for name in KEPT {
             assert!(counters.contains_key(name), "{name}");

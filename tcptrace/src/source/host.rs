@@ -1,4 +1,5 @@
-//! What is constant about this host while tracing: names, boot, clocks. Out comes a [`HostFacts`].
+//! Reads the facts about this host that stay constant during a trace (names, boot id, clocks) into
+//! [`HostFacts`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,10 +10,10 @@ use rustix::system::uname;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::sysctl_files;
-use crate::model::{Nanos, NetnsId, record::HostFacts, text};
+use crate::model::{ClockStep, Nanos, NetnsId, Record, record::HostFacts, text};
 
-/// The facts about this host, as the calling thread sees it. `segments` and `limits` are left
-/// empty: what a trace sees is known to whoever starts it.
+/// The facts about this host, as the calling thread sees it. The caller fills in `segments` and `limits`, which
+/// depend on the trace.
 pub fn facts() -> HostFacts {
     let uname = uname();
     HostFacts {
@@ -30,7 +31,7 @@ pub fn facts() -> HostFacts {
     }
 }
 
-/// Settings that decide how long a state lasts, how many sockets may be in it, and which ports there are.
+/// Settings that limit the duration of a state, the sockets in it, or the available ports.
 pub(super) const SYSCTLS: [&str; 26] = [
     "net.core.somaxconn",
     "net.ipv4.ip_autobind_reuse",
@@ -54,7 +55,7 @@ pub(super) const SYSCTLS: [&str; 26] = [
     "net.ipv4.tcp_synack_retries",
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_timestamps",
-    // Gone since 4.12: a kernel, or a file, that has it must be told of.
+    // Removed in 4.12; doctor reports a kernel or sysctl file that still has it.
     "net.ipv4.tcp_tw_recycle",
     "net.ipv4.tcp_tw_reuse",
     "net.ipv4.tcp_tw_reuse_delay",
@@ -62,7 +63,7 @@ pub(super) const SYSCTLS: [&str; 26] = [
     "net.ipv4.tcp_tw_timeout",
 ];
 
-/// Those of them that this kernel has, in the network namespace of the calling thread.
+/// Those of `SYSCTLS` that exist in the network namespace of the calling thread.
 pub fn sysctls() -> BTreeMap<String, String> {
     let read = |name: &str| {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
@@ -72,7 +73,7 @@ pub fn sysctls() -> BTreeMap<String, String> {
     SYSCTLS.into_iter().filter_map(read).collect()
 }
 
-/// Memory of this host; 0 where `/proc` does not say.
+/// Memory of this host; 0 if `/proc` does not show it.
 fn memory_bytes() -> u64 {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -91,17 +92,67 @@ pub fn own_netns() -> io::Result<NetnsId> {
     Path::new("/proc/thread-self/ns/net").metadata().map(|meta| NetnsId(meta.ino() as u32))
 }
 
-/// Wall-clock time at monotonic 0, from the tightest of a few readings: one that was interrupted
-/// between its two clocks is off by the interruption.
 fn clock_offset_ns() -> u64 {
-    const READINGS: usize = 16;
-    let reading = || {
-        let before = monotonic_now().0;
+    ClockReading::tightest(ClockReading::now).offset_ns
+}
+
+/// Both clocks, read in immediate succession.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct ClockReading {
+    /// Duration of the reading, which bounds the error of the offset.
+    width_ns: u64,
+    /// Wall-clock time at monotonic 0.
+    offset_ns: u64,
+    at: Nanos,
+}
+
+impl ClockReading {
+    fn now() -> Self {
+        let at = monotonic_now();
         let wall = nanos(clock_gettime(ClockId::Realtime)).0;
-        let width = monotonic_now().0 - before;
-        (width, wall.saturating_sub(before + width / 2))
-    };
-    std::iter::repeat_with(reading).take(READINGS).min().map_or(0, |(_, offset)| offset)
+        let width_ns = monotonic_now().since(at).0;
+        Self { width_ns, offset_ns: wall.saturating_sub(at.0 + width_ns / 2), at }
+    }
+
+    /// The best of several readings: an interruption between the two clocks adds its length to the error.
+    fn tightest(read: impl FnMut() -> Self) -> Self {
+        const READINGS: usize = 16;
+        std::iter::repeat_with(read).take(READINGS).min().unwrap_or_default()
+    }
+}
+
+/// Detects that the wall clock was set or that the host was suspended, which `CLOCK_MONOTONIC` does not count.
+/// Rate adjustments (`adjtimex`) apply to both clocks, so nothing else changes the offset between them.
+#[derive(Debug)]
+pub struct ClockWatch {
+    offset_ns: u64,
+}
+
+impl ClockWatch {
+    /// Smaller steps are ignored until they add up to this.
+    const MIN_STEP_NS: u64 = 1_000_000;
+
+    /// Starts from the offset in `facts`.
+    pub const fn new(facts: &HostFacts) -> Self {
+        Self { offset_ns: facts.clock_offset_ns }
+    }
+
+    /// The step since the last call, as a record.
+    pub fn poll(&mut self) -> Option<Record> {
+        self.compare(ClockReading::now)
+    }
+
+    fn compare(&mut self, mut read: impl FnMut() -> ClockReading) -> Option<Record> {
+        let known = self.offset_ns;
+        let has_stepped =
+            |reading: ClockReading| reading.offset_ns.abs_diff(known) > Self::MIN_STEP_NS + reading.width_ns;
+        if !has_stepped(read()) {
+            return None;
+        }
+        let reading = Some(ClockReading::tightest(read)).filter(|&reading| has_stepped(reading))?;
+        self.offset_ns = reading.offset_ns;
+        Some(Record::ClockStep(ClockStep { ts: reading.at, offset_ns: reading.offset_ns }))
+    }
 }
 
 /// A clock's reading in nanoseconds; times before the clock's zero count as zero.
@@ -114,14 +165,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn monotonic_time_and_offset_make_the_wall_clock() {
+    fn monotonic_time_plus_offset_is_the_wall_clock() {
         let offset = clock_offset_ns();
         let wall = nanos(clock_gettime(ClockId::Realtime)).0;
         assert!(wall.abs_diff(offset + monotonic_now().0) < Nanos::SECOND.0);
     }
 
     #[test]
-    fn facts_are_this_host() {
+    fn a_step_of_the_wall_clock_is_reported_once() {
+        let s = Nanos::SECOND.0;
+        let facts = HostFacts { clock_offset_ns: 100 * s, ..HostFacts::default() };
+        let mut watch = ClockWatch::new(&facts);
+        let mut poll = |readings: &[(u64, u64)]| {
+            let mut left = readings.iter().copied().cycle();
+            let step = watch.compare(|| {
+                let (width_ns, offset_ns) = left.next().expect("an endless iterator");
+                ClockReading { width_ns, offset_ns, at: Nanos(7) }
+            });
+            step.map(|record| match record {
+                Record::ClockStep(step) => (step.ts.0, step.offset_ns),
+                other => panic!("{other:?} is no step"),
+            })
+        };
+        assert_eq!(poll(&[(50, 100 * s)]), None);
+        // An interruption between the two readings is no step.
+        assert_eq!(poll(&[(2 * s, 101 * s)]), None);
+        assert_eq!(poll(&[(50, 100 * s + 900_000)]), None);
+        // Forward, as after a suspend; reported once.
+        assert_eq!(poll(&[(90, 3700 * s + 8), (50, 3700 * s)]), Some((7, 3700 * s)));
+        assert_eq!(poll(&[(50, 3700 * s)]), None);
+        assert_eq!(poll(&[(50, 10 * s)]), Some((7, 10 * s)));
+        // Small steps are reported once their sum is large enough.
+        assert_eq!(poll(&[(50, 10 * s + 700_000)]), None);
+        assert_eq!(poll(&[(50, 10 * s + 1_400_000)]), Some((7, 10 * s + 1_400_000)));
+        // The tightest reading shows that it was only an interruption.
+        assert_eq!(poll(&[(50, 12 * s), (40, 10 * s + 1_400_000)]), None);
+    }
+
+    #[test]
+    fn the_clock_of_this_host_does_not_step() {
+        let facts = facts();
+        let mut watch = ClockWatch::new(&facts);
+        assert!((0..1000).all(|_| watch.poll().is_none()));
+    }
+
+    #[test]
+    fn facts_describe_this_host() {
         let facts = facts();
         assert_eq!(facts.boot_id.len(), 36);
         assert!(!facts.kernel.is_empty());

@@ -1,4 +1,4 @@
-//! The running kernel as a source: the hooks' ring buffers, the seed beside it, and the time.
+//! Traces the running kernel: reads the hooks' ring buffers, and adds the seed, polled data and the time.
 
 use std::{
     sync::mpsc::TryRecvError,
@@ -7,7 +7,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Flow, Source, host, looks::Look, names::Names, seed, settings::Settings, sweep::Sweeps};
+use super::{
+    Flow, Source,
+    host::{self, ClockWatch},
+    host_poller::PollKind,
+    names::NameResolver,
+    seed,
+    settings::SettingsReader,
+    sweep::SweepThread,
+};
 use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{
@@ -17,16 +25,18 @@ use crate::{
     privileges::{self, Work},
 };
 
-/// How long to wait for records: what a screen shows is never older, and waking up costs little.
+/// Longest wait for records: bounds the age of a screen, and waking up is cheap.
 const POLL: Duration = Duration::from_millis(10);
-/// The same until all that was there before is known: the first picture waits for it.
+/// The same until the seed is complete: the first screen waits for it.
 const POLL_SEEDING: Duration = Duration::from_millis(1);
-/// Records taken from the rings in one go, so that time goes on in between.
+/// Most records drained from the rings at once, so that ticks come in between.
 const DRAIN: usize = 32 << 10;
-/// Batches of the seed taken in one go.
+/// Seed batches received at once.
 const SEED_BATCHES: usize = 8;
-/// How long the last look may take.
-const LAST_LOOK: Duration = Duration::from_secs(3);
+/// Time limit for the last poll.
+const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than the tracker waits for a record that explains an end (`lifecycle::pending::GRACE`).
+const SETTLE_TIME: Duration = Duration::from_millis(260);
 const LOSS_INTERVAL: Nanos = Nanos(250_000_000);
 
 /// A live trace.
@@ -34,24 +44,27 @@ pub struct Live {
     tracer: Tracer,
     facts: HostFacts,
     seed: Option<seed::Reading>,
-    look: Look,
-    sweeps: Sweeps,
-    names: Names,
-    settings: Settings,
+    look: PollKind,
+    sweeps: SweepThread,
+    names: NameResolver,
+    settings: SettingsReader,
+    clock: ClockWatch,
     begun: bool,
     is_seeding: bool,
     losses: KernelLosses,
-    losses_told: Nanos,
+    losses_reported_at: Nanos,
 }
 
 impl Live {
-    /// Attaches the hooks, which let pass what `options` say of `filter`, then begins to read what exists already.
-    pub fn start(types: &KernelTypes, options: &Options, filter: String, look: Look) -> Result<Self> {
+    /// Attaches the hooks with `options`, then starts to read the existing state. `filter` is the text of the
+    /// filter.
+    pub fn start(types: &KernelTypes, options: &Options, filter: String, look: PollKind) -> Result<Self> {
         let tracer = Tracer::start(types, options)?;
         privileges::keep_for(Work::Loaded);
         let mut facts = HostFacts { filter, ..host::facts() };
         let hooks = tracer.hooks();
         facts.segments = hooks.segments;
+        facts.ends = hooks.ends;
         if !hooks.segments {
             facts.limits.push(format!(
                 "This kernel does not show segments that reach a TIME_WAIT socket (6.11 does): the step from an \
@@ -64,11 +77,12 @@ impl Live {
             ));
         }
         let seed = seed::begin(facts.clone(), &options.filter, look).context("no thread for the seed")?;
-        let sweeps = Sweeps::start(&options.filter, facts.segments).context("no thread for sweeps")?;
-        let names = Names::start().context("no thread for names")?;
-        let settings = Settings::start().context("no thread for settings")?;
+        let sweeps = SweepThread::start(&options.filter, facts.segments).context("no thread for sweeps")?;
+        let names = NameResolver::start().context("no thread for names")?;
+        let settings = SettingsReader::start().context("no thread for settings")?;
         Ok(Self {
             tracer,
+            clock: ClockWatch::new(&facts),
             facts,
             seed: Some(seed),
             look,
@@ -78,7 +92,7 @@ impl Live {
             begun: false,
             is_seeding: true,
             losses: KernelLosses::default(),
-            losses_told: Nanos(0),
+            losses_reported_at: Nanos(0),
         })
     }
 
@@ -86,7 +100,7 @@ impl Live {
         self.tracer.wait(if self.is_seeding { POLL_SEEDING } else { POLL });
     }
 
-    /// What has come of the seed.
+    /// Receives batches of the seed.
     fn receive_seed(&mut self) -> Vec<Vec<Record>> {
         let mut batches = Vec::new();
         while batches.len() < SEED_BATCHES {
@@ -103,7 +117,7 @@ impl Live {
 
 impl Source for Live {
     fn begin(&mut self) {
-        privileges::keep_nothing_or_bpf(|| self.tracer.can_count());
+        privileges::keep_nothing_or_bpf(|| self.tracer.can_read_losses());
     }
 
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
@@ -114,11 +128,13 @@ impl Source for Live {
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
         }
-        // What a sweep found is told after everything that had happened by then: the rings are read up
-        // to this moment.
+        // Received before the rings are drained: the records of everything that a sweep saw must precede its
+        // listing.
         let mut found = self.receive_seed();
         found.push(self.sweeps.found());
-        // Read first: whatever had happened by then comes before the tick.
+        // Polled before the rings are drained: later records need the new time of day.
+        self.clock.poll().into_iter().for_each(&mut *take);
+        // Read before the rings are drained: all earlier records precede the tick.
         let now = host::monotonic_now();
         let most = if found.iter().all(Vec::is_empty) { DRAIN } else { usize::MAX };
         let Self { names, settings, .. } = self;
@@ -127,21 +143,21 @@ impl Source for Live {
             settings.look_at(&seen);
             take(Record::Kernel(seen));
         });
-        self.names.found().for_each(&mut *take);
+        self.names.found().into_iter().for_each(&mut *take);
         self.settings.found().for_each(&mut *take);
         for record in found.into_iter().flatten() {
-            self.names.look_at_record(&record);
+            self.names.observe_record(&record);
             if matches!(record, Record::OwnersEnd { .. }) {
                 self.is_seeding = false;
                 self.sweeps.begin();
             }
             take(record);
         }
-        if now.since(self.losses_told) >= LOSS_INTERVAL {
-            self.losses_told = now;
+        if now.since(self.losses_reported_at) >= LOSS_INTERVAL {
+            self.losses_reported_at = now;
             let losses = self.tracer.losses(&self.losses);
             if losses != std::mem::replace(&mut self.losses, losses) {
-                self.sweeps.hurry();
+                self.sweeps.sweep_soon();
             }
             take(Record::Loss { ts: now, losses });
         }
@@ -151,15 +167,19 @@ impl Source for Live {
 
     fn finish(&mut self, take: &mut dyn FnMut(Record)) {
         let began = Instant::now();
-        if let (Some(seed), Look::Host) = (&self.seed, self.look) {
+        if let (Some(seed), PollKind::Host) = (&self.seed, self.look) {
             seed.end();
-            while self.seed.is_some() && began.elapsed() < LAST_LOOK {
+            while self.seed.is_some() && began.elapsed() < LAST_POLL_TIMEOUT {
                 let _ = self.fill(take);
             }
         }
-        self.losses_told = Nanos(0);
-        // All that had happened by now, however much it is: what stays in the rings is counted nowhere.
+        self.losses_reported_at = Nanos(0);
+        // Recent ends are settled once the kernel has reported nothing more for as long as the tracker waits.
+        std::thread::sleep(SETTLE_TIME);
+        // Drain completely: records left in the rings would not be counted as lost.
         self.tracer.drain(usize::MAX, host::monotonic_now(), |seen| take(Record::Kernel(seen)));
+        // A bound on losses needs two readings to count.
+        let _ = self.tracer.losses(&self.losses);
         let _ = self.fill(take);
     }
 }

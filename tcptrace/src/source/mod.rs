@@ -1,22 +1,23 @@
-//! Where observations come from: the live kernel and what `/proc` knows about it. Everything that
-//! depends on the host is read here, and nowhere further down.
+//! Sources of records: the live kernel, and `/proc` for what it does not report. All reading from the host
+//! happens here; the modules below are pure.
 
 mod counters;
 pub mod host;
+mod host_poller;
 pub mod live;
-mod looks;
 pub mod names;
 pub mod netns;
 pub mod own_cost;
 pub mod owners;
+pub mod polling_source;
+mod procfs;
 mod seed;
 mod settings;
 pub mod sock_diag;
-pub mod still;
 mod sweep;
 mod sysctl_files;
 
-pub use looks::Look;
+pub use host_poller::PollKind;
 pub use seed::may_be_in;
 
 use crate::{
@@ -24,25 +25,26 @@ use crate::{
     privileges::{self, Work},
 };
 
-/// Whether a source has more.
+/// Whether a source may produce more records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// More may come.
     Running,
-    /// That was all.
+    /// The source is exhausted.
     Ended,
 }
 
-/// A stream of records in the order in which they are to be taken in.
+/// A stream of records, in processing order.
 pub trait Source: Send {
-    /// Called once, on the thread that is going to call [`Source::fill`]: gives up what that needs no privilege for.
+    /// Called once, on the thread that will call [`Source::fill`]; drops the privileges that the source does
+    /// not need.
     fn begin(&mut self) {
         privileges::keep_for(Work::Nothing);
     }
 
-    /// Hands out what there is, waiting a little when there is nothing.
+    /// Emits the available records; waits briefly if there are none.
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow>;
 
-    /// It is to stop: hands out what is still to be said.
+    /// Called before the source stops: emits the remaining records.
     fn finish(&mut self, _take: &mut dyn FnMut(Record)) {}
 }

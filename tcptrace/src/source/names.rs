@@ -1,147 +1,260 @@
-//! Names for numbers that turn up while tracing: cgroups and network namespaces. Records are looked
-//! at, numbers never seen before are looked up on a thread of their own, and the names come back as
-//! records. The reader of the ring never waits for it.
+//! Resolves names of cgroups and network namespaces while tracing. A worker thread reads them, so that the ring
+//! reader never waits.
+//!
+//! It looks a cgroup's path up when its id is first seen, and again after a while if there was none. Names of
+//! network namespaces are mounts: it reads them again when the mounts have changed, and reports new and changed
+//! names. An ended namespace keeps its name until a nameless namespace reuses its number, which shows when that
+//! one creates sockets.
 
 use std::{
-    io,
+    collections::{BTreeMap, VecDeque},
+    fs::File,
+    io::{self, Read as _, Seek as _},
     os::unix::fs::DirEntryExt as _,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::AsFd as _,
+};
+use tcptrace_common::record::Kind;
 
 use super::{host, netns, owners};
 use crate::{
-    model::{NetnsId, Observation, Record},
+    model::{HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState},
     privileges::{self, Work},
 };
 
-/// Numbers asked for and not yet looked up, at the most; one that finds no room is asked for again
-/// when it is seen again.
+/// Most cgroups waiting for a look-up; one without room is requested again when it is seen again.
 const WAITING: usize = 1024;
-/// Numbers remembered, so that none is asked for twice.
-const KNOWN: usize = 1 << 16;
-/// A look through all cgroups costs the more the more there are: not oftener than this.
+/// Most ids remembered of each kind. Consumers keep as many names, so an id is forgotten here before they evict
+/// its name, and is requested again when it is seen again.
+const KNOWN: usize = MAX_UNUSED_NAMES;
+/// Shortest interval between walks over all cgroups, whose cost grows with their number. The mounts are polled
+/// at the same interval.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Folders looked at in one go through the cgroups, and how deep.
+/// After this time a cgroup without a path is requested again when it is seen.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// Most folders examined in one walk over the cgroups, and the depth limit.
 const MAX_FOLDERS: usize = 200_000;
 const MAX_DEPTH: usize = 32;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Number {
-    Cgroup(u64),
-    Netns(NetnsId),
+/// A result from the worker thread.
+#[derive(Debug)]
+enum ResolvedName {
+    /// A name.
+    Name(Record),
+    /// The cgroup has no path: it has ended, or is not below the mounted root.
+    NoPath(u64),
+    /// The network namespace has lost its name.
+    NoName(NetnsId),
 }
 
-/// Asks for names and hands them out.
-pub struct Names {
-    known: FxHashSet<Number>,
+/// Requests names and returns them.
+pub struct NameResolver {
+    /// Cgroups already requested.
+    known: FxHashSet<u64>,
     last_cgroup: u64,
-    last_netns: u32,
-    ask: SyncSender<Number>,
-    answers: Receiver<Record>,
+    /// Cgroups without a path, with the time of that result, oldest first.
+    without_path: VecDeque<(Instant, u64)>,
+    /// Namespaces that still have a reported name, although the mount is gone.
+    stale_netns: FxHashSet<u32>,
+    found: Vec<Record>,
+    ask: SyncSender<u64>,
+    answers: Receiver<ResolvedName>,
 }
 
-impl Names {
+impl NameResolver {
     /// Starts the thread.
     pub fn start() -> io::Result<Self> {
         let (ask, asked) = sync_channel(WAITING);
         let (tell, answers) = channel();
-        std::thread::Builder::new().name("names".into()).spawn(move || {
-            privileges::keep_for(Work::Looking);
-            look_up(&asked, &tell);
-        })?;
-        Ok(Self { known: FxHashSet::default(), last_cgroup: 0, last_netns: 0, ask, answers })
+        privileges::spawn("names", Work::Looking, move || run_lookups(&asked, &tell))?;
+        Ok(Self::asking(ask, answers))
     }
 
-    /// Looks for new numbers in what a hook reported.
-    pub fn look_at(&mut self, seen: &Observation) {
-        if seen.raw.netns != self.last_netns {
-            self.last_netns = seen.raw.netns;
-            self.want(Number::Netns(NetnsId(seen.raw.netns)));
+    fn asking(ask: SyncSender<u64>, answers: Receiver<ResolvedName>) -> Self {
+        Self {
+            known: FxHashSet::default(),
+            last_cgroup: 0,
+            without_path: VecDeque::new(),
+            stale_netns: FxHashSet::default(),
+            found: Vec::new(),
+            ask,
+            answers,
+        }
+    }
+
+    /// Requests the names of new ids in a hook's record.
+    pub fn look_at(&mut self, seen: &HookRecord) {
+        if !self.stale_netns.is_empty() && begins(seen) && self.stale_netns.remove(&seen.raw.netns) {
+            let (ts, netns) = (Nanos(seen.raw.ts_ns), NetnsId(seen.raw.netns));
+            self.found.push(Record::NetnsName { ts, netns, name: "".into() });
         }
         if let Some(task) = &seen.task {
-            self.look_at_cgroup(task.cgroup);
+            self.request_cgroup(task.cgroup);
         }
     }
 
-    /// The same for any record.
-    pub fn look_at_record(&mut self, record: &Record) {
+    /// Requests the names of new ids in any record.
+    pub fn observe_record(&mut self, record: &Record) {
         match record {
             Record::Kernel(seen) => self.look_at(seen),
-            Record::Owner { process, .. } => self.look_at_cgroup(process.cgroup),
-            Record::NetnsName { netns, .. } => {
-                self.known.insert(Number::Netns(*netns));
-            }
+            Record::Owner { process, .. } => self.request_cgroup(process.cgroup),
             _ => {}
         }
     }
 
     /// Names found since the last call.
-    pub fn found(&self) -> impl Iterator<Item = Record> {
-        self.answers.try_iter()
+    pub fn found(&mut self) -> Vec<Record> {
+        self.receive_results(Instant::now());
+        std::mem::take(&mut self.found)
     }
 
-    fn look_at_cgroup(&mut self, cgroup: u64) {
-        if cgroup != self.last_cgroup {
-            self.last_cgroup = cgroup;
-            self.want(Number::Cgroup(cgroup));
+    fn receive_results(&mut self, now: Instant) {
+        for answer in self.answers.try_iter() {
+            match answer {
+                ResolvedName::Name(record) => {
+                    if let Record::NetnsName { netns, .. } = &record {
+                        self.stale_netns.remove(&netns.0);
+                    }
+                    self.found.push(record);
+                }
+                ResolvedName::NoPath(cgroup) => self.without_path.push_back((now, cgroup)),
+                ResolvedName::NoName(netns) => {
+                    if self.stale_netns.len() < KNOWN {
+                        self.stale_netns.insert(netns.0);
+                    }
+                }
+            }
+        }
+        while let Some(&(since, cgroup)) = self.without_path.front()
+            && now.duration_since(since) >= RETRY_AFTER
+        {
+            self.without_path.pop_front();
+            self.known.remove(&cgroup);
+            if self.last_cgroup == cgroup {
+                self.last_cgroup = 0;
+            }
         }
     }
 
-    fn want(&mut self, number: Number) {
-        if matches!(number, Number::Cgroup(0) | Number::Netns(NetnsId(0))) || self.known.contains(&number) {
+    fn request_cgroup(&mut self, cgroup: u64) {
+        if cgroup == self.last_cgroup {
+            return;
+        }
+        self.last_cgroup = cgroup;
+        if cgroup == 0 || self.known.contains(&cgroup) {
             return;
         }
         if self.known.len() >= KNOWN {
             self.known.clear();
+            self.without_path.clear();
         }
-        match self.ask.try_send(number) {
+        match self.ask.try_send(cgroup) {
             Ok(()) => {
-                self.known.insert(number);
+                self.known.insert(cgroup);
             }
-            // With the thread gone there are no names.
+            // Without the thread there are no names.
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
 }
 
-/// Answers until nobody asks any more. What has no name, or is gone already, gets no answer.
-fn look_up(asked: &Receiver<Number>, tell: &Sender<Record>) {
-    let mut looked_at: Option<Instant> = None;
+/// Whether a namespace creates a socket; an ended one only loses sockets.
+fn begins(seen: &HookRecord) -> bool {
+    seen.raw.kind == Kind::Transition as u8 && seen.raw.old == TcpState::Close as u8
+}
+
+/// Looks names up until the receiver is dropped.
+fn run_lookups(asked: &Receiver<u64>, tell: &Sender<ResolvedName>) {
+    let mut mounts = Mounts::open();
     let mut wanted = FxHashSet::default();
+    let (mut next_cgroups, mut next_mounts) = (Instant::now(), Instant::now());
     loop {
-        let wait = looked_at.map_or(Duration::ZERO, |at| LOOK_EVERY.saturating_sub(at.elapsed()));
-        if wanted.is_empty() {
-            let Ok(number) = asked.recv() else { return };
-            wanted.insert(number);
-        } else if !wait.is_zero() {
-            match asked.recv_timeout(wait) {
-                Ok(number) => drop(wanted.insert(number)),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+        let mut answers = Vec::new();
+        let now = Instant::now();
+        if now >= next_mounts {
+            answers.extend(mounts.look());
+            next_mounts = now + LOOK_EVERY;
         }
-        wanted.extend(asked.try_iter());
-        if looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-            continue;
+        if !wanted.is_empty() && now >= next_cgroups {
+            answers.extend(resolve_cgroups(std::mem::take(&mut wanted)));
+            next_cgroups = Instant::now() + LOOK_EVERY;
         }
-        looked_at = Some(Instant::now());
-        let found = look_for(&wanted);
-        wanted.clear();
-        for record in found {
-            if tell.send(record).is_err() {
+        for answer in answers {
+            if tell.send(answer).is_err() {
                 return;
             }
         }
+        let next = if wanted.is_empty() { next_mounts } else { next_mounts.min(next_cgroups) };
+        match asked.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(cgroup) => drop(wanted.insert(cgroup)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        wanted.extend(asked.try_iter());
     }
 }
 
-/// The paths of these cgroups, as records. What is gone, or not below a mounted cgroup v2, has none.
+/// The names of network namespaces, from the mounts that this thread sees.
+#[derive(Debug)]
+struct Mounts {
+    /// `mountinfo`, which polls as an error after a change (`mounts_poll()`); `None` without `/proc`.
+    file: Option<File>,
+    is_read: bool,
+    told: BTreeMap<NetnsId, Arc<str>>,
+}
+
+impl Mounts {
+    fn open() -> Self {
+        Self { file: File::open("/proc/thread-self/mountinfo").ok(), is_read: false, told: BTreeMap::new() }
+    }
+
+    /// Returns the changes since the last poll.
+    fn look(&mut self) -> Vec<ResolvedName> {
+        let Some(file) = &mut self.file else { return Vec::new() };
+        if self.is_read && !has_changed(file) {
+            return Vec::new();
+        }
+        self.is_read = true;
+        let mut mountinfo = Vec::new();
+        match file.rewind().and_then(|()| file.read_to_end(&mut mountinfo)) {
+            Ok(_) => self.compare(netns::names(&mountinfo)),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn compare(&mut self, named: BTreeMap<NetnsId, Arc<str>>) -> Vec<ResolvedName> {
+        let ts = host::monotonic_now();
+        let is_new = |(netns, name): &(&NetnsId, &Arc<str>)| self.told.get(netns) != Some(name);
+        let new = named.iter().filter(is_new).map(|(&netns, name)| {
+            ResolvedName::Name(Record::NetnsName { ts, netns, name: Arc::clone(name) })
+        });
+        let gone =
+            self.told.keys().filter(|netns| !named.contains_key(netns)).copied().map(ResolvedName::NoName);
+        let answers = new.chain(gone).collect();
+        self.told = named;
+        answers
+    }
+}
+
+fn has_changed(mountinfo: &File) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(mountinfo.as_fd(), PollFlags::PRI)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+}
+
+/// The paths of these cgroups, as records; without those that have ended or are not below a mounted cgroup v2.
 #[allow(clippy::implicit_hasher, reason = "integer keys are hashed with Fx throughout")]
-pub fn of_cgroups(wanted: FxHashSet<u64>) -> Vec<Record> {
+pub fn cgroup_path_records(wanted: FxHashSet<u64>) -> Vec<Record> {
     let Some(root) = owners::cgroup_root() else { return Vec::new() };
     let ts = host::monotonic_now();
     let record = |(cgroup, path): (u64, PathBuf)| {
@@ -151,27 +264,23 @@ pub fn of_cgroups(wanted: FxHashSet<u64>) -> Vec<Record> {
     paths(Path::new(root), wanted).into_iter().map(record).collect()
 }
 
-fn look_for(wanted: &FxHashSet<Number>) -> Vec<Record> {
-    let mut records = Vec::new();
-    let cgroups: FxHashSet<u64> = wanted
-        .iter()
-        .filter_map(|number| if let Number::Cgroup(id) = number { Some(*id) } else { None })
-        .collect();
-    if !cgroups.is_empty() {
-        records.extend(of_cgroups(cgroups));
-    }
-    if wanted.iter().any(|number| matches!(number, Number::Netns(_))) {
-        for (name, netns) in netns::named().unwrap_or_default() {
-            if wanted.contains(&Number::Netns(netns)) {
-                records.push(Record::NetnsName { ts: host::monotonic_now(), netns, name: name.into() });
-            }
+fn resolve_cgroups(wanted: FxHashSet<u64>) -> Vec<ResolvedName> {
+    let mut without_path = wanted.clone();
+    let records = cgroup_path_records(wanted);
+    for record in &records {
+        if let Record::CgroupPath { cgroup, .. } = record {
+            without_path.remove(cgroup);
         }
     }
     records
+        .into_iter()
+        .map(ResolvedName::Name)
+        .chain(without_path.into_iter().map(ResolvedName::NoPath))
+        .collect()
 }
 
-/// The paths below `root` of the cgroups with these ids: the inode numbers of their folders. Breadth
-/// first, so that a bound cuts off the deepest.
+/// The paths below `root` of the cgroups with these ids (inode numbers of their folders). Breadth first, so
+/// that the limit cuts off the deepest.
 fn paths(root: &Path, mut wanted: FxHashSet<u64>) -> FxHashMap<u64, PathBuf> {
     let mut found = FxHashMap::default();
     if let Ok(stat) = rustix::fs::stat(root)
@@ -187,7 +296,7 @@ fn paths(root: &Path, mut wanted: FxHashSet<u64>) -> FxHashMap<u64, PathBuf> {
             if wanted.is_empty() || folders > MAX_FOLDERS {
                 return found;
             }
-            // One that has gone meanwhile has no folders.
+            // A cgroup that has ended meanwhile has no subfolders.
             let below = path.strip_prefix("/").map_or_else(|_| root.into(), |below| root.join(below));
             let Ok(entries) = std::fs::read_dir(below) else { continue };
             for entry in entries.filter_map(Result::ok) {
@@ -219,28 +328,96 @@ mod tests {
         let deep = root.join("system.slice/nginx.service");
         std::fs::create_dir_all(&deep).expect("a folder");
         std::fs::write(root.join("cgroup.procs"), "").expect("a file");
-        let inode = |path: &Path| path.metadata().expect("it is there").ino();
+        let inode = |path: &Path| path.metadata().expect("the folder exists").ino();
         let wanted = [inode(&deep), inode(&root), u64::MAX];
         let found = paths(&root, wanted.into_iter().collect());
-        std::fs::remove_dir_all(&root).expect("our own folder");
+        std::fs::remove_dir_all(&root).expect("the test's own folder");
         let expected = [(wanted[0], "/system.slice/nginx.service".into()), (wanted[1], "/".into())];
         assert_eq!(found, expected.into_iter().collect());
     }
 
+    /// A resolver that sends requests to the returned receiver, and reads results from the returned sender.
+    fn names(room: usize) -> (NameResolver, Receiver<u64>, Sender<ResolvedName>) {
+        let (ask, asked) = sync_channel(room);
+        let (tell, answers) = channel();
+        (NameResolver::asking(ask, answers), asked, tell)
+    }
+
+    /// A socket in the namespace `netns` leaves the state `old`.
+    fn transition(netns: u32, old: TcpState) -> HookRecord {
+        let raw = tcptrace_common::record::Record {
+            netns,
+            kind: Kind::Transition as u8,
+            old: old as u8,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        HookRecord { raw, task: None }
+    }
+
+    fn netns_names(records: &[Record]) -> Vec<(u32, &str)> {
+        records
+            .iter()
+            .map(|record| match record {
+                Record::NetnsName { netns, name, .. } => (netns.0, &**name),
+                other => panic!("{other:?} is no name"),
+            })
+            .collect()
+    }
+
     #[test]
-    fn nothing_is_asked_for_twice() {
-        let (ask, asked) = sync_channel(2);
-        let (_tell, answers) = channel();
-        let mut names = Names { known: FxHashSet::default(), last_cgroup: 0, last_netns: 0, ask, answers };
+    fn no_cgroup_is_requested_twice() {
+        let (mut names, asked, _tell) = names(2);
         for cgroup in [5, 6, 5, 0, 7, 7] {
-            names.look_at_cgroup(cgroup);
+            names.request_cgroup(cgroup);
         }
-        // 7 found no room and is asked for when it is seen again after another.
+        // 7 had no room; it is requested when it is seen again after another cgroup.
         let received: Vec<_> = asked.try_iter().collect();
-        assert_eq!(received, [Number::Cgroup(5), Number::Cgroup(6)]);
-        names.look_at_cgroup(6);
-        names.look_at_cgroup(7);
-        assert_eq!(asked.try_iter().collect::<Vec<_>>(), [Number::Cgroup(7)]);
-        assert_eq!(names.found().count(), 0);
+        assert_eq!(received, [5, 6]);
+        names.request_cgroup(6);
+        names.request_cgroup(7);
+        assert_eq!(asked.try_iter().collect::<Vec<_>>(), [7]);
+        assert_eq!(names.found().len(), 0);
+    }
+
+    #[test]
+    fn a_cgroup_without_a_path_is_retried_later() {
+        let (mut names, asked, tell) = names(9);
+        let began = Instant::now();
+        names.request_cgroup(5);
+        tell.send(ResolvedName::NoPath(5)).expect("a resolver");
+        for (seconds, expected) in [(0, 1), (9, 0), (21, 1), (22, 0)] {
+            names.receive_results(began + Duration::from_secs(seconds));
+            names.request_cgroup(5);
+            assert_eq!(asked.try_iter().count(), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn namespaces_gain_change_and_lose_names() {
+        let mut mounts = Mounts { file: None, is_read: false, told: BTreeMap::new() };
+        let (mut names, _asked, tell) = names(9);
+        let mut look = |names: &mut NameResolver, named: &[(u32, &str)]| {
+            let known = named.iter().map(|&(id, name)| (NetnsId(id), name.into())).collect();
+            mounts.compare(known).into_iter().for_each(|answer| tell.send(answer).expect("a resolver"));
+            names.found()
+        };
+        assert_eq!(netns_names(&look(&mut names, &[])), []);
+        names.look_at(&transition(7, TcpState::Close));
+        assert_eq!(netns_names(&look(&mut names, &[(7, "blue"), (8, "green")])), [(7, "blue"), (8, "green")]);
+        assert_eq!(netns_names(&look(&mut names, &[(7, "blue"), (8, "red")])), [(8, "red")]);
+        // The namespace ends: its remaining records keep the name.
+        assert_eq!(netns_names(&look(&mut names, &[(8, "red")])), []);
+        names.look_at(&transition(7, TcpState::TimeWait));
+        assert_eq!(netns_names(&names.found()), []);
+        // Its number is reused by a namespace that gets its name later.
+        names.look_at(&transition(7, TcpState::Close));
+        names.look_at(&transition(7, TcpState::Close));
+        assert_eq!(netns_names(&names.found()), [(7, "")]);
+        assert_eq!(netns_names(&look(&mut names, &[(7, "new")])), [(7, "new")]);
+        // A namespace that has its name at once is never reported without one.
+        look(&mut names, &[]);
+        assert_eq!(netns_names(&look(&mut names, &[(7, "next")])), [(7, "next")]);
+        names.look_at(&transition(7, TcpState::Close));
+        assert_eq!(netns_names(&names.found()), []);
     }
 }

@@ -1,26 +1,30 @@
-//! The network namespaces of this host: finds each one once and runs something inside it.
+//! Finds the network namespaces of this host, and runs a function once inside each.
 //!
-//! Looked at are the caller's own namespace, every bind mount of one (`ip netns`, Docker, CNI) and
-//! the namespace of every process. Not found are namespaces that live only in an open descriptor,
-//! in a socket, or in a thread other than the first of its process: to find those, every descriptor
-//! of every process would have to be read, which costs more than all that is done inside.
+//! Covers the caller's own namespace, every bind mount of a namespace (`ip netns`, Docker, CNI) and the
+//! namespace of every process, read from its first thread that has not exited. Misses namespaces that exist
+//! only through an open descriptor, a socket, or a later thread of a process: finding those would require
+//! reading every descriptor of every process, which costs more than all the work inside.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::host::own_netns;
+use super::{
+    host::own_netns,
+    procfs::{self, number},
+};
 use crate::model::{NetnsId, text};
+use crate::privileges::{self, Work};
 
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,73 +39,81 @@ pub struct Netns {
 #[derive(Debug, thiserror::Error)]
 #[error("can't enter network namespace {}: {source}; that takes CAP_SYS_ADMIN", .netns.id)]
 pub struct EnterError {
-    /// Which one.
+    /// The namespace.
     pub netns: Netns,
-    /// What the kernel said.
+    /// The kernel's error.
     #[source]
     pub source: io::Error,
 }
 
-/// What came of a round through the namespaces.
+/// Result of a round through the namespaces.
 #[derive(Debug)]
 pub struct Round<T> {
-    /// Every namespace that was visited, the caller's own first, with what the visit gave.
+    /// Visited namespaces, the caller's own first, with the results of `visit`.
     pub visited: Vec<(Netns, T)>,
-    /// Namespaces that exist and could not be entered.
+    /// Existing namespaces that could not be entered.
     pub refused: Vec<EnterError>,
-    /// Processes whose namespace the caller may not learn: there may be more namespaces.
+    /// Processes whose namespace the caller is not allowed to read: more namespaces may exist.
     pub unreadable_processes: u32,
 }
 
-/// Runs `visit` once in each network namespace that `select` wants, one after the other, on a
-/// thread made for it; the caller's thread stays where it is. The caller's own namespace is not
-/// entered but found, so it needs no privilege. A namespace that vanishes meanwhile is left out.
+/// Runs `visit` once in each network namespace that `select` accepts, one after the other, on a new thread; the
+/// caller's thread stays in its namespace. The caller's own namespace is not entered, so it needs no privilege.
+/// A namespace that vanishes meanwhile is skipped.
 ///
-/// Fails when no thread can be made or `/proc` can't be read.
-pub fn in_each<T: Send>(
+/// Fails if no thread can be created or `/proc` can't be read.
+pub fn visit_each<T: Send>(
     select: impl Fn(&Netns) -> bool + Send,
     visit: impl FnMut(&Netns) -> T + Send,
 ) -> io::Result<Round<T>> {
     std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("netns".into())
-            .spawn_scoped(scope, move || Traveller::new(select, visit)?.travel())?
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        privileges::spawn_scoped(scope, "netns", Work::Looking, move || {
+            NamespaceWalk::new(select, visit)?.travel()
+        })?
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// The namespaces that have a name in `ip netns`, by that name, sanitised. Fails where `/proc` is not mounted.
+/// The namespaces that have a name in `ip netns`, by sanitised name. Fails if `/proc` is not mounted.
 pub fn named() -> io::Result<BTreeMap<String, NetnsId>> {
     let mounts = mounts(&std::fs::read("/proc/thread-self/mountinfo")?);
     Ok(mounts.into_iter().filter_map(|mount| Some((mount.name?.to_string(), mount.id))).collect())
 }
 
-/// Goes from namespace to namespace; the thread it runs on ends up in the last one.
-struct Traveller<T, S, V> {
+/// The names in `mountinfo`, by namespace. Of several names the first one mounted wins, as in [`visit_each`].
+pub(super) fn names(mountinfo: &[u8]) -> BTreeMap<NetnsId, Arc<str>> {
+    let mut names = BTreeMap::new();
+    for mount in mounts(mountinfo) {
+        if let Some(name) = mount.name {
+            names.entry(mount.id).or_insert(name);
+        }
+    }
+    names
+}
+
+/// Enters one namespace after the other; its thread stays in the last one.
+struct NamespaceWalk<T, S, V> {
     select: S,
     visit: V,
-    names: FxHashMap<NetnsId, Arc<str>>,
+    names: BTreeMap<NetnsId, Arc<str>>,
     seen: FxHashSet<NetnsId>,
     round: Round<T>,
 }
 
-impl<T, S: Fn(&Netns) -> bool, V: FnMut(&Netns) -> T> Traveller<T, S, V> {
+impl<T, S: Fn(&Netns) -> bool, V: FnMut(&Netns) -> T> NamespaceWalk<T, S, V> {
     fn new(select: S, visit: V) -> io::Result<Self> {
         let mut this = Self {
             select,
             visit,
-            names: FxHashMap::default(),
+            names: BTreeMap::new(),
             seen: FxHashSet::default(),
             round: Round { visited: Vec::new(), refused: Vec::new(), unreadable_processes: 0 },
         };
         let own = own_netns()?;
-        let mounts = mounts(&std::fs::read("/proc/thread-self/mountinfo")?);
-        for mount in &mounts {
-            if let Some(name) = &mount.name {
-                this.names.entry(mount.id).or_insert_with(|| name.clone());
-            }
-        }
+        let mountinfo = std::fs::read("/proc/thread-self/mountinfo")?;
+        this.names = names(&mountinfo);
+        let mounts = mounts(&mountinfo);
         this.stay(own);
         for mount in &mounts {
             this.go(mount.id, CWD, mount.path.as_os_str());
@@ -110,37 +122,46 @@ impl<T, S: Fn(&Netns) -> bool, V: FnMut(&Netns) -> T> Traveller<T, S, V> {
     }
 
     fn travel(mut self) -> io::Result<Round<T>> {
-        let proc = open(CWD, OsStr::new("/proc"), OFlags::DIRECTORY)?;
+        let proc = procfs::open(CWD, "/proc")?;
         let mut entries = [MaybeUninit::uninit(); 8 << 10];
         let mut entries = RawDir::new(&proc, &mut entries);
         while let Some(entry) = entries.next() {
             let entry = entry?;
-            let pid = entry.file_name().to_bytes();
-            if !pid.iter().all(u8::is_ascii_digit) {
-                continue;
-            }
-            let link = [pid, b"/ns/net"].concat();
-            let link = OsStr::from_bytes(&link);
-            let mut target = [MaybeUninit::uninit(); 32];
-            match rustix::fs::readlinkat_raw(&proc, link, &mut target[..]) {
-                Ok((target, _)) => {
-                    if let Some(id) = inum(target) {
-                        self.go(id, &proc, link);
-                    }
-                }
-                Err(Errno::ACCESS | Errno::PERM) => self.round.unreadable_processes += 1,
-                // The process has ended.
-                Err(_) => {}
+            if let Some(pid) = number(entry.file_name().to_bytes()) {
+                self.process(&proc, pid);
             }
         }
         Ok(self.round)
+    }
+
+    /// Visits the namespace of a process: that of its first thread, or of the first one that has not exited.
+    fn process(&mut self, proc: &OwnedFd, pid: u32) {
+        let mut by = self.thread(proc, &procfs::thread(pid, pid));
+        if matches!(by, Err(Errno::NOENT | Errno::SRCH)) {
+            let others = procfs::other_threads(proc, pid);
+            let mut each = others.into_iter().map(|tid| self.thread(proc, &procfs::thread(pid, tid)));
+            by = each.find(|by| !matches!(by, Err(Errno::NOENT | Errno::SRCH))).unwrap_or(by);
+        }
+        if let Err(Errno::ACCESS | Errno::PERM) = by {
+            self.round.unreadable_processes += 1;
+        }
+    }
+
+    fn thread(&mut self, proc: &OwnedFd, folder: &str) -> Result<(), Errno> {
+        let link = format!("{folder}/ns/net");
+        let mut target = [MaybeUninit::uninit(); 32];
+        let (target, _) = rustix::fs::readlinkat_raw(proc, &link, &mut target[..])?;
+        if let Some(id) = inum(target) {
+            self.go(id, proc, OsStr::new(&link));
+        }
+        Ok(())
     }
 
     fn netns(&self, id: NetnsId) -> Netns {
         Netns { id, name: self.names.get(&id).cloned() }
     }
 
-    /// Visits the namespace this thread is in.
+    /// Visits the thread's current namespace.
     fn stay(&mut self, id: NetnsId) {
         let netns = self.netns(id);
         if self.seen.insert(id) && (self.select)(&netns) {
@@ -149,7 +170,7 @@ impl<T, S: Fn(&Netns) -> bool, V: FnMut(&Netns) -> T> Traveller<T, S, V> {
         }
     }
 
-    /// Enters and visits the namespace `id` that `path` leads to, unless it was looked at before.
+    /// Enters and visits the namespace `id` at `path`, unless it was visited before.
     fn go(&mut self, id: NetnsId, dir: impl AsFd, path: &OsStr) {
         let netns = self.netns(id);
         if self.seen.contains(&id) || !(self.select)(&netns) {
@@ -157,7 +178,7 @@ impl<T, S: Fn(&Netns) -> bool, V: FnMut(&Netns) -> T> Traveller<T, S, V> {
         }
         match enter(id, dir, path) {
             Ok(()) => self.stay(id),
-            // Gone, or another namespace by now: another path may still lead to this one.
+            // Vanished, or replaced by another namespace: another path may still lead to this one.
             Err(Errno::NOENT | Errno::SRCH | Errno::STALE) => {}
             Err(errno) => {
                 self.seen.insert(id);
@@ -167,12 +188,8 @@ impl<T, S: Fn(&Netns) -> bool, V: FnMut(&Netns) -> T> Traveller<T, S, V> {
     }
 }
 
-fn open(dir: impl AsFd, path: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(dir, path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
 fn enter(id: NetnsId, dir: impl AsFd, path: &OsStr) -> Result<(), Errno> {
-    let link = open(dir, path, OFlags::empty())?;
+    let link = rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     if rustix::fs::fstat(&link)?.st_ino != u64::from(id.0) {
         return Err(Errno::STALE);
     }
@@ -185,17 +202,17 @@ fn inum(link: &[u8]) -> Option<NetnsId> {
     std::str::from_utf8(digits).ok()?.parse().ok().map(NetnsId)
 }
 
-/// A network namespace that is mounted somewhere.
+/// A network namespace with a mount point.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     id: NetnsId,
     path: PathBuf,
-    /// Where it is mounted the way `ip netns` does it.
+    /// Name of the mount point in the folder of `ip netns`.
     name: Option<Arc<str>>,
 }
 
-/// The network namespaces among the mounts that `/proc/PID/mountinfo` lists. Such a mount has the
-/// namespace (`net:[4026532234]`) for its root.
+/// The network namespaces in a `/proc/PID/mountinfo`. The root of such a mount is the namespace
+/// (`net:[4026532234]`).
 fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
     let mount = |line: &[u8]| {
         let mut fields = line.split(|&byte| byte == b' ').skip(3);
@@ -210,7 +227,7 @@ fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
     mountinfo.split(|&byte| byte == b'\n').filter_map(mount).collect()
 }
 
-/// Undoes `seq_path()`'s `\ooo` for space, tab, newline and backslash.
+/// Decodes the `\ooo` escapes of `seq_path()` for space, tab, newline and backslash.
 fn unescape(field: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -258,17 +275,17 @@ mod tests {
     }
 
     #[test]
-    fn only_network_namespaces_are_network_namespaces() {
+    fn only_network_namespace_links_are_parsed() {
         assert_eq!(inum(b"net:[4026531833]"), Some(NetnsId(4_026_531_833)));
         assert_eq!(inum(b"net:[99999999999]"), None);
         assert_eq!(inum(b"mnt:[4026531833]"), None);
     }
 
     #[test]
-    fn the_own_namespace_comes_first_and_needs_no_privilege() {
+    fn the_callers_namespace_comes_first_without_privilege() {
         let own = own_netns().expect("/proc is mounted");
-        let round =
-            in_each(|netns| netns.id == own, |_| own_netns().expect("/proc is mounted")).expect("a thread");
+        let round = visit_each(|netns| netns.id == own, |_| own_netns().expect("/proc is mounted"))
+            .expect("a thread");
         let ids: Vec<_> = round.visited.iter().map(|(netns, inside)| (netns.id, *inside)).collect();
         assert_eq!(ids, [(own, own)]);
         assert!(round.refused.is_empty());

@@ -1,7 +1,8 @@
-//! What the tracer itself costs: this process's files in `/proc` in, an [`OwnCost`] out.
+//! Measures the CPU time, memory and eBPF run time that tcptrace itself uses, from this process's files in
+//! `/proc`.
 //!
-//! It is read when somebody asks, beside the flow of records: it says nothing about sockets, and a replay of it
-//! would tell of another process.
+//! It is read on demand and is not part of the record stream: it does not describe sockets, and in a replay it
+//! would describe another process.
 
 use std::{fs, io};
 
@@ -9,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::view::metrics::{EbpfCost, OwnCost};
 
-/// The cost up to now. What can't be read counts as nothing.
+/// The cost so far. Unreadable parts count as zero.
 pub fn now() -> OwnCost {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     OwnCost {
@@ -25,11 +26,11 @@ fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// What the kernel counts for every program that this process holds.
+/// Sums the kernel's run statistics of the programs that this process holds.
 fn ebpf() -> io::Result<EbpfCost> {
     let mut sum = EbpfCost::default();
     for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // One that was closed in between has nothing to tell.
+        // It may have been closed meanwhile.
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
         if let Some(cost) = of_program(&text) {
             sum.run_time_ns += cost.run_time_ns;
@@ -39,7 +40,8 @@ fn ebpf() -> io::Result<EbpfCost> {
     Ok(sum)
 }
 
-/// From the `fdinfo` of a program; `None` for any other descriptor. A link to a program names it, too, without counts.
+/// Reads the `fdinfo` of a program; `None` for any other descriptor. A link also names its program, but has no
+/// counts.
 fn of_program(fdinfo: &str) -> Option<EbpfCost> {
     let value = |name: &str| {
         fdinfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
@@ -52,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_told_from_other_descriptors() {
+    fn programs_are_distinguished_from_other_descriptors() {
         let program = "pos:\t0\nprog_type:\t26\nrun_time_ns:\t840\nrun_cnt:\t7\nrecursion_misses:\t0\n";
         assert_eq!(of_program(program), Some(EbpfCost { run_time_ns: 840, runs: 7 }));
         assert_eq!(of_program("pos:\t0\nlink_type:\ttracing\nprog_id:\t5\n"), None);
     }
 
     #[test]
-    fn this_process_costs_something() {
+    fn this_process_has_a_cost() {
         let cost = now();
         assert!(cost.cpu_ns > 0 && cost.resident_bytes > 1 << 16, "{cost:?}");
     }

@@ -1,11 +1,10 @@
-//! Which process holds which socket: inode numbers go in, [`Process`]es come out, by way of
-//! `/proc/PID/fd`.
+//! Finds the processes that hold sockets: searches `/proc/PID/fd` for their inode numbers.
 //!
-//! A descriptor that was inherited is held by several processes. The holder named is the one with
-//! the lowest pid, which after a fork is the parent: the master of a prefork server, not one of
-//! its workers. Only where pids have wrapped around in between can it be a worker, which still has
-//! the same name and cgroup. A service manager that keeps the sockets it hands out (`systemd`,
-//! socket activation) is named only when nobody else holds the socket.
+//! Several processes may hold an inherited descriptor. The owner reported is the holder with the lowest pid,
+//! which after a fork is the parent: the master of a prefork server, not one of its workers. It can be a worker
+//! only if pids have wrapped around in between; a worker has the same name and cgroup. A service manager that
+//! keeps the sockets it passes on (`systemd`, socket activation) is reported only if no other process holds the
+//! socket.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,16 +12,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, RawDir};
 use rustix::io::Errno;
 
-use crate::model::{record::Process, text};
+use super::procfs::{self, number};
 
-/// Name of the service manager, which also holds what it handed to others.
+use crate::model::{record::Process, text, units::plural};
+
+/// Name of the service manager, which also holds sockets that it passed on.
 const SERVICE_MANAGER: &str = "systemd";
 
-/// How far to look.
+/// How far to search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
     /// Until every wanted socket has a holder.
@@ -31,35 +32,51 @@ pub enum Effort {
     All,
 }
 
-/// Who holds a socket.
+/// The processes that hold a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// The process named as its owner.
+    /// The process reported as its owner.
     pub process: Process,
-    /// How many other processes were seen to hold it as well.
+    /// How many other processes also hold it.
     pub others: u32,
-    /// The first descriptor by which `process` was seen to hold it.
+    /// The first descriptor found by which `process` holds it.
     pub fd: u32,
-    /// The last one counted: a process may hold a socket by several descriptors.
+    /// The last pid counted: a process may hold a socket by several descriptors.
     last_pid: u32,
 }
 
-/// What a search through `/proc` found.
+/// Result of a search through `/proc`.
 #[derive(Clone, Debug, Default)]
-pub struct Owners {
-    /// By inode number of the socket. What is missing here is held by no process, by one that
-    /// could not be read, or by a descriptor on its way through a Unix socket.
+pub struct ProcOwners {
+    /// By inode number of the socket. A missing socket is held by no process, by an unreadable process, or by a
+    /// descriptor in transit through a Unix socket.
     pub by_inode: FxHashMap<u32, Holder>,
-    /// Processes whose descriptors the caller may not see.
+    /// Processes whose descriptors the caller is not allowed to read.
     pub unreadable_processes: u32,
+    /// The first of them, for messages.
+    pub first_unreadable: Option<(u32, String)>,
 }
 
-/// Finds who holds the sockets with the inode numbers in `wanted`. Fails where `/proc` can't be read.
+impl ProcOwners {
+    /// How many sockets in `wanted` have no known owner, if some process was unreadable, and a description of
+    /// the unreadable processes; `None` if every owner is known.
+    pub fn missing(&self, wanted: &FxHashSet<u32>) -> Option<(usize, String)> {
+        let missing = wanted.iter().filter(|inode| !self.by_inode.contains_key(*inode)).count();
+        let (pid, comm) = self.first_unreadable.as_ref().filter(|_| missing > 0)?;
+        let others = match self.unreadable_processes.saturating_sub(1) {
+            0 => String::new(),
+            n => format!(" and {}", plural(n.into(), "other process", "other processes")),
+        };
+        Some((missing, format!("{} (pid {pid}){others}", text::sanitise(comm))))
+    }
+}
+
+/// Finds the holders of the sockets with the inode numbers in `wanted`. Fails if `/proc` can't be read.
 #[allow(clippy::implicit_hasher, reason = "integer keys are hashed with Fx throughout")]
-pub fn find(wanted: &FxHashSet<u32>, effort: Effort) -> io::Result<Owners> {
+pub fn find(wanted: &FxHashSet<u32>, effort: Effort) -> io::Result<ProcOwners> {
     let mut search =
-        Search { wanted, unsettled: wanted.len(), owners: Owners::default(), root: cgroup_root() };
-    let proc = open(CWD, c"/proc")?;
+        OwnerSearch { wanted, unsettled: wanted.len(), owners: ProcOwners::default(), root: cgroup_root() };
+    let proc = procfs::open(CWD, "/proc")?;
     let mut entries = [MaybeUninit::uninit(); 8 << 10];
     let mut entries = RawDir::new(&proc, &mut entries);
     let mut descriptors = vec![MaybeUninit::uninit(); 32 << 10];
@@ -70,46 +87,82 @@ pub fn find(wanted: &FxHashSet<u32>, effort: Effort) -> io::Result<Owners> {
         }
         let entry = entry?;
         let Some(pid) = number(entry.file_name().to_bytes()) else { continue };
-        // With any other error the process has ended.
+        // Any other error means that the process has ended.
         if let Err(Errno::ACCESS | Errno::PERM) = search.process(&proc, pid, &mut descriptors) {
             search.owners.unreadable_processes += 1;
+            search.owners.first_unreadable.get_or_insert_with(|| (pid, comm_of(pid)));
         }
     }
     Ok(search.owners)
 }
 
-struct Search<'a> {
+/// Whether a thread has open descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Descriptors {
+    None,
+    Some,
+}
+
+struct OwnerSearch<'a> {
     wanted: &'a FxHashSet<u32>,
-    /// Wanted sockets without a holder that is final.
+    /// Wanted sockets whose owner is not final.
     unsettled: usize,
-    owners: Owners,
+    owners: ProcOwners,
     root: Option<&'static str>,
 }
 
-impl Search<'_> {
+impl OwnerSearch<'_> {
     fn process(&mut self, proc: &OwnedFd, pid: u32, buffer: &mut [MaybeUninit<u8>]) -> Result<(), Errno> {
-        let dir = open(proc, format!("{pid}/fd"))?;
+        let by_first = self.descriptors(proc, pid, pid, buffer);
+        if by_first == Ok(Descriptors::Some) {
+            return Ok(());
+        }
+        // The threads of a process share their descriptors, but a first thread that has exited shows none;
+        // without privilege its folder is unreadable, too.
+        for tid in procfs::other_threads(proc, pid) {
+            match self.descriptors(proc, pid, tid, buffer) {
+                // This thread has exited, too.
+                Ok(Descriptors::None) | Err(Errno::NOENT | Errno::SRCH) => {}
+                by_this => return by_this.map(drop),
+            }
+        }
+        by_first.map(drop)
+    }
+
+    /// Searches the descriptors of one thread.
+    fn descriptors(
+        &mut self,
+        proc: &OwnedFd,
+        pid: u32,
+        tid: u32,
+        buffer: &mut [MaybeUninit<u8>],
+    ) -> Result<Descriptors, Errno> {
+        let dir = procfs::open(proc, format!("{}/fd", procfs::thread(pid, tid)))?;
         let mut process = None;
+        let mut seen = Descriptors::None;
         let mut descriptors = RawDir::new(&dir, buffer);
         while let Some(descriptor) = descriptors.next() {
             let descriptor = descriptor?;
+            if number(descriptor.file_name().to_bytes()).is_some() {
+                seen = Descriptors::Some;
+            }
             let mut target = [MaybeUninit::uninit(); 32];
             let target = match rustix::fs::readlinkat_raw(&dir, descriptor.file_name(), &mut target[..]) {
                 Ok((target, _)) => target,
                 // A privileged process may let others list its descriptors, but not read them.
                 Err(errno @ (Errno::ACCESS | Errno::PERM)) => return Err(errno),
-                // Closed since.
+                // Closed meanwhile.
                 Err(_) => continue,
             };
             if let Some(inode) = socket_inode(target).filter(|inode| self.wanted.contains(inode)) {
-                let process = process.get_or_insert_with(|| describe(pid, self.root));
+                let process = process.get_or_insert_with(|| describe(pid, tid, self.root));
                 self.found(inode, process, number(descriptor.file_name().to_bytes()).unwrap_or_default());
             }
         }
-        Ok(())
+        Ok(seen)
     }
 
-    /// Notes that `process`, whose pid is higher than those before, holds `inode` by `fd`.
+    /// Records that `process` holds `inode` by `fd`. Pids must come in ascending order.
     fn found(&mut self, inode: u32, process: &Process, fd: u32) {
         let manages = |process: &Process| &*process.comm == SERVICE_MANAGER;
         let Some(holder) = self.owners.by_inode.get_mut(&inode) else {
@@ -132,31 +185,36 @@ impl Search<'_> {
     }
 }
 
-/// What is known about a process. One that has just ended has no name any more.
-fn describe(pid: u32, cgroup_root: Option<&str>) -> Process {
-    let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+/// Describes a process by its thread `tid`. A process that has just ended has no name any more.
+fn describe(pid: u32, tid: u32, cgroup_root: Option<&str>) -> Process {
     Process {
         pid,
-        comm: text::from_kernel(comm.strip_suffix(b"\n").unwrap_or(&comm)).into(),
-        cgroup: cgroup_root.and_then(|root| cgroup_id(pid, root)).unwrap_or(0),
+        comm: comm_of(pid).into(),
+        cgroup: cgroup_root.and_then(|root| cgroup_id(pid, tid, root)).unwrap_or(0),
     }
 }
 
-/// The cgroup v2 id of a process: the inode number of its folder.
-fn cgroup_id(pid: u32, root: &str) -> Option<u64> {
-    let cgroups = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+fn comm_of(pid: u32) -> String {
+    let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    text::from_kernel(comm.strip_suffix(b"\n").unwrap_or(&comm))
+}
+
+/// The cgroup v2 id of a thread: the inode number of its folder. When a process moves, a first thread that has
+/// exited stays in the old cgroup (`cgroup_migrate_add_task()`).
+fn cgroup_id(pid: u32, tid: u32, root: &str) -> Option<u64> {
+    let cgroups = std::fs::read(format!("/proc/{}/cgroup", procfs::thread(pid, tid))).ok()?;
     let path = cgroup_path(&cgroups)?;
     Path::new(root).join(path).metadata().ok().map(|meta| meta.ino())
 }
 
-/// The path below the cgroup v2 root in `/proc/PID/cgroup`: the line `0::/path`. A path that leads
-/// out of the reader's cgroup namespace (`/../..`) can't be followed.
+/// The path below the cgroup v2 root in `/proc/PID/cgroup`: the line `0::/path`. Rejects a path that leads out
+/// of the reader's cgroup namespace (`/../..`).
 fn cgroup_path(cgroups: &[u8]) -> Option<&str> {
     let line = cgroups.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"))?;
     std::str::from_utf8(line).ok().filter(|path| !path.starts_with(".."))
 }
 
-/// Where cgroup v2 is mounted: alone, or beside version 1.
+/// The mount point of cgroup v2: alone, or beside version 1.
 pub(super) fn cgroup_root() -> Option<&'static str> {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
@@ -164,19 +222,9 @@ pub(super) fn cgroup_root() -> Option<&'static str> {
         .find(|root| rustix::fs::statfs(*root).is_ok_and(|fs| fs.f_type as u64 == CGROUP2_SUPER_MAGIC))
 }
 
-fn open(dir: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
 /// The number in `socket:[274077]`.
 fn socket_inode(link: &[u8]) -> Option<u32> {
     number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
-}
-
-fn number(digits: &[u8]) -> Option<u32> {
-    // `u32::from_str` would take a sign.
-    let all_digits = digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits).ok().filter(|_| all_digits)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -191,7 +239,8 @@ mod tests {
 
     fn holder_of(holders: &[Process]) -> (Holder, usize) {
         let wanted = FxHashSet::from_iter([7]);
-        let mut search = Search { wanted: &wanted, unsettled: 1, owners: Owners::default(), root: None };
+        let mut search =
+            OwnerSearch { wanted: &wanted, unsettled: 1, owners: ProcOwners::default(), root: None };
         for holder in holders {
             search.found(7, holder, holder.pid * 2);
         }
@@ -215,6 +264,22 @@ mod tests {
     }
 
     #[test]
+    fn unreadable_processes_matter_only_if_an_owner_is_missing() {
+        let wanted = FxHashSet::from_iter([7, 8]);
+        let holder = Holder { process: process(10, "nginx"), others: 0, fd: 3, last_pid: 10 };
+        let mut owners =
+            ProcOwners { by_inode: [(7, holder.clone())].into_iter().collect(), ..ProcOwners::default() };
+        assert_eq!(owners.missing(&wanted), None, "no process was unreadable");
+        owners.unreadable_processes = 1;
+        owners.first_unreadable = Some((1, "in\x1bit".into()));
+        assert_eq!(owners.missing(&wanted), Some((1, "in?it (pid 1)".into())));
+        owners.unreadable_processes = 3;
+        assert_eq!(owners.missing(&wanted), Some((1, "in?it (pid 1) and 2 other processes".into())));
+        owners.by_inode.insert(8, holder);
+        assert_eq!(owners.missing(&wanted), None, "every owner is known");
+    }
+
+    #[test]
     fn two_descriptors_of_one_process_are_one_holder() {
         let (holder, _) =
             holder_of(&[process(10, "a"), process(10, "a"), process(11, "b"), process(11, "b")]);
@@ -222,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_are_sockets() {
+    fn only_socket_links_are_parsed() {
         assert_eq!(socket_inode(b"socket:[274077]"), Some(274_077));
         assert_eq!(socket_inode(b"socket:[+5]"), None);
         assert_eq!(socket_inode(b"socket:[99999999999]"), None);
@@ -230,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cgroup_path_is_the_one_of_version_2() {
+    fn the_cgroup_path_is_that_of_version_2() {
         assert_eq!(
             cgroup_path(b"9:name=systemd:/x\n0::/system.slice/sshd.service\n"),
             Some("system.slice/sshd.service")
@@ -241,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_sockets_are_found() {
+    fn sockets_of_this_process_are_found() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("a listener");
         let inode = |fd: &dyn std::os::fd::AsFd| rustix::fs::fstat(fd.as_fd()).expect("open").st_ino as u32;

@@ -1,8 +1,8 @@
-//! What existed before the hooks were attached: sockets of every reachable network namespace, their
-//! owners, and names. Read on a thread of its own, so that the reader of the ring never waits.
+//! Reads the state that existed before the hooks were attached: the sockets of every reachable network
+//! namespace, their owners, and names. Runs on a worker thread, so that the ring reader never waits.
 //!
-//! Where that was asked for, the thread goes on to look at what no hook tells: counters, queues and descriptors
-//! ([`Looks`]).
+//! On request the thread then polls state that no hook reports: counters, queues and descriptors
+//! ([`HostPoller`]).
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use tcptrace_common::filter::{Ends, KernelFilter};
 
 use super::{
     host,
-    looks::{Look, Looks},
+    host_poller::{HostPoller, PollKind},
     netns::{self, Netns, Round},
     owners::{self, Effort},
     sock_diag::{self, DumpError, StateMask, Summary},
@@ -25,51 +25,49 @@ use crate::{
     privileges::{self, Work},
 };
 
-/// Records in a batch, and batches under way: bounds what waits for the reader.
+/// Records in a batch, and batches in the channel; together they bound what waits for the reader.
 const BATCH: usize = 1024;
 const BATCHES: usize = 64;
 
-/// How often to look: a look walks the hash table of every namespace.
+/// Poll interval: each poll walks the socket hash table of every namespace.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A look may take one part in so many of the time.
+/// A poll may use at most one part in `SHARE` of the time.
 const SHARE: u32 = 50;
 
-/// A seed being read.
+/// A seed that is being read.
 pub struct Reading {
-    /// What was read; it ends when everything was sent.
+    /// The records; the channel closes when all were sent.
     pub batches: Receiver<Vec<Record>>,
     last_look: Sender<()>,
 }
 
 impl Reading {
-    /// Asks for one last look, after which the batches end.
+    /// Requests one last poll, after which the channel closes.
     pub fn end(&self) {
-        // Where nobody looks any more they have ended.
+        // If the thread has ended, so have the batches.
         let _ = self.last_look.send(());
     }
 }
 
-/// Begins to read.
+/// Starts the worker thread.
 ///
-/// Sockets that `filter` drops are left out, like their records: the listeners and owners that matter to those
-/// it lets pass are not among them ([`Filter::kernel_part`](crate::filter::Filter::kernel_part)).
-pub fn begin(facts: HostFacts, filter: &KernelFilter, look: Look) -> io::Result<Reading> {
+/// Sockets that `filter` drops are omitted, like their records.
+/// [`Filter::kernel_part`](crate::filter::Filter::kernel_part) ensures that these include no listener or owner
+/// that a passing socket needs.
+pub fn begin(facts: HostFacts, filter: &KernelFilter, look: PollKind) -> io::Result<Reading> {
     let (sender, batches) = sync_channel(BATCHES);
     let (last_look, end) = channel();
     let seed = Seed {
         sender,
         end,
         batch: Vec::with_capacity(BATCH),
-        looks: Looks::new(&facts),
+        looks: HostPoller::new(&facts),
         facts,
         filter: *filter,
         look,
         inodes: FxHashMap::default(),
     };
-    std::thread::Builder::new().name("seed".into()).spawn(move || {
-        privileges::keep_for(Work::Looking);
-        seed.read();
-    })?;
+    privileges::spawn("seed", Work::Looking, move || seed.read())?;
     Ok(Reading { batches, last_look })
 }
 
@@ -79,13 +77,13 @@ struct Seed {
     batch: Vec<Record>,
     facts: HostFacts,
     filter: KernelFilter,
-    look: Look,
-    looks: Looks,
+    look: PollKind,
+    looks: HostPoller,
     inodes: FxHashMap<u32, SocketId>,
 }
 
-/// The reader is gone: nobody wants the rest.
-struct Unwanted;
+/// The receiver was dropped.
+struct ReceiverGone;
 
 impl Seed {
     fn read(mut self) {
@@ -97,18 +95,18 @@ impl Seed {
         self.filter.passes(&socket.tuple.ends(socket.netns))
     }
 
-    /// Looks again and again, until it is to end.
-    fn watch(&mut self) -> Result<(), Unwanted> {
+    /// Polls repeatedly, until the end is requested.
+    fn watch(&mut self) -> Result<(), ReceiverGone> {
         self.inodes = FxHashMap::default();
         let mut pause = LOOK_EVERY;
-        while self.look == Look::Host {
+        while self.look == PollKind::Host {
             let ended = match self.end.recv_timeout(pause) {
                 Ok(()) => true,
                 Err(RecvTimeoutError::Timeout) => false,
-                Err(RecvTimeoutError::Disconnected) => return Err(Unwanted),
+                Err(RecvTimeoutError::Disconnected) => return Err(ReceiverGone),
             };
             let began = Instant::now();
-            self.look_at_host()?;
+            self.poll_host()?;
             if ended {
                 break;
             }
@@ -117,29 +115,29 @@ impl Seed {
         Ok(())
     }
 
-    fn look_at_host(&mut self) -> Result<(), Unwanted> {
+    fn poll_host(&mut self) -> Result<(), ReceiverGone> {
         let mut seen = Vec::new();
         self.looks.begin();
         let (looks, filter) = (&mut self.looks, &self.filter);
-        // What can't be visited now could not be seeded either, and was told then.
-        let _ = netns::in_each(
+        // Namespaces that can't be visited could not be seeded either; the seed reported them.
+        let _ = netns::visit_each(
             |netns| may_be_in(filter, netns.id),
             |netns| {
                 looks.counters(netns.id, &mut seen);
                 let _ = looks.sockets(netns.id, filter, &mut seen);
             },
         );
-        looks.holders(&mut seen);
+        looks.end(&mut seen);
         seen.into_iter().try_for_each(|record| self.send(record))?;
         self.flush()
     }
 
-    fn sockets(&mut self, began: Nanos) -> Result<(), Unwanted> {
+    fn sockets(&mut self, began: Nanos) -> Result<(), ReceiverGone> {
         let mut wanted = true;
-        let round = netns::in_each(
+        let round = netns::visit_each(
             |_| true,
             |netns| {
-                // Only its name is wanted, for the round.
+                // Only its name is needed.
                 if !may_be_in(&self.filter, netns.id) {
                     return Ok(Summary::default());
                 }
@@ -163,7 +161,7 @@ impl Seed {
             },
         );
         match round {
-            Ok(round) => self.tell_round(round)?,
+            Ok(round) => self.report_round(round)?,
             Err(error) => {
                 self.facts.limits.push(format!("Sockets older than the trace are unknown: {error}."));
             }
@@ -173,7 +171,7 @@ impl Seed {
         self.flush()
     }
 
-    fn tell_round(&mut self, round: Round<Result<Summary, DumpError>>) -> Result<(), Unwanted> {
+    fn report_round(&mut self, round: Round<Result<Summary, DumpError>>) -> Result<(), ReceiverGone> {
         if let Some(first) = round.refused.first() {
             self.facts.limits.push(format!(
                 "Sockets older than the trace are unknown in {} network namespaces ({first}).",
@@ -193,20 +191,25 @@ impl Seed {
         Ok(())
     }
 
-    fn owners(&mut self) -> Result<(), Unwanted> {
+    fn owners(&mut self) -> Result<(), ReceiverGone> {
         let wanted: FxHashSet<u32> = self.inodes.keys().copied().collect();
         match owners::find(&wanted, Effort::UntilFound) {
             Ok(owners) => {
+                let missing = owners.missing(&wanted);
                 let ts = host::monotonic_now();
                 for (inode, holder) in owners.by_inode {
                     if let Some(&id) = self.inodes.get(&inode) {
                         self.send(Record::Owner { ts, id, process: holder.process, fd: None })?;
                     }
                 }
-                if owners.unreadable_processes > 0 {
+                if let Some((missing, process)) = missing {
                     self.facts.limits.push(format!(
-                        "Owners of sockets older than the trace may be missing: {} could not be looked into.",
-                        plural(owners.unreadable_processes.into(), "process", "processes")
+                        "{} no known owner: {process} could not be looked into.",
+                        plural(
+                            missing as u64,
+                            "socket older than the trace has",
+                            "sockets older than the trace have"
+                        )
                     ));
                     self.send(Record::Host(Box::new(self.facts.clone())))?;
                 }
@@ -222,19 +225,19 @@ impl Seed {
         self.flush()
     }
 
-    fn send(&mut self, record: Record) -> Result<(), Unwanted> {
+    fn send(&mut self, record: Record) -> Result<(), ReceiverGone> {
         self.batch.push(record);
         if self.batch.len() < BATCH { Ok(()) } else { self.flush() }
     }
 
-    fn flush(&mut self) -> Result<(), Unwanted> {
+    fn flush(&mut self) -> Result<(), ReceiverGone> {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        self.sender.send(batch).map_err(|_| Unwanted)
+        self.sender.send(batch).map_err(|_| ReceiverGone)
     }
 }
 
-/// Whether a socket that `filter` lets pass may be in `netns`.
+/// Whether `netns` may contain a socket that `filter` passes.
 pub fn may_be_in(filter: &KernelFilter, netns: NetnsId) -> bool {
-    // Whatever is 0 is not known, and passes.
+    // 0 means unknown, and passes.
     filter.passes(&Ends { saddr: [0; 2], daddr: [0; 2], netns: netns.0, sport: 0, dport: 0 })
 }

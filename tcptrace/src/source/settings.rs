@@ -1,7 +1,7 @@
-//! The settings of the network namespaces while tracing, as records: those of one that turns up, and those that
-//! change. Read on a thread of its own, inside each namespace; the reader of the ring never waits for it.
+//! Reports the sysctls of network namespaces while tracing: those of new namespaces, and changes. A worker
+//! thread reads them inside each namespace, so that the ring reader never waits.
 //!
-//! The seed tells those that there are at the start; the first look here tells them once more.
+//! The seed reports the existing ones at the start; the first poll here repeats them.
 
 use std::{
     collections::BTreeMap,
@@ -13,37 +13,40 @@ use std::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{host, netns};
-use crate::model::{NetnsId, Observation, Record};
+use crate::{
+    model::{HookRecord, NetnsId, Record},
+    privileges::{self, Work},
+};
 
-/// How often to look at all of them: an administrator's change is seen after so long.
+/// Poll interval, and so the usual delay until a change is seen.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Looks for the sake of a new namespace are so far apart.
-const LEAST_PAUSE: Duration = Duration::from_millis(200);
-/// A look may take one part in so many of the time.
+/// Shortest pause between polls for new namespaces.
+const MIN_PAUSE: Duration = Duration::from_millis(200);
+/// A poll may use at most one part in `SHARE` of the time.
 const SHARE: u32 = 100;
-/// Namespaces remembered; beyond that all are forgotten, and told again.
+/// Most namespaces remembered; beyond that the set is cleared, and they are polled again.
 const KNOWN: usize = 1 << 14;
 
-/// Asks for settings and hands them out.
-pub struct Settings {
+/// Requests settings and returns them.
+pub struct SettingsReader {
     known: FxHashSet<u32>,
     last: u32,
     ask: SyncSender<()>,
     answers: Receiver<Record>,
 }
 
-impl Settings {
+impl SettingsReader {
     /// Starts the thread.
     pub fn start() -> io::Result<Self> {
-        // One look finds every namespace that is new by then.
+        // One poll covers every namespace that is new by then.
         let (ask, asked) = sync_channel(1);
         let (tell, answers) = channel();
-        std::thread::Builder::new().name("settings".into()).spawn(move || watch(&asked, &tell))?;
+        privileges::spawn("settings", Work::Looking, move || watch(&asked, &tell))?;
         Ok(Self { known: FxHashSet::default(), last: 0, ask, answers })
     }
 
-    /// Looks for a new namespace in what a hook reported.
-    pub fn look_at(&mut self, seen: &Observation) {
+    /// Requests a poll if a hook's record comes from a new namespace.
+    pub fn look_at(&mut self, seen: &HookRecord) {
         if seen.raw.netns == self.last {
             return;
         }
@@ -52,7 +55,7 @@ impl Settings {
             self.known.clear();
         }
         if self.known.insert(self.last) {
-            // Full: a look is about to begin anyway.
+            // Full: a poll is about to begin anyway.
             let _ = self.ask.try_send(());
         }
     }
@@ -63,7 +66,7 @@ impl Settings {
     }
 }
 
-/// Looks until nobody wants to know any more.
+/// Polls until the receiver is dropped.
 fn watch(asked: &Receiver<()>, tell: &Sender<Record>) {
     let mut told = FxHashMap::default();
     let mut pause = LOOK_EVERY;
@@ -79,19 +82,22 @@ fn watch(asked: &Receiver<()>, tell: &Sender<Record>) {
             }
         }
         let took = began.elapsed();
-        std::thread::sleep((took * SHARE).clamp(LEAST_PAUSE, LOOK_EVERY));
+        std::thread::sleep((took * SHARE).clamp(MIN_PAUSE, LOOK_EVERY));
         pause = LOOK_EVERY.max(took * SHARE);
     }
 }
 
-/// What is new since `told`, which is brought up to date.
+/// Polls once: returns the differences from `told`, and updates it.
 fn look(told: &mut FxHashMap<NetnsId, BTreeMap<String, String>>) -> Vec<Record> {
-    // What can't be visited has no settings that could be told.
-    let round = netns::in_each(|_| true, |_| (host::monotonic_now(), host::sysctls()));
-    let visited = round.map(|round| round.visited).unwrap_or_default();
-    let there: FxHashSet<NetnsId> = visited.iter().map(|(netns, _)| netns.id).collect();
-    told.retain(|netns, _| there.contains(netns));
-    let mut records = Vec::new();
+    // Namespaces that can't be visited have no readable settings.
+    let round = netns::visit_each(|_| true, |_| (host::monotonic_now(), host::sysctls()));
+    let Ok(netns::Round { visited, refused, .. }) = round else { return Vec::new() };
+    let refused = refused.iter().map(|error| error.netns.id);
+    let there: FxHashSet<NetnsId> = visited.iter().map(|(netns, _)| netns.id).chain(refused).collect();
+    let ts = host::monotonic_now();
+    let gone = told.extract_if(|netns, _| !there.contains(netns));
+    let mut records: Vec<Record> =
+        gone.map(|(netns, _)| Record::NetnsSettings { ts, netns, sysctls: BTreeMap::new() }).collect();
     for (netns, (ts, sysctls)) in visited {
         if told.get(&netns.id) != Some(&sysctls) {
             told.insert(netns.id, sysctls.clone());
@@ -106,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_told_once_until_they_change() {
+    fn settings_are_reported_once_until_they_change() {
         let mut told = FxHashMap::default();
         let own = host::own_netns().expect("/proc is mounted");
         let of_own = |records: Vec<Record>| {
@@ -118,7 +124,7 @@ mod tests {
         let first = of_own(look(&mut told)).expect("the own namespace can be read");
         assert!(first.contains_key("net.ipv4.ip_local_port_range"), "{first:?}");
         assert_eq!(of_own(look(&mut told)), None);
-        told.get_mut(&own).expect("it was told").clear();
+        told.get_mut(&own).expect("it was reported").clear();
         assert_eq!(of_own(look(&mut told)), Some(first));
     }
 }

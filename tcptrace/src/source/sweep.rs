@@ -1,9 +1,9 @@
-//! Sweeps: while tracing, the sockets of all reachable network namespaces are listed again from time to time, as
-//! [`Listing`]s for the tracker to compare with what it has. What the hooks lost is made up for that way.
+//! Sweeps list the sockets of all reachable network namespaces again at intervals while tracing, as
+//! [`Listing`]s that the tracker compares with its state. They repair whatever the hooks lost.
 //!
-//! How often follows from what a sweep costs: at most one part in a hundred of one CPU's time, and for a few sweeps
-//! after a loss one in twenty. Where segments that reach minisockets are not seen, FIN_WAIT2 alone is listed in
-//! between: an orphan that is no longer there has gone on to TIME_WAIT.
+//! The interval depends on the cost of a sweep: at most one part in a hundred of one CPU's time, one in twenty
+//! for a few sweeps after a loss. If segments that reach timewait sockets are not traced, FIN_WAIT2 alone is
+//! listed in between: an orphan that has disappeared has moved on to TIME_WAIT.
 
 use std::{
     io,
@@ -26,106 +26,105 @@ use crate::{
     privileges::{self, Work},
 };
 
-/// Sockets in a listing, and listings under way: bounds what waits for the reader.
+/// Sockets in a listing, and listings in the channel; together they bound what waits for the reader.
 const BATCH: usize = 1024;
 const BATCHES: usize = 16;
-/// Listings taken in one go.
-const TAKEN: usize = 8;
+/// Most listings received in one call.
+const MAX_LISTINGS_PER_CALL: usize = 8;
 
-/// How often to list everything at the most, and how much longer than a sweep to wait for the next.
-const WHOLE: Pace = Pace { least: Duration::from_secs(5), share: 100 };
+/// Shortest pause before a sweep of all states, and the pause as a multiple of the sweep's duration.
+const WHOLE: PollBackoff = PollBackoff { least: Duration::from_secs(5), share: 100 };
 /// The same after a loss.
-const HASTY: Pace = Pace { least: Duration::from_millis(250), share: 20 };
-/// How often to list FIN_WAIT2.
-const LOOK: Pace = Pace { least: Duration::from_secs(1), share: 50 };
-/// Two sweeps that begin after the last loss find everything; one may be under way.
-const HASTY_SWEEPS: u32 = 3;
+const BACKOFF_AFTER_LOSS: PollBackoff = PollBackoff { least: Duration::from_millis(250), share: 20 };
+/// The same for FIN_WAIT2 alone.
+const LOOK: PollBackoff = PollBackoff { least: Duration::from_secs(1), share: 50 };
+/// Two sweeps that begin after the last loss find everything; one more may be under way.
+const SWEEPS_AFTER_LOSS: u32 = 3;
 
-/// When to do again what took a while.
+/// Delay until an operation is repeated, depending on its cost.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct PollBackoff {
     least: Duration,
     share: u32,
 }
 
-impl Pace {
+impl PollBackoff {
     fn after(self, cost: Duration) -> Duration {
         self.least.max(cost.saturating_mul(self.share))
     }
 }
 
-/// What the reader tells the sweeper.
+/// A message from the reader to the sweep thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+enum SweepCommand {
     /// The seed is complete.
     Begin,
     /// Records were lost, or may have been.
     Lost,
 }
 
-/// The reader is gone: nobody wants the rest.
-struct Unwanted;
+/// The receiver was dropped.
+struct SweepReceiverGone;
 
-/// Sweeps at work, on a thread of their own.
-pub struct Sweeps {
+/// Handle to the thread that sweeps.
+pub struct SweepThread {
     listings: Receiver<Record>,
-    tell: Sender<Word>,
+    tell: Sender<SweepCommand>,
 }
 
-impl Sweeps {
-    /// Makes the thread that is to sweep what `filter` lets pass, once it is told to begin, until the value is
-    /// dropped.
+impl SweepThread {
+    /// Starts the thread. After [`SweepThread::begin`] it sweeps the sockets that `filter` passes, until the
+    /// handle is dropped.
     pub fn start(filter: &KernelFilter, sees_segments: bool) -> io::Result<Self> {
         let (sender, listings) = sync_channel(BATCHES);
         let (tell, told) = channel();
         let sweeper = Sweeper { sender, filter: *filter };
-        std::thread::Builder::new().name("sweep".into()).spawn(move || {
-            privileges::keep_for(Work::Looking);
-            if told.iter().any(|word| word == Word::Begin) {
-                sweeper.run(Schedule::new(Instant::now(), sees_segments), &told);
+        privileges::spawn("sweep", Work::Looking, move || {
+            if told.iter().any(|word| word == SweepCommand::Begin) {
+                sweeper.run(SweepSchedule::new(Instant::now(), sees_segments), &told);
             }
         })?;
         Ok(Self { listings, tell })
     }
 
-    /// The seed is complete.
+    /// Starts the sweeps; called when the seed is complete.
     pub fn begin(&self) {
-        self.say(Word::Begin);
+        self.say(SweepCommand::Begin);
     }
 
-    /// Some of what was listed since the last call.
+    /// Returns some of the listings received since the last call.
     pub fn found(&self) -> Vec<Record> {
-        self.listings.try_iter().take(TAKEN).collect()
+        self.listings.try_iter().take(MAX_LISTINGS_PER_CALL).collect()
     }
 
-    /// Something was lost.
-    pub fn hurry(&self) {
-        self.say(Word::Lost);
+    /// Schedules sweeps sooner, after a loss.
+    pub fn sweep_soon(&self) {
+        self.say(SweepCommand::Lost);
     }
 
-    fn say(&self, word: Word) {
-        // With the thread gone there are no sweeps.
+    fn say(&self, word: SweepCommand) {
+        // Without the thread there are no sweeps.
         let _ = self.tell.send(word);
     }
 }
 
-/// When to sweep what.
+/// Decides when to sweep which states.
 #[derive(Debug)]
-struct Schedule {
-    /// When the last whole sweep ended, and what it cost.
+struct SweepSchedule {
+    /// When the last sweep of all states ended, and its cost.
     last: (Instant, Duration),
-    /// When the next is due.
+    /// When the next one is due.
     whole: Instant,
-    /// When to look at FIN_WAIT2, where that is needed.
+    /// When FIN_WAIT2 is due, if it is polled at all.
     look: Option<Instant>,
-    /// Whole sweeps that are still to come in haste.
-    hasty: u32,
+    /// Remaining sweeps with the shorter pause.
+    sweeps_after_loss: u32,
 }
 
-impl Schedule {
+impl SweepSchedule {
     fn new(now: Instant, sees_segments: bool) -> Self {
         let look = (!sees_segments).then_some(now);
-        Self { last: (now, Duration::ZERO), whole: now + WHOLE.least, look, hasty: 0 }
+        Self { last: (now, Duration::ZERO), whole: now + WHOLE.least, look, sweeps_after_loss: 0 }
     }
 
     fn next(&self) -> Instant {
@@ -139,11 +138,11 @@ impl Schedule {
         }
     }
 
-    /// Something was lost.
-    fn hurry(&mut self) {
+    /// Schedules the next sweep sooner, after a loss.
+    fn sweep_soon(&mut self) {
         let (ended, cost) = self.last;
-        self.hasty = HASTY_SWEEPS;
-        self.whole = self.whole.min(ended + HASTY.after(cost));
+        self.sweeps_after_loss = SWEEPS_AFTER_LOSS;
+        self.whole = self.whole.min(ended + BACKOFF_AFTER_LOSS.after(cost));
     }
 
     fn done(&mut self, sweep: Sweep, began: Instant, ended: Instant) {
@@ -151,9 +150,10 @@ impl Schedule {
         match sweep {
             Sweep::FinWait2 => self.look = Some(ended + LOOK.after(cost)),
             Sweep::Whole => {
-                self.hasty = self.hasty.saturating_sub(1);
+                self.sweeps_after_loss = self.sweeps_after_loss.saturating_sub(1);
                 self.last = (ended, cost);
-                self.whole = ended + if self.hasty > 0 { HASTY } else { WHOLE }.after(cost);
+                self.whole =
+                    ended + if self.sweeps_after_loss > 0 { BACKOFF_AFTER_LOSS } else { WHOLE }.after(cost);
             }
         }
     }
@@ -165,12 +165,12 @@ struct Sweeper {
 }
 
 impl Sweeper {
-    fn run(&self, mut schedule: Schedule, told: &Receiver<Word>) {
+    fn run(&self, mut schedule: SweepSchedule, told: &Receiver<SweepCommand>) {
         loop {
             let wait = schedule.next().saturating_duration_since(Instant::now());
             match told.recv_timeout(wait) {
-                Ok(Word::Begin) => {}
-                Ok(Word::Lost) => schedule.hurry(),
+                Ok(SweepCommand::Begin) => {}
+                Ok(SweepCommand::Lost) => schedule.sweep_soon(),
                 Err(RecvTimeoutError::Timeout) => {
                     let began = Instant::now();
                     let sweep = schedule.due(began);
@@ -184,12 +184,12 @@ impl Sweeper {
         }
     }
 
-    fn sweep(&self, sweep: Sweep) -> Result<(), Unwanted> {
+    fn sweep(&self, sweep: Sweep) -> Result<(), SweepReceiverGone> {
         let began = host::monotonic_now();
         let mut listed_in_all = 0_usize;
         let mut sockets = Vec::with_capacity(BATCH);
         let mut wanted = Ok(());
-        let round = netns::in_each(
+        let round = netns::visit_each(
             |netns| may_be_in(&self.filter, netns.id),
             |netns| {
                 let listed = sock_diag::for_each(mask(sweep), netns.id, |socket| {
@@ -207,7 +207,7 @@ impl Sweeper {
             },
         );
         wanted?;
-        // What can't be visited now could not be seeded either, and was told then.
+        // Namespaces that can't be visited could not be seeded either; the seed reported them.
         let netns = round.map(|round| round.visited.into_iter().filter_map(|(_, whole)| whole).collect());
         let ts = host::monotonic_now();
         log::debug!("{sweep:?} sweep: {listed_in_all} sockets in {} us", ts.since(began).0 / 1_000);
@@ -215,13 +215,18 @@ impl Sweeper {
         self.send(sweep, sockets, Some(end))
     }
 
-    fn send(&self, sweep: Sweep, sockets: Vec<SeedSocket>, end: Option<SweepEnd>) -> Result<(), Unwanted> {
+    fn send(
+        &self,
+        sweep: Sweep,
+        sockets: Vec<SeedSocket>,
+        end: Option<SweepEnd>,
+    ) -> Result<(), SweepReceiverGone> {
         let listing = Record::Listing(Box::new(Listing { sweep, sockets, end }));
-        self.sender.send(listing).map_err(|_| Unwanted)
+        self.sender.send(listing).map_err(|_| SweepReceiverGone)
     }
 
     fn is_wanted(&self, sweep: Sweep, socket: &SeedSocket) -> bool {
-        (sweep == Sweep::Whole || matches!(socket.object, SeedObject::Minisocket { .. }))
+        (sweep == Sweep::Whole || matches!(socket.object, SeedObject::Timewait { .. }))
             && self.filter.passes(&socket.tuple.ends(socket.netns))
     }
 }
@@ -238,14 +243,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_costs_much_is_done_seldom_and_a_loss_hastens_it() {
+    fn expensive_sweeps_are_rarer_and_a_loss_hastens_them() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut schedule = Schedule::new(start, true);
-        assert_eq!(schedule.next(), at(5_000), "not oftener than every five seconds");
+        let mut schedule = SweepSchedule::new(start, true);
+        assert_eq!(schedule.next(), at(5_000), "at most every five seconds");
         schedule.done(Sweep::Whole, at(5_000), at(5_100));
         assert_eq!(schedule.next(), at(15_100), "a hundredth");
-        schedule.hurry();
+        schedule.sweep_soon();
         assert_eq!(schedule.next(), at(7_100), "a twentieth");
         for n in 1..=3 {
             schedule.done(Sweep::Whole, at(n * 10_000), at(n * 10_000 + 100));
@@ -254,13 +259,13 @@ mod tests {
     }
 
     #[test]
-    fn looks_at_fin_wait2_come_between() {
+    fn fin_wait2_is_polled_between_sweeps() {
         let start = Instant::now();
-        let mut schedule = Schedule::new(start, false);
+        let mut schedule = SweepSchedule::new(start, false);
         assert_eq!(schedule.due(start), Sweep::FinWait2);
         schedule.done(Sweep::FinWait2, start, start);
         assert_eq!(schedule.next(), start + LOOK.least);
         schedule.done(Sweep::FinWait2, start + WHOLE.least, start + WHOLE.least);
-        assert_eq!(schedule.due(schedule.next()), Sweep::Whole, "it is its turn");
+        assert_eq!(schedule.due(schedule.next()), Sweep::Whole, "the sweep of all states is due");
     }
 }

@@ -1,4 +1,4 @@
-//! The lines in the sysctl files of this host that set something that bears on TCP's states.
+//! Finds the lines in this host's sysctl files that set the sysctls that matter to TCP's states.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 use super::host::SYSCTLS;
 use crate::model::{record::SysctlLine, text};
 
-/// Where they are set at boot, in the order of sysctl.d(5).
+/// Boot-time configuration, in the order of sysctl.d(5).
 const PLACES: [&str; 6] = [
     "etc/sysctl.conf",
     "etc/sysctl.d",
@@ -17,10 +17,10 @@ const PLACES: [&str; 6] = [
     "usr/lib/sysctl.d",
     "lib/sysctl.d",
 ];
-/// What is longer is no sysctl file.
-const LONGEST_FILE_BYTES: u64 = 256 << 10;
-/// More lines are not kept.
-const MOST_LINES: usize = 256;
+/// Larger files are ignored.
+const MAX_SYSCTL_FILE_BYTES: u64 = 256 << 10;
+/// Further lines are dropped.
+const MAX_SYSCTL_LINES: usize = 256;
 
 /// The lines of this host's sysctl files that set one of [`SYSCTLS`].
 pub fn lines() -> Vec<SysctlLine> {
@@ -31,9 +31,9 @@ fn lines_below(root: &Path) -> Vec<SysctlLine> {
     let mut lines = Vec::new();
     let mut seen = Vec::new();
     for path in PLACES.iter().flat_map(|place| files(&root.join(place))) {
-        // `/lib` is `/usr/lib` nearly everywhere, and a file in `sysctl.d` may be a link to `/etc/sysctl.conf`.
+        // `/lib` usually is a link to `/usr/lib`, and a file in `sysctl.d` may be a link to `/etc/sysctl.conf`.
         let Ok(whole) = path.canonicalize() else { continue };
-        if seen.contains(&whole) || !whole.metadata().is_ok_and(|meta| meta.len() <= LONGEST_FILE_BYTES) {
+        if seen.contains(&whole) || !whole.metadata().is_ok_and(|meta| meta.len() <= MAX_SYSCTL_FILE_BYTES) {
             continue;
         }
         let Ok(content) = fs::read(&whole) else { continue };
@@ -42,7 +42,7 @@ fn lines_below(root: &Path) -> Vec<SysctlLine> {
         let file = text::sanitise(&shown.to_string_lossy()).into_owned();
         lines.extend(lines_of(&file, &String::from_utf8_lossy(&content)));
     }
-    lines.truncate(MOST_LINES);
+    lines.truncate(MAX_SYSCTL_LINES);
     lines
 }
 
@@ -77,7 +77,7 @@ fn lines_of(file: &str, content: &str) -> Vec<SysctlLine> {
     content.lines().enumerate().filter_map(line).collect()
 }
 
-/// A value on one line, with single spaces.
+/// The value on one line, with single spaces.
 fn plain(value: &str) -> String {
     let words: Vec<&str> = value.split_whitespace().collect();
     text::sanitise(&words.join(" ")).into_owned()
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_where_they_are() {
+    fn lines_are_found_in_every_location() {
         let root = tempfile::TempDir::new().expect("a folder");
         let write = |path: &str, content: &str| {
             let path = root.path().join(path);

@@ -1,29 +1,29 @@
-//! What works on this host: checks and a self-test in, a table or a JSON document out.
+//! Report of `tcptrace check` as a table or a JSON document: checks and the self-test.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::document::{self, Head, Origin};
+use super::document::{self, DocumentHead, Origin};
 use crate::{
     aggregate::Losses,
-    kernel::preflight::{Check, Status},
+    kernel::preflight::{Check, CheckStatus},
     model::{record::HostFacts, text, units},
-    selftest::{Outcome, Step},
+    selftest::{SelftestOutcome, SelftestStep},
 };
 
-/// Everything `check` found.
-pub struct Report {
+/// Result of `check`.
+pub struct CheckReport {
     /// The host.
     pub host: HostFacts,
-    /// What was looked at.
+    /// The checks.
     pub checks: Vec<Check>,
-    /// The self-test, or why there was none or it failed.
-    pub self_test: Result<Outcome, String>,
+    /// The outcome of the self-test, or why it failed or did not run.
+    pub self_test: Result<SelftestOutcome, String>,
 }
 
-impl Report {
+impl CheckReport {
     /// Whether tracing works here.
     pub const fn works(&self) -> bool {
         self.self_test.is_ok()
@@ -36,7 +36,7 @@ const NAME_WIDTH: usize = 20;
 const STATUS_WIDTH: usize = 9;
 
 /// Writes the table.
-pub fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub fn write_text(report: &CheckReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "tcptrace {}  {}  Linux {}\n",
@@ -53,7 +53,7 @@ pub fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     match &report.self_test {
         Ok(outcome) => {
-            row(out, "self-test", "works", "An own loopback connection was followed through every state:")?;
+            row(out, "self-test", "works", "A loopback connection was traced through every state:")?;
             writeln!(out, "{}", path("client", &outcome.client))?;
             writeln!(out, "{}", path("server", &outcome.server))
         }
@@ -62,7 +62,7 @@ pub fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Writes one JSON document.
-pub fn write_json(report: &Report, taken_at: &str, out: &mut impl Write) -> io::Result<()> {
+pub fn write_json(report: &CheckReport, taken_at: &str, out: &mut impl Write) -> io::Result<()> {
     let checks: Vec<Value> = report
         .checks
         .iter()
@@ -89,34 +89,37 @@ pub fn write_json(report: &Report, taken_at: &str, out: &mut impl Write) -> io::
         source: "live".into(),
         loss: Losses::default(),
     };
-    document::write(out, &Document { head: Head { schema: "tcptrace.check.v1", origin }, checks, self_test })
+    document::write(
+        out,
+        &CheckDocument { head: DocumentHead { schema: "tcptrace.check.v1", origin }, checks, self_test },
+    )
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct CheckDocument<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
+    head: DocumentHead<'a>,
     checks: Vec<Value>,
     self_test: Value,
 }
 
-fn steps(steps: &[Step]) -> Vec<Value> {
+fn steps(steps: &[SelftestStep]) -> Vec<Value> {
     steps
         .iter()
         .map(|step| json!({ "state": step.state.name(), "before_ns": step.before().map(|length| length.0) }))
         .collect()
 }
 
-const fn status(status: Status) -> &'static str {
+const fn status(status: CheckStatus) -> &'static str {
     match status {
-        Status::Works => "works",
-        Status::Limited => "limited",
-        Status::Missing => "MISSING",
+        CheckStatus::Works => "works",
+        CheckStatus::Limited => "limited",
+        CheckStatus::Missing => "MISSING",
     }
 }
 
-/// `  client  SYN_SENT 12us ESTABLISHED ...`: how long each state lasted stands behind it.
-fn path(end: &str, steps: &[Step]) -> String {
+/// `  client  SYN_SENT 12us -> ESTABLISHED ...`: each state is followed by how long it lasted.
+fn path(end: &str, steps: &[SelftestStep]) -> String {
     let mut text = format!("  {end}  ");
     for (i, step) in steps.iter().enumerate() {
         if i > 0 {

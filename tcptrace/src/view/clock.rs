@@ -1,4 +1,4 @@
-//! The time of day of what a trace has seen.
+//! Converts trace timestamps to wall-clock time.
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -6,8 +6,7 @@ use crate::model::{Nanos, record::HostFacts};
 
 /// The wall-clock time at `ts`.
 pub fn wall(host: &HostFacts, ts: Nanos) -> Timestamp {
-    let wall_ns = i128::from(host.clock_offset_ns) + i128::from(ts.0);
-    Timestamp::from_nanosecond(wall_ns).unwrap_or_default()
+    Timestamp::from_nanosecond(host.wall_ns(ts).into()).unwrap_or_default()
 }
 
 /// The date and the time of day at `ts`.

@@ -1,5 +1,5 @@
-//! What every JSON document begins with, and how it is written: on one line, a document in itself and one of many
-//! in JSON lines.
+//! The common head of every JSON document, and the writer: one document per line, so that a stream of them is JSON
+//! lines.
 
 use std::{
     borrow::Cow,
@@ -18,9 +18,9 @@ use crate::{
     },
 };
 
-/// What every document begins with.
+/// The head of every document.
 #[derive(Serialize)]
-pub struct Head<'a> {
+pub struct DocumentHead<'a> {
     /// The name of the document's schema.
     pub schema: &'static str,
     /// When and where its numbers were taken.
@@ -28,14 +28,14 @@ pub struct Head<'a> {
     pub origin: Origin<'a>,
 }
 
-impl<'a> Head<'a> {
-    /// That of a document about `snapshot`.
+impl<'a> DocumentHead<'a> {
+    /// The head of a document about `snapshot`.
     pub fn of(schema: &'static str, snapshot: &'a Snapshot) -> Self {
         Self { schema, origin: Origin::of(snapshot) }
     }
 }
 
-/// When and where numbers were taken, and what is missing in them.
+/// When and where the numbers were taken, and what was lost.
 #[derive(Serialize)]
 pub struct Origin<'a> {
     /// Wall-clock time, RFC 3339.
@@ -44,12 +44,12 @@ pub struct Origin<'a> {
     pub kernel: Cow<'a, str>,
     /// `live`, or the name of a recording.
     pub source: Cow<'a, str>,
-    /// What was lost, by cause.
+    /// Losses by cause.
     pub loss: Losses,
 }
 
 impl<'a> Origin<'a> {
-    /// Those of `snapshot`.
+    /// The origin of `snapshot`.
     pub fn of(snapshot: &'a Snapshot) -> Self {
         Self {
             taken_at: clock::wall(&snapshot.host, snapshot.ts).to_string(),
@@ -60,7 +60,7 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// What the trace can't see, in sentences.
+/// The limits of the trace, in sentences.
 pub fn limits(host: &HostFacts) -> Vec<Cow<'_, str>> {
     host.limits.iter().map(|limit| text::sanitise(limit)).collect()
 }
@@ -78,7 +78,7 @@ impl<'a> From<&'a Process> for ProcessFields<'a> {
     }
 }
 
-/// Serializes sockets per state, indexed by [`TcpState::index`], by the states' names.
+/// Serializes counts per state, indexed by [`TcpState::index`], as a map by state name.
 pub fn counts<S: Serializer>(counts: &[u64; TcpState::COUNT], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(STATES.into_iter().map(|state| (state.name(), counts[state.index()])))
 }

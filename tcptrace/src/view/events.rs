@@ -1,7 +1,6 @@
-//! One line per [`Event`]: text, JSON lines or CSV.
+//! Writes one line per [`Event`]: text, JSON lines or CSV.
 //!
-//! This runs more than a hundred thousand times a second: a line is put together in one buffer that is
-//! reused, and goes out in one write.
+//! This runs more than 100,000 times a second, so each line is built in a reused buffer and written with one call.
 
 mod text;
 
@@ -16,13 +15,16 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     lifecycle::{Bound, Closer, Dwell, EndReason, Event},
-    model::{Addr, Nanos, text::sanitise},
+    model::{
+        Addr, Nanos,
+        text::{csv_cell, sanitise},
+    },
 };
-use text::Lines;
+use text::TextLines;
 
-/// How an event is written.
+/// Output format of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum EventFormat {
     /// A line to read.
     #[default]
     Text,
@@ -33,7 +35,7 @@ pub enum Format {
 }
 
 /// The columns of CSV, which are the fields of JSON in the same order.
-const COLUMNS: [&str; 21] = [
+const COLUMNS: [&str; 22] = [
     "ts_ns",
     "id",
     "netns",
@@ -55,57 +57,57 @@ const COLUMNS: [&str; 21] = [
     "pid",
     "comm",
     "owner",
+    "reason_inferred",
 ];
 
-/// Writes events in one format. Buffering between lines is the caller's.
+/// Writes events in one format. The caller buffers between lines.
 #[derive(Debug)]
-pub struct Writer {
-    format: Format,
-    text: Lines,
+pub struct EventWriter {
+    format: EventFormat,
+    text: TextLines,
     line: String,
     bytes: Vec<u8>,
 }
 
-impl Writer {
+impl EventWriter {
     /// A writer in `format`; `zone` is for the times in text.
-    pub fn new(format: Format, zone: TimeZone) -> Self {
-        Self { format, text: Lines::new(zone), line: String::new(), bytes: Vec::new() }
+    pub fn new(format: EventFormat, zone: TimeZone) -> Self {
+        Self { format, text: TextLines::new(zone), line: String::new(), bytes: Vec::new() }
     }
 
-    /// Writes what comes before the first event: the names of the columns, where the format has them.
+    /// Writes the column names, if the format has them.
     pub fn write_header(&self, out: &mut impl Write) -> io::Result<()> {
         match self.format {
-            Format::Text => out.write_all(Lines::header().as_bytes()),
-            Format::Json => Ok(()),
-            Format::Csv => write!(out, "{}\r\n", COLUMNS.join(",")),
+            EventFormat::Text => out.write_all(TextLines::header().as_bytes()),
+            EventFormat::Json => Ok(()),
+            EventFormat::Csv => write!(out, "{}\r\n", COLUMNS.join(",")),
         }
     }
 
-    /// Writes `event` as one line. `clock_offset_ns` is how far the wall clock of its host is ahead of the
-    /// monotonic one ([`HostFacts::clock_offset_ns`](crate::model::record::HostFacts::clock_offset_ns)).
-    pub fn write(&mut self, out: &mut impl Write, event: &Event<'_>, clock_offset_ns: u64) -> io::Result<()> {
-        let wall_ns = clock_offset_ns.saturating_add(event.ts.0);
+    /// Writes `event` as one line; `wall_ns` is its time of day
+    /// ([`HostFacts::wall_ns`](crate::model::record::HostFacts::wall_ns)).
+    pub fn write(&mut self, out: &mut impl Write, event: &Event<'_>, wall_ns: u64) -> io::Result<()> {
         match self.format {
-            Format::Text => {
+            EventFormat::Text => {
                 self.line.clear();
                 self.text.append(&mut self.line, event, wall_ns);
                 out.write_all(self.line.as_bytes())
             }
-            Format::Json => {
+            EventFormat::Json => {
                 self.bytes.clear();
-                serde_json::to_writer(&mut self.bytes, &Fields::of(event, wall_ns))?;
+                serde_json::to_writer(&mut self.bytes, &EventFields::of(event, wall_ns))?;
                 self.bytes.push(b'\n');
                 out.write_all(&self.bytes)
             }
-            Format::Csv => {
+            EventFormat::Csv => {
                 self.line.clear();
-                self.csv(&Fields::of(event, wall_ns)).map_err(io::Error::other)?;
+                self.csv(&EventFields::of(event, wall_ns)).map_err(io::Error::other)?;
                 out.write_all(self.line.as_bytes())
             }
         }
     }
 
-    fn csv(&mut self, f: &Fields<'_>) -> std::fmt::Result {
+    fn csv(&mut self, f: &EventFields<'_>) -> std::fmt::Result {
         let line = &mut self.line;
         write!(line, "{},{},{},{},", f.ts_ns, f.id, f.netns, f.role)?;
         write!(line, "{},", if f.role_guessed { "true" } else { "" })?;
@@ -118,9 +120,9 @@ impl Writer {
         write!(line, "{},", if f.extended { "true" } else { "" })?;
         optional(line, f.pid)?;
         if let Some(comm) = &f.comm {
-            quoted(line, comm);
+            line.push_str(&csv_cell(comm));
         }
-        write!(line, ",{}\r\n", f.owner)
+        write!(line, ",{},{}\r\n", f.owner, if f.reason_inferred { "true" } else { "" })
     }
 }
 
@@ -131,26 +133,10 @@ fn optional(line: &mut String, value: Option<impl std::fmt::Display>) -> std::fm
     }
 }
 
-/// Appends a CSV field, in quotes where RFC 4180 wants them.
-fn quoted(line: &mut String, field: &str) {
-    if field.contains([',', '"', '\r', '\n']) {
-        line.push('"');
-        for c in field.chars() {
-            if c == '"' {
-                line.push('"');
-            }
-            line.push(c);
-        }
-        line.push('"');
-    } else {
-        line.push_str(field);
-    }
-}
-
-/// An event as JSON and CSV have it.
+/// The fields of an event in JSON and CSV.
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of its own in the contract")]
 #[derive(Serialize)]
-struct Fields<'a> {
+struct EventFields<'a> {
     /// Nanoseconds since the epoch.
     ts_ns: u64,
     id: u64,
@@ -175,6 +161,8 @@ struct Fields<'a> {
     closer: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "is_false")]
+    reason_inferred: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     orphan: Option<bool>,
     #[serde(skip_serializing_if = "is_false")]
@@ -186,7 +174,7 @@ struct Fields<'a> {
     owner: &'static str,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> EventFields<'a> {
     fn of(event: &Event<'a>, wall_ns: u64) -> Self {
         let bound = |wanted| matches!(event.dwell, Some(Dwell { bound, .. }) if bound == wanted);
         Self {
@@ -206,6 +194,7 @@ impl<'a> Fields<'a> {
             inferred: bound(Bound::Inferred),
             closer: (event.closer != Closer::None).then(|| event.closer.name()),
             end_reason: event.end_reason.map(EndReason::name),
+            reason_inferred: event.reason_inferred,
             orphan: event.orphan,
             extended: event.extended,
             pid: event.process.map(|process| process.pid),
@@ -260,6 +249,7 @@ mod tests {
             dwell: Some(Dwell { length: Nanos(60_844_000_000), bound: Bound::Exact }),
             closer: Closer::Local,
             end_reason: Some(EndReason::Expired),
+            reason_inferred: false,
             orphan: None,
             orphan_for: None,
             extended: false,
@@ -268,8 +258,8 @@ mod tests {
         }
     }
 
-    /// One event of every kind that is written differently.
-    fn written(format: Format) -> String {
+    /// One event per variant of the output.
+    fn written(format: EventFormat) -> String {
         let (psql, evil) = (process("psql"), process("a,\"b\"\u{1b}[2J\n"));
         let plain = event(Some(&psql));
         let listener = Tuple { ifindex: 0, ..tuple("0.0.0.0", 80, "0.0.0.0", 0) };
@@ -309,42 +299,42 @@ mod tests {
                 ..plain
             },
         ];
-        let mut writer = Writer::new(format, TimeZone::UTC);
+        let mut writer = EventWriter::new(format, TimeZone::UTC);
         let mut out = Vec::new();
-        writer.write_header(&mut out).expect("a Vec takes everything");
+        writer.write_header(&mut out).expect("writing to a Vec");
         for event in &events {
-            writer.write(&mut out, event, OFFSET).expect("a Vec takes everything");
+            writer.write(&mut out, event, OFFSET + event.ts.0).expect("writing to a Vec");
         }
         String::from_utf8(out).expect("UTF-8")
     }
 
     #[test]
-    fn text() {
-        insta::assert_snapshot!(written(Format::Text));
+    fn text_lines() {
+        insta::assert_snapshot!(written(EventFormat::Text));
     }
 
     #[test]
-    fn json() {
-        insta::assert_snapshot!(written(Format::Json));
+    fn json_lines() {
+        insta::assert_snapshot!(written(EventFormat::Json));
     }
 
     #[test]
-    fn csv() {
-        insta::assert_snapshot!(written(Format::Csv).replace("\r\n", "\n"));
+    fn csv_lines() {
+        insta::assert_snapshot!(written(EventFormat::Csv).replace("\r\n", "\n"));
     }
 
     #[test]
     fn a_short_ipv4_line_without_an_owner_fits_80_columns() {
         let mut out = Vec::new();
         let unowned = Event { end_reason: None, ..event(None) };
-        let mut writer = Writer::new(Format::Text, TimeZone::UTC);
-        writer.write(&mut out, &unowned, OFFSET).expect("a Vec takes everything");
+        let mut writer = EventWriter::new(EventFormat::Text, TimeZone::UTC);
+        writer.write(&mut out, &unowned, OFFSET + unowned.ts.0).expect("writing to a Vec");
         assert!(out.len() <= 82, "{}", out.len());
     }
 
     #[test]
-    fn json_has_the_fields_of_csv_in_the_same_order() {
-        for line in written(Format::Json).lines() {
+    fn json_fields_follow_the_order_of_csv() {
+        for line in written(EventFormat::Json).lines() {
             let mut columns = COLUMNS.iter();
             for field in line.trim_matches(['{', '}']).split(",\"").map(|field| field.trim_start_matches('"'))
             {
@@ -358,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_line_of_csv_has_a_field_per_column() {
-        let (_, commas) = written(Format::Csv)
+        let (_, commas) = written(EventFormat::Csv)
             .lines()
             .nth(1)
             .map(|line| (line.to_owned(), line.matches(',').count()))

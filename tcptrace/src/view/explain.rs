@@ -1,19 +1,19 @@
-//! What every state means, what many of them mean, and who has to act: `states --explain`.
+//! Explanations for `states --explain`: the meaning of every state, what many of them mean, and who has to act.
 
 use std::io::{self, Write};
 
 use crate::model::TcpState;
 
-/// One state, explained. Lines of at most 68 characters, so that it fits 80 columns.
+/// Explanation of one state. Lines have at most 72 characters, to fit 80 columns.
 #[derive(Debug)]
 pub struct Explanation {
     /// The state.
     pub state: TcpState,
-    /// What it is, and how long it lasts.
+    /// Meaning, and how long it lasts.
     pub is: &'static [&'static str],
-    /// What a large or growing number of them says.
+    /// Meaning of a large or growing number.
     pub many: &'static [&'static str],
-    /// Who has to do what.
+    /// Who has to act, and how.
     pub act: &'static [&'static str],
 }
 
@@ -28,7 +28,7 @@ pub const EXPLANATIONS: [Explanation; TcpState::COUNT] = [
     Explanation {
         state: TcpState::SynSent,
         is: &[
-            "We asked for a connection; no answer yet. Lasts one round trip, else",
+            "Our SYN is sent; no answer yet. Lasts one round trip, else",
             "the SYN is sent again for a minute or two (tcp_syn_retries).",
         ],
         many: &["The peer is down, or a firewall or a full accept queue drops our SYN."],
@@ -50,7 +50,7 @@ pub const EXPLANATIONS: [Explanation; TcpState::COUNT] = [
     Explanation {
         state: TcpState::Established,
         is: &["Connected; data may flow both ways. No limit in time."],
-        many: &["Load; or, if it only grows, connections that nobody ever closes."],
+        many: &["Load; or, if it only grows, connections that no process closes."],
         act: &["The application: size of its pools, idle timeouts, keepalive."],
     },
     Explanation {
@@ -87,7 +87,7 @@ pub const EXPLANATIONS: [Explanation; TcpState::COUNT] = [
     Explanation {
         state: TcpState::TimeWait,
         is: &[
-            "We closed first and all is said. Lasts 60 s, a constant of the",
+            "We closed first; both FINs are acknowledged. 60 s, a constant of the",
             "kernel: old segments must not enter a new connection, and a lost",
             "last ACK must be answered.",
         ],
@@ -100,7 +100,7 @@ pub const EXPLANATIONS: [Explanation; TcpState::COUNT] = [
         act: &[
             "Accepted: nobody. Outgoing: the application keeps and reuses its",
             "connections, or lets the peer close first; then tcp_tw_reuse=1; then",
-            "a wider range or more addresses. Never tcp_tw_recycle (gone since",
+            "a wider range or more addresses. Never tcp_tw_recycle (removed in",
             "4.12), never a lower tcp_max_tw_buckets. tcp_fin_timeout does nothing.",
         ],
     },
@@ -147,7 +147,7 @@ mod tests {
             assert_eq!(EXPLANATIONS.iter().filter(|row| row.state == state).count(), 1, "{}", state.name());
         }
         let mut text = Vec::new();
-        write(&mut text).expect("memory takes it");
+        write(&mut text).expect("writing to memory");
         let text = String::from_utf8(text).expect("text");
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{line}");

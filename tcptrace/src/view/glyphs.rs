@@ -1,29 +1,28 @@
-//! Bars and lines made of characters: numbers in, as many terminal columns as asked for out.
+//! Renders bars and sparklines as characters.
 
-/// Which characters the terminal shows.
+/// Character set of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glyphs {
-    /// Those of UTF-8.
+    /// UTF-8.
     Unicode,
     /// ASCII only.
     Ascii,
 }
 
-/// What a column of a sparkline is filled with, from nothing to everything.
+/// Levels of a sparkline column, from empty to full.
 const RISING: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const RISING_ASCII: [char; 9] = [' ', '.', ':', '-', '=', '+', '*', '%', '#'];
-/// The last column of a bar, by eighths.
+/// Last column of a bar, in eighths.
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
 impl Glyphs {
-    /// Those of a terminal whose locale is the first that is set of `LC_ALL`, `LC_CTYPE` and `LANG`.
+    /// Character set for a locale: the first of `LC_ALL`, `LC_CTYPE` and `LANG` that is set.
     pub fn of_locale(locale: Option<&str>) -> Self {
         let locale = locale.unwrap_or_default().to_ascii_lowercase();
         if locale.contains("utf-8") || locale.contains("utf8") { Self::Unicode } else { Self::Ascii }
     }
 
-    /// A horizontal bar of at most `width` columns for `n` of at most `most`; something is always more
-    /// than nothing.
+    /// A horizontal bar of at most `width` columns for `n` out of `most`. A nonzero `n` is always visible.
     pub fn bar(self, n: u64, most: u64, width: usize) -> String {
         if n == 0 || most == 0 || width == 0 {
             return String::new();
@@ -41,7 +40,7 @@ impl Glyphs {
         }
     }
 
-    /// What a bar stands on.
+    /// The axis to the left of a bar.
     pub const fn axis(self) -> char {
         match self {
             Self::Unicode => '│',
@@ -49,8 +48,7 @@ impl Glyphs {
         }
     }
 
-    /// One column for each of `values`, the largest of them highest; something is always more than
-    /// nothing.
+    /// One column per value, scaled to the largest. A nonzero value is always visible.
     pub fn sparkline(self, values: impl IntoIterator<Item = u64> + Clone) -> String {
         let levels = if self == Self::Unicode { RISING } else { RISING_ASCII };
         let most = values.clone().into_iter().max().unwrap_or(0).max(1);
@@ -68,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_are_never_too_long_and_never_nothing() {
+    fn bars_fit_their_width_and_are_never_empty() {
         assert_eq!(Glyphs::Unicode.bar(50, 100, 5), "██▌");
         assert_eq!(Glyphs::Ascii.bar(50, 100, 5), "###");
         for glyphs in [Glyphs::Unicode, Glyphs::Ascii] {
@@ -80,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_rises_with_its_values() {
+    fn sparklines_rise_with_their_values() {
         assert_eq!(Glyphs::Unicode.sparkline([0, 1, 50, 100]), " ▁▄█");
         assert_eq!(Glyphs::Ascii.sparkline([0, 1, 50, 100]), " .=#");
         assert_eq!(Glyphs::Unicode.sparkline([0, 0]), "  ");

@@ -1,4 +1,4 @@
-//! What was lost, in words: in the header of every picture, and when a command ends.
+//! Describes losses in words, for the header of every snapshot and the end of a command.
 
 use crate::{
     aggregate::{Losses, Snapshot},
@@ -6,21 +6,21 @@ use crate::{
 };
 
 /// A cause of loss.
-pub struct Cause {
-    /// As written in JSON.
+pub struct LossCause {
+    /// Name in JSON.
     pub name: &'static str,
-    /// For people.
+    /// Label in text.
     pub label: &'static str,
-    /// How many.
+    /// Reads the count.
     pub of: fn(&Losses) -> u64,
 }
 
-const fn cause(name: &'static str, label: &'static str, of: fn(&Losses) -> u64) -> Cause {
-    Cause { name, label, of }
+const fn cause(name: &'static str, label: &'static str, of: fn(&Losses) -> u64) -> LossCause {
+    LossCause { name, label, of }
 }
 
 /// Every cause of loss, the gravest first.
-pub const CAUSES: [Cause; 9] = [
+pub const CAUSES: [LossCause; 9] = [
     cause("ring_full", "ring full", |losses| losses.ring_full),
     cause("recursion_missed", "recursion", |losses| losses.recursion_missed),
     cause("evicted", "evicted", |losses| losses.evicted),
@@ -32,7 +32,7 @@ pub const CAUSES: [Cause; 9] = [
     cause("healed", "healed", |losses| losses.healed),
 ];
 
-/// What is lost and why: `lost 1,204: ring full 1,200, healed 4`; `None` when nothing is.
+/// Losses by cause: `lost 1,204: ring full 1,200, healed 4`; `None` if nothing was lost.
 pub fn losses(losses: &Losses) -> Option<String> {
     let causes: Vec<String> = CAUSES
         .iter()
@@ -43,18 +43,25 @@ pub fn losses(losses: &Losses) -> Option<String> {
     (losses.total() > 0).then(|| format!("lost {}: {}", units::count(losses.total()), causes.join(", ")))
 }
 
-/// Which sockets are shown: `filter: rport 5432`; `None` for all.
+/// Number of unseeded sockets for the final line; they are not a loss.
+fn unseeded(losses: &Losses) -> Option<String> {
+    let sockets = units::plural(losses.unseeded, "unseeded socket", "unseeded sockets");
+    (losses.unseeded > 0).then(|| format!(", {sockets}"))
+}
+
+/// The filter, as `filter: rport 5432`; `None` if there is none.
 pub fn filter(snapshot: &Snapshot) -> Option<String> {
     (!snapshot.filter.is_empty()).then(|| format!("filter: {}", text::sanitise(&snapshot.filter)))
 }
 
-/// The line on stderr when a trace ends: what was taken in, and what was lost.
+/// The final line on stderr: records received, and losses.
 pub fn at_the_end(last: &Snapshot) -> String {
     format!(
-        "tcptrace: {} records in {}{}; {}",
+        "tcptrace: {} records in {}{}{}; {}",
         units::count(last.records),
         units::duration(last.ts.since(last.began)),
         filter(last).map(|filter| format!(", {filter}")).unwrap_or_default(),
+        unseeded(&last.losses).unwrap_or_default(),
         losses(&last.losses).as_deref().unwrap_or("nothing lost"),
     )
 }
@@ -75,9 +82,12 @@ mod tests {
             output_dropped: 64,
             not_recorded: 128,
             uncounted: 256,
+            unseeded: 512,
         };
         assert_eq!(CAUSES.iter().map(|cause| (cause.of)(&all)).sum::<u64>(), all.total());
         assert_eq!(losses(&Losses::default()), None);
+        let older = Losses { unseeded: 3, ..Losses::default() };
+        assert_eq!((losses(&older), unseeded(&older).as_deref()), (None, Some(", 3 unseeded sockets")));
         let some = Losses { ring_full: 1_200, healed: 4, ..Losses::default() };
         assert_eq!(losses(&some).as_deref(), Some("lost 1,204: ring full 1,200, healed 4"));
     }

@@ -1,7 +1,6 @@
-//! What the program shows: [`crate::lifecycle::Event`]s and [`crate::aggregate::Snapshot`]s in, text out.
+//! Views: render [`crate::lifecycle::Event`]s and [`crate::aggregate::Snapshot`]s as text, JSON and files.
 //!
-//! A view gets what it shows, a writer, and how to write (format, width, time zone). It reads nothing
-//! else and changes nothing.
+//! A view gets its data, a writer, and a layout (format, width, time zone). It reads nothing else and changes nothing.
 
 pub mod check;
 mod clock;

@@ -1,4 +1,4 @@
-//! How many sockets are in each state: a [`States`] goes in, a table or a JSON document comes out.
+//! Renders the number of sockets per state as a table or a JSON document.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,11 +12,11 @@ use crate::aggregate::{Group, Grouping, Losses};
 use crate::model::record::HostFacts;
 use crate::model::{Nanos, NetnsId, StateCounts, TcpState, text, units};
 use crate::view::clock;
-use crate::view::document::{Head, Origin};
+use crate::view::document::{DocumentHead, Origin};
 use crate::view::top::columns::role;
 use crate::view::top::table::{Cut, fit};
 
-/// The rows of the table: the life of a connection, our close before the peer's.
+/// The rows of the table, in the order of a connection's life, our close before the peer's.
 pub(super) const ORDER: [TcpState; TcpState::COUNT] = [
     TcpState::Listen,
     TcpState::SynSent,
@@ -43,11 +43,11 @@ const GROUP_COLUMNS: [(TcpState, &str); 4] = [
     (TcpState::CloseWait, "CLWAIT"),
 ];
 
-/// As many groups are listed as text; JSON has more.
-const GROUP_ROWS: usize = 20;
+/// Maximum number of groups in text output; JSON has more.
+const MAX_GROUP_ROWS: usize = 20;
 
-/// As many namespaces are listed as text; JSON has all.
-const NETNS_ROWS: usize = 20;
+/// Maximum number of namespaces in text output; JSON has all.
+const MAX_NETNS_ROWS: usize = 20;
 
 /// The counts of one network namespace.
 #[derive(Clone, Debug)]
@@ -60,33 +60,33 @@ pub struct NetnsStates {
     pub counts: StateCounts,
 }
 
-/// Everything the view shows.
+/// Input of the view.
 #[derive(Clone, Debug)]
 pub struct States {
-    /// Where it was counted.
+    /// The host that was counted.
     pub host: HostFacts,
-    /// When, `CLOCK_MONOTONIC`.
+    /// Time of the count, `CLOCK_MONOTONIC`.
     pub taken_at: Nanos,
     /// `live`, or the name of a recording.
     pub source: String,
     /// Every namespace that was counted.
     pub netns: Vec<NetnsStates>,
-    /// The same sockets by what they have in common, where that was asked for.
-    pub groups: Option<Groups>,
-    /// Everything lost, by cause; live only answers of the kernel that could not be understood.
+    /// The same sockets by group, if requested.
+    pub groups: Option<GroupedCounts>,
+    /// Losses by cause; live, only kernel answers that could not be decoded.
     pub losses: Losses,
-    /// What is missing in the counts, one sentence each.
+    /// Gaps in the counts, one sentence each.
     pub missing: Vec<String>,
 }
 
 /// Sockets by group.
 #[derive(Clone, Debug)]
-pub struct Groups {
-    /// What the groups have in common.
+pub struct GroupedCounts {
+    /// The grouping.
     pub grouping: Grouping,
     /// The groups.
     pub groups: Vec<Group>,
-    /// Groups that are counted together, in the one called "other".
+    /// Number of groups counted together, in the one called "other".
     pub other_groups: u64,
 }
 
@@ -139,7 +139,7 @@ pub fn write_text(states: &States, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// The groups with the most sockets.
-fn write_groups(groups: &Groups, out: &mut impl Write) -> io::Result<()> {
+fn write_groups(groups: &GroupedCounts, out: &mut impl Write) -> io::Result<()> {
     const KEY: usize = 28;
     let total = |group: &Group| group.counts.iter().sum::<u64>();
     let mut rows: Vec<&Group> = groups.groups.iter().filter(|group| total(group) > 0).collect();
@@ -153,7 +153,7 @@ fn write_groups(groups: &Groups, out: &mut impl Write) -> io::Result<()> {
         write!(out, " {head:>8}")?;
     }
     writeln!(out)?;
-    for group in rows.iter().take(GROUP_ROWS) {
+    for group in rows.iter().take(MAX_GROUP_ROWS) {
         let key = fit(&text::sanitise(&group.key), KEY, true, Cut::Middle);
         write!(out, "{key} {:<4} {:>9}", role(group.role), units::count(total(group)))?;
         for (state, _) in GROUP_COLUMNS {
@@ -161,7 +161,7 @@ fn write_groups(groups: &Groups, out: &mut impl Write) -> io::Result<()> {
         }
         writeln!(out)?;
     }
-    let hidden = rows.len().saturating_sub(GROUP_ROWS);
+    let hidden = rows.len().saturating_sub(MAX_GROUP_ROWS);
     if hidden > 0 {
         writeln!(out, "and {hidden} more: --json has them")?;
     }
@@ -179,7 +179,7 @@ fn write_netns(states: &States, out: &mut impl Write) -> io::Result<()> {
         write!(out, " {:>11}", state.name())?;
     }
     writeln!(out)?;
-    for netns in rows.iter().take(NETNS_ROWS) {
+    for netns in rows.iter().take(MAX_NETNS_ROWS) {
         let label = match &netns.name {
             Some(name) => name.to_string(),
             None if netns.id.0 == states.host.netns => format!("{} (own)", netns.id),
@@ -191,7 +191,7 @@ fn write_netns(states: &States, out: &mut impl Write) -> io::Result<()> {
         }
         writeln!(out)?;
     }
-    let (hidden, empty) = (rows.len().saturating_sub(NETNS_ROWS), states.netns.len() - rows.len());
+    let (hidden, empty) = (rows.len().saturating_sub(MAX_NETNS_ROWS), states.netns.len() - rows.len());
     if hidden > 0 {
         writeln!(out, "and {hidden} more: --json has them all")?;
     }
@@ -219,8 +219,8 @@ pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
         source: text::sanitise(&states.source),
         loss: states.losses,
     };
-    let document = Document {
-        head: Head { schema: "tcptrace.states.v1", origin },
+    let document = StatesDocument {
+        head: DocumentHead { schema: "tcptrace.states.v1", origin },
         host: &states.host.host,
         counts: Counts::from(&counts),
         netns: states
@@ -242,14 +242,14 @@ pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct StatesDocument<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
+    head: DocumentHead<'a>,
     host: &'a str,
     #[serde(flatten)]
     counts: Counts,
     netns: Vec<NetnsRow<'a>>,
-    /// These three only with `--by`.
+    /// `group_by`, `other_groups` and `groups` appear only with `--by`.
     #[serde(skip_serializing_if = "Option::is_none")]
     group_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,7 +290,7 @@ struct NetnsRow<'a> {
 struct Counts {
     total: u64,
     states: Vec<StateRow>,
-    fin_wait2: FinWait2,
+    fin_wait2: StatesFinWait2,
 }
 
 #[derive(Serialize)]
@@ -300,7 +300,7 @@ struct StateRow {
 }
 
 #[derive(Serialize)]
-struct FinWait2 {
+struct StatesFinWait2 {
     orphan: u64,
     held: u64,
 }
@@ -310,7 +310,7 @@ impl From<&StateCounts> for Counts {
         Self {
             total: counts.total(),
             states: ORDER.map(|state| StateRow { state: state.name(), count: counts.get(state) }).into(),
-            fin_wait2: FinWait2 { orphan: counts.orphan_fin_wait2(), held: counts.held_fin_wait2() },
+            fin_wait2: StatesFinWait2 { orphan: counts.orphan_fin_wait2(), held: counts.held_fin_wait2() },
         }
     }
 }

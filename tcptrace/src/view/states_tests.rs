@@ -1,4 +1,4 @@
-//! The table and the document over made-up counts.
+//! Tests of the table and the document with made-up counts.
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn states(netns: Vec<NetnsStates>, missing: &[&str]) -> States {
 
 fn text(states: &States) -> String {
     let mut out = Vec::new();
-    write_text(states, &mut out).expect("memory takes it");
+    write_text(states, &mut out).expect("writing to memory");
     String::from_utf8(out).expect("text")
 }
 
@@ -51,12 +51,12 @@ fn busy() -> NetnsStates {
 }
 
 #[test]
-fn one_namespace() {
+fn one_namespace_prints_no_namespace_table() {
     insta::assert_snapshot!(text(&states(vec![busy()], &["other network namespaces were not visited"])));
 }
 
 #[test]
-fn several_namespaces_are_listed_by_size() {
+fn namespaces_are_listed_by_size() {
     let list = vec![
         busy(),
         netns(4_026_532_201, Some("blue"), &[(TcpState::TimeWait, 30_000)]),
@@ -67,17 +67,17 @@ fn several_namespaces_are_listed_by_size() {
 }
 
 #[test]
-fn nothing_at_all_is_a_table_of_zeros() {
+fn no_sockets_give_a_table_of_zeros() {
     let text = text(&states(Vec::new(), &[]));
     assert!(!text.contains("NaN"), "{text}");
     assert_eq!(text.lines().filter(|line| line.ends_with(" -")).count(), TcpState::COUNT);
 }
 
 #[test]
-fn the_document_adds_up() {
+fn document_totals_add_up() {
     let list = vec![busy(), netns(4_026_532_201, Some("blue"), &[(TcpState::TimeWait, 5)])];
     let mut out = Vec::new();
-    write_json(&states(list, &["a sentence"]), &mut out).expect("memory takes it");
+    write_json(&states(list, &["a sentence"]), &mut out).expect("writing to memory");
     let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
     let sum = |value: &serde_json::Value| -> u64 {
         value["states"].as_array().expect("rows").iter().filter_map(|row| row["count"].as_u64()).sum()
@@ -99,7 +99,7 @@ fn grouped() -> States {
     use crate::{lifecycle::Role, view::top::fixture};
     let group = |key: &str, role, counts: &[(TcpState, u64)]| fixture::group(key, role, counts);
     let mut states = states(vec![busy()], &[]);
-    states.groups = Some(Groups {
+    states.groups = Some(GroupedCounts {
         grouping: "service,comm".parse().expect("two keys"),
         groups: vec![
             group("*:443 / nginx", Role::Inbound, &[(TcpState::TimeWait, 18_000), (TcpState::Listen, 1)]),
@@ -123,9 +123,9 @@ fn groups_are_listed_by_size() {
 }
 
 #[test]
-fn the_document_has_the_groups() {
+fn document_has_the_groups() {
     let mut out = Vec::new();
-    write_json(&grouped(), &mut out).expect("memory takes it");
+    write_json(&grouped(), &mut out).expect("writing to memory");
     let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
     assert_eq!(document["group_by"], "service,comm");
     assert_eq!(document["other_groups"], 4_321);

@@ -1,26 +1,26 @@
 //! Load for benchmarks, in a network namespace of its own: `load churn --threads 2 --seconds 3`.
 //!
-//! It says on stdout what it did, as a line of JSON; `rest` and `hold` then keep their sockets until stdin ends.
+//! It prints its result as a line of JSON; `rest` and `hold` then keep their sockets until stdin ends.
 
 use std::io::Read as _;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use tests::load::{self, Done};
+use tests::load::{self, LoadResult};
 
 #[derive(Parser)]
-struct Cli {
+struct LoadCli {
     #[command(subcommand)]
-    task: Task,
+    task: LoadTask,
 }
 
 #[derive(Subcommand)]
-enum Task {
+enum LoadTask {
     /// Connections, as fast as they can be made without --rate
     Churn {
         #[command(flatten)]
-        run: Run,
+        run: LoadRun,
         /// Go on in a new network namespace after so many
         #[arg(long)]
         per_namespace: Option<u64>,
@@ -32,7 +32,7 @@ enum Task {
     Talk {
         connections: u64,
         #[command(flatten)]
-        run: Run,
+        run: LoadRun,
     },
     /// Sockets in TIME_WAIT
     Rest { sockets: u64 },
@@ -41,34 +41,36 @@ enum Task {
 }
 
 #[derive(Args)]
-struct Run {
+struct LoadRun {
     #[arg(long, default_value_t = 2)]
     threads: u8,
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 }
 
-impl Run {
+impl LoadRun {
     fn time(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
     }
 }
 
 fn main() -> Result<()> {
-    let cli = Cli::parse();
+    let cli = LoadCli::parse();
     load::enter_namespace()?;
     load::raise_descriptors()?;
     match cli.task {
-        Task::Churn { run, per_namespace, rate } => {
-            tell(load::churn(run.threads, run.time(), per_namespace, rate)?)
+        LoadTask::Churn { run, per_namespace, rate } => {
+            print_result(load::churn(run.threads, run.time(), per_namespace, rate)?)
         }
-        Task::Talk { connections, run } => tell(load::talk(run.threads, connections, run.time())?),
-        Task::Rest { sockets } => {
+        LoadTask::Talk { connections, run } => {
+            print_result(load::talk(run.threads, connections, run.time())?)
+        }
+        LoadTask::Rest { sockets } => {
             load::rest(sockets)?;
             wait(sockets);
             Ok(())
         }
-        Task::Hold { connections } => {
+        LoadTask::Hold { connections } => {
             let _held = load::hold(0, connections)?;
             wait(connections * 2);
             Ok(())
@@ -76,7 +78,7 @@ fn main() -> Result<()> {
     }
 }
 
-fn tell(done: Done) -> Result<()> {
+fn print_result(done: LoadResult) -> Result<()> {
     println!("{}", serde_json::to_string(&done)?);
     Ok(())
 }

@@ -8,41 +8,44 @@ use tcptrace_common::state::TcpState::{
 };
 
 use crate::clock::{Span, hold, jiffy, late, now_ns, soon, timer_granularity};
-use crate::event::EndReason;
+use crate::event::EventEndReason;
 use crate::expect::step;
 use crate::lab::Lab;
-use crate::pair::{End, Family, Pair, both_families};
+use crate::pair::{ConnectedPair, IpFamily, TestSocket, both_families};
 use crate::{filter, kernel, netns};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HELD: Duration = Duration::from_millis(300);
 
-/// The time a minisocket's timer ran out: what is known of it, and how long the stay before can have been.
+/// The time a timewait socket's timer ran out: what is known of it, and how long the stay before can have been.
 struct Expiry {
     at: Span,
     longest: Duration,
 }
 
-/// Waits until `end`, whose timer was set for `length` in `armed`, is gone, and checks that it went in time.
-fn expires(end: &End, armed: Span, length: Duration) -> Result<Expiry> {
-    end.wait_gone(2 * length + soon())?;
-    let gone_ns = now_ns();
+/// Waits for the end of `end`, whose timer was armed for `length` in `armed`, and checks its time.
+fn expires(end: &TestSocket, armed: Span, length: Duration) -> Result<Expiry> {
+    end.wait_end(2 * length + soon())?;
+    let ended_ns = now_ns();
     let at = armed.later(length, length + timer_granularity(length) + jiffy());
-    ensure!(at.holds(gone_ns, late()), "gone at {gone_ns}, not within {at:?}");
-    Ok(Expiry { at: Span { end_ns: gone_ns, ..at }, longest: Duration::from_nanos(gone_ns - armed.start_ns) })
+    ensure!(at.holds(ended_ns, late()), "gone at {ended_ns}, not within {at:?}");
+    Ok(Expiry {
+        at: Span { end_ns: ended_ns, ..at },
+        longest: Duration::from_nanos(ended_ns - armed.start_ns),
+    })
 }
 
-/// A whole connection, seen from all three sockets; the client's `TIME_WAIT` lasts its minute.
+/// A complete connection, from all three sockets; the client's `TIME_WAIT` lasts a minute.
 pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     kernel::counts("TW", 2, || {
         both_families(|family| {
-            let mut pair = Pair::open(family)?;
+            let mut pair = ConnectedPair::open(family)?;
             let orphaned = pair.client.close_to_orphan()?;
-            let server_heard = pair.server.reaches(CloseWait, orphaned.closed)?;
+            let server_received = pair.server.reaches(CloseWait, orphaned.closed)?;
             let answered = pair.server.close();
             let time_wait = pair.client.reaches(TimeWait, answered)?;
-            let server_gone = pair.server.vanishes(answered)?;
+            let server_ended = pair.server.ends(answered)?;
             let unlistened = pair.listener.close();
             let expired = expires(&pair.client, time_wait, MINUTE)?;
 
@@ -50,19 +53,19 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
                 &pair.client.subject,
                 &pair.client_steps(
                     &orphaned.then([
-                        step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
+                        step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
                         step(TimeWait, Close, expired.at)
                             .dwelt(MINUTE, expired.longest)
-                            .ended(EndReason::Expired),
+                            .ended(EventEndReason::Expired),
                     ]),
                 ),
             )?;
             tracer.expect(
                 &pair.server.subject,
                 &pair.server_steps(&[
-                    step(Established, CloseWait, server_heard).by_listener(),
+                    step(Established, CloseWait, server_received).by_listener(),
                     step(CloseWait, LastAck, answered),
-                    step(LastAck, Close, server_gone).ended(EndReason::Closed),
+                    step(LastAck, Close, server_ended).ended(EventEndReason::Closed),
                 ]),
             )?;
             let before = Span { start_ns: 0, end_ns: pair.dialled.start_ns };
@@ -70,7 +73,7 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
                 &pair.listener.subject,
                 &[
                     step(Close, Listen, before),
-                    step(Listen, Close, unlistened).ended(EndReason::ListenerClosed),
+                    step(Listen, Close, unlistened).ended(EventEndReason::ListenerClosed),
                 ],
             )
         })
@@ -78,30 +81,28 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
     tracer.finish()
 }
 
-/// The peer's FIN comes 100 ms after ours was acknowledged: the minisocket changes its state and no timer is touched.
+/// The peer's FIN comes 100 ms after ours was acknowledged: the timewait socket changes its state and no timer is touched.
 pub fn late_fin_in_the_same_timer_bucket(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.client.close_to_orphan()?;
         hold(Duration::from_millis(100));
         let answered = pair.server.close();
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(
-                &orphaned.then([step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket()]),
-            ),
+            &pair.client_steps(&orphaned.then([step(FinWait2, TimeWait, time_wait).orphan().by_segment()])),
         )
     })?;
     tracer.finish()
 }
 
-/// The peer's FIN comes so late that the minisocket's timer moves to another bucket; then the minute runs from there.
+/// The peer's FIN comes so late that the timewait socket's timer moves to another bucket; then the minute runs from there.
 pub fn late_fin_in_a_later_timer_bucket(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.client.close_to_orphan()?;
         hold(timer_granularity(MINUTE) + HELD);
         let answered = pair.server.close();
@@ -111,30 +112,34 @@ pub fn late_fin_in_a_later_timer_bucket(lab: &Lab) -> Result<()> {
         let expired = expires(&pair.client, time_wait, MINUTE)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&orphaned.then([
-                step(FinWait2, TimeWait, time_wait).orphan(),
-                step(TimeWait, Close, expired.at).dwelt(MINUTE, expired.longest).ended(EndReason::Expired),
-            ])),
+            &pair.client_steps(
+                &orphaned.then([
+                    step(FinWait2, TimeWait, time_wait).orphan(),
+                    step(TimeWait, Close, expired.at)
+                        .dwelt(MINUTE, expired.longest)
+                        .ended(EventEndReason::Expired),
+                ]),
+            ),
         )
     })?;
     tracer.finish()
 }
 
-/// The peer does not hear our last ACK and repeats its FIN: each time the minute starts again.
+/// Our last ACK is dropped and the peer repeats its FIN: each time the minute starts again.
 pub fn repeated_fin_extends_time_wait(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.client.close_to_orphan()?;
         pair.server.wait(CloseWait)?;
-        filter::deafen(pair.server.socket()?)?;
+        filter::drop_segments(pair.server.socket()?)?;
         let answered = pair.server.shutdown_write()?;
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         hold(timer_granularity(MINUTE) + HELD);
-        let (result, hears) = Span::of(|| filter::hear(pair.server.socket()?));
+        let (result, hears) = Span::of(|| filter::accept_all(pair.server.socket()?));
         result?;
         // The next repeated FIN is answered, and the server is done.
-        let repeated = pair.server.vanishes(hears)?;
+        let repeated = pair.server.ends(hears)?;
         let expired = expires(&pair.client, repeated, MINUTE)?;
         let longer = Duration::from_nanos(repeated.start_ns - time_wait.end_ns);
         let longest = Duration::from_nanos(expired.at.end_ns - time_wait.start_ns);
@@ -142,10 +147,10 @@ pub fn repeated_fin_extends_time_wait(lab: &Lab) -> Result<()> {
             &pair.client.subject,
             &pair.client_steps(
                 &orphaned.then([
-                    step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
+                    step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
                     step(TimeWait, Close, expired.at)
                         .dwelt(MINUTE + longer, longest)
-                        .ended(EndReason::Expired)
+                        .ended(EventEndReason::Expired)
                         .extended(),
                 ]),
             ),
@@ -160,7 +165,7 @@ pub fn orphan_times_out(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_fin_timeout", "3")?;
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.client.close_to_orphan()?;
         let expired = expires(&pair.client, orphaned.acknowledged, TIMEOUT)?;
         tracer.expect(
@@ -169,23 +174,23 @@ pub fn orphan_times_out(lab: &Lab) -> Result<()> {
                 &orphaned.then([step(FinWait2, Close, expired.at)
                     .dwelt(TIMEOUT, expired.longest)
                     .orphan()
-                    .ended(EndReason::Expired)]),
+                    .ended(EventEndReason::Expired)]),
             ),
         )
     })?;
     tracer.finish()
 }
 
-/// With `tcp_fin_timeout` over a minute the orphan stays a full socket for a while: its state changes without a minisocket
+/// With `tcp_fin_timeout` over a minute the orphan stays a full socket for a while: its state changes without a timewait socket
 /// in `FIN_WAIT2`.
 pub fn orphan_as_a_full_socket(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_fin_timeout", "90")?;
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.client.close_to_orphan()?;
         let left = pair.client.diag()?.expires;
-        ensure!(left < MINUTE, "a minisocket already: {left:?} left");
+        ensure!(left < MINUTE, "a timewait socket already: {left:?} left");
         hold(HELD);
         let answered = pair.server.close();
         let time_wait = pair.client.reaches(TimeWait, answered)?;
@@ -201,7 +206,7 @@ pub fn orphan_as_a_full_socket(lab: &Lab) -> Result<()> {
 pub fn held_fin_wait2(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let shut = pair.client.shutdown_write()?;
         let acknowledged = pair.client.reaches(FinWait2, shut)?;
         pair.client.ensure_orphan(false)?;
@@ -220,22 +225,22 @@ pub fn held_fin_wait2(lab: &Lab) -> Result<()> {
     tracer.finish()
 }
 
-/// Both FINs are lost once, so that each end sends its own before it hears the other's.
+/// Both FINs are lost once, so that each end sends its own before it receives the other's.
 pub fn simultaneous_close(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let pair = Pair::open(family)?;
-        filter::deafen(pair.client.socket()?)?;
-        filter::deafen(pair.server.socket()?)?;
+        let pair = ConnectedPair::open(family)?;
+        filter::drop_segments(pair.client.socket()?)?;
+        filter::drop_segments(pair.server.socket()?)?;
         let client_shut = pair.client.shutdown_write()?;
         let server_shut = pair.server.shutdown_write()?;
-        // The client repeats its FIN, the server hears it; the client does not hear the ACK.
-        let (result, server_hears) = Span::of(|| filter::hear(pair.server.socket()?));
+        // The client repeats its FIN, the server receives it; the ACK to the client is dropped.
+        let (result, server_hears) = Span::of(|| filter::accept_all(pair.server.socket()?));
         result?;
         let closing = pair.server.reaches(Closing, server_hears)?;
         hold(HELD);
         // The server repeats its FIN, which acknowledges the client's, and the client acknowledges it.
-        let (result, client_hears) = Span::of(|| filter::hear(pair.client.socket()?));
+        let (result, client_hears) = Span::of(|| filter::accept_all(pair.client.socket()?));
         result?;
         let client_done = pair.client.reaches(TimeWait, client_hears)?;
         let server_done = pair.server.reaches(TimeWait, client_hears)?;
@@ -263,18 +268,18 @@ pub fn simultaneous_close(lab: &Lab) -> Result<()> {
 pub fn close_wait_held(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let closed = pair.client.close();
-        let heard = pair.server.reaches(CloseWait, closed)?;
+        let received = pair.server.reaches(CloseWait, closed)?;
         hold(HELD);
         let answered = pair.server.close();
-        let gone = pair.server.vanishes(answered)?;
+        let ended = pair.server.ends(answered)?;
         tracer.expect(
             &pair.server.subject,
             &pair.server_steps(&[
-                step(Established, CloseWait, heard).by_listener(),
+                step(Established, CloseWait, received).by_listener(),
                 step(CloseWait, LastAck, answered),
-                step(LastAck, Close, gone).ended(EndReason::Closed),
+                step(LastAck, Close, ended).ended(EventEndReason::Closed),
             ]),
         )
     })?;
@@ -285,12 +290,12 @@ pub fn close_wait_held(lab: &Lab) -> Result<()> {
 pub fn fin_wait1_held(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
-        filter::deafen(pair.server.socket()?)?;
+        let mut pair = ConnectedPair::open(family)?;
+        filter::drop_segments(pair.server.socket()?)?;
         let closed = pair.client.close();
         pair.client.wait(FinWait1)?;
         hold(HELD);
-        let (result, hears) = Span::of(|| filter::hear(pair.server.socket()?));
+        let (result, hears) = Span::of(|| filter::accept_all(pair.server.socket()?));
         result?;
         let acknowledged = pair.client.reaches(FinWait2, hears)?;
         let answered = pair.server.close();
@@ -300,7 +305,7 @@ pub fn fin_wait1_held(lab: &Lab) -> Result<()> {
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
-                step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
+                step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
             ]),
         )
     })?;
@@ -310,34 +315,33 @@ pub fn fin_wait1_held(lab: &Lab) -> Result<()> {
 /// A dual-stack listener and an IPv4 client: `AF_INET6` sockets, IPv4 on the wire, one id each from the SYN to the end.
 pub fn mapped_addresses(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
-    let socket = Family::V6.socket()?;
+    let socket = IpFamily::V6.socket()?;
     socket.set_only_v6(false)?;
     socket.bind(&"[::]:0".parse::<std::net::SocketAddr>()?.into())?;
     socket.listen(1)?;
-    let mut listener = End::new("dual-stack listener", crate::event::Role::Listener, socket)?;
+    let mut listener = TestSocket::new("dual-stack listener", crate::event::EventRole::Listener, socket)?;
     let port = listener.local()?.port();
-    listener.subject.local = Some((Family::V4.loopback(), port).into());
+    listener.subject.local = Some((IpFamily::V4.loopback(), port).into());
     // The client is an AF_INET6 socket as well, connected to ::ffff:127.0.0.1.
-    let client = Family::V6.socket()?;
+    let client = IpFamily::V6.socket()?;
     client.set_only_v6(false)?;
     let target: std::net::SocketAddr = format!("[::ffff:127.0.0.1]:{port}").parse()?;
-    let mut pair = Pair::open_to_address(listener, client, target)?;
+    let mut pair = ConnectedPair::open_to_address(listener, client, target)?;
     let orphaned = pair.server.close_to_orphan()?;
-    let heard = pair.client.reaches(CloseWait, orphaned.closed)?;
+    let received = pair.client.reaches(CloseWait, orphaned.closed)?;
     let answered = pair.client.close();
     let time_wait = pair.server.reaches(TimeWait, answered)?;
-    let gone = pair.client.vanishes(answered)?;
+    let ended = pair.client.ends(answered)?;
     tracer.expect(
         &pair.server.subject,
-        &pair
-            .server_steps(&orphaned.then([step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket()])),
+        &pair.server_steps(&orphaned.then([step(FinWait2, TimeWait, time_wait).orphan().by_segment()])),
     )?;
     tracer.expect(
         &pair.client.subject,
         &pair.client_steps(&[
-            step(Established, CloseWait, heard),
+            step(Established, CloseWait, received),
             step(CloseWait, LastAck, answered),
-            step(LastAck, Close, gone).ended(EndReason::Closed),
+            step(LastAck, Close, ended).ended(EventEndReason::Closed),
         ]),
     )?;
     tracer.finish()

@@ -1,4 +1,4 @@
-//! What `doctor` finds, against what was done and what the kernel counted.
+//! The findings of `doctor` against the provoked conditions and the kernel's counters.
 
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -9,41 +9,41 @@ use socket2::Socket;
 use tcptrace_common::state::TcpState::{CloseWait, FinWait2, SynRecv, SynSent, TimeWait};
 
 use crate::clock::{hold, now_ns, soon, wait_for};
-use crate::doctor::{Doctor, Finding, Report};
-use crate::event::Role;
+use crate::doctor::{Doctor, DoctorDocument, DoctorFinding};
+use crate::event::EventRole;
 use crate::lab::{Lab, Skip};
-use crate::pair::{End, Family, Pair};
+use crate::pair::{ConnectedPair, IpFamily, TestSocket};
 use crate::precision::Precision;
-use crate::scenario::recording::{Folder, Recorder};
+use crate::scenario::recording::{RecorderProcess, TempFolder};
 use crate::{filter, kernel, netns};
 
 /// Longer than half of the short time that a scenario is watched, and than a second.
 const LONG: Duration = Duration::from_millis(2_500);
 
 /// A listener with a backlog of this.
-fn listener(family: Family, backlog: i32) -> Result<End> {
+fn listener(family: IpFamily, backlog: i32) -> Result<TestSocket> {
     let socket = family.socket()?;
     socket.bind(&std::net::SocketAddr::new(family.loopback(), 0).into())?;
     socket.listen(backlog)?;
-    End::new("listener", Role::Listener, socket)
+    TestSocket::new("listener", EventRole::Listener, socket)
 }
 
 /// Begins to connect and does not wait.
-fn dial(listener: &End) -> Result<Socket> {
-    let client = Family::V4.socket()?;
+fn dial(listener: &TestSocket) -> Result<Socket> {
+    let client = IpFamily::V4.socket()?;
     client.set_nonblocking(true)?;
     // It is in progress, and may stay so.
     let _ = client.connect(&listener.local()?.into());
     Ok(client)
 }
 
-fn is_mine(finding: &Finding) -> Result<()> {
+fn is_mine(finding: &DoctorFinding) -> Result<()> {
     let who = finding.first()?;
     ensure!(who.pid == Some(std::process::id()), "it is pid {}: {finding:#?}", std::process::id());
     Ok(())
 }
 
-/// The table of minisockets is full: each TIME_WAIT that never was is counted, by the kernel and by the tracer.
+/// The table of timewait sockets is full: each TIME_WAIT that never was is counted, by the kernel and by the tracer.
 pub fn time_wait_overflow(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "50")?;
     netns::sysctl("tcp_tw_reuse", "0")?;
@@ -51,7 +51,7 @@ pub fn time_wait_overflow(lab: &Lab) -> Result<()> {
     let before = kernel::counter("TCPTimeWaitOverflow")?;
     let mut ends = Vec::new();
     for _ in 0..80 {
-        let mut pair = Pair::open(Family::V4)?;
+        let mut pair = ConnectedPair::open(IpFamily::V4)?;
         pair.client.close();
         pair.server.wait(CloseWait)?;
         pair.server.close();
@@ -70,22 +70,22 @@ pub fn time_wait_overflow(lab: &Lab) -> Result<()> {
     ensure!(numbers == (overflow, overflow, 50), "{numbers:?}, the kernel counts {overflow}: {found:#?}");
     ensure!(found.severity == "critical", "{found:#?}");
     let set = format!("nsenter -t {} -n sysctl -w net.ipv4.tcp_max_tw_buckets=", std::process::id());
-    let is_there = found.fix.iter().any(|line| line.starts_with(&set) || line.starts_with("sysctl -w"));
-    ensure!(is_there, "no line that sets it: {found:#?}");
+    let is_present = found.fix.iter().any(|line| line.starts_with(&set) || line.starts_with("sysctl -w"));
+    ensure!(is_present, "no line that sets it: {found:#?}");
     report.finding("tw_buckets_lowered")?;
     Ok(())
 }
 
 /// A program forgets `close()`: it is named with its descriptors, and the age is right.
 pub fn forgotten_close(lab: &Lab) -> Result<()> {
-    let mut before = Pair::open(Family::V6)?;
+    let mut before = ConnectedPair::open(IpFamily::V6)?;
     before.client.close();
     before.server.wait(CloseWait)?;
     let doctor = Doctor::start(lab)?;
     let mut leaks = Vec::new();
     let began_ns = now_ns();
     for _ in 0..3 {
-        let mut pair = Pair::open(Family::V4)?;
+        let mut pair = ConnectedPair::open(IpFamily::V4)?;
         pair.client.close();
         pair.server.wait(CloseWait)?;
         leaks.push(pair);
@@ -97,7 +97,7 @@ pub fn forgotten_close(lab: &Lab) -> Result<()> {
     let most_ns = now_ns() - began_ns;
     let found = report.finding("close_wait_leak")?;
     ensure!(found.number("old")? == 4, "four are leaked: {found:#?}");
-    let service = |pair: &Pair| Ok::<_, anyhow::Error>(pair.server.local()?.to_string());
+    let service = |pair: &ConnectedPair| Ok::<_, anyhow::Error>(pair.server.local()?.to_string());
     let mut fds = 0;
     for who in &found.who {
         ensure!(who.pid == Some(std::process::id()), "{who:?}");
@@ -124,7 +124,7 @@ pub fn forgotten_close(lab: &Lab) -> Result<()> {
 
 /// A listener that does not accept: it is named with its backlog.
 pub fn accept_queue(lab: &Lab) -> Result<()> {
-    let listener = listener(Family::V4, 2)?;
+    let listener = listener(IpFamily::V4, 2)?;
     let doctor = Doctor::start(lab)?;
     let before = kernel::counter("ListenOverflows")?;
     let clients: Vec<Socket> = (0..8).map(|_| dial(&listener)).collect::<Result<_>>()?;
@@ -133,7 +133,7 @@ pub fn accept_queue(lab: &Lab) -> Result<()> {
     let after = kernel::counter("ListenOverflows")?;
     let found = report.finding("accept_queue_overflow")?;
     let counted = found.number("overflows")?;
-    // SYNs are sent again meanwhile: the kernel may count on after the last look.
+    // SYNs are sent again meanwhile: the kernel may count more after the last poll.
     ensure!(counted > 0 && counted <= after - before, "{counted} of {}: {found:#?}", after - before);
     ensure!((found.number("backlog")?, found.number("queue")?) == (2, 3), "{found:#?}");
     is_mine(found)?;
@@ -145,8 +145,8 @@ pub fn accept_queue(lab: &Lab) -> Result<()> {
 /// Handshakes that do not end fill the SYN queue: cookies are sent, and SYN-ACKs again.
 pub fn syn_queue(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_syncookies", "1")?;
-    let listener = listener(Family::V4, 8)?;
-    filter::hear_only(listener.socket()?, filter::SYN)?;
+    let listener = listener(IpFamily::V4, 8)?;
+    filter::accept_only(listener.socket()?, filter::SYN)?;
     let doctor = Doctor::start(lab)?;
     let before = kernel::counter("SyncookiesSent")?;
     let clients: Vec<Socket> = (0..20).map(|_| dial(&listener)).collect::<Result<_>>()?;
@@ -167,16 +167,16 @@ pub fn syn_queue(lab: &Lab) -> Result<()> {
 /// Closes by RST, refusals, and connects that nobody answers.
 pub fn bad_ends(lab: &Lab) -> Result<()> {
     let closed = {
-        let mut listener = listener(Family::V4, 8)?;
+        let mut listener = listener(IpFamily::V4, 8)?;
         listener.close();
         listener
     };
-    let deaf = listener(Family::V4, 8)?;
-    filter::deafen(deaf.socket()?)?;
+    let deaf = listener(IpFamily::V4, 8)?;
+    filter::drop_segments(deaf.socket()?)?;
     let doctor = Doctor::start(lab)?;
     let unread = || -> Result<()> {
         for _ in 0..6 {
-            let mut pair = Pair::open(Family::V4)?;
+            let mut pair = ConnectedPair::open(IpFamily::V4)?;
             pair.client.write()?;
             pair.server.wait_readable()?;
             pair.server.close();
@@ -186,14 +186,14 @@ pub fn bad_ends(lab: &Lab) -> Result<()> {
     kernel::counts("TCPAbortOnClose", 6, unread)?;
     let aborted = || -> Result<()> {
         for _ in 0..7 {
-            let mut pair = Pair::open(Family::V4)?;
+            let mut pair = ConnectedPair::open(IpFamily::V4)?;
             pair.client.close_with_reset()?;
         }
         Ok(())
     };
     kernel::counts("TCPAbortOnData", 7, aborted)?;
     for _ in 0..5 {
-        ensure!(Family::V4.socket()?.connect(&closed.local()?.into()).is_err(), "nobody listens");
+        ensure!(IpFamily::V4.socket()?.connect(&closed.local()?.into()).is_err(), "no process listens");
     }
     let waiting: Vec<Socket> = (0..3).map(|_| dial(&deaf)).collect::<Result<_>>()?;
     hold(LONG);
@@ -219,12 +219,12 @@ pub fn bad_ends(lab: &Lab) -> Result<()> {
 /// FIN_WAIT2 that a process holds, and a pile of those that none does.
 pub fn half_closed(lab: &Lab) -> Result<()> {
     let doctor = Doctor::start(lab)?;
-    let held = Pair::open(Family::V4)?;
+    let held = ConnectedPair::open(IpFamily::V4)?;
     held.client.shutdown_write()?;
     held.client.wait(FinWait2)?;
     let mut orphans = Vec::new();
     for _ in 0..210 {
-        let mut pair = Pair::open(Family::V4)?;
+        let mut pair = ConnectedPair::open(IpFamily::V4)?;
         pair.client.close();
         orphans.push(pair);
     }
@@ -256,7 +256,7 @@ pub fn settings(lab: &Lab) -> Result<()> {
     ] {
         netns::sysctl(name, value)?;
     }
-    let _listener = listener(Family::V4, 8)?;
+    let _listener = listener(IpFamily::V4, 8)?;
     let report = Doctor::start(lab)?.finish()?;
     for id in [
         "timestamps_off",
@@ -272,19 +272,19 @@ pub fn settings(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A recording read with `--from` says what the live run said.
+/// A recording read with `--from` gives the findings of the live run.
 pub fn from_recording(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "10")?;
-    let folder = Folder::new()?;
+    let folder = TempFolder::new()?;
     let file = folder.file("a.tcptrace");
     let path = file.to_str().context("a path")?;
     let netns = lab.netns().to_string();
-    let recorder = Recorder::start(lab, &file, &[])?;
+    let recorder = RecorderProcess::start(lab, &file, &[])?;
     let doctor = Doctor::start(lab)?;
-    let mut leak = Pair::open(Family::V4)?;
+    let mut leak = ConnectedPair::open(IpFamily::V4)?;
     leak.client.close();
     for _ in 0..20 {
-        let mut pair = Pair::open(Family::V4)?;
+        let mut pair = ConnectedPair::open(IpFamily::V4)?;
         pair.client.close();
         pair.server.wait(CloseWait)?;
         pair.server.close();
@@ -294,10 +294,11 @@ pub fn from_recording(lab: &Lab) -> Result<()> {
     recorder.signal(Signal::TERM)?;
     recorder.wait()?;
     let output = lab.run(&["doctor", "--json", "--from", path, "--netns", &netns])?;
-    let replayed = Report::parse(&output.stdout)?;
+    let replayed = DoctorDocument::parse(&output.stdout)?;
     ensure!(!live.findings.is_empty(), "nothing was found");
-    let ids =
-        |report: &Report| -> Vec<String> { report.findings.iter().map(|found| found.id.clone()).collect() };
+    let ids = |report: &DoctorDocument| -> Vec<String> {
+        report.findings.iter().map(|found| found.id.clone()).collect()
+    };
     ensure!(ids(&live) == ids(&replayed), "{:?} live, {:?} from the recording", ids(&live), ids(&replayed));
     for id in ["time_wait_overflow", "close_wait_leak"] {
         let (live, replayed) = (live.finding(id)?, replayed.finding(id)?);
@@ -313,22 +314,22 @@ pub fn from_recording(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Without privilege it says what it can, and what it can't.
+/// Without privilege it reports what it can, and names the rest.
 pub fn ordinary_user(lab: &Lab) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Skip("only root can become somebody else".into()).into());
     }
     let copy = lab.public_copy()?;
-    let mut pair = Pair::open(Family::V4)?;
+    let mut pair = ConnectedPair::open(IpFamily::V4)?;
     pair.client.close();
     pair.server.wait(CloseWait)?;
     let mut command = std::process::Command::new(&copy.0);
     command.args(["doctor", "--json", "--for", "3s"]);
     std::os::unix::process::CommandExt::uid(&mut command, 65_534);
     let output = crate::lab::run_to_end(command)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "it ended with {}: {said}", output.status);
-    let report = Report::parse(&output.stdout)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "it ended with {}: {stderr}", output.status);
+    let report = DoctorDocument::parse(&output.stdout)?;
     let found = report.finding("close_wait_leak")?;
     ensure!(found.number("old")? == 1, "{found:#?}");
     ensure!(
@@ -342,11 +343,11 @@ pub fn ordinary_user(lab: &Lab) -> Result<()> {
 pub fn ports_exhausted(lab: &Lab) -> Result<()> {
     netns::sysctl("ip_local_port_range", "42000 42099")?;
     netns::sysctl("tcp_tw_reuse", "0")?;
-    let mut listener = End::listen((Family::V4.loopback(), 7_000).into())?;
+    let mut listener = TestSocket::listen((IpFamily::V4.loopback(), 7_000).into())?;
     let doctor = Doctor::start(lab)?;
     let mut failures = 0;
     for _ in 0..110 {
-        let client = Family::V4.socket()?;
+        let client = IpFamily::V4.socket()?;
         match client.connect(&listener.local()?.into()) {
             Ok(()) => listener = close_client_first(listener, client)?,
             Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => failures += 1,
@@ -356,7 +357,7 @@ pub fn ports_exhausted(lab: &Lab) -> Result<()> {
     ensure!(failures == 10, "{failures} connects found no port");
     let found = doctor.finish()?.finding("client_ports_exhausted")?.clone();
     let numbers = [found.number("failures")?, found.number("available")?, found.number("time_wait")?];
-    // Where segments are not seen, who went on from FIN_WAIT2 is found by a look at it, about once a second.
+    // Where segments are not visible, a sweep about once a second finds the sockets that left FIN_WAIT2.
     let time_wait = match Precision::of(lab.binary()?)? {
         Precision::Segments => 100..=100,
         Precision::Timers => 0..=100,
@@ -372,7 +373,7 @@ pub fn ports_exhausted(lab: &Lab) -> Result<()> {
     let doctor = Doctor::start(lab)?;
     let reuse = || -> Result<()> {
         for _ in 0..60 {
-            let client = Family::V4.socket()?;
+            let client = IpFamily::V4.socket()?;
             client.connect(&listener.local()?.into()).context("reuse does not help")?;
             let (server, _) = listener.socket()?.accept()?;
             drop(client);
@@ -390,10 +391,10 @@ pub fn ports_exhausted(lab: &Lab) -> Result<()> {
 }
 
 /// Leaves a TIME_WAIT on the client's side.
-fn close_client_first(listener: End, client: Socket) -> Result<End> {
+fn close_client_first(listener: TestSocket, client: Socket) -> Result<TestSocket> {
     let (server, _) = listener.socket()?.accept()?;
-    let client = End::new("client", Role::Outbound, client)?;
-    let mut server = End::new("server", Role::Inbound, server)?;
+    let client = TestSocket::new("client", EventRole::Outbound, client)?;
+    let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
     let mut client = client;
     client.close();
     server.wait(CloseWait)?;

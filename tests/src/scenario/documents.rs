@@ -1,4 +1,4 @@
-//! Every command that the documents show is run as it stands there.
+//! Runs every command of the documents as written there.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -11,23 +11,24 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::recording::Folder;
+use super::recording::TempFolder;
 use crate::clock::{hold, is_emulated, soon, wait_for};
-use crate::documents::{Shown, commands, pages};
+use crate::documents::{ShownCommand, commands, pages};
 use crate::lab::{Lab, Skip};
 use crate::netns;
-use crate::process::Start as _;
+use crate::precision::cannot_trace;
+use crate::process::StartChild as _;
 
-/// What a recording is called in them.
+/// Extensions of recordings in the documents.
 const RECORDINGS: [&str; 2] = [".tcptrace", ".tcpt"];
-/// The same without an ending.
-const STANDING_FOR_RECORDINGS: [&str; 3] = ["FILE", "BEFORE", "AFTER"];
-/// What follows these is written.
+/// Placeholders of recordings.
+const RECORDING_PLACEHOLDERS: [&str; 3] = ["FILE", "BEFORE", "AFTER"];
+/// Options before a path of an output.
 const WRITTEN: [&str; 2] = ["-o", "--hlog"];
-/// Commands that can't be run without more: where a page has the name alone, it speaks of the command.
+/// Commands that need arguments: the name alone is no command line.
 const NAMES: [&str; 5] = ["record", "export", "report", "diff", "replay"];
 /// These need a terminal.
 const ON_A_TERMINAL: [&str; 1] = ["tcptrace replay "];
@@ -39,8 +40,8 @@ const ADDRESS: &str = "10.0.0.7/32";
 const NETNS: &str = "blue";
 /// Commands of these are run as themselves; `ssh host` is this host.
 const OTHERS: [(&str, &str); 2] = [("sudo", "exec \"$@\""), ("ssh", "shift; exec \"$@\"")];
-/// What has no end of its own goes on for so long after its first sign of life, then gets Ctrl-C.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// A command without an end gets Ctrl-C so long after its first output.
+const RUN_TIME: Duration = Duration::from_millis(700);
 /// Commands at a time, each in a namespace of its own.
 const AT_A_TIME: usize = 3;
 /// Fewer would mean that they are not found any more.
@@ -49,19 +50,19 @@ const AT_LEAST: usize = 45;
 /// Each ends with exit status 0 and a result.
 pub fn commands_run(lab: &Lab) -> Result<()> {
     if is_emulated() {
-        return Err(Skip("the documents are not in the guest, and tell nothing of kernels".into()).into());
+        return Err(Skip("the documents are not in the guest, and are equal on every kernel".into()).into());
     }
     let binary = fs::canonicalize(lab.binary()?)?;
-    let folder = Folder::new()?;
+    let folder = TempFolder::new()?;
     let programs = programs(&folder, &binary)?;
-    let _named = Named::new()?;
+    let _named = NamedNetns::new()?;
     let queue = Mutex::new(shown()?.into_iter().enumerate().collect::<VecDeque<_>>());
     let count = queue.lock().map(|queue| queue.len()).unwrap_or_default();
     ensure!(count >= AT_LEAST, "only {count} commands found");
     let faults = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_A_TIME)
-            .map(|_| scope.spawn(|| Worker::new(&programs, &folder)?.work(&queue, &faults)))
+            .map(|_| scope.spawn(|| CommandNetns::new(&programs, &folder)?.work(&queue, &faults)))
             .collect();
         workers
             .into_iter()
@@ -72,8 +73,8 @@ pub fn commands_run(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Every command once, with where it stands first.
-fn shown() -> Result<Vec<(String, Shown)>> {
+/// Every command once, with its first place.
+fn shown() -> Result<Vec<(String, ShownCommand)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = BTreeMap::new();
     for page in pages(&root)? {
@@ -86,7 +87,7 @@ fn shown() -> Result<Vec<(String, Shown)>> {
 }
 
 /// A folder with what the commands are made of.
-fn programs(folder: &Folder, binary: &Path) -> Result<PathBuf> {
+fn programs(folder: &TempFolder, binary: &Path) -> Result<PathBuf> {
     let programs = folder.file("bin");
     fs::create_dir(&programs)?;
     symlink(binary, programs.join("tcptrace"))?;
@@ -105,11 +106,11 @@ fn ip(args: &[&str]) -> Result<()> {
 }
 
 /// A network namespace with a name, deleted with the value; one that was there already stays.
-struct Named {
+struct NamedNetns {
     is_own: bool,
 }
 
-impl Named {
+impl NamedNetns {
     fn new() -> Result<Self> {
         let is_own = !Path::new("/run/netns").join(NETNS).exists();
         if is_own {
@@ -119,7 +120,7 @@ impl Named {
     }
 }
 
-impl Drop for Named {
+impl Drop for NamedNetns {
     fn drop(&mut self) {
         if self.is_own {
             ip(&["netns", "delete", NETNS]).ok();
@@ -128,14 +129,14 @@ impl Drop for Named {
 }
 
 /// A namespace in which commands run one after the other, with a little traffic.
-struct Worker<'a> {
+struct CommandNetns<'a> {
     path: String,
-    folder: &'a Folder,
+    folder: &'a TempFolder,
     listener: TcpListener,
 }
 
-impl<'a> Worker<'a> {
-    fn new(programs: &Path, folder: &'a Folder) -> Result<Self> {
+impl<'a> CommandNetns<'a> {
+    fn new(programs: &Path, folder: &'a TempFolder) -> Result<Self> {
         netns::enter_new()?;
         ip(&["address", "add", ADDRESS, "dev", "lo"])?;
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
@@ -144,7 +145,7 @@ impl<'a> Worker<'a> {
 
     fn work(
         &self,
-        queue: &Mutex<VecDeque<(usize, (String, Shown))>>,
+        queue: &Mutex<VecDeque<(usize, (String, ShownCommand))>>,
         faults: &Mutex<Vec<String>>,
     ) -> Result<()> {
         let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
@@ -162,7 +163,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Runs one in a folder of its own that has the recordings it reads.
-    fn run(&self, number: usize, shown: &Shown) -> Result<()> {
+    fn run(&self, number: usize, shown: &ShownCommand) -> Result<()> {
         let here = self.folder.file(&number.to_string());
         fs::create_dir(&here)?;
         let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/session-v1.tcptrace");
@@ -176,20 +177,20 @@ impl<'a> Worker<'a> {
             kill_process_group(Pid::from_child(&started), Signal::KILL).ok();
             started.wait()?;
         }
-        let said = fs::read_to_string(&err)?;
-        let status = ended.with_context(|| said.clone())?;
+        let stderr = fs::read_to_string(&err)?;
+        let status = ended.with_context(|| stderr.clone())?;
         if status.code() == Some(3) {
-            bail!(Skip(format!("can't trace here: {said}")));
+            return Err(cannot_trace(&stderr));
         }
-        ensure!(status.success(), "it ended with {status}: {said}");
-        let is_loud = ["panicked", "error:"].iter().any(|word| said.contains(word));
-        ensure!(!is_loud, "it complains: {said}");
+        ensure!(status.success(), "it ended with {status}: {stderr}");
+        let is_loud = ["panicked", "error:"].iter().any(|word| stderr.contains(word));
+        ensure!(!is_loud, "it complains: {stderr}");
         let is_quiet = QUIET.iter().any(|quiet| shown.text.starts_with(quiet));
-        ensure!(is_quiet || has_result(&here, &out, &inputs)?, "it printed and wrote nothing: {said}");
+        ensure!(is_quiet || has_result(&here, &out, &inputs)?, "it printed and wrote nothing: {stderr}");
         Ok(())
     }
 
-    fn start(&self, shown: &Shown, here: &Path, out: &Path, err: &Path) -> Result<Child> {
+    fn start(&self, shown: &ShownCommand, here: &Path, out: &Path, err: &Path) -> Result<Child> {
         let is_name = shown.runs().iter().all(|run| run.len() == 1 && NAMES.contains(&run[0].as_str()));
         let line = if is_name { format!("{} --help", shown.text) } else { shown.text.clone() };
         let mut command = if is_on_a_terminal(&line) {
@@ -208,7 +209,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Waits for its end, which Ctrl-C brings about where it does not come by itself.
-    fn end(&self, shown: &Shown, started: &mut Child, outputs: &[&Path]) -> Result<ExitStatus> {
+    fn end(&self, shown: &ShownCommand, started: &mut Child, outputs: &[&Path]) -> Result<ExitStatus> {
         let is_alive = || -> Result<bool> {
             Ok(outputs
                 .iter()
@@ -225,7 +226,7 @@ impl<'a> Worker<'a> {
         if let Some(status) = ended {
             return Ok(status);
         }
-        hold(PATIENCE);
+        hold(RUN_TIME);
         self.connect()?;
         if let Some(mut keys) = started.stdin.take().filter(|_| is_on_a_terminal(&shown.text)) {
             keys.write_all(b"\x03")?;
@@ -250,14 +251,14 @@ fn is_on_a_terminal(line: &str) -> bool {
 }
 
 /// The recordings that a command reads.
-fn inputs(shown: &Shown) -> Vec<String> {
+fn inputs(shown: &ShownCommand) -> Vec<String> {
     let runs = shown.runs();
     let words = runs.iter().flat_map(|run| {
         let before = std::iter::once("").chain(run.iter().map(String::as_str));
         run.iter().zip(before).filter(|(_, before)| !WRITTEN.contains(before)).map(|(word, _)| word)
     });
     let is_recording = |word: &&String| {
-        RECORDINGS.iter().any(|end| word.ends_with(end)) || STANDING_FOR_RECORDINGS.contains(&word.as_str())
+        RECORDINGS.iter().any(|end| word.ends_with(end)) || RECORDING_PLACEHOLDERS.contains(&word.as_str())
     };
     words.filter(is_recording).cloned().collect()
 }

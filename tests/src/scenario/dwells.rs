@@ -8,60 +8,60 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::clock::{Span, hold, now_ns};
-use crate::hist::{self, Closers, Group, Histogram};
+use crate::hist::{self, CloserCounts, DwellHistogram, HistGroup};
 use crate::lab::Lab;
 use crate::process::while_none_starts;
 
 /// How many connections of each length a service gets.
 const OF_EACH: usize = 30;
-/// A histogram with three significant digits may say this much too much, or too little.
+/// The relative error of a histogram with three significant digits.
 const PRECISION: f64 = 1e-3;
 
 /// A service: how long its connections are open, in equal parts, and how long it keeps the closed ones.
-struct Service {
+struct DwellService {
     open: &'static [Duration],
     close_wait: Duration,
 }
 
-const SERVICES: [Service; 2] = [
-    Service {
+const SERVICES: [DwellService; 2] = [
+    DwellService {
         open: &[Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)],
         close_wait: Duration::from_millis(50),
     },
-    Service { open: &[Duration::from_millis(30)], close_wait: Duration::from_millis(5) },
+    DwellService { open: &[Duration::from_millis(30)], close_wait: Duration::from_millis(5) },
 ];
 
-/// What one connection did, by the scenario's clock: each step happened within its span.
-struct Connection {
+/// The times of one connection by the scenario's clock: each step happened within its span.
+struct ConnectionTimes {
     connect: Span,
     accept_end_ns: u64,
     client_close: Span,
-    heard_end_ns: u64,
+    received_end_ns: u64,
     server_close: Span,
 }
 
 /// The shortest and the longest that a dwell can have been.
-type Bounds = (u64, u64);
+type DwellBounds = (u64, u64);
 
-impl Connection {
-    fn client_established(&self) -> Bounds {
+impl ConnectionTimes {
+    fn client_established(&self) -> DwellBounds {
         between(self.connect, self.client_close)
     }
 
     /// The handshake's last segment arrives after `connect()` began and before `accept()` returned.
-    fn server_established(&self) -> Bounds {
+    fn server_established(&self) -> DwellBounds {
         let began = Span { start_ns: self.connect.start_ns, end_ns: self.accept_end_ns };
-        let ended = Span { start_ns: self.client_close.start_ns, end_ns: self.heard_end_ns };
+        let ended = Span { start_ns: self.client_close.start_ns, end_ns: self.received_end_ns };
         between(began, ended)
     }
 
-    fn close_wait(&self) -> Bounds {
-        let began = Span { start_ns: self.client_close.start_ns, end_ns: self.heard_end_ns };
+    fn close_wait(&self) -> DwellBounds {
+        let began = Span { start_ns: self.client_close.start_ns, end_ns: self.received_end_ns };
         between(began, self.server_close)
     }
 }
 
-const fn between(began: Span, ended: Span) -> Bounds {
+const fn between(began: Span, ended: Span) -> DwellBounds {
     (ended.start_ns.saturating_sub(began.end_ns), ended.end_ns - began.start_ns)
 }
 
@@ -76,7 +76,7 @@ pub fn known_dwells(lab: &Lab) -> Result<()> {
     for (address, connections) in &runs {
         let service = address.to_string();
         let [inbound, outbound] =
-            ["inbound", "outbound"].map(|role| Group { service: &service, comm: None, role });
+            ["inbound", "outbound"].map(|role| HistGroup { service: &service, comm: None, role });
         let count = connections.len() as u64;
         // Where segments are not seen, who went on to TIME_WAIT is found a little later.
         let document = hist.wait(|document| {
@@ -84,33 +84,35 @@ pub fn known_dwells(lab: &Lab) -> Result<()> {
                 && document.histogram(outbound, "TIME_WAIT").is_ok_and(|of| of.open_now == Some(count))
         })?;
         let Some(document) = document else { continue };
-        let check = |group, state, bounds: fn(&Connection) -> Bounds| {
+        let check = |group, state, bounds: fn(&ConnectionTimes) -> DwellBounds| {
             let histogram = document.histogram(group, state)?;
-            let bounds: Vec<Bounds> = connections.iter().map(bounds).collect();
+            let bounds: Vec<DwellBounds> = connections.iter().map(bounds).collect();
             check_quantiles(histogram, &bounds).with_context(|| format!("{group:?} {state}"))
         };
-        check(outbound, "ESTABLISHED", Connection::client_established)?;
-        check(inbound, "ESTABLISHED", Connection::server_established)?;
-        check(inbound, "CLOSE_WAIT", Connection::close_wait)?;
+        check(outbound, "ESTABLISHED", ConnectionTimes::client_established)?;
+        check(inbound, "ESTABLISHED", ConnectionTimes::server_established)?;
+        check(inbound, "CLOSE_WAIT", ConnectionTimes::close_wait)?;
         let time_wait = document.histogram(outbound, "TIME_WAIT")?;
         ensure!((time_wait.count, time_wait.open_now) == (0, Some(count)), "{time_wait:?}");
         let closed = |group| document.closers(group);
-        let (by_client, by_peer) =
-            (Closers { local: count, ..Closers::default() }, Closers { remote: count, ..Closers::default() });
+        let (by_client, by_peer) = (
+            CloserCounts { local: count, ..CloserCounts::default() },
+            CloserCounts { remote: count, ..CloserCounts::default() },
+        );
         ensure!(closed(outbound)? == by_client, "{:?}", closed(outbound)?);
         ensure!(closed(inbound)? == by_peer, "{:?}", closed(inbound)?);
     }
     hist.finish()
 }
 
-/// Compares with the truth, of which each dwell is known to lie within bounds: a quantile then lies between that of the
-/// lower and that of the upper ones.
-fn check_quantiles(histogram: &Histogram, bounds: &[Bounds]) -> Result<()> {
+/// Compares with the real dwells, each known within bounds: a quantile is between that of the lower and that of the upper
+/// bounds.
+fn check_quantiles(histogram: &DwellHistogram, bounds: &[DwellBounds]) -> Result<()> {
     let count = bounds.len();
-    ensure!(histogram.count == count as u64, "{} dwells, not {count}", histogram.count);
+    ensure!(histogram.count == count as u64, "{} dwells, not {count}: {histogram:?}", histogram.count);
     let in_buckets: u64 = histogram.buckets.iter().map(|(_, n)| n).sum();
     ensure!(in_buckets == histogram.count, "{in_buckets} in the buckets, {} in all", histogram.count);
-    let sorted = |of: fn(&Bounds) -> u64| {
+    let sorted = |of: fn(&DwellBounds) -> u64| {
         let mut sorted: Vec<u64> = bounds.iter().map(of).collect();
         sorted.sort_unstable();
         sorted
@@ -124,13 +126,13 @@ fn check_quantiles(histogram: &Histogram, bounds: &[Bounds]) -> Result<()> {
         ("p99.9", 0.999, histogram.p999_ns),
         ("max", 1.0, histogram.max_ns),
     ];
-    for (name, q, told_ns) in quantiles {
+    for (name, q, reported_ns) in quantiles {
         let rank = ((q * count as f64).ceil() as usize).clamp(1, count) - 1;
         let (least, most) = (shortest[rank] as f64, longest[rank] as f64);
-        let told = told_ns as f64;
+        let reported = reported_ns as f64;
         ensure!(
-            told >= least * (1.0 - PRECISION) && told <= most * (1.0 + PRECISION),
-            "{name} is {told_ns} ns, not between {least} and {most}"
+            reported >= least * (1.0 - PRECISION) && reported <= most * (1.0 + PRECISION),
+            "{name} is {reported_ns} ns, not between {least} and {most}"
         );
     }
     Ok(())
@@ -141,7 +143,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 }
 
 /// Runs all connections of a service at once; returns where it was.
-fn serve(service: &Service) -> Result<(SocketAddr, Vec<Connection>)> {
+fn serve(service: &DwellService) -> Result<(SocketAddr, Vec<ConnectionTimes>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let count = service.open.len() * OF_EACH;
@@ -161,14 +163,14 @@ fn serve(service: &Service) -> Result<(SocketAddr, Vec<Connection>)> {
             .collect();
         let clients: Vec<_> = clients.into_iter().map(join).collect::<Result<_>>()?;
         let servers = join(servers)?;
-        let connection = |client: Client| {
+        let connection = |client: ClientTimes| {
             let server = servers.iter().find(|server| server.peer == client.local);
             let server = server.context("every client was accepted")?;
-            Ok(Connection {
+            Ok(ConnectionTimes {
                 connect: client.connect,
                 accept_end_ns: server.accept_end_ns,
                 client_close: client.close,
-                heard_end_ns: server.heard_end_ns,
+                received_end_ns: server.received_end_ns,
                 server_close: server.close,
             })
         };
@@ -177,33 +179,37 @@ fn serve(service: &Service) -> Result<(SocketAddr, Vec<Connection>)> {
     Ok((address, connections))
 }
 
-struct Client {
+struct ClientTimes {
     local: SocketAddr,
     connect: Span,
     close: Span,
 }
 
-fn call(address: SocketAddr, open: Duration) -> Result<Client> {
+fn call(address: SocketAddr, open: Duration) -> Result<ClientTimes> {
     let (stream, connect) = Span::of(|| TcpStream::connect(address));
     let stream = stream?;
     let local = stream.local_addr()?;
     hold(open);
     let ((), close) = while_none_starts(|| Span::of(|| drop(stream)));
-    Ok(Client { local, connect, close })
+    Ok(ClientTimes { local, connect, close })
 }
 
-struct Server {
+struct ServerTimes {
     peer: SocketAddr,
     accept_end_ns: u64,
-    heard_end_ns: u64,
+    received_end_ns: u64,
     close: Span,
 }
 
-fn answer((mut stream, peer): (TcpStream, SocketAddr), accept_end_ns: u64, keep: Duration) -> Result<Server> {
+fn answer(
+    (mut stream, peer): (TcpStream, SocketAddr),
+    accept_end_ns: u64,
+    keep: Duration,
+) -> Result<ServerTimes> {
     let length = stream.read(&mut [0])?;
-    let heard_end_ns = now_ns();
+    let received_end_ns = now_ns();
     ensure!(length == 0, "no end of the stream");
     hold(keep);
     let ((), close) = while_none_starts(|| Span::of(|| drop(stream)));
-    Ok(Server { peer, accept_end_ns, heard_end_ns, close })
+    Ok(ServerTimes { peer, accept_end_ns, received_end_ns, close })
 }

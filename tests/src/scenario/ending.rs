@@ -1,4 +1,4 @@
-//! How a minisocket ends before its time, and how none comes about.
+//! How a timewait socket ends before its time, and how none comes about.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tcptrace_common::state::TcpState::{
 };
 
 use crate::clock::{Span, hold, now_ns, soon, wait_for};
-use crate::event::EndReason;
+use crate::event::EventEndReason;
 use crate::expect::step;
 use crate::lab::Lab;
-use crate::pair::{End, Family, Pair, both_families};
+use crate::pair::{ConnectedPair, IpFamily, TestSocket, both_families};
 use crate::wire::{Segment, Wire, forge};
 use crate::{filter, kernel, netns};
 
@@ -19,10 +19,10 @@ use crate::{filter, kernel, netns};
 pub fn reused_by_connect(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_tw_reuse", "1")?;
     let tracer = lab.trace()?;
-    for family in Family::BOTH {
-        let mut pair = Pair::open(family)?;
+    for family in IpFamily::BOTH {
+        let mut pair = ConnectedPair::open(family)?;
         let closing = pair.close_client_first()?;
-        pair.server.wait_gone(soon())?;
+        pair.server.wait_end(soon())?;
         // Only the port that is in TIME_WAIT is left to connect from.
         let port = pair.client.local()?.port();
         netns::sysctl("ip_local_port_range", &format!("{port} {port}"))?;
@@ -36,15 +36,16 @@ pub fn reused_by_connect(lab: &Lab) -> Result<()> {
             })
         })?;
         netns::sysctl("ip_local_port_range", "32768 60999")?;
-        let mut second = End::new("second client", crate::event::Role::Outbound, second)?;
+        let mut second = TestSocket::new("second client", crate::event::EventRole::Outbound, second)?;
         ensure!(second.local()? == pair.client.local()?, "it took another port");
-        ensure!(pair.client.look()?.is_none(), "the TIME_WAIT is still there");
+        ensure!(pair.client.find_diag()?.is_none(), "the TIME_WAIT is still there");
         let closed = second.close();
         second.reaches(FinWait2, closed)?;
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
-                &[&closing.steps()[..], &[step(TimeWait, Close, reused).ended(EndReason::Reused)]].concat(),
+                &[&closing.steps()[..], &[step(TimeWait, Close, reused).ended(EventEndReason::Reused)]]
+                    .concat(),
             ),
         )?;
     }
@@ -55,27 +56,27 @@ pub fn reused_by_connect(lab: &Lab) -> Result<()> {
 pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.server.close_to_orphan()?;
         pair.client.wait(CloseWait)?;
         let answered = pair.client.close();
         let time_wait = pair.server.reaches(TimeWait, answered)?;
-        pair.client.wait_gone(soon())?;
+        pair.client.wait_end(soon())?;
         let client = family.socket()?;
         client.set_reuse_address(true)?;
         client.bind(&pair.client.local()?.into())?;
         let first = pair.server.subject.clone();
         let first_steps = pair.server_steps(&[]);
-        let again = Pair::open_to(pair.listener, client)?;
-        ensure!(pair.server.look()?.is_none(), "the TIME_WAIT is still there");
+        let again = ConnectedPair::open_to(pair.listener, client)?;
+        ensure!(pair.server.find_diag()?.is_none(), "the TIME_WAIT is still there");
         ensure!(again.server.id() != pair.server.id(), "the same cookie");
         tracer.expect(
             &first,
             &[
                 &first_steps[..],
                 &orphaned.then([
-                    step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
-                    step(TimeWait, Close, again.dialled).ended(EndReason::Reopened),
+                    step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
+                    step(TimeWait, Close, again.dialled).ended(EventEndReason::Reopened),
                 ]),
             ]
             .concat(),
@@ -90,20 +91,20 @@ pub fn time_wait_reset(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
         let wire = Wire::open(family.loopback())?;
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let closing = pair.close_client_first()?;
         let (client, server) = (pair.client.local()?, pair.server.local()?);
         let fin = wire.wait(server, client, filter::FIN)?;
-        pair.server.wait_gone(soon())?;
+        pair.server.wait_end(soon())?;
         let start_ns = now_ns();
         forge(Segment { seq: fin.next_seq, flags: filter::RST, ..fin })?;
-        let reset = pair.client.vanishes(Span::since(start_ns))?;
+        let reset = pair.client.ends(Span::since(start_ns))?;
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
                 &[
                     &closing.steps()[..],
-                    &[step(TimeWait, Close, reset).ended(EndReason::Reset).inside_minisocket()],
+                    &[step(TimeWait, Close, reset).ended(EventEndReason::Reset).by_segment()],
                 ]
                 .concat(),
             ),
@@ -116,17 +117,17 @@ pub fn time_wait_reset(lab: &Lab) -> Result<()> {
 pub fn fin_wait2_reset(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.client.close_to_orphan()?;
         pair.server.wait(CloseWait)?;
         let reset = pair.server.close_with_reset()?;
-        let gone = pair.client.vanishes(reset)?;
+        let ended = pair.client.ends(reset)?;
         tracer.expect(
             &pair.client.subject,
-            &pair
-                .client_steps(&orphaned.then([
-                    step(FinWait2, Close, gone).orphan().ended(EndReason::Reset).inside_minisocket(),
-                ])),
+            &pair.client_steps(
+                &orphaned
+                    .then([step(FinWait2, Close, ended).orphan().ended(EventEndReason::Reset).by_segment()]),
+            ),
         )
     })?;
     tracer.finish()
@@ -136,68 +137,68 @@ pub fn fin_wait2_reset(lab: &Lab) -> Result<()> {
 pub fn fin_wait2_gets_data(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.client.close_to_orphan()?;
-        let heard = pair.server.reaches(CloseWait, orphaned.closed)?;
+        let received = pair.server.reaches(CloseWait, orphaned.closed)?;
         let (written, write) = Span::of(|| pair.server.write());
         written?;
-        let gone = pair.client.vanishes(write)?;
-        let server_reset = pair.server.vanishes(write)?;
+        let ended = pair.client.ends(write)?;
+        let server_reset = pair.server.ends(write)?;
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
-                &orphaned.then([step(FinWait2, Close, gone)
+                &orphaned.then([step(FinWait2, Close, ended)
                     .orphan()
-                    .ended(EndReason::Aborted)
-                    .inside_minisocket()]),
+                    .ended(EventEndReason::Aborted)
+                    .by_segment()]),
             ),
         )?;
         tracer.expect(
             &pair.server.subject,
             &pair.server_steps(&[
-                step(Established, CloseWait, heard).by_listener(),
-                step(CloseWait, Close, server_reset).by_listener().ended(EndReason::ResetReceived),
+                step(Established, CloseWait, received).by_listener(),
+                step(CloseWait, Close, server_reset).by_listener().ended(EventEndReason::ResetReceived),
             ]),
         )
     })?;
     tracer.finish()
 }
 
-/// `tcp_max_tw_buckets` leaves room for one minisocket: the next ones never come about.
+/// `tcp_max_tw_buckets` leaves room for one timewait socket: the next ones never come about.
 pub fn overflow(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "1")?;
     let tracer = lab.trace()?;
-    let mut first = Pair::open(Family::V4)?;
+    let mut first = ConnectedPair::open(IpFamily::V4)?;
     first.close_client_first()?;
-    ensure!(kernel::count(TimeWait)? == 1, "the one minisocket there is room for");
-    for family in Family::BOTH {
-        let mut orphan = Pair::open(family)?;
-        let (closed, gone) = kernel::counts("TCPTimeWaitOverflow", 1, || {
+    ensure!(kernel::count(TimeWait)? == 1, "the one timewait socket that fits");
+    for family in IpFamily::BOTH {
+        let mut orphan = ConnectedPair::open(family)?;
+        let (closed, ended) = kernel::counts("TCPTimeWaitOverflow", 1, || {
             let closed = orphan.client.close();
-            Ok((closed, orphan.client.vanishes(closed)?))
+            Ok((closed, orphan.client.ends(closed)?))
         })?;
         tracer.expect(
             &orphan.client.subject,
             &orphan.client_steps(&[
                 step(Established, FinWait1, closed),
-                step(FinWait1, FinWait2, gone).orphan(),
-                step(FinWait2, Close, gone).orphan().ended(EndReason::Overflow),
+                step(FinWait1, FinWait2, ended).orphan(),
+                step(FinWait2, Close, ended).orphan().ended(EventEndReason::Overflow),
             ]),
         )?;
 
-        let mut held = Pair::open(family)?;
+        let mut held = ConnectedPair::open(family)?;
         let shut = held.client.shutdown_write()?;
         let acknowledged = held.client.reaches(FinWait2, shut)?;
-        let gone = kernel::counts("TCPTimeWaitOverflow", 1, || {
+        let ended = kernel::counts("TCPTimeWaitOverflow", 1, || {
             let answered = held.server.close();
-            held.client.vanishes(answered)
+            held.client.ends(answered)
         })?;
         tracer.expect(
             &held.client.subject,
             &held.client_steps(&[
                 step(Established, FinWait1, shut),
                 step(FinWait1, FinWait2, acknowledged).held(),
-                step(FinWait2, Close, gone).held().ended(EndReason::Overflow),
+                step(FinWait2, Close, ended).held().ended(EventEndReason::Overflow),
             ]),
         )?;
     }
@@ -208,16 +209,17 @@ pub fn overflow(lab: &Lab) -> Result<()> {
 pub fn time_wait_killed(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let closing = pair.close_client_first()?;
-        let minisocket = pair.client.diag()?;
-        let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
+        let timewait = pair.client.diag()?;
+        let (killed, kill) = Span::of(|| kernel::destroy(&timewait));
         killed?;
-        let gone = pair.client.vanishes(kill)?;
+        let ended = pair.client.ends(kill)?;
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
-                &[&closing.steps()[..], &[step(TimeWait, Close, gone).ended(EndReason::Killed)]].concat(),
+                &[&closing.steps()[..], &[step(TimeWait, Close, ended).ended(EventEndReason::Killed)]]
+                    .concat(),
             ),
         )
     })?;
@@ -228,16 +230,16 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
 pub fn fin_wait2_killed(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let orphaned = pair.client.close_to_orphan()?;
-        let minisocket = pair.client.diag()?;
-        let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
+        let timewait = pair.client.diag()?;
+        let (killed, kill) = Span::of(|| kernel::destroy(&timewait));
         killed?;
-        let gone = pair.client.vanishes(kill)?;
+        let ended = pair.client.ends(kill)?;
         tracer.expect(
             &pair.client.subject,
             &pair.client_steps(
-                &orphaned.then([step(FinWait2, Close, gone).orphan().ended(EndReason::Killed)]),
+                &orphaned.then([step(FinWait2, Close, ended).orphan().ended(EventEndReason::Killed)]),
             ),
         )
     })?;
@@ -248,21 +250,21 @@ pub fn fin_wait2_killed(lab: &Lab) -> Result<()> {
 pub fn established_killed(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let pair = Pair::open(family)?;
+        let pair = ConnectedPair::open(family)?;
         let socket = pair.client.diag()?;
         let (killed, kill) = Span::of(|| kernel::destroy(&socket));
         killed?;
-        let gone = pair.client.vanishes(kill)?;
-        let peer_gone = pair.server.vanishes(kill)?;
+        let ended = pair.client.ends(kill)?;
+        let peer_ended = pair.server.ends(kill)?;
         tracer.expect(
             &pair.client.subject,
-            &pair.client_steps(&[step(Established, Close, gone).ended(EndReason::Killed)]),
+            &pair.client_steps(&[step(Established, Close, ended).ended(EventEndReason::Killed)]),
         )?;
         tracer.expect(
             &pair.server.subject,
-            &pair.server_steps(&[step(Established, Close, peer_gone)
+            &pair.server_steps(&[step(Established, Close, peer_ended)
                 .by_listener()
-                .ended(EndReason::ResetReceived)]),
+                .ended(EventEndReason::ResetReceived)]),
         )
     })?;
     tracer.finish()
@@ -276,9 +278,9 @@ pub fn namespace_purged(lab: &Lab) -> Result<()> {
         netns::enter_new()?;
         let mut closed = Vec::new();
         for number in 0..PAIRS {
-            let mut pair = Pair::open(Family::BOTH[number % 2])?;
+            let mut pair = ConnectedPair::open(IpFamily::BOTH[number % 2])?;
             let closing = pair.close_client_first()?;
-            let answered = pair.server.vanishes(closing.time_wait)?;
+            let answered = pair.server.ends(closing.time_wait)?;
             closed.push((pair.client.subject.clone(), pair.client_steps(&closing.steps()), answered));
         }
         ensure!(kernel::count(TimeWait)? == PAIRS, "{} TIME_WAIT", kernel::count(TimeWait)?);
@@ -290,31 +292,31 @@ pub fn namespace_purged(lab: &Lab) -> Result<()> {
     })?;
     for (subject, steps, answered) in closed {
         let purged = Span { start_ns: answered.start_ns, end_ns: now_ns() + soon().as_nanos() as u64 };
-        let last = step(TimeWait, Close, purged).ended(EndReason::Purged);
+        let last = step(TimeWait, Close, purged).ended(EventEndReason::Purged);
         tracer.expect(&subject, &[&steps[..], &[last]].concat())?;
     }
     tracer.finish()
 }
 
-/// The peer's minisocket is refused a place, and its answer to our FIN is a RST: `LAST_ACK` ends by it.
+/// The peer's timewait socket is refused a place, and its answer to our FIN is a RST: `LAST_ACK` ends by it.
 pub fn last_ack_reset(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "1")?;
     let tracer = lab.trace()?;
-    let mut first = Pair::open(Family::V4)?;
+    let mut first = ConnectedPair::open(IpFamily::V4)?;
     first.close_client_first()?;
-    for family in Family::BOTH {
-        let mut pair = Pair::open(family)?;
+    for family in IpFamily::BOTH {
+        let mut pair = ConnectedPair::open(family)?;
         let closed = pair.client.close();
-        pair.client.vanishes(closed)?;
-        let heard = pair.server.reaches(CloseWait, closed)?;
+        pair.client.ends(closed)?;
+        let received = pair.server.reaches(CloseWait, closed)?;
         let answered = pair.server.close();
-        let gone = pair.server.vanishes(answered)?;
+        let ended = pair.server.ends(answered)?;
         tracer.expect(
             &pair.server.subject,
             &pair.server_steps(&[
-                step(Established, CloseWait, heard).by_listener(),
+                step(Established, CloseWait, received).by_listener(),
                 step(CloseWait, LastAck, answered),
-                step(LastAck, Close, gone).ended(EndReason::ResetReceived),
+                step(LastAck, Close, ended).ended(EventEndReason::ResetReceived),
             ]),
         )?;
     }

@@ -1,12 +1,12 @@
-//! What is seen where the kernel lacks a hook or hides its symbols: less exact, and said to be.
+//! Kernels without a hook or with hidden symbols: less precise output, marked as such.
 
 use anyhow::Result;
 
 use crate::lab::{Lab, WITHOUT_SEGMENTS};
-use crate::pair::{Pair, both_families};
-use crate::tracer::Format;
+use crate::pair::{ConnectedPair, both_families};
+use crate::tracer::TracerFormat;
 
-/// Without the hook that shows segments, the step to `TIME_WAIT` inside a minisocket is an upper bound, found
+/// Without the hook that shows segments, the step to `TIME_WAIT` inside a timewait socket is an upper bound, found
 /// by looking again.
 pub fn late_fin_without_segments(lab: &Lab) -> Result<()> {
     traced(lab, &["events", "--json", WITHOUT_SEGMENTS])
@@ -18,9 +18,9 @@ pub fn hidden_symbols(lab: &Lab) -> Result<()> {
 }
 
 fn traced(lab: &Lab, args: &[&str]) -> Result<()> {
-    let tracer = lab.trace_with(args, Format::Json)?;
+    let tracer = lab.trace_with(args, TracerFormat::Json)?;
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let closing = pair.close_client_first()?;
         tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))
     })?;

@@ -1,9 +1,10 @@
-//! Faults from outside, a scenario each: what is done to the tracer or to the host, what is lost by it, and how that is
-//! told. docs/faults.md has them as a table.
+//! Injected faults, a scenario each: the fault of the tracer or the host, the loss, and how it is reported. docs/faults.md has
+//! the table.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,22 +12,25 @@ use rustix::process::Signal;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use serde_json::Value;
-use tcptrace_common::state::TcpState::{Close, Established, FinWait1, TimeWait};
+use tcptrace_common::state::TcpState::{
+    Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynSent, TimeWait,
+};
 
 use super::storm::{DIALLED, dial};
-use crate::clock::{hold, is_emulated, now_ns, soon, wait_for};
-use crate::event::{EndReason, Event};
+use crate::clock::{Span, WALL_OFFSET_NS, hold, is_emulated, late, now_ns, soon, wait_for};
+use crate::event::{EventEndReason, EventLine};
 use crate::lab::{Lab, Skip, run_to_end};
-use crate::pair::{Family, Pair};
-use crate::process::Start as _;
-use crate::tracer::Format;
+use crate::pair::{ConnectedPair, IpFamily};
+use crate::process::StartChild as _;
+use crate::tracer::{LiveTracer, TracerFormat};
 use crate::{kernel, netns};
 
-/// What every exit must be free of.
+const SECOND_NS: u64 = 1_000_000_000;
+/// Text that no exit may print.
 const CRASHES: [&str; 2] = ["panicked", "RUST_BACKTRACE"];
 
 /// Prints a row of docs/faults.md, as this run has it.
-fn tell(fault: &str, injected: &str, lost: &str, reported: &str) {
+fn print_fault(fault: &str, injected: &str, lost: &str, reported: &str) {
     println!("fault: {fault} | {injected} | {lost} | {reported}");
 }
 
@@ -47,31 +51,35 @@ pub fn stalled_reader(lab: &Lab) -> Result<()> {
     make_room()?;
     let number = lab.netns().to_string();
     let args = ["events", "--format", "json", "--ring-size", "1", "--netns", &number];
-    let tracer = lab.trace_with(&args, Format::Json)?;
+    let tracer = lab.trace_with(&args, TracerFormat::Json)?;
     tracer.signal(Signal::STOP)?;
-    dial(Family::V4, too_many_for_the_ring())?;
+    dial(IpFamily::V4, too_many_for_the_ring())?;
     hold(Duration::from_secs(2));
     tracer.signal(Signal::CONT)?;
-    // Until all that was in the ring has been read, what comes finds no room either. The ring keeps the order: when a
-    // connection made afterwards is told, so is all that there was room for.
+    // Until the ring has been read, it has no room for new records. It keeps the order: once a later connection is reported,
+    // so are all records that had room.
     wait_for("the tracer to have caught up", soon(), || {
-        let pair = Pair::open(Family::V4)?;
+        let pair = ConnectedPair::open(IpFamily::V4)?;
         hold(Duration::from_millis(100));
-        let told = tracer.events(0, |event| event.id == pair.client.id())?;
-        Ok((!tracer.is_present() || !told.is_empty()).then_some(()))
+        let reported = tracer.events(0, |event| event.id == pair.client.id())?;
+        Ok((!tracer.is_present() || !reported.is_empty()).then_some(()))
     })?;
-    let mut after = Pair::open(Family::V4)?;
+    let mut after = ConnectedPair::open(IpFamily::V4)?;
     let closing = after.close_client_first()?;
     tracer.expect(&after.client.subject, &after.client_steps(&closing.steps()))?;
     let netns = lab.netns();
-    let is_dialled = |event: &Event| event.netns == netns && event.from == Close && event.dport == DIALLED;
+    let is_dialled =
+        |event: &EventLine| event.netns == netns && event.from == Close && event.dport == DIALLED;
     let began = tracer.events(0, is_dialled)?.len();
-    let Some(said) = tracer.stop_with_holes()? else { return Ok(()) };
-    let lost = number_after(&said, "ring full ").context("it does not tell that the ring was full")?;
+    let Some(stderr) = tracer.stop_with_holes()? else { return Ok(()) };
+    let lost = number_after(&stderr, "ring full ").context("no report of a full ring")?;
     ensure!(began < too_many_for_the_ring(), "nothing was lost: the ring was never full");
     let missing = too_many_for_the_ring() - began;
-    ensure!(lost as usize >= missing, "{missing} beginnings are missing, and {lost} records said to be lost");
-    tell(
+    ensure!(
+        lost as usize >= missing,
+        "{missing} beginnings are missing, and {lost} records reported as lost"
+    );
+    print_fault(
         "reader stalled, smallest ring",
         "SIGSTOP, 2 s, SIGCONT; ring of 1 MiB",
         &format!("{lost} records"),
@@ -103,17 +111,17 @@ fn is_clean(output: &Output, what: &str) -> Result<String> {
     Ok(stderr)
 }
 
-/// stdout is a full disk: each command says so and fails.
+/// stdout is a full disk: each command reports it and fails.
 pub fn full_stdout(lab: &Lab) -> Result<()> {
-    let _pair = Pair::open(Family::V4)?;
+    let _pair = ConnectedPair::open(IpFamily::V4)?;
     for args in ["states", "states --json", "top --once", "top --once --json", "check", "hist --duration 1s"]
     {
         let output = shell(lab, &format!("exec \"$0\" {args} >/dev/full"))?;
-        let said = is_clean(&output, args)?;
-        ensure!(output.status.code() == Some(1), "{args} ended with {}: {said}", output.status);
-        ensure!(said.contains("No space left on device"), "{args} does not say why: {said}");
+        let stderr = is_clean(&output, args)?;
+        ensure!(output.status.code() == Some(1), "{args} ended with {}: {stderr}", output.status);
+        ensure!(stderr.contains("No space left on device"), "{args} does not say why: {stderr}");
     }
-    tell("stdout full", "`>/dev/full`", "the output", "\"No space left on device\", exit status 1");
+    print_fault("stdout full", "`>/dev/full`", "the output", "\"No space left on device\", exit status 1");
     Ok(())
 }
 
@@ -129,7 +137,7 @@ pub fn no_stderr(lab: &Lab) -> Result<()> {
         let output = shell(lab, &format!("exec \"$0\" top --once --nonsense {to}"))?;
         ensure!(output.status.code() == Some(2), "wrong usage {to} ended with {}", output.status);
     }
-    tell(
+    print_fault(
         "stderr closed or full",
         "`2>&-`, `2>/dev/full`",
         "notes and the summary",
@@ -138,28 +146,28 @@ pub fn no_stderr(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Few descriptors: it works or it says that they are too few, and nothing in between.
+/// Few descriptors: it works, or it reports that there are too few.
 pub fn few_descriptors(lab: &Lab) -> Result<()> {
     let (mut refused, mut worked) = (0, None);
     for limit in [3, 6, 10, 16, 22, 26, 30, 34, 38, 48, 64] {
         let output = shell(lab, &format!("ulimit -n {limit} && exec \"$0\" top --once --json"))?;
-        let said = is_clean(&output, &format!("top with {limit} descriptors"))?;
+        let stderr = is_clean(&output, &format!("top with {limit} descriptors"))?;
         if output.status.success() {
             let document: Value = serde_json::from_slice(&output.stdout).context("one document")?;
             ensure!(document["states"].is_array(), "{document}");
             worked.get_or_insert(limit);
         } else {
-            ensure!(worked.is_none(), "it works with {worked:?} descriptors and not with {limit}: {said}");
+            ensure!(worked.is_none(), "it works with {worked:?} descriptors and not with {limit}: {stderr}");
             ensure!(
-                said.contains("os error 24") || said.contains("Too many open files") || limit < 10,
-                "with {limit} descriptors it says: {said}"
+                stderr.contains("os error 24") || stderr.contains("Too many open files") || limit < 10,
+                "with {limit} descriptors it says: {stderr}"
             );
             refused += 1;
         }
     }
     ensure!(refused > 0, "no limit was too low");
     let least = worked.context("no limit was high enough")?;
-    tell(
+    print_fault(
         "few descriptors",
         "`ulimit -n`",
         "nothing",
@@ -184,7 +192,7 @@ impl SmallCgroup {
         fs::create_dir(&path).map_err(unfit)?;
         let cgroup = Self(path);
         fs::write(cgroup.0.join(file), limit_bytes.to_string()).map_err(unfit)?;
-        // The same for swap, where there is any; an error says that there is none.
+        // The same for swap; an error means that there is none.
         fs::write(cgroup.0.join("memory.swap.max"), "0").ok();
         Ok(cgroup)
     }
@@ -206,18 +214,18 @@ impl Drop for SmallCgroup {
     }
 }
 
-/// Too little memory for the ring: it says so. Enough for everything but a big ring: it works as ever.
+/// Too little memory for the ring: it reports it. Enough for a small ring only: it works.
 pub fn little_memory(lab: &Lab) -> Result<()> {
     const ROOM: u64 = 96 << 20;
     let cgroup = SmallCgroup::new("small", ROOM)?;
     let output = shell(lab, &cgroup.script("top --once --ring-size 512"))?;
-    let said = is_clean(&output, "top with a ring of 512 MiB")?;
-    ensure!(output.status.code() == Some(3), "it ended with {}: {said}", output.status);
-    ensure!(said.contains("Cannot allocate memory"), "it does not say why: {said}");
+    let stderr = is_clean(&output, "top with a ring of 512 MiB")?;
+    ensure!(output.status.code() == Some(3), "it ended with {}: {stderr}", output.status);
+    ensure!(stderr.contains("Cannot allocate memory"), "it does not say why: {stderr}");
 
     let output = shell(lab, &cgroup.script("top --once --json"))?;
-    let said = is_clean(&output, "top in 96 MiB")?;
-    ensure!(output.status.success(), "it ended with {}: {said}", output.status);
+    let stderr = is_clean(&output, "top in 96 MiB")?;
+    ensure!(output.status.success(), "it ended with {}: {stderr}", output.status);
 
     // Less than it takes: the kernel ends it, and what it had attached goes with it.
     let tiny = SmallCgroup::new("tiny", 4 << 20)?;
@@ -225,7 +233,7 @@ pub fn little_memory(lab: &Lab) -> Result<()> {
     ensure!(!output.status.success(), "4 MiB are enough?");
     let states = lab.run(&["states"])?;
     ensure!(states.status.success(), "states afterwards ended with {}", states.status);
-    tell(
+    print_fault(
         "out of memory in a small cgroup",
         "ring of 512 MiB in 96 MiB; then 4 MiB for all",
         "nothing; the trace",
@@ -252,11 +260,11 @@ pub fn detached_from_outside(lab: &Lab) -> Result<()> {
             "link {link} was detached: what happens then is for a new scenario"
         );
     }
-    let mut pair = Pair::open(Family::V4)?;
+    let mut pair = ConnectedPair::open(IpFamily::V4)?;
     let closing = pair.close_client_first()?;
     tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))?;
     tracer.finish()?;
-    tell(
+    print_fault(
         "links detached from outside",
         "`bpftool link detach` on each",
         "nothing",
@@ -272,7 +280,11 @@ pub fn namespace_deleted_under_load(lab: &Lab) -> Result<()> {
     let inside = || -> Result<(u32, usize)> {
         let number = netns::enter_new()?;
         make_room()?;
-        dial(Family::V4, connections)?;
+        dial(IpFamily::V4, connections)?;
+        wait_for("the last to be closed", soon(), || {
+            let mut open = [Established, FinWait1, FinWait2, CloseWait, LastAck].into_iter();
+            Ok(open.all(|state| kernel::count(state).is_ok_and(|count| count == 0)).then_some(()))
+        })?;
         Ok((number, kernel::count(TimeWait)?))
     };
     let (number, left) = std::thread::scope(|scope| {
@@ -280,7 +292,7 @@ pub fn namespace_deleted_under_load(lab: &Lab) -> Result<()> {
     })?;
     let began = tracer.count(number, connections, |event| event.from == Close)?;
     let entered = tracer.count(number, connections, |event| event.to == TimeWait)?;
-    let purged = tracer.count(number, left, |event| event.end_reason == Some(EndReason::Purged))?;
+    let purged = tracer.count(number, left, |event| event.end_reason == Some(EventEndReason::Purged))?;
     if !tracer.is_present() {
         return Ok(());
     }
@@ -290,7 +302,7 @@ pub fn namespace_deleted_under_load(lab: &Lab) -> Result<()> {
     );
     ensure!(purged == left, "{purged} purged of {left}");
     tracer.finish()?;
-    tell(
+    print_fault(
         "namespace deleted under load",
         &format!("{left} TIME_WAIT in it"),
         "nothing",
@@ -299,41 +311,105 @@ pub fn namespace_deleted_under_load(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The wall clock is set forward by an hour and back while a socket lives: its dwells stay what they are.
+/// The wall clock of this machine, so many seconds ahead of what it should be; set back with the value.
+struct SteppedClock;
+
+impl SteppedClock {
+    fn ahead(seconds: u64) -> Result<Self> {
+        set_wall_clock(seconds)?;
+        Ok(Self)
+    }
+}
+
+impl Drop for SteppedClock {
+    fn drop(&mut self) {
+        set_wall_clock(0).ok();
+    }
+}
+
+/// Sets the wall clock by `CLOCK_MONOTONIC`, which nothing sets: as it was when the scenario began, and `ahead` seconds more.
+fn set_wall_clock(ahead: u64) -> Result<()> {
+    let wall_ns = *WALL_OFFSET_NS + now_ns() + ahead * SECOND_NS;
+    let time = Timespec { tv_sec: (wall_ns / SECOND_NS) as i64, tv_nsec: (wall_ns % SECOND_NS) as i64 };
+    Ok(clock_settime(ClockId::Realtime, time)?)
+}
+
+/// Waits until new events have times `ahead` seconds ahead of the clock of the start.
+fn wait_for_times(tracer: &LiveTracer, ahead: u64) -> Result<()> {
+    wait_for("the tracer to notice that the clock was set", soon(), || {
+        let probe = ConnectedPair::open(IpFamily::V4)?;
+        let opened = tracer.events(1, |event| event.id == probe.client.id() && event.to == Established)?;
+        let is_present =
+            |event: &EventLine| event.ts_ns.abs_diff(now_ns() + ahead * SECOND_NS) < SECOND_NS * 1_800;
+        Ok((!tracer.is_present() || opened.iter().any(is_present)).then_some(()))
+    })
+}
+
+/// `CLOCK_REALTIME` now.
+fn wall_now_ns() -> u64 {
+    let time = clock_gettime(ClockId::Realtime);
+    time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64
+}
+
+/// The wall clock is set forward by an hour and back while a socket lives: its times are those of the clock, and its dwells
+/// stay what they are.
 pub fn clock_stepped(lab: &Lab) -> Result<()> {
+    const HOUR: u64 = 3_600;
     if !is_emulated() {
         return Err(
             Skip("it would set the clock of this host; the guests of `cargo xtask vm` do it".into()).into()
         );
     }
-    let step = |seconds: i64| -> Result<()> {
-        let now = clock_gettime(ClockId::Realtime);
-        Ok(clock_settime(ClockId::Realtime, Timespec { tv_sec: now.tv_sec + seconds, ..now })?)
-    };
+    // Before the clock is set.
+    LazyLock::force(&WALL_OFFSET_NS);
     let tracer = lab.trace()?;
     let born_ns = now_ns();
-    let mut pair = Pair::open(Family::V4)?;
-    step(3_600)?;
-    let closing = pair.close_client_first()?;
-    step(-3_600)?;
+    let mut pair = ConnectedPair::open(IpFamily::V4)?;
+    let opening = (born_ns, now_ns());
+    let stepped = SteppedClock::ahead(HOUR)?;
+    wait_for_times(&tracer, HOUR)?;
+    let closed_ns = wall_now_ns();
+    pair.close_client_first()?;
     let most_ns = now_ns() - born_ns;
-    tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))?;
+    // Where segments are not seen, a sweep finds TIME_WAIT later, and that is its time.
     let id = pair.client.id();
-    let ended =
-        tracer.events(1, |event| event.id == id && (event.from, event.to) == (Established, FinWait1))?;
-    let dwell_ns = ended.first().and_then(|event| event.dwell_ns).context("no dwell in ESTABLISHED")?;
+    let seen = tracer.events(5, |event| event.id == id)?;
+    let closing = (closed_ns - *WALL_OFFSET_NS, wall_now_ns() - *WALL_OFFSET_NS);
+    drop(stepped);
+    wait_for_times(&tracer, 0)?;
+    // From here on everything is as if nothing had been.
+    let mut after = ConnectedPair::open(IpFamily::V4)?;
+    let ended = after.close_client_first()?;
+    tracer.expect(&after.client.subject, &after.client_steps(&ended.steps()))?;
+    if !tracer.is_present() {
+        return Ok(());
+    }
+    let spans = [
+        (SynSent, opening),
+        (Established, opening),
+        (FinWait1, closing),
+        (FinWait2, closing),
+        (TimeWait, closing),
+    ];
+    ensure!(seen.iter().map(|event| event.to).eq(spans.map(|(to, _)| to)), "{seen:#?}");
+    for (event, (_, (start_ns, end_ns))) in seen.iter().zip(spans) {
+        let span = Span { start_ns, end_ns };
+        ensure!(span.holds(event.ts_ns, late()), "{event}: not within {start_ns} .. {end_ns}");
+    }
+    let dwell_ns = seen[2].dwell_ns.context("no dwell in ESTABLISHED")?;
     ensure!(dwell_ns <= most_ns, "{dwell_ns} ns in ESTABLISHED, {most_ns} at the most");
-    tracer.finish()?;
-    tell(
+    // Dwells are not the differences of these times.
+    tracer.stop_with_holes()?;
+    print_fault(
         "wall clock stepped",
         "one hour forward, one back",
         "nothing",
-        "dwells do not bend; times keep the clock of the start",
+        "times are those of the clock, dwells stay what they are",
     );
     Ok(())
 }
 
-/// A CPU goes offline with the timers of minisockets on it: they move, and nothing ends.
+/// A CPU goes offline with the timers of timewait sockets on it: they move, and nothing ends.
 pub fn cpu_offlined(lab: &Lab) -> Result<()> {
     const CPU: usize = 1;
     const PAIRS: usize = 20;
@@ -352,22 +428,27 @@ pub fn cpu_offlined(lab: &Lab) -> Result<()> {
     one.set(CPU);
     sched_setaffinity(None, &one)?;
     for _ in 0..PAIRS {
-        Pair::open(Family::V4)?.close_client_first()?;
+        ConnectedPair::open(IpFamily::V4)?.close_client_first()?;
     }
     sched_setaffinity(None, &all)?;
     fs::write(&switch, "0").context("take the CPU offline")?;
     hold(Duration::from_secs(1));
     fs::write(&switch, "1").context("bring it back")?;
-    let mut after = Pair::open(Family::V4)?;
+    let mut after = ConnectedPair::open(IpFamily::V4)?;
     let closing = after.close_client_first()?;
     tracer.expect(&after.client.subject, &after.client_steps(&closing.steps()))?;
     let netns = lab.netns();
     let ended = tracer.events(0, |event| event.netns == netns && event.from == TimeWait)?;
-    ensure!(ended.is_empty(), "told to have ended: {}", ended[0]);
+    ensure!(ended.is_empty(), "reported as ended: {}", ended[0]);
     wait_for("the kernel to have them all", soon(), || {
         Ok((kernel::count(TimeWait)? == PAIRS + 1).then_some(()))
     })?;
     tracer.finish()?;
-    tell("CPU taken offline", &format!("with the timers of {PAIRS} TIME_WAIT on it"), "nothing", "none ends");
+    print_fault(
+        "CPU taken offline",
+        &format!("with the timers of {PAIRS} TIME_WAIT on it"),
+        "nothing",
+        "none ends",
+    );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Filters: of two connections each filter shows what a tracer without one shows and the filter asks for, and counts
-//! what the kernel lists.
+//! Filters: of two connections each filter shows the events of an unfiltered tracer that match it, and counts the matching
+//! sockets of the kernel.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,36 +7,36 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use tcptrace_common::state::TcpState;
 
-use crate::event::{Event, Role};
+use crate::event::{EventLine, EventRole};
 use crate::kernel;
 use crate::lab::Lab;
-use crate::pair::{End, Family, Pair};
-use crate::tracer::Format;
+use crate::pair::{ConnectedPair, IpFamily, TestSocket};
+use crate::tracer::TracerFormat;
 
-const PORTS: [(Family, u16); 2] = [(Family::V4, 8080), (Family::V6, 8081)];
+const PORTS: [(IpFamily, u16); 2] = [(IpFamily::V4, 8080), (IpFamily::V6, 8081)];
 /// Changes of state of one connection that the client closes first, and of its listener.
 const CHANGES: usize = 5 + 5 + 2;
 
-type Wanted<T> = fn(&T) -> bool;
+type EventFilter<T> = fn(&T) -> bool;
 
-const EVENTS: &[(&[&str], Wanted<Event>)] = &[
+const EVENTS: &[(&[&str], EventFilter<EventLine>)] = &[
     (&["--peer", "127.0.0.0/8"], |event| event.daddr == IpAddr::V4(Ipv4Addr::LOCALHOST)),
     (&["--state", "time-wait"], |event| is_in(event, &[TcpState::TimeWait])),
     (&["--state", "syn-recv,fin-wait2"], |event| is_in(event, &[TcpState::SynRecv, TcpState::FinWait2])),
-    (&["--role", "inbound"], |event| event.role == Role::Inbound),
-    (&["--role", "listener"], |event| event.role == Role::Listener),
+    (&["--role", "inbound"], |event| event.role == EventRole::Inbound),
+    (&["--role", "listener"], |event| event.role == EventRole::Listener),
     (&["-4"], |event| event.saddr.is_ipv4()),
     (&["-6"], |event| event.saddr.is_ipv6()),
     (&["--lport", "8080"], |event| event.sport == 8080),
     (&["--filter", "not lport 8080 and not role listener"], |event| {
-        event.sport != 8080 && event.role != Role::Listener
+        event.sport != 8080 && event.role != EventRole::Listener
     }),
     (&["--rport", "8081", "--role", "outbound", "-6"], |event| event.dport == 8081),
     (&["--pid", "1"], |_| false),
 ];
 
-fn is_in(event: &Event, states: &[TcpState]) -> bool {
-    // A connection that comes in was never in LISTEN itself, but neither is that asked for here.
+fn is_in(event: &EventLine, states: &[TcpState]) -> bool {
+    // An inbound connection was never in LISTEN itself, but this filter does not ask for that.
     states.contains(&event.from) || states.contains(&event.to)
 }
 
@@ -44,24 +44,25 @@ fn is_in(event: &Event, states: &[TcpState]) -> bool {
 pub fn events(lab: &Lab) -> Result<()> {
     let pid = std::process::id().to_string();
     let netns = lab.netns().to_string();
-    let own_pid: (&[&str], Wanted<Event>) = (&["--pid", &pid], |event| event.pid == Some(std::process::id()));
-    let own_netns: (&[&str], Wanted<Event>) = (&["--netns", &netns], |_| true);
-    let other_netns: (&[&str], Wanted<Event>) = (&["--filter", "netns 1"], |_| false);
+    let own_pid: (&[&str], EventFilter<EventLine>) =
+        (&["--pid", &pid], |event| event.pid == Some(std::process::id()));
+    let own_netns: (&[&str], EventFilter<EventLine>) = (&["--netns", &netns], |_| true);
+    let other_netns: (&[&str], EventFilter<EventLine>) = (&["--filter", "netns 1"], |_| false);
     let cases = EVENTS.iter().copied().chain([own_pid, own_netns, other_netns]);
 
     let everything = lab.trace()?;
     let mut filtered = Vec::new();
     for (args, wanted) in cases {
         let args = [&["events", "--json"], args].concat();
-        filtered.push((lab.trace_with(&args, Format::Json)?, args.join(" "), wanted));
+        filtered.push((lab.trace_with(&args, TracerFormat::Json)?, args.join(" "), wanted));
     }
     for (family, port) in PORTS {
-        let listener = End::listen(SocketAddr::new(family.loopback(), port))?;
-        Pair::open_to(listener, family.socket()?)?.close_client_first()?;
+        let listener = TestSocket::listen(SocketAddr::new(family.loopback(), port))?;
+        ConnectedPair::open_to(listener, family.socket()?)?.close_client_first()?;
     }
 
     // With so many tracers on a slow machine the first TIME_WAIT may be over by now.
-    let is_ours = |event: &Event| event.netns == lab.netns() && event.from != TcpState::TimeWait;
+    let is_ours = |event: &EventLine| event.netns == lab.netns() && event.from != TcpState::TimeWait;
     let all = everything.events(PORTS.len() * CHANGES, is_ours)?;
     ensure!(all.len() == PORTS.len() * CHANGES || !everything.is_present(), "without a filter: {all:#?}");
     for (tracer, args, wanted) in filtered {
@@ -72,19 +73,19 @@ pub fn events(lab: &Lab) -> Result<()> {
     everything.finish()
 }
 
-/// In the order of the sockets: what a look finds at once, each tracer tells in an order of its own.
-fn changes<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<(u16, u16, &'static str, &'static str)> {
+/// Sorted by socket: each tracer emits the sockets of one sweep in an order of its own.
+fn changes<'a>(events: impl Iterator<Item = &'a EventLine>) -> Vec<(u16, u16, &'static str, &'static str)> {
     let mut changes: Vec<_> = events.map(change).collect();
     changes.sort_by_key(|&(sport, dport, ..)| (sport, dport));
     changes
 }
 
 /// Without the id: while a handshake lasts each tracer makes one up.
-fn change(event: &Event) -> (u16, u16, &'static str, &'static str) {
+fn change(event: &EventLine) -> (u16, u16, &'static str, &'static str) {
     (event.sport, event.dport, event.from.name(), event.to.name())
 }
 
-const COUNTS: &[(&[&str], Wanted<kernel::Socket>)] = &[
+const COUNTS: &[(&[&str], EventFilter<kernel::DiagSocket>)] = &[
     (&["--rport", "8080"], |socket| socket.remote.port() == 8080),
     (&["--lport", "8080-8081", "--state", "established,listen"], |socket| {
         [8080, 8081].contains(&socket.local.port())
@@ -104,10 +105,10 @@ pub fn counts(lab: &Lab) -> Result<()> {
     let netns = lab.netns().to_string();
     let mut pairs = Vec::new();
     for (family, port) in PORTS {
-        let listener = End::listen(SocketAddr::new(family.loopback(), port))?;
-        let mut closed = Pair::open_to(listener, family.socket()?)?;
+        let listener = TestSocket::listen(SocketAddr::new(family.loopback(), port))?;
+        let mut closed = ConnectedPair::open_to(listener, family.socket()?)?;
         closed.close_client_first()?;
-        pairs.push(Pair::open_to(closed.listener, family.socket()?)?);
+        pairs.push(ConnectedPair::open_to(closed.listener, family.socket()?)?);
     }
     let top = ["top", "--once", "--json", "--interval", "100ms", "--netns", &netns];
     let states = ["states", "--json", "--netns", &netns];

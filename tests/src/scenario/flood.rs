@@ -1,7 +1,7 @@
 //! The highest rate of connections that this machine makes, and a reader that is stopped meanwhile: afterwards the
 //! tracer's table is the kernel's, socket by socket.
 //!
-//! `TCPTRACE_FLOOD_SECONDS` says for how long; 6 by default.
+//! `TCPTRACE_FLOOD_SECONDS` is the duration; 6 by default.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use crate::clock::{soon, wait_for};
 use crate::lab::Lab;
 use crate::netns;
-use crate::table::Follower;
+use crate::table::TableFollower;
 
 /// As many as can keep two processors busy while one waits for the other.
 const THREADS: u8 = 4;
@@ -30,7 +30,7 @@ fn length() -> Duration {
 pub fn highest_rate(lab: &Lab) -> Result<()> {
     lab.binary()?;
     make_room()?;
-    let follower = Follower::start(lab, &[])?;
+    let follower = TableFollower::start(lab, &[])?;
     let flood = Flood::of(length(), |_| Ok(()))?;
     conclude(lab, follower, &flood, |_| Ok(()))
 }
@@ -42,7 +42,7 @@ const TOO_MANY_FOR_THE_RING: u64 = (1 << 20) / 88 / 5;
 pub fn stopped_reader(lab: &Lab) -> Result<()> {
     lab.binary()?;
     make_room()?;
-    let follower = Follower::start(lab, &["--ring-size", "1"])?;
+    let follower = TableFollower::start(lab, &["--ring-size", "1"])?;
     let flood = Flood::of(length() / 2, |connections| {
         std::thread::sleep(length() / 8);
         follower.recorder().signal(Signal::STOP)?;
@@ -69,7 +69,7 @@ fn make_room() -> Result<()> {
 
 fn conclude(
     lab: &Lab,
-    follower: Follower,
+    follower: TableFollower,
     flood: &Flood,
     check: impl FnOnce(&str) -> Result<()>,
 ) -> Result<()> {
@@ -90,7 +90,7 @@ fn conclude(
     check(&line)
 }
 
-/// What was made.
+/// The connections made.
 struct Flood {
     connections: u64,
     took: Duration,

@@ -1,4 +1,4 @@
-//! A million sockets at once: what is told of them is what the kernel says, nothing is lost, and what it takes.
+//! A million sockets at once: counts equal to the kernel's, no losses, and the memory used.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use tcptrace_common::state::TcpState::TimeWait;
 use crate::clock::is_emulated;
 use crate::hist;
 use crate::lab::{Lab, Skip};
-use crate::scenario::seed::Counts;
+use crate::scenario::seed::SocketCounts;
 use crate::{kernel, netns};
 
 const MILLION: usize = 1_000_000;
@@ -37,34 +37,34 @@ pub fn time_wait(lab: &Lab) -> Result<()> {
     let began = Instant::now();
     let made = make()?;
     let took = began.elapsed();
-    // No more come, so their number goes down: what is told lies between what the kernel says before and after.
-    let (before, told, after) = between(|| {
+    // No more come, so their number decreases: the reported count is between the kernel's before and after.
+    let (before, reported, after) = between(|| {
         let document = hist.next()?.context("no document")?;
         let time_wait = document.histograms.iter().find(|of| of.key.is_none() && of.state == TimeWait.name());
         Ok(time_wait.and_then(|of| of.open_now).context("no TIME_WAIT in the document")? as usize)
     })?;
     let traced_kib = peak_kib(hist.pid().context("its process")?)?;
     let (seeded_before, seeded, seeded_after) =
-        between(|| Ok(Counts::ask(lab, &["top", "--once"])?.of(TimeWait)))?;
+        between(|| Ok(SocketCounts::query(lab, &["top", "--once"])?.of(TimeWait)))?;
     println!(
-        "   {made} made in {:.0} s; traced: {before} >= {told} >= {after}, {} MiB at the most; by a new trace: \
+        "   {made} made in {:.0} s; traced: {before} >= {reported} >= {after}, {} MiB at the most; by a new trace: \
          {seeded_before} >= {seeded} >= {seeded_after}",
         took.as_secs_f64(),
         traced_kib >> 10
     );
-    ensure!((after..=before).contains(&told), "{told} told, {before} to {after} there");
+    ensure!((after..=before).contains(&reported), "{reported} reported, {before} to {after} in the kernel");
     ensure!(
         (seeded_after..=seeded_before).contains(&seeded),
-        "{seeded} told, {seeded_before} to {seeded_after}"
+        "{seeded} reported, {seeded_before} to {seeded_after}"
     );
     hist.finish()
 }
 
-/// What `tell` says, between two answers of the kernel.
-fn between(tell: impl FnOnce() -> Result<usize>) -> Result<(usize, usize, usize)> {
+/// The count of `traced`, between two counts of the kernel.
+fn between(traced: impl FnOnce() -> Result<usize>) -> Result<(usize, usize, usize)> {
     let before = kernel::count(TimeWait)?;
-    let told = tell()?;
-    Ok((before, told, kernel::count(TimeWait)?))
+    let reported = traced()?;
+    Ok((before, reported, kernel::count(TimeWait)?))
 }
 
 fn make() -> Result<usize> {

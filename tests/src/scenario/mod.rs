@@ -1,6 +1,8 @@
-//! The scenarios by theme. Each makes its traffic, proves it with the kernel, and states what the tracer must say.
+//! The scenarios by theme. Each makes its traffic, proves it with the kernel, and states the expected output of the tracer.
 
 pub mod abort;
+pub mod budget;
+pub mod churn;
 pub mod close;
 pub mod doctor;
 pub mod documents;
@@ -11,7 +13,10 @@ pub mod faults;
 pub mod filters;
 pub mod flood;
 pub mod handshake;
+pub mod identity;
 pub mod million;
+pub mod names;
+pub mod odd;
 pub mod owner;
 pub mod ports;
 pub mod privileges;
@@ -19,9 +24,11 @@ pub mod program;
 pub mod prometheus;
 pub mod recording;
 pub mod report;
+pub mod restarts;
 pub mod scrape;
 pub mod screen;
 pub mod seed;
 pub mod serve;
 pub mod servers;
 pub mod storm;
+pub mod threads;

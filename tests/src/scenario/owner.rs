@@ -1,4 +1,4 @@
-//! Whose socket it is: handed over to another process, or owned by one with an evil name.
+//! The owner of a socket: one passed to another process, and one of a process with a hostile name.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -9,18 +9,18 @@ use anyhow::{Context, Result, ensure};
 use tcptrace_common::state::TcpState::{CloseWait, Established, FinWait1, FinWait2, TimeWait};
 
 use crate::clock::Span;
-use crate::event::Owner;
+use crate::event::EventOwner;
 use crate::expect::step;
 use crate::lab::Lab;
-use crate::pair::{End, Family, Pair};
-use crate::process::Start as _;
-use crate::tracer::Format;
+use crate::pair::{ConnectedPair, IpFamily, TestSocket};
+use crate::process::StartChild as _;
+use crate::tracer::TracerFormat;
 
 /// A child inherits the connected socket and closes it by ending: from then on it is the child's.
 pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
-    for family in Family::BOTH {
-        let mut pair = Pair::open(family)?;
+    for family in IpFamily::BOTH {
+        let mut pair = ConnectedPair::open(family)?;
         let socket = OwnedFd::from(pair.client.take()?);
         let mut child = Command::new("head")
             .args(["-c", "1"])
@@ -40,9 +40,9 @@ pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
         let childs = [
             step(Established, FinWait1, closed),
             step(FinWait1, FinWait2, acknowledged).orphan(),
-            step(FinWait2, TimeWait, time_wait).orphan().inside_minisocket(),
+            step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
         ]
-        .map(|step| step.owner(Owner::Exact, child_pid));
+        .map(|step| step.owner(EventOwner::Exact, child_pid));
         tracer.expect(&pair.client.subject, &pair.client_steps(&childs))?;
         let id = pair.client.id();
         let seen = tracer.events(1, |event| event.id == id && event.from == Established)?;
@@ -55,8 +55,8 @@ pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
 /// A process named to attack the terminal.
 pub fn hostile_name(lab: &Lab) -> Result<()> {
     let json = lab.trace()?;
-    let text = lab.trace_with(&["events", "--format", "text"], Format::Text)?;
-    let listener = End::listen((Family::V4.loopback(), 0).into())?;
+    let text = lab.trace_with(&["events", "--format", "text"], TracerFormat::Text)?;
+    let listener = TestSocket::listen((IpFamily::V4.loopback(), 0).into())?;
     let port = listener.local()?.port();
     let shell = Shell::named("\x1b[2Jevil\x07\n")?;
     let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-");

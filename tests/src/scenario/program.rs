@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::clock::{soon, wait_for};
 use crate::lab::{Lab, run_to_end};
-use crate::pair::{Family, Pair};
-use crate::process::Start as _;
+use crate::pair::{ConnectedPair, IpFamily};
+use crate::process::StartChild as _;
 
 /// `nobody`.
 const NOBODY: u32 = 65_534;
@@ -25,7 +25,7 @@ pub fn closed_pipe(lab: &Lab) -> Result<()> {
         .stderr(Stdio::piped())
         .start()?;
     let traffic = || -> Result<()> {
-        let mut pair = Pair::open(Family::V4)?;
+        let mut pair = ConnectedPair::open(IpFamily::V4)?;
         pair.client.close();
         pair.server.close();
         Ok(())
@@ -56,7 +56,7 @@ pub fn closed_pipe(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Without privilege `top` says what is missing, and `states` works.
+/// Without privilege `top` names the missing capabilities, and `states` works.
 pub fn ordinary_user(lab: &Lab) -> Result<()> {
     let binary = lab.public_copy()?;
     let run = |args: &[&str]| -> Result<Output> {
@@ -70,7 +70,7 @@ pub fn ordinary_user(lab: &Lab) -> Result<()> {
     for capability in CAPABILITIES {
         ensure!(message.contains(capability), "top does not name {capability}: {message}");
     }
-    let _pair = Pair::open(Family::V4)?;
+    let _pair = ConnectedPair::open(IpFamily::V4)?;
     let states = run(&["states"])?;
     let text = String::from_utf8_lossy(&states.stdout);
     ensure!(states.status.success(), "states ended with {}", states.status);

@@ -6,17 +6,17 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use super::recording::Folder;
-use super::serve::{Exporter, PORT, traffic};
+use super::recording::TempFolder;
+use super::serve::{Exporter, PORT, get_as, traffic};
 use crate::clock::{soon, wait_for};
 use crate::lab::{Lab, Skip, run_to_end};
-use crate::process::Start as _;
+use crate::process::{KillOnDrop, StartChild as _};
 use crate::{documents, netns};
 
 /// Where Prometheus answers.
@@ -28,8 +28,7 @@ const LEAKED: usize = 12;
 /// Alerts that this scenario provokes; those that it can't are `promtool test rules`' part.
 const PROVOKED: [&str; 4] =
     ["LocalPortsRunOut", "ConnectsFindNoLocalPort", "CloseWaitLeaks", "TimeWaitOverflows"];
-/// What is shortened in the rules, so that the alerts come within seconds: how long a condition lasts, and how old the
-/// CLOSE_WAIT is.
+/// Replacements in the rules that make alerts fire within seconds: the duration of a condition, and the age of a CLOSE_WAIT.
 const SHORTENED: [(&str, &str); 4] = [
     ("for: 15s", "for: 0s"),
     ("for: 2m", "for: 0s"),
@@ -48,13 +47,13 @@ pub fn rules_and_panels(lab: &Lab) -> Result<()> {
     netns::sysctl("ip_local_port_range", &format!("{first} {last}"))?;
     netns::sysctl("tcp_tw_reuse", "0")?;
     let exporter = Exporter::start(lab, &["--most", "5"])?;
-    let folder = Folder::new()?;
+    let folder = TempFolder::new()?;
     let shortened = SHORTENED.into_iter().try_fold(fs::read_to_string(rules)?, |rules, (long, short)| {
         ensure!(rules.contains(long), "no '{long}' in the rules");
         Ok(rules.replace(long, short))
     })?;
     let prometheus = Prometheus::start(&folder, &shortened)?;
-    // What has not been scraped at 0 can't be seen to grow.
+    // Growth needs a first sample at 0.
     prometheus.wait_for("a scrape", "min(tcptrace_connects_failed_total)")?;
     prometheus.wait_for("rates", "count_over_time(tcptrace_records_total[1m]) > 2")?;
 
@@ -154,19 +153,40 @@ fn promtool(args: &[&str], file: &Path) -> Result<()> {
     let mut command = Command::new("promtool");
     command.args(args).arg(file);
     let output = run_to_end(command)?;
-    let said = [output.stdout, output.stderr].concat();
-    ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&said));
+    let printed = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&printed));
+    Ok(())
+}
+
+/// The checker of Prometheus accepts the page: its format, names and help.
+pub fn metrics_pass_promtool(lab: &Lab) -> Result<()> {
+    program("promtool")?;
+    let exporter = Exporter::start(lab, &[])?;
+    traffic(10)?;
+    let answer = get_as("/metrics", "text/plain")?;
+    let (_, page) = answer.split_once("\r\n\r\n").context("no header")?;
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .start()?;
+    child.stdin.take().context("its stdin")?.write_all(page.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && stderr.is_empty(), "{}: {stderr}", output.status);
+    exporter.stop()?;
     Ok(())
 }
 
 /// A Prometheus of its own that scrapes the tracer and itself every second; killed with the value.
 pub(super) struct Prometheus {
-    child: Child,
+    child: KillOnDrop,
     api: SocketAddr,
 }
 
 impl Prometheus {
-    pub(super) fn start(folder: &Folder, rules: &str) -> Result<Self> {
+    pub(super) fn start(folder: &TempFolder, rules: &str) -> Result<Self> {
         program("prometheus")?;
         fs::write(folder.file("rules.yml"), rules)?;
         let config = folder.file("prometheus.yml");
@@ -185,7 +205,7 @@ impl Prometheus {
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.file("prometheus.log"))?)
             .start()?;
-        let mut prometheus = Self { child, api: (Ipv4Addr::LOCALHOST, API).into() };
+        let mut prometheus = Self { child: KillOnDrop(child), api: (Ipv4Addr::LOCALHOST, API).into() };
         wait_for("Prometheus", 3 * soon(), || {
             let ended = prometheus.child.try_wait()?;
             ensure!(ended.is_none(), "{ended:?}: {}", fs::read_to_string(folder.file("prometheus.log"))?);
@@ -196,7 +216,7 @@ impl Prometheus {
 
     /// The samples that answer a query.
     pub(super) fn query(&self, query: &str) -> Result<Vec<Value>> {
-        let answer = self.ask(&format!("query?query={}", percent_encoded(query)))?;
+        let answer = self.get(&format!("query?query={}", percent_encoded(query)))?;
         Ok(answer["data"]["result"].as_array().with_context(|| answer.to_string())?.clone())
     }
 
@@ -210,13 +230,13 @@ impl Prometheus {
 
     /// How many series there have been that a selector names.
     pub(super) fn series(&self, selector: &str) -> Result<usize> {
-        let answer = self.ask(&format!("series?match[]={}", percent_encoded(selector)))?;
+        let answer = self.get(&format!("series?match[]={}", percent_encoded(selector)))?;
         Ok(answer["data"].as_array().with_context(|| answer.to_string())?.len())
     }
 
     /// Every value that a label of a metric has had.
     pub(super) fn label_values(&self, metric: &str, label: &str) -> Result<Vec<Value>> {
-        let answer = self.ask(&format!("label/{label}/values?match[]={metric}"))?;
+        let answer = self.get(&format!("label/{label}/values?match[]={metric}"))?;
         Ok(answer["data"].as_array().with_context(|| answer.to_string())?.clone())
     }
 
@@ -227,13 +247,13 @@ impl Prometheus {
 
     /// Alerts that fire.
     fn firing(&self) -> Result<BTreeSet<String>> {
-        let answer = self.ask("alerts")?;
+        let answer = self.get("alerts")?;
         let alerts = answer["data"]["alerts"].as_array().context("no alerts")?;
         let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
         Ok(firing.filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned)).collect())
     }
 
-    fn ask(&self, path: &str) -> Result<Value> {
+    fn get(&self, path: &str) -> Result<Value> {
         let mut stream = TcpStream::connect(self.api)?;
         stream.set_read_timeout(Some(soon()))?;
         write!(stream, "GET /api/v1/{path} HTTP/1.0\r\n\r\n")?;
@@ -241,13 +261,6 @@ impl Prometheus {
         stream.read_to_string(&mut answer)?;
         let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
         serde_json::from_str(body).with_context(|| body.to_owned())
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

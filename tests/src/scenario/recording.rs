@@ -1,10 +1,10 @@
-//! Recordings: what a file says against what was told live, and what is left of one when its writer is killed or the
-//! disk is full.
+//! Recordings: the contents of a file against live output, and the rest of a file when its writer is killed or the disk is
+//! full.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -15,33 +15,33 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::clock::{WALL_OFFSET_NS, is_emulated, late, now_ns, soon, wait_for};
-use crate::event::Event;
+use crate::event::EventLine;
+use crate::json_snapshots::decode;
 use crate::kernel;
 use crate::lab::{Lab, Skip};
-use crate::pair::{Family, Pair};
-use crate::pictures::decode;
+use crate::pair::{ConnectedPair, IpFamily};
 use crate::ports;
 use crate::precision::Precision;
-use crate::process::Start as _;
+use crate::process::{KillOnDrop, StartChild as _};
 use crate::{load, netns};
 use tcptrace_common::state::TcpState::TimeWait;
 
 /// How often a writer is killed, and how many write at a time.
 fn kills() -> (usize, usize) {
-    if is_emulated() { (4, 1) } else { (51, 3) }
+    if is_emulated() { (4, 1) } else { (21, 3) }
 }
 
-/// What may be missing of a killed recording.
-const MOST_MISSING_NS: u64 = 1_000_000_000;
+/// The time that may be missing from a killed recording.
+pub(super) const MOST_MISSING_NS: u64 = 1_000_000_000;
 
-/// A folder that goes with the value, mounted or not.
-pub struct Folder {
+/// A folder, perhaps a mount, removed on drop.
+pub struct TempFolder {
     /// Where it is.
     pub path: PathBuf,
     mounted: bool,
 }
 
-impl Folder {
+impl TempFolder {
     /// A new one.
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -52,7 +52,7 @@ impl Folder {
     }
 
     /// A disk of its own of this size.
-    fn of_size(size: &str) -> Result<Self> {
+    pub(super) fn of_size(size: &str) -> Result<Self> {
         let mut folder = Self::new()?;
         let options = format!("size={size}");
         let mount = Command::new("mount")
@@ -74,7 +74,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempFolder {
     fn drop(&mut self) {
         if self.mounted {
             Command::new("umount").arg(&self.path).finish().ok();
@@ -83,17 +83,23 @@ impl Drop for Folder {
     }
 }
 
-/// `tcptrace record` at work, killed with the value.
-pub struct Recorder {
-    child: Child,
+/// A running `tcptrace record`, killed on drop.
+pub struct RecorderProcess {
+    child: KillOnDrop,
     stderr: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
 }
 
-impl Recorder {
+impl RecorderProcess {
     /// Starts it and waits until it records.
     pub fn start(lab: &Lab, file: &Path, args: &[&str]) -> Result<Self> {
-        let mut child = Command::new(lab.binary()?)
+        let mut command = Command::new(lab.binary()?);
+        Self::start_as(&mut command, file, args)
+    }
+
+    /// The same as `command` starts it.
+    pub(super) fn start_as(command: &mut Command, file: &Path, args: &[&str]) -> Result<Self> {
+        let mut child = command
             .arg("record")
             .arg("-o")
             .arg(file)
@@ -104,30 +110,33 @@ impl Recorder {
             .start()?;
         let lines = BufReader::new(child.stderr.take().context("its stderr")?).lines();
         let stderr = Arc::<Mutex<String>>::default();
-        let said = Arc::clone(&stderr);
+        let shared = Arc::clone(&stderr);
         let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Ok(mut said) = said.lock() {
-                    said.push_str(&line);
-                    said.push('\n');
+                if let Ok(mut text) = shared.lock() {
+                    text.push_str(&line);
+                    text.push('\n');
                 }
             }
         });
-        let mut recorder = Self { child, stderr, reader: Some(reader) };
+        let mut recorder = Self { child: KillOnDrop(child), stderr, reader: Some(reader) };
         let begun = wait_for("the recording to begin", 3 * soon(), || {
             ensure!(recorder.child.try_wait()?.is_none(), "it ended");
-            Ok(recorder.said().contains("recording to").then_some(()))
+            let stderr = recorder.stderr();
+            let has_begun = ["recording to", "keeping the last"].iter().any(|words| stderr.contains(words));
+            Ok(has_begun.then_some(()))
         });
-        begun.with_context(|| format!("stderr:\n    {}", recorder.said()))?;
+        begun.with_context(|| format!("stderr:\n    {}", recorder.stderr()))?;
         Ok(recorder)
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    fn said(&self) -> String {
-        self.stderr.lock().map(|said| said.clone()).unwrap_or_default()
+    /// Its stderr so far.
+    pub(super) fn stderr(&self) -> String {
+        self.stderr.lock().map(|text| text.clone()).unwrap_or_default()
     }
 
     /// Sends a signal.
@@ -141,28 +150,21 @@ impl Recorder {
         if let Some(reader) = self.reader.take() {
             reader.join().ok();
         }
-        Ok((status.code(), self.said()))
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        Ok((status.code(), self.stderr()))
     }
 }
 
 /// Connections, one after the other, until it is dropped. None waits for anything: where nothing happens nothing is
 /// recorded.
-struct Traffic {
+pub(super) struct SerialConnections {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-impl Traffic {
-    fn start() -> Result<Self> {
+impl SerialConnections {
+    pub(super) fn start() -> Result<Self> {
         netns::sysctl("ip_local_port_range", "1024 65535")?;
-        let mut pair = load::Pair::new(0)?;
+        let mut pair = load::LoopbackLoad::new(0)?;
         let stop = Arc::<AtomicBool>::default();
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -177,7 +179,7 @@ impl Traffic {
     }
 }
 
-impl Drop for Traffic {
+impl Drop for SerialConnections {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -186,12 +188,12 @@ impl Drop for Traffic {
     }
 }
 
-/// What must be the same of an event, whoever tells it: the ends' ports, the step, how it ended, and whose it is.
-type Told = (u16, u16, String, Option<String>, Option<u32>);
+/// The parts of an event that are equal live and in a replay: ports, transition, end reason, and process.
+type EventFacts = (u16, u16, String, Option<String>, Option<u32>);
 
-/// The events, and how long each stay was where that is no bound, in an order that does not depend on who tells them.
-fn told(events: impl IntoIterator<Item = Event>, netns: u32) -> Vec<(Told, Option<u64>)> {
-    let mut told: Vec<(Told, Option<u64>)> = events
+/// The events with their exact dwells, sorted: live output and replay differ in order.
+fn event_facts(events: impl IntoIterator<Item = EventLine>, netns: u32) -> Vec<(EventFacts, Option<u64>)> {
+    let mut facts: Vec<(EventFacts, Option<u64>)> = events
         .into_iter()
         .filter(|event| event.netns == netns)
         .map(|event| {
@@ -201,11 +203,11 @@ fn told(events: impl IntoIterator<Item = Event>, netns: u32) -> Vec<(Told, Optio
             ((event.sport, event.dport, step, reason, event.pid), dwell_ns)
         })
         .collect();
-    told.sort();
-    told
+    facts.sort();
+    facts
 }
 
-/// The lines that `args` print of `file`, and what is said on stderr.
+/// The lines that `args` print of `file`, and stderr.
 fn read(lab: &Lab, file: &Path, args: &[&str]) -> Result<(Vec<String>, String)> {
     let path = file.to_str().context("a path")?;
     let output = lab.run(&[args, &["--from", path]].concat())?;
@@ -214,20 +216,24 @@ fn read(lab: &Lab, file: &Path, args: &[&str]) -> Result<(Vec<String>, String)> 
     Ok((String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect(), stderr))
 }
 
-/// Recorded beside a live trace: the file tells the same, and its counts are the kernel's.
+/// Recorded during a live trace: a replay gives the same events, and its counts are the kernel's.
 pub fn same_as_live(lab: &Lab) -> Result<()> {
-    let folder = Folder::new()?;
+    let folder = TempFolder::new()?;
     let file = folder.file("a.tcptrace");
-    let recorder = Recorder::start(lab, &file, &[])?;
+    let recorder = RecorderProcess::start(lab, &file, &[])?;
     let tracer = lab.trace()?;
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         for _ in 0..20 {
-            let mut pair = Pair::open(family)?;
+            let mut pair = ConnectedPair::open(family)?;
             pair.close_client_first()?;
         }
     }
     let ended = tracer.count(lab.netns(), 40, |event| event.to == TimeWait)?;
-    ensure!(ended == 40, "{ended} of 40 went to TIME_WAIT");
+    if ended != 40 {
+        let events = tracer.events(usize::MAX, |event| event.netns == lab.netns())?;
+        let stderr = tracer.stop()?;
+        bail!("{ended} of 40 went to TIME_WAIT: {stderr}\n{events:#?}");
+    }
     // Where segments are not seen, both find TIME_WAIT by sweeps of FIN_WAIT2, each at a time of its own.
     let number = lab.netns().to_string();
     wait_for("40 TIME_WAIT in the recording", soon(), || {
@@ -236,15 +242,16 @@ pub fn same_as_live(lab: &Lab) -> Result<()> {
         Ok((counts.get("TIME_WAIT") == Some(&40)).then_some(()))
     })?;
     recorder.signal(Signal::TERM)?;
-    let (status, said) = recorder.wait()?;
-    ensure!(status == Some(0) && said.contains("a.tcptrace: "), "it ended with {status:?}: {said}");
+    let (status, stderr) = recorder.wait()?;
+    ensure!(status == Some(0) && stderr.contains("a.tcptrace: "), "it ended with {status:?}: {stderr}");
     let mode = std::os::unix::fs::MetadataExt::mode(&file.metadata()?);
     ensure!(mode & 0o777 == 0o600, "mode {mode:o}");
 
     let (lines, _) = read(lab, &file, &["events", "--json"])?;
-    let replayed = lines.iter().map(|line| serde_json::from_str(line)).collect::<Result<Vec<Event>, _>>()?;
-    let replayed = told(replayed, lab.netns());
-    let live = told(tracer.events(replayed.len(), |event| event.netns == lab.netns())?, lab.netns());
+    let replayed =
+        lines.iter().map(|line| serde_json::from_str(line)).collect::<Result<Vec<EventLine>, _>>()?;
+    let replayed = event_facts(replayed, lab.netns());
+    let live = event_facts(tracer.events(replayed.len(), |event| event.netns == lab.netns())?, lab.netns());
     tracer.stop()?;
     for (live, replayed) in live.iter().zip(&replayed) {
         ensure!(live.0 == replayed.0, "live {live:?}, in the recording {replayed:?}");
@@ -255,18 +262,18 @@ pub fn same_as_live(lab: &Lab) -> Result<()> {
     let (live, replayed) = (live.len(), replayed.len());
     // A listener's two steps, a client's five, a server's five.
     ensure!(live == replayed && live >= 40 * 12, "{live} events live, {replayed} in the recording");
-    let (top, said) = read(lab, &file, &["top", "--once", "--json", "--netns", &number])?;
+    let (top, stderr) = read(lab, &file, &["top", "--once", "--json", "--netns", &number])?;
     let counts = states(top.first().context("a document")?)?;
     let kernel = kernel::count(TimeWait)?;
     ensure!(counts.get("TIME_WAIT") == Some(&kernel), "{counts:?} in the recording, {kernel} in the kernel");
-    ensure!(!said.contains("missing"), "{said}");
+    ensure!(!stderr.contains("missing"), "{stderr}");
     let (states_now, _) = read(lab, &file, &["states", "--json", "--netns", &number])?;
     // They leave out different states in which there is nothing.
     let mut counts_now = states(&states_now.concat())?;
     counts_now.retain(|state, _| counts.contains_key(state));
     ensure!(counts_now == counts, "{counts_now:?} by states, {counts:?} by top");
     let (ports, _) = read(lab, &file, &["ports", "--json", "--netns", &number])?;
-    let ports = decode::<ports::Document>(ports.first().context("a document")?)?.destinations;
+    let ports = decode::<ports::PortsDocument>(ports.first().context("a document")?)?.destinations;
     let used: u64 = ports.iter().map(|row| row.used).sum();
     ensure!(used == 40 && ports.iter().all(|row| row.available.is_some()), "of 40 ports: {ports:?}");
     Ok(())
@@ -274,32 +281,32 @@ pub fn same_as_live(lab: &Lab) -> Result<()> {
 
 fn states(document: &str) -> Result<BTreeMap<String, usize>> {
     #[derive(Deserialize)]
-    struct Document {
-        states: Vec<State>,
+    struct StatesDocument {
+        states: Vec<StateCount>,
     }
     #[derive(Deserialize)]
-    struct State {
+    struct StateCount {
         state: String,
         count: usize,
     }
-    let document: Document = serde_json::from_str(document)?;
+    let document: StatesDocument = serde_json::from_str(document)?;
     Ok(document.states.into_iter().map(|state| (state.state, state.count)).collect())
 }
 
 /// `kill -9` in the middle of heavy recording, at many moments: every file opens, at most a second is missing, and the
-/// reader says so.
+/// reader reports it.
 pub fn killed(lab: &Lab) -> Result<()> {
     lab.binary()?;
     // How long a disk takes is not the recorder's to answer for.
-    let folder = Folder::of_size("1g")?;
-    let _traffic = Traffic::start()?;
+    let folder = TempFolder::of_size("1g")?;
+    let _traffic = SerialConnections::start()?;
     let (kills, at_once) = kills();
     let (mut measured, mut rows) = (Vec::new(), 0);
     for round in 0..kills / at_once {
-        let recorders: Vec<(PathBuf, Recorder)> = (0..at_once)
+        let recorders: Vec<(PathBuf, RecorderProcess)> = (0..at_once)
             .map(|n| {
                 let file = folder.file(&format!("{round}-{n}.tcptrace"));
-                Ok((file.clone(), Recorder::start(lab, &file, &[])?))
+                Ok((file.clone(), RecorderProcess::start(lab, &file, &[])?))
             })
             .collect::<Result<_>>()?;
         for (file, recorder) in recorders {
@@ -340,8 +347,8 @@ pub fn killed(lab: &Lab) -> Result<()> {
 
 /// How long the threads that records pass through were ready to run and had no CPU, as the kernel counts it: what
 /// other work on the machine takes from them is not theirs to answer for.
-struct Starved {
-    /// When it was asked, and how long in all until then.
+pub(super) struct Starved {
+    /// Time of the sample, and the total until then.
     samples: Vec<(u64, u64)>,
 }
 
@@ -350,11 +357,11 @@ impl Starved {
     const THREADS: [&str; 2] = ["pipeline", "recorder"];
 
     /// Asks again and again for so long.
-    fn watch(pid: u32, length: Duration) -> Result<Self> {
+    pub(super) fn watch(pid: u32, length: Duration) -> Result<Self> {
         let end_ns = now_ns() + length.as_nanos() as u64;
         let mut samples = Vec::new();
         loop {
-            samples.push((now_ns(), Self::ask(pid)?));
+            samples.push((now_ns(), Self::query(pid)?));
             if now_ns() >= end_ns {
                 return Ok(Self { samples });
             }
@@ -362,7 +369,7 @@ impl Starved {
         }
     }
 
-    fn ask(pid: u32) -> Result<u64> {
+    fn query(pid: u32) -> Result<u64> {
         let mut waited_ns = 0;
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
             let task = task?.path();
@@ -378,68 +385,68 @@ impl Starved {
     }
 
     /// How long since `ts_ns`.
-    fn since(&self, ts_ns: u64) -> u64 {
+    pub(super) fn since(&self, ts_ns: u64) -> u64 {
         let at = self.samples.partition_point(|&(asked_ns, _)| asked_ns <= ts_ns);
         let before = self.samples.get(at.saturating_sub(1)).map_or(0, |&(_, waited_ns)| waited_ns);
         self.samples.last().map_or(0, |&(_, waited_ns)| waited_ns - before)
     }
 }
 
-/// What is left of a recording.
-struct Left {
+/// The readable rest of a recording.
+struct RemainingRecords {
     rows: usize,
     /// The time of the last row, by the wall clock.
     last_ns: u64,
 }
 
-/// Reads a recording that was cut off; the reader must say that it was.
-fn left(lab: &Lab, file: &Path) -> Result<Left> {
+/// Reads a recording that was cut off; the reader must report that.
+fn left(lab: &Lab, file: &Path) -> Result<RemainingRecords> {
     #[derive(Deserialize)]
-    struct Line {
+    struct RecordLine {
         ts_ns: u64,
     }
     let table = file.with_extension("jsonl");
     let (from, to) = (file.to_str().context("a path")?, table.to_str().context("a path")?);
     let output = lab.run(&["export", from, "--raw", "-o", to])?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{stderr}");
     let rows = std::fs::read_to_string(&table)?;
     std::fs::remove_file(&table)?;
-    let told = ["was not closed", "in the middle of a batch"].iter().any(|words| said.contains(words));
-    ensure!(told && said.contains("last second"), "the reader does not say so: {said}");
-    let Some(last) = rows.lines().last() else { bail!("nothing is in it: {said}") };
-    let last: Line = serde_json::from_str(last)?;
-    Ok(Left { rows: rows.lines().count(), last_ns: last.ts_ns })
+    let reported = ["was not closed", "in the middle of a batch"].iter().any(|words| stderr.contains(words));
+    ensure!(reported && stderr.contains("last second"), "the reader does not report it: {stderr}");
+    let Some(last) = rows.lines().last() else { bail!("nothing is in it: {stderr}") };
+    let last: RecordLine = serde_json::from_str(last)?;
+    Ok(RemainingRecords { rows: rows.lines().count(), last_ns: last.ts_ns })
 }
 
 /// A disk that is full ends the recording; what is in the file can be read.
 pub fn full_disk(lab: &Lab) -> Result<()> {
     lab.binary()?;
-    let folder = Folder::of_size("1500k")?;
+    let folder = TempFolder::of_size("1500k")?;
     let file = folder.file("a.tcptrace");
-    let recorder = Recorder::start(lab, &file, &[])?;
-    let _traffic = Traffic::start()?;
-    let (status, said) = recorder.wait()?;
-    ensure!(status == Some(1), "it ended with {status:?}: {said}");
-    ensure!(said.contains("No space left on device") && said.contains("can be read"), "{said}");
-    let (top, said) = read(lab, &file, &["top", "--once", "--json"])?;
+    let recorder = RecorderProcess::start(lab, &file, &[])?;
+    let _traffic = SerialConnections::start()?;
+    let (status, stderr) = recorder.wait()?;
+    ensure!(status == Some(1), "it ended with {status:?}: {stderr}");
+    ensure!(stderr.contains("No space left on device") && stderr.contains("can be read"), "{stderr}");
+    let (top, stderr) = read(lab, &file, &["top", "--once", "--json"])?;
     states(top.first().context("a document")?)?;
-    ensure!(said.contains("records in"), "{said}");
+    ensure!(stderr.contains("records in"), "{stderr}");
     Ok(())
 }
 
-/// Each file of a series stands for itself: the last one has what the kernel has now.
+/// Each file of a series is complete by itself: the last one has the sockets that the kernel has now.
 pub fn series(lab: &Lab) -> Result<()> {
-    let folder = Folder::new()?;
+    let folder = TempFolder::new()?;
     let file = folder.file("a.tcptrace");
-    let recorder = Recorder::start(lab, &file, &["--rotate", "1s", "--keep", "2"])?;
+    let recorder = RecorderProcess::start(lab, &file, &["--rotate", "1s", "--keep", "2"])?;
     {
-        let _traffic = Traffic::start()?;
+        let _traffic = SerialConnections::start()?;
         wait_for("a third file", 3 * soon(), || Ok(folder.file("a-0003.tcptrace").exists().then_some(())))?;
     }
     recorder.signal(Signal::INT)?;
-    let (status, said) = recorder.wait()?;
-    ensure!(status == Some(0), "it ended with {status:?}: {said}");
+    let (status, stderr) = recorder.wait()?;
+    ensure!(status == Some(0), "it ended with {status:?}: {stderr}");
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(&folder.path)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.sort_unstable();
@@ -449,11 +456,11 @@ pub fn series(lab: &Lab) -> Result<()> {
     let counts = states(top.first().context("a document")?)?;
     let kernel = kernel::count(TimeWait)?;
     let of = |state| counts.get(state).copied().unwrap_or_default();
-    let told = match Precision::of(lab.binary()?)? {
+    let reported = match Precision::of(lab.binary()?)? {
         Precision::Segments => of("TIME_WAIT"),
-        // Who went on from FIN_WAIT2 since the last look at it has not been found yet.
+        // Timewait sockets that left FIN_WAIT2 since the last sweep are still counted there.
         Precision::Timers => of("TIME_WAIT") + of("FIN_WAIT2"),
     };
-    ensure!(told == kernel, "{counts:?} in the last file, {kernel} TIME_WAIT in the kernel");
+    ensure!(reported == kernel, "{counts:?} in the last file, {kernel} TIME_WAIT in the kernel");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The page of a recording in a browser: what it says against the kernel and against `--json`, and whether its charts can
-//! be hovered and zoomed.
+//! The page of a recording in a browser: its numbers against the kernel and against `--json`, and hovering and zooming of its
+//! charts.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tcptrace_common::state::TcpState::TimeWait;
 
-use super::recording::{Folder, Recorder};
+use super::recording::{RecorderProcess, TempFolder};
 use crate::browser::Browser;
 use crate::clock::{hold, soon, wait_for};
 use crate::kernel;
@@ -23,7 +23,7 @@ const LENGTH: Duration = Duration::from_millis(2_500);
 /// A service in another namespace, and its process.
 const LONG_KEY: &str = "[2001:db8:85a3::8a2e:370:7334]:5432 @payments / postgres-worker (1234567)";
 
-/// Numbers of the page: where each stands in the document, its value, and how it is shown.
+/// Numbers of the page: the path of each in the document, its value, and its text.
 const NUMBERS: &str =
     "[...document.querySelectorAll('data[data-at]')].map(e => [e.dataset.at, e.value, e.textContent])";
 /// The first chart: its place on the screen, its marks, its curve of TIME_WAIT.
@@ -43,7 +43,7 @@ const CHART: &str = "(() => {
 
 /// A page is made, opened, hovered and zoomed; nothing is fetched and nothing complained of.
 pub fn in_a_browser(lab: &Lab) -> Result<()> {
-    let folder = Folder::new()?;
+    let folder = TempFolder::new()?;
     // First, so that a host without one skips this at once.
     let mut browser = Browser::start(&folder.file("profile"))?;
     let page = folder.file("report.html");
@@ -72,10 +72,10 @@ pub fn in_a_browser(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Tables fit a small laptop's width, whatever the groups are called.
+/// Tables fit the width of a small laptop, with any group names.
 fn fits(browser: &mut Browser) -> Result<()> {
     let size = serde_json::json!({"width": 1200, "height": 800, "deviceScaleFactor": 1, "mobile": false});
-    browser.ask("Emulation.setDeviceMetricsOverride", &size)?;
+    browser.call("Emulation.setDeviceMetricsOverride", &size)?;
     let wide = browser.evaluate(&format!(
         "(() => {{ document.querySelectorAll('th.key').forEach(key => key.textContent = '{LONG_KEY}'); \
          const cut = [...document.querySelectorAll('.scroll')].filter(table => table.scrollWidth > table.clientWidth); \
@@ -87,7 +87,7 @@ fn fits(browser: &mut Browser) -> Result<()> {
 
 /// Connections that the kernel counts as well.
 fn record(lab: &Lab, file: &std::path::Path) -> Result<()> {
-    let recorder = Recorder::start(lab, file, &[])?;
+    let recorder = RecorderProcess::start(lab, file, &[])?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let target = listener.local_addr()?;
     kernel::counts("TW", CONNECTIONS, || {
@@ -103,12 +103,12 @@ fn record(lab: &Lab, file: &std::path::Path) -> Result<()> {
     })?;
     hold(LENGTH);
     recorder.signal(Signal::INT)?;
-    let (status, said) = recorder.wait()?;
-    ensure!(status == Some(0), "the recorder ended with {status:?}: {said}");
+    let (status, stderr) = recorder.wait()?;
+    ensure!(status == Some(0), "the recorder ended with {status:?}: {stderr}");
     Ok(())
 }
 
-/// Every number of the page stands in the document as well, and what is shown of a count is the count.
+/// Every number of the page is in the document as well, and counts are shown in full.
 fn numbers(browser: &mut Browser, document: &Value) -> Result<()> {
     let inside = browser.evaluate("document.getElementById('document').textContent")?;
     let inside: Value = serde_json::from_str(inside.as_str().context("no document in the page")?)?;
@@ -135,22 +135,22 @@ fn numbers(browser: &mut Browser, document: &Value) -> Result<()> {
 fn hover_and_zoom(browser: &mut Browser, document: &Value) -> Result<()> {
     let number =
         |chart: &Value, name: &str| chart[name].as_f64().with_context(|| format!("no {name} in {chart}"));
-    let whole = browser.evaluate(CHART)?;
-    let (x, width) = (number(&whole, "x")?, number(&whole, "width")?);
-    let y = number(&whole, "y")? + number(&whole, "height")? / 2.0;
-    ensure!(whole["tip"].is_null() && whole["all"] == true, "at first: {whole}");
+    let unzoomed = browser.evaluate(CHART)?;
+    let (x, width) = (number(&unzoomed, "x")?, number(&unzoomed, "width")?);
+    let y = number(&unzoomed, "y")? + number(&unzoomed, "height")? / 2.0;
+    ensure!(unzoomed["tip"].is_null() && unzoomed["all"] == true, "at first: {unzoomed}");
 
     browser.mouse("mouseMoved", (x + width * 0.9, y))?;
     let hovered = browser.evaluate(CHART)?;
     let tip: Vec<&str> =
         hovered["tip"].as_str().context("no tip under the mouse")?.split_whitespace().collect();
-    let told = tip.iter().position(|word| *word == "TIME_WAIT").and_then(|n| tip.get(n + 1));
+    let reported = tip.iter().position(|word| *word == "TIME_WAIT").and_then(|n| tip.get(n + 1));
     let last = document["timeline"]["highest"]["TIME_WAIT"]
         .as_array()
         .and_then(|all| all.last())
         .context("no timeline")?;
     ensure!(
-        told.is_some_and(|n| n.parse().ok() == last.as_u64()),
+        reported.is_some_and(|n| n.parse().ok() == last.as_u64()),
         "the tip says {tip:?}, the timeline ends with {last}"
     );
 
@@ -158,12 +158,15 @@ fn hover_and_zoom(browser: &mut Browser, document: &Value) -> Result<()> {
     browser.mouse("mouseMoved", (x + width * 0.4, y))?;
     browser.mouse("mouseReleased", (x + width * 0.4, y))?;
     let zoomed = browser.evaluate(CHART)?;
-    ensure!(zoomed["all"] == false && zoomed["curve"] != whole["curve"], "zoomed: {zoomed}");
-    ensure!(zoomed["marks"] != whole["marks"], "the marks stay when zoomed: {zoomed}");
+    ensure!(zoomed["all"] == false && zoomed["curve"] != unzoomed["curve"], "zoomed: {zoomed}");
+    ensure!(zoomed["marks"] != unzoomed["marks"], "the marks stay when zoomed: {zoomed}");
     browser.evaluate("document.querySelector('figure[data-chart=highest] [data-act=all]').click()")?;
     let again = browser.evaluate(CHART)?;
-    // What the page came with was drawn by the program, this by the script.
-    ensure!(again["all"] == true && again["marks"] == whole["marks"], "all again: {again}, at first {whole}");
+    // The program drew the first charts, the script these.
+    ensure!(
+        again["all"] == true && again["marks"] == unzoomed["marks"],
+        "all again: {again}, at first {unzoomed}"
+    );
     Ok(())
 }
 
@@ -179,7 +182,7 @@ fn switches(browser: &mut Browser) -> Result<()> {
          document.getElementById('theme').click(); return [before, ground()]; })()",
     )?;
     ensure!(grounds[0] != grounds[1], "the theme stays: {grounds}");
-    let printed = browser.ask("Page.printToPDF", &serde_json::json!({}))?;
+    let printed = browser.call("Page.printToPDF", &serde_json::json!({}))?;
     ensure!(printed["data"].as_str().is_some_and(|pdf| pdf.starts_with("JVBERi")), "no PDF");
     Ok(())
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 
 use super::prometheus::Prometheus;
-use super::recording::Folder;
+use super::recording::TempFolder;
 use super::serve::Exporter;
 use crate::clock::{is_emulated, soon, wait_for};
 use crate::lab::Lab;
@@ -48,7 +48,7 @@ pub fn busy(lab: &Lab) -> Result<()> {
     let seconds = std::env::var(SECONDS).ok().map(|text| text.parse().context(SECONDS)).transpose()?;
     netns::sysctl("tcp_max_tw_buckets", "2000000")?;
     let exporter = Exporter::start(lab, &["--by", "peer", "--most", &MOST.to_string()])?;
-    let folder = Folder::new()?;
+    let folder = TempFolder::new()?;
     let prometheus = Prometheus::start(&folder, "groups: []")?;
     prometheus.wait_for("a scrape", "tcptrace_records_total")?;
 
@@ -65,7 +65,7 @@ pub fn busy(lab: &Lab) -> Result<()> {
     let took = started.elapsed();
     clients.stop()?;
 
-    // What Prometheus keeps of itself tells what it could have had.
+    // The metrics of Prometheus about itself give the number of scrapes that it attempted.
     let number = |query: &str| prometheus.number(query);
     let [of_tracer, of_itself] =
         ["tcptrace", "prometheus"].map(|job| number(&format!("sum_over_time(up{{job='{job}'}}[1h])")));
@@ -146,7 +146,7 @@ impl Clients {
                     std::thread::sleep(due.saturating_sub(started.elapsed()));
                     connect(connections.fetch_add(1, Ordering::Relaxed) % peers(), target)?;
                 }
-                // Wakes the server, unless it has gone already.
+                // Wakes the server, unless it ended before.
                 TcpStream::connect(target).ok();
                 Ok(())
             }

@@ -13,32 +13,32 @@ use super::storm::{DIALLED, dial};
 use crate::clock::{is_emulated, soon, wait_for};
 use crate::kernel;
 use crate::lab::Lab;
-use crate::pair::{End, Family, Pair};
-use crate::process::Start as _;
-use crate::terminal::{Size, Terminal};
+use crate::pair::{ConnectedPair, IpFamily, TestSocket};
+use crate::process::StartChild as _;
+use crate::terminal::{Size, TestTerminal};
 
 const LARGE: Size = (160, 50);
 const SMALL: Size = (80, 24);
 
 /// The name of the process that forgets `close()`.
 const FORGETFUL: &str = "forgets-close";
-/// What it forgets.
+/// The sockets that it forgets.
 const LEAKS: usize = 3;
 
 /// Sockets for the screen to show.
-struct Traffic {
-    _open: Pair,
-    _listener: End,
+struct ScreenSockets {
+    _open: ConnectedPair,
+    _listener: TestSocket,
     _shell: Shell,
     forgetful: Child,
 }
 
-impl Traffic {
+impl ScreenSockets {
     /// Some hundred TIME_WAIT, an open connection over IPv6, and a process that keeps what its peer has closed.
     fn make() -> Result<Self> {
-        dial(Family::V4, if is_emulated() { 40 } else { 300 })?;
-        let open = Pair::open(Family::V6)?;
-        let listener = End::listen((Family::V4.loopback(), 0).into())?;
+        dial(IpFamily::V4, if is_emulated() { 40 } else { 300 })?;
+        let open = ConnectedPair::open(IpFamily::V6)?;
+        let listener = TestSocket::listen((IpFamily::V4.loopback(), 0).into())?;
         let port = listener.local()?.port();
         let shell = Shell::named(FORGETFUL)?;
         let connect = format!("exec {{fd}}<>/dev/tcp/127.0.0.1/{port}; ").repeat(LEAKS);
@@ -53,18 +53,18 @@ impl Traffic {
     }
 }
 
-impl Drop for Traffic {
+impl Drop for ScreenSockets {
     fn drop(&mut self) {
         self.forgetful.kill().ok();
         self.forgetful.wait().ok();
     }
 }
 
-fn top(lab: &Lab, size: Size) -> Result<Terminal> {
-    Terminal::start(lab.binary()?, &["top", "--netns", &lab.netns().to_string()], size)
+fn top(lab: &Lab, size: Size) -> Result<TestTerminal> {
+    TestTerminal::start(lab.binary()?, &["top", "--netns", &lab.netns().to_string()], size)
 }
 
-/// The numbers of the states on the screen: what stands in the row `now` where a head ends. So they are there only if they
+/// The numbers of the states on the screen: the cell of the row `now` where a head ends. So they are there only if they
 /// are aligned.
 fn states_on(lines: &[String]) -> Option<BTreeMap<String, usize>> {
     let now = lines.iter().position(|line| line.starts_with("now "))?;
@@ -73,7 +73,7 @@ fn states_on(lines: &[String]) -> Option<BTreeMap<String, usize>> {
     let mut counts = BTreeMap::new();
     for (head, end) in heads {
         match head.as_str() {
-            // It says how FIN_WAIT2 is shown.
+            // It shows the format of FIN_WAIT2.
             "FIN_WAIT2" => {}
             "o/h" => {
                 let both = number(end)?;
@@ -103,7 +103,7 @@ fn fields(line: &str) -> Vec<(String, usize)> {
 }
 
 /// Waits until the screen shows what the kernel has, in every state that there is a column for.
-fn wait_equal(terminal: &mut Terminal) -> Result<BTreeMap<String, usize>> {
+fn wait_equal(terminal: &mut TestTerminal) -> Result<BTreeMap<String, usize>> {
     terminal.wait("the kernel's numbers", |lines| {
         let Some(shown) = states_on(lines) else { return Ok(None) };
         let kernel = counts_by_kernel()?;
@@ -118,7 +118,7 @@ fn wait_equal(terminal: &mut Terminal) -> Result<BTreeMap<String, usize>> {
 /// Numbers equal to the kernel's in both sizes; from the groups to the process that leaks; and the terminal is given back.
 pub fn numbers_and_keys(lab: &Lab) -> Result<()> {
     lab.binary()?;
-    let mut traffic = Traffic::make()?;
+    let mut traffic = ScreenSockets::make()?;
     let mut terminal = top(lab, LARGE)?;
     let shown = wait_equal(&mut terminal)?;
     ensure!(shown.len() > 9, "few states on a wide screen: {shown:?}");
@@ -138,33 +138,40 @@ pub fn numbers_and_keys(lab: &Lab) -> Result<()> {
 }
 
 /// From the groups to the life of a socket that is leaked, and back.
-fn drill_down(terminal: &mut Terminal, pid: u32) -> Result<()> {
+fn drill_down(terminal: &mut TestTerminal, pid: u32) -> Result<()> {
+    let wait_group = |terminal: &mut TestTerminal| {
+        terminal.wait("one group", |lines| {
+            let table = lines.iter().position(|line| line.contains("CLOSER")).map(|head| &lines[head + 1..]);
+            Ok(table.filter(|rows| rows[0].contains(FORGETFUL) && !rows[1].contains("127.0.0.1")).map(drop))
+        })
+    };
+    let wait_sockets = |terminal: &mut TestTerminal| {
+        terminal.wait("its sockets", |lines| {
+            Ok((lines.iter().filter(|line| line.contains("CLOSE_WAIT") && line.contains(FORGETFUL)).count()
+                == LEAKS)
+                .then_some(()))
+        })
+    };
     terminal.press("/state close-wait\r")?;
-    terminal.wait("one group", |lines| {
-        let table = lines.iter().position(|line| line.contains("CLOSER")).map(|head| &lines[head + 1..]);
-        Ok(table.filter(|rows| rows[0].contains(FORGETFUL) && !rows[1].contains("127.0.0.1")).map(drop))
-    })?;
+    wait_group(terminal)?;
     terminal.press("\r")?;
-    terminal.wait("its sockets", |lines| {
-        Ok((lines.iter().filter(|line| line.contains("CLOSE_WAIT") && line.contains(FORGETFUL)).count()
-            == LEAKS)
-            .then_some(()))
-    })?;
+    wait_sockets(terminal)?;
     terminal.press("\r")?;
     let owner = terminal.wait_text(&format!("{FORGETFUL} (pid {pid})"))?;
     ensure!(!owner.contains("unknown"), "{owner}");
-    // Out of the life, the sockets and the filter.
-    for _ in 0..3 {
-        terminal.press("\x1b")?;
-        // An escape with something right behind it is another key.
-        crate::clock::hold(std::time::Duration::from_millis(300));
-    }
+    // Out of the life, the sockets and the filter. An escape with a byte right behind it is another key, so each must
+    // have been read before the next is sent.
+    terminal.press("\x1b")?;
+    wait_sockets(terminal)?;
+    terminal.press("\x1b")?;
+    wait_group(terminal)?;
+    terminal.press("\x1b")?;
     terminal.wait_text(&format!(":{DIALLED}"))?;
     wait_equal(terminal).map(drop)
 }
 
-/// Small, and large again: everything is drawn anew, within the lines there are.
-fn resize(terminal: &mut Terminal) -> Result<()> {
+/// Small, and large again: everything is redrawn, within the lines of the terminal.
+fn resize(terminal: &mut TestTerminal) -> Result<()> {
     terminal.resize(SMALL)?;
     wait_equal(terminal)?;
     terminal.wait_text("? help")?;
@@ -179,7 +186,7 @@ fn resize(terminal: &mut Terminal) -> Result<()> {
 }
 
 /// A picture that is held does not change, and has caught up when it goes on.
-fn hold_and_go_on(terminal: &mut Terminal, lab: &Lab, traffic: &mut Traffic) -> Result<()> {
+fn hold_and_go_on(terminal: &mut TestTerminal, lab: &Lab, traffic: &mut ScreenSockets) -> Result<()> {
     let before = wait_equal(terminal)?;
     terminal.press(" ")?;
     terminal.wait_text("PAUSED")?;
@@ -187,7 +194,7 @@ fn hold_and_go_on(terminal: &mut Terminal, lab: &Lab, traffic: &mut Traffic) -> 
     traffic.forgetful.wait()?;
     // A view beside it knows: so this one could.
     wait_for("the end of CLOSE_WAIT", soon(), || {
-        Ok((super::seed::Counts::ask(lab, &["states"])?.of(CloseWait) == 0).then_some(()))
+        Ok((super::seed::SocketCounts::query(lab, &["states"])?.of(CloseWait) == 0).then_some(()))
     })?;
     let held = states_on(&terminal.lines()?).context("the states")?;
     ensure!(held == before, "held {held:?}, before {before:?}");
@@ -198,11 +205,30 @@ fn hold_and_go_on(terminal: &mut Terminal, lab: &Lab, traffic: &mut Traffic) -> 
 }
 
 /// Ctrl-Z and `fg`: the shell has its terminal meanwhile.
-fn suspend(terminal: &mut Terminal) -> Result<()> {
+fn suspend(terminal: &mut TestTerminal) -> Result<()> {
     terminal.press("\x1a")?;
     terminal.wait_shell()?;
     terminal.press("\n")?;
     wait_equal(terminal)?;
     ensure!(terminal.screen()?.alternate_screen(), "it draws on the shell's screen");
+    Ok(())
+}
+
+/// A terminal that can't place its cursor gets text, one picture below the other; pasted text is no command on one that can.
+pub fn dumb_and_pasted(lab: &Lab) -> Result<()> {
+    let _traffic = ScreenSockets::make()?;
+    let netns = lab.netns().to_string();
+    let mut dumb = TestTerminal::start_as("dumb", lab.binary()?, &["top", "--netns", &netns], SMALL)?;
+    dumb.wait_text("SERVICE")?;
+    ensure!(!dumb.screen()?.alternate_screen(), "a screen on a dumb terminal");
+    drop(dumb);
+
+    let mut terminal = top(lab, SMALL)?;
+    terminal.wait_text("SERVICE")?;
+    ensure!(terminal.screen()?.bracketed_paste(), "what is pasted would be keys");
+    // The help shows that what follows the pasted q was read.
+    terminal.press("\x1b[200~q\x1b[201~?")?;
+    terminal.wait_text("help: Esc closes")?;
+    ensure!(terminal.screen()?.alternate_screen(), "a pasted q quits");
     Ok(())
 }

@@ -10,27 +10,27 @@ use tcptrace_common::state::TcpState::{
 };
 
 use crate::clock::{Span, now_ns};
-use crate::event::{EndReason, Owner};
-use crate::expect::{Step, step};
+use crate::event::{EventEndReason, EventOwner};
+use crate::expect::{ExpectedStep, step};
 use crate::kernel;
 use crate::lab::Lab;
-use crate::pair::{Family, Pair, both_families};
+use crate::pair::{ConnectedPair, IpFamily, both_families};
 
-/// What `states` and `top --once` say alike.
+/// Sockets by state, from `states` or `top --once`.
 #[derive(Deserialize)]
-pub struct Counts {
-    states: Vec<Count>,
+pub struct SocketCounts {
+    states: Vec<StateCountRow>,
 }
 
 #[derive(Deserialize)]
-struct Count {
+struct StateCountRow {
     state: String,
     count: usize,
 }
 
-impl Counts {
-    /// What `tcptrace ARGS --json --netns INUM` says about this scenario's namespace.
-    pub fn ask(lab: &Lab, args: &[&str]) -> Result<Self> {
+impl SocketCounts {
+    /// The counts of `tcptrace ARGS --json --netns INUM` for this scenario's namespace.
+    pub fn query(lab: &Lab, args: &[&str]) -> Result<Self> {
         let netns = lab.netns().to_string();
         let output = lab.run(&[args, &["--json", "--netns", &netns]].concat())?;
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -62,57 +62,61 @@ pub fn counts_by_kernel() -> Result<BTreeMap<String, usize>> {
 pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
     let birth_ns = now_ns();
     let mut all = Vec::new();
-    for family in Family::BOTH {
-        let mut time_wait = Pair::open(family)?;
+    for family in IpFamily::BOTH {
+        let mut time_wait = ConnectedPair::open(family)?;
         time_wait.close_client_first()?;
-        let mut orphan = Pair::open(family)?;
+        let mut orphan = ConnectedPair::open(family)?;
         let closed = orphan.client.close();
         orphan.client.reaches(FinWait2, closed)?;
-        let held = Pair::open(family)?;
+        let held = ConnectedPair::open(family)?;
         held.client.shutdown_write()?;
         held.client.wait(FinWait2)?;
-        all.push((time_wait, orphan, held, Pair::open(family)?));
+        all.push((time_wait, orphan, held, ConnectedPair::open(family)?));
     }
     let before = counts_by_kernel()?;
     let tracer = lab.trace()?;
     ensure!(counts_by_kernel()? == before, "the sockets did not stay as they were");
     if tracer.is_present() {
-        let states = Counts::ask(lab, &["states"])?;
+        let states = SocketCounts::query(lab, &["states"])?;
         ensure!(states.present() == before, "states: {:?}, kernel: {before:?}", states.present());
     }
 
     let me = std::process::id();
-    let known = |step: Step| step.dwelt(Duration::ZERO, Duration::from_nanos(now_ns() - birth_ns)).seeded();
+    let known =
+        |step: ExpectedStep| step.dwelt(Duration::ZERO, Duration::from_nanos(now_ns() - birth_ns)).seeded();
     for (_time_wait, mut orphan, mut held, mut open) in all {
         let answered = orphan.server.close();
-        let gone = orphan.server.vanishes(answered)?;
+        let ended = orphan.server.ends(answered)?;
         let stepped = orphan.client.reaches(TimeWait, answered)?;
         tracer.expect(
             &seeded(&orphan.client.subject),
-            &[known(step(FinWait2, TimeWait, stepped)).any_owner().orphan().inside_minisocket()],
+            &[known(step(FinWait2, TimeWait, stepped)).any_owner().orphan().by_segment()],
         )?;
         tracer.expect(
             &seeded(&orphan.server.subject),
-            &[known(step(CloseWait, LastAck, answered)), step(LastAck, Close, gone).ended(EndReason::Closed)],
+            &[
+                known(step(CloseWait, LastAck, answered)),
+                step(LastAck, Close, ended).ended(EventEndReason::Closed),
+            ],
         )?;
 
         let answered = held.server.close();
         let stepped = held.client.reaches(TimeWait, answered)?;
         tracer.expect(
             &seeded(&held.client.subject),
-            &[known(step(FinWait2, TimeWait, stepped)).owner(Owner::Proc, me).held()],
+            &[known(step(FinWait2, TimeWait, stepped)).owner(EventOwner::Proc, me).held()],
         )?;
 
         let closed = open.client.close();
         let acknowledged = open.client.reaches(FinWait2, closed)?;
-        let heard = open.server.reaches(CloseWait, closed)?;
+        let received = open.server.reaches(CloseWait, closed)?;
         tracer.expect(
             &seeded(&open.client.subject),
             &[known(step(Established, FinWait1, closed)), step(FinWait1, FinWait2, acknowledged).orphan()],
         )?;
         tracer.expect(
             &seeded(&open.server.subject),
-            &[known(step(Established, CloseWait, heard)).owner(Owner::Proc, me)],
+            &[known(step(Established, CloseWait, received)).owner(EventOwner::Proc, me)],
         )?;
     }
     tracer.finish()
@@ -122,25 +126,25 @@ pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
 pub fn time_wait_killed(lab: &Lab) -> Result<()> {
     let birth_ns = now_ns();
     let mut pairs = Vec::new();
-    for family in Family::BOTH {
-        let mut pair = Pair::open(family)?;
+    for family in IpFamily::BOTH {
+        let mut pair = ConnectedPair::open(family)?;
         pair.close_client_first()?;
         pairs.push(pair);
     }
     let tracer = lab.trace()?;
     for pair in pairs {
-        let minisocket = pair.client.diag()?;
-        let (killed, kill) = Span::of(|| kernel::destroy(&minisocket));
+        let timewait = pair.client.diag()?;
+        let (killed, kill) = Span::of(|| kernel::destroy(&timewait));
         killed?;
-        let gone = pair.client.vanishes(kill)?;
+        let ended = pair.client.ends(kill)?;
         let longest = Duration::from_nanos(now_ns() - birth_ns);
         tracer.expect(
             &seeded(&pair.client.subject),
-            &[step(TimeWait, Close, gone)
+            &[step(TimeWait, Close, ended)
                 .dwelt(Duration::ZERO, longest)
                 .inferred()
                 .any_owner()
-                .ended(EndReason::Killed)],
+                .ended(EventEndReason::Killed)],
         )?;
     }
     tracer.finish()
@@ -150,16 +154,16 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
 pub fn two_tracers(lab: &Lab) -> Result<()> {
     let tracers = [lab.trace()?, lab.trace()?];
     both_families(|family| {
-        let mut pair = Pair::open(family)?;
+        let mut pair = ConnectedPair::open(family)?;
         let closing = pair.close_client_first()?;
         tracers
             .iter()
             .try_for_each(|tracer| tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps())))
     })?;
-    tracers.into_iter().try_for_each(crate::tracer::Tracer::finish)
+    tracers.into_iter().try_for_each(crate::tracer::LiveTracer::finish)
 }
 
 /// Which end it is can only be guessed.
-fn seeded(subject: &crate::expect::Subject) -> crate::expect::Subject {
-    crate::expect::Subject { role: None, ..subject.clone() }
+fn seeded(subject: &crate::expect::ExpectedSocket) -> crate::expect::ExpectedSocket {
+    crate::expect::ExpectedSocket { role: None, ..subject.clone() }
 }

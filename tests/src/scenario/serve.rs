@@ -1,19 +1,20 @@
 //! `tcptrace serve`: its numbers against the kernel's, and scrapers that are slow or hostile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tcptrace_common::state::TcpState;
 
 use crate::clock::{soon, wait_for};
 use crate::kernel;
-use crate::lab::{Lab, Skip};
-use crate::process::Start as _;
+use crate::lab::{Lab, Skip, run_to_end};
+use crate::precision::cannot_trace;
+use crate::process::{KillOnDrop, StartChild as _};
 
 /// In a namespace of its own every port is free.
 pub(super) const PORT: u16 = 9435;
@@ -24,59 +25,56 @@ const PLACES: usize = 16;
 
 /// A running exporter, killed with the value.
 pub(super) struct Exporter {
-    child: Child,
+    child: KillOnDrop,
 }
 
 /// Samples by their name and labels, as written.
-pub(super) type Samples = BTreeMap<String, f64>;
+pub(super) type MetricSamples = BTreeMap<String, f64>;
 
 impl Exporter {
     /// Starts it in this namespace, about this namespace, its own connections apart, and waits until it is ready.
     pub(super) fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
-        let filter = format!("netns {} and not port {PORT}", lab.netns());
+        Self::start_for(lab, &format!("netns {} and not port {PORT}", lab.netns()), args)
+    }
+
+    /// The same about all that passes `filter`.
+    pub(super) fn start_for(lab: &Lab, filter: &str, args: &[&str]) -> Result<Self> {
         let child = Command::new(lab.binary()?)
-            .args(["serve", "--filter", &filter])
+            .args(["serve", "--filter", filter])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .start()?;
-        let mut exporter = Self { child };
+        let mut exporter = Self { child: KillOnDrop(child) };
         let ready = wait_for("the exporter to be ready", 3 * soon(), || {
             if exporter.child.try_wait()?.is_some_and(|status| status.code() == Some(3)) {
-                bail!(Skip(format!("can't trace here: {}", exporter.said())));
+                return Err(cannot_trace(&exporter.stderr()));
             }
             Ok(get("/healthz").is_ok_and(|answer| answer.ends_with("\r\n\r\nready\n")).then_some(()))
         });
         match ready {
             Err(error) if !error.is::<Skip>() => {
                 exporter.child.kill().ok();
-                Err(error.context(exporter.said()))
+                Err(error.context(exporter.stderr()))
             }
             ready => ready.map(|()| exporter),
         }
     }
 
-    /// What it says on stderr, up to its end.
-    fn said(&mut self) -> String {
+    /// Its stderr, up to its end.
+    fn stderr(&mut self) -> String {
         let lines = self.child.stderr.take().map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok));
         lines.into_iter().flatten().collect::<Vec<_>>().join("\n    ")
     }
 
-    /// Ends it as a service manager would; returns what it said.
+    /// Sends SIGTERM; returns stderr.
     pub(super) fn stop(mut self) -> Result<String> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let status = wait_for("the exporter to end", soon(), || Ok(self.child.try_wait()?))?;
-        let said = self.said();
-        ensure!(status.code() == Some(0), "SIGTERM ended it with {status}: {said}");
-        Ok(said)
-    }
-}
-
-impl Drop for Exporter {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        let stderr = self.stderr();
+        ensure!(status.code() == Some(0), "SIGTERM ended it with {status}: {stderr}");
+        Ok(stderr)
     }
 }
 
@@ -85,16 +83,21 @@ pub(super) fn address() -> SocketAddr {
 }
 
 fn get(path: &str) -> Result<String> {
+    get_as(path, "application/openmetrics-text; version=1.0.0, */*;q=0.1")
+}
+
+/// The response, header included, to a request that accepts `accept`.
+pub(super) fn get_as(path: &str, accept: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address())?;
     stream.set_read_timeout(Some(soon()))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: tests\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: tests\r\naccept: {accept}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
 
 /// Every sample of one scrape.
-pub(super) fn scrape() -> Result<Samples> {
+pub(super) fn scrape() -> Result<MetricSamples> {
     let answer = get("/metrics")?;
     let (header, page) = answer.split_once("\r\n\r\n").context("no header")?;
     ensure!(header.starts_with("HTTP/1.1 200 OK"), "{header}");
@@ -132,7 +135,7 @@ fn by_kernel() -> Result<BTreeMap<TcpState, usize>> {
     Ok(counts)
 }
 
-fn number(samples: &Samples, series: &str) -> Result<u64> {
+fn number(samples: &MetricSamples, series: &str) -> Result<u64> {
     samples.get(series).map(|value| *value as u64).with_context(|| format!("no {series}"))
 }
 
@@ -167,21 +170,21 @@ pub fn counters(lab: &Lab) -> Result<()> {
         ("tcptrace_closes_total{closer=\"remote\"}", CONNECTIONS),
         ("tcptrace_lost_total{cause=\"ring_full\"}", 0),
     ] {
-        let told = number(&samples, series)?;
-        ensure!(told as usize == n, "{series} is {told}, not {n}");
+        let reported = number(&samples, series)?;
+        ensure!(reported as usize == n, "{series} is {reported}, not {n}");
     }
     let (cpu, resident) = ("process_cpu_seconds_total", "process_resident_memory_bytes");
     ensure!(samples[cpu] > 0.0 && number(&samples, resident)? > 1 << 20, "no cost of its own");
-    let said = exporter.stop()?;
-    ensure!(said.contains("serving metrics at http://127.0.0.1:9435/metrics"), "{said}");
-    ensure!(!said.contains("warning"), "a warning on loopback: {said}");
+    let stderr = exporter.stop()?;
+    ensure!(stderr.contains("serving metrics at http://127.0.0.1:9435/metrics"), "{stderr}");
+    ensure!(!stderr.contains("warning"), "a warning on loopback: {stderr}");
     Ok(())
 }
 
-/// Scrapers that say nothing, read nothing, or send nonsense take nobody's place for ever, and nothing is lost.
+/// Scrapers that send nothing, read nothing, or send garbage do not keep others out, and nothing is lost.
 pub fn slow_scrapers(lab: &Lab) -> Result<()> {
     let exporter = Exporter::start(lab, &[])?;
-    // They hold every place but one, and read nothing of what they asked for.
+    // They hold every connection slot but one, and do not read their responses.
     let mut slow = Vec::new();
     for n in 1..PLACES {
         let mut stream = TcpStream::connect(address())?;
@@ -194,14 +197,14 @@ pub fn slow_scrapers(lab: &Lab) -> Result<()> {
         slow.push(stream);
     }
     traffic(CONNECTIONS)?;
-    let is_told = || {
+    let is_reported = || {
         // A place that is just being given back counts as taken.
         let Ok(samples) = scrape() else { return Ok(None) };
         let entered = number(&samples, "tcptrace_transitions_total{state=\"TIME_WAIT\"}")?;
         Ok((entered as usize == CONNECTIONS).then_some(()))
     };
-    wait_for("the count beside slow scrapers", soon(), is_told)?;
-    // They are sent away; the kernel tells by the end of their streams.
+    wait_for("the count beside slow scrapers", soon(), is_reported)?;
+    // They are disconnected: their streams end.
     for mut stream in slow {
         stream.set_read_timeout(Some(soon() + Duration::from_secs(10)))?;
         let ended = stream.read_to_end(&mut Vec::new());
@@ -210,7 +213,53 @@ pub fn slow_scrapers(lab: &Lab) -> Result<()> {
             "it was not sent away: {ended:?}"
         );
     }
-    let said = exporter.stop()?;
-    ensure!(said.contains("nothing lost"), "{said}");
+    let stderr = exporter.stop()?;
+    ensure!(stderr.contains("nothing lost"), "{stderr}");
+    Ok(())
+}
+
+/// The pages in each content type, at an address that is a name; and the error for an unusable address.
+pub fn formats(lab: &Lab) -> Result<()> {
+    let exporter = Exporter::start(lab, &["--listen", &format!("localhost:{PORT}")])?;
+    traffic(10)?;
+    let index = get("/")?;
+    ensure!(
+        index.contains("text/html")
+            && index.contains("href=\"/metrics\"")
+            && index.contains("href=\"/healthz\""),
+        "{index}"
+    );
+    let text = get_as("/metrics", "*/*")?;
+    let (header, page) = text.split_once("\r\n\r\n").context("no header")?;
+    ensure!(header.contains("text/plain; version=0.0.4"), "{header}");
+    ensure!(page.contains("# TYPE tcptrace_records_total counter\n") && !page.contains("# EOF"), "{page}");
+    let names = |page: &str| -> BTreeSet<String> {
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        samples.filter_map(|line| line.split([' ', '{']).next().map(str::to_owned)).collect()
+    };
+    let open_metrics = get("/metrics")?;
+    let (_, other) = open_metrics.split_once("\r\n\r\n").context("no header")?;
+    ensure!(other.ends_with("# EOF\n"), "not OpenMetrics");
+    let (text, open_metrics) = (names(page), names(other));
+    ensure!(text == open_metrics, "{text:?} and {open_metrics:?}");
+
+    for (listen, status, words) in [
+        (format!(":{PORT}"), 1, "another program uses this port"),
+        ("192.0.2.1:9436".into(), 1, "this host has no such address"),
+        ("nonsense".into(), 2, "localhost:9435"),
+    ] {
+        let mut command = Command::new(lab.binary()?);
+        command.args(["serve", "--listen", &listen]);
+        let output = run_to_end(command)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(status) && stderr.contains(words),
+            "{listen}: {}, {stderr}",
+            output.status
+        );
+    }
+    exporter.stop()?;
+    // Every address, IPv4 too.
+    Exporter::start(lab, &["--listen", &format!(":{PORT}")])?.stop()?;
     Ok(())
 }

@@ -13,11 +13,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tcptrace_common::state::TcpState::{Listen, TimeWait};
 
 use crate::clock::{hold, soon, wait_for};
-use crate::hist::{self, Document, Group};
+use crate::hist::{self, HistDocument, HistGroup};
 use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::netns;
-use crate::process::Start as _;
+use crate::process::StartChild as _;
 
 /// `nobody`: `postgres` refuses to be root.
 const NOBODY: u32 = 65_534;
@@ -30,10 +30,10 @@ const REQUESTS: u32 = 500;
 /// Both at once: two services, whose connections the servers count themselves, the right programs at both ends, and who
 /// closed first.
 pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
-    let programs = Programs::find()?;
+    let programs = ServerPrograms::find()?;
     // Each TIME_WAIT is to be there when they are counted.
     netns::sysctl("tcp_tw_reuse", "0")?;
-    let folder = Folder::create(lab)?;
+    let folder = ServersFolder::create(lab)?;
     let postgres = Postgres::start(&programs, &folder.0)?;
     let redis = Redis::start(&folder.0)?;
     let hist = hist::start(lab, "service,comm")?;
@@ -46,7 +46,7 @@ pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
             .try_for_each(|load| load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
 
-    let time_waits = |test: fn(&kernel::Socket) -> u16, port: u16| -> Result<u64> {
+    let time_waits = |test: fn(&kernel::DiagSocket) -> u16, port: u16| -> Result<u64> {
         let sockets = kernel::sockets()?;
         Ok(sockets.iter().filter(|socket| socket.state == TimeWait && test(socket) == port).count() as u64)
     };
@@ -58,9 +58,9 @@ pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
         let least = u64::from(if port == POSTGRES_PORT { CLIENTS * TRANSACTIONS } else { REQUESTS });
         ensure!(accepted >= least, "{server} counts {accepted} connections");
         let service = format!("127.0.0.1:{port}");
-        let inbound = Group { service: &service, comm: Some(server), role: "inbound" };
-        let outbound = Group { service: &service, comm: Some(client), role: "outbound" };
-        let closed = |document: &Document, group| {
+        let inbound = HistGroup { service: &service, comm: Some(server), role: "inbound" };
+        let outbound = HistGroup { service: &service, comm: Some(client), role: "outbound" };
+        let closed = |document: &HistDocument, group| {
             document.closers(group).map_or(0, |of| of.local + of.remote + of.both)
         };
         let document = hist.wait(|document| {
@@ -71,30 +71,30 @@ pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
             let established = document.histogram(group, "ESTABLISHED")?;
             ensure!(established.count == accepted, "{group:?}: {} of {accepted}", established.count);
         }
-        // Whoever closed first has the TIME_WAIT, says the kernel.
+        // The kernel gives the TIME_WAIT to the end that closed first.
         let client_first = time_waits(|socket| socket.remote.port(), port)?;
         let server_first = time_waits(|socket| socket.local.port(), port)?;
         ensure!(client_first + server_first >= accepted, "{client_first} and {server_first} TIME_WAIT");
-        let told = document.closers(outbound)?;
+        let reported = document.closers(outbound)?;
         ensure!(
-            (told.local + told.both, told.remote + told.both) == (client_first, server_first),
-            "{outbound:?}: {told:?}, but the kernel has {client_first} and {server_first} TIME_WAIT"
+            (reported.local + reported.both, reported.remote + reported.both) == (client_first, server_first),
+            "{outbound:?}: {reported:?}, but the kernel has {client_first} and {server_first} TIME_WAIT"
         );
-        let told = document.closers(inbound)?;
+        let reported = document.closers(inbound)?;
         ensure!(
-            (told.remote + told.both, told.local + told.both) == (client_first, server_first),
-            "{inbound:?}: {told:?}, but the kernel has {client_first} and {server_first} TIME_WAIT"
+            (reported.remote + reported.both, reported.local + reported.both) == (client_first, server_first),
+            "{inbound:?}: {reported:?}, but the kernel has {client_first} and {server_first} TIME_WAIT"
         );
     }
     hist.finish()
 }
 
 /// Where the programs are.
-struct Programs {
+struct ServerPrograms {
     postgres: PathBuf,
 }
 
-impl Programs {
+impl ServerPrograms {
     fn find() -> Result<Self> {
         let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
         let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
@@ -149,10 +149,10 @@ fn run(command: Command) -> Result<()> {
     Ok(())
 }
 
-/// A folder of nobody's, removed with the value.
-struct Folder(PathBuf);
+/// A folder owned by the user nobody, removed on drop.
+struct ServersFolder(PathBuf);
 
-impl Folder {
+impl ServersFolder {
     fn create(lab: &Lab) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("tcptrace-servers-{}", lab.netns()));
         DirBuilder::new().mode(0o755).create(&path).context("a folder for the servers")?;
@@ -163,25 +163,25 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for ServersFolder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
     }
 }
 
-/// A server, ended with the value.
-struct Server(Child);
+/// A server, stopped on drop.
+struct ServerProcess(Child);
 
-impl Server {
+impl ServerProcess {
     fn start(mut command: Command) -> Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).start();
         Ok(Self(child.with_context(|| format!("start {}", command.get_program().display()))?))
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Both take this for: end now, in good order.
+        // For both an orderly end.
         kill_process(Pid::from_child(&self.0), Signal::INT).ok();
         let ended = wait_for("the server to end", soon(), || Ok(self.0.try_wait()?));
         if ended.is_err() {
@@ -193,11 +193,11 @@ impl Drop for Server {
 
 struct Postgres {
     log: PathBuf,
-    _server: Server,
+    _server: ServerProcess,
 }
 
 impl Postgres {
-    fn start(programs: &Programs, folder: &Path) -> Result<Self> {
+    fn start(programs: &ServerPrograms, folder: &Path) -> Result<Self> {
         let cluster = folder.join("postgres");
         let mut initdb = programs.postgres("initdb");
         initdb.args(["--auth", "trust", "--username", "tester", "--no-sync", "--pgdata"]).arg(&cluster);
@@ -216,8 +216,8 @@ impl Postgres {
         ] {
             server.args(["-c", setting]);
         }
-        let server = Server::start(server)?;
-        // Its own word: to ask it would be a connection.
+        let server = ServerProcess::start(server)?;
+        // From its log: a query would be a connection.
         let status = cluster.join("postmaster.pid");
         wait_for("PostgreSQL to be ready", soon(), || {
             let status = fs::read_to_string(&status).unwrap_or_default();
@@ -236,7 +236,7 @@ fn all_lines_with(log: &Path, text: &str) -> Result<u64> {
     })
 }
 
-/// How many lines of a server's log contain `text`. To ask the server would be a connection.
+/// The number of lines with `text` in a server's log. A query to the server would be a connection.
 fn lines_with(log: &Path, text: &str) -> Result<u64> {
     let content = fs::read_to_string(log).with_context(|| format!("the log {}", log.display()))?;
     Ok(content.lines().filter(|line| line.contains(text)).count() as u64)
@@ -244,7 +244,7 @@ fn lines_with(log: &Path, text: &str) -> Result<u64> {
 
 struct Redis {
     log: PathBuf,
-    _server: Server,
+    _server: ServerProcess,
 }
 
 impl Redis {
@@ -254,11 +254,11 @@ impl Redis {
         command.uid(NOBODY).gid(NOBODY).current_dir(folder);
         command.args(["--port", &REDIS_PORT.to_string(), "--bind", "127.0.0.1", "--save", ""]);
         command.args(["--loglevel", "verbose", "--logfile"]).arg(&log);
-        let server = Server::start(command)?;
+        let server = ServerProcess::start(command)?;
         wait_for("Redis to listen", soon(), || {
             let sockets = kernel::sockets()?;
             let listens =
-                |socket: &kernel::Socket| socket.state == Listen && socket.local.port() == REDIS_PORT;
+                |socket: &kernel::DiagSocket| socket.state == Listen && socket.local.port() == REDIS_PORT;
             Ok(sockets.iter().any(listens).then_some(()))
         })?;
         Ok(Self { log, _server: server })

@@ -5,13 +5,13 @@ use rustix::net::RecvFlags;
 use tcptrace_common::state::TcpState::{Close, Established, Listen, SynRecv, SynSent, TimeWait};
 
 use crate::clock::{is_emulated, soon, wait_for};
-use crate::event::EndReason;
+use crate::event::EventEndReason;
 use crate::kernel;
 use crate::lab::Lab;
 use crate::netns;
-use crate::pair::{End, Family};
-use crate::scenario::seed::{Counts, counts_by_kernel};
-use crate::tracer::{Format, Tracer};
+use crate::pair::{IpFamily, TestSocket};
+use crate::scenario::seed::{SocketCounts, counts_by_kernel};
+use crate::tracer::{LiveTracer, TracerFormat};
 
 /// All of them must be there when the first TIME_WAIT ends.
 fn connections() -> usize {
@@ -25,12 +25,14 @@ pub fn storm(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "262144")?;
     // Only its own namespace: a storm elsewhere on the host must not keep the reader of the lines behind.
     let netns = lab.netns().to_string();
-    let tracer = lab.trace_with(&["events", "--format", "json", "--netns", &netns], Format::Json)?;
+    let tracer = lab.trace_with(&["events", "--format", "json", "--netns", &netns], TracerFormat::Json)?;
     // Over loopback a TIME_WAIT of more than a second may be reused (tcp_tw_reuse is 2 by default).
     let reused_before = kernel::counter("TWRecycled")?;
     kernel::counts("ActiveOpens", connections() as u64, || {
         kernel::counts("PassiveOpens", connections() as u64, || {
-            Family::BOTH.into_iter().try_for_each(|family| dial(family, connections() / Family::BOTH.len()))
+            IpFamily::BOTH
+                .into_iter()
+                .try_for_each(|family| dial(family, connections() / IpFamily::BOTH.len()))
         })
     })?;
     let reused = (kernel::counter("TWRecycled")? - reused_before) as usize;
@@ -41,12 +43,12 @@ pub fn storm(lab: &Lab) -> Result<()> {
     if !tracer.is_present() {
         return Ok(());
     }
-    let told = compare(lab, &tracer, reused);
+    let reported = compare(lab, &tracer, reused);
     let summary = tracer.stop()?;
-    told.with_context(|| format!("stderr:\n    {summary}"))
+    reported.with_context(|| format!("stderr:\n    {summary}"))
 }
 
-fn compare(lab: &Lab, tracer: &Tracer, reused: usize) -> Result<()> {
+fn compare(lab: &Lab, tracer: &LiveTracer, reused: usize) -> Result<()> {
     let all = connections();
     let steps = [(Close, SynSent), (SynSent, Established), (Listen, SynRecv), (SynRecv, Established)];
     for (from, to) in steps {
@@ -55,11 +57,11 @@ fn compare(lab: &Lab, tracer: &Tracer, reused: usize) -> Result<()> {
     }
     let entered = tracer.count(lab.netns(), all, |event| event.to == TimeWait)?;
     ensure!(entered == all, "{entered} of {all} went to TIME_WAIT");
-    for (reason, expected) in [(EndReason::Closed, all), (EndReason::Reused, reused)] {
+    for (reason, expected) in [(EventEndReason::Closed, all), (EventEndReason::Reused, reused)] {
         let ended = tracer.count(lab.netns(), expected, |event| event.end_reason == Some(reason))?;
         ensure!(ended == expected, "{ended} of {expected} ended {reason:?}");
     }
-    let top = Counts::ask(lab, &["top", "--once"])?.of(TimeWait);
+    let top = SocketCounts::query(lab, &["top", "--once"])?.of(TimeWait);
     let kernel = kernel::count(TimeWait)?;
     ensure!(top == kernel, "top counts {top} TIME_WAIT, the kernel {kernel}");
     Ok(())
@@ -69,8 +71,8 @@ fn compare(lab: &Lab, tracer: &Tracer, reused: usize) -> Result<()> {
 pub(super) const DIALLED: u16 = 1_023;
 
 /// So many connections, one after the other; the client closes first.
-pub(super) fn dial(family: Family, connections: usize) -> Result<()> {
-    let listener = End::listen((family.loopback(), DIALLED).into())?;
+pub(super) fn dial(family: IpFamily, connections: usize) -> Result<()> {
+    let listener = TestSocket::listen((family.loopback(), DIALLED).into())?;
     let target = listener.local()?.into();
     for _ in 0..connections {
         let client = family.socket()?;

@@ -1,4 +1,4 @@
-//! The load: in, which and how long; out, how much was done.
+//! The load: in, its kind and duration; out, the number of operations.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -10,18 +10,18 @@ use serde::Deserialize;
 use super::Bench;
 use crate::command;
 
-/// Loads that go on while something traces.
+/// Loads that run while something traces.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
-    /// Connections as fast as they can be made and closed, over loopback
+pub enum LoadKind {
+    /// Connections over loopback, opened and closed as fast as possible
     Loopback,
-    /// The same, and each thread goes on in a new network namespace after 2,000
+    /// The same; each thread changes to a new network namespace after 2,000
     Namespaces,
-    /// 5,000 connections that stay, and messages over them
+    /// Messages over 5,000 permanent connections
     Long,
 }
 
-impl Kind {
+impl LoadKind {
     const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Loopback => &["churn"],
@@ -30,8 +30,8 @@ impl Kind {
         }
     }
 
-    /// What it does so and so often.
-    pub const fn what(self) -> &'static str {
+    /// The name of its operations.
+    pub const fn unit(self) -> &'static str {
         match self {
             Self::Loopback | Self::Namespaces => "connections",
             Self::Long => "messages",
@@ -39,7 +39,7 @@ impl Kind {
     }
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Load {
     /// Connections, or messages.
@@ -53,7 +53,7 @@ impl Load {
         let mut load = Command::new(&bench.load);
         load.args(bench.kind.arguments());
         load.args(["--threads", &bench.threads.to_string(), "--seconds", &seconds.to_string()]);
-        if let (Some(rate), Kind::Loopback | Kind::Namespaces) = (bench.rate, bench.kind) {
+        if let (Some(rate), LoadKind::Loopback | LoadKind::Namespaces) = (bench.rate, bench.kind) {
             load.args(["--rate", &rate.to_string()]);
         }
         let done = serde_json::from_str(&command::output(&mut load)?)?;
@@ -61,32 +61,32 @@ impl Load {
         Ok(done)
     }
 
-    /// So much was done in a second.
+    /// Operations per second.
     pub fn rate(&self) -> f64 {
         self.done as f64 * 1e9 / self.elapsed_ns as f64
     }
 }
 
-/// Sockets that stay until this is dropped.
-pub struct Resting {
+/// Sockets without traffic, closed on drop.
+pub struct IdleSockets {
     child: Child,
-    /// Ends them when it is closed.
+    /// Closing it closes them.
     _stdin: Option<ChildStdin>,
 }
 
-impl Resting {
-    /// Sockets in a namespace of their own: `rest N` in TIME_WAIT, `hold N` connected.
+impl IdleSockets {
+    /// Opens sockets in another namespace: `rest N` in TIME_WAIT, `hold N` connected.
     pub fn start(bench: &Bench, arguments: [&str; 2]) -> Result<Self> {
         let mut command = Command::new(&bench.load);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("start the load")?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("its stdout")?;
-        let resting = Self { child, _stdin: stdin };
+        let idle = Self { child, _stdin: stdin };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         anyhow::ensure!(!line.is_empty(), "the load made no sockets");
-        Ok(resting)
+        Ok(idle)
     }
 
     /// A command in its namespace.
@@ -97,7 +97,7 @@ impl Resting {
     }
 }
 
-impl Drop for Resting {
+impl Drop for IdleSockets {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
@@ -105,21 +105,21 @@ impl Drop for Resting {
     }
 }
 
-/// How long the kernel may take to clean up, in steps of [`STEP`].
+/// The longest wait for the kernel to clean up, in steps of [`STEP`].
 const STEPS: u32 = 100;
 const STEP: Duration = Duration::from_millis(150);
 
-/// Waits until the kernel has cleaned up behind a namespace that ended: that takes a CPU for a while.
+/// Waits until the kernel has cleaned up an ended namespace, which takes a CPU for a while.
 fn settle() -> Result<()> {
-    let minisockets = || -> Result<u64> {
+    let timewait_sockets = || -> Result<u64> {
         let slabs = std::fs::read_to_string("/proc/slabinfo").context("/proc/slabinfo")?;
         let line = slabs.lines().find(|line| line.starts_with("tw_sock_TCP "));
         Ok(line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0))
     };
-    let mut before = minisockets()?;
+    let mut before = timewait_sockets()?;
     for _ in 0..STEPS {
         std::thread::sleep(STEP);
-        let now = minisockets()?;
+        let now = timewait_sockets()?;
         if now >= before {
             break;
         }

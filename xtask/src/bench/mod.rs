@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: in, this machine; out, what tracing costs, for tcptrace and for its peers, as tables.
+//! `cargo xtask bench`: in, this machine; out, tables of the overhead of tcptrace and of its peers.
 //!
-//! Every case sees the same load. The cases take turns, and every one stands between two runs without a tracer, with
-//! which it is compared: what is read is the ratio, never the rate.
+//! Every case has the same load. The cases alternate, each between two untraced runs that it is compared with: the result is
+//! the ratio, never the rate.
 
 mod case;
 mod cost;
@@ -15,28 +15,28 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 
-use crate::bench::case::{CASES, Case, EMPTY, Program};
-use crate::bench::cost::Cost;
-use crate::bench::load::{Kind, Load};
+use crate::bench::case::{BenchCase, CASES, CaseProgram, EMPTY};
+use crate::bench::cost::CaseCost;
+use crate::bench::load::{Load, LoadKind};
 use crate::bench::spread::Spread;
 use crate::repo::Repo;
 use crate::{command, packages};
 
 #[derive(clap::Args)]
-pub struct Args {
-    /// What is measured; everything without it
+pub struct BenchArgs {
+    /// Parts to measure; all by default
     #[arg(long, value_enum, value_delimiter = ',')]
-    part: Vec<Part>,
-    /// How often every case runs
+    part: Vec<BenchPart>,
+    /// Runs of every case
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long each run makes its load, in seconds
+    /// Seconds of load in each run
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
     /// Threads that make the load
     #[arg(long, default_value_t = 2)]
     threads: u8,
-    /// Connections a second, at most: what each costs then, as not all of the machine is taken
+    /// Connections per second at most: measures the cost of each while the machine is not saturated
     #[arg(long)]
     rate: Option<f64>,
     /// Only the cases whose name contains one of these
@@ -45,31 +45,31 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Part {
-    /// Connections over loopback as fast as they can be made and closed
+enum BenchPart {
+    /// Connections over loopback, opened and closed as fast as possible
     Loopback,
-    /// The same, in ever new network namespaces
+    /// The same, with a new network namespace after 2,000
     Namespaces,
-    /// 5,000 connections that stay, and messages over them
+    /// Messages over 5,000 permanent connections
     Long,
-    /// Many sockets at rest: the first picture, and memory
+    /// Many idle sockets: time until the first output, and memory
     Rest,
 }
 
-/// In the order in which they are measured.
-const PARTS: [(Part, Option<Kind>); 4] = [
-    (Part::Loopback, Some(Kind::Loopback)),
-    (Part::Namespaces, Some(Kind::Namespaces)),
-    (Part::Long, Some(Kind::Long)),
-    (Part::Rest, None),
+/// In the order of measurement.
+const PARTS: [(BenchPart, Option<LoadKind>); 4] = [
+    (BenchPart::Loopback, Some(LoadKind::Loopback)),
+    (BenchPart::Namespaces, Some(LoadKind::Namespaces)),
+    (BenchPart::Long, Some(LoadKind::Long)),
+    (BenchPart::Rest, None),
 ];
 
-/// Where the programs are, and what they are put under.
+/// Paths of the programs, and the parameters of the load.
 struct Bench {
     tcptrace: PathBuf,
     load: PathBuf,
     scratch: PathBuf,
-    kind: Kind,
+    kind: LoadKind,
     threads: u8,
     rate: Option<f64>,
     seconds: f64,
@@ -81,7 +81,7 @@ impl Bench {
     }
 }
 
-pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
+pub fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     ensure!(packages::is_root(), "measuring needs root");
     packages::install(packages::BENCH)?;
     command::run(repo.cargo().args(["build", "--release", "-p", "tcptrace", "-p", "tests", "--bins"]))?;
@@ -96,7 +96,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
             tcptrace: repo.release_binary(),
             load: repo.target.join("release/load"),
             scratch: scratch.clone(),
-            kind: kind.unwrap_or(Kind::Loopback),
+            kind: kind.unwrap_or(LoadKind::Loopback),
             threads: args.threads,
             rate: args.rate,
             seconds: args.seconds,
@@ -109,7 +109,7 @@ pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The machine and the day, for the head of a table.
+/// The machine and the date, for the head of a table.
 fn machine() -> Result<String> {
     let cores = std::thread::available_parallelism()?;
     let kernel = command::output(Command::new("uname").args(["-r", "-m"]))?;
@@ -117,43 +117,43 @@ fn machine() -> Result<String> {
     Ok(format!("{cores} cores, Linux {kernel}, {day}"))
 }
 
-/// Everything measured of one case, a value per round.
-struct Series {
-    case: &'static Case,
+/// The measurements of one case, a value per round.
+struct CaseSeries {
+    case: &'static BenchCase,
     kept: Vec<f64>,
-    costs: Vec<Cost>,
+    costs: Vec<CaseCost>,
 }
 
-fn under_load(bench: &Bench, args: &Args) -> Result<()> {
-    // What else is measured is net of the empty program.
-    let wanted = |case: &Case| {
+fn under_load(bench: &Bench, args: &BenchArgs) -> Result<()> {
+    // All others are net of the empty program.
+    let is_selected = |case: &BenchCase| {
         args.only.is_empty()
             || case.name == EMPTY.name
             || args.only.iter().any(|only| case.name.contains(only.as_str()))
     };
-    let mut series: Vec<Series> = CASES
+    let mut series: Vec<CaseSeries> = CASES
         .into_iter()
-        .filter(|case| wanted(case))
-        .map(|case| Series { case, kept: Vec::new(), costs: Vec::new() })
+        .filter(|case| is_selected(case))
+        .map(|case| CaseSeries { case, kept: Vec::new(), costs: Vec::new() })
         .collect();
     let mut untraced = Vec::new();
     for round in 0..args.rounds as usize {
         let mut before = Load::run(bench, bench.seconds)?.rate();
         for turn in 0..series.len() {
             let index = (turn + round) % series.len();
-            let Series { case, kept, costs } = &mut series[index];
+            let CaseSeries { case, kept, costs } = &mut series[index];
             let cost = case.run(bench)?;
             let after = Load::run(bench, bench.seconds)?.rate();
-            let beside = f64::midpoint(before, after);
+            let untraced_rate = f64::midpoint(before, after);
             eprintln!(
-                "round {}: {:<26} {:>8.0} of {beside:>8.0} {}/s",
+                "round {}: {:<26} {:>8.0} of {untraced_rate:>8.0} {}/s",
                 round + 1,
                 case.name,
                 cost.load.rate(),
-                bench.kind.what()
+                bench.kind.unit()
             );
             untraced.push(after);
-            kept.push(cost.load.rate() / beside);
+            kept.push(cost.load.rate() / untraced_rate);
             costs.push(cost);
             before = after;
         }
@@ -162,7 +162,7 @@ fn under_load(bench: &Bench, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn print(bench: &Bench, args: &Args, series: &[Series], untraced: &[f64]) {
+fn print(bench: &Bench, args: &BenchArgs, series: &[CaseSeries], untraced: &[f64]) {
     let empty =
         series.iter().filter(|series| series.case.name == EMPTY.name).flat_map(|series| &series.costs);
     let empty: Vec<f64> =
@@ -171,24 +171,24 @@ fn print(bench: &Bench, args: &Args, series: &[Series], untraced: &[f64]) {
     println!(
         "\nUntraced: {} {}/s, {} threads. One run of an empty program, counting it included: {} ns.\n\
          Medians (smallest .. largest) of {} rounds.\n",
-        Spread::of(untraced).whole(),
-        bench.kind.what(),
+        Spread::of(untraced).rounded(),
+        bench.kind.unit(),
         args.threads,
-        Spread::of(&empty).whole(),
+        Spread::of(&empty).rounded(),
         args.rounds
     );
-    println!("{}", cost::head(bench.kind.what()));
-    for Series { case, kept, costs } in series {
+    println!("{}", cost::head(bench.kind.unit()));
+    for CaseSeries { case, kept, costs } in series {
         println!("{}", cost::row(case.name, kept, costs, empty_ns));
     }
-    let (peers, own): (Vec<&Series>, Vec<&Series>) =
-        series.iter().partition(|series| matches!(series.case.program, Program::Peer(_)));
+    let (peers, own): (Vec<&CaseSeries>, Vec<&CaseSeries>) =
+        series.iter().partition(|series| matches!(series.case.program, CaseProgram::Peer(_)));
     if peers.is_empty() {
         return;
     }
     println!(
-        "\nOf each peer's: {0}/s / eBPF time / CPU of the process for one of the {0}.\n",
-        bench.kind.what()
+        "\nRatio to each peer: {0}/s / eBPF time / CPU of the process, per one of the {0}.\n",
+        bench.kind.unit()
     );
     let names: Vec<&str> = peers.iter().map(|peer| peer.case.name).collect();
     println!("| | {} |\n|---|{}", names.join(" | "), "---:|".repeat(names.len()));
@@ -198,9 +198,9 @@ fn print(bench: &Bench, args: &Args, series: &[Series], untraced: &[f64]) {
     }
 }
 
-/// What `own` costs for each of what `peer` costs, medians.
-fn ratios(own: &Series, peer: &Series, empty_ns: f64) -> String {
-    let ratio = |value: &dyn Fn(&Series) -> Vec<f64>| match (
+/// Ratios of the medians of `own` to those of `peer`.
+fn ratios(own: &CaseSeries, peer: &CaseSeries, empty_ns: f64) -> String {
+    let ratio = |value: &dyn Fn(&CaseSeries) -> Vec<f64>| match (
         Spread::of(&value(own)).median(),
         Spread::of(&value(peer)).median(),
     ) {
@@ -210,7 +210,7 @@ fn ratios(own: &Series, peer: &Series, empty_ns: f64) -> String {
     [
         ratio(&|series| series.kept.clone()),
         ratio(&|series| series.costs.iter().map(|cost| cost.net_ebpf_ns(empty_ns)).collect()),
-        ratio(&|series| series.costs.iter().map(Cost::cpu_ns).collect()),
+        ratio(&|series| series.costs.iter().map(CaseCost::cpu_ns).collect()),
     ]
     .join(" / ")
 }

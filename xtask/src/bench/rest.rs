@@ -1,4 +1,4 @@
-//! Over sockets at rest: how long until the first picture, and how much memory.
+//! Idle sockets: time until the output is complete, and memory.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Bench;
-use super::load::Resting;
+use super::load::IdleSockets;
 use super::spread::Spread;
 
-/// What rests: the load's task, how many, and what they are called.
-const RESTING: [(&str, &str, &str); 4] = [
+/// The command of the load, the number of sockets, and their name in the table.
+const IDLE: [(&str, &str, &str); 4] = [
     ("rest", "1000", "1,000 in TIME_WAIT"),
     ("hold", "9000", "18,000 connected"),
     ("rest", "120000", "120,000 in TIME_WAIT"),
     ("rest", "1000000", "1,000,000 in TIME_WAIT"),
 ];
 
-/// A minisocket stays for 60 s.
-const STAYS: Duration = Duration::from_secs(50);
+/// A timewait socket lives for 60 s.
+const LIFETIME: Duration = Duration::from_secs(50);
 
-/// What is timed; the first two are tcptrace.
+/// The timed commands; the first two are tcptrace.
 const TIMED: [(&str, &str); 4] = [
     ("tcptrace states", "TCPTRACE states"),
     ("tcptrace top --once", "TCPTRACE top --once"),
@@ -35,20 +35,20 @@ pub fn measure(bench: &Bench, rounds: u32) -> Result<()> {
     );
     println!("| sockets | {} | `states` of `ss` |", TIMED.map(|(name, _)| name).join(" | "));
     println!("|---|{}---:|", "---:|".repeat(TIMED.len()));
-    for (task, count, name) in RESTING {
+    for (task, count, name) in IDLE {
         let made = Instant::now();
-        let resting = Resting::start(bench, [task, count])?;
+        let idle = IdleSockets::start(bench, [task, count])?;
         let mut times: [Vec<f64>; TIMED.len()] = Default::default();
         let mut peaks = times.clone();
         for round in 0..rounds {
             for (index, (_, line)) in TIMED.iter().enumerate() {
                 let line = line.replace("TCPTRACE", &bench.tcptrace.display().to_string());
-                let (milliseconds, peak) = timed(bench, &resting, &line)?;
+                let (milliseconds, peak) = timed(bench, &idle, &line)?;
                 times[index].push(milliseconds);
                 peaks[index].push(peak);
             }
-            // Another round would see some of them end.
-            if made.elapsed() * (round + 2) / (round + 1) > STAYS {
+            // Some of them would end during another round.
+            if made.elapsed() * (round + 2) / (round + 1) > LIFETIME {
                 break;
             }
         }
@@ -56,7 +56,7 @@ pub fn measure(bench: &Bench, rounds: u32) -> Result<()> {
         let ratio = states.zip(ss).map_or_else(String::new, |(states, ss)| format!("{:.2}", states / ss));
         let columns: Vec<String> = (times.iter().zip(&peaks))
             .map(|(times, peaks)| {
-                format!("{}; {} MiB", Spread::of(times).whole(), Spread::of(peaks).middle())
+                format!("{}; {} MiB", Spread::of(times).rounded(), Spread::of(peaks).median_text())
             })
             .collect();
         println!("| {name} | {} | {ratio} |", columns.join(" | "));
@@ -65,9 +65,9 @@ pub fn measure(bench: &Bench, rounds: u32) -> Result<()> {
 }
 
 /// Milliseconds, and the peak memory of its largest process in MiB.
-fn timed(bench: &Bench, resting: &Resting, line: &str) -> Result<(f64, f64)> {
+fn timed(bench: &Bench, idle: &IdleSockets, line: &str) -> Result<(f64, f64)> {
     let peak = bench.scratch.join("peak");
-    let mut command = resting.command("/usr/bin/time");
+    let mut command = idle.command("/usr/bin/time");
     command.args(["--format", "%M", "--output"]).arg(&peak).args(["sh", "-c", line]);
     let begun = Instant::now();
     let output = command.stdout(Stdio::null()).stderr(Stdio::piped()).output().context("cannot start it")?;

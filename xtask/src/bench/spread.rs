@@ -1,6 +1,6 @@
-//! A few measurements of the same thing: the median, and how far apart they lie.
+//! Repeated measurements of one value: median, minimum and maximum.
 
-/// Values in order.
+/// Sorted values.
 pub struct Spread(Vec<f64>);
 
 impl Spread {
@@ -29,17 +29,17 @@ impl Spread {
     }
 
     /// `12,345`
-    pub fn middle(&self) -> String {
+    pub fn median_text(&self) -> String {
         self.median().map_or_else(|| "-".into(), grouped)
     }
 
     /// `12,345 (12,000 .. 13,000)`
-    pub fn whole(&self) -> String {
+    pub fn rounded(&self) -> String {
         self.decimals(0)
     }
 }
 
-/// Thousands apart.
+/// With thousands separators.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -57,10 +57,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_ends() {
+    fn medians_and_extremes() {
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]).decimals(1), "2.0 (1.0 .. 3.0)");
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]).median(), Some(2.5));
         assert_eq!(Spread::of(&[]).decimals(1), "-");
-        assert_eq!(Spread::of(&[1_234_567.0]).whole(), "1,234,567 (1,234,567 .. 1,234,567)");
+        assert_eq!(Spread::of(&[1_234_567.0]).rounded(), "1,234,567 (1,234,567 .. 1,234,567)");
     }
 }

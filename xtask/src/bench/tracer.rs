@@ -1,4 +1,4 @@
-//! A tracer at work: started, watched from outside, ended.
+//! A running tracer: starts it, measures its process and its BPF programs, stops it.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -10,58 +10,58 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command;
 
-/// How it shows that it traces.
+/// The sign that it traces.
 #[derive(Clone, Copy)]
-pub enum Ready {
+pub enum ReadySignal {
     /// A word on stderr.
     Stderr(&'static str),
     /// Its first output.
     Stdout,
-    /// A program of its own in the kernel: it keeps its output back.
+    /// A new BPF program in the kernel, for a tracer that buffers its output.
     Attached,
 }
 
-/// How long it may take until it traces.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For its start, and for its end.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A process whose output goes to files.
-pub struct Tracer {
+pub struct MeasuredTracer {
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
-    /// Programs in the kernel that were there before.
+    /// BPF programs that were loaded before.
     others: Vec<u64>,
 }
 
 /// CPU and memory of the process since it started.
 #[derive(Clone, Copy, Debug)]
-pub struct Spent {
+pub struct ProcessCost {
     /// In user space and in system calls.
     pub cpu_ns: u64,
     pub resident_peak_bytes: u64,
 }
 
-impl Spent {
+impl ProcessCost {
     pub const fn since(&self, before: &Self) -> Self {
         Self { cpu_ns: self.cpu_ns - before.cpu_ns, resident_peak_bytes: self.resident_peak_bytes }
     }
 }
 
-/// Its programs in the kernel, by the kernel's own count, counting included.
+/// The kernel's counts of its BPF programs, with the time of counting.
 #[derive(Clone, Copy, Debug)]
-pub struct InKernel {
+pub struct BpfRunTime {
     pub ns: u64,
     pub runs: u64,
 }
 
-impl InKernel {
+impl BpfRunTime {
     pub const fn since(&self, before: &Self) -> Self {
         Self { ns: self.ns - before.ns, runs: self.runs - before.runs }
     }
 }
 
-impl Tracer {
-    pub fn start(mut command: Command, ready: Ready, folder: &Path) -> Result<Self> {
+impl MeasuredTracer {
+    pub fn start(mut command: Command, ready: ReadySignal, folder: &Path) -> Result<Self> {
         let (stdout, stderr) = (folder.join("stdout"), folder.join("stderr"));
         let others = programs()?.iter().map(|program| program.id).collect();
         let child = command
@@ -69,27 +69,27 @@ impl Tracer {
             .stdout(File::create(&stdout)?)
             .stderr(File::create(&stderr)?)
             .spawn()
-            .context("cannot start it")?;
+            .context("cannot start the tracer")?;
         let mut tracer = Self { child, stdout, stderr, others };
         let begun = Instant::now();
         loop {
             let is_ready = match ready {
-                Ready::Stderr(word) => fs::read_to_string(&tracer.stderr)?.contains(word),
-                Ready::Stdout => fs::metadata(&tracer.stdout)?.len() > 0,
-                Ready::Attached => !tracer.own_programs()?.is_empty(),
+                ReadySignal::Stderr(word) => fs::read_to_string(&tracer.stderr)?.contains(word),
+                ReadySignal::Stdout => fs::metadata(&tracer.stdout)?.len() > 0,
+                ReadySignal::Attached => !tracer.own_programs()?.is_empty(),
             };
             if is_ready {
                 return Ok(tracer);
             }
             if let Some(status) = tracer.child.try_wait()? {
-                bail!("it ended, {status}: {}", fs::read_to_string(&tracer.stderr)?);
+                bail!("the tracer ended, {status}: {}", fs::read_to_string(&tracer.stderr)?);
             }
-            ensure!(begun.elapsed() < PATIENCE, "it does not trace after {PATIENCE:?}");
+            ensure!(begun.elapsed() < TIMEOUT, "the tracer is not ready after {TIMEOUT:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    pub fn spent(&self) -> Result<Spent> {
+    pub fn spent(&self) -> Result<ProcessCost> {
         let pid = self.child.id();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let after_name = stat.rsplit_once(')').context("/proc/PID/stat")?.1;
@@ -103,61 +103,65 @@ impl Tracer {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
         let kib: u64 = peak.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(Spent {
+        Ok(ProcessCost {
             // USER_HZ is 100 on every machine that tcptrace runs on.
             cpu_ns: ticks * 10_000_000,
             resident_peak_bytes: kib * 1024,
         })
     }
 
-    pub fn in_kernel(&self) -> Result<InKernel> {
+    pub fn in_kernel(&self) -> Result<BpfRunTime> {
         let own = self.own_programs()?;
-        Ok(InKernel {
+        Ok(BpfRunTime {
             ns: own.iter().map(|program| program.run_time_ns).sum(),
             runs: own.iter().map(|program| program.run_cnt).sum(),
         })
     }
 
-    fn own_programs(&self) -> Result<Vec<Program>> {
+    fn own_programs(&self) -> Result<Vec<BpfProgram>> {
         Ok(programs()?.into_iter().filter(|program| !self.others.contains(&program.id)).collect())
     }
 
-    /// Asks it to end, and waits.
-    pub fn end(mut self) -> Result<Ended> {
+    /// Sends SIGINT and waits for its end.
+    pub fn end(mut self) -> Result<TracerOutput> {
         let pid = self.child.id().to_string();
         command::output(Command::new("kill").args(["-INT", &pid]))?;
         let begun = Instant::now();
         while self.child.try_wait()?.is_none() {
-            ensure!(begun.elapsed() < PATIENCE, "it does not end");
+            ensure!(begun.elapsed() < TIMEOUT, "the tracer does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Ended { stdout: self.stdout.clone(), stderr: fs::read_to_string(&self.stderr)? })
+        Ok(TracerOutput { stdout: self.stdout.clone(), stderr: fs::read_to_string(&self.stderr)? })
     }
 }
 
-impl Drop for Tracer {
+impl Drop for MeasuredTracer {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// What it left.
-pub struct Ended {
+/// The output of a tracer that ended.
+pub struct TracerOutput {
     stdout: PathBuf,
     stderr: String,
 }
 
-impl Ended {
+impl TracerOutput {
     /// `tcptrace: 1,234 records in 2.95s; nothing lost`: state changes and more.
     pub fn summary_records(&self) -> Result<u64> {
-        number_beside(self.summary()?, "records", Beside::Before)
+        number_next_to(self.summary()?, "records", NumberPosition::Before)
     }
 
     /// `...; lost 1,204: ring full 1,200, healed 4`.
     pub fn summary_lost(&self) -> Result<u64> {
         let summary = self.summary()?;
-        if summary.contains("; lost ") { number_beside(summary, "lost", Beside::Behind) } else { Ok(0) }
+        if summary.contains("; lost ") {
+            number_next_to(summary, "lost", NumberPosition::After)
+        } else {
+            Ok(0)
+        }
     }
 
     fn summary(&self) -> Result<&str> {
@@ -177,32 +181,32 @@ impl Ended {
     }
 }
 
-/// Where a number stands.
+/// The position of a number relative to a word.
 #[derive(Clone, Copy)]
-enum Beside {
+enum NumberPosition {
     Before,
-    Behind,
+    After,
 }
 
-/// The number before or behind `word` in `text`, its thousands apart.
-fn number_beside(text: &str, word: &str, beside: Beside) -> Result<u64> {
+/// The number before or after `word` in `text`, with thousands separators.
+fn number_next_to(text: &str, word: &str, beside: NumberPosition) -> Result<u64> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let found = words.windows(2).find_map(|pair| match beside {
-        Beside::Before => (pair[1] == word).then_some(pair[0]),
-        Beside::Behind => (pair[0] == word).then_some(pair[1]),
+        NumberPosition::Before => (pair[1] == word).then_some(pair[0]),
+        NumberPosition::After => (pair[0] == word).then_some(pair[1]),
     });
     let digits: String = found.unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
-    digits.parse().with_context(|| format!("no number beside '{word}': {text}"))
+    digits.parse().with_context(|| format!("no number next to '{word}': {text}"))
 }
 
-struct Program {
+struct BpfProgram {
     id: u64,
     run_time_ns: u64,
     run_cnt: u64,
 }
 
 /// Every eBPF program of the host.
-fn programs() -> Result<Vec<Program>> {
+fn programs() -> Result<Vec<BpfProgram>> {
     let shown: serde_json::Value =
         serde_json::from_str(&command::output(Command::new("bpftool").args(["--json", "prog", "show"]))?)?;
     let programs = shown.as_array().context("bpftool's answer")?;
@@ -210,7 +214,7 @@ fn programs() -> Result<Vec<Program>> {
     Ok(programs
         .iter()
         .filter_map(|program| {
-            Some(Program {
+            Some(BpfProgram {
                 id: program["id"].as_u64()?,
                 run_time_ns: counter(program, "run_time_ns"),
                 run_cnt: counter(program, "run_cnt"),
@@ -219,14 +223,14 @@ fn programs() -> Result<Vec<Program>> {
         .collect())
 }
 
-/// The kernel counts the time of programs while this lives.
-pub struct Stats {
+/// While this exists, the kernel counts the time of BPF programs.
+pub struct BpfStats {
     before: String,
 }
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-impl Stats {
+impl BpfStats {
     pub fn on() -> Result<Self> {
         let before = fs::read_to_string(STATS)?;
         fs::write(STATS, "1").context(STATS)?;
@@ -234,7 +238,7 @@ impl Stats {
     }
 }
 
-impl Drop for Stats {
+impl Drop for BpfStats {
     fn drop(&mut self) {
         fs::write(STATS, &self.before).ok();
     }
@@ -246,7 +250,7 @@ mod tests {
 
     #[test]
     fn numbers_of_the_summary() {
-        let ended = |stderr: &str| Ended { stdout: PathBuf::new(), stderr: stderr.into() };
+        let ended = |stderr: &str| TracerOutput { stdout: PathBuf::new(), stderr: stderr.into() };
         let all = ended("tracing\ntcptrace: 1,234,567 records in 2.95s; nothing lost\n");
         assert_eq!((all.summary_records().unwrap(), all.summary_lost().unwrap()), (1_234_567, 0));
         let some = ended(

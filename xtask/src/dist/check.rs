@@ -1,4 +1,4 @@
-//! A package and a fresh Debian root in; installed, tried, its unit started by a systemd of its own, removed without a rest.
+//! Checks the package in a fresh Debian root: installs it, runs it, starts its unit under another systemd, removes it.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ use anyhow::{Context, Result, ensure};
 use crate::command;
 use crate::repo::Repo;
 
-/// What the fresh root has beyond the least: pages are read, and the unit is judged and started, as a user's would be.
+/// Packages beyond the minimal root: man reads pages, systemd checks and starts the unit.
 const INCLUDE: &str = "--include=man-db,systemd";
 
 /// The program, a page, a completion, the unit. The exposure that systemd computes is 2.9 of 10.
-const INSTALL: &str = "dpkg -i /tmp/tcptrace.deb
+const INSTALL: &str = "dpkg -i /tmp/tcptrace-bpf.deb
 tcptrace --version
 tcptrace states > /dev/null
 tcptrace top --once > /dev/null
@@ -23,17 +23,23 @@ systemd-analyze security --offline=true --threshold=30 /usr/lib/systemd/system/t
 grep -q -- --listen /usr/share/bash-completion/completions/tcptrace
 ";
 
-/// Nothing may be left of it.
-const REMOVE: &str = "dpkg -r tcptrace
-dpkg -P tcptrace
-! dpkg -s tcptrace 2> /dev/null
+/// Debian's `tcptrace` neither replaces the installed package in an upgrade nor is installed beside it.
+const CONFLICT: &str = "test \"$(dpkg-deb -f /tmp/tcptrace-bpf.deb Conflicts)\" = tcptrace
+if apt-get -s dist-upgrade | grep tcptrace; then exit 1; fi
+apt-get -s install tcptrace | grep '^Remv tcptrace-bpf '
+";
+
+/// No file may remain.
+const REMOVE: &str = "dpkg -r tcptrace-bpf
+dpkg -P tcptrace-bpf
+if dpkg -s tcptrace-bpf 2> /dev/null; then exit 1; fi
 left=$(find / -xdev -name '*tcptrace*' -not -path '/tmp/*' -not -path '/var/lib/dpkg/*' -not -path '/var/log/*' \
     -not -path '/var/cache/man/*' -not -path '/proc/*')
 test -z \"$left\" || { echo \"left behind: $left\"; exit 1; }
 ";
 
 /// Makes systemd process 1 of new namespaces whose root is `$0`, in a control group of its own, to start the unit `$1`
-/// and what it needs. `PrivateDevices` wants a whole /dev, and `ProtectSystem` a root that is a mount.
+/// and what it needs. `PrivateDevices` needs a complete /dev, and `ProtectSystem` a root that is a mount.
 const BOOT: &str = r#"set -e
 groups=$(findmnt --noheadings --first-only --types cgroup2 --output TARGET)
 group="$groups/tcptrace-check"
@@ -81,15 +87,16 @@ ExecStart=bash -c 'ask() { exec 3<>/dev/tcp/127.0.0.1/9435 && printf "GET /metri
 "#,
 );
 
-/// Does it in a root that debootstrap made, kept for the next time.
+/// Checks in a root that debootstrap made, which is kept for the next check.
 pub fn run(repo: &Repo, package: &Path) -> Result<()> {
     let root = repo.target.join("dist/debian");
     if !root.join("usr/bin/dpkg").exists() {
         let mut debootstrap = Command::new("debootstrap");
         command::run(debootstrap.args(["--variant=minbase", INCLUDE, "bookworm"]).arg(&root))?;
     }
-    fs::copy(package, root.join("tmp/tcptrace.deb"))?;
+    fs::copy(package, root.join("tmp/tcptrace-bpf.deb"))?;
     inside(&root, INSTALL)?;
+    inside(&root, CONFLICT)?;
     unit(&root)?;
     inside(&root, REMOVE)
 }
@@ -107,7 +114,7 @@ fn inside(root: &Path, script: &str) -> Result<()> {
     Ok(())
 }
 
-/// Starts the unit as it was installed, asks it for its metrics, and stops it.
+/// Starts the installed unit, reads its metrics, and stops it.
 fn unit(root: &Path) -> Result<()> {
     let (name, text) = ASK;
     let (unit, asked) = (root.join("etc/systemd/system").join(name), root.join("tmp/asked"));

@@ -12,36 +12,36 @@ use crate::command;
 
 const QEMU: &str = "qemu-system-x86_64";
 const APPEND: &str = "console=ttyS0 loglevel=1 panic=-1 rdinit=/init";
-/// Variables that the guest gets as they are here: the kernel hands to `init` what it does not know itself.
-const PASSED_ON: [&str; 1] = ["TCPTRACE_FLOOD_SECONDS"];
-/// The whole of one kernel takes some four minutes.
-const WHOLE_BOUND: Duration = Duration::from_secs(20 * 60);
+/// Variables that the guest inherits: the kernel passes unknown parameters to the environment of `init`.
+const INHERITED: [&str; 1] = ["TCPTRACE_FLOOD_SECONDS"];
+/// All tests on one kernel take some four minutes.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(25 * 60);
 /// The longest a live test is silent: one that waits for the end of a TIME_WAIT.
-const SILENCE_BOUND: Duration = Duration::from_secs(5 * 60);
-/// What the guest says last.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// The last line of the guest.
 const END: &str = "vm: end";
 
-/// Whether the emulator is there.
+/// Fails if the emulator is not installed.
 pub fn can_boot() -> Result<()> {
     command::output(Command::new(QEMU).arg("--version"))
         .map(drop)
         .context("no emulator here: run `cargo xtask setup --vm`")
 }
 
-/// Boots and shows each line to `see`; an error unless the guest came to its end.
+/// Boots and passes each line to `see`; fails unless the guest printed its last line.
 pub fn boot(image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result<()> {
     let mut guest = Guest::start(image, initramfs)?;
-    let deadline = Instant::now() + WHOLE_BOUND;
+    let deadline = Instant::now() + TOTAL_TIMEOUT;
     let mut ended = false;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now()).min(SILENCE_BOUND);
+        let left = deadline.saturating_duration_since(Instant::now()).min(SILENCE_TIMEOUT);
         match guest.lines.recv_timeout(left) {
             Ok(line) => {
                 ended |= line == END;
                 see(&line);
             }
             Err(RecvTimeoutError::Timeout) => {
-                bail!("the guest said nothing for {} s, and was stopped", left.as_secs())
+                bail!("the guest printed nothing for {} s, and was stopped", left.as_secs())
             }
             Err(RecvTimeoutError::Disconnected) if ended => return Ok(()),
             Err(RecvTimeoutError::Disconnected) => {
@@ -52,11 +52,11 @@ pub fn boot(image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result
 }
 
 fn append() -> String {
-    let passed = PASSED_ON.iter().filter_map(|name| Some(format!(" {name}={}", std::env::var(name).ok()?)));
+    let passed = INHERITED.iter().filter_map(|name| Some(format!(" {name}={}", std::env::var(name).ok()?)));
     passed.fold(APPEND.to_owned(), |line, variable| line + &variable)
 }
 
-/// A running emulator; it ends with the value.
+/// A running emulator, killed on drop.
 struct Guest {
     child: Child,
     lines: Receiver<String>,
@@ -66,7 +66,7 @@ impl Guest {
     fn start(image: &Path, initramfs: &Path) -> Result<Self> {
         let mut command = Command::new(QEMU);
         command
-            // Emulated whatever the host: KVM is seldom there where tests run, and hides what slowness shows.
+            // Never KVM: test machines seldom have it, and a slow guest shows races.
             .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2", "-no-reboot"])
             .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append", &append()])
             .args(["-net", "none", "-kernel"])
@@ -95,7 +95,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // An error means that it has ended already.
+        // An error means that it ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

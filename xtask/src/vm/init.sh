@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# What the guest does. Everything it tells the host is a line on the serial console.
+# The first process of the guest. Its results are lines on the serial console.
 /bin/busybox --install -s /bin
 export PATH=/bin TCPTRACE_BIN=/bin/tcptrace TCPTRACE_EMULATED=1
 mount -t proc proc /proc

@@ -7,37 +7,42 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::kernels::{Files, MODULES};
+use super::kernels::{KernelFiles, MODULES};
 use crate::command;
 
 const BUSYBOX: &str = "/bin/busybox";
-/// Programs of the host that live tests use; a test whose program is not here is skipped there.
+/// Programs of the host that live tests use; a test whose program is missing is skipped in the guest.
 const HOST_PROGRAMS: [&str; 4] = ["/bin/bash", "/usr/bin/setpriv", "/usr/sbin/setcap", "/usr/sbin/bpftool"];
 const INIT: &str = include_str!("init.sh");
 
 /// The programs under test.
-pub struct Programs {
+pub struct GuestPrograms {
     pub tcptrace: PathBuf,
     /// The test program of the live tests.
     pub live: PathBuf,
 }
 
-/// Writes the archive into `folder`; `filters` choose among the live tests. Returns where it is.
-pub fn build(folder: &Path, kernel: &Files, programs: &Programs, filters: &[String]) -> Result<PathBuf> {
+/// Writes the archive into `folder` and returns its path; `filters` select live tests.
+pub fn build(
+    folder: &Path,
+    kernel: &KernelFiles,
+    programs: &GuestPrograms,
+    filters: &[String],
+) -> Result<PathBuf> {
     let root = folder.join("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
     }
-    for needed in ["bin", "lib", "proc", "sys", "dev", "tmp", "modules"] {
+    for needed in ["bin", "etc", "lib", "proc", "sys", "dev", "tmp", "modules"] {
         fs::create_dir_all(root.join(needed))?;
     }
     copy(Path::new(BUSYBOX), &root.join("bin/busybox"))?;
     symlink("busybox", root.join("bin/sh"))?;
     let present = HOST_PROGRAMS.map(Path::new).into_iter().filter(|program| program.is_file());
-    let ours = [(programs.tcptrace.as_path(), "tcptrace".as_ref()), (&programs.live, "live".as_ref())];
-    for (program, name) in present.filter_map(|program| Some((program, program.file_name()?))).chain(ours) {
+    let tested = [(programs.tcptrace.as_path(), "tcptrace".as_ref()), (&programs.live, "live".as_ref())];
+    for (program, name) in present.filter_map(|program| Some((program, program.file_name()?))).chain(tested) {
         let to = root.join("bin").join(name);
-        // Without its line tables a program is a tenth of the size.
+        // Line tables are nine tenths of a program.
         command::run(Command::new("strip").arg("-o").arg(&to).arg(program))?;
         for library in libraries(program)? {
             let to = root.join(library.strip_prefix("/")?);
@@ -48,6 +53,7 @@ pub fn build(folder: &Path, kernel: &Files, programs: &Programs, filters: &[Stri
     for (module, name) in kernel.modules.iter().zip(MODULES) {
         copy(module, &root.join("modules").join(format!("{name}.ko")))?;
     }
+    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
     fs::write(root.join("filters"), filters.join(" "))?;
     let init = root.join("init");
     fs::write(&init, INIT.replace("@MODULES@", &MODULES.join(" ")))?;

@@ -1,4 +1,4 @@
-//! The kernels to boot: in, a row of the table below; out, its image and modules, unpacked below `target/vm`.
+//! The kernels to boot: in, a row of the table below; out, its image and modules below `target/vm`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,42 +10,47 @@ use super::archive::Archive;
 use crate::command;
 use crate::repo::Repo;
 
-/// What tcptrace must do on a kernel.
+/// The expected result on a kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Expectation {
-    /// Every live test.
+    /// Every live test passes.
     Traces,
-    /// Say what is missing, and count states all the same.
+    /// tcptrace names the missing helper, and still counts states.
     Refuses,
 }
 
-/// One kernel of Debian's.
-pub struct Kernel {
-    /// As it is called on the command line; its packages are those of this version.
+/// A kernel of one Debian release.
+pub struct DebianKernel {
+    /// Its name on the command line, and the version of its packages.
     pub version: &'static str,
     /// The Debian release that has it.
     pub suite: &'static str,
-    /// How the names of its packages begin, in front of the version.
+    /// The part of its packages' names before the version.
     packages: &'static [&'static str],
     pub expectation: Expectation,
 }
 
 /// Oldest first.
-pub const KERNELS: [Kernel; 4] = [
-    Kernel {
+pub const KERNELS: [DebianKernel; 4] = [
+    DebianKernel {
         version: "5.10",
         suite: "bullseye",
         packages: &["linux-image"],
         expectation: Expectation::Refuses,
     },
-    Kernel {
+    DebianKernel {
         version: "6.1",
         suite: "bookworm",
         packages: &["linux-image"],
         expectation: Expectation::Traces,
     },
-    Kernel { version: "6.12", suite: "trixie", packages: &["linux-image"], expectation: Expectation::Traces },
-    Kernel {
+    DebianKernel {
+        version: "6.12",
+        suite: "trixie",
+        packages: &["linux-image"],
+        expectation: Expectation::Traces,
+    },
+    DebianKernel {
         version: "7.2",
         suite: "sid",
         packages: &["linux-binary-unsigned", "linux-modules"],
@@ -53,19 +58,19 @@ pub const KERNELS: [Kernel; 4] = [
     },
 ];
 
-/// Modules that the tests need, in the order of loading: `sock_diag` answers about TCP.
+/// Modules that the tests need, in the order of loading: `sock_diag` for TCP.
 pub const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
 
-impl Kernel {
+impl DebianKernel {
     /// The row called `version`.
     pub fn named(version: &str) -> Option<&'static Self> {
         KERNELS.iter().find(|kernel| kernel.version == version)
     }
 
-    /// Its files, downloaded unless they are here already.
-    pub fn fetch(&self, repo: &Repo) -> Result<Files> {
+    /// Its files, downloaded if missing.
+    pub fn fetch(&self, repo: &Repo) -> Result<KernelFiles> {
         let folder = repo.vm().join(format!("kernel-{}", self.version));
-        if let Ok(files) = Files::in_folder(&folder) {
+        if let Ok(files) = KernelFiles::in_folder(&folder) {
             return Ok(files);
         }
         let archive = Archive::open(repo, self.suite)?;
@@ -93,20 +98,20 @@ impl Kernel {
             }
         }
         fs::remove_dir_all(&unpacked)?;
-        Files::in_folder(&folder)
+        KernelFiles::in_folder(&folder)
     }
 }
 
 const IMAGE: &str = "vmlinuz";
 
 /// The files of one kernel.
-pub struct Files {
+pub struct KernelFiles {
     pub image: PathBuf,
     /// In the order of [`MODULES`].
     pub modules: Vec<PathBuf>,
 }
 
-impl Files {
+impl KernelFiles {
     fn in_folder(folder: &Path) -> Result<Self> {
         let files = Self {
             image: folder.join(IMAGE),
@@ -119,7 +124,7 @@ impl Files {
     }
 }
 
-/// Of `names`, the newest package that begins with `begin` and `version`; debug symbols are of no use.
+/// The newest package in `names` that begins with `begin` and `version`, without debug symbols.
 fn newest<'a>(names: &'a [String], begin: &str, version: &str) -> Option<&'a str> {
     let start = format!("{begin}-{version}.");
     let is_kernel = |name: &str| name.trim_end_matches("-unsigned").ends_with("-cloud-amd64");
@@ -132,26 +137,18 @@ fn numbers(text: &str) -> Vec<u64> {
     text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
-/// The one file below `folder` whose name begins with `name`.
+/// The file below `folder` whose name begins with `name`.
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else if entry.file_name().to_string_lossy().starts_with(name) {
-                return Ok(entry.path());
-            }
-        }
-    }
-    anyhow::bail!("no file {name}* in the package")
+    let found = command::output(Command::new("find").arg(folder).args(["-name", &format!("{name}*")]))?;
+    let first = found.lines().next().with_context(|| format!("no file {name}* in the package"))?;
+    Ok(PathBuf::from(first))
 }
 
-/// Writes what `program -dc` makes of `from`.
+/// Writes the output of `program -dc`, a decompressor.
 pub fn decompress(program: &str, from: &Path, to: &Path) -> Result<()> {
-    let file = fs::File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
-    command::run(Command::new(program).arg("-dc").arg(from).stdout(file))
+    let open = fs::File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
+    let create = fs::File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
+    command::run(Command::new(program).arg("-dc").stdin(open).stdout(create))
 }
 
 #[cfg(test)]
@@ -159,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_of_the_version_is_taken() {
+    fn the_newest_package_of_the_version_wins() {
         let names = [
             "linux-image-6.1.0-9-cloud-amd64-unsigned",
             "linux-image-6.1.0-50-cloud-amd64-unsigned",

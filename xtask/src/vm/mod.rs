@@ -1,5 +1,7 @@
-//! `cargo xtask vm`: in, Debian kernels by their versions; out, what the release binary and the live tests say on each,
+//! `cargo xtask vm`: in, versions of Debian kernels; out, the results of the release binary and of the live tests on each,
 //! booted in an emulator, and a closing line of counts.
+//!
+//! Not by virtme-ng or vmtest: these give the guest the host's files by 9p, which Debian's cloud kernels lack (`CONFIG_NET_9P`).
 
 mod archive;
 mod guest;
@@ -16,23 +18,23 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use self::archive::Archive;
-use self::initramfs::Programs;
+use self::initramfs::GuestPrograms;
+use self::kernels::DebianKernel;
 pub use self::kernels::KERNELS;
-use self::kernels::Kernel;
-use self::report::Report;
+use self::report::GuestReport;
 use crate::repo::Repo;
-use crate::tally::{Tally, Verdict};
+use crate::tally::{TestTally, TestVerdict};
 use crate::{command, packages};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct VmArgs {
     /// Kernels to boot; all by default
     #[arg(long, value_name = "VERSION", value_parser = kernel)]
-    kernel: Vec<&'static Kernel>,
+    kernel: Vec<&'static DebianKernel>,
     /// Write the rows of the README's table of kernels, once nothing fails
     #[arg(long)]
     table: bool,
-    /// Show all that the guests say
+    /// Show the whole console of the guests
     #[arg(long)]
     verbose: bool,
     /// Run the live tests whose name contains one of these
@@ -40,39 +42,39 @@ pub struct Args {
     filters: Vec<String>,
 }
 
-fn kernel(version: &str) -> Result<&'static Kernel, String> {
+fn kernel(version: &str) -> Result<&'static DebianKernel, String> {
     let versions = KERNELS.map(|kernel| kernel.version).join(", ");
-    Kernel::named(version).ok_or_else(|| format!("no such kernel; there are {versions}"))
+    DebianKernel::named(version).ok_or_else(|| format!("no such kernel; there are {versions}"))
 }
 
-pub fn run(repo: &Repo, args: &Args) -> Result<ExitCode> {
+pub fn run(repo: &Repo, args: &VmArgs) -> Result<ExitCode> {
     if let Err(error) = install(repo) {
         eprintln!("not everything could be installed: {error:#}");
     }
     let kernels = if args.kernel.is_empty() { all() } else { args.kernel.clone() };
-    let mut tally = Tally::default();
+    let mut tally = TestTally::default();
     let rows = test(repo, &kernels, &args.filters, args.verbose.into(), &mut tally)?;
     if args.table {
         println!("{}\n{}", table::HEAD, rows.join("\n"));
-        if tally.counts.failed == 0 && args.filters.is_empty() {
+        if tally.counts.is_success() && args.filters.is_empty() {
             table::write(repo, &rows)?;
         } else {
             eprintln!("the README stays as it is: something failed, or not everything was run");
         }
     }
     println!("\n{}vm: {}", tally.report(), tally.counts);
-    Ok(if tally.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.counts.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Every kernel of the table.
-pub fn all() -> Vec<&'static Kernel> {
+pub fn all() -> Vec<&'static DebianKernel> {
     KERNELS.iter().collect()
 }
 
-/// The emulator and what fills its guest.
+/// The emulator and the programs of its guest.
 pub fn install(repo: &Repo) -> Result<()> {
     packages::install(packages::VM).or_else(|error| {
-        // A part of qemu may be here from the backports already: then the rest comes from there too.
+        // Where a part of qemu is installed from the backports, the rest must be from there too.
         let codename = archive::codename()?;
         let archive = Archive::open(repo, &format!("{codename} {codename}-backports")).context(error)?;
         packages::install_by(packages::VM, || {
@@ -80,10 +82,11 @@ pub fn install(repo: &Repo) -> Result<()> {
             apt.args(["--target-release", &format!("{codename}-backports")]);
             apt
         })
+        .map(drop)
     })
 }
 
-/// How much of a guest's console is shown.
+/// The part of a guest's console that is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Console {
     Results,
@@ -96,18 +99,18 @@ impl From<bool> for Console {
     }
 }
 
-/// Boots each of `kernels`; returns the rows of the table. What can't be fetched is skipped, with the reason.
+/// Boots each of `kernels`; returns the rows of the table. A kernel that cannot be fetched is skipped, with the reason.
 pub fn test(
     repo: &Repo,
-    kernels: &[&Kernel],
+    kernels: &[&DebianKernel],
     filters: &[String],
     console: Console,
-    tally: &mut Tally,
+    tally: &mut TestTally,
 ) -> Result<Vec<String>> {
     if let Err(error) = guest::can_boot() {
-        // One for each, so that the count says how much was not tried.
+        // One for each kernel: the count shows how many were not tried.
         for kernel in kernels {
-            tally.verdict(&format!("vm {}", kernel.version), &Verdict::Skipped(format!("{error:#}")));
+            tally.verdict(&format!("vm {}", kernel.version), &TestVerdict::Skipped(format!("{error:#}")));
         }
         return Ok(Vec::new());
     }
@@ -118,7 +121,7 @@ pub fn test(
         let files = match kernel.fetch(repo) {
             Ok(files) => files,
             Err(error) => {
-                tally.verdict(&name, &Verdict::Skipped(format!("{error:#}").replace('\n', " ")));
+                tally.verdict(&name, &TestVerdict::skipped(&error));
                 println!("{name}: SKIPPED: {error:#}");
                 continue;
             }
@@ -126,19 +129,19 @@ pub fn test(
         let start = Instant::now();
         let folder = repo.vm().join(format!("guest-{}", kernel.version));
         let initramfs = initramfs::build(&folder, &files, &programs, filters)?;
-        let mut report = Report::default();
+        let mut report = GuestReport::default();
         let booted = guest::boot(&files.image, &initramfs, |line| {
             report.line(line);
             if console == Console::Whole || !line.starts_with("vm: ") {
                 println!("{name}: {line}");
             }
         });
-        let mut of_kernel = Tally::default();
+        let mut of_kernel = TestTally::default();
         if let Err(error) = booted {
-            of_kernel.verdict("guest", &Verdict::Failed(format!("{error:#}")));
+            of_kernel.verdict("guest", &TestVerdict::Failed(format!("{error:#}")));
         }
-        for (what, verdict) in report.verdicts(kernel) {
-            of_kernel.verdict(what, &verdict);
+        for (name, verdict) in report.verdicts(kernel) {
+            of_kernel.verdict(name, &verdict);
         }
         if let Some(live) = report.live() {
             of_kernel.merge("", live);
@@ -151,7 +154,7 @@ pub fn test(
     Ok(rows)
 }
 
-fn build(repo: &Repo) -> Result<Programs> {
+fn build(repo: &Repo) -> Result<GuestPrograms> {
     command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
     let mut cargo = repo.cargo();
     cargo.args([
@@ -170,5 +173,5 @@ fn build(repo: &Repo) -> Result<Programs> {
         (message["target"]["name"] == "live").then(|| message["executable"].as_str().map(PathBuf::from))?
     };
     let Some(live) = messages.lines().find_map(executable) else { bail!("cargo names no live test program") };
-    Ok(Programs { tcptrace: repo.release_binary(), live })
+    Ok(GuestPrograms { tcptrace: repo.release_binary(), live })
 }

@@ -1,18 +1,18 @@
-//! What one guest said: in, lines of its console; out, verdicts and counts, and a row of the table of kernels.
+//! The results of one guest: in, lines of its console; out, verdicts and counts, and a row of the table of kernels.
 
 use serde_json::Value;
 
-use super::kernels::{Expectation, Kernel};
-use crate::tally::{Counts, Tally, Verdict};
+use super::kernels::{DebianKernel, Expectation};
+use crate::tally::{TestCounts, TestTally, TestVerdict};
 
-/// Exit status of a command that can't trace on this host.
+/// Exit status of a command that cannot trace on this host.
 const CANNOT_TRACE: i64 = 3;
-/// What must be said of a kernel too old: the helper it lacks.
+/// The helper that a kernel too old lacks: the refusal must name it.
 const MISSING_HELPER: &str = "bpf_get_socket_cookie";
 
-/// What is known so far.
+/// The results so far.
 #[derive(Default)]
-pub struct Report {
+pub struct GuestReport {
     /// `uname -r`
     pub release: Option<String>,
     check: Option<Value>,
@@ -20,11 +20,11 @@ pub struct Report {
     states_exit: Option<i64>,
     refusal_exit: Option<i64>,
     refusal: Vec<String>,
-    live: Tally,
+    live: TestTally,
 }
 
-impl Report {
-    /// Takes one line in.
+impl GuestReport {
+    /// Parses one line of the console.
     pub fn line(&mut self, line: &str) {
         let Some(fact) = line.strip_prefix("vm: ") else { return self.live.live_line(line) };
         let Some((name, value)) = fact.split_once(' ') else { return };
@@ -40,32 +40,37 @@ impl Report {
         }
     }
 
-    /// Whether the live tests came to their end and counted.
-    pub fn live(&self) -> Option<&Tally> {
+    /// The live tests, if they printed their closing counts.
+    pub fn live(&self) -> Option<&TestTally> {
         self.live.live_closed().then_some(&self.live)
     }
 
-    /// The verdicts on what is not a live test.
-    pub fn verdicts(&self, kernel: &Kernel) -> Vec<(&'static str, Verdict)> {
-        let judge = |right: bool, wrong: String| if right { Verdict::Passed } else { Verdict::Failed(wrong) };
-        let states = judge(self.states_exit == Some(0), format!("states ended with {:?}", self.states_exit));
+    /// The verdicts on everything but the live tests.
+    pub fn verdicts(&self, kernel: &DebianKernel) -> Vec<(&'static str, TestVerdict)> {
+        let verdict =
+            |right: bool, wrong: String| if right { TestVerdict::Passed } else { TestVerdict::Failed(wrong) };
+        let states =
+            verdict(self.states_exit == Some(0), format!("states ended with {:?}", self.states_exit));
         let check_exit = match kernel.expectation {
             Expectation::Traces => 0,
             Expectation::Refuses => CANNOT_TRACE,
         };
-        let check = judge(
+        let check = verdict(
             self.check_exit == Some(check_exit) && self.check.is_some(),
             format!("check ended with {:?}: {}", self.check_exit, self.self_test()),
         );
         let mut verdicts = vec![("states", states), ("check", check)];
         match kernel.expectation {
             Expectation::Traces if self.live().is_none() => {
-                verdicts.push(("live tests", Verdict::Failed("they did not come to their count".into())));
+                verdicts.push((
+                    "live tests",
+                    TestVerdict::Failed("they ended before their closing counts".into()),
+                ));
             }
             Expectation::Traces => {}
             Expectation::Refuses => verdicts.push((
                 "refusal",
-                judge(
+                verdict(
                     self.refusal_exit == Some(CANNOT_TRACE)
                         && self.refusal.iter().any(|line| line.contains(MISSING_HELPER)),
                     format!("top ended with {:?}: {}", self.refusal_exit, self.refusal.join(" ")),
@@ -85,7 +90,7 @@ impl Report {
     }
 
     /// Its row of the table of kernels.
-    pub fn row(&self, kernel: &Kernel, counts: Counts) -> String {
+    pub fn row(&self, kernel: &DebianKernel, counts: TestCounts) -> String {
         let works = |name| self.status(name) == Some("works");
         let release = self.release.as_deref().unwrap_or(kernel.version);
         let needed = ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
@@ -101,7 +106,7 @@ impl Report {
                 if needed.into_iter().all(works) { "yes" } else { "no" },
                 if works("kfree_skb") { "yes" } else { "no" },
                 entry,
-                if works("kfree_skb") { "told apart" } else { "unexplained" },
+                if works("kfree_skb") { "distinguished" } else { "unexplained" },
             ]
         } else {
             ["no", "no", "-", "-"]
@@ -114,33 +119,33 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report(lines: &str) -> Report {
-        let mut report = Report::default();
+    fn report(lines: &str) -> GuestReport {
+        let mut report = GuestReport::default();
         lines.lines().for_each(|line| report.line(line));
         report
     }
 
     #[test]
     fn a_guest_that_traces() {
-        let kernel = Kernel::named("6.1").unwrap();
+        let kernel = DebianKernel::named("6.1").unwrap();
         let report = report(
             "vm: release 6.1.0-50-cloud-amd64\nvm: states exit 0\nvm: check exit 0\n\
              vm: check {\"checks\":[{\"name\":\"kfree_skb\",\"status\":\"limited\"}],\"self_test\":{}}\n\
              ok close::held (1.0 s)\nlive: 1 passed, 0 failed, 0 skipped\nvm: end",
         );
-        assert!(report.verdicts(kernel).iter().all(|(_, verdict)| matches!(verdict, Verdict::Passed)));
+        assert!(report.verdicts(kernel).iter().all(|(_, verdict)| matches!(verdict, TestVerdict::Passed)));
         assert_eq!(report.live().unwrap().counts.passed, 1);
-        assert!(report.row(kernel, Counts::default()).contains("upper bound, inferred"));
+        assert!(report.row(kernel, TestCounts::default()).contains("upper bound, inferred"));
     }
 
     #[test]
-    fn a_guest_that_must_refuse_and_says_why() {
-        let kernel = Kernel::named("5.10").unwrap();
-        let said = "vm: states exit 0\nvm: check exit 3\nvm: check {}\nvm: top exit 3\n";
-        let silent = report(said).verdicts(kernel);
-        assert!(matches!(silent.last(), Some(("refusal", Verdict::Failed(_)))));
-        let named =
-            report(&format!("{said}vm: top   The helper bpf_get_socket_cookie is missing.")).verdicts(kernel);
-        assert!(named.iter().all(|(_, verdict)| matches!(verdict, Verdict::Passed)));
+    fn a_guest_that_must_refuse_names_the_missing_helper() {
+        let kernel = DebianKernel::named("5.10").unwrap();
+        let console = "vm: states exit 0\nvm: check exit 3\nvm: check {}\nvm: top exit 3\n";
+        let silent = report(console).verdicts(kernel);
+        assert!(matches!(silent.last(), Some(("refusal", TestVerdict::Failed(_)))));
+        let named = report(&format!("{console}vm: top   The helper bpf_get_socket_cookie is missing."))
+            .verdicts(kernel);
+        assert!(named.iter().all(|(_, verdict)| matches!(verdict, TestVerdict::Passed)));
     }
 }

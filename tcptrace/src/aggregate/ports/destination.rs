@@ -1,15 +1,15 @@
-//! What one destination has seen: the connections from one local address to one remote address and port.
+//! Counters of one destination: connections from one local address to one remote address and port.
 
 use super::{expiries::Expiries, is_no_port, rate::Rate};
 use crate::{
-    aggregate::{owners::Owners, table::Row},
+    aggregate::{owners::OwnerCounts, table::Row},
     lifecycle::{EndReason, Event, PortUse, Processes, Socket},
     model::{Addr, Nanos, NetnsId, TcpState},
 };
 
-/// Connections with the same ends but for their local port: no two of them may have the same one.
+/// Connections that differ only in their local port, which must be unique among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct DestinationKey {
     pub(super) netns: NetnsId,
     pub(super) saddr: Addr,
     pub(super) daddr: Addr,
@@ -17,8 +17,8 @@ pub(super) struct Key {
     pub(super) ifindex: u32,
 }
 
-impl Key {
-    /// Of what has no place of its own.
+impl DestinationKey {
+    /// Key of the destinations without a row of their own.
     pub(super) const OTHER: Self =
         Self { netns: NetnsId(0), saddr: Addr::ANY, daddr: Addr::ANY, dport: 0, ifindex: 0 };
 
@@ -37,37 +37,42 @@ impl Key {
 /// One destination.
 #[derive(Clone, Debug)]
 pub(super) struct Destination {
-    pub(super) key: Key,
+    pub(super) key: DestinationKey,
     joined: u64,
-    /// Connections whose port `connect()` chose.
+    /// Connections whose port `connect()` chose, `choosing` included.
     pub(super) counts: [u32; TcpState::COUNT],
+    /// Connections whose port is not known yet: each holds a port or searches for one.
+    pub(super) choosing: u32,
     /// Connections whose port `bind()` took.
     pub(super) bound: u32,
-    /// Connections whose port is none that `connect()` chooses from.
+    /// Connections whose port is outside the range, or reserved.
     pub(super) outside: u32,
-    pub(super) owners: Owners,
+    pub(super) owners: OwnerCounts,
     /// Whether a socket matched the filter.
     pub(super) is_wanted: bool,
     pub(super) time_wait: Expiries,
     /// Ports taken by `connect()`.
     pub(super) opened: Rate,
-    /// Ports given back, in whatever way.
+    /// Ports returned in any way.
     pub(super) returned: Rate,
-    /// Ports given back without a TIME_WAIT.
+    /// Ports returned without a TIME_WAIT.
     pub(super) closed: Rate,
     /// Connections that entered TIME_WAIT.
-    pub(super) lingered: Rate,
-    /// `connect()` found no port.
+    pub(super) time_wait_entries: Rate,
+    /// `connect()` calls that found no port.
     pub(super) failures: u64,
     pub(super) last_failure: Option<Nanos>,
-    /// TIME_WAIT taken over by `connect()`.
+    /// TIME_WAIT sockets old enough for reuse at the latest failure of `connect()`.
+    pub(super) skipped_reusable: u64,
+    /// TIME_WAIT sockets reused by `connect()`.
     pub(super) reused: u64,
+    pub(super) last_reused: Option<Nanos>,
 }
 
 impl Row for Destination {
-    type Key = Key;
+    type Key = DestinationKey;
 
-    fn key(&self) -> &Key {
+    fn key(&self) -> &DestinationKey {
         &self.key
     }
 
@@ -75,34 +80,37 @@ impl Row for Destination {
         self.held() + u64::from(self.bound) + u64::from(self.outside)
     }
 
-    /// Fewer sockets now, then fewer ever.
+    /// Fewer sockets and failures first, then fewer sockets ever.
     fn weight(&self) -> (u64, u64) {
         (Row::sockets(self) + self.failures, self.joined)
     }
 }
 
 impl Destination {
-    pub(super) fn new(key: Key) -> Self {
+    pub(super) fn new(key: DestinationKey) -> Self {
         Self {
             key,
             joined: 0,
             counts: [0; TcpState::COUNT],
+            choosing: 0,
             bound: 0,
             outside: 0,
-            owners: Owners::default(),
+            owners: OwnerCounts::default(),
             is_wanted: false,
             time_wait: Expiries::default(),
             opened: Rate::default(),
             returned: Rate::default(),
             closed: Rate::default(),
-            lingered: Rate::default(),
+            time_wait_entries: Rate::default(),
             failures: 0,
             last_failure: None,
+            skipped_reusable: 0,
             reused: 0,
+            last_reused: None,
         }
     }
 
-    /// Ports of the range that connections of its own hold.
+    /// Connections that hold a port of the range, or still search for one.
     pub(super) fn held(&self) -> u64 {
         self.counts.iter().map(|&count| u64::from(count)).sum()
     }
@@ -111,14 +119,15 @@ impl Destination {
         u64::from(self.counts[TcpState::TimeWait.index()])
     }
 
-    /// A socket belongs here from now on, in its state.
+    /// Adds a socket in its current state.
     pub(super) fn add(&mut self, socket: &Socket) {
         self.joined += 1;
         match socket.port_use {
             PortUse::Bound => self.bound += 1,
             PortUse::Outside => self.outside += 1,
-            _ => {
+            port_use => {
                 self.counts[socket.state.index()] += 1;
+                self.choosing += u32::from(port_use == PortUse::Choosing);
                 if socket.state == TcpState::TimeWait {
                     self.time_wait.add(socket.since.time().unwrap_or_default());
                 }
@@ -126,7 +135,7 @@ impl Destination {
         }
     }
 
-    /// A socket that was counted as `port_use`, in `state`, belongs here no longer.
+    /// Removes a socket that was counted as `port_use` in `state`.
     pub(super) fn sub(&mut self, port_use: PortUse, state: TcpState, socket: &Socket) {
         let count = match port_use {
             PortUse::Bound => &mut self.bound,
@@ -134,28 +143,34 @@ impl Destination {
             _ => &mut self.counts[state.index()],
         };
         *count = count.saturating_sub(1);
+        if port_use == PortUse::Choosing {
+            self.choosing = self.choosing.saturating_sub(1);
+        }
         if port_use == PortUse::Chosen && state == TcpState::TimeWait {
             self.time_wait.remove(socket.since.time().unwrap_or_default());
         }
     }
 
-    /// Notes whose socket it is, and whether it was asked for.
+    /// Counts the owner of a socket, and notes whether the socket matches the filter.
     pub(super) fn note(&mut self, socket: &Socket, processes: &Processes) {
         self.is_wanted |= !socket.shown.is_empty();
-        if let Some(process) = socket.process.and_then(|id| processes.get(id)) {
-            self.owners.note(process);
-        }
+        self.owners.note(socket, processes);
     }
 
-    /// A socket has been added by `event`, which brought it into `state`.
+    /// Records that `event` opened a connection in `state`.
     pub(super) fn opened(&mut self, event: &Event<'_>, state: TcpState) {
         if event.begins && state == TcpState::SynSent {
             self.opened.add(event.ts, 1);
         }
     }
 
-    /// A socket changed its state; one in CLOSE stays counted there.
-    pub(super) fn changed(&mut self, event: &Event<'_>, socket: &Socket) {
+    /// Records that the port of a connection became known and is in the range.
+    pub(super) fn has_chosen(&mut self) {
+        self.choosing = self.choosing.saturating_sub(1);
+    }
+
+    /// Records a state change; a socket in CLOSE stays counted there.
+    pub(super) fn changed(&mut self, event: &Event<'_>, socket: &Socket, reuse_delay: Nanos) {
         let before = &mut self.counts[event.from.index()];
         *before = before.saturating_sub(1);
         self.counts[event.to.index()] += 1;
@@ -165,36 +180,41 @@ impl Destination {
         match event.to {
             TcpState::TimeWait => {
                 self.time_wait.add(socket.since.time().unwrap_or(event.ts));
-                self.lingered.add(event.ts, 1);
+                self.time_wait_entries.add(event.ts, 1);
             }
-            TcpState::Close => self.ended(event),
+            TcpState::Close => self.ended(event, reuse_delay),
             _ => {}
         }
     }
 
-    fn ended(&mut self, event: &Event<'_>) {
+    fn ended(&mut self, event: &Event<'_>, reuse_delay: Nanos) {
         if is_no_port(event.end_reason) {
-            self.did_not_open();
+            self.revert_opened();
             self.failures += 1;
             self.last_failure = Some(event.ts);
+            self.skipped_reusable = self.time_wait.began_before(event.ts.minus(reuse_delay));
             return;
         }
         self.returned.add(event.ts, 1);
         if event.from != TcpState::TimeWait {
             self.closed.add(event.ts, 1);
         }
-        self.reused += u64::from(event.end_reason == Some(EndReason::Reused));
+        if event.end_reason == Some(EndReason::Reused) {
+            self.reused += 1;
+            self.last_reused = Some(event.ts);
+        }
     }
 
-    /// The connection opened last took no port from here after all.
-    pub(super) fn did_not_open(&mut self) {
+    /// Reverts the latest [`Self::opened()`]: that connection took no port of the range.
+    pub(super) fn revert_opened(&mut self) {
         self.opened.take_back();
     }
 
-    /// Counts the sockets of `other` as well.
+    /// Adds the counts of `other`.
     pub(super) fn fold(&mut self, other: &Self) {
         self.joined += other.joined;
         self.bound += other.bound;
+        self.choosing += other.choosing;
         self.outside += other.outside;
         self.failures += other.failures;
         self.reused += other.reused;

@@ -1,18 +1,18 @@
-//! When the TIME_WAIT sockets of a destination entered: how many in each of the last seconds.
+//! Entry times of a destination's TIME_WAIT sockets: counts per second.
 
-use super::predict::Ending;
+use super::predict::PortReturn;
 use crate::model::Nanos;
 
-/// Seconds kept: a minute, and the two seconds that a timer may be late.
+/// Seconds kept: a minute, plus two seconds for late timers.
 const KEPT: u64 = 64;
 
-/// TIME_WAIT by the second in which it began.
+/// TIME_WAIT sockets by the second of their entry.
 #[derive(Clone, Debug)]
 pub(super) struct Expiries {
     by_second: [u32; KEPT as usize],
     /// The newest second in `by_second`.
     second: u64,
-    /// Of those that began earlier: late segments made them last longer.
+    /// Sockets that entered earlier: late segments extended their TIME_WAIT.
     older: u32,
 }
 
@@ -23,37 +23,45 @@ impl Default for Expiries {
 }
 
 impl Expiries {
-    /// One more, since `entered`.
+    /// Adds a socket that entered at `entered`.
     pub(super) fn add(&mut self, entered: Nanos) {
         let second = second_of(entered);
         self.advance(second);
         *self.counter(second) += 1;
     }
 
-    /// One less of those that entered then.
+    /// Removes a socket that entered at `entered`.
     pub(super) fn remove(&mut self, entered: Nanos) {
         let counter = self.counter(second_of(entered));
         if *counter > 0 {
             *counter -= 1;
         } else if let Some(other) = self.any() {
-            // Its time was computed, and has been corrected since.
+            // Its entry time was inferred, and corrected since.
             *other -= 1;
         }
     }
 
-    /// When they will end, if each lasts `length`; those that should be over are left out.
-    pub(super) fn endings(&mut self, now: Nanos, length: Nanos) -> Vec<Ending> {
+    /// Expected ends if each socket lasts `length`; overdue ones are omitted.
+    pub(super) fn endings(&mut self, now: Nanos, length: Nanos) -> Vec<PortReturn> {
         self.advance(second_of(now));
         let first = (self.second + 1).saturating_sub(KEPT);
         let endings = (first..=self.second).map(|second| {
             let (entered, last) = (start_of(second), start_of(second + 1));
-            Ending {
+            PortReturn {
                 from: entered.plus(length).since(now),
                 until: last.min(now).plus(length).since(now),
                 ports: u64::from(self.by_second[slot(second)]),
             }
         });
         endings.filter(|ending| ending.until.0 > 0 && ending.ports > 0).collect()
+    }
+
+    /// Lower bound for the number of sockets that entered before `ts`, with a resolution of a second.
+    pub(super) fn began_before(&self, ts: Nanos) -> u64 {
+        let first = (self.second + 1).saturating_sub(KEPT);
+        let recent =
+            (first..second_of(ts).min(self.second + 1)).map(|second| u64::from(self.by_second[slot(second)]));
+        u64::from(self.older) + recent.sum::<u64>()
     }
 
     fn counter(&mut self, second: u64) -> &mut u32 {
@@ -87,7 +95,7 @@ const fn slot(second: u64) -> usize {
     (second % KEPT) as usize
 }
 
-/// Saturates: in a recording that lies, time can be anything.
+/// Saturates: timestamps in a malformed recording can have any value.
 const fn start_of(second: u64) -> Nanos {
     Nanos(second.saturating_mul(Nanos::SECOND.0))
 }
@@ -100,41 +108,41 @@ mod tests {
         Nanos(seconds * Nanos::SECOND.0)
     }
 
-    /// In so many seconds at the latest, so many.
+    /// Due time in seconds, at the latest, and number of sockets.
     fn due(expiries: &mut Expiries, now: u64, length: u64) -> Vec<(u64, u64)> {
         let endings = expiries.endings(s(now), s(length));
         endings.iter().map(|ending| (ending.until.0 / Nanos::SECOND.0, ending.ports)).collect()
     }
 
     #[test]
-    fn the_end_of_time_is_no_later_than_it_can_be() {
+    fn largest_timestamp_does_not_overflow() {
         let mut expiries = Expiries::default();
         expiries.add(Nanos(u64::MAX));
         assert!(expiries.endings(Nanos(u64::MAX), s(60)).is_empty());
     }
 
     #[test]
-    fn each_is_due_a_minute_after_it_began() {
+    fn sockets_are_due_a_minute_after_entry() {
         let mut expiries = Expiries::default();
         for entered in [1_000, 1_000, 1_005, 1_059] {
             expiries.add(s(entered));
         }
         assert_eq!(due(&mut expiries, 1_059, 60), [(2, 2), (7, 1), (60, 1)]);
-        // The first are over, as far as that can be known.
+        // The first two are overdue.
         assert_eq!(due(&mut expiries, 1_062, 60), [(4, 1), (58, 1)]);
         expiries.remove(s(1_005));
         assert_eq!(due(&mut expiries, 1_062, 60), [(58, 1)]);
     }
 
     #[test]
-    fn only_young_ones_keep_their_port_where_it_is_reused() {
+    fn with_reuse_only_young_sockets_are_due() {
         let mut expiries = Expiries::default();
         (1_000..1_030).for_each(|entered| expiries.add(s(entered)));
         assert_eq!(due(&mut expiries, 1_029, 1), [(1, 1), (1, 1)]);
     }
 
     #[test]
-    fn one_that_lasts_longer_than_any_is_taken_out_all_the_same() {
+    fn unusually_old_socket_can_be_removed() {
         let mut expiries = Expiries::default();
         expiries.add(s(1_000));
         expiries.add(s(1_300));
@@ -143,5 +151,17 @@ mod tests {
         expiries.remove(s(1_299));
         assert_eq!(due(&mut expiries, 1_300, 60), []);
         expiries.remove(s(1_299));
+    }
+
+    #[test]
+    fn removing_an_old_socket_keeps_younger_ones() {
+        let mut expiries = Expiries::default();
+        expiries.add(s(1_000));
+        // Both seconds map to the same slot; the first now counts as `older`.
+        expiries.add(s(1_000 + KEPT));
+        expiries.remove(s(1_000));
+        assert_eq!(due(&mut expiries, 1_000 + KEPT, 60), [(60, 1)]);
+        expiries.remove(s(1_000 + KEPT));
+        assert_eq!(due(&mut expiries, 1_000 + KEPT, 60), []);
     }
 }

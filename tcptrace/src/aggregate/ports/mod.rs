@@ -1,9 +1,8 @@
-//! Local ports: sockets in, and per destination how many ports its connections hold, how fast that changes and
-//! when there will be none left.
+//! Tracks local ports: per destination the ports held, their rates of change, and when none will be left.
 //!
-//! `connect()` chooses a port such that local address, remote address and remote port together with it are not in
-//! use: so there is a budget for each of these destinations. A port that `bind()` or `listen()` took is passed over for
-//! all of them (`__inet_hash_connect()` skips a bucket with `fastreuse >= 0`).
+//! `connect()` chooses a port such that local address, local port, remote address and remote port together are unused,
+//! so each destination has its own budget. A port taken by `bind()` or `listen()` is unavailable to all of them
+//! (`__inet_hash_connect()` skips a bucket with `fastreuse >= 0`).
 
 mod destination;
 mod expiries;
@@ -12,34 +11,41 @@ mod rate;
 mod settings;
 mod snapshot;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashMap;
 
 use super::{
-    places::Places,
-    table::{OTHER, Table},
+    sticky_top_n::StickyTopN,
+    table::{GroupTable, OTHER},
 };
 use crate::{
     lifecycle::{EndReason, Event, Phase, PortUse, Processes, Role, Socket},
-    model::{Endpoint, NetnsId, Record, TcpState},
+    model::{Endpoint, Nanos, NetnsId, Record, TcpState},
 };
-use destination::{Destination, Key};
-use predict::Flow;
+use destination::{Destination, DestinationKey};
+use predict::PortFlow;
 pub use settings::PortSettings;
 pub use snapshot::{DestinationPorts, NetnsPorts, PortsSnapshot, TwReuse};
 
-/// Destinations kept one by one.
+/// Destinations kept individually.
 const DESTINATIONS: usize = 1 << 14;
-/// Namespaces whose settings are kept.
+/// Namespaces with settings.
 const NAMESPACES: usize = 1 << 14;
 
-/// Counts local ports.
+/// Reserved ranges of all namespaces: one namespace may have half as many ranges as there are ports.
+const RESERVED_RANGES: usize = 1 << 20;
+
+/// Local ports in use, per destination.
 #[derive(Clone, Debug)]
 pub(super) struct Ports {
-    settings: FxHashMap<NetnsId, PortSettings>,
-    /// Sockets by a port that they keep from every destination.
-    taken: FxHashMap<(NetnsId, u16), u32>,
-    destinations: Table<Destination>,
-    pub(super) places: Places<(NetnsId, Endpoint, Endpoint)>,
+    /// Randomly seeded, like `taken`: the author of a recording chooses its namespaces and ports.
+    settings: HashMap<NetnsId, PortSettings>,
+    reserved_ranges: usize,
+    /// Settings refused because the table was full.
+    refused: u64,
+    /// Socket count per port that is unavailable to every destination.
+    taken: HashMap<(NetnsId, u16), u32>,
+    destinations: GroupTable<Destination>,
+    pub(super) places: StickyTopN<(NetnsId, Endpoint, Endpoint)>,
 }
 
 impl Default for Ports {
@@ -51,60 +57,83 @@ impl Default for Ports {
 impl Ports {
     fn with_room(most: usize) -> Self {
         Self {
-            settings: FxHashMap::default(),
-            taken: FxHashMap::default(),
-            destinations: Table::new(Destination::new(Key::OTHER), most),
-            places: Places::new(0),
+            settings: HashMap::default(),
+            reserved_ranges: 0,
+            refused: 0,
+            taken: HashMap::default(),
+            destinations: GroupTable::new(Destination::new(DestinationKey::OTHER), most),
+            places: StickyTopN::new(0),
         }
     }
 
-    /// Takes in what `record` tells of a namespace. Returns the namespace when its sockets may count otherwise
-    /// from now on.
+    /// Updates the settings from `record`. Returns the namespace if its sockets may be counted differently from now on.
     pub(super) fn take(&mut self, record: &Record) -> Option<NetnsId> {
         let (netns, settings) = match record {
+            // The namespace no longer exists.
+            Record::NetnsSettings { netns, sysctls, .. } if sysctls.is_empty() => {
+                let removed = self.settings.remove(netns);
+                self.reserved_ranges -= removed.map_or(0, |removed| removed.reserved_ranges());
+                return None;
+            }
             Record::NetnsSettings { netns, sysctls, .. } => (*netns, PortSettings::of(sysctls)?),
-            // A recording may know no more than this.
+            // A recording may contain only these settings.
             Record::Host(facts) if !self.settings.contains_key(&NetnsId(facts.netns)) => {
                 (NetnsId(facts.netns), PortSettings::of(&facts.sysctls)?)
             }
             _ => return None,
         };
-        if self.settings.len() >= NAMESPACES && !self.settings.contains_key(&netns) {
+        let before = self.settings.get(&netns);
+        let is_other = before.is_none_or(|before| !before.has_same_ports(&settings));
+        let ranges_before = before.map_or(0, PortSettings::reserved_ranges);
+        let reserved_ranges = self.reserved_ranges - ranges_before + settings.reserved_ranges();
+        let is_full = before.is_none() && self.settings.len() >= NAMESPACES;
+        if is_full || reserved_ranges > RESERVED_RANGES {
+            self.refused += 1;
             return None;
         }
-        let before = self.settings.get(&netns);
-        let is_other = before.is_none_or(|before| !before.offers_the_same(&settings));
+        self.reserved_ranges = reserved_ranges;
         self.settings.insert(netns, settings);
         is_other.then_some(netns)
     }
 
-    /// Another filter is in use: no destination is wanted, until [`Self::identified`] has told of a socket that is.
-    pub(super) fn choose_anew(&mut self) {
+    /// Number of destinations kept individually.
+    pub(super) fn destinations(&self) -> usize {
+        self.destinations.iter().count() - 1
+    }
+
+    /// Settings refused because the table was full.
+    pub(super) const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Hides every destination after a filter change, until [`Self::identified`] finds a socket that matches.
+    pub(super) fn hide_all(&mut self) {
         for (_, destination) in self.destinations.iter_mut() {
             destination.is_wanted = false;
         }
     }
 
-    /// A socket is there, in its state.
+    /// Counts a new socket in its current state.
     pub(super) fn appeared(&mut self, socket: &mut Socket, processes: &Processes) {
         if socket.port_use == PortUse::None {
             self.join(socket, processes);
         }
     }
 
-    /// A socket changed its state.
+    /// Records a state change of a socket.
     pub(super) fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
         let is_new = socket.port_use == PortUse::None;
         if is_new {
             self.join(socket, processes);
         }
-        if socket.port_use == PortUse::Chosen
+        let delay = self.settings.get(&socket.netns).map(|settings| settings.reuse_delay);
+        if is_chosen(socket.port_use)
             && let Some(destination) = self.destinations.of(&mut socket.destination)
         {
             if is_new {
                 destination.opened(event, socket.state);
             } else {
-                destination.changed(event, socket);
+                destination.changed(event, socket, delay.unwrap_or(Nanos::SECOND));
             }
         }
         if socket.state == TcpState::Close {
@@ -112,47 +141,63 @@ impl Ports {
         }
     }
 
-    /// A socket was counted in `from` and is in its state.
+    /// Recounts a socket that was wrongly counted in `from`.
     pub(super) fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
         self.leave(from, socket);
         self.join(socket, processes);
     }
 
-    /// More is known of a socket.
+    /// Recounts a socket whose role, owner or port became known.
     pub(super) fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
-        let port_use = self.use_of(socket);
-        let is_there = port_use == socket.port_use
+        let port_use = self.classify_port(socket);
+        let has_chosen = (socket.port_use, port_use) == (PortUse::Choosing, PortUse::Chosen);
+        let is_there = (port_use == socket.port_use || has_chosen)
             && (!has_destination(port_use)
                 || self.destinations.of(&mut socket.destination).is_some_and(|destination| {
                     destination.note(socket, processes);
-                    destination.key == Key::of(socket) || destination.key == Key::OTHER
+                    let is_it = destination.key == DestinationKey::of(socket)
+                        || destination.key == DestinationKey::OTHER;
+                    if is_it && has_chosen {
+                        destination.has_chosen();
+                    }
+                    is_it
                 }));
         if is_there {
+            socket.port_use = port_use;
             return;
         }
-        if socket.port_use == PortUse::Chosen
+        if is_chosen(socket.port_use)
             && socket.state == TcpState::SynSent
             && let Some(destination) = self.destinations.of(&mut socket.destination)
         {
-            destination.did_not_open();
+            destination.revert_opened();
         }
         self.leave(socket.state, socket);
         self.join(socket, processes);
     }
 
-    /// A socket is gone.
+    /// Updates the owner of a socket after a move to another cgroup.
+    pub(super) fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
+        if has_destination(socket.port_use)
+            && let Some(destination) = self.destinations.of(&mut socket.destination)
+        {
+            destination.owners.renew(socket, processes);
+        }
+    }
+
+    /// Removes a socket that ended.
     pub(super) fn forget(&mut self, socket: &mut Socket) {
         self.leave(socket.state, socket);
     }
 
-    /// Counts a socket in its state.
+    /// Counts a socket in its current state.
     fn join(&mut self, socket: &mut Socket, processes: &Processes) {
-        socket.port_use = self.use_of(socket);
+        socket.port_use = self.classify_port(socket);
         if matches!(socket.port_use, PortUse::Bound | PortUse::Served) {
             *self.taken.entry((socket.netns, socket.tuple.sport)).or_default() += 1;
         }
         if has_destination(socket.port_use) {
-            socket.destination = self.place(Key::of(socket));
+            socket.destination = self.place(DestinationKey::of(socket));
             if let Some(destination) = self.destinations.of(&mut socket.destination) {
                 destination.add(socket);
                 destination.note(socket, processes);
@@ -160,7 +205,7 @@ impl Ports {
         }
     }
 
-    /// Takes back that a socket was counted, in `state`.
+    /// Reverts the count of a socket in `state`.
     fn leave(&mut self, state: TcpState, socket: &mut Socket) {
         let port_use = std::mem::take(&mut socket.port_use);
         if matches!(port_use, PortUse::Bound | PortUse::Served) {
@@ -179,8 +224,8 @@ impl Ports {
         }
     }
 
-    /// What the port of `socket` means, as far as it is known.
-    fn use_of(&self, socket: &Socket) -> PortUse {
+    /// Meaning of the socket's local port, as far as known.
+    fn classify_port(&self, socket: &Socket) -> PortUse {
         if socket.state == TcpState::Close || socket.phase == Phase::Request {
             return PortUse::None;
         }
@@ -189,20 +234,19 @@ impl Ports {
         match (socket.role, is_offered) {
             (Role::Listener | Role::Inbound, true) => PortUse::Served,
             (Role::Listener | Role::Inbound, false) | (Role::Unknown, _) => PortUse::None,
-            // Not chosen yet.
-            (Role::Outbound, _) if port == 0 => PortUse::Chosen,
+            (Role::Outbound, _) if port == 0 => PortUse::Choosing,
             (Role::Outbound, false) => PortUse::Outside,
             (Role::Outbound, true) if socket.bound => PortUse::Bound,
             (Role::Outbound, true) => PortUse::Chosen,
         }
     }
 
-    fn place(&mut self, key: Key) -> u32 {
+    fn place(&mut self, key: DestinationKey) -> u32 {
         if let Some(index) = self.destinations.find(&key) {
             return index;
         }
         if self.destinations.is_full() {
-            for destination in self.destinations.take_smallest() {
+            for destination in self.destinations.evict_smallest() {
                 if let Some(other) = self.destinations.get_mut(OTHER) {
                     other.fold(&destination);
                 }
@@ -213,10 +257,15 @@ impl Ports {
 }
 
 const fn has_destination(port_use: PortUse) -> bool {
-    matches!(port_use, PortUse::Chosen | PortUse::Bound | PortUse::Outside)
+    is_chosen(port_use) || matches!(port_use, PortUse::Bound | PortUse::Outside)
 }
 
-/// Whether a connection that ended by `reason` never had a port.
+/// Whether `connect()` chooses or chose the port.
+const fn is_chosen(port_use: PortUse) -> bool {
+    matches!(port_use, PortUse::Choosing | PortUse::Chosen)
+}
+
+/// Whether `reason` means that a connection never had a port.
 const fn is_no_port(reason: Option<EndReason>) -> bool {
     matches!(reason, Some(EndReason::NoPort))
 }

@@ -1,61 +1,59 @@
-//! When a destination runs out of ports, from what is held now and how fast that changes.
+//! Predicts when a destination runs out of ports, from the current level and its rates of change.
 //!
-//! Ports come back in two ways. Those in TIME_WAIT come back when their timers run out, and when that will be is
-//! known of each. The others come back as connections end without a TIME_WAIT here, at the rate at which they did
-//! lately. So the level of the next minute is the ports held now, plus what the rates add, less the timers that run
-//! out until then; after that minute every TIME_WAIT there is was entered at today's rate, and the level
-//! stands where Little's law puts it (rate x dwell) or goes on to grow with the open connections.
+//! Ports return in two ways. TIME_WAIT ports return when their timers expire, at known times. Other ports return when
+//! connections end without a TIME_WAIT here, at the recent rate. The level of the next minute is the current level plus
+//! the rates less the timers that expire until then. After that minute every TIME_WAIT was entered at the current rate:
+//! the level settles by Little's law (rate x dwell), or keeps growing with the open connections.
 
 use crate::model::Nanos;
 
-/// How a destination's ports come and go.
+/// Level and rates of a destination's ports.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Flow {
-    /// Ports it may have in all.
+pub struct PortFlow {
+    /// Budget of ports.
     pub available: u64,
     /// Ports of connections that are not in TIME_WAIT.
     pub open: u64,
-    /// TIME_WAIT that keeps its port from new connections: when it will end.
-    pub time_wait: Vec<Ending>,
+    /// TIME_WAIT ports unavailable to new connections, by time of return.
+    pub time_wait: Vec<PortReturn>,
     /// How long a TIME_WAIT keeps its port.
     pub time_wait_for: Nanos,
     /// Ports taken by `connect()`, per second.
     pub opened_per_s: f64,
-    /// Ports given back without a TIME_WAIT, per second.
+    /// Ports returned without a TIME_WAIT, per second.
     pub closed_per_s: f64,
     /// Connections that enter TIME_WAIT, per second.
     pub time_wait_per_s: f64,
-    /// How far chance may carry the difference of these rates.
+    /// Standard deviation of the net rate.
     pub spread_per_s: f64,
 }
 
-/// Ports that come back one after the other, evenly.
+/// Ports that return evenly over an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// From now on: when the first does.
+pub struct PortReturn {
+    /// When the first returns, from now.
     pub from: Nanos,
-    /// When the last does.
+    /// When the last returns, from now.
     pub until: Nanos,
-    /// How many.
+    /// Number of ports.
     pub ports: u64,
 }
 
-/// Growth beyond what the rates' noise explains is growth.
+/// Net growth must exceed this many standard deviations to count as growth.
 const SPREADS: f64 = 2.0;
 
-impl Flow {
-    /// Ports that new connections can't have.
+impl PortFlow {
+    /// Ports unavailable to new connections.
     fn held(&self) -> u64 {
         self.open + self.time_wait.iter().map(|ending| ending.ports).sum::<u64>()
     }
 
-    /// The level that the rates of now lead to, by Little's law: the open connections, and TIME_WAIT by its
-    /// rate and length.
+    /// Steady-state level at the current rates, by Little's law: open connections plus TIME_WAIT rate x length.
     pub fn predicted(&self) -> u64 {
         self.open + (self.time_wait_per_s * self.time_wait_for.as_secs_f64()).round() as u64
     }
 
-    /// In how long no port will be left, if the rates stay; `None` when there will always be one.
+    /// Time until no port is left at constant rates; `None` if that never happens.
     pub fn exhausted_in(&self) -> Option<Nanos> {
         let mut level = self.held() as f64;
         let available = self.available as f64;
@@ -72,14 +70,14 @@ impl Flow {
             growth += change;
             passed = at;
         }
-        // From here on as many leave TIME_WAIT as enter it.
+        // From here on, entries into and exits from TIME_WAIT balance.
         growth -= self.time_wait_per_s;
         let left = available - level;
         (growth > SPREADS * self.spread_per_s).then(|| seconds(passed + left / growth))
     }
 
-    /// When the level begins to grow faster or slower, in seconds from now, and by how many ports per second; at
-    /// the end every TIME_WAIT of now is over.
+    /// Times at which the growth rate changes, in seconds from now, with the change in ports per second; the last entry
+    /// is the end of every current TIME_WAIT.
     fn turns(&self) -> Vec<(f64, f64)> {
         const SHORTEST_S: f64 = 1e-3;
         let turns = self.time_wait.iter().flat_map(|ending| {
@@ -104,19 +102,19 @@ mod tests {
 
     const MINUTE: Nanos = Nanos(60_000_000_000);
 
-    /// A client that connects and closes first at a constant rate, so many seconds after its first connection.
-    fn steady(available: u64, per_s: f64, for_s: f64, time_wait_for: Nanos) -> Flow {
+    /// A client that connects and closes first at a constant rate, `for_s` seconds after its first connection.
+    fn steady(available: u64, per_s: f64, for_s: f64, time_wait_for: Nanos) -> PortFlow {
         let length = time_wait_for.as_secs_f64();
         let time_wait = (0..for_s.ceil() as u64)
             .map(|second| {
                 let (from, until) = (second as f64, (second as f64 + 1.0).min(for_s));
                 let ports = (per_s * until) as u64 - (per_s * from) as u64;
                 let [from, until] = [from, until].map(|entered| (entered + length - for_s).max(0.0));
-                Ending { from: seconds(from), until: seconds(until), ports }
+                PortReturn { from: seconds(from), until: seconds(until), ports }
             })
             .filter(|ending| ending.until.0 > 0)
             .collect();
-        Flow {
+        PortFlow {
             available,
             open: 0,
             time_wait,
@@ -128,12 +126,12 @@ mod tests {
         }
     }
 
-    fn in_s(flow: &Flow) -> Option<f64> {
+    fn in_s(flow: &PortFlow) -> Option<f64> {
         flow.exhausted_in().map(Nanos::as_secs_f64)
     }
 
     #[test]
-    fn from_empty_at_a_constant_rate() {
+    fn constant_rate_runs_out_on_time() {
         for (available, per_s) in [(100, 5.0), (100, 10.0), (28_232, 1_000.0), (28_232, 500.0)] {
             let whole = available as f64 / per_s;
             for tenth in 1..10 {
@@ -146,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_whose_level_fits_never_runs_out() {
+    fn rate_with_fitting_level_never_runs_out() {
         // (available, rate, Little's level)
         for (available, per_s, level) in [(28_232, 400.0, 24_000), (100, 1.5, 90), (28_232, 470.0, 28_200)] {
             for for_s in [1.0, 20.0, 59.0, 61.0, 300.0] {
@@ -157,21 +155,21 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_just_above_runs_out_at_the_end_of_the_minute() {
+    fn rate_just_above_runs_out_at_the_end_of_the_minute() {
         let seen = in_s(&steady(28_232, 480.0, 30.0, MINUTE)).expect("it runs out");
         assert!((28.0..30.0).contains(&seen), "{seen}");
     }
 
     #[test]
-    fn ports_that_are_reused_after_a_second_do_not_run_out() {
+    fn ports_reused_after_a_second_do_not_run_out() {
         let flow = steady(100, 50.0, 30.0, Nanos::SECOND);
         assert_eq!((flow.exhausted_in(), flow.predicted()), (None, 50));
         assert_eq!(steady(100, 150.0, 30.0, Nanos::SECOND).exhausted_in(), Some(Nanos(0)));
     }
 
     #[test]
-    fn every_way_to_run_out_or_not() {
-        let flow = |open, opened, closed, time_wait_per_s| Flow {
+    fn exhaustion_depends_on_net_rate_and_noise() {
+        let flow = |open, opened, closed, time_wait_per_s| PortFlow {
             available: 1_000,
             open,
             time_wait_for: MINUTE,
@@ -179,17 +177,17 @@ mod tests {
             closed_per_s: closed,
             time_wait_per_s,
             spread_per_s: 0.5,
-            ..Flow::default()
+            ..PortFlow::default()
         };
         let cases = [
-            ("nothing happens", flow(10, 0.0, 0.0, 0.0), None),
+            ("no traffic", flow(10, 0.0, 0.0, 0.0), None),
             ("all are taken", flow(1_000, 0.0, 0.0, 0.0), Some(0.0)),
             ("more than all are taken", flow(1_001, 0.0, 9.0, 0.0), Some(0.0)),
             ("the peer closes first", flow(900, 50.0, 50.0, 0.0), None),
             ("connections are never closed", flow(100, 5.0, 0.0, 0.0), Some(180.0)),
             ("connections are closed more slowly than opened", flow(500, 20.0, 15.0, 0.0), Some(100.0)),
-            ("a difference that chance makes", flow(500, 20.9, 20.0, 0.0), None),
-            ("fewer and fewer", flow(990, 1.0, 4.0, 0.0), None),
+            ("a difference within the noise", flow(500, 20.9, 20.0, 0.0), None),
+            ("a falling level", flow(990, 1.0, 4.0, 0.0), None),
         ];
         for (name, flow, expected) in cases {
             assert_eq!(in_s(&flow), expected, "{name}");
@@ -197,15 +195,19 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_that_comes_back_in_time() {
-        // 900 of 1,000 in TIME_WAIT, which end in 10 s; 8/s come meanwhile.
-        let mut flow = Flow {
+    fn burst_returns_before_the_budget_is_used_up() {
+        // 900 of 1,000 ports are in TIME_WAIT and return in 10 s; 8/s are taken meanwhile.
+        let mut flow = PortFlow {
             available: 1_000,
-            time_wait: vec![Ending { from: Nanos(10_000_000_000), until: Nanos(10_000_000_000), ports: 900 }],
+            time_wait: vec![PortReturn {
+                from: Nanos(10_000_000_000),
+                until: Nanos(10_000_000_000),
+                ports: 900,
+            }],
             time_wait_for: MINUTE,
             opened_per_s: 8.0,
             time_wait_per_s: 8.0,
-            ..Flow::default()
+            ..PortFlow::default()
         };
         assert_eq!(flow.exhausted_in(), None);
         flow.opened_per_s = 20.0;

@@ -1,34 +1,34 @@
-//! How often something happens, from what happened in the last seconds.
+//! Event rate over the last seconds.
 
 use crate::model::Nanos;
 
-/// Counts of the last seconds, and since when there were any.
+/// Event counts of the last seconds, and the start of the activity.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rate {
     by_second: [u32; KEPT],
     /// The newest second in `by_second`.
     second: u64,
-    /// The first event after a time without any as long as what is kept.
+    /// First event after a pause at least as long as the kept seconds.
     began: Option<Nanos>,
 }
 
-/// Seconds kept: the longest window, and the second that is under way.
+/// Seconds kept: the longest window and the current second.
 const KEPT: usize = 12;
 
-/// The windows a rate is taken over: the first in which so many events lie. Ten seconds are few enough to follow a
-/// change and many enough not to jump with every event.
+/// Windows in seconds, with the events they need: the first that has enough is used. Ten seconds are short enough to
+/// follow a change and long enough not to jump with every event.
 const WINDOWS: [(usize, u64); 2] = [(2, 200), (10, 0)];
 
-/// A rate, and how far chance may carry it.
+/// A rate and its statistical uncertainty.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct PerSecond {
     pub(super) per_s: f64,
-    /// One standard deviation, were the events independent of each other.
+    /// One standard deviation, if events are independent.
     pub(super) spread: f64,
 }
 
 impl Rate {
-    /// `n` more events at `ts`.
+    /// Adds `n` events at `ts`.
     pub(super) fn add(&mut self, ts: Nanos, n: u32) {
         self.advance(ts);
         if self.by_second.iter().all(|&count| count == 0) {
@@ -38,13 +38,13 @@ impl Rate {
         *count = count.saturating_add(n);
     }
 
-    /// One event less, which has just been added.
+    /// Removes one event that was just added.
     pub(super) fn take_back(&mut self) {
         let count = &mut self.by_second[slot(self.second)];
         *count = count.saturating_sub(1);
     }
 
-    /// Events per second at `now`.
+    /// Event rate at `now`.
     pub(super) fn per_second(&mut self, now: Nanos) -> PerSecond {
         self.advance(now);
         let over = |seconds: usize| -> (u64, f64) {
@@ -62,7 +62,7 @@ impl Rate {
         if n == 0 {
             return PerSecond::default();
         }
-        // A window that opens with an event holds half an interval more than it should, on average.
+        // A window that starts with an event contains half an interval too much on average.
         let opens_with_event = self.began.is_some_and(|began| now.since(began).as_secs_f64() <= seconds);
         let events = n as f64 - if opens_with_event { 0.5 } else { 0.0 };
         PerSecond { per_s: events / seconds, spread: (n as f64).sqrt() / seconds }
@@ -92,7 +92,7 @@ mod tests {
 
     const T0: u64 = 1_000_300_000_000;
 
-    /// `n` events, the first at `T0`, so many nanoseconds apart.
+    /// `n` events, the first at `T0`, `apart` nanoseconds apart.
     fn regular(n: u64, apart: u64) -> Rate {
         let mut rate = Rate::default();
         (0..n).for_each(|n| rate.add(Nanos(T0 + n * apart), 1));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_rate_from_the_first_event_on() {
+    fn constant_rate_is_measured_from_the_first_event() {
         for (per_s, seconds) in [(5, 2), (5, 40), (50, 3), (1_000, 2), (1_000, 20), (30_000, 5)] {
             let apart = 1_000_000_000 / per_s;
             let mut rate = regular(per_s * seconds, apart);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_ends_is_forgotten() {
+    fn rate_falls_to_zero_after_the_last_event() {
         let mut rate = regular(1_000, 10_000_000);
         let at = |rate: &mut Rate, seconds: u64| rate.per_second(Nanos(T0 + seconds * 1_000_000_000)).per_s;
         let falling: Vec<f64> = (10..24).map(|seconds| at(&mut rate, seconds)).collect();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_followed() {
+    fn rate_follows_a_change() {
         let mut rate = regular(100, 100_000_000);
         let later = T0 + 10_000_000_000;
         (0..400).for_each(|n| rate.add(Nanos(later + n * 10_000_000), 1));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_never_was() {
+    fn take_back_removes_the_event() {
         let mut rate = regular(1, 1);
         rate.take_back();
         assert_eq!(rate.per_second(Nanos(T0 + 5)), PerSecond::default());

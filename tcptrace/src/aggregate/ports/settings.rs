@@ -1,35 +1,34 @@
-//! Which ports `connect()` may choose from, and when it may take over a TIME_WAIT: out of the settings of one
-//! network namespace.
+//! Port settings of a network namespace: ports that `connect()` may choose, and when it may reuse a TIME_WAIT.
 
 use std::collections::BTreeMap;
 
-use crate::model::{Nanos, Tuple};
+use crate::model::{Nanos, Tuple, sysctls};
 
-/// What the settings of a network namespace say about its local ports.
+/// Sysctls of a network namespace about local ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSettings {
     /// First and last port of `ip_local_port_range`.
     pub range: (u16, u16),
-    /// Ports of the range that `ip_local_reserved_ports` keeps from `connect()`.
+    /// Ports of the range that `ip_local_reserved_ports` excludes from `connect()`.
     pub reserved: u64,
-    /// `tcp_tw_reuse`; `None` when it is not known.
+    /// `tcp_tw_reuse`; `None` if unknown.
     pub tw_reuse: Option<u8>,
-    /// `tcp_timestamps`, without which nothing is reused.
+    /// `tcp_timestamps`; reuse needs them.
     pub timestamps: bool,
-    /// How old a TIME_WAIT has to be before its port is reused.
+    /// Minimum age of a TIME_WAIT before its port is reused.
     pub reuse_delay: Nanos,
+    /// Sorted; no range touches another.
     reserved_ranges: Vec<(u16, u16)>,
 }
 
-/// `tcp_twsk_unique()` waits a second where there is no `tcp_tw_reuse_delay` (6.14).
+/// `tcp_twsk_unique()` requires a second on kernels without `tcp_tw_reuse_delay` (before 6.14).
 const REUSE_DELAY: Nanos = Nanos::SECOND;
 
 impl PortSettings {
-    /// Out of sysctls by name; `None` when they do not say which ports there are.
+    /// Parses sysctls by name; `None` if they contain no port range.
     pub fn of(sysctls: &BTreeMap<String, String>) -> Option<Self> {
         let value = |name: &str| sysctls.get(&format!("net.ipv4.{name}")).map(|value| value.trim());
-        let mut ends = value("ip_local_port_range")?.split_whitespace().map(str::parse);
-        let range @ (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
+        let range @ (low, high) = sysctls::local_port_range(sysctls)?;
         let mut reserved_ranges: Vec<(u16, u16)> = value("ip_local_reserved_ports")
             .unwrap_or_default()
             .split(',')
@@ -40,12 +39,16 @@ impl PortSettings {
             .filter(|(first, last)| first <= last)
             .collect();
         reserved_ranges.sort_unstable();
-        let mut next = u32::from(low);
-        let mut reserved = 0;
-        for &(first, last) in &reserved_ranges {
-            reserved += u64::from((u32::from(last) + 1).saturating_sub(next.max(first.into())));
-            next = next.max(u32::from(last) + 1);
-        }
+        // `offers()` uses a binary search: the owner of a namespace may reserve every other port.
+        reserved_ranges.dedup_by(|next, before| {
+            let touches = u32::from(next.0) <= u32::from(before.1) + 1;
+            if touches {
+                before.1 = before.1.max(next.1);
+            }
+            touches
+        });
+        reserved_ranges.shrink_to_fit();
+        let reserved = reserved_ranges.iter().map(|&(first, last)| u64::from(last - first) + 1).sum();
         let milliseconds = value("tcp_tw_reuse_delay").and_then(|ms| ms.parse().ok()).map(Nanos::of_millis);
         Some(Self {
             range,
@@ -60,25 +63,40 @@ impl PortSettings {
     /// Whether `connect()` may choose `port`.
     pub fn offers(&self, port: u16) -> bool {
         let within = |&(first, last): &(u16, u16)| (first..=last).contains(&port);
-        within(&self.range) && !self.reserved_ranges.iter().any(within)
+        let after = self.reserved_ranges.partition_point(|&(first, _)| first <= port);
+        let nearest = after.checked_sub(1).and_then(|n| self.reserved_ranges.get(n));
+        within(&self.range) && !nearest.is_some_and(within)
     }
 
-    /// Whether `connect()` may choose from the same ports.
-    pub fn offers_the_same(&self, other: &Self) -> bool {
+    /// Number of reserved ranges.
+    pub(super) const fn reserved_ranges(&self) -> usize {
+        self.reserved_ranges.len()
+    }
+
+    /// Whether `connect()` may choose from the same ports as with `other`.
+    pub fn has_same_ports(&self, other: &Self) -> bool {
         (self.range, &self.reserved_ranges) == (other.range, &other.reserved_ranges)
     }
 
-    /// How many ports `connect()` can choose from. `__inet_hash_connect()` rounds the length of the range down
-    /// to an even number: of an odd one, a call never tries the first or never the last.
+    /// Budget: number of ports `connect()` can choose from. All ports of an odd-length range count:
+    /// `__inet_hash_connect()` rounds the length down for one call, but the omitted port varies with the random offset
+    /// of the call, so that calls together use every port.
     pub fn size(&self) -> u64 {
-        let (low, high) = self.range;
-        let ports = u64::from(high.saturating_sub(low)) + 1;
-        let tried = if ports > 1 { ports & !1 } else { ports };
-        tried.saturating_sub(self.reserved)
+        self.length().saturating_sub(self.reserved)
     }
 
-    /// Whether `connect()` takes over a TIME_WAIT that holds the ends `tuple` (`tcp_twsk_unique()`), if the
-    /// peer uses timestamps too.
+    /// Whether one `connect()` call tries all ports: it omits the first or the last of an odd-length range.
+    pub fn one_call_tries_all(&self) -> bool {
+        self.length() == 1 || self.length().is_multiple_of(2)
+    }
+
+    fn length(&self) -> u64 {
+        let (low, high) = self.range;
+        u64::from(high.saturating_sub(low)) + 1
+    }
+
+    /// Whether `connect()` reuses a TIME_WAIT socket with the endpoints `tuple` (`tcp_twsk_unique()`), provided that
+    /// the peer uses timestamps.
     pub fn reuses(&self, tuple: &Tuple) -> bool {
         let is_loopback = tuple.saddr.is_loopback() || tuple.daddr.is_loopback();
         self.timestamps && (self.tw_reuse == Some(1) || (self.tw_reuse == Some(2) && is_loopback))
@@ -97,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_ports_and_the_odd_one_are_not_offered() {
+    fn budget_excludes_reserved_ports_and_includes_the_odd_one() {
         // (range, reserved, offered, reserved in the range)
         let cases = [
             ("32768 60999", "", 28_232, 0),
@@ -106,9 +124,10 @@ mod tests {
             ("41000 41099", "80,8080-8090,41050", 99, 1),
             ("41000 41099", "40990-41004,41003,41098-41200", 93, 7),
             ("41000 41099", "nonsense,41001", 99, 1),
-            ("41000 41100", "", 100, 0),
+            ("41000 41100", "", 101, 0),
             ("41000 41000", "", 1, 0),
             ("1 65535", "1-65535", 0, 65_535),
+            ("41000 41100", "41100", 100, 1),
         ];
         for (range, reserved, size, reserved_there) in cases {
             let settings = settings(&[("ip_local_port_range", range), ("ip_local_reserved_ports", reserved)])
@@ -122,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_offered_or_not() {
+    fn offers_only_unreserved_ports_of_the_range() {
         let settings = settings(&[
             ("ip_local_port_range", "41000 41099"),
             ("ip_local_reserved_ports", "41010-41019,41030"),
@@ -134,7 +153,24 @@ mod tests {
     }
 
     #[test]
-    fn without_a_range_nothing_is_known() {
+    fn touching_reserved_ranges_merge() {
+        let of = |reserved: &str| {
+            settings(&[("ip_local_port_range", "41000 41099"), ("ip_local_reserved_ports", reserved)])
+                .expect("a range")
+        };
+        let written = of("41010-41019,41015-41030,41031,41000,41099");
+        assert_eq!(written.reserved_ranges, [(41_000, 41_000), (41_010, 41_031), (41_099, 41_099)]);
+        assert!(written.has_same_ports(&of("41000,41010-41031,41099")));
+        let odd: Vec<String> = (1..=u16::MAX).step_by(2).map(|port| port.to_string()).collect();
+        let every_other =
+            settings(&[("ip_local_port_range", "1 65535"), ("ip_local_reserved_ports", &odd.join(","))])
+                .expect("a range");
+        assert_eq!((every_other.size(), every_other.reserved), (32_767, 32_768));
+        assert!((1..=u16::MAX).all(|port| every_other.offers(port) == port.is_multiple_of(2)));
+    }
+
+    #[test]
+    fn settings_without_a_range_are_none() {
         for range in ["", "1", "a b", "1 70000"] {
             assert_eq!(settings(&[("ip_local_port_range", range)]), None, "{range}");
         }
@@ -142,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn reuse_needs_the_setting_timestamps_and_with_2_loopback() {
+    fn reuse_needs_sysctl_timestamps_and_for_2_loopback() {
         let tuple = |daddr: &str| {
             let addr = |text: &str| text.parse::<IpAddr>().expect("an address").into();
             Tuple { saddr: addr("10.0.0.1"), daddr: addr(daddr), sport: 1, dport: 2, ifindex: 0 }
@@ -158,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_delay_is_the_kernels() {
+    fn reuse_delay_defaults_to_the_kernel_value() {
         let delay = |value| {
             let range = ("ip_local_port_range", "1 2");
             settings(&[range, ("tcp_tw_reuse_delay", value)]).expect("a range").reuse_delay

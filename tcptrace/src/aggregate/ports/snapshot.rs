@@ -1,4 +1,4 @@
-//! What is shown of local ports: every destination with its level, its rates and its outlook.
+//! Snapshot of local ports: level, rates and prediction per destination.
 
 use std::{
     cmp::Reverse,
@@ -6,34 +6,41 @@ use std::{
     sync::Arc,
 };
 
-use super::{Flow, PortSettings, Ports, destination::Destination, predict::Ending};
+use super::{PortFlow, PortSettings, Ports, destination::Destination, predict::PortReturn};
 use crate::{
-    aggregate::{Names, table::OTHER},
+    aggregate::{HostNames, table::OTHER},
     model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, record::Process},
 };
 
-/// Destinations in one snapshot.
-const MOST_SHOWN: usize = 1_000;
-/// `connect()` finds no port now when it found none such a short time ago.
-const JUST_NOW: Nanos = Nanos(2 * Nanos::SECOND.0);
-/// How long a TIME_WAIT lasts (`TCP_TIMEWAIT_LEN`).
+/// Maximum number of destinations in a snapshot, besides the sticky top N.
+const MAX_DESTINATIONS_SHOWN: usize = 1_000;
+/// A failure this recent means that `connect()` finds no port now.
+const RECENT_FAILURE: Nanos = Nanos(2 * Nanos::SECOND.0);
+/// Duration of TIME_WAIT (`TCP_TIMEWAIT_LEN`).
 const TIME_WAIT: Nanos = Nanos(60 * Nanos::SECOND.0);
-/// How late its timer may be.
-const LATEST: Nanos = Nanos(2 * Nanos::SECOND.0);
+/// Exhaustion later than this is not urgent, and rates over seconds predict little that far ahead.
+const EXHAUSTION_HORIZON: Nanos = Nanos(600 * Nanos::SECOND.0);
+/// Below this share of held ports exhaustion is far away, however fast the level grows at the moment.
+const MIN_HELD_SHARE: f64 = 0.1;
+/// From this share on `connect()` searches long: `__inet_hash_connect()` tries the ports of one parity first; if all
+/// of them are held, it has tried half of the range before it finds a free one.
+const LONG_SEARCH_SHARE: f64 = 0.5;
+/// Maximum delay of a TIME_WAIT timer.
+const MAX_TIMER_DELAY: Nanos = Nanos(2 * Nanos::SECOND.0);
 
 /// Local ports at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct PortsSnapshot {
-    /// The namespaces that the destinations are in, by number.
+    /// Namespaces of the destinations, ascending.
     pub netns: Vec<NetnsPorts>,
-    /// Every destination that connections from here have or had, the one that runs out first at the top.
+    /// Destinations that connections from this host have or had, the earliest exhaustion first.
     pub destinations: Vec<DestinationPorts>,
-    /// Destinations that are left out for want of room, and those counted together.
+    /// Destinations omitted by the limits of the snapshot or of the table.
     pub others: u64,
 }
 
 impl PortsSnapshot {
-    /// The namespace that `destination` is in.
+    /// Namespace of `destination`.
     pub fn netns_of(&self, destination: &DestinationPorts) -> Option<&NetnsPorts> {
         self.netns.iter().find(|netns| netns.netns == destination.netns)
     }
@@ -42,27 +49,27 @@ impl PortsSnapshot {
 /// The ports of one network namespace.
 #[derive(Clone, Debug)]
 pub struct NetnsPorts {
-    /// Which one.
+    /// Namespace id.
     pub netns: NetnsId,
     /// Its name in `ip netns`. Untrusted.
     pub name: Option<Arc<str>>,
-    /// Its settings, where they are known.
+    /// Port settings, if known.
     pub settings: Option<PortSettings>,
-    /// Ports of the range that `bind()` and `listen()` keep from every destination.
+    /// Ports of the range that `bind()` and `listen()` make unavailable to every destination.
     pub taken: u64,
 }
 
 impl NetnsPorts {
-    /// Ports that a destination may have at the most.
+    /// Maximum number of ports for one destination.
     pub fn available(&self) -> Option<u64> {
         self.settings.as_ref().map(|settings| settings.size().saturating_sub(self.taken))
     }
 }
 
-/// Whether TIME_WAIT keeps its port from new connections to the same destination.
+/// Whether `connect()` may reuse a TIME_WAIT port for the same destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TwReuse {
-    /// The settings of the namespace are not known.
+    /// The settings of the namespace are unknown.
     Unknown,
     /// `tcp_tw_reuse` is 0.
     Off,
@@ -70,9 +77,10 @@ pub enum TwReuse {
     NotLoopback,
     /// It is on, but `tcp_timestamps` is 0.
     NoTimestamps,
-    /// It is on, and yet no port was found: the peer may not use timestamps.
+    /// It is on, but `connect()` skipped TIME_WAIT sockets that were old enough and reused none: the peer may not use
+    /// timestamps.
     Failing,
-    /// A port in TIME_WAIT is taken over when it is old enough.
+    /// A TIME_WAIT port is reused when it is old enough.
     On,
 }
 
@@ -113,77 +121,107 @@ pub struct DestinationPorts {
     pub local: Endpoint,
     /// The remote end.
     pub remote: Endpoint,
-    /// Whether it keeps a place among those shown, see [`crate::aggregate::Aggregate::with_places`].
+    /// Whether it is one of the sticky top N, see [`crate::aggregate::Aggregate::with_places`].
     pub has_place: bool,
     /// Connections whose port `connect()` chose, indexed by [`TcpState::index`].
     pub counts: [u64; TcpState::COUNT],
-    /// All of them: the ports in use.
+    /// Ports in use: the sum of `counts`. Never more than `available`.
     pub used: u64,
-    /// Ports that it may have in all; `None` where the settings of the namespace are not known.
+    /// Budget of the destination, see [`NetnsPorts::available`]; includes the ports that it holds, even if `bind()`
+    /// took one of them again later. `None` if the settings of the namespace are unknown.
     pub available: Option<u64>,
-    /// Connections whose port `bind()` took before `connect()`, which takes it from every destination.
+    /// Connections whose port came from `bind()` before `connect()`, which makes it unavailable to every destination.
     pub bound: u64,
-    /// Connections whose port lies outside the range, or is reserved.
+    /// Connections whose port is outside the range, or reserved.
     pub outside: u64,
-    /// Ports taken by `connect()`, per second, over the last seconds.
+    /// Ports per second taken by `connect()`, over the last seconds.
     pub entered_per_s: f64,
-    /// Ports given back, likewise.
+    /// Ports per second returned, over the last seconds.
     pub left_per_s: f64,
-    /// Ports held that new connections can't have, when the rates have been as they are for long.
+    /// Steady-state level of ports unavailable to new connections at the current rates.
     pub predicted: u64,
-    /// The same, were a TIME_WAIT's port reused after [`PortSettings::reuse_delay`].
+    /// The same level if TIME_WAIT ports were reused after [`PortSettings::reuse_delay`].
     pub predicted_with_reuse: u64,
-    /// In how long there will be no port left; 0: there is none now; `None`: there will always be one.
+    /// Time until no port is left; 0: none is left now; `None`: never at these rates, or the budget is unknown.
     pub exhausted_in: Option<Nanos>,
     /// `connect()` calls that found no port.
     pub connect_failures: u64,
-    /// Whether TIME_WAIT keeps its port.
+    /// Whether TIME_WAIT ports can be reused.
     pub reuse: TwReuse,
-    /// Ports in TIME_WAIT that `connect()` may take over now.
+    /// TIME_WAIT ports that `connect()` may reuse now.
     pub reusable: u64,
-    /// Ports in TIME_WAIT that `connect()` has taken over.
+    /// TIME_WAIT ports that `connect()` has reused.
     pub reused: u64,
-    /// The processes that opened them, those with the most first.
+    /// Processes that opened the connections, most connections first.
     pub processes: Vec<Process>,
-    /// How many more there are.
+    /// Number of further processes.
     pub other_processes: u64,
 }
 
 impl DestinationPorts {
-    /// Connections now in `state`, of those in `used`.
+    /// Connections now in `state`, a part of `used`.
     pub const fn count(&self, state: TcpState) -> u64 {
         self.counts[state.index()]
     }
 
-    /// Ports that new connections can't have.
+    /// Ports unavailable to new connections.
     pub const fn held(&self) -> u64 {
         self.used.saturating_sub(self.reusable)
     }
 
-    /// How much of what is available is held, in `0.0..`.
-    pub fn share(&self) -> f64 {
+    /// Share of the available ports in use, in `0.0..=1.0`; `None` if the budget is unknown.
+    pub fn share(&self) -> Option<f64> {
+        self.available.map(|available| self.used as f64 / available.max(1) as f64)
+    }
+
+    /// Share of the available ports unavailable to new connections, in `0.0..=1.0`.
+    fn held_share(&self) -> f64 {
         self.available.map_or(0.0, |available| self.held() as f64 / available.max(1) as f64)
     }
 
-    /// What makes it this destination.
+    /// Time until no port is left, if that is soon and a good part of the ports is held.
+    pub fn runs_out_soon(&self) -> Option<Nanos> {
+        let is_near = |left: &Nanos| {
+            left.0 == 0 || (*left <= EXHAUSTION_HORIZON && self.held_share() >= MIN_HELD_SHARE)
+        };
+        self.exhausted_in.filter(is_near)
+    }
+
+    /// Whether TIME_WAIT holds enough of the ports for `tcp_tw_reuse` to matter.
+    pub fn is_held_by_time_wait(&self) -> bool {
+        self.count(TcpState::TimeWait) as f64 >= MIN_HELD_SHARE * self.used as f64 && self.used > 0
+    }
+
+    /// Whether `connect()` has a long search for a free port.
+    pub fn searches_long(&self) -> bool {
+        self.held_share() >= LONG_SEARCH_SHARE
+    }
+
+    /// The state that holds the most ports.
+    pub fn main_state(&self) -> Option<(TcpState, u64)> {
+        let counts = TcpState::ALL.iter().map(|&state| (state, self.count(state)));
+        counts.max_by_key(|&(_, count)| count).filter(|&(_, count)| count > 0)
+    }
+
+    /// Identity of the destination.
     const fn id(&self) -> (NetnsId, Endpoint, Endpoint) {
         (self.netns, self.local, self.remote)
     }
 
-    /// Its claim to a place: how much is held of what is available, in millionths; of those that run out, which
-    /// weigh more than all others, it is the sooner the more.
+    /// Weight for the sticky top N: the held share in millionths. A destination that runs out outweighs all others, and
+    /// more so the sooner it does.
     fn weight(&self) -> u64 {
         const MILLION: u64 = 1_000_000;
         const HOUR: Nanos = Nanos(3_600 * Nanos::SECOND.0);
         self.exhausted_in.map_or_else(
-            || (self.share().min(1.0) * MILLION as f64) as u64,
+            || (self.held_share() * MILLION as f64) as u64,
             |left| 3 * MILLION + HOUR.0 / left.max(Nanos::SECOND).0.div_ceil(MILLION),
         )
     }
 
-    /// What comes first: whoever runs out first, then whoever has the least left.
+    /// Sort key: earliest exhaustion first, then the highest held share.
     fn urgency(&self) -> (bool, Option<Nanos>, Reverse<u64>, Reverse<u64>, Endpoint, Endpoint) {
-        let share = Reverse((self.share() * 1e6) as u64);
+        let share = Reverse((self.held_share() * 1e6) as u64);
         (
             self.exhausted_in.is_none(),
             self.exhausted_in,
@@ -196,9 +234,9 @@ impl DestinationPorts {
 }
 
 impl Ports {
-    /// The destinations that matched the filter, at `now`.
-    pub(in crate::aggregate) fn snapshot(&mut self, now: Nanos, names: &Names) -> PortsSnapshot {
-        let taken = self.taken_in_range();
+    /// Snapshot of the destinations that matched the filter, at `now`.
+    pub(in crate::aggregate) fn snapshot(&mut self, now: Nanos, names: &HostNames) -> PortsSnapshot {
+        let taken = self.unavailable_in_range();
         let Self { settings, destinations, .. } = self;
         let wanted = destinations.iter_mut().filter(|(index, row)| *index != OTHER && is_shown(row));
         let mut destinations: Vec<DestinationPorts> = wanted
@@ -214,21 +252,25 @@ impl Ports {
             row.has_place = self.places.has(&row.id());
         }
         let all = destinations.len();
-        let mut first = 0..MOST_SHOWN;
+        let mut first = 0..MAX_DESTINATIONS_SHOWN;
         destinations.retain(|row| first.next().is_some() || row.has_place);
         let hidden = (all - destinations.len()) as u64;
         let there: BTreeSet<NetnsId> = destinations.iter().map(|row| row.netns).collect();
         let netns = there.into_iter().map(|netns| NetnsPorts {
             netns,
-            name: names.netns.get(&netns).cloned(),
+            name: names.netns(netns).cloned(),
             settings: self.settings.get(&netns).cloned(),
             taken: taken.get(&netns).copied().unwrap_or_default(),
         });
-        PortsSnapshot { netns: netns.collect(), destinations, others: hidden + self.destinations.taken_out() }
+        PortsSnapshot {
+            netns: netns.collect(),
+            destinations,
+            others: hidden + self.destinations.evicted_rows(),
+        }
     }
 
-    /// By namespace, how many ports of its range are kept from every destination.
-    fn taken_in_range(&self) -> BTreeMap<NetnsId, u64> {
+    /// Per namespace, the ports of its range that are unavailable to every destination.
+    fn unavailable_in_range(&self) -> BTreeMap<NetnsId, u64> {
         let mut taken = BTreeMap::new();
         for &(netns, port) in self.taken.keys() {
             if self.settings.get(&netns).is_some_and(|settings| settings.offers(port)) {
@@ -239,7 +281,7 @@ impl Ports {
     }
 }
 
-/// Whether there is something to tell.
+/// Whether the destination matched the filter and has any activity.
 fn is_shown(row: &Destination) -> bool {
     row.is_wanted
         && (row.held() + u64::from(row.bound) + u64::from(row.outside) + row.failures + row.reused > 0)
@@ -247,35 +289,42 @@ fn is_shown(row: &Destination) -> bool {
 
 impl Destination {
     fn snapshot(&mut self, now: Nanos, settings: Option<&PortSettings>, taken: u64) -> DestinationPorts {
-        let used = self.held();
+        let available = settings.map(|settings| settings.size().saturating_sub(taken));
+        let (used, available) = self.level(available);
+        let mut counts = self.counts.map(u64::from);
+        // A SYN_SENT socket beyond the budget searches in vain and holds no port.
+        let syn_sent = &mut counts[TcpState::SynSent.index()];
+        *syn_sent = syn_sent.saturating_sub(self.held() - used);
         let in_time_wait = self.in_time_wait();
         let reuse = TwReuse::of(settings, self);
         let delay = settings.map_or(Nanos::SECOND, |settings| settings.reuse_delay);
         let young = self.time_wait.endings(now, delay);
         let old_enough = in_time_wait.saturating_sub(young.iter().map(|ending| ending.ports).sum());
-        let is_failing = self.last_failure.is_some_and(|ts| now.since(ts) < JUST_NOW);
-        let reuse =
-            if reuse == TwReuse::On && is_failing && old_enough > 0 { TwReuse::Failing } else { reuse };
+        let is_failing = self.last_failure.is_some_and(|ts| now.since(ts) < RECENT_FAILURE);
+        let reuse = if reuse == TwReuse::On && is_failing && self.skips_reusable(now) {
+            TwReuse::Failing
+        } else {
+            reuse
+        };
         let (entered, closed) = (self.opened.per_second(now), self.closed.per_second(now));
-        let lingered = self.lingered.per_second(now);
+        let time_wait_entries = self.time_wait_entries.per_second(now);
         let is_reused = reuse == TwReuse::On;
-        let available = settings.map(|settings| settings.size().saturating_sub(taken));
-        let flow = Flow {
+        let flow = PortFlow {
             available: available.unwrap_or(u64::MAX),
             open: used - in_time_wait.min(used),
             time_wait: if is_reused { young } else { self.endings(now, in_time_wait) },
             time_wait_for: if is_reused { delay } else { TIME_WAIT },
             opened_per_s: entered.per_s,
             closed_per_s: closed.per_s,
-            time_wait_per_s: lingered.per_s,
-            spread_per_s: entered.spread.hypot(closed.spread).hypot(lingered.spread),
+            time_wait_per_s: time_wait_entries.per_s,
+            spread_per_s: entered.spread.hypot(closed.spread).hypot(time_wait_entries.spread),
         };
         DestinationPorts {
             netns: self.key.netns,
             local: Endpoint { addr: self.key.saddr, port: 0, ifindex: self.key.ifindex },
             remote: Endpoint { addr: self.key.daddr, port: self.key.dport, ifindex: self.key.ifindex },
             has_place: false,
-            counts: self.counts.map(u64::from),
+            counts,
             used,
             available,
             bound: self.bound.into(),
@@ -283,8 +332,12 @@ impl Destination {
             entered_per_s: entered.per_s,
             left_per_s: self.returned.per_second(now).per_s,
             predicted: flow.predicted(),
-            predicted_with_reuse: Flow { time_wait_for: delay, ..flow.clone() }.predicted(),
-            exhausted_in: if is_failing { Some(Nanos(0)) } else { flow.exhausted_in() },
+            predicted_with_reuse: PortFlow { time_wait_for: delay, ..flow.clone() }.predicted(),
+            exhausted_in: if is_failing {
+                Some(Nanos(0))
+            } else {
+                available.and_then(|_| flow.exhausted_in())
+            },
             connect_failures: self.failures,
             reuse,
             reusable: if is_reused { old_enough } else { 0 },
@@ -294,11 +347,25 @@ impl Destination {
         }
     }
 
-    /// When the sockets in TIME_WAIT will end. Those whose minute is over wait for a late timer.
-    fn endings(&mut self, now: Nanos, in_time_wait: u64) -> Vec<Ending> {
+    /// Ports in use and budget. A connection whose port is still unknown counts while ports are left; a port that
+    /// `bind()` took while it was in use here counts for this destination.
+    fn level(&self, available: Option<u64>) -> (u64, Option<u64>) {
+        let held = self.held();
+        let known = held.saturating_sub(self.choosing.into());
+        let available = available.map(|available| available.max(known));
+        (available.map_or(held, |available| held.min(available)), available)
+    }
+
+    /// Whether `connect()` failed despite old enough TIME_WAIT sockets, and reused none for the duration of one.
+    fn skips_reusable(&self, now: Nanos) -> bool {
+        self.skipped_reusable > 0 && self.last_reused.is_none_or(|ts| now.since(ts) >= TIME_WAIT)
+    }
+
+    /// Predicted ends of the sockets in TIME_WAIT. Those past their minute wait for a late timer.
+    fn endings(&mut self, now: Nanos, in_time_wait: u64) -> Vec<PortReturn> {
         let known = self.time_wait.endings(now, TIME_WAIT);
         let ports = in_time_wait.saturating_sub(known.iter().map(|ending| ending.ports).sum());
-        let late = Ending { from: Nanos(0), until: LATEST, ports };
+        let late = PortReturn { from: Nanos(0), until: MAX_TIMER_DELAY, ports };
         std::iter::once(late).filter(|late| late.ports > 0).chain(known).collect()
     }
 }

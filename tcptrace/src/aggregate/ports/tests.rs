@@ -1,4 +1,4 @@
-//! Connections whose truth is known, and what becomes of their ports.
+//! Ports of known connections, compared with the snapshot.
 
 use std::net::IpAddr;
 
@@ -6,26 +6,28 @@ use tcptrace_common::record::{self as raw, Kind, flag};
 
 use super::*;
 use crate::{
-    aggregate::{Aggregate, Context, Grouping, Names, Scope},
+    aggregate::{Aggregate, Context, Grouping, HostNames, Scope},
     filter::StateSet,
-    lifecycle::{Limits, Tracker},
-    model::{Addr, Nanos, Observation},
+    lifecycle::{Tracker, TrackerLimits},
+    model::{Addr, HookRecord, Nanos, Tuple},
     synthetic::{Shape, Traffic},
 };
+
+mod course;
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 const T0: u64 = 1_000 * S;
 const NETNS: NetnsId = NetnsId(7);
 
-/// A namespace with a tracker over it.
+/// A namespace with a tracker.
 struct Host {
     tracker: Tracker,
     aggregate: Aggregate,
     cookies: u64,
 }
 
-/// A connection from here.
+/// An outbound connection.
 #[derive(Clone, Copy)]
 struct Client {
     cookie: u64,
@@ -42,8 +44,8 @@ fn addr(text: &str) -> Addr {
 impl Host {
     fn new(settings: &[(&str, &str)]) -> Self {
         let mut host = Self {
-            tracker: Tracker::new(Limits::default()),
-            aggregate: Aggregate::new(Grouping::NONE, Scope::Minisockets),
+            tracker: Tracker::new(TrackerLimits::default()),
+            aggregate: Aggregate::new(Grouping::NONE, Scope::TimewaitSockets),
             cookies: 0,
         };
         host.take(&Record::SeedEnd { ts: Nanos(T0), began: Nanos(T0) });
@@ -60,7 +62,7 @@ impl Host {
     fn take(&mut self, record: &Record) {
         self.tracker.take(record, &mut self.aggregate);
         if let Some(netns) = self.aggregate.take(record) {
-            self.tracker.look_again(netns, &mut self.aggregate);
+            self.tracker.revisit_namespace(netns, record.ts().unwrap_or_default(), &mut self.aggregate);
         }
     }
 
@@ -71,9 +73,9 @@ impl Host {
 
     fn step(&mut self, at: u64, client: Client, old: TcpState, new: TcpState, flags: u8) {
         let kind = if old == TcpState::TimeWait {
-            Kind::MinisocketExpired
+            Kind::TimewaitExpired
         } else if new == TcpState::TimeWait {
-            Kind::MinisocketArmed
+            Kind::TimewaitArmed
         } else {
             Kind::Transition
         };
@@ -92,20 +94,20 @@ impl Host {
             dport: client.dport,
             kind: kind as u8,
             old: old as u8,
-            new: if kind == Kind::MinisocketExpired { old } else { new } as u8,
+            new: if kind == Kind::TimewaitExpired { old } else { new } as u8,
             flags: flags & !flag::DONE,
         };
         let task = raw::Task { cgroup: 5, tgid: 42, tid: 42, comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0" };
-        self.take(&Record::Kernel(Observation { raw, task: (old == TcpState::Close).then_some(task) }));
+        self.take(&Record::Kernel(HookRecord { raw, task: (old == TcpState::Close).then_some(task) }));
     }
 
-    /// `connect()` and the answer.
+    /// `connect()` and the SYN-ACK.
     fn open(&mut self, at: u64, client: Client) {
         self.step(at, client, TcpState::Close, TcpState::SynSent, flag::TASK);
         self.step(at + 10_000, client, TcpState::SynSent, TcpState::Established, 0);
     }
 
-    /// The same after `bind()`.
+    /// `bind()`, `connect()` and the SYN-ACK.
     fn open_bound(&mut self, at: u64, client: Client) {
         self.step(at, client, TcpState::Close, TcpState::SynSent, flag::TASK | flag::DONE);
         self.step(at + 10_000, client, TcpState::SynSent, TcpState::Established, 0);
@@ -118,7 +120,7 @@ impl Host {
         self.step(at + 10_000, client, TcpState::SynSent, TcpState::Close, 0);
     }
 
-    /// We close first: TIME_WAIT.
+    /// This side closes first: TIME_WAIT.
     fn close(&mut self, at: u64, client: Client) {
         use TcpState::{Established, FinWait1, FinWait2, TimeWait};
         self.step(at, client, Established, FinWait1, 0);
@@ -127,7 +129,7 @@ impl Host {
     }
 
     /// The peer closed first: no TIME_WAIT here.
-    fn close_second(&mut self, at: u64, client: Client) {
+    fn close_passively(&mut self, at: u64, client: Client) {
         use TcpState::{Close, CloseWait, Established, LastAck};
         self.step(at, client, Established, CloseWait, 0);
         self.step(at + 1_000, client, CloseWait, LastAck, 0);
@@ -136,6 +138,29 @@ impl Host {
 
     fn expire(&mut self, at: u64, client: Client) {
         self.step(at, client, TcpState::TimeWait, TcpState::Close, 0);
+    }
+
+    /// The connecting thread reuses the TIME_WAIT of `old`.
+    fn reuse_timewait(&mut self, at: u64, old: Client) {
+        let raw = raw::Record {
+            ts_ns: at,
+            cookie: old.cookie,
+            object: old.cookie,
+            // Remaining ticks.
+            arg0: 50 * 250,
+            arg1: 42 << 32,
+            saddr: old.saddr.0,
+            daddr: old.daddr.0,
+            netns: NETNS.0,
+            ifindex: 0,
+            sport: old.sport,
+            dport: old.dport,
+            kind: Kind::TimewaitCancelled as u8,
+            old: TcpState::TimeWait as u8,
+            new: TcpState::TimeWait as u8,
+            flags: 0,
+        };
+        self.take(&Record::Kernel(HookRecord { raw, task: None }));
     }
 
     fn listen(&mut self, at: u64, port: u16) -> Client {
@@ -148,7 +173,7 @@ impl Host {
 
     fn ports(&mut self, at: u64) -> PortsSnapshot {
         self.take(&Record::Tick { ts: Nanos(at) });
-        self.aggregate.snapshot(Nanos(at), &self.tracker, &Names::default(), Context::default()).ports
+        self.aggregate.snapshot(Nanos(at), &self.tracker, &HostNames::default(), Context::default()).ports
     }
 
     fn only(&mut self, at: u64) -> DestinationPorts {
@@ -161,7 +186,7 @@ impl Host {
 const HUNDRED: (&str, &str) = ("ip_local_port_range", "41000 41099");
 
 #[test]
-fn a_client_that_runs_out_of_ports_is_predicted_all_the_way() {
+fn exhaustion_is_predicted_until_it_happens() {
     let mut host = Host::new(&[HUNDRED, ("tcp_tw_reuse", "0")]);
     let apart = 125 * MS;
     for n in 0..100 {
@@ -173,7 +198,7 @@ fn a_client_that_runs_out_of_ports_is_predicted_all_the_way() {
         assert_eq!((seen.used, seen.count(TcpState::TimeWait), seen.available), (n + 1, n + 1, Some(100)));
         if (20..99).contains(&n) {
             let left = (99 - n) * apart;
-            let predicted = seen.exhausted_in.expect("it will run out").0;
+            let predicted = seen.exhausted_in.expect("it runs out").0;
             let allowed = left / 10 + apart;
             assert!(
                 (left.saturating_sub(allowed)..=left + allowed).contains(&predicted),
@@ -194,7 +219,7 @@ fn a_client_that_runs_out_of_ports_is_predicted_all_the_way() {
         seen.processes.iter().map(|process| (process.pid, &*process.comm)).collect::<Vec<_>>(),
         [(42, "curl")]
     );
-    // A minute later all have come back.
+    // A minute later all ports have returned.
     (1..=100).for_each(|cookie| {
         let client = Client { cookie, ..host.client("10.0.0.5", 80, 40_999 + cookie as u16) };
         host.expire(T0 + (cookie - 1) * apart + 60_500 * MS, client);
@@ -204,7 +229,7 @@ fn a_client_that_runs_out_of_ports_is_predicted_all_the_way() {
 }
 
 #[test]
-fn with_reuse_the_same_client_never_runs_out() {
+fn client_with_reuse_never_runs_out() {
     let mut host = Host::new(&[HUNDRED, ("tcp_tw_reuse", "1"), ("tcp_timestamps", "1")]);
     for n in 0..90 {
         let at = T0 + n * 125 * MS;
@@ -222,7 +247,7 @@ fn with_reuse_the_same_client_never_runs_out() {
 }
 
 #[test]
-fn a_reuse_that_does_not_happen_is_none() {
+fn missing_reuse_is_reported_as_failing() {
     let mut host = Host::new(&[HUNDRED, ("tcp_tw_reuse", "1"), ("tcp_timestamps", "1")]);
     for n in 0..100 {
         let client = host.client("10.0.0.5", 80, 41_000 + n as u16);
@@ -236,7 +261,7 @@ fn a_reuse_that_does_not_happen_is_none() {
 }
 
 #[test]
-fn each_pair_of_addresses_and_port_has_its_own_budget() {
+fn each_address_pair_and_port_has_its_own_budget() {
     let mut host = Host::new(&[HUNDRED]);
     for (n, (saddr, daddr, dport)) in [
         ("10.0.0.1", "10.0.0.5", 80),
@@ -274,7 +299,7 @@ fn each_pair_of_addresses_and_port_has_its_own_budget() {
 }
 
 #[test]
-fn ports_of_bind_and_listen_are_missing_everywhere_and_others_nowhere() {
+fn bind_and_listen_ports_reduce_every_budget() {
     let mut host = Host::new(&[HUNDRED]);
     let open = |host: &mut Host, sport| {
         let client = host.client("10.0.0.5", 80, sport);
@@ -300,13 +325,13 @@ fn ports_of_bind_and_listen_are_missing_everywhere_and_others_nowhere() {
     assert_eq!(seen.netns[0].taken, 2);
 
     host.step(T0 + 2 * S, listener, TcpState::Listen, TcpState::Close, 0);
-    host.close_second(T0 + 2 * S, bound);
+    host.close_passively(T0 + 2 * S, bound);
     let seen = host.ports(T0 + 3 * S);
     assert_eq!((seen.netns[0].taken, seen.netns[0].available()), (0, Some(100)));
 }
 
 #[test]
-fn settings_that_change_count_anew() {
+fn changed_settings_recount_sockets() {
     let mut host = Host::new(&[]);
     for sport in [41_000, 41_010, 52_000] {
         let client = host.client("10.0.0.5", 80, sport);
@@ -325,7 +350,7 @@ fn settings_that_change_count_anew() {
 }
 
 #[test]
-fn connections_that_the_peer_closes_first_level_off() {
+fn passive_closes_reach_a_steady_level() {
     let mut host = Host::new(&[HUNDRED]);
     // 20/s, each open for 2 s: 40 ports.
     let mut open = std::collections::VecDeque::new();
@@ -335,8 +360,8 @@ fn connections_that_the_peer_closes_first_level_off() {
         host.open(at, client);
         open.push_back(client);
         if open.len() > 40 {
-            let client = open.pop_front().expect("one that is open");
-            host.close_second(at + MS, client);
+            let client = open.pop_front().expect("an open connection");
+            host.close_passively(at + MS, client);
         }
     }
     let seen = host.only(T0 + 30 * S);
@@ -345,7 +370,7 @@ fn connections_that_the_peer_closes_first_level_off() {
 }
 
 #[test]
-fn a_filter_chooses_destinations_and_cuts_nothing_from_them() {
+fn filter_selects_destinations_but_not_their_sockets() {
     let mut host = Host::new(&[HUNDRED]);
     for (n, (daddr, shown)) in [
         ("10.0.0.5", StateSet::ALL),
@@ -357,7 +382,7 @@ fn a_filter_chooses_destinations_and_cuts_nothing_from_them() {
     .enumerate()
     {
         let client = host.client(daddr, 80, 41_000 + n as u16);
-        let tuple = crate::model::Tuple {
+        let tuple = Tuple {
             saddr: client.saddr,
             daddr: client.daddr,
             sport: client.sport,
@@ -375,12 +400,12 @@ fn a_filter_chooses_destinations_and_cuts_nothing_from_them() {
 }
 
 #[test]
-fn the_biggest_destinations_are_exact_in_little_room() {
+fn biggest_destinations_are_exact_in_a_small_table() {
     let mut host = Host::new(&[HUNDRED]);
     host.aggregate.ports = Ports { settings: host.aggregate.ports.settings.clone(), ..Ports::with_room(8) };
     let mut all = Vec::new();
     for n in 0..200_u16 {
-        // Every fourth goes to the same one; the others to one each.
+        // Every fourth connection goes to one destination; the others to one each.
         let daddr = if n % 4 == 0 { "10.0.0.5".into() } else { format!("10.1.0.{n}") };
         let client = host.client(&daddr, 80, 41_000 + n % 100);
         host.open(T0 + u64::from(n) * MS, client);
@@ -394,14 +419,14 @@ fn the_biggest_destinations_are_exact_in_little_room() {
     assert!(seen.destinations.len() <= 8);
     assert_eq!(seen.others + seen.destinations.len() as u64, 151);
     for client in all {
-        host.close_second(T0 + 2 * S, client);
+        host.close_passively(T0 + 2 * S, client);
     }
     assert_eq!(host.ports(T0 + 3 * S).destinations.len(), 0);
     assert!(host.aggregate.ports.destinations.slots_in_use() <= 1 + 8);
 }
 
 #[test]
-fn levels_are_what_the_tracker_has() {
+fn levels_match_the_tracker() {
     let mut host = Host::new(&[]);
     let shape = Shape { connections_per_s: 3_000, ..Shape::default() };
     let mut now = 0;
@@ -427,7 +452,7 @@ fn levels_are_what_the_tracker_has() {
 }
 
 #[test]
-fn a_destination_that_runs_out_takes_a_place_and_keeps_it() {
+fn exhausted_destination_enters_the_top_n_and_stays() {
     let mut host = Host::new(&[HUNDRED, ("tcp_tw_reuse", "0")]);
     host.aggregate = host.aggregate.with_places(2);
     for n in 0..8 {
@@ -455,4 +480,176 @@ fn a_destination_that_runs_out_takes_a_place_and_keeps_it() {
         with_both.iter().map(|end| end.addr).collect::<Vec<_>>(),
         [addr("10.0.0.5"), addr("10.0.0.6")]
     );
+}
+
+#[test]
+fn every_port_of_an_odd_range_can_be_in_use() {
+    let mut host = Host::new(&[("ip_local_port_range", "41000 41100"), ("tcp_tw_reuse", "0")]);
+    for n in 0..=100 {
+        let client = host.client("10.0.0.5", 80, 41_000 + n);
+        host.open(T0, client);
+    }
+    let seen = host.only(T0 + S);
+    assert_eq!((seen.used, seen.available, seen.exhausted_in), (101, Some(101), Some(Nanos(0))));
+}
+
+#[test]
+fn searching_connect_counts_only_while_ports_are_left() {
+    let mut host = Host::new(&[HUNDRED, ("tcp_tw_reuse", "0")]);
+    for n in 0..99 {
+        let client = host.client("10.0.0.5", 80, 41_000 + n);
+        host.open(T0, client);
+    }
+    // Two connects that have sent their SYN, or search for a port.
+    let waiting = [1, 2].map(|n| host.client("10.0.0.5", 80, 41_098 + n));
+    let mut seen = Vec::new();
+    for (n, client) in waiting.into_iter().enumerate() {
+        host.step(T0 + S + n as u64, client, TcpState::Close, TcpState::SynSent, flag::TASK);
+        let row = host.only(T0 + 2 * S);
+        assert_eq!(row.counts.iter().sum::<u64>(), row.used);
+        seen.push((row.used, row.available, row.count(TcpState::SynSent)));
+    }
+    // One found the last port, the other none.
+    host.step(T0 + 3 * S, waiting[0], TcpState::SynSent, TcpState::Established, 0);
+    let row = host.only(T0 + 3 * S);
+    seen.push((row.used, row.available, row.count(TcpState::SynSent)));
+    let last = Client { sport: 0, ..waiting[1] };
+    host.step(T0 + 3 * S, last, TcpState::SynSent, TcpState::Close, 0);
+    let row = host.only(T0 + 3 * S);
+    seen.push((row.used, row.available, row.connect_failures));
+    assert_eq!(seen, [(100, Some(100), 1), (100, Some(100), 1), (100, Some(100), 0), (100, Some(100), 1)]);
+    for client in waiting {
+        host.close_passively(T0 + 4 * S, client);
+    }
+    assert_eq!(host.only(T0 + 5 * S).used, 99);
+}
+
+#[test]
+fn port_taken_again_by_bind_is_counted_once() {
+    let mut host = Host::new(&[HUNDRED, ("tcp_tw_reuse", "0")]);
+    for n in 0..100 {
+        let client = host.client("10.0.0.5", 80, 41_000 + n);
+        host.open(T0, client);
+    }
+    // Another local address: bind() can take a port that a connection of 10.0.0.1 uses.
+    let other = Client { saddr: addr("10.0.0.2"), ..host.client("10.0.0.5", 80, 41_050) };
+    host.open_bound(T0, other);
+    let seen = host.ports(T0 + S);
+    let full = seen.destinations.iter().find(|row| row.used > 0).expect("a row");
+    assert_eq!((full.used, full.available, full.exhausted_in), (100, Some(100), Some(Nanos(0))));
+}
+
+#[test]
+fn unknown_budget_has_no_prediction_and_sorts_last() {
+    let mut host = Host::new(&[]);
+    host.aggregate = host.aggregate.with_places(1);
+    for n in 0..90 {
+        let client = host.client("10.0.0.5", 80, 41_000 + n);
+        host.open(T0 + u64::from(n) * 50 * MS, client);
+    }
+    let seen = host.only(T0 + 5 * S);
+    assert_eq!(
+        (seen.used, seen.available, seen.exhausted_in, seen.reuse),
+        (90, None, None, TwReuse::Unknown)
+    );
+
+    // A destination in another namespace with a known budget, half used: it comes first and is in the top N.
+    let mut known = host.client("10.0.0.6", 80, 0);
+    let sysctls = [("net.ipv4.ip_local_port_range".to_owned(), "41000 41099".to_owned())];
+    host.take(&Record::NetnsSettings { ts: Nanos(T0), netns: NetnsId(8), sysctls: sysctls.into() });
+    for n in 0..50 {
+        known.sport = 41_000 + n;
+        let tuple =
+            Tuple { saddr: known.saddr, daddr: known.daddr, sport: known.sport, dport: 80, ifindex: 0 };
+        let since = crate::lifecycle::Since::Exact(Nanos(T0));
+        let mut socket = Socket::new(tuple, NetnsId(8), TcpState::Established, since);
+        (socket.role, socket.shown) = (Role::Outbound, StateSet::ALL);
+        host.aggregate.ports.appeared(&mut socket, host.tracker.processes());
+    }
+    let rows = host.ports(T0 + 200 * S).destinations;
+    let rows: Vec<_> = rows.iter().map(|row| (row.netns.0, row.used, row.has_place)).collect();
+    assert_eq!(rows, [(8, 50, true), (7, 90, false)]);
+}
+
+#[test]
+fn failure_right_after_reuses_is_not_a_failing_peer() {
+    let mut host = Host::new(&[HUNDRED, ("tcp_tw_reuse", "1"), ("tcp_timestamps", "1")]);
+    let mut clients = Vec::new();
+    for n in 0..100 {
+        let client = host.client("10.0.0.5", 80, 41_000 + n);
+        host.open(T0, client);
+        host.close(T0 + MS, client);
+        clients.push(client);
+    }
+    // Two seconds later all are reused at once, and then none is old enough.
+    let later = T0 + 2 * S;
+    for (n, old) in clients.into_iter().enumerate() {
+        let at = later + n as u64 * MS;
+        let new = host.client("10.0.0.5", 80, old.sport);
+        host.step(at, new, TcpState::Close, TcpState::SynSent, flag::TASK);
+        host.reuse_timewait(at + 1_000, old);
+        host.step(at + 2_000, new, TcpState::SynSent, TcpState::Established, 0);
+        host.close(at + 3_000, new);
+    }
+    let client = host.client("10.0.0.5", 80, 0);
+    host.fail(later + 200 * MS, client);
+    // They are old enough again now, but were not when connect() failed.
+    let seen = host.only(later + 1_900 * MS);
+    assert_eq!((seen.reused, seen.connect_failures), (100, 1));
+    assert_eq!((seen.reuse, seen.exhausted_in), (TwReuse::On, Some(Nanos(0))));
+}
+
+#[test]
+fn port_outside_the_range_does_not_count_as_opened() {
+    let rate_with = |others: u64| {
+        let mut host = Host::new(&[HUNDRED]);
+        for n in 0..10 {
+            let at = T0 + n * 100 * MS;
+            let client = host.client("10.0.0.5", 80, 41_000 + n as u16);
+            host.open(at, client);
+            // The SYN-ACK reveals that the port is not one that connect() chooses from.
+            for _ in 0..others {
+                let elsewhere = host.client("10.0.0.5", 80, 5_000 + n as u16);
+                host.open(at + MS, elsewhere);
+            }
+        }
+        let seen = host.only(T0 + S);
+        assert_eq!((seen.used, seen.outside), (10, 10 * others));
+        // An established connection took its port earlier, whatever the range is now.
+        host.set(&[("ip_local_port_range", "50000 50099")]);
+        let later = host.only(T0 + S);
+        assert_eq!((later.used, later.outside), (0, 10 + 10 * others));
+        assert!((later.entered_per_s - seen.entered_per_s).abs() < 0.01, "{}", later.entered_per_s);
+        seen.entered_per_s
+    };
+    let alone = rate_with(0);
+    assert!(alone > 5.0 && (rate_with(3) - alone).abs() < 0.01, "{alone}");
+}
+
+#[test]
+fn reserved_ranges_are_bounded_and_refusals_counted() {
+    let every_other: Vec<String> = (1..=u16::MAX).step_by(2).map(|port| port.to_string()).collect();
+    let settings = |netns: u32| {
+        let reserved = ("net.ipv4.ip_local_reserved_ports".to_owned(), every_other.join(","));
+        let range = ("net.ipv4.ip_local_port_range".to_owned(), "1 65535".to_owned());
+        Record::NetnsSettings { ts: Nanos(T0), netns: NetnsId(netns), sysctls: [reserved, range].into() }
+    };
+    let gone = |netns: u32| Record::NetnsSettings {
+        ts: Nanos(T0),
+        netns: NetnsId(netns),
+        sysctls: std::collections::BTreeMap::default(),
+    };
+    let mut ports = Ports::default();
+    let fit = (RESERVED_RANGES / every_other.len()) as u32;
+    for netns in 0..fit {
+        assert_eq!(ports.take(&settings(netns)), Some(NetnsId(netns)));
+    }
+    assert_eq!((ports.take(&settings(fit)), ports.refused()), (None, 1));
+    assert_eq!((ports.take(&settings(0)), ports.refused()), (None, 1), "a known namespace is updated");
+    ports.take(&gone(3));
+    assert_eq!(ports.take(&settings(fit)), Some(NetnsId(fit)));
+    for netns in 0..=fit {
+        ports.take(&gone(netns));
+    }
+    assert_eq!((ports.settings.len(), ports.reserved_ranges), (0, 0));
 }

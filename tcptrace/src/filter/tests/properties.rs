@@ -1,5 +1,5 @@
-//! For every expression: its text reads back, reading never panics, and the kernel part drops
-//! nothing that matches.
+//! Properties of every expression: its text parses back, parsing never panics, and the kernel part drops no
+//! matching record.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use tcptrace_common::{
@@ -66,18 +66,18 @@ fn expr() -> impl Strategy<Value = Expr> {
     })
 }
 
-/// A socket as it is at the end of its life.
+/// A socket at the end of its life.
 #[derive(Clone, Copy, Debug)]
-struct Socket {
+struct FinalSocket {
     tuple: Tuple,
     netns: NetnsId,
     role: Role,
     closer: Closer,
-    /// The address of the listener that it came through.
+    /// The address of the listener that accepted it.
     listener: Addr,
 }
 
-fn connection() -> impl Strategy<Value = Socket> {
+fn connection() -> impl Strategy<Value = FinalSocket> {
     let ends = any::<bool>().prop_flat_map(|v4| {
         let pool = if v4 { &V4[..] } else { &V6[..] };
         (select(pool).prop_map(addr), select(pool).prop_map(addr), Just(v4), any::<bool>())
@@ -89,22 +89,22 @@ fn connection() -> impl Strategy<Value = Socket> {
             let any = if v4 && !dual_stack { addr("0.0.0.0") } else { Addr::ANY };
             let listener = if dual_stack && v4 { saddr } else { any };
             let tuple = Tuple { saddr, daddr, sport, dport, ifindex: 0 };
-            Socket { tuple, netns: NetnsId(netns), role, closer, listener }
+            FinalSocket { tuple, netns: NetnsId(netns), role, closer, listener }
         },
     )
 }
 
-fn listener() -> impl Strategy<Value = Socket> {
+fn listener() -> impl Strategy<Value = FinalSocket> {
     let address = select(&["0.0.0.0", "::", "10.0.0.5", "2001:db8::1"][..]).prop_map(addr);
     (address, port(), 1..4_u32).prop_map(|(saddr, port, netns)| {
         let daddr = if saddr.is_ipv4() { addr("0.0.0.0") } else { Addr::ANY };
         let tuple = Tuple { saddr, daddr, sport: port.max(1) as u16, dport: 0, ifindex: 0 };
         let (role, closer) = (Role::Listener, Closer::None);
-        Socket { tuple, netns: NetnsId(netns), role, closer, listener: saddr }
+        FinalSocket { tuple, netns: NetnsId(netns), role, closer, listener: saddr }
     })
 }
 
-impl Socket {
+impl FinalSocket {
     fn subject<'a>(&self, tuple: Tuple, process: Option<&'a Process>) -> Subject<'a> {
         let owner = if process.is_some() { OwnerKind::Exact } else { OwnerKind::Unknown };
         Subject { tuple, netns: self.netns, role: self.role, closer: self.closer, owner, process }
@@ -124,7 +124,7 @@ impl Socket {
         }
     }
 
-    /// What is told about it before its port is chosen, and when it is.
+    /// Its records before and when its port is chosen.
     fn first_records(&self) -> Vec<Record> {
         let portless = Tuple { sport: 0, ..self.tuple };
         vec![
@@ -134,14 +134,14 @@ impl Socket {
         ]
     }
 
-    /// What is told about it afterwards, and about its listener.
+    /// Its later records, and those of its listener.
     fn later_records(&self) -> Vec<Record> {
         let any = if self.listener.is_ipv4() { addr("0.0.0.0") } else { Addr::ANY };
         let listener = Tuple { saddr: self.listener, daddr: any, dport: 0, ..self.tuple };
         let unreadable = Self { netns: NetnsId(0), ..*self };
         vec![
             self.record(self.tuple, Kind::Transition, TcpState::Established, TcpState::FinWait1),
-            self.record(self.tuple, Kind::MinisocketArmed, TcpState::Close, TcpState::TimeWait),
+            self.record(self.tuple, Kind::TimewaitArmed, TcpState::Close, TcpState::TimeWait),
             self.record(self.tuple, Kind::RequestArmed, TcpState::Close, TcpState::SynRecv),
             self.record(listener, Kind::Transition, TcpState::Close, TcpState::Listen),
             self.record(listener, Kind::Transition, TcpState::Listen, TcpState::SynRecv),
@@ -154,13 +154,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn the_text_of_an_expression_reads_back(expr in expr()) {
+    fn the_text_of_an_expression_parses_back(expr in expr()) {
         let text = expr.to_string();
         prop_assert_eq!(parse("--filter", &text), Ok(expr), "{}", text);
     }
 
     #[test]
-    fn reading_never_panics(text in any::<String>()) {
+    fn parsing_never_panics(text in any::<String>()) {
         if let Err(error) = parse("--filter", &text) {
             let _ = error.pointer();
             prop_assert!(!error.to_string().contains('\n'));
@@ -168,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn reading_words_in_any_order_never_panics(words in vec(select(&[
+    fn parsing_words_in_any_order_never_panics(words in vec(select(&[
         "state", "port", "peer", "comm", "netns", "not", "and", "or", "(", ")", "!", "&&", "||", ",", "80", "-",
         "8-9", "10.0.0.0/8", "::/0", "/", "time-wait", "'", "\"", "\\", "*", " ", "=", "ä", "\u{1b}", "\u{2028}",
     ][..]), 0..40)) {
@@ -183,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn the_kernel_part_drops_nothing_that_matches(
+    fn the_kernel_part_drops_no_match(
         expr in expr(),
         socket in prop_oneof![4 => connection(), 1 => listener()],
         owned in any::<bool>(),

@@ -1,8 +1,6 @@
-//! The format (`include/uapi/linux/btf.h`): in, a blob of bytes that need not be trusted; out, its types by number, and those
-//! asked for by name.
+//! Parses BTF (`include/uapi/linux/btf.h`) from an untrusted blob: types by id, and requested types by name.
 //!
-//! A type has no number written on it: it is the how-manieth. So one pass notes where each begins, and on its way finds the
-//! names asked for.
+//! A type's id is its position. So one pass records where each type begins, and finds the requested names on the way.
 
 /// Kinds of types.
 pub mod kind {
@@ -23,16 +21,16 @@ pub mod kind {
 const MAGIC: u16 = 0xeb9f;
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 24;
-/// Name, information, and size or type: what each type begins with.
+/// Header of each type: name, information, and size or type.
 const TYPE_BYTES: usize = 12;
-/// `BTF_MAX_TYPE`: the kernel takes no more itself. It has some 150,000.
-const MOST_TYPES: usize = 0xf_ffff;
-/// How many types are followed into one another: a type may refer to itself.
-const LONGEST_CHAIN: usize = 32;
+/// `BTF_MAX_TYPE`, the kernel's own limit. A kernel has some 150,000.
+const MAX_BTF_TYPES: usize = 0xf_ffff;
+/// Longest chain of references: a type may refer to itself.
+const MAX_CHAIN: usize = 32;
 
-/// How many bytes follow the first [`TYPE_BYTES`], by kind: once, and for each of its parts.
-const BEHIND: [(usize, usize); 20] = [
-    (0, 0),  // void, which no type is written for
+/// Bytes after the first [`TYPE_BYTES`], by kind: once, and per part.
+const TRAILING_BYTES: [(usize, usize); 20] = [
+    (0, 0),  // void, which has no entry
     (4, 0),  // INT
     (0, 0),  // PTR
     (12, 0), // ARRAY
@@ -54,58 +52,58 @@ const BEHIND: [(usize, usize); 20] = [
     (0, 12), // ENUM64
 ];
 
-/// Why bytes are not BTF that can be read here.
+/// Why bytes can't be parsed as BTF.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// Something else.
+    /// Another format.
     #[error("it is not BTF: it begins with another magic number")]
     Magic,
-    /// Made for a machine of the other byte order.
+    /// From a machine of the other byte order.
     #[error("it has the byte order of another machine")]
     ByteOrder,
     /// A later format.
     #[error("it has version {0} of the format, and only {VERSION} is known")]
     Version(u8),
-    /// Fewer bytes than it says it has.
+    /// Shorter than it claims.
     #[error("it ends inside {0}")]
     Cut(&'static str),
-    /// A type whose length is therefore unknown.
+    /// A type of unknown kind, whose length is therefore unknown.
     #[error("its type {id} is of kind {kind}, which is not known")]
     Kind {
-        /// Number of the type.
+        /// Id of the type.
         id: usize,
-        /// What it says it is.
+        /// Its kind.
         kind: u32,
     },
-    /// More than any kernel has.
-    #[error("it has more than {MOST_TYPES} types")]
+    /// More types than any kernel has.
+    #[error("it has more than {MAX_BTF_TYPES} types")]
     TooManyTypes,
 }
 
 /// A type to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Name {
+pub struct TypeName {
     pub kind: u32,
     pub text: &'static str,
 }
 
-/// A blob, gone through once.
+/// A parsed blob.
 pub struct Blob<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where each type begins, from number 1 on.
+    /// Offset of each type, from id 1 on.
     starts: Vec<u32>,
-    /// The first type of each name that was asked for.
-    named: Vec<(Name, u32)>,
+    /// The first type of each requested name.
+    named: Vec<(TypeName, u32)>,
 }
 
 /// One type.
 #[derive(Clone, Copy)]
-pub struct Type<'a> {
+pub struct BtfType<'a> {
     name_offset: u32,
     info: u32,
-    /// The type it refers to or, for other kinds, its size.
-    size_or_reference: u32,
+    /// The type it refers to, or its size, depending on the kind.
+    size_or_type: u32,
     behind: &'a [u8],
 }
 
@@ -118,10 +116,10 @@ pub struct Member {
 }
 
 impl<'a> Blob<'a> {
-    /// Goes through `bytes` and looks for `names`.
-    pub fn read(bytes: &'a [u8], names: &[Name]) -> Result<Self, FormatError> {
+    /// Parses `bytes` and looks up `names`.
+    pub fn read(bytes: &'a [u8], names: &[TypeName]) -> Result<Self, FormatError> {
         let (types, strings) = sections(bytes)?;
-        let at_most = (types.len() / TYPE_BYTES).min(MOST_TYPES);
+        let at_most = (types.len() / TYPE_BYTES).min(MAX_BTF_TYPES);
         let mut blob = Self {
             types,
             strings,
@@ -131,10 +129,10 @@ impl<'a> Blob<'a> {
         let mut at = 0;
         while at < types.len() {
             let id = blob.starts.len() + 1;
-            if id > MOST_TYPES {
+            if id > MAX_BTF_TYPES {
                 return Err(FormatError::TooManyTypes);
             }
-            let found = Type::at(types, at, id)?;
+            let found = BtfType::at(types, at, id)?;
             blob.starts.push(at as u32);
             for name in names {
                 if found.kind() == name.kind && blob.has_name(found.name_offset, name.text) {
@@ -146,28 +144,28 @@ impl<'a> Blob<'a> {
         Ok(blob)
     }
 
-    /// Number of the first type of this kind and name, which must have been among the names looked for.
+    /// Id of the first type of this kind and name, which must be one of the requested names.
     pub fn id_of(&self, kind: u32, text: &str) -> Option<u32> {
         self.named.iter().find(|(name, _)| name.kind == kind && name.text == text).map(|&(_, id)| id)
     }
 
-    /// The type with the number `id`; none for void.
-    pub fn type_by_id(&self, id: u32) -> Option<Type<'a>> {
+    /// The type with this id; `None` for void.
+    pub fn type_by_id(&self, id: u32) -> Option<BtfType<'a>> {
         let index = (id as usize).checked_sub(1)?;
         let start = *self.starts.get(index)? as usize;
-        Type::at(self.types, start, id as usize).ok()
+        BtfType::at(self.types, start, id as usize).ok()
     }
 
-    /// The type `id`, typedefs and qualifiers taken off.
-    pub fn target(&self, id: u32) -> Option<Type<'a>> {
+    /// The type `id` without typedefs and qualifiers.
+    pub fn target(&self, id: u32) -> Option<BtfType<'a>> {
         use kind::{CONST, RESTRICT, TYPE_TAG, TYPEDEF, VOLATILE};
         self.chain(id).find(|found| !matches!(found.kind(), TYPEDEF | CONST | VOLATILE | RESTRICT | TYPE_TAG))
     }
 
-    /// The type `id`, the one it refers to, and so on.
-    pub fn chain(&self, id: u32) -> impl Iterator<Item = Type<'a>> {
+    /// The type `id`, the type it refers to, and so on.
+    pub fn chain(&self, id: u32) -> impl Iterator<Item = BtfType<'a>> {
         std::iter::successors(self.type_by_id(id), |found| self.type_by_id(found.refers_to()?))
-            .take(LONGEST_CHAIN)
+            .take(MAX_CHAIN)
     }
 
     /// Whether the string at `offset` is `text`.
@@ -177,26 +175,26 @@ impl<'a> Blob<'a> {
     }
 }
 
-impl<'a> Type<'a> {
+impl<'a> BtfType<'a> {
     fn at(types: &'a [u8], at: usize, id: usize) -> Result<Self, FormatError> {
         const CUT: FormatError = FormatError::Cut("its types");
         let rest = types.get(at..).ok_or(CUT)?;
         let (head, rest) = rest.split_at_checked(TYPE_BYTES).ok_or(CUT)?;
-        let [name_offset, info, size_or_reference] = words(head);
-        let mut found = Type { name_offset, info, size_or_reference, behind: &[] };
+        let [name_offset, info, size_or_type] = words(head);
+        let mut found = BtfType { name_offset, info, size_or_type, behind: &[] };
         let kind = found.kind();
         let (once, each) =
-            BEHIND.get(kind as usize).filter(|_| kind != 0).ok_or(FormatError::Kind { id, kind })?;
+            TRAILING_BYTES.get(kind as usize).filter(|_| kind != 0).ok_or(FormatError::Kind { id, kind })?;
         found.behind = rest.get(..once + each * found.parts()).ok_or(CUT)?;
         Ok(found)
     }
 
-    /// One of [`kind`]. The unused bits above are read along: should they come to mean something, the kind is unknown.
+    /// One of [`kind`]. Includes the unused bits above: if they get a meaning, the kind is unknown.
     pub const fn kind(&self) -> u32 {
         self.info >> 24 & 0x7f
     }
 
-    /// How many members, enumerators or parameters it has; the unused bits above read along, too.
+    /// Number of members, enumerators or parameters; includes the unused bits above, too.
     pub const fn parts(&self) -> usize {
         (self.info & 0x00ff_ffff) as usize
     }
@@ -204,14 +202,14 @@ impl<'a> Type<'a> {
     fn refers_to(&self) -> Option<u32> {
         use kind::{CONST, FUNC, PTR, RESTRICT, TYPE_TAG, TYPEDEF, VOLATILE};
         let refers = matches!(self.kind(), PTR | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | TYPE_TAG);
-        refers.then_some(self.size_or_reference)
+        refers.then_some(self.size_or_type)
     }
 
-    /// Members of a structure or union; nothing for other kinds.
+    /// Members of a structure or union; none for other kinds.
     pub fn members(&self) -> impl Iterator<Item = Member> + 'a {
         let is_layout = matches!(self.kind(), kind::STRUCT | kind::UNION);
         let behind = if is_layout { self.behind } else { &[] };
-        // Where bit fields are, the upper byte of an offset is the width of one.
+        // With bit fields, the upper byte of an offset is the field's width.
         let offset_bits = if self.info >> 31 == 1 { 0x00ff_ffff } else { u32::MAX };
         behind.chunks_exact(12).map(move |member| {
             let [name_offset, type_id, offset] = words(member);
@@ -219,7 +217,7 @@ impl<'a> Type<'a> {
         })
     }
 
-    /// Enumerators, as the offset of a name and a value; nothing for other kinds.
+    /// Enumerators, as name offset and value; none for other kinds.
     pub fn enumerators(&self) -> impl Iterator<Item = (u32, u32)> + 'a {
         let behind = if self.kind() == kind::ENUM { self.behind } else { &[] };
         behind.chunks_exact(8).map(|enumerator| {
@@ -229,7 +227,7 @@ impl<'a> Type<'a> {
     }
 }
 
-/// The bytes of all types, and those of all names.
+/// The type section and the string section.
 fn sections(bytes: &[u8]) -> Result<(&[u8], &[u8]), FormatError> {
     match bytes.first_chunk().map(|magic| u16::from_ne_bytes(*magic)) {
         Some(MAGIC) => {}
@@ -248,7 +246,7 @@ fn sections(bytes: &[u8]) -> Result<(&[u8], &[u8]), FormatError> {
     Ok((section(types_at, types_len, "its types")?, section(strings_at, strings_len, "its names")?))
 }
 
-/// A blob in which `types` (number, kind, name) have these numbers, and all others are declared without a name.
+/// Builds a blob in which `types` (id, kind, name) keep their ids; all other types are unnamed forward declarations.
 pub fn with_types(types: impl Iterator<Item = (u32, u32, &'static str)> + Clone) -> Vec<u8> {
     let types_len = types.clone().map(|(id, ..)| id as usize * TYPE_BYTES).max().unwrap_or(0);
     let mut strings = vec![0];
@@ -274,7 +272,7 @@ pub fn with_types(types: impl Iterator<Item = (u32, u32, &'static str)> + Clone)
     bytes
 }
 
-/// The first `N` numbers in `bytes`, which has them.
+/// The first `N` words of `bytes`, which must be long enough.
 fn words<const N: usize>(bytes: &[u8]) -> [u32; N] {
     let (words, _) = bytes.as_chunks();
     std::array::from_fn(|index| words.get(index).map_or(0, |&word| u32::from_ne_bytes(word)))

@@ -1,13 +1,17 @@
-//! Where fields are: in, a kernel's types; out, [`Offsets`], or what is missing.
+//! Computes the field [`Offsets`] from a kernel's types, or reports the missing fields.
 
-use tcptrace_common::config::{ABSENT, Offsets, SOCK_COMMON_LEN};
+use tcptrace_common::{
+    config::{ABSENT, Offsets, SOCK_COMMON_LEN},
+    record::ResetReason,
+};
 
-use super::blob::{Blob, Member, Name, Type, kind};
+use super::blob::{Blob, BtfType, Member, TypeName, kind};
 
-/// What fields and flags are looked for in: every path below begins with one of these.
-pub const NAMES: [Name; 11] = [
+/// Types of the fields and flags: every path below begins with one of these.
+pub const NAMES: [TypeName; 13] = [
     layout("sock_common"),
     layout("sock"),
+    layout("socket"),
     layout("inet_sock"),
     layout("tcp_sock"),
     layout("net"),
@@ -16,22 +20,26 @@ pub const NAMES: [Name; 11] = [
     layout("timer_list"),
     layout("sk_buff"),
     layout("task_struct"),
-    Name { kind: kind::ENUM, text: "sock_flags" },
+    TypeName { kind: kind::ENUM, text: "sock_flags" },
+    TypeName { kind: kind::ENUM, text: RESET_REASONS },
 ];
 
-const fn layout(text: &'static str) -> Name {
-    Name { kind: kind::STRUCT, text }
+const fn layout(text: &'static str) -> TypeName {
+    TypeName { kind: kind::STRUCT, text }
 }
 
-/// How deep members are looked for in members without a name: a type may hold itself.
+/// The kernel's enum of reset reasons (6.10).
+const RESET_REASONS: &str = "sk_rst_reason";
+
+/// Deepest nesting of unnamed members: a type may contain itself.
 const DEEPEST: usize = 32;
-/// How many members are looked at for one field: a type may hold itself twice. `struct task_struct` has some 300.
-const MOST_MEMBERS: u32 = 1 << 16;
+/// Most members searched for one field: a type may contain itself twice. `struct task_struct` has some 300.
+const MAX_MEMBERS: u32 = 1 << 16;
 
 /// Why the fields can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// These are nowhere, or they begin inside a byte.
+    /// These are missing, or begin inside a byte.
     #[error("this kernel's BTF does not say at which byte these begin: {}", .0.join(", "))]
     Missing(Vec<&'static str>),
     /// A field ends at this byte.
@@ -41,7 +49,7 @@ pub enum LayoutError {
     SockCommon(u32),
 }
 
-/// Every offset the program needs.
+/// Computes every offset the program needs.
 pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
     let whole = |path| bits(blob, path).filter(|bits| bits % 8 == 0).map(|bits| bits / 8);
     let optional = |path| whole(path).unwrap_or(ABSENT);
@@ -53,7 +61,7 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
             0
         })
     };
-    // The one bit field.
+    // The only bit field.
     let num_timeout = bits(blob, "request_sock.num_timeout");
     let offsets = Offsets {
         skc_daddr: need("sock_common.skc_daddr"),
@@ -70,6 +78,9 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
         skc_flags: need("sock_common.skc_flags"),
         sk_protocol: need("sock.sk_protocol"),
         sk_err: need("sock.sk_err"),
+        sk_err_soft: optional("sock.sk_err_soft"),
+        sk_socket: optional("sock.sk_socket"),
+        socket_state: optional("socket.state"),
         sk_shutdown: need("sock.sk_shutdown"),
         sk_lingertime: need("sock.sk_lingertime"),
         inet_sport: need("inet_sock.inet_sport"),
@@ -88,14 +99,14 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
         sock_linger: flag("SOCK_LINGER").unwrap_or(4),
         sock_dead: flag("SOCK_DEAD").unwrap_or(0),
         sock_done: flag("SOCK_DONE").unwrap_or(1),
-        tw_refcount: optional("net.ipv4.tcp_death_row.tw_refcount"),
-        tw_max: optional("net.ipv4.tcp_death_row.sysctl_max_tw_buckets"),
         task_group_leader: optional("task_struct.group_leader"),
         task_comm: optional("task_struct.comm"),
         task_flags: optional("task_struct.flags"),
         task_stack: optional("task_struct.stack"),
         rcv_nxt: optional("tcp_sock.rcv_nxt"),
         copied_seq: optional("tcp_sock.copied_seq"),
+        snd_una: optional("tcp_sock.snd_una"),
+        write_seq: optional("tcp_sock.write_seq"),
     };
     if num_timeout.is_none() {
         missing.push("request_sock.num_timeout");
@@ -107,7 +118,7 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
     Ok(offsets)
 }
 
-/// The program copies the start of `sock_common` in one go: every field must lie inside.
+/// The program copies the start of `sock_common` at once: every field must be inside.
 fn check_sock_common(offsets: &Offsets) -> Result<(), LayoutError> {
     let last = [
         offsets.skc_net + 8,
@@ -132,13 +143,13 @@ fn check_sock_common(offsets: &Offsets) -> Result<(), LayoutError> {
     Ok(())
 }
 
-/// How far the field at the end of `path` is from the start of the structure that begins it: `net.ns.inum`.
+/// Bit offset of the field at the end of `path` within the structure at its start: `net.ns.inum`.
 fn bits(blob: &Blob, path: &str) -> Option<u32> {
     let mut steps = path.split('.');
     let mut type_id = blob.id_of(kind::STRUCT, steps.next()?)?;
     let mut bits: u32 = 0;
     for name in steps {
-        let mut search = Search { blob, name, members_left: MOST_MEMBERS };
+        let mut search = MemberSearch { blob, name, members_left: MAX_MEMBERS };
         let found = search.field(blob.target(type_id)?, DEEPEST)?;
         bits = bits.checked_add(found.bit_offset)?;
         type_id = found.type_id;
@@ -146,16 +157,16 @@ fn bits(blob: &Blob, path: &str) -> Option<u32> {
     Some(bits)
 }
 
-/// Looks for a member.
-struct Search<'a> {
+/// Search for a member by name.
+struct MemberSearch<'a> {
     blob: &'a Blob<'a>,
     name: &'a str,
     members_left: u32,
 }
 
-impl Search<'_> {
-    /// The member of `outer`, or of those of its members that have no name, `depth` levels down.
-    fn field(&mut self, outer: Type, depth: usize) -> Option<Member> {
+impl MemberSearch<'_> {
+    /// The member of `outer`, or of its unnamed members, at most `depth` levels down.
+    fn field(&mut self, outer: BtfType, depth: usize) -> Option<Member> {
         outer.members().find_map(|member| {
             self.members_left = self.members_left.checked_sub(1)?;
             if self.blob.has_name(member.name_offset, self.name) {
@@ -168,6 +179,25 @@ impl Search<'_> {
             Some(Member { bit_offset: member.bit_offset.checked_add(inner.bit_offset)?, ..inner })
         })
     }
+}
+
+/// The kernel's numbers of the reset reasons that are distinguished. Empty if the kernel has none.
+pub fn reset_reasons(blob: &Blob) -> Vec<(u32, ResetReason)> {
+    use ResetReason as R;
+    let named = [
+        ("SK_RST_REASON_NOT_SPECIFIED", R::NotSpecified),
+        ("SK_RST_REASON_TCP_ABORT_ON_DATA", R::AbortOnData),
+        ("SK_RST_REASON_TCP_ABORT_ON_CLOSE", R::AbortOnClose),
+        ("SK_RST_REASON_TCP_ABORT_ON_LINGER", R::AbortOnLinger),
+        ("SK_RST_REASON_TCP_ABORT_ON_MEMORY", R::AbortOnMemory),
+        ("SK_RST_REASON_TCP_STATE", R::State),
+        ("SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT", R::KeepaliveTimeout),
+        ("SK_RST_REASON_TCP_DISCONNECT_WITH_DATA", R::DisconnectWithData),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, reason)| Some((enumerator(blob, RESET_REASONS, name)?, reason)))
+        .collect()
 }
 
 fn enumerator(blob: &Blob, name: &str, wanted: &str) -> Option<u32> {

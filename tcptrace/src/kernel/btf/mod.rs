@@ -1,55 +1,59 @@
-//! What the program has to know of the running kernel's types: BTF in; where fields are, and which hooks there are, out.
+//! Reads the running kernel's types from BTF: field offsets and available hooks.
 //!
-//! Everything asked for is known beforehand, so the blob is gone through once, and let go.
+//! All requested names are known in advance, so one pass suffices and the blob is freed afterwards.
 
 mod blob;
 mod layout;
 
 pub use blob::FormatError;
-use blob::{Blob, Name, kind};
+use blob::{Blob, TypeName, kind};
 pub use layout::LayoutError;
-use tcptrace_common::config::Offsets;
+use tcptrace_common::{config::Offsets, record::ResetReason};
 
-/// Where the running kernel's BTF lies.
+/// Path of the running kernel's BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// `bpf_get_socket_cookie()` for a socket pointer: what a program attached to a tracepoint may call.
+/// `bpf_get_socket_cookie()` for a socket pointer, as callable by a program attached to a tracepoint.
 pub const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
-const FUNCTIONS: [Name; 1] = [Name { kind: kind::FUNC, text: COOKIE_HELPER }];
+const FUNCTIONS: [TypeName; 1] = [TypeName { kind: kind::FUNC, text: COOKIE_HELPER }];
 
-/// A tracepoint is declared as this and its name.
+/// Prefix of the typedef of a tracepoint.
 const TRACEPOINT: &str = "btf_trace_";
-const TRACEPOINTS: [Name; 5] = [
+const TRACEPOINTS: [TypeName; 8] = [
     tracepoint("btf_trace_inet_sock_set_state"),
     tracepoint("btf_trace_timer_start"),
     tracepoint("btf_trace_timer_cancel"),
     tracepoint("btf_trace_timer_expire_entry"),
     tracepoint("btf_trace_kfree_skb"),
+    tracepoint("btf_trace_tcp_send_reset"),
+    tracepoint("btf_trace_tcp_receive_reset"),
+    tracepoint("btf_trace_inet_sk_error_report"),
 ];
 
-const fn tracepoint(text: &'static str) -> Name {
-    Name { kind: kind::TYPEDEF, text }
+const fn tracepoint(text: &'static str) -> TypeName {
+    TypeName { kind: kind::TYPEDEF, text }
 }
 
-/// What BTF says about this kernel.
+/// Facts about this kernel from BTF.
 pub struct KernelTypes {
     tracepoints: Vec<Tracepoint>,
     functions: Vec<&'static str>,
     offsets: Result<Offsets, LayoutError>,
+    reset_reasons: Vec<(u32, ResetReason)>,
 }
 
 /// A tracepoint that BTF programs attach to.
 struct Tracepoint {
-    /// Of its typedef, with [`TRACEPOINT`].
+    /// Name of its typedef, with [`TRACEPOINT`].
     name: &'static str,
     type_id: u32,
     arguments: usize,
 }
 
 impl KernelTypes {
-    /// Goes through the BTF blob `bytes`.
+    /// Parses the BTF blob `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let names: Vec<Name> = layout::NAMES.into_iter().chain(TRACEPOINTS).chain(FUNCTIONS).collect();
+        let names: Vec<TypeName> = layout::NAMES.into_iter().chain(TRACEPOINTS).chain(FUNCTIONS).collect();
         let blob = Blob::read(bytes, &names)?;
         Ok(Self {
             tracepoints: TRACEPOINTS.iter().filter_map(|name| Tracepoint::find(&blob, name.text)).collect(),
@@ -59,10 +63,11 @@ impl KernelTypes {
                 .map(|name| name.text)
                 .collect(),
             offsets: layout::offsets(&blob),
+            reset_reasons: layout::reset_reasons(&blob),
         })
     }
 
-    /// Whether the kernel has the tracepoint `name`, and how many arguments it passes.
+    /// Number of arguments of the tracepoint `name`, if the kernel has it.
     pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
         let wanted = |found: &&Tracepoint| found.name.strip_prefix(TRACEPOINT) == Some(name);
         self.tracepoints.iter().find(wanted).map(|found| found.arguments)
@@ -73,13 +78,18 @@ impl KernelTypes {
         self.functions.contains(&name)
     }
 
-    /// Every offset the program needs. An error names each field that is missing.
+    /// Every offset the program needs. An error names each missing field.
     pub fn offsets(&self) -> Result<Offsets, LayoutError> {
         self.offsets.clone()
     }
 
-    /// BTF that has the tracepoints under the numbers they have in the kernel's, and nothing else: who wants to know a
-    /// number need not parse 150,000 types for it.
+    /// The kernel's numbers of `enum sk_rst_reason` and their meaning; empty where there is none (before 6.10).
+    pub fn reset_reasons(&self) -> &[(u32, ResetReason)] {
+        &self.reset_reasons
+    }
+
+    /// BTF of the tracepoints only, with their ids in the kernel's BTF: looking up an id then need not parse 150,000
+    /// types.
     pub fn tracepoints_only(&self) -> Vec<u8> {
         blob::with_types(self.tracepoints.iter().map(|found| (found.type_id, kind::TYPEDEF, found.name)))
     }

@@ -1,5 +1,5 @@
-//! The offsets in real kernels. `cargo xtask btf` cuts the fixtures out of Debian's kernels; the expected values were read
-//! from the same kernels' whole BTF with bpftool.
+//! Tests of offsets in real kernels. `cargo xtask btf` cuts the fixtures out of Debian's kernels; bpftool printed the
+//! expected values from the same kernels' full BTF.
 
 use tcptrace_common::config::ABSENT;
 
@@ -16,7 +16,7 @@ fn offsets(btf: &[u8]) -> Offsets {
 }
 
 #[test]
-fn fields_that_never_moved() {
+fn stable_fields_have_their_offsets() {
     for btf in ALL {
         let offsets = offsets(btf);
         let common = [
@@ -50,14 +50,14 @@ fn fields_that_never_moved() {
 }
 
 #[test]
-fn fields_that_moved() {
+fn moved_fields_have_their_offsets() {
     type Read = fn(&Offsets) -> u32;
     let fields: [(&str, Read, [u32; 4]); 10] = [
         ("sk_protocol", |offsets| offsets.sk_protocol, [540, 516, 574, 540]),
         ("sk_err", |offsets| offsets.sk_err, [568, 544, 284, 284]),
         ("sk_shutdown", |offsets| offsets.sk_shutdown, [626, 610, 571, 591]),
         ("sk_lingertime", |offsets| offsets.sk_lingertime, [544, 520, 576, 592]),
-        ("inet_sport", |offsets| offsets.inet_sport, [776, 804, 798, 830]),
+        ("inet_sport", |offsets| offsets.inet_sport, [776, 804, 806, 830]),
         ("net.ns.inum", |offsets| offsets.net_inum, [136, 144, 136, 280]),
         ("the count of net.ns", |offsets| offsets.net_count, [ABSENT, 148, 140, 192]),
         ("tw_entry_stamp", |offsets| offsets.tw_entry_stamp, [ABSENT, ABSENT, ABSENT, 156]),
@@ -70,7 +70,7 @@ fn fields_that_moved() {
 }
 
 #[test]
-fn hooks_and_helpers_are_told_from_btf() {
+fn btf_shows_hooks_and_helpers() {
     let arguments = |name: &str| ALL.map(|btf| KernelTypes::parse(btf).unwrap().tracepoint_arguments(name));
     assert_eq!(arguments("inet_sock_set_state"), [Some(3); 4]);
     assert_eq!(arguments("timer_start"), [3, 3, 2, 2].map(Some));
@@ -81,6 +81,25 @@ fn hooks_and_helpers_are_told_from_btf() {
     assert_eq!(arguments("no_such_tracepoint"), [None; 4]);
     let helper = |name| ALL.map(|btf| KernelTypes::parse(btf).unwrap().has_function(name));
     assert_eq!(helper("bpf_get_socket_ptr_cookie"), [false, true, true, true]);
+}
+
+#[test]
+fn reset_reasons_have_each_kernels_numbers() {
+    let number = |wanted| {
+        ALL.map(|btf| {
+            let types = KernelTypes::parse(btf).unwrap();
+            types.reset_reasons().iter().find(|&&(_, reason)| reason == wanted).map(|&(number, _)| number)
+        })
+    };
+    // Since 6.10; those of RSTs that a socket sends by itself since 6.12.
+    assert_eq!(number(ResetReason::NotSpecified), [None, None, Some(0), Some(0)]);
+    assert_eq!(number(ResetReason::AbortOnClose), [None, None, Some(11), Some(11)]);
+    assert_eq!(number(ResetReason::State), [None, None, Some(14), Some(14)]);
+    let arguments = |name| ALL.map(|btf| KernelTypes::parse(btf).unwrap().tracepoint_arguments(name));
+    assert_eq!(arguments("tcp_send_reset"), [2, 2, 3, 3].map(Some));
+    assert_eq!(arguments("tcp_receive_reset"), [Some(1); 4]);
+    // Since 5.14.
+    assert_eq!(arguments("inet_sk_error_report"), [None, Some(1), Some(1), Some(1)]);
 }
 
 #[test]
@@ -96,7 +115,7 @@ fn a_missing_field_is_named() {
     );
 }
 
-/// BTF of one structure `sock_common`, whose members have no name and are the structure itself.
+/// BTF of one structure `sock_common`, whose unnamed members have the structure's own type.
 fn inside_itself(members: u32) -> Vec<u8> {
     let mut types = vec![1, kind::STRUCT << 24 | members, 8];
     types.extend((0..members).flat_map(|_| [0, 1, 0]));
@@ -115,12 +134,12 @@ fn btf(types: &[u32], strings: &[u8]) -> Vec<u8> {
 }
 
 fn format_error(btf: &[u8]) -> FormatError {
-    KernelTypes::parse(btf).err().expect("it is not BTF")
+    KernelTypes::parse(btf).err().expect("a format error")
 }
 
 #[test]
-fn a_type_inside_itself_is_not_followed_for_ever() {
-    // Twice at each of 32 levels would be four billion members.
+fn type_containing_itself_ends_the_search() {
+    // Two members at each of 32 levels would be four billion.
     for members in [1, 2, 0xffff] {
         let error = KernelTypes::parse(&inside_itself(members)).unwrap().offsets().unwrap_err().to_string();
         assert!(error.contains("sock_common.skc_daddr"), "{error}");
@@ -128,14 +147,14 @@ fn a_type_inside_itself_is_not_followed_for_ever() {
 }
 
 #[test]
-fn a_type_that_refers_to_itself_is_not_followed_for_ever() {
+fn type_referring_to_itself_ends_the_chain() {
     let typedef = [1, kind::TYPEDEF << 24, 1];
     let types = KernelTypes::parse(&btf(&typedef, b"\0btf_trace_kfree_skb\0")).unwrap();
     assert_eq!(types.tracepoint_arguments("kfree_skb"), None);
 }
 
 #[test]
-fn what_is_not_btf_is_told_from_what_is_cut() {
+fn format_errors_are_distinct() {
     assert_eq!(format_error(b""), FormatError::Magic);
     assert_eq!(format_error(b"\x7fELF"), FormatError::Magic);
     assert_eq!(format_error(&[0xeb, 0x9f, 1, 0]), FormatError::ByteOrder);
@@ -145,7 +164,7 @@ fn what_is_not_btf_is_told_from_what_is_cut() {
     let mut later = LINUX_7_2.to_vec();
     later[2] = 2;
     assert_eq!(format_error(&later), FormatError::Version(2));
-    // More members than there are bytes, and a type of a kind yet to come.
+    // More members than there are bytes, and a type of a future kind.
     assert_eq!(
         format_error(&btf(&[0, kind::STRUCT << 24 | 2, 8, 0, 1, 0], b"\0")),
         FormatError::Cut("its types")
@@ -157,7 +176,7 @@ fn what_is_not_btf_is_told_from_what_is_cut() {
 }
 
 #[test]
-fn no_cut_and_no_turned_byte_is_a_panic() {
+fn truncated_or_damaged_btf_does_not_panic() {
     for end in (0..LINUX_7_2.len()).step_by(7) {
         assert!(KernelTypes::parse(&LINUX_7_2[..end]).is_err());
     }
@@ -171,7 +190,7 @@ fn no_cut_and_no_turned_byte_is_a_panic() {
 
 /// Lengths and offsets that overflow any sum.
 #[test]
-fn the_header_may_lie() {
+fn wrong_header_lengths_are_errors() {
     for word in 1..6 {
         let mut lying = LINUX_6_12.to_vec();
         lying[4 * word..][..4].copy_from_slice(&[0xff; 4]);
@@ -179,9 +198,9 @@ fn the_header_may_lie() {
     }
 }
 
-/// A bit field where a byte is read is not taken for one.
+/// A bit field is not read as a byte.
 #[test]
-fn a_field_that_begins_inside_a_byte_is_not_read() {
+fn field_beginning_inside_a_byte_is_missing() {
     let mut moved = LINUX_7_2.to_vec();
     let state = KernelTypes::parse(&moved).unwrap().offsets().unwrap().skc_state;
     let member = moved.windows(4).position(|window| window == (state * 8).to_le_bytes()).unwrap();
@@ -191,13 +210,14 @@ fn a_field_that_begins_inside_a_byte_is_not_read() {
 }
 
 #[test]
-fn tracepoints_keep_their_numbers() {
-    for btf in ALL {
+fn tracepoints_keep_their_type_ids() {
+    // The oldest lacks some of them.
+    for btf in &ALL[1..] {
         let types = KernelTypes::parse(btf).unwrap();
-        let names: Vec<Name> = TRACEPOINTS.to_vec();
+        let names: Vec<TypeName> = TRACEPOINTS.to_vec();
         let (whole, only) = (Blob::read(btf, &names).unwrap(), types.tracepoints_only());
         let only = Blob::read(&only, &names).unwrap();
-        for Name { kind, text } in TRACEPOINTS {
+        for TypeName { kind, text } in TRACEPOINTS {
             assert!(whole.id_of(kind, text).is_some());
             assert_eq!(whole.id_of(kind, text), only.id_of(kind, text), "{text}");
         }

@@ -1,24 +1,24 @@
-//! The rows of a batch, out of its columns.
+//! Builds records from the columns of a batch.
 
 use std::sync::Arc;
 
 use tcptrace_common::record::{self as raw, Kind, flag};
 
-use super::{Decoder, Wrong};
+use super::{Decoder, MAX_FACTS_BYTES, MOST_TEXT_BYTES, Wrong};
 use crate::{
-    lifecycle::{Carried, Continuation, Memory},
+    lifecycle::{Memory, SocketCheckpoint, TrackerCheckpoint},
     model::{
-        Addr, Nanos, NetnsId, Observation, Record, SeedSocket, SocketId, TcpState, Tuple,
+        Addr, ClockStep, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
         record::{HostFacts, KernelLosses, Process, SeedObject, Sweep},
     },
     session::{
-        known::{MOST_SOCKETS, MOST_TASKS, Said},
+        dictionary::{DictEntry, MAX_SOCKET_NUMBERS, MAX_TASK_NUMBERS},
         schema::{Column, RowKind},
     },
 };
 
 impl Decoder {
-    /// The record of a row; `None` for a kind that this version does not know.
+    /// The record of a row; `None` for definitions and for kinds that this version does not know.
     pub(super) fn row(&mut self, row: usize) -> Result<Option<Record>, Wrong> {
         let kind = self.column(Column::Kind).u8(row).ok_or("a row of no kind")?;
         let Some(kind) = self.kinds.get(kind as usize).copied().flatten() else {
@@ -29,18 +29,18 @@ impl Decoder {
         Ok(Some(match kind {
             RowKind::Kernel(kind) => Record::Kernel(self.observation(row, kind, ts)?),
             RowKind::Socket => {
-                self.mean_socket(row)?;
+                self.define_socket(row)?;
                 return Ok(None);
             }
             RowKind::Task => {
-                self.mean_task(row)?;
+                self.define_task(row)?;
                 return Ok(None);
             }
-            RowKind::Seed | RowKind::SeedMinisocket | RowKind::SeedRequest => {
+            RowKind::Seed | RowKind::SeedTimewait | RowKind::SeedRequest => {
                 Record::Seed(self.seed(row, kind, ts)?)
             }
             RowKind::SeedEnd => Record::SeedEnd { ts, began: Nanos(self.arg(Column::Arg0, row)) },
-            RowKind::Found | RowKind::FoundMinisocket | RowKind::FoundRequest => {
+            RowKind::Found | RowKind::FoundTimewait | RowKind::FoundRequest => {
                 Record::Found(self.seed(row, kind, ts)?)
             }
             RowKind::Missing => Record::Missing {
@@ -74,7 +74,12 @@ impl Decoder {
             RowKind::NetnsCounters => {
                 Record::NetnsCounters { ts, netns: self.netns(row), counters: self.facts(row)? }
             }
-            RowKind::Host => Record::Host(Box::new(self.facts::<HostFacts>(row)?)),
+            RowKind::ClockStep => {
+                let offset_ns =
+                    self.column(Column::Arg0).u64(row).ok_or("a step of the clock without its offset")?;
+                Record::ClockStep(ClockStep { ts, offset_ns })
+            }
+            RowKind::Host => Record::Host(Box::new(self.facts::<HostFacts>(row)?.with_steps_in_order())),
             RowKind::Loss => {
                 let losses = self.facts::<KernelLosses>(row)?;
                 Record::Loss { ts, losses: losses.since(&self.before) }
@@ -84,11 +89,11 @@ impl Decoder {
                 return Ok(None);
             }
             RowKind::Tick => Record::Tick { ts },
-            RowKind::Carried => Record::Carried(Box::new(self.carried(row, ts)?)),
+            RowKind::Carried => Record::SocketCheckpoint(Box::new(self.carried(row, ts)?)),
             RowKind::Continuation => {
-                let mut known = self.facts::<Continuation>(row)?;
+                let mut known = self.facts_within::<TrackerCheckpoint>(row, MOST_TEXT_BYTES)?;
                 known.ts = ts;
-                Record::Continuation(Box::new(known))
+                Record::TrackerCheckpoint(Box::new(known))
             }
         }))
     }
@@ -111,7 +116,18 @@ impl Decoder {
     }
 
     fn facts<T: serde::de::DeserializeOwned>(&self, row: usize) -> Result<T, Wrong> {
+        self.facts_within(row, MAX_FACTS_BYTES)
+    }
+
+    fn facts_within<T: serde::de::DeserializeOwned>(
+        &self,
+        row: usize,
+        most_bytes: usize,
+    ) -> Result<T, Wrong> {
         let text = self.column(Column::Facts).text(row)?.ok_or("a row without its facts")?;
+        if text.len() > most_bytes {
+            return Err("facts longer than any");
+        }
         serde_json::from_str(text).map_err(|_| "facts that can't be made out")
     }
 
@@ -127,7 +143,7 @@ impl Decoder {
         TcpState::from_kernel(self.state(column, row)?).ok_or("a state TCP does not have")
     }
 
-    fn observation(&mut self, row: usize, kind: Kind, ts: Nanos) -> Result<Observation, Wrong> {
+    fn observation(&mut self, row: usize, kind: Kind, ts: Nanos) -> Result<HookRecord, Wrong> {
         let said = self.identity(row)?;
         let task = self.task(row)?;
         let mut flags = self.column(Column::Flags).u8(row).unwrap_or_default() & !flag::TASK;
@@ -159,37 +175,37 @@ impl Decoder {
             new: self.state(Column::To, row)?,
             flags,
         };
-        Ok(Observation { raw, task })
+        Ok(HookRecord { raw, task })
     }
 
-    /// A number stands for another socket from here on.
-    fn mean_socket(&mut self, row: usize) -> Result<(), Wrong> {
-        let said = self.as_said(row, &Said::default());
-        *self.said_of(row)? = said;
+    /// Redefines a socket number.
+    fn define_socket(&mut self, row: usize) -> Result<(), Wrong> {
+        let said = self.updated_entry(row, &DictEntry::default());
+        *self.entry_of(row)? = said;
         Ok(())
     }
 
-    /// Which socket it is: what was said of it before, and what the row says.
-    fn identity(&mut self, row: usize) -> Result<Said, Wrong> {
-        let before = *self.said_of(row)?;
-        let said = self.as_said(row, &before);
-        *self.said_of(row)? = said;
+    /// The row's socket: its last known fields, updated from the row.
+    fn identity(&mut self, row: usize) -> Result<DictEntry, Wrong> {
+        let before = *self.entry_of(row)?;
+        let said = self.updated_entry(row, &before);
+        *self.entry_of(row)? = said;
         Ok(said)
     }
 
-    fn said_of(&mut self, row: usize) -> Result<&mut Said, Wrong> {
+    fn entry_of(&mut self, row: usize) -> Result<&mut DictEntry, Wrong> {
         let number = self.column(Column::Socket).u32(row).ok_or("a row about no socket")? as usize;
-        if number >= MOST_SOCKETS {
+        if number >= MAX_SOCKET_NUMBERS {
             return Err("more sockets than there can be");
         }
         if number >= self.said.len() {
-            self.said.resize(number + 1, Said::default());
+            self.said.resize(number + 1, DictEntry::default());
         }
         Ok(&mut self.said[number])
     }
 
-    fn as_said(&self, row: usize, before: &Said) -> Said {
-        Said {
+    fn updated_entry(&self, row: usize, before: &DictEntry) -> DictEntry {
+        DictEntry {
             cookie: self.column(Column::Cookie).u64(row).unwrap_or(before.cookie),
             object: self.column(Column::Object).u32(row).unwrap_or(before.object),
             netns: self.column(Column::Netns).u32(row).unwrap_or(before.netns),
@@ -206,14 +222,14 @@ impl Decoder {
         self.column(column).number(row).map(Addr)
     }
 
-    /// The task a row is about; a number that nothing was said of is damage.
+    /// The row's task; an undefined number is damage.
     fn task(&self, row: usize) -> Result<Option<raw::Task>, Wrong> {
         let Some(number) = self.column(Column::Task).u32(row) else { return Ok(None) };
         self.tasks.get(number as usize).copied().map(Some).ok_or("a task that nothing is known of")
     }
 
-    /// A number stands for another task from here on; they are given in turn.
-    fn mean_task(&mut self, row: usize) -> Result<(), Wrong> {
+    /// Redefines a task number; new numbers are consecutive.
+    fn define_task(&mut self, row: usize) -> Result<(), Wrong> {
         let number = self.column(Column::Task).u32(row).ok_or("a task without a number")? as usize;
         let name = self.column(Column::Comm).text(row)?.unwrap_or_default().as_bytes();
         let mut comm = [0; 16];
@@ -225,7 +241,7 @@ impl Decoder {
             tid: self.column(Column::Tid).u32(row).unwrap_or_default(),
             comm,
         };
-        if number > self.tasks.len() || number >= MOST_TASKS {
+        if number > self.tasks.len() || number >= MAX_TASK_NUMBERS {
             return Err("a task out of turn");
         }
         if number == self.tasks.len() {
@@ -255,16 +271,18 @@ impl Decoder {
     fn seed(&self, row: usize, kind: RowKind, ts: Nanos) -> Result<SeedSocket, Wrong> {
         let number = |column| self.column(column).u32(row).unwrap_or_default();
         let arg0 = self.arg(Column::Arg0, row);
+        let cookie = self.column(Column::Cookie).u64(row).unwrap_or_default();
+        if !SocketId::is_cookie(cookie) {
+            return Err("a cookie that no socket has");
+        }
         Ok(SeedSocket {
             ts,
-            id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
+            id: SocketId(cookie),
             netns: NetnsId(number(Column::Netns)),
             tuple: self.tuple(row),
             state: self.tcp_state(Column::To, row)?,
             object: match kind {
-                RowKind::SeedMinisocket | RowKind::FoundMinisocket => {
-                    SeedObject::Minisocket { left: Nanos(arg0) }
-                }
+                RowKind::SeedTimewait | RowKind::FoundTimewait => SeedObject::Timewait { left: Nanos(arg0) },
                 RowKind::SeedRequest | RowKind::FoundRequest => SeedObject::Request { timeouts: arg0 as u8 },
                 _ => SeedObject::Full,
             },
@@ -275,7 +293,7 @@ impl Decoder {
         })
     }
 
-    fn carried(&self, row: usize, ts: Nanos) -> Result<Carried, Wrong> {
+    fn carried(&self, row: usize, ts: Nanos) -> Result<SocketCheckpoint, Wrong> {
         let memory: Memory = self.facts(row)?;
         let netns = NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default());
         let state = self.tcp_state(Column::To, row)?;
@@ -283,6 +301,6 @@ impl Decoder {
         socket.previous = self.tcp_state(Column::From, row)?;
         socket.object = u64::from(self.column(Column::Object).u32(row).unwrap_or_default());
         let id = SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default());
-        Ok(Carried { ts, id, socket, process: self.process(row)? })
+        Ok(SocketCheckpoint { ts, id, socket, process: self.process(row)? })
     }
 }

@@ -1,27 +1,30 @@
-//! The flight recorder: the newest stretch of a recording, in memory until it is asked for.
+//! Flight recorder: keeps the newest stretch of a recording in memory until a dump is requested.
 
 use std::{
     collections::VecDeque,
-    io::Write as _,
+    io::{self, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
-use super::{Existing, Unwritten, Written, create, may_create, numbered};
-use crate::{model::Nanos, session::message::END};
+use super::{WriteError, Written, series::Series, unwritten};
+use crate::{
+    model::Nanos,
+    output_file::{Existing, OutputFile},
+    session::{message::END, recorder::Failure},
+};
 
-/// What a flight recorder keeps in memory at most, compressed; what is older than that goes.
-pub const MOST_FLIGHT_BYTES: u64 = 256 << 20;
-/// Into how many pieces the stretch that a flight recorder keeps is cut: it keeps up to one more.
+/// Most bytes a flight recorder keeps in memory, compressed; it evicts the oldest pieces above that.
+pub const MAX_FLIGHT_BYTES: u64 = 256 << 20;
+/// Number of pieces per kept stretch; up to one more piece is held.
 const FLIGHT_PIECES: u64 = 8;
 
-/// Keeps the newest pieces in memory.
+/// Holds the newest pieces in memory.
 pub struct Flight {
-    pub(super) path: PathBuf,
-    existing: Existing,
+    path: PathBuf,
     length: Nanos,
     header: Vec<u8>,
     pieces: VecDeque<Piece>,
-    pub(super) dumped: usize,
+    dumped: usize,
 }
 
 #[derive(Default)]
@@ -34,14 +37,11 @@ pub(super) struct Piece {
 }
 
 impl Flight {
-    pub(super) fn open(path: &Path, length: Nanos, existing: Existing) -> Result<Self, Unwritten> {
-        // Found out now, not in ten minutes.
-        may_create(path, existing).map_err(|why| Unwritten { path: path.to_owned(), why })?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        folder.metadata().map_err(|why| Unwritten { path: folder.to_owned(), why })?;
+    pub(super) fn open(path: &Path, length: Nanos) -> Result<Self, WriteError> {
+        // Fail now if the path is not writable, not at the first dump.
+        drop(OutputFile::create(path, Existing::Replace, &[]).map_err(unwritten(path))?);
         Ok(Self {
             path: path.to_owned(),
-            existing,
             length,
             header: Vec::new(),
             pieces: VecDeque::from([Piece::default()]),
@@ -53,9 +53,9 @@ impl Flight {
         header.clone_into(&mut self.header);
         self.pieces.retain(|piece| !piece.body.is_empty());
         self.pieces.push_back(Piece { began: ts, until: ts, ..Piece::default() });
-        // The oldest goes when the next ones cover the stretch without it.
+        // Evict the oldest piece once the later ones cover the stretch without it.
         while self.pieces.get(1).is_some_and(|second| ts.since(second.began) >= self.length)
-            || (self.pieces.len() > 1 && self.bytes() > MOST_FLIGHT_BYTES)
+            || (self.pieces.len() > 1 && self.bytes() > MAX_FLIGHT_BYTES)
         {
             self.pieces.pop_front();
         }
@@ -77,11 +77,11 @@ impl Flight {
         piece.until = ts;
     }
 
-    pub(super) fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self, now: Nanos) -> bool {
         let length = Nanos((self.length.0 / FLIGHT_PIECES).max(Nanos::SECOND.0));
         self.pieces.back().is_some_and(|piece| {
-            piece.until.since(piece.began) >= length
-                || piece.body.len() as u64 > MOST_FLIGHT_BYTES / FLIGHT_PIECES
+            (piece.began != Nanos(0) && now.since(piece.began) >= length)
+                || piece.body.len() as u64 > MAX_FLIGHT_BYTES / FLIGHT_PIECES
         })
     }
 
@@ -89,31 +89,86 @@ impl Flight {
         self.pieces.iter().map(|piece| (piece.head.len() + piece.body.len()) as u64).sum()
     }
 
-    pub(super) fn dump_numbered(&mut self) -> Result<Written, Unwritten> {
-        self.dumped += 1;
-        self.dump(numbered(&self.path, self.dumped), self.dumped)
+    /// Hook records held.
+    pub(super) fn records(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.records).sum()
     }
 
-    pub(super) fn dump(&self, path: PathBuf, files: usize) -> Result<Written, Unwritten> {
-        let mut file = create(&path, self.existing).map_err(|why| Unwritten { path: path.clone(), why })?;
-        let mut bytes = 0;
-        let write = |part: &[u8]| {
-            bytes += part.len() as u64;
-            file.write_all(part)
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the held pieces to the next free number.
+    pub(super) fn dump(&mut self) -> Result<Written, Failure> {
+        self.write(|base, file| Series::of(base).publish(file))
+    }
+
+    /// Writes the held pieces without a number if that name is free.
+    pub(super) fn finish(&mut self) -> Result<Written, Failure> {
+        self.write(|base, file| match file.publish_new(base) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Series::of(base).publish(file),
+            published => published.map(|()| base.to_owned()),
+        })
+    }
+
+    /// Writes the held pieces to a file that `publish` names: if the disk is too small for all of them, the
+    /// newest that fit. Keeps holding them.
+    fn write(
+        &mut self,
+        publish: impl Fn(&Path, &mut OutputFile) -> io::Result<PathBuf>,
+    ) -> Result<Written, Failure> {
+        let nothing = || Written { left_out: self.records(), ..Written::none(&self.path) };
+        let failed = |why| Failure { cause: unwritten(&self.path)(why), written: nothing() };
+        let mut file = OutputFile::create(&self.path, Existing::Replace, &[]).map_err(failed)?;
+        let mut full = None;
+        let mut first = 0;
+        let bytes = loop {
+            match self.write_from(first, &file) {
+                Err(why) if is_full(&why) && first + 1 < self.pieces.len() => {
+                    full = Some(why);
+                    first += 1;
+                }
+                written => break written.map_err(failed)?,
+            }
         };
-        // The heads of all but the first would say again what the pieces before them tell.
-        let first = self.pieces.front();
-        let parts = [&self.header[..], first.map_or(&[], |piece| &piece.head)];
-        let bodies = self.pieces.iter().map(|piece| &piece.body[..]);
-        let written = parts.into_iter().chain(bodies).chain([&END[..]]).try_for_each(write);
-        if let Err(why) = written.and_then(|()| file.sync_data()) {
-            return Err(Unwritten { path, why });
-        }
-        let span = match (first, self.pieces.back()) {
+        let path = publish(&self.path, &mut file).map_err(failed)?;
+        self.dumped += 1;
+        let kept = self.pieces.range(first..);
+        let span = match (kept.clone().next(), kept.clone().next_back()) {
             (Some(first), Some(last)) => last.until.since(first.began),
             _ => Nanos(0),
         };
-        let records = self.pieces.iter().map(|piece| piece.records).sum();
-        Ok(Written { path, files, records, bytes, span })
+        let records = kept.map(|piece| piece.records).sum();
+        let left_out = self.records() - records;
+        let written = Written { path: path.clone(), files: self.dumped, records, left_out, bytes, span };
+        match full {
+            None => Ok(written),
+            Some(why) => Err(Failure { cause: WriteError { path, why }, written }),
+        }
     }
+
+    /// Writes the pieces from index `first` on; returns the number of bytes.
+    fn write_from(&self, first: usize, file: &OutputFile) -> io::Result<u64> {
+        let mut out = file.file();
+        out.set_len(0)?;
+        out.rewind()?;
+        let mut bytes = 0;
+        // Later heads repeat what the preceding pieces already contain.
+        let head = self.pieces.get(first).map_or(&[][..], |piece| &piece.head);
+        let bodies = self.pieces.range(first..).map(|piece| &piece.body[..]);
+        for part in [&self.header[..], head].into_iter().chain(bodies).chain([&END[..]]) {
+            bytes += part.len() as u64;
+            out.write_all(part)?;
+        }
+        out.sync_data()?;
+        Ok(bytes)
+    }
+}
+
+/// Whether fewer bytes might fit.
+fn is_full(why: &io::Error) -> bool {
+    matches!(
+        why.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }

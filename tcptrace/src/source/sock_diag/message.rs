@@ -1,5 +1,4 @@
-//! The bytes of a `NETLINK_SOCK_DIAG` conversation: requests out of a state mask, sockets out of
-//! answers. Nothing here does I/O, and no bytes make it panic.
+//! Encodes `NETLINK_SOCK_DIAG` requests and decodes the answers. Does no I/O, and never panics on any bytes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -17,13 +16,13 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
-/// `idiag_timer` of a minisocket (`inet_twsk_diag_fill()`); a full socket never has this value.
-const TIMER_MINISOCKET: u8 = 3;
-/// Attribute that `inet_diag_msg_attrs_fill()` gives to every full socket and to no other.
+/// `idiag_timer` of a timewait socket (`inet_twsk_diag_fill()`); full sockets never have this value.
+const TIMER_TIMEWAIT: u8 = 3;
+/// Attribute that `inet_diag_msg_attrs_fill()` adds to full sockets only.
 const INET_DIAG_SHUTDOWN: u16 = 8;
 
 const HEADER_LEN: usize = size_of::<Header>();
-const BODY_LEN: usize = size_of::<Body>();
+const BODY_LEN: usize = size_of::<InetDiagMsg>();
 
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -36,11 +35,10 @@ struct Header {
     port_id: u32,
 }
 
-/// `struct inet_diag_msg`, with its `inet_diag_sockid` spread out. Ports and addresses are in
-/// network byte order.
+/// `struct inet_diag_msg`, with its `inet_diag_sockid` inlined. Ports and addresses are in network byte order.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Body {
+struct InetDiagMsg {
     family: u8,
     state: u8,
     timer: u8,
@@ -58,7 +56,7 @@ struct Body {
     inode: u32,
 }
 
-/// Which sockets one dump walks over.
+/// Address families that one dump walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Families {
     /// Both in one walk.
@@ -71,10 +69,9 @@ pub(super) enum Families {
 
 /// The request for a dump of the TCP sockets in the states of `mask` (bit `1 << state`).
 ///
-/// `SOCK_DIAG_BY_FAMILY` wants one family; the older `TCPDIAG_GETSOCK`, which the kernel turns into
-/// the same dump (`inet_diag_dump_compat()`), means both. One walk over the hash table is cheaper
-/// than two, and a request socket that becomes a socket of the other family between two walks
-/// would be seen twice.
+/// `SOCK_DIAG_BY_FAMILY` requires one family; the older `TCPDIAG_GETSOCK`, which the kernel converts to the
+/// same dump (`inet_diag_dump_compat()`), covers both. One walk over the hash table is cheaper than two, and
+/// two walks would see a request socket twice that becomes a socket of the other family in between.
 pub(super) fn request(families: Families, mask: u32, seq: u32) -> Vec<u8> {
     let (kind, body_len) = match families {
         Families::Both => (TCPDIAG_GETSOCK, 60),
@@ -105,24 +102,24 @@ pub(super) fn request(families: Families, mask: u32, seq: u32) -> Vec<u8> {
 #[derive(Debug)]
 pub(super) enum Message<'a> {
     /// A socket.
-    Socket(Answer<'a>),
+    Socket(DiagSocket<'a>),
     /// The dump is complete.
     Done,
-    /// The kernel refused or broke off, with this errno (positive).
+    /// The kernel refused the request or aborted the dump with this errno (positive).
     Failed(i32),
-    /// Nothing that matters here, or not an answer to this request.
+    /// Irrelevant, or not an answer to this request.
     Other,
-    /// A message with too few bytes for what it claims to be.
+    /// A message shorter than its type requires.
     Malformed,
-    /// No message fits the bytes that are left: the last item.
+    /// The remaining bytes are no valid message; always the last item.
     Broken,
 }
 
-/// The messages of one datagram that answer request `seq`.
+/// Iterates over the messages in one datagram, for the request `seq`.
 pub(super) struct Messages<'a> {
     rest: &'a [u8],
     seq: u32,
-    /// Whether a message said that the dump may have holes (`NLM_F_DUMP_INTR`).
+    /// Whether a message has `NLM_F_DUMP_INTR`: the dump may have gaps.
     pub interrupted: bool,
 }
 
@@ -138,10 +135,10 @@ impl<'a> Messages<'a> {
         self.interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
         match header.kind {
             TCPDIAG_GETSOCK | SOCK_DIAG_BY_FAMILY => {
-                Answer::new(body).map_or(Message::Malformed, Message::Socket)
+                DiagSocket::new(body).map_or(Message::Malformed, Message::Socket)
             }
             NLMSG_DONE => match errno(body) {
-                // A dump that fails on its way ends with its error in place of 0.
+                // A dump that fails midway ends with its error in place of 0.
                 Some(error @ ..0) => Message::Failed(error.saturating_neg()),
                 _ => Message::Done,
             },
@@ -179,25 +176,25 @@ fn errno(body: &[u8]) -> Option<i32> {
     body.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
 }
 
-/// A socket as the kernel described it.
-pub(super) struct Answer<'a> {
-    body: Body,
+/// A socket as the kernel describes it.
+pub(super) struct DiagSocket<'a> {
+    body: InetDiagMsg,
     attributes: &'a [u8],
 }
 
-impl std::fmt::Debug for Answer<'_> {
+impl std::fmt::Debug for DiagSocket<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Answer").field("state", &self.body.state).finish_non_exhaustive()
     }
 }
 
-impl<'a> Answer<'a> {
+impl<'a> DiagSocket<'a> {
     fn new(body: &'a [u8]) -> Option<Self> {
         let (fixed, attributes) = body.split_at_checked(BODY_LEN)?;
         Some(Self { body: bytemuck::pod_read_unaligned(fixed), attributes })
     }
 
-    /// The state, for a minisocket its substate; `None` for a number no TCP state has.
+    /// The state, for a timewait socket its substate; `None` for an unknown number.
     pub(super) const fn state(&self) -> Option<TcpState> {
         TcpState::from_kernel(self.body.state)
     }
@@ -207,7 +204,7 @@ impl<'a> Answer<'a> {
         self.body.inode == 0
     }
 
-    /// The socket in the words of the program; `None` for a state or family this version does not know.
+    /// Converts to the model's type; `None` for a state or family this version does not know.
     pub(super) fn socket(&self, ts: Nanos, netns: NetnsId) -> Option<SeedSocket> {
         let body = &self.body;
         let state = self.state()?;
@@ -236,11 +233,11 @@ impl<'a> Answer<'a> {
         })
     }
 
-    /// A full socket can be in `SYN_RECV` too: a simultaneous open, or a TCP fast open child that nobody has
-    /// accepted yet, which has no inode either. Only the attribute tells it from a request socket.
+    /// A full socket can also be in `SYN_RECV`: after a simultaneous open, or as a TCP fast open child that is
+    /// not accepted yet, which has no inode either. Only the attribute distinguishes it from a request socket.
     fn object(&self, state: TcpState) -> SeedObject {
-        if self.body.timer == TIMER_MINISOCKET {
-            SeedObject::Minisocket { left: Nanos(u64::from(self.body.expires_ms) * Nanos::MILLISECOND.0) }
+        if self.body.timer == TIMER_TIMEWAIT {
+            SeedObject::Timewait { left: Nanos(u64::from(self.body.expires_ms) * Nanos::MILLISECOND.0) }
         } else if state == TcpState::SynRecv && !has_attribute(self.attributes, INET_DIAG_SHUTDOWN) {
             SeedObject::Request { timeouts: self.body.retrans }
         } else {

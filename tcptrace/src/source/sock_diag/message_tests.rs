@@ -1,4 +1,4 @@
-//! Decoding against an answer of Linux 6.18 that holds a socket of every kind, and against noise.
+//! Tests decoding with an answer of Linux 6.18 that contains every kind of socket, and with random bytes.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The answer to request 7: two datagrams, one after the other. Made with connections over loopback, SYNs from
-/// an address that never answers, and a fast open SYN with data.
+/// The answer to request 7: two concatenated datagrams. Recorded with connections over loopback, SYNs from an
+/// address that never answers, and a fast open SYN with data.
 const EVERY_STATE: &[u8] = include_bytes!("../fixtures/every_state.bin");
 const SEQ: u32 = 7;
 
@@ -32,7 +32,7 @@ fn with_ports(sport: u16, dport: u16) -> SeedSocket {
 }
 
 #[test]
-fn a_real_answer_decodes_whole() {
+fn a_real_answer_decodes_completely() {
     let (sockets, rest) = decode(EVERY_STATE, SEQ);
     assert_eq!(rest, ["Done"]);
     let mut states = BTreeMap::<_, u32>::new();
@@ -54,7 +54,7 @@ fn a_real_answer_decodes_whole() {
 }
 
 #[test]
-fn a_listener_has_no_remote_end_and_its_queue() {
+fn a_listener_has_a_queue_and_no_remote_end() {
     let listener = with_ports(80, 0);
     assert_eq!(listener.tuple.local().to_string(), "*:80");
     assert!(listener.tuple.is_ipv4());
@@ -64,10 +64,10 @@ fn a_listener_has_no_remote_end_and_its_queue() {
 }
 
 #[test]
-fn minisockets_are_told_by_their_timer() {
+fn timewait_sockets_are_identified_by_their_timer() {
     let orphan = with_ports(42_046, 80);
     assert_eq!(orphan.state, TcpState::FinWait2);
-    assert_eq!(orphan.object, SeedObject::Minisocket { left: Nanos(59_692_000_000) });
+    assert_eq!(orphan.object, SeedObject::Timewait { left: Nanos(59_692_000_000) });
     let held = with_ports(34_840, 80);
     assert_eq!(held.state, TcpState::FinWait2);
     assert_eq!(held.object, SeedObject::Full);
@@ -75,7 +75,7 @@ fn minisockets_are_told_by_their_timer() {
 }
 
 #[test]
-fn request_sockets_are_told_from_full_ones_in_the_same_state() {
+fn request_sockets_differ_from_full_ones_in_the_same_state() {
     let object_of = |sport, dport| (with_ports(sport, dport).object, with_ports(sport, dport).inode != 0);
     assert_eq!(object_of(80, 4001), (SeedObject::Request { timeouts: 0 }, false));
     assert_eq!(object_of(8080, 4002), (SeedObject::Request { timeouts: 0 }, false));
@@ -85,7 +85,7 @@ fn request_sockets_are_told_from_full_ones_in_the_same_state() {
 }
 
 #[test]
-fn both_families_give_one_form_of_address() {
+fn both_families_use_one_address_format() {
     let mapped = with_ports(8080, 53_878);
     assert_eq!(mapped.tuple.local().to_string(), "127.0.0.4:8080");
     let ipv6 = with_ports(57_818, 8080);
@@ -124,7 +124,7 @@ fn unknown_messages_are_skipped_and_short_sockets_reported() {
 }
 
 #[test]
-fn an_interrupted_dump_is_noticed() {
+fn an_interrupted_dump_is_detected() {
     let bytes = message(NLMSG_DONE, NLM_F_DUMP_INTR, &0_i32.to_ne_bytes());
     let mut messages = Messages::new(&bytes, SEQ);
     assert_eq!(messages.by_ref().count(), 1);
@@ -133,14 +133,14 @@ fn an_interrupted_dump_is_noticed() {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let seq = bytes.get(8..12).map_or(0, |seq| u32::from_ne_bytes([seq[0], seq[1], seq[2], seq[3]]));
         decode(&bytes, seq);
         prop_assert!(Messages::new(&bytes, seq).count() <= bytes.len() / HEADER_LEN + 1);
     }
 
     #[test]
-    fn a_cut_or_spoilt_answer_never_panics_and_keeps_what_came_before(
+    fn a_cut_answer_keeps_its_start_and_corruption_never_panics(
         cut in 0..EVERY_STATE.len(),
         spoilt in 0..EVERY_STATE.len(),
         with in any::<u8>(),

@@ -1,19 +1,18 @@
-//! The TCP sockets that exist now, asked of the kernel through `NETLINK_SOCK_DIAG`: a set of states
-//! goes in, [`SeedSocket`]s or counts come out. Needs no privilege.
+//! Lists or counts the existing TCP sockets through `NETLINK_SOCK_DIAG`, by a set of states. Needs no
+//! privilege.
 //!
-//! A dump covers the network namespace of the calling thread. It is not a snapshot: the kernel
-//! walks its hash tables while sockets come and go, listeners first (`inet_diag_dump_icsk()`).
-//! - A socket keeps its place in the table through its life, and a minisocket takes the place of
-//!   its socket under the lock of the bucket. So whatever exists during the whole walk is
-//!   reported, in a state that it had at some moment of the walk.
-//! - Except at the seams: an answer is cut at about 32 KiB, if need be in the middle of a bucket,
-//!   and goes on by position. A socket that enters that one bucket meanwhile can shift another
-//!   into being reported twice; one that leaves it can hide another. Both are rare, and both
-//!   heal: the next dump, or a transition, shows the socket. Doubles have the same cookie.
-//! - The kernel keeps no generation number for these tables, so `NLM_F_DUMP_INTR` never tells of
-//!   such a seam. Should a kernel begin to, [`Summary::interrupted`] says so.
+//! A dump covers the network namespace of the calling thread. It is not a snapshot: the kernel walks its hash
+//! tables while sockets come and go, listeners first (`inet_diag_dump_icsk()`).
+//! - A socket keeps its place in the table for its life, and a timewait socket replaces its socket under the lock
+//!   of the bucket. So every socket that exists during the entire walk is reported, in a state that it had at some
+//!   moment of the walk.
+//! - Exception: answers are cut at about 32 KiB, if need be in the middle of a bucket, and continue by position. A
+//!   socket that enters this bucket meanwhile can shift another, which is reported twice; one that leaves can hide
+//!   another. Both are rare and repaired by the next dump or transition. Duplicates have the same cookie.
+//! - The kernel keeps no generation number for these tables, so `NLM_F_DUMP_INTR` never reports such a cut. If a
+//!   kernel starts to, [`Summary::interrupted`] is set.
 //!
-//! A socket in CLOSE is in no table and not listed, but for an instant while it is taken out.
+//! A socket in CLOSE is in no table and not listed, except for an instant during its removal.
 
 mod message;
 
@@ -23,7 +22,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
-use self::message::{Answer, Families, Message, Messages};
+use self::message::{DiagSocket, Families, Message, Messages};
 use super::host::monotonic_now;
 use crate::model::{Nanos, NetnsId, SeedSocket, StateCounts, TcpState};
 
@@ -39,10 +38,10 @@ pub enum DumpError {
     /// The answer could not be received.
     #[error("sock_diag's answer could not be received: {0}")]
     Receive(#[source] io::Error),
-    /// The kernel answered with an error.
+    /// The kernel replied with an error.
     #[error("the kernel lists no TCP sockets: {0}; it needs the tcp_diag module (CONFIG_INET_DIAG)")]
     Refused(#[source] io::Error),
-    /// The answer ended without an end mark, or was longer than the kernel may make it.
+    /// The answer has no end mark, or exceeds the kernel's own size limit.
     #[error("sock_diag's answer was cut short")]
     CutShort,
 }
@@ -55,7 +54,7 @@ impl StateMask {
     /// Every state.
     pub const ALL: Self = Self::of(&TcpState::ALL);
 
-    /// Just `states`. `SYN_RECV` stands for request sockets too.
+    /// Only `states`. `SYN_RECV` includes request sockets.
     pub const fn of(states: &[TcpState]) -> Self {
         let mut mask = 0;
         let mut i = 0;
@@ -67,17 +66,17 @@ impl StateMask {
     }
 }
 
-/// How a dump went.
+/// Completeness of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Answers that could not be understood: sockets are missing.
+    /// Messages that could not be decoded: sockets are missing.
     pub undecoded: u64,
-    /// The kernel said that its tables changed under the dump: some sockets may be missing or double.
+    /// The kernel reported that its tables changed during the dump: sockets may be missing or duplicated.
     pub interrupted: bool,
 }
 
 impl Summary {
-    /// Both dumps together.
+    /// Combines two dumps.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {
@@ -87,8 +86,8 @@ impl Summary {
     }
 }
 
-/// Calls `each` for every TCP socket in one of `states` in the network namespace of the calling
-/// thread, which is `netns`. Nothing is allocated per socket.
+/// Calls `each` for every TCP socket in one of `states` in the calling thread's network namespace, which must
+/// be `netns`. Allocates nothing per socket.
 pub fn for_each(
     states: StateMask,
     netns: NetnsId,
@@ -111,18 +110,22 @@ pub fn count_by_state() -> Result<(StateCounts, Summary), DumpError> {
     Ok((counts, summary))
 }
 
-/// A socket of its own for every dump: an answer to an earlier request can't be in it.
+/// A constant suffices: every dump has its own netlink socket, which receives no answers to earlier requests.
 const SEQ: u32 = 1;
 
-/// `take` gets every socket and when its answer was received, and returns whether it understood it.
-fn dump(states: StateMask, mut take: impl FnMut(Nanos, &Answer<'_>) -> bool) -> Result<Summary, DumpError> {
+/// Passes every socket and the receive time of its message to `take`, which returns whether it decoded the
+/// socket.
+fn dump(
+    states: StateMask,
+    mut take: impl FnMut(Nanos, &DiagSocket<'_>) -> bool,
+) -> Result<Summary, DumpError> {
     let mut begun = false;
     let both = dump_families(Families::Both, states, &mut |ts, answer| {
         begun = true;
         take(ts, answer)
     });
     match both {
-        // Refused as a whole: a kernel without the older interface.
+        // Refused entirely: this kernel lacks the older interface.
         Err(DumpError::Refused(_)) if !begun => {
             let inet = dump_families(Families::Inet, states, &mut take)?;
             let inet6 = dump_families(Families::Inet6, states, &mut take)?;
@@ -135,9 +138,9 @@ fn dump(states: StateMask, mut take: impl FnMut(Nanos, &Answer<'_>) -> bool) -> 
 fn dump_families(
     families: Families,
     states: StateMask,
-    take: &mut impl FnMut(Nanos, &Answer<'_>) -> bool,
+    take: &mut impl FnMut(Nanos, &DiagSocket<'_>) -> bool,
 ) -> Result<Summary, DumpError> {
-    /// `netlink_recvmsg()` lets an answer grow to what the reader can take, 32 KiB at the most.
+    /// `netlink_recvmsg()` sizes answers by the reader's buffer, up to 32 KiB.
     const BUFFER_LEN: usize = 64 << 10;
 
     let socket = open().map_err(|errno| DumpError::Open(errno.into()))?;
@@ -152,10 +155,10 @@ fn dump_families(
             rustix::io::retry_on_intr(|| rustix::net::recv(&socket, &mut buffer[..], RecvFlags::TRUNC))
                 .map_err(|errno| DumpError::Receive(errno.into()))?;
         let ts = monotonic_now();
-        // With TRUNC the second number is the length before it was cut to the buffer.
+        // With TRUNC the second number is the length before truncation to the buffer.
         let datagram =
             buffer.get(..received.1).filter(|datagram| !datagram.is_empty()).ok_or(DumpError::CutShort)?;
-        let mut take = |answer: &Answer<'_>| take(ts, answer);
+        let mut take = |answer: &DiagSocket<'_>| take(ts, answer);
         let done = read_messages(datagram, SEQ, &mut summary, &mut take)?;
         if done {
             return Ok(summary);
@@ -163,12 +166,12 @@ fn dump_families(
     }
 }
 
-/// Takes one datagram in; returns whether it ends the dump.
+/// Reads one datagram; returns whether it ends the dump.
 fn read_messages(
     datagram: &[u8],
     seq: u32,
     summary: &mut Summary,
-    take: &mut impl FnMut(&Answer<'_>) -> bool,
+    take: &mut impl FnMut(&DiagSocket<'_>) -> bool,
 ) -> Result<bool, DumpError> {
     let mut messages = Messages::new(datagram, seq);
     let mut done = false;
@@ -188,8 +191,8 @@ fn read_messages(
     Ok(done)
 }
 
-/// Calls `each` for every socket in one datagram of an answer, received at `ts` in `netns`: what a dump does with
-/// each, for those who have the bytes.
+/// Calls `each` for every socket in one datagram of an answer, received at `ts` in `netns`: decoding without
+/// I/O, for the fuzz target.
 #[doc(hidden)]
 pub fn read_datagram(
     datagram: &[u8],
@@ -222,7 +225,7 @@ mod tests {
     fn listeners(families: Families) -> Vec<u16> {
         let mut ports = Vec::new();
         let summary = dump_families(families, StateMask::of(&[TcpState::Listen]), &mut |ts, answer| {
-            let socket = answer.socket(ts, NetnsId(1)).expect("a state and family there is");
+            let socket = answer.socket(ts, NetnsId(1)).expect("a valid state and family");
             assert_eq!(socket.state, TcpState::Listen);
             ports.push(socket.tuple.sport);
             true
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn one_walk_lists_what_a_walk_for_each_family_lists() {
+    fn one_walk_lists_the_same_as_one_walk_per_family() {
         let port_of = |listener: &TcpListener| listener.local_addr().expect("bound").port();
         let inet = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let mut expected = vec![(port_of(&inet), Families::Inet)];

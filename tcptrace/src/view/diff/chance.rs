@@ -1,33 +1,33 @@
-//! What chance alone explains. Two plain rules, on three standard errors, told to users in docs/diff.md.
+//! Decides whether chance explains a difference: two rules based on three standard errors, described in docs/diff.md.
 //!
-//! Both take connections to come independently. They come in bursts, which makes more noise than that: what is
-//! called chance here is chance, and a little beyond it may be.
+//! Both assume independent connections. Real connections come in bursts, which adds noise: differences slightly above
+//! the threshold can still be chance.
 
 use crate::{aggregate::Distribution, model::Nanos};
 
-/// So many standard errors: of 400 comparisons of the same thing, one falls outside.
+/// Threshold in standard errors: 1 of 400 comparisons of equal data exceeds it.
 const ERRORS: f64 = 3.0;
 
-/// Smaller differences are not worth a line, however certain they are.
+/// Smaller relative differences are not reported, even if they are significant.
 const SMALL: f64 = 0.05;
 
-/// What a difference is worth.
+/// Verdict on a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is larger than chance explains.
+    /// Larger than chance explains.
     Changed,
-    /// It is less than a twentieth.
+    /// Less than a twentieth.
     Small,
-    /// Chance explains it.
+    /// Explained by chance.
     Chance,
-    /// There are too few dwells for this quantile.
+    /// Too few dwells for this quantile.
     Few,
-    /// The shorter recording is too short to hold such dwells.
+    /// The shorter recording is too short to contain such dwells.
     Short,
 }
 
 impl Verdict {
-    /// As written in JSON.
+    /// Name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Changed => "changed",
@@ -39,7 +39,7 @@ impl Verdict {
     }
 }
 
-/// `n` events in a length of time (in any unit), before and after.
+/// Compares rates: `n` events in `time` (any unit), before and after.
 pub fn of_counts(n: [f64; 2], time: [f64; 2]) -> Verdict {
     let [before, after] = [0, 1].map(|side: usize| n[side] / time[side]);
     let rate = (n[0] + n[1]) / (time[0] + time[1]);
@@ -54,7 +54,7 @@ pub fn of_counts(n: [f64; 2], time: [f64; 2]) -> Verdict {
     }
 }
 
-/// The quantile `q` of dwells, before and after; `shorter` is the span of the shorter recording.
+/// Compares the quantile `q` of dwells, before and after; `shorter` is the span of the shorter recording.
 pub fn of_quantiles(q: f64, dwells: [&Distribution; 2], shorter: Nanos) -> Verdict {
     let [before, after] = dwells.map(|dwells| dwells.quantile(q).0);
     if dwells.into_iter().any(|dwells| dwells.count == 0 || error(q, dwells.count) > (1.0 - q).min(q)) {
@@ -76,7 +76,7 @@ pub fn of_quantiles(q: f64, dwells: [&Distribution; 2], shorter: Nanos) -> Verdi
     }
 }
 
-/// How far the rank of a quantile may be off, as a part of all: whatever the distribution is.
+/// Error of a quantile's rank, as a fraction of all dwells; independent of the distribution.
 fn error(q: f64, n: u64) -> f64 {
     ERRORS * (q * (1.0 - q) / n as f64).sqrt()
 }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_told_apart_when_there_is_enough_to_tell() {
+    fn rates_differ_only_with_enough_events() {
         let minute = [60.0, 60.0];
         let cases = [
             ([0.0, 0.0], minute, Verdict::Chance),
@@ -95,7 +95,7 @@ mod tests {
             ([100.0, 120.0], minute, Verdict::Chance),
             ([10_000.0, 12_000.0], minute, Verdict::Changed),
             ([1_000_000.0, 1_020_000.0], minute, Verdict::Small),
-            // The same rate over another time.
+            // The same rate over a different time.
             ([600.0, 60.0], [60.0, 6.0], Verdict::Chance),
             ([600.0, 600.0], [60.0, 6.0], Verdict::Changed),
             ([5.0, 5.0], [0.0, 6.0], Verdict::Chance),
@@ -103,7 +103,7 @@ mod tests {
         for (n, time, verdict) in cases {
             assert_eq!(of_counts(n, time), verdict, "{n:?} in {time:?}");
             let back = |pair: [f64; 2]| [pair[1], pair[0]];
-            assert_eq!(of_counts(back(n), back(time)), verdict, "{n:?} in {time:?}, the other way round");
+            assert_eq!(of_counts(back(n), back(time)), verdict, "{n:?} in {time:?}, swapped");
         }
     }
 
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_needs_dwells_beyond_it() {
+    fn quantiles_need_dwells_beyond_them() {
         let hour = Nanos(3_600_000_000_000);
         let verdict = |q, n, unit| of_quantiles(q, [&dwells(10_000, 1_000), &dwells(n, unit)], hour);
         assert_eq!(verdict(0.5, 8, 100_000_000), Verdict::Few);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_recording_holds_no_long_dwells() {
+    fn short_recordings_have_no_verdict_on_long_dwells() {
         let long = dwells(1_000, 60_000_000);
         assert_eq!(of_quantiles(0.5, [&long, &dwells(1_000, 1)], Nanos(59_000_000_000)), Verdict::Short);
         assert_eq!(of_quantiles(0.5, [&long, &dwells(1_000, 1)], Nanos(61_000_000_000)), Verdict::Changed);

@@ -1,4 +1,4 @@
-//! Two recordings side by side: every rate, count and quantile of both, and what the difference is worth.
+//! Compares two recordings: every rate, count and quantile of both, with a verdict on the difference.
 
 use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap};
 
@@ -10,40 +10,40 @@ use crate::{
     view::top::summary::STATES,
 };
 
-/// A recording, read to its end.
+/// A recording after it was read to its end.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// The picture at its end.
+    /// The last snapshot.
     pub last: Snapshot,
     /// All sockets.
     pub all: GroupSummary,
-    /// Its groups.
+    /// The groups.
     pub groups: Vec<GroupSummary>,
 }
 
 impl Recorded {
-    /// From its first to its last moment.
+    /// Time from the first to the last record.
     pub const fn span(&self) -> Nanos {
         self.last.ts.since(self.last.began)
     }
 }
 
-/// What is measured.
+/// A measured quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// Sockets in the state, in the mean over time.
+    /// Mean number of sockets in the state over time.
     Sockets,
-    /// How many entered it per second.
+    /// Number of sockets that entered it per second.
     Entered,
     /// A quantile of the dwells in it.
     Dwell(Quantile),
-    /// Connections that this side, or this fault, ended, per second.
+    /// Connections closed by this closer, per second.
     ClosedBy(Closer),
-    /// Sockets that ended by this reason, per second.
+    /// Sockets that ended for this reason, per second.
     Ended(EndReason),
 }
 
-/// The quantiles that are compared.
+/// Quantiles that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantile {
     /// The median.
@@ -78,28 +78,28 @@ impl Quantile {
 
 /// One number, before and after.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// The state it is about, if it is about one.
+pub struct DiffRow {
+    /// The state, if the row is about one.
     pub state: Option<TcpState>,
-    /// What was measured.
+    /// The measured quantity.
     pub measure: Measure,
-    /// Before and after: sockets, per second, or nanoseconds. No value: there was no dwell.
+    /// Before and after: sockets, per second, or nanoseconds. `None` if there was no dwell.
     pub values: [Option<f64>; 2],
-    /// How many events, or dwells, stand behind them; of sockets: the peaks.
+    /// Number of events or dwells behind the values; for sockets the peaks.
     pub counts: [u64; 2],
-    /// What the difference is worth.
+    /// The verdict on the difference.
     pub verdict: Verdict,
 }
 
-impl Row {
-    /// By what part it changed, of what was before; `None` where one of the two is nothing.
+impl DiffRow {
+    /// Relative change; `None` if `before` is zero or missing, or `after` is missing.
     pub fn change(&self) -> Option<f64> {
         let [before, after] = self.values;
         let before = before.filter(|&before| before > 0.0)?;
         Some(after? / before - 1.0)
     }
 
-    /// Of a count or a rate: by how many it changed.
+    /// Absolute change of a count or rate; 0 for quantiles.
     fn weight(&self) -> f64 {
         match (self.measure, self.values) {
             (Measure::Dwell(..), _) => 0.0,
@@ -108,19 +108,19 @@ impl Row {
     }
 }
 
-/// In which of the recordings a group is.
+/// Which recordings contain a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// In both.
+    /// Both.
     Both,
-    /// Only in the second.
+    /// Only the second.
     New,
-    /// Only in the first.
+    /// Only the first.
     Vanished,
 }
 
 impl Presence {
-    /// As written in JSON.
+    /// Name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Both => "both",
@@ -130,20 +130,20 @@ impl Presence {
     }
 }
 
-/// The same sockets, before and after.
+/// The same group, before and after.
 #[derive(Clone, Debug)]
 pub struct GroupDiff {
     /// The key, sanitised.
     pub key: String,
-    /// Which side opened the connections.
+    /// Role of the connections.
     pub role: Role,
-    /// Name of the process that owned most of them, last.
+    /// Name of the process that last owned most of them.
     pub process: Option<String>,
-    /// Where it is.
+    /// Which recordings contain it.
     pub presence: Presence,
-    /// Everything that was measured.
-    pub rows: Vec<Row>,
-    /// Dwells that are in no quantile, by state: bounds, and those of unknown beginning.
+    /// All measured rows.
+    pub rows: Vec<DiffRow>,
+    /// Dwells excluded from the quantiles, by state: bounds, and those of unknown start.
     pub not_exact: Vec<(TcpState, [u64; 2])>,
 }
 
@@ -153,35 +153,35 @@ impl GroupDiff {
         self.presence != Presence::Both || self.rows.iter().any(|row| row.verdict == Verdict::Changed)
     }
 
-    /// By how many sockets, and entries per second, it changed.
+    /// Total absolute change of the changed rows; for sorting.
     fn weight(&self) -> f64 {
-        self.rows.iter().filter(|row| row.verdict == Verdict::Changed).map(Row::weight).sum()
+        self.rows.iter().filter(|row| row.verdict == Verdict::Changed).map(DiffRow::weight).sum()
     }
 }
 
-/// A fact about the recordings that differs.
+/// A fact that differs between the recordings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact<'a> {
     /// Its name.
     pub name: Cow<'a, str>,
-    /// What it was in each.
+    /// The value in each recording.
     pub values: [Cow<'a, str>; 2],
 }
 
-/// Everything that changed.
+/// Result of a comparison.
 #[derive(Debug)]
 pub struct Diff<'a> {
     /// The two recordings.
     pub sides: [&'a Recorded; 2],
-    /// Settings of the kernel that differ.
+    /// Kernel settings that differ.
     pub settings: Vec<Fact<'a>>,
-    /// What to keep in mind about the two, in sentences.
+    /// Limits of the comparison, in sentences.
     pub cautions: Vec<String>,
-    /// What the groups are grouped by.
+    /// The grouping.
     pub grouping: Grouping,
     /// All sockets.
     pub all: GroupDiff,
-    /// The groups, those that changed most first.
+    /// The groups, the largest change first.
     pub groups: Vec<GroupDiff>,
 }
 
@@ -208,12 +208,12 @@ impl<'a> Diff<'a> {
     }
 }
 
-/// The same group of both recordings, where it is in both.
+/// Pairs the groups of both recordings.
 fn pairs(sides: [&Recorded; 2], grouping: Grouping) -> Vec<[Option<&GroupSummary>; 2]> {
     let mut pairs: BTreeMap<(&str, Option<Role>), [Option<&GroupSummary>; 2]> = BTreeMap::new();
     for (side, recorded) in sides.into_iter().enumerate() {
         for group in &recorded.groups {
-            // Without it in the key the role is what most of the sockets have, and can change.
+            // If the role is not part of the key, it is the role of most sockets and can differ.
             let role = grouping.has_roles().then_some(group.role);
             pairs.entry((&group.key, role)).or_default()[side] = Some(group);
         }
@@ -221,8 +221,8 @@ fn pairs(sides: [&Recorded; 2], grouping: Grouping) -> Vec<[Option<&GroupSummary
     pairs.into_values().collect()
 }
 
-/// Ends that say no more than who closed.
-const SAID_BY_CLOSER: [EndReason; 2] = [EndReason::Closed, EndReason::Refused];
+/// End reasons that add nothing to the closer.
+const IMPLIED_BY_CLOSER: [EndReason; 2] = [EndReason::Closed, EndReason::Refused];
 
 fn group(pair: [Option<&GroupSummary>; 2], spans: [Nanos; 2]) -> GroupDiff {
     let [before, after] = pair;
@@ -248,9 +248,10 @@ fn group(pair: [Option<&GroupSummary>; 2], spans: [Nanos; 2]) -> GroupDiff {
     let closers = Closer::ALL.into_iter().map(|closer| {
         (Measure::ClosedBy(closer), pair.map(|group| group.map_or(0, |group| group.closed[closer as usize])))
     });
-    let ends = EndReason::ALL.into_iter().filter(|reason| !SAID_BY_CLOSER.contains(reason)).map(|reason| {
-        (Measure::Ended(reason), pair.map(|group| group.map_or(0, |group| group.ended[reason as usize])))
-    });
+    let ends =
+        EndReason::ALL.into_iter().filter(|reason| !IMPLIED_BY_CLOSER.contains(reason)).map(|reason| {
+            (Measure::Ended(reason), pair.map(|group| group.map_or(0, |group| group.ended[reason as usize])))
+        });
     let rates = closers.chain(ends).filter(|(_, counts)| *counts != [0, 0]);
     rows.extend(rates.map(|(measure, counts)| rate(None, measure, counts, spans)));
     GroupDiff {
@@ -265,14 +266,14 @@ fn group(pair: [Option<&GroupSummary>; 2], spans: [Nanos; 2]) -> GroupDiff {
     }
 }
 
-fn state_rows(state: TcpState, pair: [Option<&StateSummary>; 2], spans: [Nanos; 2], rows: &mut Vec<Row>) {
+fn state_rows(state: TcpState, pair: [Option<&StateSummary>; 2], spans: [Nanos; 2], rows: &mut Vec<DiffRow>) {
     let means = pair.map(|of| of.map_or(0.0, |of| of.mean));
-    rows.push(Row {
+    rows.push(DiffRow {
         state: Some(state),
         measure: Measure::Sockets,
         values: means.map(Some),
         counts: pair.map(|of| of.map_or(0, |of| of.most)),
-        // As two single looks: the sockets of one moment are mostly those of the moment before.
+        // As two samples: the sockets of one moment are mostly those of the moment before.
         verdict: chance::of_counts(means, [1.0, 1.0]),
     });
     let entered = pair.map(|of| of.map_or(0, |of| of.entered));
@@ -285,7 +286,7 @@ fn state_rows(state: TcpState, pair: [Option<&StateSummary>; 2], spans: [Nanos; 
     if counts == [0, 0] {
         return;
     }
-    rows.extend(Quantile::ALL.map(|quantile| Row {
+    rows.extend(Quantile::ALL.map(|quantile| DiffRow {
         state: Some(state),
         measure: Measure::Dwell(quantile),
         values: dwells.map(|dwells| (dwells.count > 0).then(|| dwells.quantile(quantile.part()).0 as f64)),
@@ -294,14 +295,14 @@ fn state_rows(state: TcpState, pair: [Option<&StateSummary>; 2], spans: [Nanos; 
     }));
 }
 
-fn rate(state: Option<TcpState>, measure: Measure, counts: [u64; 2], spans: [Nanos; 2]) -> Row {
+fn rate(state: Option<TcpState>, measure: Measure, counts: [u64; 2], spans: [Nanos; 2]) -> DiffRow {
     let seconds = spans.map(Nanos::as_secs_f64);
     let per_s = [0, 1].map(|side: usize| (spans[side].0 > 0).then(|| counts[side] as f64 / seconds[side]));
     let verdict = chance::of_counts(counts.map(|n| n as f64), seconds);
-    Row { state, measure, values: per_s, counts, verdict }
+    DiffRow { state, measure, values: per_s, counts, verdict }
 }
 
-/// The settings of the kernel that differ, those that only one of the recordings knows among them.
+/// Kernel settings that differ, including those that only one recording has.
 fn settings<'a>(sides: [&'a Recorded; 2]) -> Vec<Fact<'a>> {
     let [before, after] = sides.map(|side| &side.last.host.sysctls);
     if before.is_empty() || after.is_empty() {
@@ -318,10 +319,10 @@ fn settings<'a>(sides: [&'a Recorded; 2]) -> Vec<Fact<'a>> {
         .collect()
 }
 
-/// What makes the two less comparable than they look.
+/// Reasons why the recordings are hard to compare.
 fn cautions(sides: [&Recorded; 2], spans: [Nanos; 2]) -> Vec<String> {
     const NAMES: [&str; 2] = ["before", "after"];
-    /// Spans further apart than this are not the same.
+    /// A larger ratio of the spans causes a caution.
     const UNEQUAL: u64 = 2;
     let mut cautions = Vec::new();
     let hosts = sides.map(|side| &side.last.host);
@@ -333,13 +334,13 @@ fn cautions(sides: [&Recorded; 2], spans: [Nanos; 2]) -> Vec<String> {
     }
     if hosts[0].filter != hosts[1].filter {
         cautions.push(
-            "The recordings were made with different filters: what one left out looks new or vanished."
+            "The recordings have different filters: sockets that only one filter excludes look new or vanished."
                 .into(),
         );
     }
     if hosts[0].segments != hosts[1].segments {
         cautions.push(
-            "Only one of the kernels shows segments that reach a minisocket: FIN_WAIT2 and TIME_WAIT of the other \
+            "Only one of the kernels reports segments that reach a timewait socket: FIN_WAIT2 and TIME_WAIT of the other \
              are partly bounds."
                 .into(),
         );
@@ -362,7 +363,7 @@ fn cautions(sides: [&Recorded; 2], spans: [Nanos; 2]) -> Vec<String> {
         if side.last.losses.total() > 0 {
             let all = side.last.records.saturating_add(side.last.losses.total());
             cautions.push(format!(
-                "{name}: {} of {} records are lost or doubtful: its counts and rates are off by so much.",
+                "{name}: {} of {} records are lost or doubtful: counts and rates are wrong by up to that share.",
                 units::count(side.last.losses.total()),
                 units::count(all)
             ));

@@ -1,4 +1,4 @@
-//! What changed as one JSON document, schema `tcptrace.diff.v1`.
+//! Writes a comparison as one JSON document, schema `tcptrace.diff.v1`.
 
 use std::{
     borrow::Cow,
@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::compare::{Diff, GroupDiff, Measure, Quantile, Recorded, Row};
+use super::compare::{Diff, DiffRow, GroupDiff, Measure, Quantile, Recorded};
 use crate::{
     model::{TcpState, text},
     view::{
@@ -17,16 +17,16 @@ use crate::{
     },
 };
 
-/// The name of what this module writes.
+/// Schema of the document.
 const SCHEMA: &str = "tcptrace.diff.v1";
 
 /// Writes `diff` on one line.
 pub fn write(out: &mut impl Write, diff: &Diff<'_>) -> io::Result<()> {
-    document::write(out, &Document::of(diff))
+    document::write(out, &DiffDocument::of(diff))
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct DiffDocument<'a> {
     schema: &'static str,
     before: Side<'a>,
     after: Side<'a>,
@@ -37,7 +37,7 @@ struct Document<'a> {
     groups: Vec<GroupFields<'a>>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> DiffDocument<'a> {
     fn of(diff: &'a Diff<'a>) -> Self {
         let [before, after] = diff.sides.map(Side::of);
         let setting = |fact: &'a super::compare::Fact<'a>| Setting {
@@ -61,7 +61,7 @@ impl<'a> Document<'a> {
 /// One recording.
 #[derive(Serialize)]
 struct Side<'a> {
-    /// Its end.
+    /// Origin of the last snapshot.
     #[serde(flatten)]
     origin: Origin<'a>,
     began_at: String,
@@ -118,7 +118,7 @@ struct RowFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
     measure: &'static str,
-    /// Of closers and ends: who, and why.
+    /// For closers and ends: the closer or the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<&'static str>,
     before: Option<f64>,
@@ -126,7 +126,7 @@ struct RowFields {
     change: Option<f64>,
     before_count: u64,
     after_count: u64,
-    /// Of quantiles: dwells known as a bound only, which are not among the counted.
+    /// For quantiles: dwells known only as a bound, which the counts exclude.
     #[serde(skip_serializing_if = "Option::is_none")]
     before_bounds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +139,7 @@ fn rows(group: &GroupDiff) -> Vec<RowFields> {
 }
 
 impl RowFields {
-    fn of(row: &Row, group: &GroupDiff) -> Self {
+    fn of(row: &DiffRow, group: &GroupDiff) -> Self {
         let (measure, of) = match row.measure {
             Measure::Sockets => ("sockets_mean", None),
             Measure::Entered => ("entered_per_s", None),

@@ -1,4 +1,4 @@
-//! What changed from one recording to another: two [`Recorded`] in, text or JSON out.
+//! Compares two recordings ([`Recorded`]) and writes the differences as text or JSON.
 
 mod chance;
 mod compare;

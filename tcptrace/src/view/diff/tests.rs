@@ -1,4 +1,4 @@
-//! Made-up traffic compared with itself, with more of the same, and with other traffic.
+//! Tests that compare synthetic traffic with itself, with similar and with different traffic.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::{
     chance::Verdict,
     compare::{Measure, Presence},
     json,
-    text::{self, Detail, Layout},
+    text::{self, DiffDetail, DiffLayout},
     *,
 };
 use crate::{
@@ -39,7 +39,7 @@ fn traffic(shape: Shape, seed: u64, seconds: u64) -> Recorded {
     recorded(Traffic::new(shape, seed), seconds)
 }
 
-/// Traffic as a slower host with other settings has it, and one service less.
+/// Traffic of a slower host with other settings and one service less.
 fn other() -> Recorded {
     let shape = Shape { connections_per_s: 50, services: 3, ..SHAPE };
     let changed = Traffic::new(shape, 3).map(|record| match record {
@@ -58,23 +58,23 @@ fn other() -> Recorded {
     recorded(changed, 130)
 }
 
-fn as_text(before: &Recorded, after: &Recorded, detail: Detail) -> String {
+fn as_text(before: &Recorded, after: &Recorded, detail: DiffDetail) -> String {
     let mut out = Vec::new();
-    let layout = Layout { detail, zone: TimeZone::UTC, max_groups: 40 };
-    text::write(&mut out, &Diff::of(before, after), &layout).expect("a Vec takes everything");
+    let layout = DiffLayout { detail, zone: TimeZone::UTC, max_groups: 40 };
+    text::write(&mut out, &Diff::of(before, after), &layout).expect("writing to a Vec");
     String::from_utf8(out).expect("UTF-8")
 }
 
 fn as_json(before: &Recorded, after: &Recorded) -> serde_json::Value {
     let mut out = Vec::new();
-    json::write(&mut out, &Diff::of(before, after)).expect("a Vec takes everything");
+    json::write(&mut out, &Diff::of(before, after)).expect("writing to a Vec");
     let line = String::from_utf8(out).expect("UTF-8");
     assert!(!line.trim_end().contains(char::is_control), "{line}");
     serde_json::from_str(&line).expect("JSON")
 }
 
 #[test]
-fn a_recording_has_not_changed_from_itself() {
+fn equal_recordings_have_no_differences() {
     let one = traffic(SHAPE, 1, 20);
     let diff = Diff::of(&one, &one);
     assert!(diff.settings.is_empty() && diff.cautions.is_empty(), "{:?}", diff.cautions);
@@ -86,7 +86,7 @@ fn a_recording_has_not_changed_from_itself() {
 }
 
 #[test]
-fn more_of_the_same_has_not_changed() {
+fn similar_traffic_has_few_differences() {
     let (one, two) = (traffic(SHAPE, 1, 125), traffic(SHAPE, 2, 125));
     let diff = Diff::of(&one, &two);
     let changed: Vec<_> = diff
@@ -96,12 +96,12 @@ fn more_of_the_same_has_not_changed() {
         .filter(|row| row.verdict == Verdict::Changed)
         .collect();
     let all: usize = diff.groups.iter().map(|group| group.rows.len()).sum();
-    // Three standard errors, and rows that depend on each other.
+    // The threshold is three standard errors, but rows depend on each other.
     assert!(changed.len() * 100 < all, "{} of {all}: {changed:?}", changed.len());
 }
 
 #[test]
-fn the_numbers_are_those_of_the_pictures() {
+fn rows_match_the_snapshots() {
     let (one, two) = (traffic(SHAPE, 1, 65), other());
     let diff = Diff::of(&one, &two);
     for (side, recorded) in [&one, &two].into_iter().enumerate() {
@@ -124,7 +124,7 @@ fn the_numbers_are_those_of_the_pictures() {
         for group in &recorded.last.groups {
             let same = diff.groups.iter().find(|of| of.key == group.key && of.role == group.role);
             let rows = &same.expect("every group is compared").rows;
-            let time_wait = |row: &&compare::Row| {
+            let time_wait = |row: &&compare::DiffRow| {
                 row.state == Some(TcpState::TimeWait) && row.measure == Measure::Entered
             };
             let entered = rows.iter().find(time_wait).map_or(0, |row| row.counts[side]);
@@ -134,7 +134,7 @@ fn the_numbers_are_those_of_the_pictures() {
 }
 
 #[test]
-fn the_mean_of_time_wait_is_rate_times_dwell() {
+fn mean_of_established_is_rate_times_dwell() {
     let one = traffic(SHAPE, 1, 180);
     let of_state = one.all.states.iter().find(|of| of.state == TcpState::Established).expect("connections");
     let expected = of_state.entered as f64 / one.span().as_secs_f64() * of_state.dwells.mean.as_secs_f64();
@@ -142,7 +142,7 @@ fn the_mean_of_time_wait_is_rate_times_dwell() {
 }
 
 #[test]
-fn the_other_way_round_everything_is_mirrored() {
+fn swapped_recordings_mirror_all_rows() {
     let (one, two) = (traffic(SHAPE, 1, 65), other());
     let (there, back) = (Diff::of(&one, &two), Diff::of(&two, &one));
     for group in &there.groups {
@@ -159,30 +159,30 @@ fn the_other_way_round_everything_is_mirrored() {
 }
 
 #[test]
-fn what_matters_comes_first() {
-    insta::assert_snapshot!(as_text(&traffic(SHAPE, 1, 65), &other(), Detail::Changes));
+fn largest_changes_come_first() {
+    insta::assert_snapshot!(as_text(&traffic(SHAPE, 1, 65), &other(), DiffDetail::Changes));
 }
 
 #[test]
-fn nothing_changed() {
+fn equal_recordings_print_no_groups() {
     let one = traffic(SHAPE, 1, 20);
-    insta::assert_snapshot!(as_text(&one, &one, Detail::Changes));
+    insta::assert_snapshot!(as_text(&one, &one, DiffDetail::Changes));
 }
 
 #[test]
-fn few_dwells_are_not_shouted_about() {
+fn few_dwells_are_marked_too_few() {
     let quiet = Shape { connections_per_s: 2, services: 1, seeded: 0, ..SHAPE };
-    insta::assert_snapshot!(as_text(&traffic(quiet, 1, 4), &traffic(quiet, 2, 12), Detail::All));
+    insta::assert_snapshot!(as_text(&traffic(quiet, 1, 4), &traffic(quiet, 2, 12), DiffDetail::All));
 }
 
 #[test]
-fn nothing_at_all() {
+fn empty_recordings_print_a_message() {
     let nothing = || recorded(std::iter::empty(), 1);
-    insta::assert_snapshot!(as_text(&nothing(), &nothing(), Detail::All));
+    insta::assert_snapshot!(as_text(&nothing(), &nothing(), DiffDetail::All));
 }
 
 #[test]
-fn every_number_is_in_the_document() {
+fn document_has_every_number() {
     let (one, two) = (traffic(SHAPE, 1, 65), other());
     let document = as_json(&one, &two);
     assert_eq!(document["schema"], "tcptrace.diff.v1");

@@ -1,4 +1,4 @@
-//! What changed, as text that fits a terminal of 80 columns.
+//! Writes a comparison as text for a terminal of 80 columns.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     chance::Verdict,
-    compare::{Diff, GroupDiff, Measure, Presence, Quantile, Recorded, Row},
+    compare::{Diff, DiffRow, GroupDiff, Measure, Presence, Quantile, Recorded},
 };
 use crate::{
     lifecycle::Role,
@@ -21,26 +21,26 @@ use crate::{
     },
 };
 
-/// How much is shown.
+/// Amount of detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// What changed beyond chance; of all sockets, and of what is new or gone, how many there were as well.
+pub enum DiffDetail {
+    /// Changes beyond chance; for all sockets, and for new and vanished groups, the counts too.
     Changes,
-    /// Everything.
+    /// All rows.
     All,
 }
 
-/// Which rows of a group are shown.
+/// Which rows of a group are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
+enum RowSelection {
     Changed,
-    /// The changed ones, and sockets and rates that are not nothing.
+    /// The changed rows, and sockets and rates that do not round to zero.
     ChangedAndCounts,
     All,
 }
 
-impl Choice {
-    fn takes(self, row: &Row) -> bool {
+impl RowSelection {
+    fn takes(self, row: &DiffRow) -> bool {
         let is_count = !matches!(row.measure, Measure::Dwell(_));
         let is_something = row.values.into_iter().flatten().any(|value| value >= 0.05);
         match self {
@@ -51,29 +51,29 @@ impl Choice {
     }
 }
 
-/// How it is laid out.
+/// Layout of the text.
 #[derive(Clone, Debug)]
-pub struct Layout {
-    /// How much.
-    pub detail: Detail,
-    /// For the times in the header.
+pub struct DiffLayout {
+    /// Amount of detail.
+    pub detail: DiffDetail,
+    /// Time zone of the header.
     pub zone: TimeZone,
-    /// Groups listed; how many are left out is said.
+    /// Maximum number of groups; the number of omitted groups is printed.
     pub max_groups: usize,
 }
 
-/// Width of a fact's value in the header.
+/// Width of a value in the header.
 const FACT: usize = 24;
-/// Widths of the columns of numbers.
+/// Widths of the number columns.
 const VALUE: usize = 9;
 const CHANGE: usize = 8;
-/// Width of what stands before the numbers: the state and the measure, or both in one.
+/// Widths of the text before the numbers: the state and the measure, or both as one name.
 const STATE: usize = 11;
 const MEASURE: usize = 14;
 const NAME: usize = STATE + 1 + MEASURE;
 
 /// Writes `diff`, ending in a newline.
-pub fn write(out: &mut impl Write, diff: &Diff<'_>, layout: &Layout) -> io::Result<()> {
+pub fn write(out: &mut impl Write, diff: &Diff<'_>, layout: &DiffLayout) -> io::Result<()> {
     header(out, diff, layout)?;
     let indent = 2 + NAME;
     writeln!(
@@ -82,8 +82,8 @@ pub fn write(out: &mut impl Write, diff: &Diff<'_>, layout: &Layout) -> io::Resu
         "ALL SOCKETS", "BEFORE", "AFTER", "CHANGE"
     )?;
     let choice = match layout.detail {
-        Detail::Changes => Choice::ChangedAndCounts,
-        Detail::All => Choice::All,
+        DiffDetail::Changes => RowSelection::ChangedAndCounts,
+        DiffDetail::All => RowSelection::All,
     };
     rows(out, &diff.all, choice)?;
     if diff.all.rows.is_empty() {
@@ -93,7 +93,7 @@ pub fn write(out: &mut impl Write, diff: &Diff<'_>, layout: &Layout) -> io::Resu
     groups(out, diff, layout)
 }
 
-fn header(out: &mut impl Write, diff: &Diff<'_>, layout: &Layout) -> io::Result<()> {
+fn header(out: &mut impl Write, diff: &Diff<'_>, layout: &DiffLayout) -> io::Result<()> {
     let fact = |out: &mut _, name: &str, of: &dyn Fn(&Recorded) -> String| {
         let [before, after] = diff.sides.map(of);
         line(out, name, &before, &after)
@@ -125,7 +125,7 @@ fn header(out: &mut impl Write, diff: &Diff<'_>, layout: &Layout) -> io::Result<
     Ok(())
 }
 
-/// A fact: both values beside each other, or one below the other where they are long.
+/// Writes a fact: both values side by side, or below each other if they are long.
 fn line(out: &mut impl Write, name: &str, before: &str, after: &str) -> io::Result<()> {
     const NAME: usize = 28;
     let is_short = name.len() <= NAME && [before, after].into_iter().all(|value| value.len() <= FACT);
@@ -142,15 +142,15 @@ fn began(side: &Recorded, zone: &TimeZone) -> String {
     clock::date(&side.last.host, side.last.began, zone)
 }
 
-fn groups(out: &mut impl Write, diff: &Diff<'_>, layout: &Layout) -> io::Result<()> {
-    let is_shown = |group: &&GroupDiff| layout.detail == Detail::All || group.has_changed();
+fn groups(out: &mut impl Write, diff: &Diff<'_>, layout: &DiffLayout) -> io::Result<()> {
+    let is_shown = |group: &&GroupDiff| layout.detail == DiffDetail::All || group.has_changed();
     let shown: Vec<&GroupDiff> = diff.groups.iter().filter(is_shown).collect();
     for group in shown.iter().take(layout.max_groups) {
         writeln!(out, "\n{}", title(group, diff))?;
         let choice = match (layout.detail, group.presence) {
-            (Detail::All, _) => Choice::All,
-            (Detail::Changes, Presence::Both) => Choice::Changed,
-            (Detail::Changes, _) => Choice::ChangedAndCounts,
+            (DiffDetail::All, _) => RowSelection::All,
+            (DiffDetail::Changes, Presence::Both) => RowSelection::Changed,
+            (DiffDetail::Changes, _) => RowSelection::ChangedAndCounts,
         };
         rows(out, group, choice)?;
     }
@@ -193,10 +193,10 @@ fn title(group: &GroupDiff, diff: &Diff<'_>) -> String {
     }
 }
 
-fn rows(out: &mut impl Write, group: &GroupDiff, choice: Choice) -> io::Result<()> {
+fn rows(out: &mut impl Write, group: &GroupDiff, choice: RowSelection) -> io::Result<()> {
     let mut state_before = None;
     for row in group.rows.iter().filter(|row| choice.takes(row)) {
-        // The name of a state stands once.
+        // Print the name of a state once.
         let state = row.state.filter(|_| row.state != state_before).map_or("", TcpState::name);
         state_before = row.state;
         let [before, after] = row.values.map(|value| number(row.measure, value));
@@ -225,7 +225,7 @@ fn number(measure: Measure, value: Option<f64>) -> String {
     match (measure, value) {
         (_, None) => "-".into(),
         (Measure::Dwell(..), Some(ns)) => units::duration(Nanos(ns as u64)),
-        // A mean of few sockets is not a whole number.
+        // The mean of few sockets needs a decimal.
         (Measure::Sockets, Some(mean)) if mean >= 99.95 => units::count(mean.round() as u64),
         (Measure::Sockets, Some(mean)) if mean > 0.0 && mean < 0.05 => "<0.1".into(),
         (Measure::Sockets, Some(mean)) => format!("{mean:.1}"),
@@ -234,7 +234,7 @@ fn number(measure: Measure, value: Option<f64>) -> String {
     }
 }
 
-fn change(row: &Row) -> String {
+fn change(row: &DiffRow) -> String {
     match (row.values, row.change()) {
         (_, Some(part)) if part >= 9.995 => format!("x{:.0}", part + 1.0),
         (_, Some(part)) if part.abs() < 0.0005 => "0%".into(),
@@ -245,8 +245,8 @@ fn change(row: &Row) -> String {
     }
 }
 
-/// What the difference is worth, and what stands behind it.
-fn note(row: &Row, group: &GroupDiff) -> String {
+/// The verdict, and the counts behind it.
+fn note(row: &DiffRow, group: &GroupDiff) -> String {
     let [before, after] = row.counts;
     let verdict = match row.verdict {
         Verdict::Changed | Verdict::Small => "",
@@ -257,7 +257,7 @@ fn note(row: &Row, group: &GroupDiff) -> String {
     let behind = match row.measure {
         Measure::Sockets if before == after => format!("peak {}", units::count(before)),
         Measure::Sockets => format!("peak {} > {}", units::count(before), units::count(after)),
-        // Once per state: the same dwells are behind every quantile.
+        // Once per state: all quantiles come from the same dwells.
         Measure::Dwell(Quantile::P50) => dwells(row, group),
         _ if row.verdict == Verdict::Few => {
             format!("of {}, {}", units::compact(before), units::compact(after))
@@ -267,7 +267,7 @@ fn note(row: &Row, group: &GroupDiff) -> String {
     [verdict, &behind].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
-fn dwells(row: &Row, group: &GroupDiff) -> String {
+fn dwells(row: &DiffRow, group: &GroupDiff) -> String {
     let bounds = |state: TcpState| group.not_exact.iter().find(|(of, _)| *of == state).map(|(_, n)| *n);
     let [before, after] = row.counts.map(units::compact);
     let dwells = format!("of {before}, {after}");

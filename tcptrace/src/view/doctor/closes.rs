@@ -1,6 +1,6 @@
-//! Connections that end otherwise than by two FINs, and those that never begin.
+//! Findings about connections that end without two FINs, and about those that are never established.
 
-use super::{Found, Severity, case::Case};
+use super::{Found, Severity, evidence::Case};
 use crate::{
     lifecycle::EndReason,
     model::{
@@ -9,18 +9,18 @@ use crate::{
     },
 };
 
-/// Fewer are accidents.
+/// Fewer are treated as accidents.
 const FEW: u64 = 5;
-/// An unanswered SYN is sent again after this.
-const UNANSWERED: Nanos = Nanos::SECOND;
+/// The first retransmission timeout of a SYN.
+const SYN_TIMEOUT: Nanos = Nanos::SECOND;
 
-/// `+12`, or that it is not known.
+/// Sum of the counter's growth over all namespaces, as `TCPAbortOnClose +12`.
 fn counter(case: &Case<'_>, name: &str) -> String {
     let grown: u64 = case.grown(name).iter().map(|(_, grown)| grown).sum();
     format!("{name} +{}", units::count(grown))
 }
 
-/// `close()` with unread data.
+/// Finding: `close()` with unread data.
 pub fn unread_data(case: &Case<'_>) -> Option<Found> {
     let traced = case.ended(None, EndReason::ResetSentUnread);
     if traced < FEW {
@@ -31,20 +31,20 @@ pub fn unread_data(case: &Case<'_>) -> Option<Found> {
         title: format!("{} closed with data unread: a RST instead of a FIN", plural(traced, "connection was", "connections were")),
         evidence: vec![format!("traced: {}; the kernel's {}", units::count(traced), counter(case, "TCPAbortOnClose"))],
         numbers: vec![("traced", traced)],
-        why: "close() while received data waits unread sends a RST: what is still on its way to the peer is thrown \
-              away there as well, answers included. There is no TIME_WAIT.",
+        why: "close() while received data waits unread sends a RST: the peer then also discards data still in flight \
+              to it, answers included. There is no TIME_WAIT.",
         who: case.by_count(|group| group.ended[EndReason::ResetSentUnread as usize]),
         fix: vec![
             "In the application: read to the end (until read() returns 0) before close(); a server that refuses a \
              request shuts down its side first and drains the rest."
                 .into(),
         ],
-        dont: "Do not take the missing TIME_WAIT for a gain: clients see \"connection reset by peer\".",
+        dont: "The missing TIME_WAIT is no benefit: clients see \"connection reset by peer\".",
         verify: "tcptrace events   # no reset_sent_unread".into(),
     })
 }
 
-/// `SO_LINGER` with a time of 0.
+/// Finding: `SO_LINGER` with a time of 0.
 pub fn linger_zero(case: &Case<'_>) -> Option<Found> {
     let traced = case.ended(None, EndReason::ResetSentLinger);
     if traced < FEW {
@@ -73,11 +73,11 @@ pub fn linger_zero(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// `connect()` that nobody answers.
+/// Finding: `connect()` without an answer.
 pub fn unanswered(case: &Case<'_>) -> Option<Found> {
     let waiting: Vec<_> = case
         .standing(TcpState::SynSent)
-        .filter(|standing| standing.oldest.first().is_some_and(|one| one.age >= UNANSWERED))
+        .filter(|standing| standing.oldest.first().is_some_and(|one| one.age >= SYN_TIMEOUT))
         .collect();
     let waiting_now: u64 = waiting.iter().map(|standing| standing.count).sum();
     let ended = |reason: EndReason| -> u64 {
@@ -87,7 +87,7 @@ pub fn unanswered(case: &Case<'_>) -> Option<Found> {
     if waiting_now + timed_out + given_up == 0 {
         return None;
     }
-    let mut who = case.most_standing(&waiting, |standing| standing.count);
+    let mut who = case.top_stuck_owners(&waiting, |standing| standing.count);
     if who.is_empty() {
         who = case.by_count(|group| {
             group.connects_ended[EndReason::Timeout as usize]
@@ -116,12 +116,12 @@ pub fn unanswered(case: &Case<'_>) -> Option<Found> {
             "In the application: a connect timeout of its own, and another destination after it.".into(),
             "Network: is the host up, does a firewall drop? On the other host: tcptrace doctor (accept queue).".into(),
         ],
-        dont: "Do not lower tcp_syn_retries for the whole host because of one destination; TCP_SYNCNT sets one socket.",
+        dont: "Do not lower tcp_syn_retries for all sockets because of one destination; TCP_SYNCNT sets one socket.",
         verify: "tcptrace top --state syn-sent".into(),
     })
 }
 
-/// `connect()` answered with a RST.
+/// Finding: `connect()` answered with a RST.
 pub fn refused(case: &Case<'_>) -> Option<Found> {
     let traced = case.ended(None, EndReason::Refused);
     if traced == 0 {
@@ -139,10 +139,10 @@ pub fn refused(case: &Case<'_>) -> Option<Found> {
             counter(case, "AttemptFails")
         )],
         numbers: vec![("traced", traced)],
-        why: "The peer answered the SYN with a RST: nobody listens on that port, or a firewall rejects.",
+        why: "The peer answered the SYN with a RST: no process listens on that port, or a firewall rejects it.",
         who,
         fix: vec![
-            "Is the service up, and is it that address and port? ss -tln on the other host tells.".into(),
+            "Check on the other host that the service listens on that address and port: ss -tln".into(),
             "In the application: wait longer after each failure instead of trying in a loop.".into(),
         ],
         dont: "No setting of this host changes it.",

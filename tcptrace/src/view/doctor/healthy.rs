@@ -1,6 +1,6 @@
-//! The numbers that tell whether something is wrong: where nothing is, they say why.
+//! Lists the numbers that show that nothing is wrong.
 
-use super::case::Case;
+use super::evidence::Case;
 use crate::{
     aggregate::Snapshot,
     lifecycle::EndReason,
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// A sentence for each thing that was looked at.
+/// One sentence per check.
 pub fn reasons(snapshot: &Snapshot) -> Vec<String> {
     let case = Case::new(snapshot);
     let now = |state: TcpState| snapshot.states[state.index()].now;

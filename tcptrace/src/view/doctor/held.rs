@@ -1,27 +1,27 @@
-//! Sockets that wait for a `close()` on one side or the other.
+//! Findings about sockets that wait for a `close()`, here or at the peer.
 
-use super::{Found, Severity, case::Case};
+use super::{Found, Severity, evidence::Case};
 use crate::{
-    aggregate::standing::{self, One, Standing},
+    aggregate::stuck_sockets::{self, One, StuckSockets},
     model::{
         TcpState,
         units::{self, plural},
     },
 };
 
-/// So many CLOSE_WAIT that nobody closes are no accident.
-const MANY_LEAKED: u64 = 100;
-/// Orphans in FIN_WAIT2: fewer are no pile.
+/// From this many old CLOSE_WAIT sockets on, the finding is critical.
+const CRITICAL_LEAKED: u64 = 100;
+/// Fewer orphans in FIN_WAIT2 are no finding.
 const MANY_ORPHANS: u64 = 200;
 
-/// Sockets in `state` that are old.
-fn old<'a>(case: &Case<'a>, state: TcpState) -> (u64, Vec<&'a Standing>) {
+/// Number of old sockets in `state`, and their rows.
+fn old<'a>(case: &Case<'a>, state: TcpState) -> (u64, Vec<&'a StuckSockets>) {
     let old: Vec<_> = case.standing(state).filter(|standing| standing.old > 0).collect();
     (old.iter().map(|standing| standing.old).sum(), old)
 }
 
-/// One line for each of the oldest: ends, age, descriptor.
-fn lines(case: &Case<'_>, old: &[&Standing]) -> Vec<String> {
+/// One line for each of the oldest sockets: ends, age, descriptor.
+fn lines(case: &Case<'_>, old: &[&StuckSockets]) -> Vec<String> {
     const MOST: usize = 3;
     let mut oldest: Vec<_> = old.iter().flat_map(|standing| &standing.oldest).collect();
     oldest.sort_by_key(|one| std::cmp::Reverse(one.age));
@@ -34,7 +34,7 @@ fn lines(case: &Case<'_>, old: &[&Standing]) -> Vec<String> {
     oldest.iter().take(MOST).map(|one| line(&one)).collect()
 }
 
-/// The peer has closed, our process has not.
+/// Finding: the peer has closed, our process has not.
 pub fn close_wait(case: &Case<'_>) -> Option<Found> {
     let (count, old) = old(case, TcpState::CloseWait);
     if count == 0 {
@@ -42,17 +42,17 @@ pub fn close_wait(case: &Case<'_>) -> Option<Found> {
     }
     let all: u64 = case.standing(TcpState::CloseWait).map(|standing| standing.count).sum();
     let mut evidence = vec![format!(
-        "{} of {} CLOSE_WAIT did not move in the last {}",
+        "{} of {} CLOSE_WAIT did not change state in the last {}",
         units::count(count),
         units::count(all),
         patience(case)
     )];
     evidence.extend(lines(case, &old));
-    let who = case.most_standing(&old, |standing| standing.old);
+    let who = case.top_stuck_owners(&old, |standing| standing.old);
     let pid = who.first().and_then(|who| who.pid).map_or_else(|| "PID".into(), |pid| pid.to_string());
     Some(Found {
-        severity: if count >= MANY_LEAKED { Severity::Critical } else { Severity::Warning },
-        title: format!("{} that the process forgot to close (CLOSE_WAIT)", plural(count, "connection", "connections")),
+        severity: if count >= CRITICAL_LEAKED { Severity::Critical } else { Severity::Warning },
+        title: format!("{} not closed by the process (CLOSE_WAIT)", plural(count, "connection", "connections")),
         evidence,
         numbers: vec![("old", count), ("close_wait", all)],
         why: "The peer has sent its FIN, so read() returns 0; the kernel waits for our close() without a limit in \
@@ -60,7 +60,7 @@ pub fn close_wait(case: &Case<'_>) -> Option<Found> {
         who,
         fix: vec![
             "In the application: close() the socket when read() returns 0 or fails, on every path, errors and \
-             timeouts included. Look at pools that keep dead connections."
+             timeouts included. Check pools that keep dead connections."
                 .into(),
             format!("Until then: restart it; which descriptors: ls -l /proc/{pid}/fd"),
         ],
@@ -69,7 +69,7 @@ pub fn close_wait(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// Our process has shut down its side and waits for the peer.
+/// Finding: our process has shut down its side and waits for the peer.
 pub fn fin_wait2(case: &Case<'_>) -> Option<Found> {
     let (count, old) = old(case, TcpState::FinWait2);
     if count == 0 {
@@ -91,7 +91,7 @@ pub fn fin_wait2(case: &Case<'_>) -> Option<Found> {
         numbers: vec![("old", count)],
         why: "The process called shutdown() for writing and keeps the socket; the peer does not close. While a \
               process holds the socket the kernel sets no limit in time.",
-        who: case.most_standing(&old, |standing| standing.old),
+        who: case.top_stuck_owners(&old, |standing| standing.old),
         fix: vec![
             "In the application: after shutdown(), read to the end with a timeout of its own, then close()."
                 .into(),
@@ -102,7 +102,7 @@ pub fn fin_wait2(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// Closed here, not by the peer, and nobody holds them.
+/// Finding: closed here, not by the peer, and held by no process.
 pub fn orphans(case: &Case<'_>) -> Option<Found> {
     let orphans: u64 = case.snapshot.groups.iter().map(|group| group.fin_wait2_orphan).sum();
     if orphans < MANY_ORPHANS {
@@ -134,7 +134,7 @@ pub fn orphans(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// How long a socket must have waited to be told of.
+/// The age from which a socket counts as old, in words.
 fn patience(case: &Case<'_>) -> String {
-    units::duration(standing::old(case.snapshot.ts.since(case.snapshot.began)))
+    units::duration(stuck_sockets::old(case.snapshot.ts.since(case.snapshot.began)))
 }

@@ -1,4 +1,4 @@
-//! Findings as one JSON document, schema `tcptrace.doctor.v1`.
+//! Writes findings as one JSON document, schema `tcptrace.doctor.v1`.
 
 use std::{
     borrow::Cow,
@@ -10,29 +10,29 @@ use serde::Serialize;
 use super::{Finding, healthy};
 use crate::{
     aggregate::Snapshot,
-    view::document::{self, Head, limits},
+    view::document::{self, DocumentHead, limits},
 };
 
-/// The name of what this module writes.
+/// Schema of the document.
 const SCHEMA: &str = "tcptrace.doctor.v1";
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct DoctorDocument<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
-    /// What the trace can't see, in sentences.
+    head: DocumentHead<'a>,
+    /// Limits of the trace, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
     watched_ns: u64,
     findings: &'a [Finding],
-    /// What was looked at.
+    /// One sentence per check.
     seen: Vec<String>,
 }
 
 /// Writes `findings` on one line.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot, findings: &[Finding]) -> io::Result<()> {
-    let document = Document {
-        head: Head::of(SCHEMA, snapshot),
+    let document = DoctorDocument {
+        head: DocumentHead::of(SCHEMA, snapshot),
         limits: limits(&snapshot.host),
         records: snapshot.records,
         watched_ns: snapshot.ts.since(snapshot.began).0,

@@ -1,23 +1,23 @@
-//! Connections that come in and find no room.
+//! Findings about incoming connections that find no room in a queue.
 
-use super::{Found, Severity, Who, case::Case};
+use super::{Found, Severity, Who, evidence::Case};
 use crate::{
-    aggregate::{observed::Queue, standing::Standing},
+    aggregate::{host_counters::Queue, stuck_sockets::StuckSockets},
     model::{
         NetnsId, TcpState,
         units::{self, plural},
     },
 };
 
-/// Listeners named in one finding.
+/// Maximum number of listeners named in one finding.
 const MOST_NAMED: usize = 3;
-/// SYN-ACKs sent again: fewer are the network's daily noise.
-const FEW_SYN_ACKS: u64 = 5;
+/// Fewer retransmitted SYN-ACKs are normal packet loss.
+const MIN_SYN_ACKS: u64 = 5;
 
-/// The listeners of `netns` that were seen full, the fullest first.
-fn full<'a>(case: &Case<'a>, netns: NetnsId) -> Vec<(&'a Standing, Queue)> {
+/// Listeners of `netns` that were seen full, the longest queue first.
+fn full<'a>(case: &Case<'a>, netns: NetnsId) -> Vec<(&'a StuckSockets, Queue)> {
     let queues = &case.snapshot.observed.queues;
-    let mut full: Vec<(&Standing, Queue)> = case
+    let mut full: Vec<(&StuckSockets, Queue)> = case
         .standing(TcpState::Listen)
         .filter(|standing| standing.netns == netns)
         .flat_map(|standing| standing.oldest.iter().map(move |one| (standing, one)))
@@ -28,7 +28,7 @@ fn full<'a>(case: &Case<'a>, netns: NetnsId) -> Vec<(&'a Standing, Queue)> {
     full
 }
 
-/// `accept()` is too slow, or the backlog too short.
+/// Finding: `accept()` is too slow, or the backlog too short.
 pub fn accept_queue(case: &Case<'_>) -> Option<Found> {
     let grown = case.grown("ListenOverflows");
     let &(netns, _) = grown.first()?;
@@ -49,7 +49,7 @@ pub fn accept_queue(case: &Case<'_>) -> Option<Found> {
         )
     }));
     if full.is_empty() {
-        evidence.push("no listener was full at a look (one a second): the overflow was short".into());
+        evidence.push("no poll (one per second) found a full listener: the overflow was short".into());
     }
     let who: Vec<Who> = full
         .iter()
@@ -57,7 +57,7 @@ pub fn accept_queue(case: &Case<'_>) -> Option<Found> {
         .map(|(standing, queue)| Who {
             oldest: None,
             at_least: None,
-            ..case.who_stands(standing, queue.most.into())
+            ..case.stuck_owner(standing, queue.most.into())
         })
         .collect();
     let limit = full.first().map(|(_, queue)| i64::from(queue.limit));
@@ -88,11 +88,11 @@ pub fn accept_queue(case: &Case<'_>) -> Option<Found> {
         who,
         fix,
         dont: "Do not raise tcp_max_syn_backlog for this: it is about the SYN queue. Leave tcp_abort_on_overflow 0.",
-        verify: format!("{}   # stands still", case.command(netns, "nstat -az TcpExtListenOverflows")),
+        verify: format!("{}   # stays constant", case.command(netns, "nstat -az TcpExtListenOverflows")),
     })
 }
 
-/// SYNs come faster than handshakes end.
+/// Finding: SYNs arrive faster than handshakes complete.
 pub fn syn_queue(case: &Case<'_>) -> Option<Found> {
     let sent = case.grown("SyncookiesSent");
     let dropped = case.grown("TCPReqQFullDrop");
@@ -112,7 +112,7 @@ pub fn syn_queue(case: &Case<'_>) -> Option<Found> {
         vec![case.set(netns, "net.ipv4.tcp_syncookies", 1)]
     } else {
         vec![
-            "Look whether they are clients: SyncookiesRecv near SyncookiesSent is load, far below it is a flood.".into(),
+            "Check whether they are real clients: SyncookiesRecv near SyncookiesSent is load, far below it is a flood.".into(),
             "Load: in the application a longer backlog, which is the limit of the SYN queue as well (with \
              somaxconn and tcp_max_syn_backlog above it). Flood: filter upstream."
                 .into(),
@@ -147,14 +147,14 @@ pub fn syn_queue(case: &Case<'_>) -> Option<Found> {
         who: again(case),
         fix,
         dont: "Do not set tcp_syncookies=0. A cookie is a last resort, no capacity: do not live with it.",
-        verify: format!("{}   # stand still", case.command(netns, "nstat -az 'TcpExtSyncookies*'")),
+        verify: format!("{}   # stay constant", case.command(netns, "nstat -az 'TcpExtSyncookies*'")),
     })
 }
 
-/// Answers to a SYN that no ACK came back for.
+/// Finding: SYN-ACKs that are not acknowledged.
 pub fn syn_acks(case: &Case<'_>) -> Option<Found> {
     let again: u64 = case.snapshot.observed.synacks_again.values().sum();
-    if again < FEW_SYN_ACKS {
+    if again < MIN_SYN_ACKS {
         return None;
     }
     let who = self::again(case);
@@ -166,19 +166,19 @@ pub fn syn_acks(case: &Case<'_>) -> Option<Found> {
             format!("{} in SYN_RECV now", plural(case.snapshot.states[TcpState::SynRecv.index()].now, "handshake", "handshakes")),
         ],
         numbers: vec![("synacks_again", again)],
-        why: "A SYN came and its SYN-ACK was not answered within 1, 3, 7 s: the way back is lossy or filtered, the \
+        why: "A SYN came and its SYN-ACK was not answered within 1, 3, 7 s: the return path is lossy or filtered, the \
               source was forged (a flood), or the last ACK met a full accept queue.",
         who,
         fix: vec![
             "If accept queue overflow is found too: that first.".into(),
-            "Else look at the way back to these clients: asymmetric routes, stateful firewalls, forged sources.".into(),
+            "Else check the return path to these clients: asymmetric routes, stateful firewalls, forged sources.".into(),
         ],
         dont: "Lowering tcp_synack_retries only gives up on slow clients sooner.",
         verify: "tcptrace hist --state syn-recv".into(),
     })
 }
 
-/// Where SYN-ACKs were sent again, most first.
+/// Listeners that retransmitted SYN-ACKs, the most first.
 fn again(case: &Case<'_>) -> Vec<Who> {
     let mut again: Vec<_> = case.snapshot.observed.synacks_again.iter().collect();
     again.sort_by_key(|&(_, count)| std::cmp::Reverse(*count));
@@ -188,8 +188,11 @@ fn again(case: &Case<'_>) -> Vec<Who> {
                 && standing.service.port == local.port
                 && (standing.service.addr == local.addr || standing.service.addr.is_any())
         });
-        let known =
-            listener.map(|standing| Who { oldest: None, at_least: None, ..case.who_stands(standing, count) });
+        let known = listener.map(|standing| Who {
+            oldest: None,
+            at_least: None,
+            ..case.stuck_owner(standing, count)
+        });
         known.unwrap_or_else(|| Who {
             netns: case.name(netns),
             service: local.to_string(),

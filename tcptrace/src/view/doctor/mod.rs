@@ -1,44 +1,44 @@
-//! `doctor`: what is wrong on this host, how it is known, and what to do about it.
+//! `doctor`: what is wrong on this host, the evidence, and the fix.
 //!
-//! A [`Snapshot`] in, [`Finding`]s out: each a row of [`FINDINGS`], a pure function that finds one kind of fault.
-//! They are shown as [text] or [json]. [`truths`] says of every setting what it really does.
+//! Each row of [`FINDINGS`] is a pure function that detects one kind of fault in a [`Snapshot`] and returns a
+//! [`Finding`]. [text] and [json] write the findings. [`sysctl_facts`] explains what each setting really does.
 
-mod case;
 mod closes;
+mod evidence;
 mod healthy;
 mod held;
 pub mod json;
 mod listeners;
 mod ports;
 mod settings;
+pub mod sysctl_facts;
 #[cfg(test)]
 mod tests;
 pub mod text;
 mod time_wait;
 mod trace;
-pub mod truths;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use self::case::Case;
+use self::evidence::Case;
 use crate::{aggregate::Snapshot, model::Nanos};
 
-/// How bad it is, the worst first.
+/// Severity of a finding, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Connections fail now.
     Critical,
-    /// They will, or something leaks.
+    /// Connections will fail, or something leaks.
     Warning,
-    /// Nothing to do, or to be done some day; often what looks like a fault and is none.
+    /// Harmless or not urgent; often something that only looks like a fault.
     Note,
 }
 
 impl Severity {
-    /// As shown.
+    /// Name in text.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Critical => "CRITICAL",
@@ -51,32 +51,35 @@ impl Severity {
 /// One fault.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// Its name, which stays the same: `close_wait_leak`.
+    /// Stable name: `close_wait_leak`.
     pub id: &'static str,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What it is, in a sentence without an end.
+    /// The finding that causes this one, or is another side of it; it is listed before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follows_from: Option<&'static str>,
+    /// One sentence without a full stop.
     pub title: String,
-    /// What was seen, with numbers.
+    /// Observations, with numbers.
     pub evidence: Vec<String>,
-    /// The numbers alone, by name.
+    /// The numbers, by name.
     pub numbers: BTreeMap<&'static str, u64>,
     /// Why it happens.
     pub why: &'static str,
-    /// Who does it, the first the most.
+    /// The processes and services concerned, the largest first.
     pub who: Vec<Who>,
-    /// What to do, in this order: first in the application.
+    /// Steps to fix it, in order, those in the application first.
     pub fix: Vec<String>,
-    /// What not to do.
+    /// Advice against a wrong fix.
     pub dont: &'static str,
-    /// How to see that it worked.
+    /// How to verify the fix.
     pub verify: String,
 }
 
-/// Who is concerned.
+/// A process and service concerned by a finding.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Who {
-    /// Network namespace, where it is not the tracer's own. Untrusted.
+    /// Network namespace, if not the tracer's own. Untrusted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
     /// Name of the process. Untrusted.
@@ -85,29 +88,31 @@ pub struct Who {
     /// Its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// What it is about: `*:443`, `10.0.0.5:5432`.
+    /// Service: `*:443`, `10.0.0.5:5432`.
     pub service: String,
-    /// How many sockets, connects or handshakes.
+    /// Number of sockets, connects or handshakes.
     pub count: u64,
     /// Descriptors of the oldest sockets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fds: Vec<u32>,
-    /// How long the oldest has been there.
+    /// Age of the oldest socket.
     #[serde(skip_serializing_if = "Option::is_none", rename = "oldest_ns")]
     pub oldest: Option<Nanos>,
-    /// Whether it may be older.
+    /// Whether the age is a lower bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_least: Option<bool>,
 }
 
 /// One kind of fault.
-struct Row {
+struct FindingRow {
     /// [`Finding::id`].
     id: &'static str,
     find: fn(&Case<'_>) -> Option<Found>,
+    /// Findings that explain this one if they name the same service.
+    causes: &'static [&'static str],
 }
 
-/// What a row found; its name is the row's.
+/// Result of a row, without the row's name.
 struct Found {
     severity: Severity,
     title: String,
@@ -120,12 +125,18 @@ struct Found {
     verify: String,
 }
 
-const fn row(id: &'static str, find: fn(&Case<'_>) -> Option<Found>) -> Row {
-    Row { id, find }
+const fn row(id: &'static str, find: fn(&Case<'_>) -> Option<Found>) -> FindingRow {
+    FindingRow { id, find, causes: &[] }
+}
+
+impl FindingRow {
+    const fn follows_from(self, causes: &'static [&'static str]) -> Self {
+        Self { causes, ..self }
+    }
 }
 
 /// Every kind of fault.
-const FINDINGS: [Row; 24] = [
+const FINDINGS: [FindingRow; 24] = [
     row("client_ports_exhausted", ports::exhausted),
     row("client_ports_near", ports::near),
     row("time_wait_overflow", time_wait::overflow),
@@ -134,8 +145,8 @@ const FINDINGS: [Row; 24] = [
     row("fin_wait2_held", held::fin_wait2),
     row("fin_wait2_orphans", held::orphans),
     row("syn_queue_overflow", listeners::syn_queue),
-    row("syn_acks_again", listeners::syn_acks),
-    row("connects_unanswered", closes::unanswered),
+    row("syn_acks_again", listeners::syn_acks).follows_from(&["accept_queue_overflow"]),
+    row("connects_unanswered", closes::unanswered).follows_from(&["accept_queue_overflow"]),
     row("connects_refused", closes::refused),
     row("closes_unread_data", closes::unread_data),
     row("closes_linger_zero", closes::linger_zero),
@@ -147,12 +158,12 @@ const FINDINGS: [Row; 24] = [
     row("port_range", settings::port_range),
     row("port_range_listeners", settings::port_range_listeners),
     row("netns_settings_differ", settings::netns_settings),
-    row("tw_reuse", time_wait::reuse),
+    row("tw_reuse", time_wait::reuse).follows_from(&["client_ports_exhausted", "client_ports_near"]),
     row("time_wait_harmless", time_wait::harmless),
     row("tracer_losses", trace::losses),
 ];
 
-/// Everything that is found in `snapshot`, the worst first.
+/// Returns the findings in `snapshot`, the worst first, each followed by those it causes.
 pub fn diagnose(snapshot: &Snapshot) -> Vec<Finding> {
     let case = Case::new(snapshot);
     let mut findings: Vec<Finding> = FINDINGS
@@ -162,6 +173,7 @@ pub fn diagnose(snapshot: &Snapshot) -> Vec<Finding> {
             Some(Finding {
                 id: row.id,
                 severity: found.severity,
+                follows_from: None,
                 title: found.title,
                 evidence: found.evidence,
                 numbers: found.numbers.into_iter().collect(),
@@ -174,5 +186,32 @@ pub fn diagnose(snapshot: &Snapshot) -> Vec<Finding> {
         })
         .collect();
     findings.sort_by_key(|finding| finding.severity);
-    findings
+    fold(findings)
+}
+
+/// Moves each finding that has a cause behind its cause.
+fn fold(findings: Vec<Finding>) -> Vec<Finding> {
+    let causes = |id: &str| FINDINGS.iter().find(|row| row.id == id).map_or(&[][..], |row| row.causes);
+    let cause_of = |finding: &Finding| {
+        let explains =
+            |cause: &&Finding| causes(finding.id).contains(&cause.id) && names_same_service(cause, finding);
+        findings.iter().find(explains).map(|cause| cause.id)
+    };
+    let known: Vec<_> = findings.iter().map(cause_of).collect();
+    let (mut alone, mut following) = (Vec::new(), Vec::new());
+    for (finding, follows_from) in findings.into_iter().zip(known) {
+        let list = if follows_from.is_some() { &mut following } else { &mut alone };
+        list.push(Finding { follows_from, ..finding });
+    }
+    for finding in following.into_iter().rev() {
+        let cause = alone.iter().position(|cause| Some(cause.id) == finding.follows_from);
+        alone.insert(cause.map_or(alone.len(), |cause| cause + 1), finding);
+    }
+    alone
+}
+
+/// Whether both findings name the same service.
+fn names_same_service(cause: &Finding, finding: &Finding) -> bool {
+    let is_same = |a: &Who, b: &Who| (&a.netns, &a.service) == (&b.netns, &b.service);
+    cause.who.iter().any(|a| finding.who.iter().any(|b| is_same(a, b)))
 }

@@ -1,20 +1,19 @@
-//! Local ports of outgoing connections: none left, or soon none.
+//! Findings about local ports of outgoing connections: exhausted, or soon exhausted.
 
-use super::{Found, Severity, Who, case::Case};
+use super::{Found, Severity, Who, evidence::Case};
 use crate::{
     aggregate::{DestinationPorts, TwReuse},
     model::{
-        TcpState, text,
+        Nanos, TcpState, text,
         units::{self, plural},
     },
+    view::ports::used,
 };
 
-/// Destinations named in one finding.
+/// Maximum number of destinations named in one finding.
 const MOST_NAMED: usize = 3;
-/// A destination that holds so much of its ports is near the end.
-const NEAR: f64 = 0.7;
 
-/// `connect()` found no port.
+/// Finding: `connect()` found no port.
 pub fn exhausted(case: &Case<'_>) -> Option<Found> {
     let mut failed: Vec<_> =
         case.snapshot.ports.destinations.iter().filter(|ports| ports.connect_failures > 0).collect();
@@ -26,7 +25,7 @@ pub fn exhausted(case: &Case<'_>) -> Option<Found> {
     Some(found(case, Severity::Critical, title, &failed))
 }
 
-/// It will soon find none.
+/// Finding: `connect()` will soon find no port, or already searches long.
 pub fn near(case: &Case<'_>) -> Option<Found> {
     let near: Vec<_> = case
         .snapshot
@@ -34,12 +33,17 @@ pub fn near(case: &Case<'_>) -> Option<Found> {
         .destinations
         .iter()
         .filter(|ports| ports.connect_failures == 0 && ports.available.is_some())
-        .filter(|ports| ports.exhausted_in.is_some() || ports.share() >= NEAR)
+        .filter(|ports| ports.runs_out_soon().is_some() || ports.searches_long())
         .collect();
     let worst = near.first()?;
-    let title = match worst.exhausted_in {
-        Some(left) => format!("local ports to {} run out in {}", worst.remote, units::duration(left)),
-        None => format!("{:.0}% of the local ports to {} are held", worst.share() * 100.0, worst.remote),
+    let title = match worst.runs_out_soon() {
+        Some(Nanos(0)) => format!("no local port to {} is left", worst.remote),
+        Some(left) => format!("local ports to {} run out {}", worst.remote, units::in_time(left)),
+        None => format!(
+            "{:.0}% of the local ports to {} are used: connect() searches long for one",
+            worst.share().unwrap_or_default() * 100.0,
+            worst.remote
+        ),
     };
     Some(found(case, Severity::Warning, title, &near))
 }
@@ -57,34 +61,39 @@ fn found(case: &Case<'_>, severity: Severity, title: String, destinations: &[&De
             ("time_wait", worst.count(TcpState::TimeWait)),
             ("predicted", worst.predicted),
         ],
-        why: "Each connection to one remote address and port needs a local port of its own, and a TIME_WAIT of this \
-              side keeps it for 60 s: ports held = new connections per second x how long each is held (Little's \
-              law). When none is left connect() fails with EADDRNOTAVAIL.",
+        why: if worst.is_held_by_time_wait() { BY_TIME_WAIT } else { BY_OPEN },
         who: destinations.iter().take(MOST_NAMED).flat_map(|ports| who(case, ports)).collect(),
         fix: fix(case, worst),
-        dont: "Not tcp_tw_recycle (gone), not tcp_fin_timeout, not a lower tcp_max_tw_buckets; SO_LINGER 0 only \
-               where lost data does not matter.",
+        dont: if worst.is_held_by_time_wait() {
+            "Not tcp_tw_recycle (removed), not tcp_fin_timeout, not a lower tcp_max_tw_buckets; SO_LINGER 0 only where \
+             lost data does not matter."
+        } else {
+            "Not tcp_tw_reuse: it gives back ports in TIME_WAIT, and hardly any is. Not tcp_fin_timeout."
+        },
         verify: "tcptrace ports   # and again: tcptrace doctor".into(),
     }
 }
 
+const BY_TIME_WAIT: &str = "Each connection to one remote address and port needs a local port of its own, and a TIME_WAIT of this side keeps \
+     it for 60 s: ports held = new connections per second x how long each is held (Little's law). From half of them \
+     on connect() searches long for a free one, before it sends a SYN; when none is left it fails with EADDRNOTAVAIL.";
+
+const BY_OPEN: &str = "Each connection to one remote address and port needs a local port of its own for as long as it is open. From half \
+     of them on connect() searches long for a free one, before it sends a SYN; when none is left it fails with \
+     EADDRNOTAVAIL.";
+
 fn seen(case: &Case<'_>, ports: &DestinationPorts) -> String {
-    let available = ports.available.map_or_else(|| "?".into(), units::count);
-    let left = match ports.exhausted_in {
-        Some(left) if left.0 == 0 => ", none left now".to_owned(),
-        Some(left) => format!(", none left in {}", units::duration(left)),
-        None => String::new(),
-    };
+    let left =
+        ports.exhausted_in.map(|left| format!(", none left {}", units::in_time(left))).unwrap_or_default();
     let failures = match ports.connect_failures {
         0 => String::new(),
         n => format!("; {} with EADDRNOTAVAIL", plural(n, "connect failed", "connects failed")),
     };
     format!(
-        "{}{}: {} of {available} ports used, {} of them TIME_WAIT, +{}/s{left}{failures}",
+        "{}{}: {}, +{}/s{left}{failures}",
         ports.remote,
         case.place(ports.netns),
-        units::count(ports.used),
-        units::count(ports.count(TcpState::TimeWait)),
+        used(ports),
         units::rate(ports.entered_per_s),
     )
 }
@@ -102,23 +111,28 @@ fn who(case: &Case<'_>, ports: &DestinationPorts) -> Vec<Who> {
 }
 
 fn fix(case: &Case<'_>, ports: &DestinationPorts) -> Vec<String> {
-    let mut fix = vec![
+    let mut fix = vec![if ports.is_held_by_time_wait() {
         "In the application: keep and reuse connections (a pool, HTTP keep-alive), or let the other side close first."
-            .to_owned(),
-    ];
+            .to_owned()
+    } else {
+        format!("In the application: {}", free_ports_advice(ports))
+    }];
     if ports.bound > 0 {
         fix.push(format!(
-            "In the application: {} took a port for the whole host; IP_BIND_ADDRESS_NO_PORT, or no bind() at all.",
+            "In the application: {} reserved a port for all destinations; IP_BIND_ADDRESS_NO_PORT, or no bind() at all.",
             plural(ports.bound, "bind() before connect()", "bind()s before connect()")
         ));
     }
     match ports.reuse {
+        _ if !ports.is_held_by_time_wait() => {}
         TwReuse::Off | TwReuse::NotLoopback | TwReuse::Unknown => {
             fix.push(case.set(ports.netns, "net.ipv4.tcp_tw_reuse", 1));
         }
         TwReuse::NoTimestamps => fix.push(case.set(ports.netns, "net.ipv4.tcp_timestamps", 1)),
         TwReuse::Failing => {
-            fix.push("tcp_tw_reuse is on and finds nothing to reuse: the peer uses no timestamps, or all are younger than 1 s.".into());
+            fix.push(
+                "tcp_tw_reuse is on but reuses nothing: enable TCP timestamps on the other side.".into(),
+            );
         }
         TwReuse::On => {}
     }
@@ -129,7 +143,21 @@ fn fix(case: &Case<'_>, ports: &DestinationPorts) -> Vec<String> {
             case.set(ports.netns, "net.ipv4.ip_local_port_range", "10240 65535")
         ));
     } else {
-        fix.push("Then more addresses, local or remote: each pair has the whole range of its own.".into());
+        fix.push("Then more addresses, local or remote: each pair has the full range.".into());
     }
     fix
+}
+
+/// Advice for ports that are not held by TIME_WAIT.
+fn free_ports_advice(ports: &DestinationPorts) -> String {
+    let Some((state, count)) = ports.main_state() else { return "close what is not used.".into() };
+    let how = match state {
+        TcpState::CloseWait => "call close() on what the peer has closed",
+        TcpState::SynSent | TcpState::SynRecv => "a connect timeout of its own, and fewer attempts at once",
+        TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck => {
+            "find out why the other side does not finish the close"
+        }
+        _ => "fewer connections open at once: an upper limit for the pool, and close what is idle",
+    };
+    format!("{how}; {} of {} are {}.", units::count(count), units::count(ports.used), state.name())
 }

@@ -1,8 +1,8 @@
-//! Settings that are not what they are believed to be.
+//! Findings about settings that do not do what people expect.
 
-use super::{Found, Severity, Who, case::Case, time_wait::default_tw_buckets};
+use super::{Found, Severity, Who, evidence::Case, time_wait::default_tw_buckets};
 use crate::{
-    aggregate::{PortSettings, standing::Standing},
+    aggregate::{PortSettings, stuck_sockets::StuckSockets},
     model::{
         NetnsId, TcpState,
         record::SysctlLine,
@@ -10,10 +10,10 @@ use crate::{
     },
 };
 
-/// Lines and namespaces named in one finding.
+/// Maximum number of lines and namespaces named in one finding.
 const MOST_NAMED: usize = 3;
-/// A server that listens and never closes first.
-const LISTENERS_NAMED: usize = 5;
+/// Maximum number of listeners named in one finding.
+const MAX_LISTENERS: usize = 5;
 
 fn lines<'a>(case: &Case<'a>, name: &str) -> Vec<&'a SysctlLine> {
     case.snapshot.host.sysctl_lines.iter().filter(|line| line.name == name).collect()
@@ -23,7 +23,7 @@ fn shown(line: &SysctlLine) -> String {
     format!("{}:{}: {} = {}", line.file, line.line, line.name, line.value)
 }
 
-/// Namespaces whose setting `name` meets `test`, the tracer's own first.
+/// Namespaces where the value of setting `name` meets `test`, the tracer's own first.
 fn where_set(case: &Case<'_>, name: &str, test: impl Fn(NetnsId, i64) -> bool) -> Vec<(NetnsId, i64)> {
     let mut found: Vec<_> = case
         .netns()
@@ -51,7 +51,7 @@ fn values(case: &Case<'_>, name: &str, found: &[(NetnsId, i64)]) -> Vec<String> 
     lines
 }
 
-/// The setting that broke clients behind NAT, still in a file.
+/// Finding: a file still sets the setting that broke clients behind NAT.
 pub fn tw_recycle(case: &Case<'_>) -> Option<Found> {
     const NAME: &str = "net.ipv4.tcp_tw_recycle";
     let set = where_set(case, NAME, |_, value| value != 0);
@@ -88,17 +88,17 @@ pub fn tw_recycle(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// PAWS and reuse need them.
+/// Finding: timestamps are off, which PAWS and `tcp_tw_reuse` need.
 pub fn timestamps(case: &Case<'_>) -> Option<Found> {
     const NAME: &str = "net.ipv4.tcp_timestamps";
     let found = where_set(case, NAME, |_, value| value == 0);
     let &(netns, _) = found.first()?;
     Some(Found {
         severity: Severity::Warning,
-        title: "tcp_timestamps is off: tcp_tw_reuse does nothing, and PAWS is gone".into(),
+        title: "tcp_timestamps is off: tcp_tw_reuse and PAWS have no effect".into(),
         evidence: values(case, NAME, &found),
         numbers: vec![("namespaces", found.len() as u64)],
-        why: "Timestamps tell an old segment from a new one (PAWS, RFC 7323) and a new SYN from an old one. Without \
+        why: "Timestamps distinguish old segments and SYNs from new ones (PAWS, RFC 7323). Without \
               them a TIME_WAIT can't be reused by connect(), and round trips are measured worse.",
         who: Vec::new(),
         fix: vec![case.set(netns, NAME, 1)],
@@ -107,7 +107,7 @@ pub fn timestamps(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// A table that was made smaller.
+/// Finding: the limit of timewait sockets is less than half the kernel's default.
 pub fn tw_buckets(case: &Case<'_>) -> Option<Found> {
     const NAME: &str = "net.ipv4.tcp_max_tw_buckets";
     let is_low = |netns: NetnsId, value: i64| {
@@ -141,7 +141,7 @@ pub fn tw_buckets(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// The most common misbelief.
+/// Finding: `tcp_fin_timeout` was lowered, usually to shorten TIME_WAIT, which it does not do.
 pub fn fin_timeout(case: &Case<'_>) -> Option<Found> {
     const NAME: &str = "net.ipv4.tcp_fin_timeout";
     let found = where_set(case, NAME, |_, value| value < 60);
@@ -174,7 +174,7 @@ pub fn fin_timeout(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// What a RST does to a TIME_WAIT.
+/// Finding: `tcp_rfc1337`, which decides whether a RST ends a TIME_WAIT early.
 pub fn rfc1337(case: &Case<'_>) -> Option<Found> {
     const NAME: &str = "net.ipv4.tcp_rfc1337";
     let reset: u64 = case.snapshot.groups.iter().map(|group| group.time_wait.ended.reset).sum();
@@ -205,7 +205,7 @@ pub fn rfc1337(case: &Case<'_>) -> Option<Found> {
         why: "RFC 1337: a RST that meets a TIME_WAIT may end it early, and then old segments can do harm. 0, the \
               default, lets it; 1 ignores such a RST. Neither changes how many TIME_WAIT there are.",
         who: case.by_count(|group| group.time_wait.ended.reset),
-        fix: vec![format!("Nothing has to be done; if you want the other: {}", case.set(netns, NAME, value))],
+        fix: vec![format!("No action needed; to change it: {}", case.set(netns, NAME, value))],
         dont: "Do not expect fewer TIME_WAIT of it.",
         verify: "tcptrace top   # time_wait ended: reset".into(),
     })
@@ -215,7 +215,8 @@ fn ports(case: &Case<'_>, netns: NetnsId) -> Option<PortSettings> {
     PortSettings::of(&case.snapshot.observed.netns.get(&netns)?.sysctls)
 }
 
-/// Even ports are for `connect()`, odd ones for `bind()`: only when the range begins and ends differently.
+/// Finding: both ends of the range have the same parity. `connect()` and `bind()` use ports of different parity only if
+/// the ends differ.
 pub fn port_range(case: &Case<'_>) -> Option<Found> {
     const NAME: &str = "net.ipv4.ip_local_port_range";
     let ranges = case.netns().filter_map(|(netns, _)| Some((netns, ports(case, netns)?.range)));
@@ -245,9 +246,9 @@ pub fn port_range(case: &Case<'_>) -> Option<Found> {
     })
 }
 
-/// A listener whose port an outgoing connection may hold when it starts anew.
+/// Finding: an outgoing connection may hold a listener's port when the listener restarts.
 pub fn port_range_listeners(case: &Case<'_>) -> Option<Found> {
-    let overlaps = |standing: &&Standing| {
+    let overlaps = |standing: &&StuckSockets| {
         ports(case, standing.netns).is_some_and(|ports| ports.offers(standing.service.port))
     };
     let found: Vec<_> = case.standing(TcpState::Listen).filter(overlaps).collect();
@@ -263,8 +264,8 @@ pub fn port_range_listeners(case: &Case<'_>) -> Option<Found> {
     let named: Vec<String> = numbers.iter().map(u16::to_string).collect();
     let who: Vec<Who> = found
         .iter()
-        .take(LISTENERS_NAMED)
-        .map(|standing| Who { oldest: None, at_least: None, ..case.who_stands(standing, standing.count) })
+        .take(MAX_LISTENERS)
+        .map(|standing| Who { oldest: None, at_least: None, ..case.stuck_owner(standing, standing.count) })
         .collect();
     Some(Found {
         severity: Severity::Note,
@@ -285,14 +286,14 @@ pub fn port_range_listeners(case: &Case<'_>) -> Option<Found> {
             "In the application: listen on a port below the range.".into(),
             case.set(first.netns, "net.ipv4.ip_local_reserved_ports", named.join(",")),
         ],
-        dont: "Ports the kernel chose itself (port 0) need nothing of this. The line above replaces the whole list.",
+        dont: "Ports that the kernel chose (port 0) do not need this. The line above replaces the whole list.",
         verify: case.command(first.netns, "sysctl net.ipv4.ip_local_reserved_ports"),
     })
 }
 
-/// What an administrator set for the host, and a container has not.
+/// Finding: a setting of the host's files has another value in a container's namespace.
 pub fn netns_settings(case: &Case<'_>) -> Option<Found> {
-    /// These are the host's alone.
+    /// These exist once per host, not per namespace.
     const GLOBAL: [&str; 2] = ["net.ipv4.tcp_max_orphans", "net.ipv4.tcp_ehash_entries"];
     let host = &case.snapshot.host;
     let mut evidence = Vec::new();

@@ -1,16 +1,16 @@
-//! Every row is provoked, and none of them by a healthy host.
+//! Tests that each fault triggers its finding, and that a healthy host triggers none.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     FINDINGS, Severity, diagnose,
-    text::{self, Detail, Layout, Paint},
+    text::{self, DoctorLayout, FindingDetail, Paint},
 };
 use crate::{
     aggregate::{
         DestinationPorts, Group, Snapshot, TwReuse,
-        observed::{Queue, Surroundings},
-        standing::{One, Standing},
+        host_counters::{Queue, Surroundings},
+        stuck_sockets::{One, StuckSockets},
     },
     lifecycle::{EndReason, Role},
     model::{
@@ -19,6 +19,9 @@ use crate::{
     },
     view::top::fixture,
 };
+
+#[path = "tests/ports.rs"]
+mod ports_tests;
 
 const OWN: NetnsId = NetnsId(1);
 const BLUE: NetnsId = NetnsId(2);
@@ -45,7 +48,7 @@ fn surroundings() -> Surroundings {
         ("net.ipv4.tcp_timestamps", "1"),
         ("net.ipv4.tcp_tw_reuse", "2"),
     ];
-    let counters: BTreeMap<String, u64> = [
+    let counters = [
         "ListenOverflows",
         "SyncookiesFailed",
         "SyncookiesRecv",
@@ -56,13 +59,14 @@ fn surroundings() -> Surroundings {
         "sockstat.alloc",
         "sockstat.tw",
     ]
-    .map(|name| (name.to_owned(), 7))
-    .into();
+    .map(|name| (name.to_owned(), 7));
+    let counters = Arc::new(BTreeMap::from(counters));
     Surroundings {
         name: None,
-        sysctls: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        sysctls: Arc::new(settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         first: Some((Nanos(90_000_000_000), counters.clone())),
         last: Some((Nanos(100_000_000_000), counters)),
+        gone: None,
     }
 }
 
@@ -84,13 +88,13 @@ fn host(snapshot: &mut Snapshot) -> &mut HostFacts {
 fn set(snapshot: &mut Snapshot, netns: NetnsId, name: &str, value: &str) {
     let observed = Arc::make_mut(&mut snapshot.observed);
     let surroundings = observed.netns.get_mut(&netns).expect("known");
-    surroundings.sysctls.insert(format!("net.ipv4.{name}"), value.into());
+    Arc::make_mut(&mut surroundings.sysctls).insert(format!("net.ipv4.{name}"), value.into());
 }
 
 fn count(snapshot: &mut Snapshot, netns: NetnsId, counter: &str, grown: u64) {
     let observed = Arc::make_mut(&mut snapshot.observed);
     let (_, counters) = observed.netns.get_mut(&netns).and_then(|of| of.last.as_mut()).expect("known");
-    *counters.entry(counter.into()).or_default() += grown;
+    *Arc::make_mut(counters).entry(counter.into()).or_default() += grown;
 }
 
 fn group(snapshot: &mut Snapshot, role: Role, change: impl FnOnce(&mut Group)) {
@@ -105,7 +109,7 @@ fn standing(snapshot: &mut Snapshot, state: TcpState, age_s: u64) {
     let id = SocketId(100 + state as u64);
     let age = Nanos(age_s * Nanos::SECOND.0);
     let one = One { id, local: end("10.0.0.1:40000"), remote: end("10.0.0.5:5432"), age, at_least: true };
-    snapshot.standing.push(Standing {
+    snapshot.standing.push(StuckSockets {
         state,
         netns: OWN,
         role: Role::Outbound,
@@ -115,7 +119,7 @@ fn standing(snapshot: &mut Snapshot, state: TcpState, age_s: u64) {
         old: if age_s >= 5 { 3 } else { 0 },
         oldest: vec![one],
     });
-    Arc::make_mut(&mut snapshot.observed).descriptors.insert(id, 17);
+    Arc::make_mut(&mut Arc::make_mut(&mut snapshot.observed).descriptors).insert(id, 17);
 }
 
 fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
@@ -152,11 +156,11 @@ fn line(snapshot: &mut Snapshot, name: &str, value: &str) {
     host(snapshot).sysctl_lines.push(line);
 }
 
-/// How a healthy host gets ill.
-type Provoke = fn(&mut Snapshot);
+/// Turns a healthy snapshot into a faulty one.
+type Trigger = fn(&mut Snapshot);
 
-/// Each row, what provokes it, how bad it is then, and what must be said.
-const PROVOKED: [(&str, Provoke, Severity, &str); 26] = [
+/// Each row: the fault that triggers it, its severity then, and words that its text must contain.
+const PROVOKED: [(&str, Trigger, Severity, &str); 26] = [
     (
         "client_ports_exhausted",
         |s| ports(s, 28_232, 37),
@@ -206,7 +210,8 @@ const PROVOKED: [(&str, Provoke, Severity, &str); 26] = [
             count(s, OWN, "ListenOverflows", 12);
             standing(s, TcpState::Listen, 9);
             let queue = Queue { length: 5, limit: 4, most: 5 };
-            Arc::make_mut(&mut s.observed).queues.insert(SocketId(100 + TcpState::Listen as u64), queue);
+            Arc::make_mut(&mut Arc::make_mut(&mut s.observed).queues)
+                .insert(SocketId(100 + TcpState::Listen as u64), queue);
         },
         Severity::Critical,
         "5 waiting for accept(), its backlog is 4",
@@ -215,7 +220,8 @@ const PROVOKED: [(&str, Provoke, Severity, &str); 26] = [
     (
         "syn_acks_again",
         |s| {
-            Arc::make_mut(&mut s.observed).synacks_again.insert((OWN, end("10.0.0.1:443")), 9);
+            Arc::make_mut(&mut Arc::make_mut(&mut s.observed).synacks_again)
+                .insert((OWN, end("10.0.0.1:443")), 9);
         },
         Severity::Warning,
         "9 SYN-ACKs sent again",
@@ -299,19 +305,19 @@ fn overlap(snapshot: &mut Snapshot) {
 }
 
 #[test]
-fn a_healthy_host_has_no_findings() {
+fn healthy_host_has_no_findings() {
     let findings = diagnose(&healthy());
     assert!(findings.is_empty(), "{findings:?}");
 }
 
 #[test]
-fn every_row_is_provoked_by_its_fault_alone() {
+fn each_fault_triggers_only_its_finding() {
     let mut untested: Vec<&str> = FINDINGS.iter().map(|row| row.id).collect();
-    let overlap: (&str, Provoke, Severity, &str) =
+    let overlap: (&str, Trigger, Severity, &str) =
         ("port_range_listeners", overlap, Severity::Note, "listening there: 40000");
-    for (id, provoke, severity, said) in PROVOKED.into_iter().chain([overlap]) {
+    for (id, trigger, severity, said) in PROVOKED.into_iter().chain([overlap]) {
         let mut snapshot = healthy();
-        provoke(&mut snapshot);
+        trigger(&mut snapshot);
         let findings = diagnose(&snapshot);
         let [found] = findings.as_slice() else { panic!("{id}: {findings:#?}") };
         assert_eq!((found.id, found.severity), (id, severity));
@@ -320,17 +326,17 @@ fn every_row_is_provoked_by_its_fault_alone() {
         assert!(!found.fix.is_empty() && !found.dont.is_empty() && !found.verify.is_empty(), "{id}");
         untested.retain(|row| *row != id);
     }
-    assert!(untested.is_empty(), "not provoked: {untested:?}");
+    assert!(untested.is_empty(), "not triggered: {untested:?}");
 }
 
 #[test]
-fn commands_go_where_the_setting_is() {
+fn commands_run_in_the_namespace_of_the_setting() {
     let mut snapshot = healthy();
     set(&mut snapshot, BLUE, "tcp_timestamps", "0");
     assert_eq!(diagnose(&snapshot)[0].fix, ["ip netns exec blue sysctl -w net.ipv4.tcp_timestamps=1"]);
     set(&mut snapshot, OWN, "tcp_timestamps", "0");
     assert_eq!(diagnose(&snapshot)[0].fix, ["sysctl -w net.ipv4.tcp_timestamps=1"]);
-    // Without a name, through a process that is in it.
+    // Without a name, use a process inside the namespace.
     let mut snapshot = healthy();
     set(&mut snapshot, BLUE, "tcp_timestamps", "0");
     standing(&mut snapshot, TcpState::Listen, 1);
@@ -340,21 +346,21 @@ fn commands_go_where_the_setting_is() {
 }
 
 #[test]
-fn names_that_others_chose_do_no_harm() {
+fn untrusted_names_are_sanitised_and_quoted() {
     let mut snapshot = healthy();
     let evil = "a'; reboot\x1b[2J".into();
     Arc::make_mut(&mut snapshot.observed).netns.get_mut(&BLUE).expect("known").name = Some(evil);
     set(&mut snapshot, BLUE, "tcp_timestamps", "0");
     standing(&mut snapshot, TcpState::CloseWait, 9);
     snapshot.standing[0].process = Some(Process { comm: "\x1b[31mred\n".into(), ..process() });
-    let shown = shown(&snapshot, Detail::Full, Paint::Plain, 80);
+    let shown = shown(&snapshot, FindingDetail::Full, Paint::Plain, 80);
     assert!(!shown.contains('\x1b'), "{shown}");
     assert!(shown.contains(r"ip netns exec 'a'\''; reboot?[2J' sysctl"), "{shown}");
 }
 
-fn shown(snapshot: &Snapshot, detail: Detail, paint: Paint, width: usize) -> String {
+fn shown(snapshot: &Snapshot, detail: FindingDetail, paint: Paint, width: usize) -> String {
     let mut out = Vec::new();
-    let layout = Layout { width, paint, detail };
+    let layout = DoctorLayout { width, paint, detail };
     text::write(&mut out, snapshot, &diagnose(snapshot), layout).expect("memory");
     String::from_utf8(out).expect("UTF-8")
 }
@@ -369,30 +375,30 @@ fn ill() -> Snapshot {
 }
 
 #[test]
-fn the_worst_comes_first_at_80_columns() {
-    insta::assert_snapshot!(shown(&ill(), Detail::Short, Paint::Plain, 80));
+fn worst_finding_comes_first_at_80_columns() {
+    insta::assert_snapshot!(shown(&ill(), FindingDetail::Short, Paint::Plain, 80));
 }
 
 #[test]
-fn with_all_reasons() {
-    insta::assert_snapshot!(shown(&ill(), Detail::Full, Paint::Plain, 100));
+fn full_detail_includes_reasons() {
+    insta::assert_snapshot!(shown(&ill(), FindingDetail::Full, Paint::Plain, 100));
 }
 
 #[test]
-fn a_healthy_host_is_told_why() {
-    insta::assert_snapshot!(shown(&healthy(), Detail::Short, Paint::Plain, 80));
+fn healthy_host_lists_reasons() {
+    insta::assert_snapshot!(shown(&healthy(), FindingDetail::Short, Paint::Plain, 80));
 }
 
 #[test]
-fn lines_fit_and_colours_say_nothing_alone() {
+fn lines_fit_and_colours_are_optional() {
     for width in [40, 80, 200] {
-        for line in shown(&ill(), Detail::Full, Paint::Plain, width).lines() {
+        for line in shown(&ill(), FindingDetail::Full, Paint::Plain, width).lines() {
             let is_word = !line.trim().contains(' ');
             assert!(line.chars().count() <= width || is_word || line.contains("sysctl"), "{width}: {line}");
         }
     }
-    let plain = shown(&ill(), Detail::Short, Paint::Plain, 80);
-    let mut colours = shown(&ill(), Detail::Short, Paint::Colour, 80);
+    let plain = shown(&ill(), FindingDetail::Short, Paint::Plain, 80);
+    let mut colours = shown(&ill(), FindingDetail::Short, Paint::Colour, 80);
     for code in ["\x1b[1;31m", "\x1b[1;33m", "\x1b[36m", "\x1b[32m", "\x1b[2m", "\x1b[0m"] {
         colours = colours.replace(code, "");
     }

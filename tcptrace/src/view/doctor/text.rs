@@ -1,4 +1,4 @@
-//! Findings as text that a tired person reads in a minute: the worst first, wrapped to the terminal.
+//! Writes findings as text: the worst first, wrapped to the terminal, readable in a minute.
 
 use std::io::{self, Write};
 
@@ -11,18 +11,18 @@ use crate::{
     view::losses,
 };
 
-/// How to write.
+/// Layout of the report.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout {
-    /// Columns.
+pub struct DoctorLayout {
+    /// Width in columns.
     pub width: usize,
-    /// Whether words are coloured as well.
+    /// Whether to use colours.
     pub paint: Paint,
-    /// How much to tell.
-    pub detail: Detail,
+    /// How much detail to write.
+    pub detail: FindingDetail,
 }
 
-/// Whether colours are used. They never say anything alone.
+/// Whether colours are used. The text has the same information without them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
     /// No escape sequences.
@@ -31,18 +31,18 @@ pub enum Paint {
     Colour,
 }
 
-/// How much is told of each finding.
+/// How much to write about each finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// Notes on one line and what was seen, the others without the reasons.
+pub enum FindingDetail {
+    /// Notes: title and evidence only. Others: everything but the reasons.
     Short,
     /// Everything.
     Full,
 }
 
-/// Columns that labels take.
+/// Columns reserved for labels.
 const INDENT: usize = 10;
-/// Text is not wrapped wider than one reads well.
+/// Wider text is hard to read.
 const WIDEST: usize = 100;
 const NARROWEST: usize = 40;
 
@@ -58,9 +58,9 @@ pub fn write(
     out: &mut impl Write,
     snapshot: &Snapshot,
     findings: &[Finding],
-    layout: Layout,
+    layout: DoctorLayout,
 ) -> io::Result<()> {
-    let layout = Layout { width: layout.width.clamp(NARROWEST, WIDEST), ..layout };
+    let layout = DoctorLayout { width: layout.width.clamp(NARROWEST, WIDEST), ..layout };
     let host = &snapshot.host;
     let head = format!(
         "tcptrace doctor  {}  Linux {}  {}  watched {}",
@@ -72,13 +72,17 @@ pub fn write(
     wrapped(out, "", &head, layout)?;
     wrapped(out, "", &summary(findings), layout)?;
     for finding in findings {
-        writeln!(out)?;
-        one(out, finding, layout)?;
+        if finding.follows_from.is_some() && layout.detail == FindingDetail::Short {
+            folded(out, finding, layout)?;
+        } else {
+            writeln!(out)?;
+            one(out, finding, layout)?;
+        }
     }
     if findings.iter().all(|finding| finding.severity == Severity::Note) {
         writeln!(out)?;
         let ok = layout.painted(GREEN, "OK");
-        writeln!(out, "{ok}  Nothing is wrong, and this is how it is known:")?;
+        writeln!(out, "{ok}  No problems found. Evidence:")?;
         for reason in healthy::reasons(snapshot) {
             for (n, line) in wrap(&reason, layout.width - 4, "").into_iter().enumerate() {
                 writeln!(out, "  {} {line}", if n == 0 { "-" } else { " " })?;
@@ -89,12 +93,12 @@ pub fn write(
         writeln!(out)?;
         labelled(out, "unseen", &text::sanitise(limit), "", layout)?;
     }
-    let is_short = layout.detail == Detail::Short && !findings.is_empty();
+    let is_short = layout.detail == FindingDetail::Short && !findings.is_empty();
     if is_short || losses::losses(&snapshot.losses).is_some() {
         writeln!(out)?;
     }
     if is_short {
-        let hint = "More of each, with the reasons: -v. About one setting: tcptrace doctor --explain NAME";
+        let hint = "All details, with the reasons: -v. One setting: tcptrace doctor --explain NAME";
         wrapped(out, "", hint, layout)?;
     }
     Ok(())
@@ -108,14 +112,21 @@ fn summary(findings: &[Finding]) -> String {
     ]
     .into_iter()
     .filter_map(|(severity, one, many)| {
-        let n = findings.iter().filter(|finding| finding.severity == severity).count();
+        let alone = findings.iter().filter(|finding| finding.follows_from.is_none());
+        let n = alone.filter(|finding| finding.severity == severity).count();
         (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }))
     })
     .collect();
     if counted.is_empty() { "nothing found".into() } else { counted.join(", ") }
 }
 
-fn one(out: &mut impl Write, finding: &Finding, layout: Layout) -> io::Result<()> {
+/// A finding that has a cause: one or two lines below that cause.
+fn folded(out: &mut impl Write, finding: &Finding, layout: DoctorLayout) -> io::Result<()> {
+    let evidence = finding.evidence.first().map(|line| format!(": {line}")).unwrap_or_default();
+    labelled(out, "also", &format!("{}{evidence}", finding.title), "", layout)
+}
+
+fn one(out: &mut impl Write, finding: &Finding, layout: DoctorLayout) -> io::Result<()> {
     let colour = match finding.severity {
         Severity::Critical => RED,
         Severity::Warning => YELLOW,
@@ -131,7 +142,7 @@ fn one(out: &mut impl Write, finding: &Finding, layout: Layout) -> io::Result<()
     for (n, line) in finding.evidence.iter().enumerate() {
         labelled(out, if n == 0 { "seen" } else { "" }, line, "", layout)?;
     }
-    let is_full = layout.detail == Detail::Full;
+    let is_full = layout.detail == FindingDetail::Full;
     if is_full {
         labelled(out, "why", finding.why, "", layout)?;
     }
@@ -164,7 +175,7 @@ fn one(out: &mut impl Write, finding: &Finding, layout: Layout) -> io::Result<()
     labelled(out, "verify", &finding.verify, "", layout)
 }
 
-/// What a step says, and the command that it ends with: that one is never broken, so that it can be copied.
+/// Splits a step into its text and the command at its end. The command is never wrapped, so that it can be copied.
 fn apart(step: &str) -> (&str, &str) {
     let begins =
         ["ip netns exec ", "nsenter -t ", "sysctl -w "].iter().filter_map(|begin| step.find(begin)).min();
@@ -194,8 +205,14 @@ fn who(who: &Who) -> String {
     line
 }
 
-/// A label, and text beside it.
-fn labelled(out: &mut impl Write, label: &str, line: &str, hang: &str, layout: Layout) -> io::Result<()> {
+/// Writes a label with text beside it.
+fn labelled(
+    out: &mut impl Write,
+    label: &str,
+    line: &str,
+    hang: &str,
+    layout: DoctorLayout,
+) -> io::Result<()> {
     let indent = " ".repeat(INDENT);
     for (n, line) in wrap(&text::sanitise(line), layout.width - INDENT, hang).into_iter().enumerate() {
         if n == 0 {
@@ -208,18 +225,18 @@ fn labelled(out: &mut impl Write, label: &str, line: &str, hang: &str, layout: L
     Ok(())
 }
 
-fn wrapped(out: &mut impl Write, hang: &str, line: &str, layout: Layout) -> io::Result<()> {
+fn wrapped(out: &mut impl Write, hang: &str, line: &str, layout: DoctorLayout) -> io::Result<()> {
     wrap(line, layout.width, hang).into_iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// `text` in lines of at most `width` columns, broken at spaces where there are any; all but the first begin
-/// with `hang`. Runs of spaces stay.
+/// Wraps `text` to at most `width` columns at spaces, if there are any; all lines but the first begin with `hang`.
+/// Keeps runs of spaces.
 pub(super) fn wrap(text: &str, width: usize, hang: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_inclusive(' ') {
-        let is_begun = line.len() > if lines.is_empty() { 0 } else { hang.len() };
-        if is_begun && line.width() + word.trim_end().width() > width {
+        let has_text = line.len() > if lines.is_empty() { 0 } else { hang.len() };
+        if has_text && line.width() + word.trim_end().width() > width {
             lines.push(std::mem::replace(&mut line, hang.to_owned()).trim_end().to_owned());
         }
         line.push_str(word);
@@ -228,7 +245,7 @@ pub(super) fn wrap(text: &str, width: usize, hang: &str) -> Vec<String> {
     lines
 }
 
-impl Layout {
+impl DoctorLayout {
     fn painted(self, colour: &str, word: &str) -> String {
         match self.paint {
             Paint::Colour if !word.is_empty() => format!("{colour}{word}{RESET}"),

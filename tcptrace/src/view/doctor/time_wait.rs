@@ -1,6 +1,6 @@
-//! TIME_WAIT: where there is no room for it, where it is harmless, and what becomes of its ports.
+//! Findings about TIME_WAIT: a full table, harmless TIME_WAIT, and reuse of its ports.
 
-use super::{Found, Severity, case::Case};
+use super::{Found, Severity, evidence::Case};
 use crate::{
     lifecycle::{EndReason, Role},
     model::{
@@ -9,15 +9,15 @@ use crate::{
     },
 };
 
-/// Fewer are no matter for anybody.
+/// Fewer are not worth a finding.
 const MANY: u64 = 1_000;
-/// Memory of one minisocket: `sizeof(struct tcp_timewait_sock)` and its share of the slab.
+/// Memory of one timewait socket: `sizeof(struct tcp_timewait_sock)` plus slab overhead.
 const BYTES_EACH: u64 = 250;
 
 const MAX_TW_BUCKETS: &str = "net.ipv4.tcp_max_tw_buckets";
 const TW_REUSE: &str = "net.ipv4.tcp_tw_reuse";
 
-/// `tcp_max_tw_buckets` was reached.
+/// Finding: `tcp_max_tw_buckets` was reached.
 pub fn overflow(case: &Case<'_>) -> Option<Found> {
     let grown = case.grown("TCPTimeWaitOverflow");
     let traced = case.ended(None, EndReason::Overflow);
@@ -38,7 +38,7 @@ pub fn overflow(case: &Case<'_>) -> Option<Found> {
         })
         .chain((traced > 0).then(|| {
             let overflow = plural(traced, "socket was traced", "sockets were traced");
-            format!("{overflow} from FIN_WAIT2 or CLOSING straight to CLOSE: the TIME_WAIT that never was")
+            format!("{overflow} from FIN_WAIT2 or CLOSING straight to CLOSE, without TIME_WAIT")
         }))
         .collect();
     Some(Found {
@@ -53,8 +53,8 @@ pub fn overflow(case: &Case<'_>) -> Option<Found> {
             ("overflow_traced", traced),
             ("limit", limit.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0)),
         ],
-        why: "At tcp_max_tw_buckets minisockets in a network namespace the kernel makes no more: the connection is \
-              forgotten at once. A lost last ACK is then answered with a RST, and an old segment may enter a new \
+        why: "At tcp_max_tw_buckets timewait sockets in a network namespace the kernel creates no more: it closes the \
+              connection at once. A lost last ACK is then answered with a RST, and an old segment may enter a new \
               connection between the same ends.",
         who: case.by_count(|group| group.ended[EndReason::Overflow as usize]),
         fix: vec![
@@ -62,19 +62,19 @@ pub fn overflow(case: &Case<'_>) -> Option<Found> {
             case.set(netns, MAX_TW_BUCKETS, default_tw_buckets(case, netns).max(262_144)),
         ],
         dont: "Do not lower tcp_max_tw_buckets to have fewer TIME_WAIT: that is what happens here.",
-        verify: format!("{}   # stands still", case.command(netns, "nstat -az TcpExtTCPTimeWaitOverflow")),
+        verify: format!("{}   # stays constant", case.command(netns, "nstat -az TcpExtTCPTimeWaitOverflow")),
     })
 }
 
-/// What the kernel would set by itself: half as many as its hash table has buckets (`tcp_sk_init()`).
+/// The kernel's default: half the number of hash table buckets (`tcp_sk_init()`).
 pub fn default_tw_buckets(case: &Case<'_>, netns: NetnsId) -> u64 {
     let told = case.setting(netns, "net.ipv4.tcp_ehash_entries").map(i64::unsigned_abs).filter(|&n| n > 0);
-    // One bucket for each 128 KiB of memory, at most 512 Ki.
+    // The kernel sizes the table at one bucket per 128 KiB of memory, at most 512 Ki.
     let by_memory = || (case.snapshot.host.memory_bytes >> 17).next_power_of_two().min(512 << 10);
     told.unwrap_or_else(by_memory) / 2
 }
 
-/// TIME_WAIT of accepted connections.
+/// Finding: TIME_WAIT of accepted connections.
 pub fn harmless(case: &Case<'_>) -> Option<Found> {
     let inbound = || case.groups(Role::Inbound);
     let now: u64 = inbound().map(|group| group.time_wait.now).sum();
@@ -111,12 +111,12 @@ pub fn harmless(case: &Case<'_>) -> Option<Found> {
             "Nothing has to be done. To have fewer: keep-alive, or let the clients close first.".into(),
         ],
         dont: "No setting shortens TIME_WAIT. Not tcp_fin_timeout, not tcp_tw_reuse (outgoing connections only), \
-               not tcp_tw_recycle (gone since 4.12).",
+               not tcp_tw_recycle (removed in 4.12).",
         verify: "tcptrace top".into(),
     })
 }
 
-/// What `tcp_tw_reuse` does here.
+/// Finding: the effect of `tcp_tw_reuse` here.
 pub fn reuse(case: &Case<'_>) -> Option<Found> {
     let recycled = case.grown("TWRecycled");
     let counted: u64 = recycled.iter().map(|(_, grown)| grown).sum();
@@ -124,7 +124,7 @@ pub fn reuse(case: &Case<'_>) -> Option<Found> {
     let traced: u64 = outbound().map(|group| group.time_wait.ended.reused).sum();
     let held: u64 = outbound().map(|group| group.time_wait.now).sum();
     if counted > 0 || traced > 0 {
-        return Some(at_work(case, counted, traced));
+        return Some(reuse_active(case, counted, traced));
     }
     let most = outbound().max_by_key(|group| group.time_wait.now)?;
     let netns = most.netns()?;
@@ -160,7 +160,7 @@ pub fn reuse(case: &Case<'_>) -> Option<Found> {
         why: REUSE,
         who: vec![case.who(most, most.time_wait.now)],
         fix,
-        dont: "It is not tcp_tw_recycle, which broke clients behind NAT and is gone since 4.12.",
+        dont: "It is not tcp_tw_recycle, which broke clients behind NAT and was removed in 4.12.",
         verify: "tcptrace ports".into(),
     })
 }
@@ -169,12 +169,12 @@ const REUSE: &str = "tcp_tw_reuse lets connect() take over a TIME_WAIT of its ow
                      (tcp_tw_reuse_delay), when both ends use timestamps: 0 never, 1 always, 2 on loopback only. \
                      It does nothing for accepted connections.";
 
-fn at_work(case: &Case<'_>, counted: u64, traced: u64) -> Found {
+fn reuse_active(case: &Case<'_>, counted: u64, traced: u64) -> Found {
     let states = |state: TcpState| case.snapshot.states[state.index()].now;
     Found {
         severity: Severity::Note,
         title: format!(
-            "tcp_tw_reuse is at work: {} taken over by connect()",
+            "tcp_tw_reuse is active: connect() reused {}",
             plural(counted.max(traced), "port in TIME_WAIT", "ports in TIME_WAIT")
         ),
         evidence: vec![
@@ -190,7 +190,7 @@ fn at_work(case: &Case<'_>, counted: u64, traced: u64) -> Found {
         why: REUSE,
         who: case
             .by_count(|group| if group.role == Role::Outbound { group.time_wait.ended.reused } else { 0 }),
-        fix: vec!["Nothing has to be done; a pool of connections would save the handshakes as well.".into()],
+        fix: vec!["No action needed; a connection pool would also save the handshakes.".into()],
         dont: "TWRecycled counts tcp_tw_reuse; it has nothing to do with tcp_tw_recycle.",
         verify: "tcptrace ports".into(),
     }

@@ -1,15 +1,15 @@
-//! The tracer itself: what it lost.
+//! Finding about the tracer itself: losses.
 
-use super::{Found, Severity, case::Case};
+use super::{Found, Severity, evidence::Case};
 use crate::view::losses;
 
-/// Counts may be off.
+/// Finding: the tracer lost records, so counts may be wrong.
 pub fn losses(case: &Case<'_>) -> Option<Found> {
     let lost = case.snapshot.losses.total();
     let words = losses::losses(&case.snapshot.losses)?;
     Some(Found {
         severity: Severity::Note,
-        title: "tcptrace itself missed something: the counts above may be off".into(),
+        title: "tcptrace lost records: the counts above may be wrong".into(),
         evidence: vec![words],
         numbers: vec![("lost", lost)],
         why: "The ring buffer between kernel and tcptrace was full, or the kernel kept a program from running twice \
@@ -19,7 +19,7 @@ pub fn losses(case: &Case<'_>) -> Option<Found> {
             "Ring full: a larger ring (--ring-size 64), or a filter: what it drops never enters the ring."
                 .into(),
         ],
-        dont: "Do not take a count of this run for exact.",
+        dont: "Counts of this run are not exact.",
         verify: "tcptrace doctor   # nothing lost".into(),
     })
 }

@@ -1,6 +1,6 @@
-//! An [`Event`] as a line to read.
+//! Formats an [`Event`] as a text line.
 //!
-//! Written without `format_args!`, which takes several times as long as all that the line is made of.
+//! Avoids `format_args!`, which costs several times as much as the rest of the line.
 
 use std::fmt::Write as _;
 
@@ -14,24 +14,24 @@ use crate::{
 /// The widths of the columns.
 const STATE_WIDTH: usize = 11;
 const DWELL_WIDTH: usize = 8;
-/// What both ends of an IPv4 connection rarely exceed.
+/// Both ends of an IPv4 connection rarely need more.
 const ENDS_WIDTH: usize = 33;
 
-/// Puts lines together.
+/// Builds lines.
 #[derive(Debug)]
-pub struct Lines {
+pub struct TextLines {
     clock: Clock,
-    /// Of the last dwell, to be known before what fills up the column.
+    /// The dwell as text, built first because its length decides the padding before it.
     length: String,
 }
 
-impl Lines {
+impl TextLines {
     /// Lines with times in `zone`.
     pub const fn new(zone: TimeZone) -> Self {
         Self { clock: Clock::new(zone), length: String::new() }
     }
 
-    /// The names of the columns.
+    /// The header line.
     pub fn header() -> String {
         format!(
             "{:12} {:STATE_WIDTH$} {:STATE_WIDTH$} {:>DWELL_WIDTH$} {:ENDS_WIDTH$} PROCESS\n",
@@ -39,7 +39,7 @@ impl Lines {
         )
     }
 
-    /// Appends the line of `event`, which was at `wall_ns`.
+    /// Appends the line of `event`; `wall_ns` is its wall-clock time.
     pub fn append(&mut self, line: &mut String, event: &Event<'_>, wall_ns: u64) {
         self.clock.append(line, wall_ns);
         line.push(' ');
@@ -57,6 +57,9 @@ impl Lines {
         let reason = event.end_reason.map(EndReason::name);
         for note in [orphan, extended, reason].into_iter().flatten() {
             line.push(' ');
+            if event.reason_inferred && Some(note) == reason {
+                line.push('~');
+            }
             line.push_str(note);
         }
         line.push('\n');
@@ -113,23 +116,23 @@ fn owner(line: &mut String, event: &Event<'_>) {
     }
 }
 
-/// Fills the column that began at `start` up to `width`, and separates it from the next.
+/// Pads the column that began at `start` to `width`, and adds a separator.
 fn fill(line: &mut String, start: usize, width: usize) {
     spaces(line, (start + width).saturating_sub(line.len()) + 1);
 }
 
-/// Appends `count` spaces, which are no more than the widest column and one.
+/// Appends `count` spaces; the widest column plus one is the maximum.
 fn spaces(line: &mut String, count: usize) {
     const SPACES: &str = "                                  ";
     const { assert!(SPACES.len() == ENDS_WIDTH + 1) };
     line.push_str(&SPACES[..count]);
 }
 
-/// Wall-clock times as `HH:MM:SS.mmm`. Converts to local time once a second, not once an event.
+/// Formats wall-clock times as `HH:MM:SS.mmm`. Converts to local time once per second, not once per event.
 #[derive(Debug)]
 struct Clock {
     zone: TimeZone,
-    /// What is shown last, in milliseconds.
+    /// The time in `shown`, in milliseconds.
     now_ms: Option<u64>,
     shown: String,
 }
@@ -168,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_those_of_the_zone() {
+    fn times_use_the_time_zone() {
         // 2026-01-02 03:04:05 UTC.
         const START_NS: u64 = 1_767_323_045_000_000_000;
         let mut clock = Clock::new(TimeZone::fixed(jiff::tz::offset(2)));

@@ -1,17 +1,18 @@
-//! Rows as CSV (RFC 4180).
+//! Writes rows as CSV (RFC 4180).
 
 use std::io::{self, BufWriter, Write};
 
-use super::{Column, Table, Value};
+use super::{ExportColumn, ExportValue, Table};
+use crate::model::text::csv_cell;
 
-/// Writes CSV.
+/// CSV writer.
 pub struct Csv<W: Write> {
     out: BufWriter<W>,
 }
 
 impl<W: Write> Csv<W> {
-    /// Writes the line of names.
-    pub fn new(columns: &[Column], out: W) -> io::Result<Self> {
+    /// Writes the header line.
+    pub fn new(columns: &[ExportColumn], out: W) -> io::Result<Self> {
         let mut out = BufWriter::new(out);
         let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
         write!(out, "{}\r\n", names.join(","))?;
@@ -20,20 +21,17 @@ impl<W: Write> Csv<W> {
 }
 
 impl<W: Write + Send> Table for Csv<W> {
-    fn row(&mut self, row: &[Value<'_>]) -> io::Result<()> {
+    fn row(&mut self, row: &[ExportValue<'_>]) -> io::Result<()> {
         for (n, value) in row.iter().enumerate() {
             if n > 0 {
                 self.out.write_all(b",")?;
             }
             match value {
-                Value::Missing => {}
-                Value::Number(number) => write!(self.out, "{number}")?,
-                Value::Signed(number) => write!(self.out, "{number}")?,
-                Value::Flag(flag) => write!(self.out, "{flag}")?,
-                Value::Text(text) if text.contains([',', '"', '\r', '\n']) => {
-                    write!(self.out, "\"{}\"", text.replace('"', "\"\""))?;
-                }
-                Value::Text(text) => self.out.write_all(text.as_bytes())?,
+                ExportValue::Missing => {}
+                ExportValue::Number(number) => write!(self.out, "{number}")?,
+                ExportValue::Signed(number) => write!(self.out, "{number}")?,
+                ExportValue::Flag(flag) => write!(self.out, "{flag}")?,
+                ExportValue::Text(text) => self.out.write_all(csv_cell(text).as_bytes())?,
             }
         }
         self.out.write_all(b"\r\n")

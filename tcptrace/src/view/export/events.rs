@@ -1,17 +1,16 @@
-//! The table `events`: a row per change of state.
+//! The table `events`: one row per state transition.
 
 use super::{
-    Column,
-    Kind::{Flag, Number, Text, Time},
-    Value, column,
+    ColumnKind::{Flag, Number, Text, Time},
+    ExportColumn, ExportValue, column,
 };
 use crate::{
     lifecycle::{Bound, Closer, Dwell, EndReason, Event},
     model::{record::HostFacts, text},
 };
 
-/// Its columns: those of `tcptrace events --format csv`, and the cgroup.
-pub const EVENTS: [Column; 22] = [
+/// Columns of `tcptrace events --format csv`, and the cgroup.
+pub const EVENTS: [ExportColumn; 23] = [
     column("ts_ns", Time),
     column("id", Number),
     column("netns", Number),
@@ -34,34 +33,40 @@ pub const EVENTS: [Column; 22] = [
     column("comm", Text),
     column("owner", Text),
     column("cgroup", Number),
+    column("reason_inferred", Flag),
 ];
 
 /// The row of `event`.
-pub fn row<'a>(event: &Event<'a>, host: &HostFacts) -> [Value<'a>; EVENTS.len()] {
+pub fn row<'a>(event: &Event<'a>, host: &HostFacts) -> [ExportValue<'a>; EVENTS.len()] {
     let bound = |wanted| matches!(event.dwell, Some(Dwell { bound, .. }) if bound == wanted);
     let process = event.process;
     [
-        Value::Number(host.clock_offset_ns.saturating_add(event.ts.0)),
-        Value::Number(event.id.0),
-        Value::Number(event.netns.0.into()),
-        Value::text(event.role.name()),
-        Value::Flag(event.role_guessed),
-        Value::text(event.tuple.saddr.to_string()),
-        Value::Number(event.tuple.sport.into()),
-        Value::text(event.tuple.daddr.to_string()),
-        Value::Number(event.tuple.dport.into()),
-        Value::text(event.from.name()),
-        Value::text(event.to.name()),
-        Value::optional(event.dwell.map(|dwell| dwell.length.0)),
-        Value::Flag(bound(Bound::AtLeast)),
-        Value::Flag(bound(Bound::Inferred)),
-        if event.closer == Closer::None { Value::Missing } else { Value::text(event.closer.name()) },
-        event.end_reason.map_or(Value::Missing, |reason: EndReason| Value::text(reason.name())),
-        event.orphan.map_or(Value::Missing, Value::Flag),
-        Value::Flag(event.extended),
-        Value::optional(process.map(|process| process.pid)),
-        process.map_or(Value::Missing, |process| Value::Text(text::sanitise(&process.comm))),
-        Value::text(event.owner.name()),
-        Value::optional(process.map(|process| process.cgroup).filter(|&cgroup| cgroup != 0)),
+        ExportValue::Number(host.wall_ns(event.ts)),
+        ExportValue::Number(event.id.0),
+        ExportValue::Number(event.netns.0.into()),
+        ExportValue::text(event.role.name()),
+        ExportValue::Flag(event.role_guessed),
+        ExportValue::text(event.tuple.saddr.to_string()),
+        ExportValue::Number(event.tuple.sport.into()),
+        ExportValue::text(event.tuple.daddr.to_string()),
+        ExportValue::Number(event.tuple.dport.into()),
+        ExportValue::text(event.from.name()),
+        ExportValue::text(event.to.name()),
+        ExportValue::optional(event.dwell.map(|dwell| dwell.length.0)),
+        ExportValue::Flag(bound(Bound::AtLeast)),
+        ExportValue::Flag(bound(Bound::Inferred)),
+        if event.closer == Closer::None {
+            ExportValue::Missing
+        } else {
+            ExportValue::text(event.closer.name())
+        },
+        event.end_reason.map_or(ExportValue::Missing, |reason: EndReason| ExportValue::text(reason.name())),
+        event.orphan.map_or(ExportValue::Missing, ExportValue::Flag),
+        ExportValue::Flag(event.extended),
+        ExportValue::optional(process.map(|process| process.pid)),
+        process.map_or(ExportValue::Missing, |process| ExportValue::Text(text::sanitise(&process.comm))),
+        ExportValue::text(event.owner.name()),
+        ExportValue::optional(process.map(|process| process.cgroup).filter(|&cgroup| cgroup != 0)),
+        ExportValue::Flag(event.reason_inferred),
     ]
 }

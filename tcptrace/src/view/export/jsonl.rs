@@ -1,37 +1,37 @@
-//! Rows as JSON lines. A value that is missing is left out.
+//! Writes rows as JSON lines. Missing values are left out.
 
 use std::io::{self, BufWriter, Write};
 
-use super::{Column, Table, Value};
+use super::{ExportColumn, ExportValue, Table};
 
-/// Writes JSON lines.
+/// JSON lines writer.
 pub struct Jsonl<W: Write> {
-    columns: &'static [Column],
+    columns: &'static [ExportColumn],
     out: BufWriter<W>,
 }
 
 impl<W: Write> Jsonl<W> {
-    /// Begins.
-    pub fn new(columns: &'static [Column], out: W) -> Self {
+    /// Creates a writer; JSON lines have no header.
+    pub fn new(columns: &'static [ExportColumn], out: W) -> Self {
         Self { columns, out: BufWriter::new(out) }
     }
 }
 
 impl<W: Write + Send> Table for Jsonl<W> {
-    fn row(&mut self, row: &[Value<'_>]) -> io::Result<()> {
+    fn row(&mut self, row: &[ExportValue<'_>]) -> io::Result<()> {
         let mut separator = "{";
         for (column, value) in self.columns.iter().zip(row) {
-            if *value == Value::Missing {
+            if *value == ExportValue::Missing {
                 continue;
             }
             write!(self.out, "{separator}\"{}\":", column.name)?;
             separator = ",";
             match value {
-                Value::Missing => {}
-                Value::Number(number) => write!(self.out, "{number}")?,
-                Value::Signed(number) => write!(self.out, "{number}")?,
-                Value::Flag(flag) => write!(self.out, "{flag}")?,
-                Value::Text(text) => serde_json::to_writer(&mut self.out, text)?,
+                ExportValue::Missing => {}
+                ExportValue::Number(number) => write!(self.out, "{number}")?,
+                ExportValue::Signed(number) => write!(self.out, "{number}")?,
+                ExportValue::Flag(flag) => write!(self.out, "{flag}")?,
+                ExportValue::Text(text) => serde_json::to_writer(&mut self.out, text)?,
             }
         }
         self.out.write_all(if separator == "{" { b"{}\n" } else { b"}\n" })

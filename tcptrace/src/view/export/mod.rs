@@ -1,7 +1,7 @@
-//! A recording as a table for other programs: rows in, a file of CSV, JSON lines or Parquet out.
+//! Exports a recording as a table for other programs: CSV, JSON lines or Parquet.
 //!
-//! Two tables: `events`, a row per change of state as `tcptrace events` tells it, and `records`, what was
-//! observed, every row whole. docs/session-format.md has their columns.
+//! Two tables: `events`, one row per state transition as in `tcptrace events`, and `records`, one complete row per
+//! observation. docs/session-format.md lists their columns.
 
 mod csv;
 mod events;
@@ -14,23 +14,23 @@ use std::{borrow::Cow, io};
 pub use events::{EVENTS, row as event_row};
 pub use records::{RECORDS, row as record_row};
 
-/// A column: its name, and what is in it.
+/// A column of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
+pub struct ExportColumn {
     /// Its name.
     pub name: &'static str,
-    /// What is in it.
-    pub kind: Kind,
+    /// The type of its values.
+    pub kind: ColumnKind,
 }
 
-/// What is in a column. Any value may be missing.
+/// Type of a column. Any value may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnKind {
     /// Nanoseconds since the epoch; in Parquet a timestamp.
     Time,
-    /// A whole number; in Parquet 64 bits, unsigned.
+    /// An unsigned integer; in Parquet 64 bits.
     Number,
-    /// A whole number with a sign.
+    /// A signed integer.
     Signed,
     /// True or false.
     Flag,
@@ -40,20 +40,20 @@ pub enum Kind {
 
 /// A value in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
-    /// None.
+pub enum ExportValue<'a> {
+    /// No value.
     Missing,
-    /// For [`Kind::Time`] and [`Kind::Number`].
+    /// For [`ColumnKind::Time`] and [`ColumnKind::Number`].
     Number(u64),
-    /// For [`Kind::Signed`].
+    /// For [`ColumnKind::Signed`].
     Signed(i64),
-    /// For [`Kind::Flag`].
+    /// For [`ColumnKind::Flag`].
     Flag(bool),
-    /// For [`Kind::Text`].
+    /// For [`ColumnKind::Text`].
     Text(Cow<'a, str>),
 }
 
-impl<'a> Value<'a> {
+impl<'a> ExportValue<'a> {
     fn text(text: impl Into<Cow<'a, str>>) -> Self {
         Self::Text(text.into())
     }
@@ -66,14 +66,14 @@ impl<'a> Value<'a> {
 /// Writes rows in one format.
 pub trait Table: Send {
     /// Writes one row: a value per column.
-    fn row(&mut self, row: &[Value<'_>]) -> io::Result<()>;
-    /// Everything was written.
+    fn row(&mut self, row: &[ExportValue<'_>]) -> io::Result<()>;
+    /// Writes the rest after the last row.
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-/// A format of files.
+/// A file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum ExportFormat {
     /// RFC 4180, with a header line.
     Csv,
     /// A JSON object per line.
@@ -82,8 +82,8 @@ pub enum Format {
     Parquet,
 }
 
-impl Format {
-    /// The format that the end of a file's name asks for.
+impl ExportFormat {
+    /// The format of a file name extension.
     pub fn of_extension(extension: &str) -> Option<Self> {
         Some(match extension.to_ascii_lowercase().as_str() {
             "csv" => Self::Csv,
@@ -93,10 +93,10 @@ impl Format {
         })
     }
 
-    /// A table of `columns`, written to `out`.
+    /// Creates a table of `columns` that writes to `out`.
     pub fn table(
         self,
-        columns: &'static [Column],
+        columns: &'static [ExportColumn],
         out: Box<dyn io::Write + Send>,
     ) -> io::Result<Box<dyn Table>> {
         Ok(match self {
@@ -107,8 +107,8 @@ impl Format {
     }
 }
 
-const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind }
+const fn column(name: &'static str, kind: ColumnKind) -> ExportColumn {
+    ExportColumn { name, kind }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Rows as Apache Parquet: a group of rows is gathered column by column and written at once.
+//! Writes rows as Apache Parquet: collects a row group column by column and writes it at once.
 
 use std::{
     io::{self, Write},
@@ -13,34 +13,34 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 
-use super::{Column, Kind, Table, Value};
+use super::{ColumnKind, ExportColumn, ExportValue, Table};
 
-/// Rows gathered in memory.
+/// Rows per row group, held in memory.
 const GROUP: usize = 256 << 10;
 
-/// Writes Parquet.
+/// Parquet writer.
 pub struct Parquet<W: Write + Send> {
     file: SerializedFileWriter<W>,
-    columns: Vec<Gathered>,
+    columns: Vec<ColumnValues>,
     rows: usize,
 }
 
-/// The values of one column that are not missing, and where they are.
-struct Gathered {
-    values: Values,
-    /// 1 where there is a value: Parquet's definition levels.
+/// The present values of one column of the row group, and their definition levels.
+struct ColumnValues {
+    values: ParquetValues,
+    /// 1 if the row has a value: Parquet's definition levels.
     levels: Vec<i16>,
 }
 
-enum Values {
+enum ParquetValues {
     Numbers(Vec<i64>),
     Flags(Vec<bool>),
     Texts(Vec<ByteArray>),
 }
 
 impl<W: Write + Send> Parquet<W> {
-    /// Begins a file.
-    pub fn new(columns: &[Column], out: W) -> io::Result<Self> {
+    /// Starts a file.
+    pub fn new(columns: &[ExportColumn], out: W) -> io::Result<Self> {
         let fields = columns.iter().map(field).collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
         let schema =
             Type::group_type_builder("schema").with_fields(fields).build().map_err(io::Error::other)?;
@@ -48,7 +48,7 @@ impl<W: Write + Send> Parquet<W> {
             WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let file = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))
             .map_err(io::Error::other)?;
-        let columns = columns.iter().map(|column| Gathered::new(column.kind)).collect();
+        let columns = columns.iter().map(|column| ColumnValues::new(column.kind)).collect();
         Ok(Self { file, columns, rows: 0 })
     }
 
@@ -58,9 +58,15 @@ impl<W: Write + Send> Parquet<W> {
             let Some(mut writer) = group.next_column()? else { break };
             let levels = Some(&column.levels[..]);
             match &column.values {
-                Values::Numbers(values) => writer.typed::<Int64Type>().write_batch(values, levels, None)?,
-                Values::Flags(values) => writer.typed::<BoolType>().write_batch(values, levels, None)?,
-                Values::Texts(values) => writer.typed::<ByteArrayType>().write_batch(values, levels, None)?,
+                ParquetValues::Numbers(values) => {
+                    writer.typed::<Int64Type>().write_batch(values, levels, None)?
+                }
+                ParquetValues::Flags(values) => {
+                    writer.typed::<BoolType>().write_batch(values, levels, None)?
+                }
+                ParquetValues::Texts(values) => {
+                    writer.typed::<ByteArrayType>().write_batch(values, levels, None)?
+                }
             };
             writer.close()?;
             column.clear();
@@ -72,7 +78,7 @@ impl<W: Write + Send> Parquet<W> {
 }
 
 impl<W: Write + Send> Table for Parquet<W> {
-    fn row(&mut self, row: &[Value<'_>]) -> io::Result<()> {
+    fn row(&mut self, row: &[ExportValue<'_>]) -> io::Result<()> {
         for (column, value) in self.columns.iter_mut().zip(row) {
             column.push(value);
         }
@@ -88,32 +94,32 @@ impl<W: Write + Send> Table for Parquet<W> {
     }
 }
 
-impl Gathered {
-    const fn new(kind: Kind) -> Self {
+impl ColumnValues {
+    const fn new(kind: ColumnKind) -> Self {
         let values = match kind {
-            Kind::Time | Kind::Number | Kind::Signed => Values::Numbers(Vec::new()),
-            Kind::Flag => Values::Flags(Vec::new()),
-            Kind::Text => Values::Texts(Vec::new()),
+            ColumnKind::Time | ColumnKind::Number | ColumnKind::Signed => ParquetValues::Numbers(Vec::new()),
+            ColumnKind::Flag => ParquetValues::Flags(Vec::new()),
+            ColumnKind::Text => ParquetValues::Texts(Vec::new()),
         };
         Self { values, levels: Vec::new() }
     }
 
-    /// A value of another kind than the column's would be an error in a table of columns; it is missing.
-    fn push(&mut self, value: &Value<'_>) {
+    /// A value of the wrong type is a bug in a table of columns; it counts as missing.
+    fn push(&mut self, value: &ExportValue<'_>) {
         let is_there = match (&mut self.values, value) {
-            (Values::Numbers(values), Value::Number(number)) => {
+            (ParquetValues::Numbers(values), ExportValue::Number(number)) => {
                 values.push(number.cast_signed());
                 true
             }
-            (Values::Numbers(values), Value::Signed(number)) => {
+            (ParquetValues::Numbers(values), ExportValue::Signed(number)) => {
                 values.push(*number);
                 true
             }
-            (Values::Flags(values), Value::Flag(flag)) => {
+            (ParquetValues::Flags(values), ExportValue::Flag(flag)) => {
                 values.push(*flag);
                 true
             }
-            (Values::Texts(values), Value::Text(text)) => {
+            (ParquetValues::Texts(values), ExportValue::Text(text)) => {
                 values.push(ByteArray::from(text.as_ref()));
                 true
             }
@@ -124,24 +130,24 @@ impl Gathered {
 
     fn clear(&mut self) {
         match &mut self.values {
-            Values::Numbers(values) => values.clear(),
-            Values::Flags(values) => values.clear(),
-            Values::Texts(values) => values.clear(),
+            ParquetValues::Numbers(values) => values.clear(),
+            ParquetValues::Flags(values) => values.clear(),
+            ParquetValues::Texts(values) => values.clear(),
         }
         self.levels.clear();
     }
 }
 
-fn field(column: &Column) -> Result<TypePtr, ParquetError> {
+fn field(column: &ExportColumn) -> Result<TypePtr, ParquetError> {
     let (physical, logical) = match column.kind {
-        Kind::Time => {
+        ColumnKind::Time => {
             let unit = TimeUnit::NANOS;
             (Physical::INT64, Some(LogicalType::timestamp(true, unit)))
         }
-        Kind::Number => (Physical::INT64, Some(LogicalType::integer(64, false))),
-        Kind::Signed => (Physical::INT64, Some(LogicalType::integer(64, true))),
-        Kind::Flag => (Physical::BOOLEAN, None),
-        Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+        ColumnKind::Number => (Physical::INT64, Some(LogicalType::integer(64, false))),
+        ColumnKind::Signed => (Physical::INT64, Some(LogicalType::integer(64, true))),
+        ColumnKind::Flag => (Physical::BOOLEAN, None),
+        ColumnKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
     };
     let field = Type::primitive_type_builder(column.name, physical)
         .with_repetition(Repetition::OPTIONAL)

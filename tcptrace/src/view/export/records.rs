@@ -1,14 +1,12 @@
-//! The table `records`: what was observed, a row each, with everything that the recording says once only
-//! filled in.
+//! The table `records`: one row per observation, with the values filled in that the recording stores only once.
 
 use super::{
-    Column,
-    Kind::{Number, Signed, Text, Time},
-    Value, column,
+    ColumnKind::{Number, Signed, Text, Time},
+    ExportColumn, ExportValue, column,
 };
 use crate::{
     model::{
-        Addr, Observation, Record, SeedSocket, TcpState,
+        Addr, HookRecord, Record, SeedSocket, TcpState,
         record::{HostFacts, SeedObject, Sweep},
         text,
     },
@@ -16,8 +14,8 @@ use crate::{
 };
 use tcptrace_common::record::Kind;
 
-/// Its columns.
-pub const RECORDS: [Column; 22] = [
+/// Columns of the table.
+pub const RECORDS: [ExportColumn; 22] = [
     column("ts_ns", Time),
     column("kind", Text),
     column("cookie", Number),
@@ -42,121 +40,126 @@ pub const RECORDS: [Column; 22] = [
     column("name", Text),
 ];
 
-type Row<'a> = [Value<'a>; RECORDS.len()];
+type Row<'a> = [ExportValue<'a>; RECORDS.len()];
 
-/// The row of `record`; `None` for a tick, which says nothing but the time, and for what is no row of a table:
-/// the host's facts, settings, counters and losses.
+/// The row of `record`; `None` for a tick, which holds only the time, and for records that fit no row: host facts,
+/// settings, counters and losses.
 pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
-    let mut row = [const { Value::Missing }; RECORDS.len()];
+    let mut row = [const { ExportValue::Missing }; RECORDS.len()];
     let ts = record.ts()?;
-    row[0] = Value::Number(host.clock_offset_ns.saturating_add(ts.0));
+    row[0] = ExportValue::Number(host.wall_ns(ts));
     let kind = match record {
         Record::Kernel(seen) => {
             observation(seen, &mut row);
             RowKind::Kernel(Kind::from_raw(seen.raw.kind)?)
         }
         Record::Seed(seen) => {
-            seed(seen, &mut row, [RowKind::Seed, RowKind::SeedMinisocket, RowKind::SeedRequest])
+            seed(seen, &mut row, [RowKind::Seed, RowKind::SeedTimewait, RowKind::SeedRequest])
         }
         Record::Found(seen) => {
-            seed(seen, &mut row, [RowKind::Found, RowKind::FoundMinisocket, RowKind::FoundRequest])
+            seed(seen, &mut row, [RowKind::Found, RowKind::FoundTimewait, RowKind::FoundRequest])
         }
         Record::Missing { id, netns, tuple, from, .. } => {
             ends(&mut row, id.0, netns.0, tuple.saddr, tuple.daddr);
             ports(&mut row, tuple.sport, tuple.dport, tuple.ifindex);
             if *from == Sweep::FinWait2 {
-                row[11] = Value::text(TcpState::FinWait2.name());
+                row[11] = ExportValue::text(TcpState::FinWait2.name());
             }
             RowKind::Missing
         }
-        Record::Carried(carried) => {
+        Record::SocketCheckpoint(carried) => {
             let socket = &carried.socket;
             ends(&mut row, carried.id.0, socket.netns.0, socket.tuple.saddr, socket.tuple.daddr);
             ports(&mut row, socket.tuple.sport, socket.tuple.dport, socket.tuple.ifindex);
-            row[11] = Value::text(socket.state.name());
+            row[11] = ExportValue::text(socket.state.name());
             RowKind::Carried
         }
         Record::Owner { id, process, .. } => {
-            row[2] = Value::Number(id.0);
-            row[15] = Value::Number(process.pid.into());
-            row[17] = Value::Text(text::sanitise(&process.comm));
-            row[18] = Value::Number(process.cgroup);
+            row[2] = ExportValue::Number(id.0);
+            row[15] = ExportValue::Number(process.pid.into());
+            row[17] = ExportValue::Text(text::sanitise(&process.comm));
+            row[18] = ExportValue::Number(process.cgroup);
             RowKind::Owner
         }
         Record::NetnsName { netns, name, .. } => {
-            row[4] = Value::Number(netns.0.into());
-            row[21] = Value::Text(text::sanitise(name));
+            row[4] = ExportValue::Number(netns.0.into());
+            row[21] = ExportValue::Text(text::sanitise(name));
             RowKind::NetnsName
         }
         Record::CgroupPath { cgroup, path, .. } => {
-            row[18] = Value::Number(*cgroup);
-            row[21] = Value::Text(text::sanitise(path));
+            row[18] = ExportValue::Number(*cgroup);
+            row[21] = ExportValue::Text(text::sanitise(path));
             RowKind::CgroupPath
+        }
+        Record::ClockStep(step) => {
+            row[13] = ExportValue::Signed(step.offset_ns.cast_signed());
+            RowKind::ClockStep
         }
         Record::SeedEnd { .. } => RowKind::SeedEnd,
         Record::OwnersEnd { .. } => RowKind::OwnersEnd,
-        Record::Continuation(_) => RowKind::Continuation,
+        Record::TrackerCheckpoint(_) => RowKind::Continuation,
         Record::Host(_)
         | Record::Listing(_)
         | Record::NetnsSettings { .. }
         | Record::NetnsCounters { .. }
         | Record::Loss { .. }
+        | Record::Restart { .. }
         | Record::Tick { .. } => return None,
     };
     let (name, _) = schema::KINDS.iter().find(|(_, known)| *known == kind)?;
-    row[1] = Value::text(*name);
+    row[1] = ExportValue::text(*name);
     Some(row)
 }
 
 fn ends(row: &mut Row<'_>, cookie: u64, netns: u32, saddr: Addr, daddr: Addr) {
-    row[2] = Value::Number(cookie);
-    row[4] = Value::Number(netns.into());
-    row[5] = Value::text(saddr.to_string());
-    row[7] = Value::text(daddr.to_string());
+    row[2] = ExportValue::Number(cookie);
+    row[4] = ExportValue::Number(netns.into());
+    row[5] = ExportValue::text(saddr.to_string());
+    row[7] = ExportValue::text(daddr.to_string());
 }
 
 fn ports(row: &mut Row<'_>, sport: u16, dport: u16, ifindex: u32) {
-    row[6] = Value::Number(sport.into());
-    row[8] = Value::Number(dport.into());
-    row[9] = Value::Number(ifindex.into());
+    row[6] = ExportValue::Number(sport.into());
+    row[8] = ExportValue::Number(dport.into());
+    row[9] = ExportValue::Number(ifindex.into());
 }
 
-fn observation(seen: &Observation, row: &mut Row<'_>) {
+fn observation(seen: &HookRecord, row: &mut Row<'_>) {
     let raw = &seen.raw;
     ends(row, raw.cookie, raw.netns, Addr(raw.saddr), Addr(raw.daddr));
     ports(row, raw.sport, raw.dport, raw.ifindex);
-    row[3] = Value::Number(raw.object);
+    row[3] = ExportValue::Number(raw.object);
     if raw.old != 0 {
-        row[10] = Value::text(schema::state_name(raw.old));
+        row[10] = ExportValue::text(schema::state_name(raw.old));
     }
     if raw.new != 0 {
-        row[11] = Value::text(schema::state_name(raw.new));
+        row[11] = ExportValue::text(schema::state_name(raw.new));
     }
-    row[12] = Value::Number(raw.flags.into());
-    row[13] = Value::Signed(raw.arg0.cast_signed());
-    row[14] = Value::Signed(raw.arg1.cast_signed());
+    row[12] = ExportValue::Number(raw.flags.into());
+    row[13] = ExportValue::Signed(raw.arg0.cast_signed());
+    row[14] = ExportValue::Signed(raw.arg1.cast_signed());
     if let Some(task) = &seen.task {
-        row[15] = Value::Number(task.tgid.into());
-        row[16] = Value::Number(task.tid.into());
-        row[17] = Value::text(text::from_kernel(&task.comm));
-        row[18] = Value::Number(task.cgroup);
+        row[15] = ExportValue::Number(task.tgid.into());
+        row[16] = ExportValue::Number(task.tid.into());
+        row[17] = ExportValue::text(text::from_kernel(&task.comm));
+        row[18] = ExportValue::Number(task.cgroup);
     }
 }
 
-fn seed(found: &SeedSocket, row: &mut Row<'_>, [full, minisocket, request]: [RowKind; 3]) -> RowKind {
+fn seed(found: &SeedSocket, row: &mut Row<'_>, [full, timewait, request]: [RowKind; 3]) -> RowKind {
     ends(row, found.id.0, found.netns.0, found.tuple.saddr, found.tuple.daddr);
     ports(row, found.tuple.sport, found.tuple.dport, found.tuple.ifindex);
-    row[11] = Value::text(found.state.name());
-    row[19] = Value::Number(found.inode.into());
-    row[20] = Value::Number(found.uid.into());
+    row[11] = ExportValue::text(found.state.name());
+    row[19] = ExportValue::Number(found.inode.into());
+    row[20] = ExportValue::Number(found.uid.into());
     match found.object {
         SeedObject::Full => full,
-        SeedObject::Minisocket { left } => {
-            row[13] = Value::Signed(left.0.cast_signed());
-            minisocket
+        SeedObject::Timewait { left } => {
+            row[13] = ExportValue::Signed(left.0.cast_signed());
+            timewait
         }
         SeedObject::Request { timeouts } => {
-            row[13] = Value::Signed(timeouts.into());
+            row[13] = ExportValue::Signed(timeouts.into());
             request
         }
     }

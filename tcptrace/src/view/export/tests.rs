@@ -1,4 +1,4 @@
-//! The same rows in every format.
+//! Tests that every format writes the same rows.
 
 use std::{
     io::Write,
@@ -7,7 +7,7 @@ use std::{
 
 use super::*;
 
-/// A file in memory that outlives its writer.
+/// An in-memory file that outlives its writer.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
 
@@ -22,26 +22,26 @@ impl Write for Shared {
     }
 }
 
-const COLUMNS: [Column; 5] = [
-    column("ts_ns", Kind::Time),
-    column("n", Kind::Number),
-    column("signed", Kind::Signed),
-    column("flag", Kind::Flag),
-    column("text", Kind::Text),
+const COLUMNS: [ExportColumn; 5] = [
+    column("ts_ns", ColumnKind::Time),
+    column("n", ColumnKind::Number),
+    column("signed", ColumnKind::Signed),
+    column("flag", ColumnKind::Flag),
+    column("text", ColumnKind::Text),
 ];
 
-fn written(format: Format) -> Vec<u8> {
+fn written(format: ExportFormat) -> Vec<u8> {
     let out = Shared::default();
     let mut table = format.table(&COLUMNS, Box::new(out.clone())).expect("memory");
     let rows = [
         [
-            Value::Number(1_767_323_045_000_000_000),
-            Value::Number(u64::MAX),
-            Value::Signed(-5),
-            Value::Flag(true),
-            Value::text("a,\"b\"\n"),
+            ExportValue::Number(1_767_323_045_000_000_000),
+            ExportValue::Number(u64::MAX),
+            ExportValue::Signed(-5),
+            ExportValue::Flag(true),
+            ExportValue::text("a,\"b\"\n"),
         ],
-        [const { Value::Missing }; 5],
+        [const { ExportValue::Missing }; 5],
     ];
     for row in &rows {
         table.row(row).expect("memory");
@@ -51,26 +51,26 @@ fn written(format: Format) -> Vec<u8> {
 }
 
 #[test]
-fn csv_quotes_what_it_must() {
+fn csv_quotes_special_characters() {
     assert_eq!(
-        String::from_utf8_lossy(&written(Format::Csv)),
+        String::from_utf8_lossy(&written(ExportFormat::Csv)),
         "ts_ns,n,signed,flag,text\r\n1767323045000000000,18446744073709551615,-5,true,\"a,\"\"b\"\"\n\"\r\n,,,,\r\n"
     );
 }
 
 #[test]
-fn json_lines_leave_out_what_is_missing() {
+fn json_lines_omit_missing_values() {
     assert_eq!(
-        String::from_utf8_lossy(&written(Format::Jsonl)),
+        String::from_utf8_lossy(&written(ExportFormat::Jsonl)),
         "{\"ts_ns\":1767323045000000000,\"n\":18446744073709551615,\"signed\":-5,\"flag\":true,\
          \"text\":\"a,\\\"b\\\"\\n\"}\n{}\n"
     );
 }
 
 #[test]
-fn parquet_comes_back() {
+fn parquet_round_trips() {
     use ::parquet::file::reader::{FileReader as _, SerializedFileReader};
-    let bytes = bytes::Bytes::from(written(Format::Parquet));
+    let bytes = bytes::Bytes::from(written(ExportFormat::Parquet));
     let reader = SerializedFileReader::new(bytes).expect("Parquet");
     assert_eq!(reader.metadata().file_metadata().num_rows(), 2);
     let rows: Vec<String> =
@@ -80,8 +80,8 @@ fn parquet_comes_back() {
 }
 
 #[test]
-fn the_end_of_a_name_tells_the_format() {
-    assert_eq!(Format::of_extension("parquet"), Some(Format::Parquet));
-    assert_eq!(Format::of_extension("CSV"), Some(Format::Csv));
-    assert_eq!(Format::of_extension("xlsx"), None);
+fn file_extension_selects_the_format() {
+    assert_eq!(ExportFormat::of_extension("parquet"), Some(ExportFormat::Parquet));
+    assert_eq!(ExportFormat::of_extension("CSV"), Some(ExportFormat::Csv));
+    assert_eq!(ExportFormat::of_extension("xlsx"), None);
 }

@@ -1,9 +1,8 @@
-//! Histograms in `HdrHistogram`'s interval log format: snapshots in, one line per histogram and interval
-//! out.
+//! Writes histograms in the interval log format of `HdrHistogram`, one line per histogram and interval.
 //!
-//! A line holds what was added since the one before with the same tag. Values are nanoseconds; the tag is
-//! the state, then `/` and the split, then `@` and the group's key, for services with the role:
-//! `TIME_WAIT/expired@10.0.0.5:5432/outbound`. What a tag can't hold (blanks, commas) is `_`.
+//! A line holds the growth since the previous line with the same tag. Values are nanoseconds. The tag is the state,
+//! then `/` and the split, then `@` and the group's key, for services with the role:
+//! `TIME_WAIT/expired@10.0.0.5:5432/outbound`. Characters that a tag can't hold (blanks, commas) become `_`.
 
 use std::{
     io::{self, Write},
@@ -24,39 +23,38 @@ use crate::{
     model::{Nanos, text},
 };
 
-/// Writes an interval log.
+/// Interval log writer.
 pub struct IntervalLog<W> {
     out: W,
     serializer: V2DeflateSerializer,
-    /// What was written of each tag so far, and when the last interval ended.
+    /// Per tag, the distribution written so far.
     written: FxHashMap<String, Distribution>,
     until: Option<Nanos>,
 }
 
-/// The longest value that a counter is made for; a stay longer than this, 104 days, counts as it.
-const LONGEST_NS: u64 = 1 << 53;
+/// The longest value of a counter; a longer dwell, above 104 days, counts as this.
+const MAX_VALUE_NS: u64 = 1 << 53;
 const DIGITS: u8 = 3;
 
 impl<W: Write> IntervalLog<W> {
-    /// A log on `out`.
+    /// Creates a log that writes to `out`.
     pub fn new(out: W) -> Self {
         Self { out, serializer: V2DeflateSerializer::new(), written: FxHashMap::default(), until: None }
     }
 
-    /// Where the log was written to.
+    /// Returns the output.
     #[cfg(test)]
     pub(super) fn into_inner(self) -> W {
         self.out
     }
 
-    /// Appends what came since the call before, or since the trace began.
+    /// Appends the growth since the previous call, or since the trace began.
     pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let offset = Duration::from_nanos(snapshot.host.clock_offset_ns);
         let from = self.until.unwrap_or(snapshot.began);
+        let start = Duration::from_nanos(snapshot.host.wall_ns(from));
         if self.until.replace(snapshot.ts).is_none() {
-            self.begin(SystemTime::UNIX_EPOCH + offset + Duration::from_nanos(from.0))?;
+            self.begin(SystemTime::UNIX_EPOCH + start)?;
         }
-        let start = offset + Duration::from_nanos(from.0);
         let length = Duration::from_nanos(snapshot.ts.since(from).0);
         for dwells in &snapshot.dwells {
             self.append(tag(dwells, None), dwells, start, length)?;
@@ -76,7 +74,7 @@ impl<W: Write> IntervalLog<W> {
             env!("CARGO_PKG_VERSION"),
             ": how long TCP sockets stayed in each state, nanoseconds]"
         );
-        // What HdrHistogram's own tools write and look for.
+        // The lines that HdrHistogram's own tools write and expect.
         writeln!(self.out, "#{comment}\n#[Histogram log format version 1.3]")?;
         IntervalLogWriterBuilder::new()
             .with_start_time(began)
@@ -94,7 +92,7 @@ impl<W: Write> IntervalLog<W> {
         }
         let histogram = histogram(&grown)?;
         let name = Tag::new(&tag).ok_or_else(|| io::Error::other("a tag with a blank or a comma"))?;
-        // A writer without a head of its own: `begin` has written it.
+        // This writer adds no header: `begin` has written it.
         IntervalLogWriterBuilder::new()
             .begin_log_with(&mut self.out, &mut self.serializer)?
             .write_histogram(&histogram, start, length, Some(name))
@@ -108,7 +106,7 @@ impl<W: Write> IntervalLog<W> {
 }
 
 fn histogram(buckets: &[Bucket]) -> io::Result<Histogram<u64>> {
-    let longest = buckets.last().map_or(2, |bucket| bucket.highest.0).clamp(2, LONGEST_NS);
+    let longest = buckets.last().map_or(2, |bucket| bucket.highest.0).clamp(2, MAX_VALUE_NS);
     let mut histogram = Histogram::new_with_bounds(1, longest, DIGITS).map_err(io::Error::other)?;
     for bucket in buckets {
         histogram.record_n(bucket.highest.0.min(longest), bucket.count).map_err(io::Error::other)?;
@@ -116,7 +114,7 @@ fn histogram(buckets: &[Bucket]) -> io::Result<Histogram<u64>> {
     Ok(histogram)
 }
 
-/// `key` with the role, where there may be two groups with the same key.
+/// The tag: state, split and `key`, with the role if two groups may have the same key.
 fn tag(dwells: &StateDwells, key: Option<(&str, Option<&str>)>) -> String {
     let split = dwells.split.map(|split: Split| format!("/{}", split.name())).unwrap_or_default();
     let key = key.map(|(key, role)| {

@@ -1,4 +1,4 @@
-//! The histograms as one JSON document, schema `tcptrace.hist.v1`.
+//! Writes the histograms as one JSON document, schema `tcptrace.hist.v1`.
 
 use std::{
     borrow::Cow,
@@ -11,44 +11,44 @@ use super::closes;
 use crate::{
     aggregate::{Distribution, Group, Snapshot, StateDwells},
     model::text,
-    view::document::{self, Head, limits},
+    view::document::{self, DocumentHead, limits},
 };
 
-/// The name of what this module writes.
+/// Schema of the document.
 const SCHEMA: &str = "tcptrace.hist.v1";
 
-/// Writes `snapshot` on one line: a document in itself, and one of many in JSON lines.
+/// Writes `snapshot` on one line, so that a stream of documents is JSON lines.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
-    document::write(out, &Document::of(snapshot))
+    document::write(out, &HistDocument::of(snapshot))
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct HistDocument<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
-    /// What the trace can't see, in sentences.
+    head: DocumentHead<'a>,
+    /// Limits of the trace, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
-    /// How long the trace has gone on.
+    /// Duration of the trace.
     traced_ns: u64,
-    /// What the groups have in common: `service,process`; empty when there are none.
+    /// The grouping: `service,process`; empty if there is none.
     group_by: String,
     /// Groups counted together, in the one with the key `other`.
     other_groups: u64,
-    histograms: Vec<Histogram<'a>>,
+    histograms: Vec<HistogramDocument<'a>>,
     closes: Vec<Closes<'a>>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> HistDocument<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        let all = snapshot.dwells.iter().map(|dwells| Histogram::of(dwells, None));
+        let all = snapshot.dwells.iter().map(|dwells| HistogramDocument::of(dwells, None));
         let of_groups = snapshot
             .groups
             .iter()
-            .flat_map(|group| group.dwells.iter().map(|dwells| Histogram::of(dwells, Some(group))));
+            .flat_map(|group| group.dwells.iter().map(|dwells| HistogramDocument::of(dwells, Some(group))));
         let grouped = !snapshot.grouping.is_none();
         Self {
-            head: Head::of(SCHEMA, snapshot),
+            head: DocumentHead::of(SCHEMA, snapshot),
             limits: limits(&snapshot.host),
             records: snapshot.records,
             traced_ns: snapshot.ts.since(snapshot.began).0,
@@ -61,20 +61,20 @@ impl<'a> Document<'a> {
 }
 
 #[derive(Serialize)]
-struct Histogram<'a> {
+struct HistogramDocument<'a> {
     #[serde(flatten)]
     numbers: Numbers<'a>,
     #[serde(serialize_with = "buckets")]
     buckets: &'a Distribution,
 }
 
-impl<'a> Histogram<'a> {
+impl<'a> HistogramDocument<'a> {
     fn of(dwells: &'a StateDwells, group: Option<&'a Group>) -> Self {
         Self { numbers: Numbers::of(dwells, group), buckets: &dwells.distribution }
     }
 }
 
-/// What a histogram is about, and its numbers, without the buckets.
+/// Subject and numbers of a histogram, without the buckets.
 #[derive(Serialize)]
 pub(in crate::view) struct Numbers<'a> {
     pub state: &'static str,
@@ -95,13 +95,13 @@ pub(in crate::view) struct Numbers<'a> {
     pub at_least_count: u64,
     pub inferred_count: u64,
     pub unknown_count: u64,
-    /// Absent where it can't be told before they end.
+    /// Absent for splits that are known only when a dwell ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_now: Option<u64>,
 }
 
 impl<'a> Numbers<'a> {
-    /// Those of `dwells`, of the sockets of `group` or of all.
+    /// The numbers of `dwells`, for the sockets of `group` or for all.
     pub(in crate::view) fn of(dwells: &'a StateDwells, group: Option<&'a Group>) -> Self {
         let distribution = &dwells.distribution;
         let quantile = |q| distribution.quantile(q).0;
@@ -138,7 +138,7 @@ struct Closes<'a> {
 impl Serialize for Closes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Fields<'a> {
+        struct HistFields<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
             key: Option<Cow<'a, str>>,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +149,7 @@ impl Serialize for Closes<'_> {
             skipped_time_wait: &'a Group,
         }
         let group = self.group;
-        Fields {
+        HistFields {
             key: self.grouped.then(|| text::sanitise(&group.key)),
             role: self.grouped.then(|| group.role.name()),
             closers: group,

@@ -1,13 +1,12 @@
-//! `hist`: how long sockets stayed in every state.
+//! `hist`: histograms of the time that sockets spend in each state.
 //!
-//! A [`Snapshot`](crate::aggregate::Snapshot) in; charts as [text], one [json] document, or an
-//! interval log ([hlog]) out.
+//! Renders a [`Snapshot`](crate::aggregate::Snapshot) as [text] charts, one [json] document, or an interval log
+//! ([hlog]).
 //!
-//! Only dwells whose both ends were seen are in the histograms. Those that began before the trace, those
-//! whose beginning was computed and those that have not ended are counted beside them. FIN_WAIT2 has two
-//! parts that are measured apart: `orphan` is the time without an owner, of every dwell that had such a
-//! time; `held` is the time that a process had the socket open, of every dwell that had such a time. A
-//! dwell that was first held and then orphaned is in both, with its parts.
+//! The histograms contain only dwells observed from start to end. Dwells that began before the trace, dwells with an
+//! inferred start and dwells that have not ended are counted separately. FIN_WAIT2 has two parts, measured separately:
+//! `orphan` is the time without an owner, `held` the time that a process had the socket open. A dwell that was first
+//! held and then orphaned counts in both, with its parts.
 
 pub(super) mod closes;
 pub mod hlog;

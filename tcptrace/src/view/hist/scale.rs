@@ -1,8 +1,8 @@
-//! The scale of a chart: the shortest and the longest dwell in, rows with readable bounds out.
+//! Chooses the rows of a chart, with readable bounds, from the shortest and the longest dwell.
 //!
-//! Rows grow with their values (1-2-5 up to a second, then the steps of a clock), since dwells spread
-//! over many orders of magnitude. Where they lie so close together that this would give two or three
-//! rows, as in TIME_WAIT, the rows are of equal width.
+//! Row widths grow with the values (1-2-5 up to a second, then the steps of a clock), because dwells span many orders
+//! of magnitude. Where dwells are so close that this would give two or three rows, as in TIME_WAIT, the rows have equal
+//! width.
 
 use crate::{aggregate::Distribution, model::Nanos};
 
@@ -16,7 +16,7 @@ const DAY: u64 = 24 * HOUR;
 const UNITS: [(u64, &str); 7] =
     [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (S, "s"), (MS, "ms"), (US, "us"), (1, "ns")];
 
-/// Bounds that people count in.
+/// Round bounds.
 pub const FINE: [u64; 45] = [
     1,
     2,
@@ -64,7 +64,7 @@ pub const FINE: [u64; 45] = [
     7 * DAY,
     30 * DAY,
 ];
-/// The same for dwells that spread far.
+/// Round bounds for dwells with a wide spread.
 pub const COARSE: [u64; 16] = [
     1,
     10,
@@ -84,22 +84,22 @@ pub const COARSE: [u64; 16] = [
     30 * DAY,
 ];
 
-/// As many rows as a chart should have.
+/// Minimum and maximum number of rows of a chart.
 const FEWEST: usize = 4;
 const MOST: usize = 15;
-/// Rows of equal width.
-const EQUAL: u64 = 10;
+/// Target number of rows of equal width.
+const EQUAL_ROWS: u64 = 10;
 
-/// The bounds of a chart's rows, ascending, one more than there are rows.
+/// The bounds of a chart's rows, ascending: one more than there are rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scale {
+pub struct ChartScale {
     bounds: Vec<u64>,
-    /// The width of every row, where they are equal.
+    /// Row width, if all rows are equal.
     step: Option<u64>,
 }
 
-impl Scale {
-    /// Rows that hold all of `distribution`, which is not empty.
+impl ChartScale {
+    /// Rows that cover `distribution`, which is not empty.
     pub fn of(distribution: &Distribution) -> Self {
         let (shortest, longest) = (distribution.shortest.0.max(1), distribution.longest.0.max(1));
         let fine = between(&FINE, shortest, longest);
@@ -112,43 +112,43 @@ impl Scale {
 
     /// Equal steps from below `shortest` to above `longest`.
     fn equal(shortest: u64, longest: u64) -> Self {
-        // Finer than a bucket of the histogram is wide there is nothing to tell apart.
-        let finest = ((longest - shortest) / EQUAL).max(longest / 500);
+        // Rows narrower than a bucket of the histogram would show nothing more.
+        let finest = ((longest - shortest) / EQUAL_ROWS).max(longest / 500);
         let step = FINE.into_iter().find(|&step| step >= finest).unwrap_or(DAY);
         let first = shortest / step;
         let last = longest / step + 1;
         Self { bounds: (first..=last).map(|n| n * step).collect(), step: Some(step) }
     }
 
-    /// How many dwells fall into each row. One that is longer than the last bound is in the last row.
+    /// Number of dwells per row. A dwell above the last bound counts in the last row.
     pub fn count(&self, distribution: &Distribution) -> Vec<u64> {
         let mut rows = vec![0; self.rows()];
         for bucket in distribution.buckets() {
-            // A bucket that a bound cuts in two belongs above it: timers run out a little late.
+            // A bucket that a bound cuts in two counts above the bound: timers expire slightly late.
             rows[self.row_of(bucket.highest)] += bucket.count;
         }
         rows
     }
 
-    /// The row that `dwell` falls into.
+    /// The row of `dwell`.
     pub fn row_of(&self, dwell: Nanos) -> usize {
         let above = self.bounds.partition_point(|&bound| bound <= dwell.0);
         above.saturating_sub(1).min(self.rows() - 1)
     }
 
-    /// How many rows there are; at least one.
+    /// Number of rows; at least one.
     pub fn rows(&self) -> usize {
         self.bounds.len() - 1
     }
 
-    /// The bounds of every row as text of equal width: `10ms - 20ms`.
+    /// Labels of equal width for the rows: `10ms - 20ms`.
     pub fn labels(&self) -> Vec<String> {
         let texts: Vec<String> = self.bounds.iter().map(|&bound| self.text(bound)).collect();
         let width = texts.iter().map(String::len).max().unwrap_or(0);
         texts.windows(2).map(|pair| format!("{:>width$} - {:<width$}", pair[0], pair[1])).collect()
     }
 
-    /// A bound as it is called, or, among equal steps, with as many decimals as tell it from the next.
+    /// Text of a bound; for equal steps with as many decimals as distinguish it from the next.
     fn text(&self, bound: u64) -> String {
         let Some(step) = self.step else { return name(bound) };
         let longest = self.bounds.last().copied().unwrap_or(bound);
@@ -166,13 +166,13 @@ impl Scale {
     }
 }
 
-/// What a bound of [`FINE`] or [`COARSE`] is called.
+/// Name of a bound of [`FINE`] or [`COARSE`].
 pub fn name(bound: u64) -> String {
     let (unit, name) = UNITS.into_iter().find(|(unit, _)| bound >= *unit).unwrap_or((1, "ns"));
     format!("{}{name}", bound / unit)
 }
 
-/// Those of `bounds` that `shortest` and `longest` lie between.
+/// The part of `bounds` that encloses `shortest` and `longest`.
 fn between(bounds: &[u64], shortest: u64, longest: u64) -> Vec<u64> {
     let first = bounds.partition_point(|&bound| bound <= shortest).saturating_sub(1);
     let last = bounds.partition_point(|&bound| bound <= longest).min(bounds.len() - 1);
@@ -186,12 +186,12 @@ mod tests {
     use super::*;
 
     fn labels(lengths: &[u64]) -> Vec<String> {
-        let labels = Scale::of(&lengths.iter().copied().collect()).labels();
+        let labels = ChartScale::of(&lengths.iter().copied().collect()).labels();
         labels.into_iter().map(|label| label.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
     #[test]
-    fn rows_grow_with_their_values() {
+    fn rows_grow_with_the_values() {
         assert_eq!(
             labels(&[10 * MS, 100 * MS, 1_000 * MS]),
             [
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_close_together_gets_equal_rows() {
+    fn close_dwells_get_equal_rows() {
         let time_wait = labels(&[60_012 * MS, 60_840 * MS]);
         assert_eq!(time_wait[0], "60.0s - 60.2s");
         assert_eq!(time_wait[time_wait.len() - 1], "60.8s - 61.0s");
@@ -220,18 +220,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_dwell_has_one_of_a_few_rows(lengths in prop::collection::vec(0_u64..1 << 52, 1..50)) {
+        fn every_dwell_falls_into_one_of_few_rows(lengths in prop::collection::vec(0_u64..1 << 52, 1..50)) {
             let dwells: Distribution = lengths.iter().copied().collect();
-            let scale = Scale::of(&dwells);
+            let scale = ChartScale::of(&dwells);
             prop_assert!(scale.rows() <= MOST + 1, "{:?}", scale);
             prop_assert_eq!(scale.count(&dwells).iter().sum::<u64>(), dwells.count);
             prop_assert_eq!(scale.labels().len(), scale.rows());
         }
 
         #[test]
-        fn close_dwells_too(start in 1_u64..1 << 50, spread in 0_u64..1_000_000_000) {
+        fn close_dwells_get_distinct_labels(start in 1_u64..1 << 50, spread in 0_u64..1_000_000_000) {
             let dwells: Distribution = [start, start + spread].into_iter().collect();
-            let scale = Scale::of(&dwells);
+            let scale = ChartScale::of(&dwells);
             prop_assert!(scale.rows() <= MOST + 1, "{:?}", scale);
             let labels = scale.labels();
             let mut distinct = labels.clone();

@@ -1,4 +1,4 @@
-//! Charts and documents over made-up dwells.
+//! Tests of charts, documents and logs with made-up dwells.
 
 use hdrhistogram::serialization::{
     Deserializer,
@@ -25,7 +25,7 @@ fn dwells(
     StateDwells { state, split, open_now: Some(open_now), distribution: lengths.into_iter().collect() }
 }
 
-/// TIME_WAIT as the timer wheel makes it: 60 s and up to a bucket more.
+/// TIME_WAIT dwells as the timer wheel produces them: 60 s and up to one wheel bucket more.
 fn time_wait(n: u64) -> impl Iterator<Item = u64> {
     (0..n).map(|i| 60_000 * MS + i * 37 % 2_048 * MS)
 }
@@ -91,20 +91,20 @@ fn grouped() -> Snapshot {
 
 fn chart(snapshot: &Snapshot, width: u16, glyphs: Glyphs) -> String {
     let mut out = Vec::new();
-    let layout = text::Layout { width, glyphs, zone: TimeZone::UTC, max_groups: 10 };
-    text::write(&mut out, snapshot, &layout).expect("a Vec takes everything");
+    let layout = text::HistLayout { width, glyphs, zone: TimeZone::UTC, max_groups: 10 };
+    text::write(&mut out, snapshot, &layout).expect("writing to a Vec");
     String::from_utf8(out).expect("UTF-8")
 }
 
 #[test]
-fn at_80_columns() {
+fn chart_fits_80_columns() {
     let chart = chart(&ungrouped(), 80, Glyphs::Unicode);
     assert!(chart.lines().all(|line| line.chars().count() <= 80), "{chart}");
     insta::assert_snapshot!(chart);
 }
 
 #[test]
-fn in_ascii_by_service_and_process() {
+fn chart_in_ascii_by_service_and_process() {
     let chart = chart(&grouped(), 80, Glyphs::Ascii);
     assert!(chart.is_ascii() && !chart.contains(|c: char| c.is_control() && c != '\n'), "{chart}");
     assert!(chart.lines().all(|line| line.len() <= 80), "{chart}");
@@ -112,12 +112,12 @@ fn in_ascii_by_service_and_process() {
 }
 
 #[test]
-fn wide() {
+fn chart_at_140_columns() {
     insta::assert_snapshot!(chart(&grouped(), 140, Glyphs::Unicode));
 }
 
 #[test]
-fn nothing_yet() {
+fn empty_snapshots_print_a_message() {
     let mut snapshot = fixture::empty();
     assert!(chart(&snapshot, 80, Glyphs::Ascii).contains("No TCP sockets."));
     snapshot.dwells = vec![dwells(TcpState::TimeWait, None, 7, [])];
@@ -126,14 +126,14 @@ fn nothing_yet() {
 }
 
 #[test]
-fn no_width_is_too_small() {
+fn every_width_renders() {
     for width in 0..200 {
         chart(&grouped(), width, Glyphs::Unicode);
     }
 }
 
 #[test]
-fn the_document() {
+fn json_document() {
     let mut snapshot = ungrouped();
     snapshot.dwells[0] = dwells(TcpState::Established, None, 65, [10 * MS, 11 * MS, 10 * MS + 1]);
     snapshot.dwells[1].distribution = [60_000 * MS].into_iter().collect();
@@ -142,12 +142,12 @@ fn the_document() {
     snapshot.dwells[2].split = Some(Split::Ended(EndReason::Expired));
     snapshot.dwells.truncate(3);
     let mut out = Vec::new();
-    json::write(&mut out, &snapshot).expect("a Vec takes everything");
+    json::write(&mut out, &snapshot).expect("writing to a Vec");
     let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
     insta::assert_snapshot!(serde_json::to_string_pretty(&document).expect("JSON"));
 }
 
-/// What the log's own reader finds in it: tag, start and length in milliseconds, count and maximum.
+/// Parses a log with its own reader: tag, start and length in milliseconds, count and maximum.
 fn read(log: &[u8]) -> Vec<(String, u128, u128, u64, u64)> {
     let entry = |entry| match entry {
         LogEntry::Interval(interval) => Some(interval),
@@ -183,7 +183,7 @@ fn base64_decode(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_log_holds_what_each_interval_added() {
+fn log_holds_the_growth_of_each_interval() {
     let mut log = IntervalLog::new(Vec::new());
     let mut snapshot = fixture::empty();
     snapshot.began = Nanos(100_000 * MS);
@@ -197,7 +197,7 @@ fn a_log_holds_what_each_interval_added() {
         let mut group = fixture::group("*:80, x", Role::Inbound, &[]);
         group.dwells = vec![dwells(state, None, 0, lengths.iter().copied())];
         snapshot.groups = vec![group];
-        log.write(&snapshot).expect("a Vec takes everything");
+        log.write(&snapshot).expect("writing to a Vec");
     }
     let log = log.into_inner();
     let start = u128::from(snapshot.host.clock_offset_ns / MS) + 100_000;

@@ -1,4 +1,4 @@
-//! Charts for people: one block per state, then who closed.
+//! Writes charts as text: one block per state, then a table of closers.
 
 use std::{
     borrow::Cow,
@@ -9,7 +9,7 @@ use std::{
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{closes, scale::Scale};
+use super::{closes, scale::ChartScale};
 use crate::{
     aggregate::{Distribution, Group, HISTORY, Snapshot, StateDwells},
     model::{TcpState, text, units},
@@ -26,31 +26,31 @@ use crate::{
     },
 };
 
-/// How the charts are laid out.
+/// Layout of the charts.
 #[derive(Clone, Debug)]
-pub struct Layout {
-    /// Columns of a line.
+pub struct HistLayout {
+    /// Width in columns.
     pub width: u16,
-    /// What bars are made of.
+    /// Characters of the bars.
     pub glyphs: Glyphs,
-    /// For the time in the header.
+    /// Time zone of the header.
     pub zone: TimeZone,
-    /// Groups listed under each state; how many are left out is said.
+    /// Maximum number of groups per state; the number of omitted groups is printed.
     pub max_groups: usize,
 }
 
-/// Narrower than this lines are cut by the terminal.
+/// At smaller widths the terminal cuts the lines.
 const NARROWEST: usize = 60;
-/// A bar longer than this says no more.
-const LONGEST_BAR: usize = 100;
-/// With so many columns the tables have a column for the 0.999 quantile.
+/// Longer bars show nothing more.
+const MAX_BAR: usize = 100;
+/// From this width on, tables have a column for the 0.999 quantile.
 const WIDE: usize = 96;
 
 /// Quantiles marked beside the bars and listed in tables.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// Writes `snapshot`, ending in a newline.
-pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &HistLayout) -> io::Result<()> {
     header(out, snapshot, layout)?;
     let mut blocks = 0;
     for state in ORDER {
@@ -67,7 +67,7 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::
     closes_table(out, snapshot, layout)
 }
 
-fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &HistLayout) -> io::Result<()> {
     let time = clock::date(&snapshot.host, snapshot.ts, &layout.zone);
     writeln!(out, "{}  {time}", summary::facts(snapshot).join("  "))?;
     let losses = losses(&snapshot.losses);
@@ -83,13 +83,13 @@ fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Res
     Ok(())
 }
 
-/// The name, a line of numbers, the chart, and the parts.
+/// Writes one block: name, numbers, chart, splits and groups.
 fn block(
     out: &mut impl Write,
     all: &StateDwells,
     splits: &[&StateDwells],
     snapshot: &Snapshot,
-    layout: &Layout,
+    layout: &HistLayout,
 ) -> io::Result<()> {
     let distribution = &all.distribution;
     title(out, all, snapshot, layout)?;
@@ -97,18 +97,23 @@ fn block(
     if distribution.count == 0 {
         return Ok(());
     }
-    let scale = Scale::of(distribution);
+    let scale = ChartScale::of(distribution);
     numbers(out, distribution, layout)?;
     chart(out, distribution, &scale, layout)?;
-    let split_rows: Vec<Row<'_>> = splits
+    let split_rows: Vec<QuantileRow<'_>> = splits
         .iter()
-        .filter_map(|of| Some(Row { name: of.split?.name().into(), distribution: &of.distribution }))
+        .filter_map(|of| Some(QuantileRow { name: of.split?.name().into(), distribution: &of.distribution }))
         .collect();
-    table(out, &Table { head: "SPLIT", rows: &split_rows, hidden: 0 }, &scale, layout)?;
+    table(out, &QuantileTable { head: "SPLIT", rows: &split_rows, hidden: 0 }, &scale, layout)?;
     groups(out, all.state, snapshot, &scale, layout)
 }
 
-fn title(out: &mut impl Write, all: &StateDwells, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+fn title(
+    out: &mut impl Write,
+    all: &StateDwells,
+    snapshot: &Snapshot,
+    layout: &HistLayout,
+) -> io::Result<()> {
     let ended = match all.distribution.count {
         0 => "no dwell from beginning to end yet".into(),
         1 => "1 dwell".into(),
@@ -125,15 +130,15 @@ fn title(out: &mut impl Write, all: &StateDwells, snapshot: &Snapshot, layout: &
     writeln!(out, "{}", line.trim_end())
 }
 
-/// Sockets in `state` at the last snapshots, as a sparkline; empty while there are too few.
+/// Sparkline of the sockets in `state` in the last snapshots; empty if there are fewer than two.
 fn history(snapshot: &Snapshot, state: TcpState, room: usize, glyphs: Glyphs) -> String {
     let first = snapshot.history.len().saturating_sub(room);
     let counts = snapshot.history[first..].iter().map(|sample| sample.counts[state.index()]);
     if counts.len() < 2 { String::new() } else { glyphs.sparkline(counts) }
 }
 
-/// As many numbers as there is room for.
-fn numbers(out: &mut impl Write, distribution: &Distribution, layout: &Layout) -> io::Result<()> {
+/// Writes the quantiles, and as many other numbers as fit.
+fn numbers(out: &mut impl Write, distribution: &Distribution, layout: &HistLayout) -> io::Result<()> {
     let mut line = String::new();
     for (name, q) in QUANTILES {
         let _ = write!(line, "  {name} {}", units::duration(distribution.quantile(q)));
@@ -148,7 +153,7 @@ fn numbers(out: &mut impl Write, distribution: &Distribution, layout: &Layout) -
     writeln!(out, "{line}")
 }
 
-/// The dwells that are not in the histogram.
+/// Writes the dwells that are not in the histogram.
 fn beside(out: &mut impl Write, distribution: &Distribution) -> io::Result<()> {
     let parts = [
         (distribution.at_least, "older than the trace (>=)"),
@@ -166,8 +171,8 @@ fn beside(out: &mut impl Write, distribution: &Distribution) -> io::Result<()> {
 fn chart(
     out: &mut impl Write,
     distribution: &Distribution,
-    scale: &Scale,
-    layout: &Layout,
+    scale: &ChartScale,
+    layout: &HistLayout,
 ) -> io::Result<()> {
     const COUNT: usize = 9;
     const SHARE: usize = 6;
@@ -178,7 +183,7 @@ fn chart(
     let label_width = labels.first().map_or(0, String::len);
     let around = 2 + label_width + 2 + 1 + COUNT + 1 + SHARE + 2 + MARKS;
     let width = usize::from(layout.width).max(NARROWEST);
-    let bar_width = width.saturating_sub(around).clamp(1, LONGEST_BAR);
+    let bar_width = width.saturating_sub(around).clamp(1, MAX_BAR);
     for (row, (label, &count)) in labels.iter().zip(&rows).enumerate() {
         let bar = layout.glyphs.bar(count, most, bar_width);
         let line = format!(
@@ -194,8 +199,8 @@ fn chart(
     Ok(())
 }
 
-/// The quantiles that lie in a row: the first, or the first and the last.
-fn marks(distribution: &Distribution, scale: &Scale, row: usize) -> String {
+/// The quantiles in a row: one, or the first and the last.
+fn marks(distribution: &Distribution, scale: &ChartScale, row: usize) -> String {
     let here: Vec<&str> = QUANTILES
         .into_iter()
         .filter(|(_, q)| scale.row_of(distribution.quantile(*q)) == row)
@@ -217,19 +222,24 @@ fn share(count: u64, total: u64) -> String {
     }
 }
 
-/// One line of a table: the quantiles of a part, and its shape on the chart's scale.
-struct Row<'a> {
+/// One line of a table: the quantiles of a part, and a sparkline on the chart's scale.
+struct QuantileRow<'a> {
     name: Cow<'a, str>,
     distribution: &'a Distribution,
 }
 
-struct Table<'a> {
+struct QuantileTable<'a> {
     head: &'a str,
-    rows: &'a [Row<'a>],
+    rows: &'a [QuantileRow<'a>],
     hidden: usize,
 }
 
-fn table(out: &mut impl Write, table: &Table<'_>, scale: &Scale, layout: &Layout) -> io::Result<()> {
+fn table(
+    out: &mut impl Write,
+    table: &QuantileTable<'_>,
+    scale: &ChartScale,
+    layout: &HistLayout,
+) -> io::Result<()> {
     const NUMBER: usize = 7;
     const COUNT: usize = 9;
     const LONGEST_NAME: usize = 64;
@@ -247,7 +257,7 @@ fn table(out: &mut impl Write, table: &Table<'_>, scale: &Scale, layout: &Layout
         write!(out, "{:>NUMBER$}", name.to_uppercase())?;
     }
     writeln!(out, "{:>NUMBER$}", "MAX")?;
-    for Row { name, distribution } in table.rows {
+    for QuantileRow { name, distribution } in table.rows {
         let name = fit(name, name_width, true, Cut::Middle);
         let mut line = format!("  {name} {:>COUNT$}", units::count(distribution.count));
         for (_, q) in quantiles {
@@ -270,28 +280,28 @@ fn length(distribution: &Distribution, length: crate::model::Nanos) -> String {
     if distribution.count == 0 { "-".into() } else { units::duration(length) }
 }
 
-/// The groups with the most dwells in `state`.
+/// Writes the groups with the most dwells in `state`.
 fn groups(
     out: &mut impl Write,
     state: TcpState,
     snapshot: &Snapshot,
-    scale: &Scale,
-    layout: &Layout,
+    scale: &ChartScale,
+    layout: &HistLayout,
 ) -> io::Result<()> {
     let of_group = |group| whole(group, state).filter(|distribution| distribution.count > 0);
-    let mut rows: Vec<Row<'_>> = snapshot
+    let mut rows: Vec<QuantileRow<'_>> = snapshot
         .groups
         .iter()
-        .filter_map(|group| Some(Row { name: name(group, snapshot), distribution: of_group(group)? }))
+        .filter_map(|group| Some(QuantileRow { name: name(group, snapshot), distribution: of_group(group)? }))
         .collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.distribution.count));
     let hidden = rows.len().saturating_sub(layout.max_groups);
     rows.truncate(layout.max_groups);
     let head = snapshot.grouping.head();
-    table(out, &Table { head: &head, rows: &rows, hidden }, scale, layout)
+    table(out, &QuantileTable { head: &head, rows: &rows, hidden }, scale, layout)
 }
 
-/// The key, and the role where it belongs to it.
+/// The key, with the role if groups have roles.
 fn name<'a>(group: &'a Group, snapshot: &Snapshot) -> Cow<'a, str> {
     let key = text::sanitise(&group.key);
     if snapshot.grouping.has_roles() { format!("{key} {}", role(group.role)).into() } else { key }
@@ -302,8 +312,8 @@ fn whole(group: &Group, state: TcpState) -> Option<&Distribution> {
     all.map(|of| &of.distribution)
 }
 
-/// Who closed first, by group, and which closes skipped TIME_WAIT.
-fn closes_table(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+/// Writes the closers by group, and which closes skipped TIME_WAIT.
+fn closes_table(out: &mut impl Write, snapshot: &Snapshot, layout: &HistLayout) -> io::Result<()> {
     const NUMBER: usize = 8;
     const HEADS: [&str; 7] = ["LOCAL", "REMOTE", "BOTH", "RST-IN", "RST-OUT", "TIMEOUT", "REFUSED"];
     let closes = |group: &Group| closes::closers(group).map(|(_, n)| n).sum::<u64>();

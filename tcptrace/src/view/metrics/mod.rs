@@ -1,12 +1,13 @@
-//! Metrics for Prometheus: a [`Snapshot`] in, `OpenMetrics` text out.
+//! Renders a [`Snapshot`] as `OpenMetrics` text for Prometheus.
 //!
-//! Every metric is one row of [`METRICS`] (and of docs/metrics.md): its name, its unit, its help, and where its samples
-//! come from. Labels are bounded: states, roles and reasons by their nature; services and destinations by the places
-//! that there are for them, see [`crate::aggregate::Aggregate::with_places`].
+//! Every metric is one row of [`METRICS`] (and of docs/metrics.md): name, unit, help, and the source of its samples.
+//! Labels are bounded: states, roles and reasons are enums; services and destinations have a limited number of places,
+//! see [`crate::aggregate::Aggregate::with_places`].
 //!
-//! Counters never fall while the tracer runs. What is counted by service is therefore never counted for the "other"
-//! services together: which ones these are changes with the places. The total is a metric of its own.
+//! Counters never decrease while the tracer runs. Counters by service therefore have no sample for the "other" services
+//! together, because a service can move into or out of that set. The total is a metric of its own.
 
+pub mod format;
 mod rows;
 mod samples;
 
@@ -23,50 +24,47 @@ use crate::aggregate::{DestinationPorts, Group, GroupKey, Snapshot};
 pub use rows::METRICS;
 use samples::Samples;
 
-/// The media type of what [`write()`] writes.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// What tracing costs this host so far.
+/// Cost of tracing on this host so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OwnCost {
     /// CPU time of the process, in nanoseconds.
     pub cpu_ns: u64,
-    /// Memory of the process that is resident, in bytes.
+    /// Resident memory of the process, in bytes.
     pub resident_bytes: u64,
-    /// Time in eBPF programs and their runs, where the kernel counts them (`kernel.bpf_stats_enabled`).
+    /// Cost of the eBPF programs, if the kernel counts it (`kernel.bpf_stats_enabled`).
     pub ebpf: Option<EbpfCost>,
 }
 
-/// What the eBPF programs cost.
+/// Cost of the eBPF programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EbpfCost {
-    /// Time in them, in nanoseconds.
+    /// Run time, in nanoseconds.
     pub run_time_ns: u64,
-    /// How often they ran.
+    /// Number of runs.
     pub runs: u64,
 }
 
-/// What the metrics are taken from.
+/// Input of the metrics.
 #[derive(Clone, Debug)]
-pub struct Shown {
-    /// The sockets.
+pub struct MetricsInput {
+    /// The snapshot of the sockets.
     pub snapshot: Arc<Snapshot>,
-    /// What it costs to know.
+    /// Cost of tracing.
     pub cost: OwnCost,
 }
 
 /// One metric.
 pub struct Metric {
-    /// Without its unit and without what the format appends to counters.
+    /// Name without unit and without the suffix of its type.
     name: &'static str,
     unit: Option<&'static Unit>,
     kind: MetricType,
     help: &'static str,
-    samples: fn(&Shown, &mut Samples<'_>) -> fmt::Result,
+    samples: fn(&MetricsInput, &mut Samples<'_>) -> fmt::Result,
 }
 
 impl Metric {
-    /// As Prometheus knows it: `tcptrace_dwell_seconds`, `tcptrace_records_total`.
+    /// Full name: `tcptrace_dwell_seconds`, `tcptrace_records_total`.
     pub fn full_name(&self) -> String {
         let unit = self.unit.map_or(String::new(), |unit| format!("_{}", unit.as_str()));
         let suffix = match self.kind {
@@ -82,20 +80,20 @@ impl Metric {
         self.kind.as_str()
     }
 
-    /// What it says, in a sentence.
+    /// Help text, one sentence.
     pub fn help(&self) -> &'static str {
         self.help
     }
 }
 
 /// Writes every metric.
-pub fn write(out: &mut String, shown: Shown) -> fmt::Result {
+pub fn write(out: &mut String, shown: MetricsInput) -> fmt::Result {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(shown));
     text::encode(out, &registry)
 }
 
-impl Collector for Shown {
+impl Collector for MetricsInput {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for metric in &METRICS {
             let encoder = encoder.encode_descriptor(metric.name, metric.help, metric.unit, metric.kind)?;
@@ -105,20 +103,20 @@ impl Collector for Shown {
     }
 }
 
-impl Shown {
-    /// The services that have samples of their own.
+impl MetricsInput {
+    /// Services that have samples of their own.
     fn services(&self) -> impl Iterator<Item = &Group> {
         self.snapshot.groups.iter().filter(|group| group.has_place)
     }
 
-    /// How many services have none.
+    /// Number of services without samples of their own.
     fn other_services(&self) -> u64 {
         let hidden =
             self.snapshot.groups.iter().filter(|group| !group.has_place && group.id != GroupKey::OTHER);
         self.snapshot.other_groups + hidden.count() as u64
     }
 
-    /// The destinations that have samples of their own.
+    /// Destinations that have samples of their own.
     fn destinations(&self) -> impl Iterator<Item = &DestinationPorts> {
         self.snapshot.ports.destinations.iter().filter(|row| row.has_place)
     }

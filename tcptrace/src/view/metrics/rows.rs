@@ -4,7 +4,7 @@ use std::fmt;
 
 use prometheus_client::{metrics::MetricType, registry::Unit};
 
-use super::{Metric, Samples, Shown};
+use super::{Metric, MetricsInput, Samples};
 use crate::{
     aggregate::{DestinationPorts, Group, StateDwells},
     lifecycle::{Closer, EndReason, Since},
@@ -12,11 +12,11 @@ use crate::{
     view::losses::CAUSES,
 };
 
-const fn gauge(name: &'static str, help: &'static str, samples: Samplers) -> Metric {
+const fn gauge(name: &'static str, help: &'static str, samples: WriteSamples) -> Metric {
     Metric { name, unit: None, kind: MetricType::Gauge, help, samples }
 }
 
-const fn counter(name: &'static str, help: &'static str, samples: Samplers) -> Metric {
+const fn counter(name: &'static str, help: &'static str, samples: WriteSamples) -> Metric {
     Metric { name, unit: None, kind: MetricType::Counter, help, samples }
 }
 
@@ -26,10 +26,10 @@ impl Metric {
     }
 }
 
-type Samplers = fn(&Shown, &mut Samples<'_>) -> fmt::Result;
+type WriteSamples = fn(&MetricsInput, &mut Samples<'_>) -> fmt::Result;
 
 /// Every metric, in the order of the page.
-pub static METRICS: [Metric; 28] = [
+pub static METRICS: [Metric; 30] = [
     Metric {
         name: "tcptrace_build",
         unit: None,
@@ -56,7 +56,7 @@ pub static METRICS: [Metric; 28] = [
         name: "tcptrace_dwell",
         unit: Some(&Unit::Seconds),
         kind: MetricType::Histogram,
-        help: "How long sockets stayed in a state, of stays seen from their beginning to their end.",
+        help: "Time that sockets spent in a state, of dwells observed from start to end.",
         samples: |shown, samples| {
             shown.snapshot.dwells_by_role.iter().try_for_each(|of| {
                 let labels = [("state", of.state.name()), ("role", of.role.name())];
@@ -66,7 +66,7 @@ pub static METRICS: [Metric; 28] = [
     },
     counter(
         "tcptrace_dwells_unmeasured",
-        "Stays that have ended and are not in the histogram: they began before the trace, or their beginning was \
+        "Dwells that have ended and are not in the histogram: they began before the trace, or their start was \
          inferred or missed.",
         |shown, samples| {
             let whole = shown.snapshot.dwells.iter().filter(|dwells| dwells.split.is_none());
@@ -82,9 +82,9 @@ pub static METRICS: [Metric; 28] = [
             })
         },
     ),
-    counter("tcptrace_time_wait_ended", "TIME_WAIT sockets that have ended, by how.", |shown, samples| {
+    counter("tcptrace_time_wait_ended", "TIME_WAIT sockets that have ended, by reason.", |shown, samples| {
         let of = |reason| sum(shown, |group| group.time_wait.ended.of(reason).unwrap_or_default());
-        let ends = EndReason::ALL.into_iter().filter(|reason| ends_minisockets(*reason));
+        let ends = EndReason::ALL.into_iter().filter(|reason| can_end_timewait(*reason));
         each(samples, "reason", ends.map(|reason| (reason.name(), of(reason))))
     }),
     counter(
@@ -94,17 +94,17 @@ pub static METRICS: [Metric; 28] = [
     ),
     counter(
         "tcptrace_sockets_ended",
-        "Sockets that have ended, by how; not counted are those that went on as TIME_WAIT or as an orphan FIN_WAIT2.",
+        "Sockets that have ended, by reason, except those that became TIME_WAIT or an orphan FIN_WAIT2.",
         |shown, samples| {
             each(samples, "reason", EndReason::ALL.map(|reason| (reason.name(), ended(shown, reason))))
         },
     ),
-    counter("tcptrace_connects_failed", "Connects that ended without a connection, by how.", |shown, samples| {
+    counter("tcptrace_connects_failed", "Connects that ended without a connection, by reason.", |shown, samples| {
         let ended = |reason| (reason, sum(shown, |group| group.connects_ended[reason as usize]));
         let told = EndReason::ALL.map(ended).into_iter().filter(|(reason, n)| *n > 0 || FAILURES.contains(reason));
         each(samples, "reason", told.map(|(reason, n)| (reason.name(), n)))
     }),
-    counter("tcptrace_closes", "Connections closed, in TIME_WAIT or gone, by the side that closed first.", |shown, samples| {
+    counter("tcptrace_closes", "Connections closed, including those in TIME_WAIT, by the side that closed first.", |shown, samples| {
         let of = |closer| sum(shown, |group| group.closed[closer as usize]);
         each(samples, "closer", Closer::ALL.map(|closer| (closer.name(), of(closer))))
     }),
@@ -128,7 +128,7 @@ pub static METRICS: [Metric; 28] = [
     ),
     counter(
         "tcptrace_service_closes",
-        "Connections of a service closed, in TIME_WAIT or gone, by the side that closed first.",
+        "Connections of a service closed, including those in TIME_WAIT, by the side that closed first.",
         |shown, samples| {
             services(shown, |labels, group| {
                 let seen = Closer::ALL.into_iter().filter(|closer| group.closed[*closer as usize] > 0);
@@ -177,12 +177,12 @@ pub static METRICS: [Metric; 28] = [
     }),
     gauge(
         "tcptrace_ports_predicted",
-        "Local ports that will be held towards a destination when the rates stay as they are.",
+        "Local ports that a destination will use if the rates stay the same.",
         |shown, samples| destinations(shown, |labels, row| samples.number(labels, row.predicted)),
     ),
     gauge(
         "tcptrace_ports_exhausted_in",
-        "In how long a destination will have no local port left; absent while there will always be one.",
+        "Time until a destination has no local port left; absent if it never runs out.",
         |shown, samples| {
             destinations(shown, |labels, row| {
                 row.exhausted_in.map_or(Ok(()), |left| samples.seconds(labels, left.0))
@@ -200,11 +200,22 @@ pub static METRICS: [Metric; 28] = [
     }),
     counter(
         "tcptrace_lost",
-        "What was lost or is doubtful, by cause: 0 everywhere is the normal case.",
+        "Lost or doubtful records, by cause; normally 0 everywhere.",
         |shown, samples| {
             each(samples, "cause", CAUSES.iter().map(|cause| (cause.name, (cause.of)(&shown.snapshot.losses))))
         },
     ),
+    counter(
+        "tcptrace_unseeded",
+        "Sockets older than the trace, found in a network namespace that tcptrace can't enter: no loss.",
+        |shown, samples| samples.number(&[], shown.snapshot.losses.unseeded),
+    ),
+    gauge("tcptrace_table_rows", "Rows of the tracer's own tables, all bounded.", |shown, samples| {
+        let tables = shown.snapshot.tables.iter();
+        tables.into_iter().try_for_each(|&(table, rows)| {
+            samples.number(&[("table", &table.replace(' ', "_"))], rows as u64)
+        })
+    }),
     counter("tcptrace_ebpf_run", "Time in the eBPF programs; absent unless kernel.bpf_stats_enabled is 1.", |shown, samples| {
         shown.cost.ebpf.map_or(Ok(()), |ebpf| samples.seconds(&[], ebpf.run_time_ns))
     })
@@ -222,11 +233,11 @@ pub static METRICS: [Metric; 28] = [
     .in_unit(&Unit::Bytes),
 ];
 
-/// How a connect fails: told even while none has.
+/// Reasons for a failed connect that have a sample even while it is 0.
 const FAILURES: [EndReason; 3] = [EndReason::Refused, EndReason::Timeout, EndReason::NoPort];
 
-/// Whether a minisocket can end so.
-fn ends_minisockets(reason: EndReason) -> bool {
+/// Whether a timewait socket can end for this reason.
+fn can_end_timewait(reason: EndReason) -> bool {
     crate::aggregate::TimeWaitEnds::default().of(reason).is_some()
 }
 
@@ -234,7 +245,7 @@ fn states(samples: &mut Samples<'_>, of: impl Fn(TcpState) -> u64) -> fmt::Resul
     each(samples, "state", TcpState::ALL.map(|state| (state.name(), of(state))))
 }
 
-/// A number for every value of a label.
+/// Writes one sample per value of a label.
 fn each<'a>(
     samples: &mut Samples<'_>,
     label: &str,
@@ -243,23 +254,26 @@ fn each<'a>(
     numbers.into_iter().try_for_each(|(value, n)| samples.number(&[(label, value)], n))
 }
 
-/// Of all services together.
-fn sum(shown: &Shown, of: impl Fn(&Group) -> u64) -> u64 {
+/// Sum over all services.
+fn sum(shown: &MetricsInput, of: impl Fn(&Group) -> u64) -> u64 {
     shown.snapshot.groups.iter().map(of).sum()
 }
 
-fn ended(shown: &Shown, reason: EndReason) -> u64 {
+fn ended(shown: &MetricsInput, reason: EndReason) -> u64 {
     sum(shown, |group| group.ended[reason as usize])
 }
 
-fn services(shown: &Shown, mut tell: impl FnMut(&[(&str, &str); 2], &Group) -> fmt::Result) -> fmt::Result {
+fn services(
+    shown: &MetricsInput,
+    mut tell: impl FnMut(&[(&str, &str); 2], &Group) -> fmt::Result,
+) -> fmt::Result {
     shown
         .services()
         .try_for_each(|group| tell(&[("service", &group.key), ("role", group.role.name())], group))
 }
 
 fn destinations(
-    shown: &Shown,
+    shown: &MetricsInput,
     mut tell: impl FnMut(&[(&str, &str); 3], &DestinationPorts) -> fmt::Result,
 ) -> fmt::Result {
     shown.destinations().try_for_each(|row| {

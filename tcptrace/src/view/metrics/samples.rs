@@ -1,5 +1,5 @@
-//! The samples of one metric: labels and values in, lines out. The same labels twice would be an error to Prometheus,
-//! which would drop the whole scrape: only the first sample with them is written.
+//! Writes the samples of one metric. Duplicate labels would make Prometheus drop the entire scrape, so only the first
+//! sample with the same labels is written.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -10,15 +10,15 @@ use prometheus_client::{
 
 use crate::aggregate::Distribution;
 
-/// Upper bounds of the buckets of dwells, in seconds: decades, and close ones around the minute of TIME_WAIT and
-/// the usual timeouts.
+/// Upper bounds of the dwell buckets, in seconds: decades, and closer ones around the 60 s of TIME_WAIT and common
+/// timeouts.
 const BOUNDS_S: [f64; 16] =
     [0.0001, 0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 59.0, 63.0, 120.0, 300.0, 900.0, 3_600.0, 43_200.0];
 
-/// A name and its value each.
+/// Pairs of name and value.
 pub type Labels<'a> = [(&'a str, &'a str)];
 
-/// Takes the samples of one metric.
+/// Writer for the samples of one metric.
 pub struct Samples<'a> {
     encoder: MetricEncoder<'a>,
     kind: MetricType,
@@ -30,7 +30,7 @@ impl<'a> Samples<'a> {
         Self { encoder, kind, written: BTreeSet::new() }
     }
 
-    /// A number.
+    /// Writes an integer.
     pub fn number(&mut self, labels: &Labels<'_>, value: u64) -> fmt::Result {
         self.with(labels, |encoder, kind| match kind {
             MetricType::Counter => encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None),
@@ -38,7 +38,7 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// A number of seconds.
+    /// Writes a value in seconds.
     pub fn seconds(&mut self, labels: &Labels<'_>, ns: u64) -> fmt::Result {
         let value = ns as f64 / 1e9;
         self.with(labels, |encoder, kind| match kind {
@@ -47,13 +47,12 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// Facts that are labels.
+    /// Writes an info: facts as labels.
     pub fn info(&mut self, labels: &Labels<'_>) -> fmt::Result {
         self.encoder.encode_info(&labels)
     }
 
-    /// How long something lasted. A dwell counts as at most so long when its bucket does, which is a thousandth
-    /// of it wide.
+    /// Writes a histogram of dwells. A source bucket, 0.1% wide, counts by its upper end.
     pub fn dwells(&mut self, labels: &Labels<'_>, distribution: &Distribution) -> fmt::Result {
         let mut buckets: Vec<(f64, u64)> = BOUNDS_S.iter().map(|&bound| (bound, 0)).collect();
         buckets.push((f64::INFINITY, 0));

@@ -11,28 +11,28 @@ use crate::{
     view::top::fixture,
 };
 
-fn text(shown: Shown) -> String {
+fn text(shown: MetricsInput) -> String {
     let mut out = String::new();
-    write(&mut out, shown).expect("a string takes everything");
+    write(&mut out, shown).expect("writing to a string");
     out
 }
 
-fn shown(snapshot: Snapshot) -> Shown {
+fn shown(snapshot: Snapshot) -> MetricsInput {
     let cost = OwnCost {
         cpu_ns: 1_500_000_000,
         resident_bytes: 12 << 20,
         ebpf: Some(EbpfCost { run_time_ns: 42_000, runs: 7 }),
     };
-    Shown { snapshot: Arc::new(snapshot), cost }
+    MetricsInput { snapshot: Arc::new(snapshot), cost }
 }
 
-/// Samples and what they are of.
+/// The series of a page: names with labels.
 fn series(text: &str) -> Vec<&str> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples.filter_map(|line| line.rsplit_once(' ').map(|(series, _)| series)).collect()
 }
 
-/// What some thousand synthetic connections leave, of which two services and destinations have a place.
+/// A snapshot of some thousand synthetic connections, with places for two services and two destinations.
 fn busy() -> Snapshot {
     let mut engine = Engine::new(Filter::default(), Grouping::SERVICE, Scope::Roles, "live".into());
     for record in Traffic::new(Shape::default(), 1).take(60_000) {
@@ -45,17 +45,17 @@ fn busy() -> Snapshot {
 }
 
 #[test]
-fn the_page_of_a_host_where_nothing_happens() {
+fn page_of_an_idle_host() {
     insta::assert_snapshot!(text(shown(fixture::empty())));
 }
 
 #[test]
-fn the_page_of_synthetic_traffic() {
+fn page_of_synthetic_traffic() {
     insta::assert_snapshot!(text(shown(busy())));
 }
 
 #[test]
-fn the_numbers_are_the_snapshots() {
+fn metrics_match_the_snapshot() {
     let snapshot = busy();
     let page = text(shown(snapshot.clone()));
     let value = |series: &str| {
@@ -83,7 +83,7 @@ fn the_numbers_are_the_snapshots() {
 }
 
 #[test]
-fn a_hundred_thousand_peers_make_no_more_samples() {
+fn peers_do_not_add_samples() {
     let mut snapshot = busy();
     let few = series(&text(shown(snapshot.clone()))).len();
     snapshot.groups = (0..100_000_u32)
@@ -104,11 +104,11 @@ fn a_hundred_thousand_peers_make_no_more_samples() {
 }
 
 #[test]
-fn a_hostile_name_stays_inside_its_quotes() {
+fn hostile_names_are_escaped() {
     let mut snapshot = fixture::empty();
     let mut evil = fixture::group("evil\"} 1\n# EOF\\", Role::Inbound, &[(TcpState::CloseWait, 1)]);
     evil.oldest_close_wait = Some(Since::Exact(snapshot.ts));
-    // The same labels twice: Prometheus would throw all away.
+    // Duplicate labels: Prometheus would drop the entire scrape.
     snapshot.groups = vec![evil.clone(), evil];
     let page = text(shown(snapshot));
     let lines: Vec<&str> =
@@ -121,7 +121,7 @@ fn a_hostile_name_stays_inside_its_quotes() {
 }
 
 #[test]
-fn no_series_comes_twice_and_every_metric_has_its_line_in_the_documents() {
+fn series_are_unique_and_every_metric_is_documented() {
     let page = text(shown(busy()));
     let all = series(&page);
     assert_eq!(all.len(), all.iter().collect::<BTreeSet<_>>().len());

@@ -1,4 +1,4 @@
-//! Local ports as one JSON document, schema `tcptrace.ports.v1`.
+//! Writes local ports as one JSON document, schema `tcptrace.ports.v1`.
 
 use std::{
     borrow::Cow,
@@ -11,51 +11,54 @@ use super::measured;
 use crate::{
     aggregate::{DestinationPorts, NetnsPorts, Snapshot},
     model::{TcpState, text},
-    view::document::{self, Head, ProcessFields, counts, limits},
+    view::document::{self, DocumentHead, ProcessFields, counts, limits},
 };
 
-/// The name of what this module writes.
+/// Schema of the document.
 const SCHEMA: &str = "tcptrace.ports.v1";
 
-/// Writes the ports of `snapshot` on one line: a document in itself, and one of many in JSON lines.
+/// Writes the ports of `snapshot` on one line, so that a stream of documents is JSON lines.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot, missing: &[String]) -> io::Result<()> {
-    document::write(out, &Document::of(snapshot, missing))
+    document::write(out, &PortsDocument::of(snapshot, missing))
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct PortsDocument<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
-    /// What the trace can't see, in sentences.
+    head: DocumentHead<'a>,
+    /// Limits of the trace, in sentences.
     limits: Vec<Cow<'a, str>>,
-    /// What is missing in this document, in sentences.
+    /// Missing information, in sentences.
     missing: Vec<Cow<'a, str>>,
-    /// How long was traced; null: one look, there are no rates.
+    /// Duration of the trace; null for a single snapshot, which has no rates.
     measured_ns: Option<u64>,
-    netns: Vec<Netns<'a>>,
-    /// Destinations left out.
+    netns: Vec<NetnsDocument<'a>>,
+    /// Number of omitted destinations.
     other_destinations: u64,
-    destinations: Vec<Destination<'a>>,
+    destinations: Vec<DestinationDocument<'a>>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> PortsDocument<'a> {
     fn of(snapshot: &'a Snapshot, missing: &'a [String]) -> Self {
         let ports = &snapshot.ports;
         Self {
-            head: Head::of(SCHEMA, snapshot),
+            head: DocumentHead::of(SCHEMA, snapshot),
             limits: limits(&snapshot.host),
             missing: missing.iter().map(|sentence| text::sanitise(sentence)).collect(),
             measured_ns: measured(snapshot).map(|span| span.0),
-            netns: ports.netns.iter().map(Netns::of).collect(),
+            netns: ports.netns.iter().map(NetnsDocument::of).collect(),
             other_destinations: ports.others,
-            destinations: ports.destinations.iter().map(|row| Destination::of(row, snapshot)).collect(),
+            destinations: ports
+                .destinations
+                .iter()
+                .map(|row| DestinationDocument::of(row, snapshot))
+                .collect(),
         }
     }
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "the contract's names")]
-struct Netns<'a> {
+struct NetnsDocument<'a> {
     netns: u32,
     name: Option<Cow<'a, str>>,
     /// First and last port of the range.
@@ -68,7 +71,7 @@ struct Netns<'a> {
     reuse_delay_ns: Option<u64>,
 }
 
-impl<'a> Netns<'a> {
+impl<'a> NetnsDocument<'a> {
     fn of(netns: &'a NetnsPorts) -> Self {
         let settings = netns.settings.as_ref();
         Self {
@@ -85,9 +88,9 @@ impl<'a> Netns<'a> {
     }
 }
 
-/// What rates and time tell is null where there was one look only.
+/// Values that need a trace are null for a single snapshot.
 #[derive(Serialize)]
-struct Destination<'a> {
+struct DestinationDocument<'a> {
     netns: u32,
     saddr: String,
     daddr: String,
@@ -109,7 +112,7 @@ struct Destination<'a> {
     other_processes: u64,
 }
 
-impl<'a> Destination<'a> {
+impl<'a> DestinationDocument<'a> {
     fn of(row: &'a DestinationPorts, snapshot: &Snapshot) -> Self {
         let measured = measured(snapshot);
         Self {

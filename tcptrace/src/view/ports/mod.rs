@@ -1,21 +1,24 @@
-//! Local ports per destination: who holds how many, how fast that changes, and who runs out first.
+//! Local ports per destination: which processes hold them, how fast their number changes, and which destination runs
+//! out first.
 
 pub mod columns;
 pub mod json;
 pub mod text;
-mod words;
+mod wording;
+
+pub use wording::used;
 
 use crate::{
     aggregate::{DestinationPorts, NetnsPorts, Snapshot},
     model::{Nanos, text::sanitise},
 };
 
-/// What the rates were measured over; `None` where there was one look only, and there are none.
+/// The time over which rates were measured; `None` for a single snapshot, which has no rates.
 pub fn measured(snapshot: &Snapshot) -> Option<Nanos> {
     Some(snapshot.ts.since(snapshot.began)).filter(|span| span.0 > 0)
 }
 
-/// The remote end, and the network namespace where it is not tcptrace's own.
+/// The remote end, with the network namespace if it is not tcptrace's own.
 fn remote(snapshot: &Snapshot, row: &DestinationPorts) -> String {
     match snapshot.ports.netns_of(row) {
         Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{} @{}", row.remote, name(netns)),

@@ -1,4 +1,4 @@
-//! Pictures of ports, and documents.
+//! Tests of text and documents about ports.
 
 use std::net::IpAddr;
 
@@ -62,7 +62,7 @@ fn snapshot() -> Snapshot {
     };
     let mut soon = row(own, "10.0.0.1", "10.0.0.5", 5_432, 24_310, 28_230);
     soon.exhausted_in = Some(Nanos(9 * S));
-    let mut now = row(own + 1, "10.9.0.1", "10.9.0.2", 80, 100, 100);
+    let mut now = row(own + 1, "10.9.0.1", "10.9.0.2", 80, 101, 101);
     now.exhausted_in = Some(Nanos(0));
     now.connect_failures = 1_234;
     now.reuse = TwReuse::Off;
@@ -96,44 +96,44 @@ fn snapshot() -> Snapshot {
 fn picture(snapshot: &Snapshot, missing: &[&str], width: u16) -> String {
     let missing: Vec<String> = missing.iter().map(|sentence| (*sentence).to_owned()).collect();
     let mut out = Vec::new();
-    let layout = Layout { width, max_rows: 40, zone: TimeZone::UTC };
-    write(&mut out, snapshot, &missing, &layout).expect("a Vec takes everything");
+    let layout = PortsLayout { width, max_rows: 40, zone: TimeZone::UTC };
+    write(&mut out, snapshot, &missing, &layout).expect("writing to a Vec");
     String::from_utf8(out).expect("UTF-8")
 }
 
 #[test]
-fn narrow() {
+fn table_at_80_columns() {
     let picture = picture(&snapshot(), &[], 80);
     assert!(picture.lines().all(|line| line.len() <= 80), "{picture}");
     insta::assert_snapshot!(picture);
 }
 
 #[test]
-fn wide() {
+fn table_at_160_columns() {
     insta::assert_snapshot!(picture(&snapshot(), &[], 160));
 }
 
 #[test]
-fn one_look() {
+fn single_snapshot_has_no_rates() {
     let mut snapshot = snapshot();
     snapshot.began = snapshot.ts;
     insta::assert_snapshot!(picture(&snapshot, &["rates: they take tracing (CAP_BPF)."], 80));
 }
 
 #[test]
-fn nothing_is_there() {
+fn no_connections_print_a_message() {
     insta::assert_snapshot!(picture(&fixture::empty(), &[], 80));
 }
 
 #[test]
-fn no_width_is_too_small() {
+fn every_width_renders() {
     for width in 0..200 {
         picture(&snapshot(), &["a word"], width);
     }
 }
 
 #[test]
-fn every_effect_of_tcp_tw_reuse_has_its_words() {
+fn every_effect_of_tcp_tw_reuse_is_explained() {
     let all = [
         TwReuse::Unknown,
         TwReuse::Off,
@@ -146,17 +146,17 @@ fn every_effect_of_tcp_tw_reuse_has_its_words() {
         let mut snapshot = snapshot();
         snapshot.ports.destinations.truncate(1);
         snapshot.ports.destinations[0].reuse = reuse;
-        let words = words::about(&snapshot, &snapshot.ports.destinations[0]);
+        let words = wording::about(&snapshot, &snapshot.ports.destinations[0]);
         format!("{}: {}", reuse.name(), words.last().expect("a sentence"))
     });
     insta::assert_snapshot!(words.join("\n"));
 }
 
 #[test]
-fn a_document() {
+fn json_document() {
     let document = |snapshot: &Snapshot| -> serde_json::Value {
         let mut out = Vec::new();
-        json::write(&mut out, snapshot, &["a sentence".to_owned()]).expect("a Vec takes everything");
+        json::write(&mut out, snapshot, &["a sentence".to_owned()]).expect("writing to a Vec");
         assert!(!out[..out.len() - 1].iter().any(u8::is_ascii_control));
         serde_json::from_slice(&out).expect("JSON")
     };
@@ -164,11 +164,11 @@ fn a_document() {
     snapshot.ports.destinations.truncate(1);
     let pretty = |value| serde_json::to_string_pretty(&value).expect("JSON");
     insta::assert_snapshot!(pretty(document(&snapshot)));
-    // With one look only there is nothing that took time.
+    // A single snapshot has no values that need time.
     snapshot.began = snapshot.ts;
     let row = &document(&snapshot)["destinations"][0];
     for name in ["entered_per_s", "left_per_s", "predicted", "connect_failures"] {
         assert!(row[name].is_null(), "{name}");
     }
-    assert_eq!(row["used"], 100);
+    assert_eq!(row["used"], 101);
 }

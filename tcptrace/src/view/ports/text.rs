@@ -1,5 +1,5 @@
-//! Local ports as text: a line of budget per namespace, a table of destinations, and words about those that need
-//! them. ASCII apart from names.
+//! Writes local ports as text: a budget line per namespace, a table of destinations, and sentences about those with
+//! problems. ASCII except for names.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     columns::{ALL, PORTS, RUNS_OUT},
-    measured, words,
+    measured, wording,
 };
 use crate::{
     aggregate::Snapshot,
@@ -15,32 +15,32 @@ use crate::{
     view::{
         clock,
         losses::{filter, losses},
-        top::{summary, table::Table},
+        top::{summary, table::ScreenTable},
     },
 };
 
-/// How the text is laid out.
+/// Layout of the text.
 #[derive(Clone, Debug)]
-pub struct Layout {
-    /// Columns per line.
+pub struct PortsLayout {
+    /// Width in columns.
     pub width: u16,
-    /// Destinations shown at most; how many are left out is said.
+    /// Maximum number of destinations; the number of omitted ones is printed.
     pub max_rows: usize,
-    /// For the time in the header.
+    /// Time zone of the header.
     pub zone: TimeZone,
 }
 
-/// Destinations with words of their own.
-const MOST_WORDS: usize = 5;
-/// Namespaces whose budget is told.
+/// Maximum number of destinations with sentences.
+const MAX_EXPLAINED: usize = 5;
+/// Maximum number of namespaces with a budget line.
 const MOST_NETNS: usize = 8;
 
-/// Writes the ports of `snapshot`, ending in a newline. What is missing in it is told in `missing`.
+/// Writes the ports of `snapshot`, ending in a newline; `missing` lists missing information, in sentences.
 pub fn write(
     out: &mut impl Write,
     snapshot: &Snapshot,
     missing: &[String],
-    layout: &Layout,
+    layout: &PortsLayout,
 ) -> io::Result<()> {
     let width = usize::from(layout.width);
     header(out, snapshot, layout)?;
@@ -60,7 +60,7 @@ pub fn write(
     }
     for netns in ports.netns.iter().take(MOST_NETNS) {
         let is_own = netns.netns.0 == snapshot.host.netns;
-        wrapped(out, &words::budget(netns, is_own), "  ", width)?;
+        wrapped(out, &wording::budget(netns, is_own), "  ", width)?;
     }
     let hidden = ports.netns.len().saturating_sub(MOST_NETNS);
     if hidden > 0 {
@@ -68,10 +68,10 @@ pub fn write(
     }
     writeln!(out)?;
     table(out, snapshot, layout.max_rows, width)?;
-    let told = ports.destinations.iter().filter(|row| words::is_worth_words(row)).take(MOST_WORDS);
+    let told = ports.destinations.iter().filter(|row| wording::needs_explanation(row)).take(MAX_EXPLAINED);
     for row in told {
         writeln!(out)?;
-        for (n, sentence) in words::about(snapshot, row).iter().enumerate() {
+        for (n, sentence) in wording::about(snapshot, row).iter().enumerate() {
             let indent = if n == 0 { "" } else { "  " };
             wrapped(out, &format!("{indent}{sentence}"), "  ", width)?;
         }
@@ -79,7 +79,7 @@ pub fn write(
     Ok(())
 }
 
-fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &PortsLayout) -> io::Result<()> {
     let time = clock::date(&snapshot.host, snapshot.ts, &layout.zone);
     writeln!(out, "{}  {time}", summary::facts(snapshot).join("  "))?;
     let source = text::sanitise(&snapshot.source);
@@ -91,14 +91,14 @@ fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Res
             units::duration(span),
             losses(&snapshot.losses).as_deref().unwrap_or("lost 0")
         ),
-        None => writeln!(out, "{source}: one look; levels, no rates"),
+        None => writeln!(out, "{source}: one snapshot; levels, no rates"),
     }
 }
 
 fn table(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width: usize) -> io::Result<()> {
     let ports = &snapshot.ports;
     let rows = ports.destinations.iter().take(max_rows).collect();
-    Table { columns: &PORTS, visible: &ALL, snapshot, rows, sorted: RUNS_OUT }.write(out, width)?;
+    ScreenTable { columns: &PORTS, visible: &ALL, snapshot, rows, sorted: RUNS_OUT }.write(out, width)?;
     let hidden = ports.destinations.len().saturating_sub(max_rows) as u64 + ports.others;
     if hidden > 0 {
         writeln!(out, "and {} more destinations", units::count(hidden))?;
@@ -106,7 +106,7 @@ fn table(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width: usiz
     Ok(())
 }
 
-/// `sentence` in lines of at most `width`, those after the first with `indent` before them.
+/// Wraps `sentence` to at most `width` columns; lines after the first begin with `indent`.
 fn wrapped(out: &mut impl Write, sentence: &str, indent: &str, width: usize) -> io::Result<()> {
     let begin = &sentence[..sentence.len() - sentence.trim_start().len()];
     let mut line = begin.to_owned();

@@ -1,23 +1,23 @@
-//! The marks on an axis: a range in, a few round numbers with their labels out.
+//! Axis ticks: a few round numbers of a range, with labels.
 
 use jiff::{SignedDuration, Zoned};
 
-use super::bins::Scale;
+use super::bins::BinScale;
 use crate::{
     model::{Nanos, units},
     view::hist::scale::{self, COARSE, FINE},
 };
 
-/// One mark: where it is, `0.0..=1.0` of the axis, and what stands beside it.
+/// One tick: its position in `0.0..=1.0` of the axis, and its label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tick {
-    /// From the beginning of the axis.
+    /// Position from the start of the axis.
     pub at: f64,
     /// Its label.
     pub label: String,
 }
 
-/// As many marks as an axis should have at most.
+/// Target maximum of ticks on an axis.
 const MOST: usize = 6;
 
 /// Steps of a time axis.
@@ -49,7 +49,7 @@ const CLOCK: [u64; 22] = {
     ]
 };
 
-/// The top of an axis for counts up to `most`, and its marks.
+/// The top of an axis for counts up to `most`, and its ticks.
 pub fn counts(most: u64) -> (u64, Vec<Tick>) {
     let step = (1..).map(|n| [1, 2, 5][(n - 1) % 3] * 10_u64.saturating_pow((n as u32 - 1) / 3));
     let step = step.into_iter().find(|step| most.div_ceil(*step) <= 5).unwrap_or(1);
@@ -61,7 +61,7 @@ pub fn counts(most: u64) -> (u64, Vec<Tick>) {
     (top, marks.collect())
 }
 
-/// Times from `began` on for `length` nanoseconds: round ones by the clock of its day.
+/// Ticks of a time axis that starts at `began` and spans `length` nanoseconds, at round times of day.
 pub fn clock(began: &Zoned, length: u64) -> Vec<Tick> {
     let midnight = began.start_of_day().unwrap_or_else(|_| began.clone());
     let since_midnight = began.duration_since(&midnight).as_nanos().max(0) as u64;
@@ -87,16 +87,16 @@ const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const DAY: u64 = 86_400 * SECOND;
 
-/// Where `length` is on an axis from `from` to `to`.
-pub fn place(length: f64, (from, to): (f64, f64), scale: Scale) -> f64 {
-    let place = |length: f64| if scale == Scale::Linear { length } else { length.max(1.0).log2() };
+/// Position of `length` on an axis from `from` to `to`.
+pub fn place(length: f64, (from, to): (f64, f64), scale: BinScale) -> f64 {
+    let place = |length: f64| if scale == BinScale::Linear { length } else { length.max(1.0).log2() };
     (place(length) - place(from)) / (place(to) - place(from))
 }
 
-/// Lengths of time between `from` and `to`.
-pub fn lengths(range: (f64, f64), scale: Scale) -> Vec<Tick> {
+/// Ticks of a duration axis over `range`, in nanoseconds.
+pub fn lengths(range: (f64, f64), scale: BinScale) -> Vec<Tick> {
     let (from, to) = range;
-    let marks: Vec<(f64, String)> = if scale == Scale::Linear {
+    let marks: Vec<(f64, String)> = if scale == BinScale::Linear {
         let step =
             FINE.into_iter().find(|&step| (to - from) / step as f64 <= 5.0).unwrap_or(FINE[FINE.len() - 1]);
         let first = (from / step as f64).ceil() as u64;
@@ -123,19 +123,19 @@ mod tests {
     }
 
     #[test]
-    fn counts_end_in_a_round_number() {
+    fn count_axis_ends_at_a_round_number() {
         for (most, top, last) in
             [(0, 1, "1"), (1, 1, "1"), (7, 8, "8"), (13_507, 15_000, "15k"), (2_000_000, 2_000_000, "2.0M")]
         {
             let (found, ticks) = counts(most);
-            assert_eq!((found, *labels(&ticks).last().expect("a mark")), (top, last), "{most}");
+            assert_eq!((found, *labels(&ticks).last().expect("a tick")), (top, last), "{most}");
             assert!(ticks.len() <= 6);
         }
         assert!(counts(u64::MAX / 2).1.len() <= 6);
     }
 
     #[test]
-    fn times_are_round_by_the_clock() {
+    fn time_ticks_are_round_times_of_day() {
         let began: Zoned = "2026-11-22T18:55:09[UTC]".parse().expect("a time");
         let labels = |seconds: u64| -> Vec<String> {
             clock(&began, seconds * SECOND).into_iter().map(|tick| tick.label).collect()
@@ -149,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn lengths_have_their_units() {
+    fn duration_ticks_have_units() {
         assert_eq!(
-            labels(&lengths((60.0e9, 62.1e9), Scale::Linear)),
+            labels(&lengths((60.0e9, 62.1e9), BinScale::Linear)),
             ["60.0s", "60.5s", "61.0s", "61.5s", "62.0s"]
         );
-        assert_eq!(labels(&lengths((9.0e5, 6.0e9), Scale::Logarithmic)), ["1ms", "10ms", "100ms", "1s"]);
-        let far = lengths((100.0, 1e14), Scale::Logarithmic);
+        assert_eq!(labels(&lengths((9.0e5, 6.0e9), BinScale::Logarithmic)), ["1ms", "10ms", "100ms", "1s"]);
+        let far = lengths((100.0, 1e14), BinScale::Logarithmic);
         assert!((2..=6).contains(&far.len()), "{far:?}");
     }
 }

@@ -1,30 +1,30 @@
-//! The bars of a histogram: dwells in, at most some hundred ranges of equal width on their axis out.
+//! Histogram bins: groups dwells into at most 128 ranges of equal width on their axis.
 //!
-//! A bar holds whole buckets of the distribution, so that its count is exact. Dwells that lie close together, as those
-//! of TIME_WAIT do, have a linear axis, others a logarithmic one.
+//! A bin consists of complete buckets of the distribution, so that its count is exact. Dwells that are close together,
+//! such as those of TIME_WAIT, get a linear axis, others a logarithmic one.
 
 use serde::{Serialize, Serializer};
 
 use crate::{aggregate::Distribution, model::Nanos};
 
-/// How lengths are laid out.
+/// Scale of a duration axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scale {
-    /// By their length.
+pub enum BinScale {
+    /// Linear.
     Linear,
-    /// By its logarithm.
+    /// Logarithmic.
     Logarithmic,
 }
 
-/// One bar that holds something.
+/// One non-empty bin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bin {
-    /// The shortest dwell that falls into it.
+    /// The shortest dwell in its range.
     pub lowest: Nanos,
-    /// The longest.
+    /// The longest dwell in its range.
     pub highest: Nanos,
-    /// How many dwells did.
+    /// Number of dwells in its range.
     pub count: u64,
 }
 
@@ -34,32 +34,32 @@ impl Serialize for Bin {
     }
 }
 
-/// The bars of one histogram.
+/// The bins of one histogram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bins {
-    /// How they are laid out.
-    pub scale: Scale,
+    /// Scale of their axis.
+    pub scale: BinScale,
     /// Ascending.
     pub bins: Vec<Bin>,
 }
 
-/// Bars for a few dwells, and for many.
+/// Target number of bins for few dwells, and for many.
 const FEWEST: f64 = 12.0;
 const MOST: f64 = 120.0;
-/// Bars for every doubling of the length: powers of two, so that the bounds of coarse ones are among those of fine ones.
-const FINEST_PER_OCTAVE: u32 = 32;
+/// Most bins per octave: a power of two, so that the bounds of coarse bins are also bounds of fine ones.
+const MAX_BINS_PER_OCTAVE: u32 = 32;
 
 impl Bins {
-    /// Those of `distribution`.
+    /// The bins of `distribution`.
     pub fn of(distribution: &Distribution) -> Self {
         let (shortest, longest) = (distribution.shortest.0.max(1), distribution.longest.0.max(1));
         let wanted = (2.0 * (distribution.count as f64).sqrt()).clamp(FEWEST, MOST);
         if longest < shortest.saturating_mul(2) {
             let width = ((longest - shortest) as f64 / wanted).max(1.0) as u64;
-            // A power of two, and no bucket is wider: every bucket lies in one bar.
+            // A power of two, and at least as wide as any bucket: every bucket is in one bin.
             let width = width.next_power_of_two().max(1 << (longest.ilog2().saturating_sub(10)));
             return Self {
-                scale: Scale::Linear,
+                scale: BinScale::Linear,
                 bins: group(distribution, |lowest| {
                     let from = lowest / width * width;
                     (from, from + (width - 1))
@@ -67,7 +67,7 @@ impl Bins {
             };
         }
         let octaves = (longest as f64 / shortest as f64).log2();
-        let mut per_octave = FINEST_PER_OCTAVE;
+        let mut per_octave = MAX_BINS_PER_OCTAVE;
         while per_octave > 1 && octaves * f64::from(per_octave) > wanted {
             per_octave /= 2;
         }
@@ -76,7 +76,7 @@ impl Bins {
             Distribution::floor(Nanos(exact as u64)).0
         };
         Self {
-            scale: Scale::Logarithmic,
+            scale: BinScale::Logarithmic,
             bins: group(distribution, |lowest| {
                 if lowest == 0 {
                     return (0, 0);
@@ -94,7 +94,7 @@ impl Bins {
     }
 }
 
-/// The buckets of `distribution`, those together that `range` has one answer for.
+/// Merges the buckets of `distribution` for which `range` returns the same range.
 fn group(distribution: &Distribution, range: impl Fn(u64) -> (u64, u64)) -> Vec<Bin> {
     let mut bins: Vec<Bin> = Vec::new();
     for bucket in distribution.buckets() {
@@ -117,7 +117,7 @@ mod tests {
     fn time_wait_has_a_linear_axis() {
         let dwells: Distribution = (0..2_000).map(|n| 60_000_000_000 + n * 1_000_000).collect();
         let Bins { scale, bins } = Bins::of(&dwells);
-        assert_eq!(scale, Scale::Linear);
+        assert_eq!(scale, BinScale::Linear);
         let width = |bin: &Bin| bin.highest.since(bin.lowest);
         assert!(bins.iter().all(|bin| width(bin) == width(&bins[0])), "{bins:?}");
         assert!((30..=120).contains(&bins.len()), "{}", bins.len());
@@ -125,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_dwell_is_in_the_bar_whose_range_it_is_in(
+        fn bins_count_the_dwells_in_their_range(
             lengths in prop::collection::vec((0_u32..48, any::<u64>()), 1..300),
         ) {
             let lengths: Vec<u64> = lengths.into_iter().map(|(bits, n)| n >> (63 - bits)).collect();

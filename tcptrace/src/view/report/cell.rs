@@ -1,10 +1,10 @@
-//! Text and numbers as HTML: what has a meaning there is escaped, and a number says where in the document it stands.
+//! HTML of text and numbers: escapes special characters; each number has its JSON pointer in the document.
 
 use std::fmt;
 
 use crate::model::{Nanos, text, units};
 
-/// Text from anywhere, for the inside of an element or of a quoted attribute.
+/// Untrusted text, escaped for the content of an element or of a quoted attribute.
 pub struct Text<'a>(pub &'a str);
 
 impl fmt::Display for Text<'_> {
@@ -23,27 +23,27 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// JSON for the inside of a script element: no character in it can end that or begin a comment.
+/// JSON for the content of a script element, escaped so that it cannot end the element or begin a comment.
 pub fn for_script(json: &str) -> String {
     json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
 }
 
-/// A number: its value, how people read it, and its JSON pointer in the document.
+/// A number: its value, its text for people, and its JSON pointer in the document.
 pub struct Number {
     value: String,
     shown: String,
     at: String,
-    /// Nothing to tell is shown as a dash.
+    /// The number is 0 and gets the class `zero`.
     is_nothing: bool,
 }
 
 impl Number {
-    /// A number of things.
+    /// A count.
     pub fn count(n: u64, at: impl fmt::Display) -> Self {
         Self { value: n.to_string(), shown: units::count(n), at: at.to_string(), is_nothing: n == 0 }
     }
 
-    /// A length of time.
+    /// A duration.
     pub fn length(ns: u64, at: impl fmt::Display) -> Self {
         Self {
             value: ns.to_string(),
@@ -53,14 +53,14 @@ impl Number {
         }
     }
 
-    /// A number per second.
+    /// A rate per second.
     pub fn rate(per_s: f64, at: impl fmt::Display) -> Self {
-        // As in the document: the shortest digits that give the number back.
+        // As in the document: the shortest digits that parse back to the number.
         let value = serde_json::to_string(&per_s).unwrap_or_default();
         Self { value, shown: units::rate(per_s), at: at.to_string(), is_nothing: per_s == 0.0 }
     }
 
-    /// With `before` ahead of it: `>= `.
+    /// Puts `before` ahead of the text: `>= `.
     #[must_use]
     pub fn marked(mut self, before: &str) -> Self {
         self.shown.insert_str(0, before);
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_gets_out_of_its_element() {
+    fn hostile_text_stays_inside_its_element() {
         let name = "</script><img src=x onerror=alert(1)>'\"&\u{1b}[2J<!--";
         assert_eq!(
             Text(name).to_string(),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_says_where_it_stands() {
+    fn numbers_have_their_json_pointer() {
         assert_eq!(
             Number::count(18_122, format_args!("/states/{}/count", 0)).to_string(),
             "<data value=\"18122\" data-at=\"/states/0/count\">18,122</data>"

@@ -1,14 +1,14 @@
-//! Charts as SVG that needs no script: numbers in, a figure out, which the script makes lively.
+//! SVG charts that work without a script; the script makes them interactive.
 //!
-//! Curves and bars are drawn on a square that is stretched to the room there is; labels stand outside of it, at parts of
-//! its width, so that they are not stretched.
+//! Curves and bars are drawn on a square that the browser stretches to the available space. Labels are outside of it,
+//! at percentages of its width, so that they are not stretched.
 
 use std::fmt::{self, Write};
 
 use super::{
     Report,
     axis::{self, Tick},
-    bins::{Bins, Scale},
+    bins::{BinScale, Bins},
     cell::Text,
 };
 use crate::{
@@ -19,17 +19,17 @@ use crate::{
 
 /// The side of the square.
 const SIDE: f64 = 1_000.0;
-/// The shortest stretch a rate is taken over.
-const RATE_OVER: Nanos = Nanos::SECOND;
+/// Minimum interval of a rate.
+const MIN_RATE_INTERVAL: Nanos = Nanos::SECOND;
 
-/// One curve: a value at each of some times, `None` where there is none.
+/// One curve: the values of a state over time.
 struct Curve {
     state: TcpState,
-    /// Since the beginning, and how many.
+    /// Time since the start, and the value.
     points: Vec<(Nanos, f64)>,
 }
 
-/// The most sockets in every state, over time.
+/// Chart of the peak number of sockets in every state, over time.
 pub fn highest(out: &mut String, report: &Report<'_>) -> fmt::Result {
     let timeline = &report.snapshot.timeline;
     let curve = |state: TcpState| Curve {
@@ -43,7 +43,7 @@ pub fn highest(out: &mut String, report: &Report<'_>) -> fmt::Result {
     over_time(out, report, "highest", "Sockets in each state over time", curve)
 }
 
-/// The most sockets in one state over time, to its own height, without axes; nothing where there were none.
+/// Sparkline of one state, scaled to its own peak, without axes; empty if there were no sockets.
 pub fn spark(out: &mut String, report: &Report<'_>, state: TcpState) -> fmt::Result {
     let timeline = &report.snapshot.timeline;
     let Some((top, _)) = timeline.peak(state) else { return Ok(()) };
@@ -58,7 +58,7 @@ pub fn spark(out: &mut String, report: &Report<'_>, state: TcpState) -> fmt::Res
     out.write_str("\"/></svg>")
 }
 
-/// How many entered every state per second, over time.
+/// Chart of the sockets that entered every state per second, over time.
 pub fn entered(out: &mut String, report: &Report<'_>) -> fmt::Result {
     let timeline = &report.snapshot.timeline;
     let curve = |state: TcpState| {
@@ -66,7 +66,7 @@ pub fn entered(out: &mut String, report: &Report<'_>) -> fmt::Result {
         for point in &timeline.points {
             sum += point.entered[state.index()];
             let length = point.ts.since(from);
-            if length >= RATE_OVER {
+            if length >= MIN_RATE_INTERVAL {
                 points.push((point.ts.since(report.snapshot.began), sum as f64 / length.as_secs_f64()));
                 (from, sum) = (point.ts, 0);
             }
@@ -104,7 +104,7 @@ fn over_time(
     out.write_str("</figure>\n")
 }
 
-/// A curve, without the points in the middle of a level stretch.
+/// Writes a curve, without the inner points of a level stretch.
 fn path(out: &mut String, points: &[(Nanos, f64)], span: Nanos, top: f64) -> fmt::Result {
     for (index, &(ts, value)) in points.iter().enumerate() {
         let is_level =
@@ -132,7 +132,7 @@ fn legend(out: &mut String, curves: &[Curve]) -> fmt::Result {
     out.write_str("</ul>")
 }
 
-/// How the dwells in one state are distributed. `index` is the histogram's number in the document.
+/// Dwell histogram of one state. `index` is its index in the document.
 pub fn histogram(
     out: &mut String,
     state: TcpState,
@@ -165,13 +165,13 @@ pub fn histogram(
         out,
         "<figcaption>{} dwells on a {} axis; dashed: p50 {}, dotted: p99 {}</figcaption></figure>",
         units::count(distribution.count),
-        if scale == Scale::Linear { "linear" } else { "logarithmic" },
+        if scale == BinScale::Linear { "linear" } else { "logarithmic" },
         units::duration(distribution.quantile(0.5)),
         units::duration(distribution.quantile(0.99)),
     )
 }
 
-/// Both axes with their marks, and between them what `draw` draws.
+/// Writes both axes with their ticks, and the content from `draw` between them.
 fn frame(
     out: &mut String,
     label: &str,

@@ -1,4 +1,4 @@
-//! A report as one JSON document, schema `tcptrace.report.v1`: everything that the page shows.
+//! JSON output of a report: one document, schema `tcptrace.report.v1`, with the content of the page.
 
 use std::{
     borrow::Cow,
@@ -10,52 +10,52 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Report,
-    bins::{Bin, Bins, Scale},
-    story,
+    bins::{Bin, BinScale, Bins},
+    summary,
 };
 use crate::{
     aggregate::{Group, Snapshot},
     model::{TcpState, text},
     view::{
-        document::{self, Head, limits},
+        document::{self, DocumentHead, limits},
         hist::{closes, json::Numbers},
         top::{json::GroupFields, summary::STATES},
     },
 };
 
-/// The name of what this module writes.
+/// Schema name of the document.
 const SCHEMA: &str = "tcptrace.report.v1";
 
 /// Writes the document on one line.
 pub fn write(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
-    document::write(out, &Document::of(report))
+    document::write(out, &ReportDocument::of(report))
 }
 
-/// The document.
+/// The report document.
 #[derive(Serialize)]
-pub struct Document<'a> {
+pub struct ReportDocument<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
-    /// What the recording does not tell, or only as a bound, in sentences.
+    head: DocumentHead<'a>,
+    /// Facts that the recording lacks, or has only as a bound, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
     host: Cow<'a, str>,
     boot_id: Cow<'a, str>,
-    /// What it was recorded with; empty for everything.
+    /// Filter of the recording; empty for everything.
     recorded_filter: Cow<'a, str>,
-    /// What the report was made with.
+    /// Filter of the report.
     filter: &'a str,
     sysctls: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     began_at: String,
     traced_ns: u64,
-    /// What happened, in three sentences.
+    /// Summary in three sentences.
     summary: [String; 3],
-    states: Vec<State>,
-    fin_wait2: FinWait2,
-    timeline: Timeline<'a>,
-    histograms: Vec<Histogram<'a>>,
+    states: Vec<ReportState>,
+    fin_wait2: ReportFinWait2,
+    timeline: TimelineDocument<'a>,
+    histograms: Vec<ReportHistogram<'a>>,
     group_by: String,
-    /// Groups counted together, in the one with the key `other`.
+    /// Number of groups merged into the one with the key `other`.
     other_groups: u64,
     all: GroupFields<'a>,
     #[serde(serialize_with = "skipped")]
@@ -63,14 +63,14 @@ pub struct Document<'a> {
     groups: Vec<GroupFields<'a>>,
 }
 
-impl<'a> Document<'a> {
-    /// That of `report`.
+impl<'a> ReportDocument<'a> {
+    /// Builds the document of `report`.
     pub fn of(report: &'a Report<'a>) -> Self {
         let snapshot = report.snapshot;
         let host = &snapshot.host;
         let listed = &report.listed;
         Self {
-            head: Head::of(SCHEMA, snapshot),
+            head: DocumentHead::of(SCHEMA, snapshot),
             limits: limits(host),
             records: snapshot.records,
             host: text::sanitise(&host.host),
@@ -84,10 +84,13 @@ impl<'a> Document<'a> {
                 .collect(),
             began_at: report.wall(snapshot.began).to_string(),
             traced_ns: report.span().0,
-            summary: story::sentences(report),
-            states: STATES.into_iter().map(|state| State::of(state, report)).collect(),
-            fin_wait2: FinWait2 { orphan: listed.all.fin_wait2_orphan, held: listed.all.fin_wait2_held() },
-            timeline: Timeline(snapshot),
+            summary: summary::sentences(report),
+            states: STATES.into_iter().map(|state| ReportState::of(state, report)).collect(),
+            fin_wait2: ReportFinWait2 {
+                orphan: listed.all.fin_wait2_orphan,
+                held: listed.all.fin_wait2_held(),
+            },
+            timeline: TimelineDocument(snapshot),
             histograms: histograms(snapshot),
             group_by: snapshot.grouping.to_string(),
             other_groups: listed.other_groups,
@@ -99,20 +102,19 @@ impl<'a> Document<'a> {
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "the contract's names")]
-struct State {
+struct ReportState {
     state: &'static str,
-    /// At the end.
+    /// At the end of the recording.
     count: u64,
     entered: u64,
     entered_per_s: f64,
-    /// The most at once.
+    /// Peak count.
     highest: u64,
-    /// When, from the beginning on; null when there never was one.
+    /// Time of the peak since the start; null if the state was never seen.
     highest_at_ns: Option<u64>,
 }
 
-impl State {
+impl ReportState {
     fn of(state: TcpState, report: &Report<'_>) -> Self {
         let peak = report.snapshot.timeline.peak(state);
         Self {
@@ -127,18 +129,18 @@ impl State {
 }
 
 #[derive(Serialize)]
-struct FinWait2 {
+struct ReportFinWait2 {
     orphan: u64,
     held: u64,
 }
 
-/// Column by column: shorter, and what a chart takes.
-struct Timeline<'a>(&'a Snapshot);
+/// Serialised by column: shorter, and the form that a chart needs.
+struct TimelineDocument<'a>(&'a Snapshot);
 
-impl Serialize for Timeline<'_> {
+impl Serialize for TimelineDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Fields {
+        struct ReportFields {
             interval_ns: u64,
             ts_ns: Vec<u64>,
             highest: BTreeMap<&'static str, Vec<u64>>,
@@ -146,7 +148,7 @@ impl Serialize for Timeline<'_> {
         }
         let Self(Snapshot { timeline, began, .. }) = *self;
         let points = &timeline.points;
-        Fields {
+        ReportFields {
             interval_ns: timeline.interval.0,
             ts_ns: points.iter().map(|point| point.ts.since(*began).0).collect(),
             highest: columns(|state| points.iter().map(|point| point.highest[state.index()]).collect()),
@@ -161,19 +163,19 @@ fn columns(of: impl Fn(TcpState) -> Vec<u64>) -> BTreeMap<&'static str, Vec<u64>
 }
 
 #[derive(Serialize)]
-struct Histogram<'a> {
+struct ReportHistogram<'a> {
     #[serde(flatten)]
     numbers: Numbers<'a>,
-    scale: Scale,
+    scale: BinScale,
     buckets: Vec<Bin>,
 }
 
-/// Those of all sockets: every state, and its parts.
-fn histograms(snapshot: &Snapshot) -> Vec<Histogram<'_>> {
+/// Histograms of all sockets: every state and its splits.
+fn histograms(snapshot: &Snapshot) -> Vec<ReportHistogram<'_>> {
     let histogram = |of| {
         let numbers = Numbers::of(of, None);
         let Bins { scale, bins } = Bins::of(&of.distribution);
-        Histogram { numbers, scale, buckets: bins }
+        ReportHistogram { numbers, scale, buckets: bins }
     };
     snapshot.dwells.iter().map(histogram).collect()
 }

@@ -1,4 +1,4 @@
-//! The section about ends: why sockets ended, in which state.
+//! Section about ends: why sockets ended, and in which state.
 
 use std::fmt::{self, Write};
 
@@ -9,14 +9,14 @@ use super::{
 };
 use crate::{lifecycle::EndReason, view::hist::closes};
 
-/// What the reasons mean.
+/// Explains a reason.
 const fn meaning(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Expired => "its timer ran out",
         EndReason::Reused => "a connect() took its ports over (tcp_tw_reuse)",
         EndReason::Reopened => "a SYN of the peer took its ports over",
         EndReason::Reset => "a RST ended it early",
-        EndReason::Aborted => "data came that nobody could read any more; a RST was the answer",
+        EndReason::Aborted => "data came after close(); a RST was the answer",
         EndReason::Killed => "ended by an administrator (ss -K)",
         EndReason::Purged => "its network namespace went away",
         EndReason::Unexplained => "nothing that was seen explains it",
@@ -28,15 +28,22 @@ const fn meaning(reason: EndReason) -> &'static str {
         EndReason::ResetSentUnread => "close() with unread data: a RST went out",
         EndReason::ResetSentLinger => "close() with SO_LINGER 0: a RST went out",
         EndReason::Disconnected => "disconnected, or never accepted: a RST went out",
-        EndReason::Timeout => "no answer, in spite of retransmission",
+        EndReason::Timeout => "no answer to retransmission or keepalive",
         EndReason::NoPort => "connect() found no free port",
-        EndReason::Abandoned => "close() before there was a connection",
+        EndReason::Abandoned => "given up before there was a connection",
         EndReason::Dropped => "the handshake was dropped: accept queue full, or listener closed",
         EndReason::ListenerClosed => "a listener was closed",
+        EndReason::Unreachable => "an ICMP error ended the handshake",
+        EndReason::ResetSentLinger2 => "close() with a negative TCP_LINGER2: a RST went out",
+        EndReason::ResetSentMemory => {
+            "too many orphans or no memory (tcp_max_orphans, tcp_mem): a RST went out"
+        }
+        EndReason::ResetSent => "a RST went out for another reason of the kernel's",
+        EndReason::Silent => "nothing went out: TCP_REPAIR, or SO_LINGER 0 after the FIN",
     }
 }
 
-/// All reasons for which sockets ended, and how many did.
+/// Writes all end reasons with their counts.
 pub fn ends(out: &mut String, report: &Report<'_>) -> fmt::Result {
     let all = &report.listed.all;
     out.write_str("<div class=\"cards\">")?;

@@ -1,4 +1,4 @@
-//! The sections about the recording itself: what is missing in it, and the host it was made on.
+//! Sections about the recording itself: its limits and losses, and its host.
 
 use std::fmt::{self, Write};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::view::losses::CAUSES;
 
-/// What was lost, and what can't be told.
+/// Writes the limits and the losses by cause.
 pub fn missing(out: &mut String, report: &Report<'_>) -> fmt::Result {
     limits(out, report)?;
     table(out, "Losses by cause", &["Cause", "#Lost"])?;
@@ -20,7 +20,7 @@ pub fn missing(out: &mut String, report: &Report<'_>) -> fmt::Result {
     out.write_str(TABLE_END)
 }
 
-/// What the recording can't tell, a sentence each.
+/// Writes the limits of the recording, one sentence each.
 pub fn limits(out: &mut String, report: &Report<'_>) -> fmt::Result {
     let limits = &report.snapshot.host.limits;
     if limits.is_empty() {
@@ -33,7 +33,7 @@ pub fn limits(out: &mut String, report: &Report<'_>) -> fmt::Result {
     out.write_str("</ul>")
 }
 
-/// The host and its settings.
+/// Writes the host and its settings.
 pub fn host(out: &mut String, report: &Report<'_>) -> fmt::Result {
     let host = &report.snapshot.host;
     let records = Number::count(report.snapshot.records, "/records").to_string();

@@ -1,13 +1,13 @@
-//! The sections about groups of sockets: who produces TIME_WAIT, and who closes first.
+//! Sections about groups of sockets: producers of TIME_WAIT, and closers.
 
 use std::fmt::{self, Write};
 
 use super::{
     Report, bound,
     cell::{Number, Text},
-    listed::connections_closed,
+    ranking::connections_closed,
     sections::{TABLE_END, bar, grouped_table, table},
-    story::percent,
+    summary::percent,
 };
 use crate::{
     aggregate::Group,
@@ -16,13 +16,13 @@ use crate::{
     view::top::columns::role,
 };
 
-/// What the groups are grouped by, as the head of a column: `Service`.
+/// The grouping as a column head: `Service`.
 fn key_head(report: &Report<'_>) -> String {
     let head = report.snapshot.grouping.head().to_lowercase();
     head[..1].to_uppercase() + &head[1..]
 }
 
-/// A group's key, role and owner.
+/// Writes the key, role and owner of a group.
 fn names(out: &mut String, report: &Report<'_>, n: usize, group: &Group) -> fmt::Result {
     let is_rest = n + 1 == report.listed.groups.len() && report.listed.other_groups > 0;
     let role = if report.snapshot.grouping.has_roles() && !is_rest { role(group.role) } else { "" };
@@ -57,7 +57,7 @@ fn grouped_by(out: &mut String, report: &Report<'_>) -> fmt::Result {
     out.write_str(".</p>")
 }
 
-/// Which groups make TIME_WAIT, and what else they hold.
+/// Writes the groups with the TIME_WAIT they produced and their other sockets.
 pub fn producers(out: &mut String, report: &Report<'_>) -> fmt::Result {
     let groups = &report.listed.groups;
     if groups.is_empty() {
@@ -137,7 +137,7 @@ fn producer_cells(report: &Report<'_>, n: usize, group: &Group) -> [String; 9] {
     ]
 }
 
-/// How who closed first is shown: the closer, its column and its look.
+/// Closers with their column heads and CSS classes.
 const CLOSERS: [(Closer, &str, &str); 7] = [
     (Closer::Local, "this side", "c-local"),
     (Closer::Remote, "the peer", "c-remote"),
@@ -148,7 +148,7 @@ const CLOSERS: [(Closer, &str, &str); 7] = [
     (Closer::Refused, "refused", "c-refused"),
 ];
 
-/// Which side closed the connections of each group.
+/// Writes which side closed the connections of each group.
 pub fn closers(out: &mut String, report: &Report<'_>) -> fmt::Result {
     out.write_str(
         "<p>The side that closes first keeps the TIME_WAIT. <b>This side</b> is the end of the connection that the row is \
@@ -173,7 +173,7 @@ pub fn closers(out: &mut String, report: &Report<'_>) -> fmt::Result {
     for (n, group) in rows {
         names(out, report, n, group)?;
         let all = connections_closed(group);
-        // A sum of what follows: not a number of the document itself.
+        // The sum of the cells that follow; the document does not contain it.
         write!(out, "<td class=\"n\">{}</td>", units::count(all))?;
         bar(out, &CLOSERS.map(|(closer, _, class)| (class, group.closed[closer as usize])), all)?;
         for (closer, _, _) in CLOSERS {

@@ -1,8 +1,8 @@
-//! `report`: what happened in a recording, on one page.
+//! Report of a recording on one page (`report`).
 //!
-//! The last [`Snapshot`] of a recording in, with its timeline and the dwells of every state; a [page] of HTML that needs
-//! nothing beside it, or one [document] of JSON with the same numbers out. The page holds the document, and every
-//! number in it says where in the document it stands.
+//! Renders the last [`Snapshot`] of a recording, with its timeline and the dwells of every state, as a self-contained
+//! HTML [page], or as one JSON [document] with the same numbers. The page embeds the document, and its numbers have
+//! their JSON pointers in it.
 
 mod axis;
 mod bins;
@@ -12,10 +12,10 @@ pub mod document;
 mod ends;
 mod facts;
 mod groups;
-mod listed;
 pub mod page;
+mod ranking;
 mod sections;
-mod story;
+mod summary;
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 
@@ -25,26 +25,26 @@ use crate::{
     model::{Nanos, TcpState},
     view::clock,
 };
-use listed::Listed;
+use ranking::ReportGroups;
 
 #[cfg(test)]
 mod tests;
 
-/// A recording, as a report tells of it.
+/// A report of a recording.
 pub struct Report<'a> {
     snapshot: &'a Snapshot,
     filter: &'a str,
     zone: TimeZone,
-    listed: Listed<'a>,
+    listed: ReportGroups<'a>,
 }
 
 const DAY: Nanos = Nanos(86_400 * Nanos::SECOND.0);
 
 impl<'a> Report<'a> {
-    /// The report of a recording that `snapshot` is the last of, made with `filter`, which is empty for everything.
-    /// Times are told in `zone`.
+    /// Creates the report from the last `snapshot` of a recording, made with `filter` (empty: everything). Times are
+    /// shown in `zone`.
     pub fn of(snapshot: &'a Snapshot, filter: &'a str, zone: TimeZone) -> Self {
-        Self { snapshot, filter, zone, listed: Listed::of(snapshot) }
+        Self { snapshot, filter, zone, listed: ReportGroups::of(snapshot) }
     }
 
     /// The wall-clock time at `ts`.
@@ -56,18 +56,18 @@ impl<'a> Report<'a> {
         self.wall(ts).to_zoned(self.zone.clone())
     }
 
-    /// `ts` by the clock, with its day where the recording is longer than one.
+    /// Time of day at `ts`, with the date if the recording is longer than a day.
     fn clock(&self, ts: Nanos) -> String {
         let format = if self.span() > DAY { "%-d %B %H:%M:%S" } else { "%H:%M:%S" };
         self.local(ts).strftime(format).to_string()
     }
 
-    /// How long it goes on.
+    /// Length of the recording.
     const fn span(&self) -> Nanos {
         self.snapshot.ts.since(self.snapshot.began)
     }
 
-    /// `count` per second of it.
+    /// `count` per second of the recording.
     fn per_s(&self, count: u64) -> f64 {
         let seconds = self.span().as_secs_f64();
         if seconds > 0.0 { count as f64 / seconds } else { 0.0 }

@@ -1,7 +1,7 @@
-//! A report as one page of HTML: style, script and numbers are inside, and nothing is fetched.
+//! HTML page of a report: style, script and numbers are inline, and the page fetches nothing.
 //!
-//! The browser is told to refuse whatever is not this style and this script, by their hashes: what a name of a process
-//! or a cgroup could smuggle in would not run.
+//! A Content-Security-Policy allows only this style and this script, by their hashes: a script injected through the
+//! name of a process or a cgroup would not run.
 
 use std::{
     fmt::{self, Write as _},
@@ -14,10 +14,10 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Report, bound,
     cell::{Number, Text, for_script},
-    document::Document,
+    document::ReportDocument,
     facts,
     sections::SECTIONS,
-    story,
+    summary,
 };
 use crate::{
     model::{TcpState, units},
@@ -29,7 +29,7 @@ const SCRIPT: &str = include_str!("report.js");
 
 /// Writes the page.
 pub fn write(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
-    let json = serde_json::to_string(&Document::of(report))?;
+    let json = serde_json::to_string(&ReportDocument::of(report))?;
     let mut page = String::with_capacity(json.len() + (256 << 10));
     compose(&mut page, report, &json).map_err(io::Error::other)?;
     out.write_all(page.as_bytes())
@@ -79,7 +79,7 @@ fn head(page: &mut String, report: &Report<'_>) -> fmt::Result {
     )
 }
 
-/// What a policy names a style or a script by.
+/// Hash of a style or a script in the Content-Security-Policy.
 fn hash(text: &str) -> String {
     format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text)))
 }
@@ -116,7 +116,7 @@ fn summary(page: &mut String, report: &Report<'_>) -> fmt::Result {
         )?;
     }
     page.push_str("<section class=\"summary\" aria-label=\"Summary\">");
-    for sentence in story::sentences(report) {
+    for sentence in summary::sentences(report) {
         write!(page, "<p>{}</p>", Text(&sentence))?;
     }
     tiles(page, report)?;
@@ -128,7 +128,7 @@ fn summary(page: &mut String, report: &Report<'_>) -> fmt::Result {
     page.write_str("</section>\n")
 }
 
-/// One number in large figures: what it is, and the number.
+/// One number in large figures: its label and the number.
 type Tile = (&'static str, String);
 
 fn tiles(page: &mut String, report: &Report<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! The sections of the page: a report in, tables with their charts out.
+//! Sections of the page, with their tables and charts.
 
 use std::fmt::{self, Write};
 
@@ -13,17 +13,17 @@ use crate::{
     view::top::summary::STATES,
 };
 
-/// One section: what it is called in the page's list, its heading, and what writes it.
+/// One section of the page.
 pub struct Section {
     /// Its anchor.
     pub id: &'static str,
     /// Its heading.
     pub title: &'static str,
-    /// Writes what is below the heading.
+    /// Writes the content below the heading.
     pub write: fn(&mut String, &Report<'_>) -> fmt::Result,
 }
 
-/// All of them, in the order of the page.
+/// All sections, in the order of the page.
 pub const SECTIONS: [Section; 7] = [
     Section { id: "states", title: "Sockets per state", write: states },
     Section { id: "dwells", title: "How long they stayed", write: dwells },
@@ -34,12 +34,12 @@ pub const SECTIONS: [Section; 7] = [
     Section { id: "host", title: "Host settings", write: facts::host },
 ];
 
-/// The beginning of a table: its caption and the names of its columns, `#` before those of numbers.
+/// Opens a table: caption and column heads, with a `#` before those of numbers.
 pub fn table(out: &mut String, caption: &str, heads: &[&str]) -> fmt::Result {
     grouped_table(out, caption, &[], heads)
 }
 
-/// The same with names for several columns together above them: the name, and how many.
+/// Opens a table with heads that span several columns above: the name, and the number of columns.
 pub fn grouped_table(
     out: &mut String,
     caption: &str,
@@ -116,7 +116,7 @@ fn states(out: &mut String, report: &Report<'_>) -> fmt::Result {
     out.write_str(TABLE_END)
 }
 
-/// FIN_WAIT2 at the end is of two kinds.
+/// Orphan and held counts of FIN_WAIT2 at the end; empty for other states.
 fn orphans(report: &Report<'_>, state: TcpState) -> String {
     let all = &report.listed.all;
     if state != TcpState::FinWait2 || report.now(state) == 0 {
@@ -189,7 +189,7 @@ fn dwell_row(out: &mut String, index: usize, of: &StateDwells) -> fmt::Result {
     out.write_str("</tr>\n")
 }
 
-/// Parts of a whole as a bar; what they are stands in the cells beside it.
+/// Draws the parts of a total as a bar; the cells beside it show the numbers.
 pub fn bar(out: &mut String, parts: &[(&str, u64)], whole: u64) -> fmt::Result {
     out.write_str(
         "<td class=\"bar\"><svg viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">",

@@ -1,16 +1,15 @@
-//! What the user can ask for: [`ACTIONS`] is the only list of it. Keys, help, hints and the names in the
-//! configuration are made of its rows.
+//! User actions of the screen. Key bindings, help, hints and configuration names come from the rows of [`ACTIONS`].
 
 use ratatui::crossterm::event::KeyCode;
 
-use crate::replay::{Command, Peak};
+use crate::replay::{Peak, ReplayCommand};
 
 use super::{
-    key::Key,
-    state::{Edit, Move, Place},
+    key::KeyPress,
+    state::{Edit, Move, ScreenView},
 };
 
-/// What the user asks for.
+/// A user action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Close the screen.
@@ -19,9 +18,9 @@ pub enum Action {
     Suspend,
     /// Open or close the help.
     Help,
-    /// Back to where one came from: out of the help, the view, the filter, the selection.
+    /// Close the help, else leave the view, else clear the filter, else clear the selection.
     Back,
-    /// Look closer at the selected row.
+    /// Open the selected row: a group's sockets, a socket's life.
     Open,
     /// Select another row.
     Move(Move),
@@ -29,85 +28,85 @@ pub enum Action {
     SortPrevious,
     /// Sort by the column to the right.
     SortNext,
-    /// Sort by a column, or, where it is that one already, the other way round.
+    /// Sort by a column; reverse the order if it is the sort column already.
     SortBy(usize),
-    /// Turn the order round.
+    /// Reverse the sort order.
     Reverse,
-    /// Hold the picture, or let it go on.
+    /// Pause or resume the screen, or a replay.
     Pause,
     /// Group by the next key.
     GroupNext,
-    /// Group by the key before.
+    /// Group by the previous key.
     GroupPrevious,
     /// Group by the key with this number, from 0.
     GroupBy(u8),
-    /// Type a filter.
+    /// Start to type a filter.
     Filter,
-    /// Change the line that is being typed.
+    /// Edit the input line.
     Edit(Edit),
-    /// Count anew.
+    /// Reset rates, ends and dwells.
     Reset,
-    /// Select what the line at the bottom is about.
+    /// Select the group that the insight line names.
     Insight,
-    /// Of a recording: go through its time.
-    Time(Command),
-    /// Of a recording: type a moment to go to.
+    /// Replay only: a time command.
+    Time(ReplayCommand),
+    /// Replay only: start to type a time to go to.
     GoTo,
-    /// Of a recording: go to the moment that stands in this column of the timeline.
+    /// Replay only: go to the time at this column of the timeline.
     Click(usize),
-    /// Draw everything anew.
+    /// Redraw the full screen.
     Redraw,
 }
 
-/// One thing to ask for with keys.
-pub struct Row {
-    /// What.
+/// An action with its name, keys and help.
+pub struct ActionRow {
+    /// The action.
     pub action: Action,
     /// Its name in the configuration.
     pub name: &'static str,
-    /// The keys that ask for it, unless the configuration says otherwise; the first is shown in hints.
-    pub keys: &'static [Key],
-    /// What it does, for the help.
+    /// Default keys; the configuration can override them. Hints show the first.
+    pub keys: &'static [KeyPress],
+    /// Description in the help.
     pub help: &'static str,
-    /// A word for the line of hints, for the few that are there, and where.
-    pub hint: Option<(&'static str, &'static [Place])>,
+    /// Label in the hint line and the views that show it; `None` for most actions.
+    pub hint: Option<(&'static str, &'static [ScreenView])>,
 }
 
-const ANYWHERE: &[Place] = &[Place::Groups, Place::Sockets, Place::Life];
-const TABLES: &[Place] = &[Place::Groups, Place::Sockets];
-const GROUPS: &[Place] = &[Place::Groups];
-const BELOW: &[Place] = &[Place::Sockets, Place::Life];
+const ANYWHERE: &[ScreenView] = &[ScreenView::Groups, ScreenView::Sockets, ScreenView::Life];
+const TABLES: &[ScreenView] = &[ScreenView::Groups, ScreenView::Sockets];
+const GROUPS: &[ScreenView] = &[ScreenView::Groups];
+const BELOW: &[ScreenView] = &[ScreenView::Sockets, ScreenView::Life];
 
-const fn row(action: Action, name: &'static str, keys: &'static [Key], help: &'static str) -> Row {
-    Row { action, name, keys, help, hint: None }
+const fn row(action: Action, name: &'static str, keys: &'static [KeyPress], help: &'static str) -> ActionRow {
+    ActionRow { action, name, keys, help, hint: None }
 }
 
-impl Row {
-    const fn hinted(self, hint: &'static str, at: &'static [Place]) -> Self {
+impl ActionRow {
+    const fn hinted(self, hint: &'static str, at: &'static [ScreenView]) -> Self {
         Self { hint: Some((hint, at)), ..self }
     }
 }
 
-use Key::{Ctrl, Plain};
+use KeyPress::{Ctrl, Plain};
 
-const fn typed(c: char) -> Key {
-    Key::typed(c)
+const fn typed(c: char) -> KeyPress {
+    KeyPress::typed(c)
 }
 
-/// Everything that keys can ask for, in the order of the help; hints in the same order.
-pub const ACTIONS: [Row; 39] = [
+/// All actions with keys, in the order of the help and of the hints.
+pub const ACTIONS: [ActionRow; 39] = [
     row(Action::Help, "help", &[typed('?'), typed('h')], "this help").hinted("help", ANYWHERE),
     row(Action::GoTo, "go-to", &[typed('t')], "go to a time: 18:03:20, +90s, -10s, 50%")
         .hinted("go to", ANYWHERE),
-    row(Action::Time(Command::Peak(Peak::Next)), "next-peak", &[typed('p')], "next peak of TIME_WAIT")
+    row(Action::Time(ReplayCommand::Peak(Peak::Next)), "next-peak", &[typed('p')], "next peak of TIME_WAIT")
         .hinted("peak", ANYWHERE),
-    row(Action::Time(Command::Peak(Peak::Previous)), "previous-peak", &[typed('P')], "peak before"),
-    row(Action::Time(Command::Step(-1)), "step-back", &[typed(',')], "picture before"),
-    row(Action::Time(Command::Step(1)), "step", &[typed('.')], "next picture").hinted("step", ANYWHERE),
-    row(Action::Time(Command::Slower), "slower", &[typed('[')], "slower"),
-    row(Action::Time(Command::Faster), "faster", &[typed(']')], "faster").hinted("faster", ANYWHERE),
-    row(Action::Time(Command::Start), "start", &[typed('0')], "to the start of the recording"),
-    row(Action::Time(Command::End), "end", &[typed('$')], "to its end"),
+    row(Action::Time(ReplayCommand::Peak(Peak::Previous)), "previous-peak", &[typed('P')], "peak before"),
+    row(Action::Time(ReplayCommand::Step(-1)), "step-back", &[typed(',')], "picture before"),
+    row(Action::Time(ReplayCommand::Step(1)), "step", &[typed('.')], "next picture").hinted("step", ANYWHERE),
+    row(Action::Time(ReplayCommand::Slower), "slower", &[typed('[')], "slower"),
+    row(Action::Time(ReplayCommand::Faster), "faster", &[typed(']')], "faster").hinted("faster", ANYWHERE),
+    row(Action::Time(ReplayCommand::Start), "start", &[typed('0')], "to the start of the recording"),
+    row(Action::Time(ReplayCommand::End), "end", &[typed('$')], "to its end"),
     row(Action::Open, "open", &[Plain(KeyCode::Enter)], "look closer: a group's sockets, a socket's life")
         .hinted("open", TABLES),
     row(Action::Back, "back", &[Plain(KeyCode::Esc)], "back: out of help, view, filter, selection")

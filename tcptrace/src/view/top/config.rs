@@ -1,7 +1,6 @@
-//! The configuration of the screen: the text of a TOML file in, [`Config`] out, and back.
+//! Screen configuration: parses and prints [`ScreenConfig`] as TOML.
 //!
-//! What is not known is an error that names its line: a key that is misspelt must not be a key that does
-//! nothing.
+//! An unknown name is an error with its line: a misspelt key must not be ignored silently.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -10,31 +9,31 @@ use serde::Deserialize;
 use super::{
     action::ACTIONS,
     columns::{ALL, GROUPS},
-    key::Key,
+    key::KeyPress,
     keymap::Keymap,
     theme::{self, Theme},
 };
 use crate::{aggregate::Grouping, model::text::sanitise};
 
-/// What the user wants otherwise.
+/// User settings that override the defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// What to group by.
+pub struct ScreenConfig {
+    /// Grouping.
     by: Option<By>,
-    /// Time between two pictures.
+    /// Time between two snapshots.
     interval: Option<Interval>,
-    /// Whether the mouse is the screen's; without it the terminal's own selection works.
+    /// Whether the screen captures the mouse; otherwise the terminal's own selection works.
     mouse: Option<bool>,
     /// Columns of the groups, from left to right.
     columns: Option<Vec<ColumnName>>,
-    /// Keys by what they ask for.
+    /// Keys by action.
     keys: BTreeMap<ActionName, Keys>,
-    /// Colours by what they are for.
+    /// Colours by style role.
     theme: BTreeMap<theme::RoleName, theme::Colour>,
 }
 
-/// A configuration that can't be used. Its text has the line, and what is wrong with it.
+/// An invalid configuration. The message has the line and the reason.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
@@ -47,19 +46,19 @@ struct By(Grouping);
 #[serde(try_from = "String")]
 struct Interval(Duration);
 
-/// The number of a column.
+/// Index of a column.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct ColumnName(usize);
 
-/// The number of a row of [`ACTIONS`].
+/// Index of a row of [`ACTIONS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 struct ActionName(usize);
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
-struct KeyName(Key);
+struct KeyName(KeyPress);
 
 /// One key or several.
 #[derive(Clone, Debug, Deserialize)]
@@ -119,7 +118,7 @@ pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'
     format!("unknown {what} '{}'; expected one of {}", sanitise(name), known.join(", "))
 }
 
-impl Config {
+impl ScreenConfig {
     /// Reads a configuration.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)
@@ -131,22 +130,22 @@ impl Config {
         Ok(config)
     }
 
-    /// What to group by, where that is said.
+    /// Grouping, if set.
     pub fn by(&self) -> Option<Grouping> {
         self.by.map(|by| by.0)
     }
 
-    /// Time between two pictures, where that is said.
+    /// Time between two snapshots, if set.
     pub fn interval(&self) -> Option<Duration> {
         self.interval.map(|interval| interval.0)
     }
 
-    /// Whether the mouse is the screen's.
+    /// Whether the screen captures the mouse.
     pub(super) fn mouse(&self) -> bool {
         self.mouse.unwrap_or(true)
     }
 
-    /// Columns of the groups: the key first, each once.
+    /// Columns of the groups: the key first, no duplicates.
     pub(super) fn columns(&self) -> Vec<usize> {
         let Some(names) = &self.columns else { return ALL.to_vec() };
         let mut columns = vec![0];
@@ -155,11 +154,11 @@ impl Config {
                 columns.push(*column);
             }
         }
-        // There is an order to show: without a second column the first is all of it.
+        // `columns = ["key"]` leaves the key as the only column.
         columns
     }
 
-    /// The keys; an error where one has two meanings.
+    /// Key bindings; an error if a key is bound twice.
     pub(super) fn keymap(&self) -> Result<Keymap, String> {
         let changes = self.keys.iter().map(|(action, keys)| {
             let keys = match keys {
@@ -172,11 +171,11 @@ impl Config {
     }
 
     /// Colours, on a terminal with this look.
-    pub(super) fn theme(&self, look: theme::Look) -> Theme {
+    pub(super) fn theme(&self, look: theme::TerminalStyle) -> Theme {
         Theme::new(look).with(self.theme.iter().map(|(role, colour)| (*role, *colour)))
     }
 
-    /// The configuration as text that [`Config::parse`] reads, with what there is to choose.
+    /// The configuration as text that [`ScreenConfig::parse`] reads, with the possible values as comments.
     pub fn print(&self) -> String {
         let mut out = String::new();
         let _ = writeln!(out, "# tcptrace top: what is not said here is as it is without this file.\n");
@@ -209,7 +208,7 @@ impl Config {
     }
 }
 
-/// An excerpt of the file may hold anything.
+/// Sanitises line by line: an excerpt of the file may contain control characters.
 fn sanitise_lines(text: &str) -> String {
     text.lines().map(sanitise).collect::<Vec<_>>().join("\n")
 }
@@ -221,25 +220,25 @@ mod tests {
         glyphs::Glyphs,
         top::{
             action::Action,
-            theme::{Colours, Look, Role},
+            theme::{Colours, StyleRole, TerminalStyle},
         },
     };
 
     fn error(text: &str) -> String {
-        Config::parse(text).expect_err("an error").to_string()
+        ScreenConfig::parse(text).expect_err("an error").to_string()
     }
 
     #[test]
-    fn what_is_printed_is_read_again() {
-        let printed = Config::default().print();
-        let read = Config::parse(&printed).expect("a configuration");
+    fn printed_configuration_parses_back() {
+        let printed = ScreenConfig::default().print();
+        let read = ScreenConfig::parse(&printed).expect("a configuration");
         assert_eq!(read.print(), printed);
         assert_eq!(read.keymap(), Ok(Keymap::default()));
         assert_eq!(read.columns(), ALL);
         let text = "by = 'peer,state'\ninterval = '250ms'\nmouse = false\ncolumns = ['key', 'close_wait']\n\
                     [keys]\npause = 'o'\n[theme]\nalarm = '#ff0000'\n";
-        let read = Config::parse(text).expect("a configuration");
-        assert_eq!(Config::parse(&read.print()).expect("a configuration").print(), read.print());
+        let read = ScreenConfig::parse(text).expect("a configuration");
+        assert_eq!(ScreenConfig::parse(&read.print()).expect("a configuration").print(), read.print());
         assert_eq!((read.by().map(|by| by.to_string()), read.mouse()), (Some("peer,state".into()), false));
         assert_eq!(read.interval(), Some(Duration::from_millis(250)));
         assert_eq!(
@@ -248,11 +247,11 @@ mod tests {
         );
         let keymap = read.keymap().expect("no key twice");
         assert_eq!(
-            (keymap.action(Key::typed('o')), keymap.action(Key::typed(' '))),
+            (keymap.action(KeyPress::typed('o')), keymap.action(KeyPress::typed(' '))),
             (Some(Action::Pause), None)
         );
-        let look = Look { colours: Colours::True, glyphs: Glyphs::Ascii };
-        assert_ne!(read.theme(look).style(Role::Alarm), Theme::new(look).style(Role::Alarm));
+        let look = TerminalStyle { colours: Colours::True, glyphs: Glyphs::Ascii };
+        assert_ne!(read.theme(look).style(StyleRole::Alarm), Theme::new(look).style(StyleRole::Alarm));
     }
 
     #[test]
@@ -260,7 +259,7 @@ mod tests {
         let cases = [
             ("by = 'service'\ninterwal = '1s'", "line 2", "interwal"),
             ("by = 'services'", "line 1", "unknown key 'services'"),
-            ("interval = '5'", "line 1", "expected a number with a unit"),
+            ("interval = '5x'", "line 1", "expected a length of time"),
             ("\n\ncolumns = ['key', 'tw']", "line 3", "unknown column 'tw'"),
             ("[keys]\nquit = 'q'\nquti = 'x'", "line 3", "unknown action 'quti'"),
             ("[theme]\nalarm = 'reddish'", "line 2", "reddish"),

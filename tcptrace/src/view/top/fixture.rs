@@ -1,13 +1,13 @@
-//! Snapshots to test with.
+//! Snapshots for tests.
 
 use std::sync::Arc;
 
 use crate::{
     aggregate::{
-        DestinationPorts, DwellQuantiles, Group, GroupKey, Grouping, Losses, Minisockets, PortsSnapshot,
-        Sample, Snapshot, StateTotal, TimeWaitEnds, Timeline, TwReuse,
+        DestinationPorts, DwellQuantiles, Group, GroupKey, Grouping, Losses, PortsSnapshot, Sample, Snapshot,
+        StateTotal, TimeWaitEnds, Timeline, TimewaitSockets, TwReuse,
     },
-    inspect::{Answer, Before, Detail, Life, Members, Query, SocketRow, Step, row_of},
+    detail::{Before, Detail, DetailAnswer, Life, Members, Query, SocketRow, StateChange, row_of},
     lifecycle::{Bound, Closer, Dwell, EndReason, OwnerKind, Processes, Role, Since, Socket},
     model::{
         Addr, Endpoint, Nanos, NetnsId, SocketId, TcpState, Tuple,
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A host where nothing has happened, in its first snapshot.
+/// The first snapshot of an idle host.
 pub fn empty() -> Snapshot {
     let host = HostFacts {
         host: "web-7".into(),
@@ -45,6 +45,7 @@ pub fn empty() -> Snapshot {
         observed: Arc::default(),
         standing: Vec::new(),
         ports: PortsSnapshot::default(),
+        tables: Vec::new(),
         answer: None,
     }
 }
@@ -53,14 +54,14 @@ pub fn process(pid: u32, comm: &str) -> Process {
     Process { pid, comm: comm.into(), cgroup: 0 }
 }
 
-/// A group with a number of sockets per state.
+/// A group with these socket counts per state.
 pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
     let mut by_state = [0; TcpState::COUNT];
     for &(state, n) in counts {
         by_state[state.index()] = n;
     }
-    let minisockets =
-        |state: TcpState| Minisockets { now: by_state[state.index()], ..Minisockets::default() };
+    let timewaits =
+        |state: TcpState| TimewaitSockets { now: by_state[state.index()], ..TimewaitSockets::default() };
     Group {
         id: GroupKey::named(key, role),
         key: key.into(),
@@ -75,8 +76,8 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
         orphans_ended: [0; EndReason::COUNT],
         connects_ended: [0; EndReason::COUNT],
         service: None,
-        time_wait: minisockets(TcpState::TimeWait),
-        fin_wait2: minisockets(TcpState::FinWait2),
+        time_wait: timewaits(TcpState::TimeWait),
+        fin_wait2: timewaits(TcpState::FinWait2),
         fin_wait2_orphan: 0,
         oldest_close_wait: None,
         close_wait_owner: None,
@@ -85,7 +86,7 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
     }
 }
 
-/// Names that would change a terminal, turn its lines round, or fill them.
+/// Names with terminal escapes, bidirectional overrides, wide characters or great length.
 pub fn hostile() -> Snapshot {
     let named = |key: &str, comm: &str, time_wait| {
         let key = crate::model::text::sanitise(key);
@@ -104,7 +105,7 @@ pub fn hostile() -> Snapshot {
     snapshot
 }
 
-/// As many sockets as the tool is made for.
+/// A host with a million sockets.
 pub fn million() -> Snapshot {
     let mut snapshot = busy();
     let total = &mut snapshot.states[TcpState::TimeWait.index()];
@@ -118,10 +119,10 @@ pub fn million() -> Snapshot {
     snapshot
 }
 
-/// What the pipeline answers to `query`.
-pub fn answer(query: Query, detail: Detail) -> Answer {
+/// The pipeline's answer to `query`.
+pub fn answer(query: Query, detail: Detail) -> DetailAnswer {
     let ts = Nanos(942_000_000_000);
-    Answer { query, ts, since: Nanos(0), filter_fault: None, detail, ended: false }
+    DetailAnswer { query, ts, since: Nanos(0), filter_fault: None, detail, ended: false }
 }
 
 /// A socket of a group.
@@ -142,7 +143,7 @@ pub fn socket(id: u64, state: TcpState, since: Since) -> SocketRow {
     SocketRow { process: Some(process(90_210, "batch-exporter")), ..row }
 }
 
-/// Sockets of a group, more than are shown.
+/// Sockets of a group that has more than are listed.
 pub fn members() -> Members {
     use TcpState::{CloseWait, TimeWait};
     let s = |s: u64| Nanos(s * 1_000_000_000);
@@ -168,10 +169,10 @@ fn zoned(last: u8) -> Addr {
     std::net::IpAddr::from(octets).into()
 }
 
-/// A socket with everything but its beginning.
+/// A socket whose beginning was not seen.
 pub fn life() -> Life {
     use TcpState::{CloseWait, Established, LastAck};
-    let step = |s: u64, from, to, dwell| Step {
+    let step = |s: u64, from, to, dwell| StateChange {
         ts: Nanos(s * 1_000_000_000),
         from,
         to,
@@ -191,7 +192,7 @@ pub fn life() -> Life {
     }
 }
 
-/// The first group of [`busy`] has used 63 % of its local ports, the last of which goes in `exhausted_in`.
+/// Sets the first group of [`busy`] to 63 % of its local ports used, exhausted in `exhausted_in`.
 pub fn use_ports(snapshot: &mut Snapshot, exhausted_in: Option<Nanos>) {
     let v4 = |a, b, c, d| std::net::IpAddr::from([a, b, c, d]).into();
     let remote = Endpoint { addr: v4(10, 0, 0, 5), port: 5432, ifindex: 0 };
@@ -282,7 +283,7 @@ pub fn busy() -> Snapshot {
     snapshot
 }
 
-/// The same host with losses, limits, hostile names and keys of any length.
+/// [`busy`] with losses, limits, hostile names and very long keys.
 pub fn lossy() -> Snapshot {
     let mut snapshot = busy();
     snapshot.losses = Losses { ring_full: 1_200, healed: 4, ..Losses::default() };

@@ -1,4 +1,4 @@
-//! The most important thing, in words: a snapshot in, one line out. [`RULES`] has the order.
+//! Insight line: the most important finding of a snapshot as one sentence. [`RULES`] gives the order.
 
 use crate::{
     aggregate::{Group, Snapshot},
@@ -7,66 +7,64 @@ use crate::{
     view::losses::losses,
 };
 
-/// How bad it is.
+/// Severity of an insight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
+pub enum InsightSeverity {
     /// Something breaks or is wrong.
     Alarm,
     /// Something gets worse.
     Warning,
     /// Worth knowing.
     Note,
-    /// Nothing stands out.
+    /// No finding.
     Calm,
 }
 
-/// One line about the snapshot.
+/// One finding about a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Insight {
-    /// How bad it is.
-    pub severity: Severity,
-    /// The line, sanitised.
+    /// Severity of an insight.
+    pub severity: InsightSeverity,
+    /// The sentence, sanitised.
     pub text: String,
-    /// The group it is about, as an index.
+    /// Index of the group it names.
     pub group: Option<usize>,
 }
 
-/// One thing that may stand out.
+/// A rule that may produce a finding.
 type Rule = fn(&Snapshot) -> Option<Insight>;
 
-/// What may stand out, the most important first.
+/// All rules, most important first.
 const RULES: [Rule; 6] = [exhausted, lost, leaked, held, overflown, growing];
 
-/// What stands out of `snapshot`.
+/// The most important finding of `snapshot`.
 pub fn of(snapshot: &Snapshot) -> Insight {
     RULES.iter().find_map(|rule| rule(snapshot)).unwrap_or_else(|| Insight {
-        severity: Severity::Calm,
+        severity: InsightSeverity::Calm,
         text: "Nothing stands out.".into(),
         group: None,
     })
 }
 
-/// Whoever runs out of ports later than this has time.
-const SOON: Nanos = Nanos(600_000_000_000);
-/// Losses that make the counts doubtful: more than one record in so many.
-const TOLERATED: u64 = 1_000;
-/// A CLOSE_WAIT that is older is one that nobody is about to close.
+/// Counts are doubtful if more than one record in this many is lost.
+const LOSS_TOLERANCE: u64 = 1_000;
+/// A CLOSE_WAIT at least this old counts as leaked.
 const FORGOTTEN: Nanos = Nanos(10_000_000_000);
-/// Fewer half-closed sockets are what servers have while they say goodbye.
-const MANY_HELD: u64 = 10;
-/// TIME_WAIT that grows by less per second is noise.
-const GROWTH_PER_S: f64 = 1.0;
+/// Servers normally have fewer half-closed sockets than this.
+const MIN_HELD_SOCKETS: u64 = 10;
+/// TIME_WAIT growth below this rate is noise.
+const MIN_GROWTH_PER_S: f64 = 1.0;
 
 fn exhausted(snapshot: &Snapshot) -> Option<Insight> {
-    // The one that runs out first is at the top.
-    let ports = snapshot.ports.destinations.first()?;
-    let left = ports.exhausted_in.filter(|left| *left <= SOON)?;
+    // The list is sorted: the destination that runs out first comes first.
+    let (ports, left) =
+        snapshot.ports.destinations.iter().find_map(|ports| Some((ports, ports.runs_out_soon()?)))?;
     let is_it =
         |group: &Group| group.role == Role::Outbound && group.service == Some((ports.netns, ports.remote));
     let row = snapshot.groups.iter().position(is_it);
     let when = match left {
         Nanos(0) => "has no local port left".to_owned(),
-        left => format!("runs out of local ports in {}", units::duration(left)),
+        left => format!("runs out of local ports {}", units::in_time(left)),
     };
     let who = ports.processes.first().map_or_else(|| "an unknown process".into(), named);
     let opens = units::rate(ports.entered_per_s);
@@ -81,7 +79,7 @@ fn exhausted(snapshot: &Snapshot) -> Option<Insight> {
         n => format!(" {} connects failed for it.", units::count(n)),
     };
     Some(Insight {
-        severity: Severity::Alarm,
+        severity: InsightSeverity::Alarm,
         text: format!("{} {when}: {who} opens {opens} connections/s{and}.{failures}", ports.remote),
         group: row,
     })
@@ -89,12 +87,12 @@ fn exhausted(snapshot: &Snapshot) -> Option<Insight> {
 
 fn lost(snapshot: &Snapshot) -> Option<Insight> {
     let lost = snapshot.losses.total() - snapshot.losses.healed;
-    if lost.saturating_mul(TOLERATED) <= snapshot.records {
+    if lost.saturating_mul(LOSS_TOLERANCE) <= snapshot.records {
         return None;
     }
     let what = losses(&snapshot.losses)?;
     Some(Insight {
-        severity: Severity::Alarm,
+        severity: InsightSeverity::Alarm,
         text: format!("Counts may be off: {what}, of {} records.", units::count(snapshot.records)),
         group: None,
     })
@@ -117,7 +115,7 @@ fn leaked(snapshot: &Snapshot) -> Option<Insight> {
             "{} leaves {sockets} in CLOSE_WAIT, {oldest}for {age}: the peer closed, it has not called close().",
             named(owner)
         ),
-        // Whose the others are is not known here.
+        // The owners of the other sockets are unknown here.
         Some(owner) => format!(
             "{sockets} of {} in CLOSE_WAIT, the oldest, of {}, for {age}: the peer closed, it has not called close().",
             group.key,
@@ -128,14 +126,14 @@ fn leaked(snapshot: &Snapshot) -> Option<Insight> {
             group.key
         ),
     };
-    Some(Insight { severity: Severity::Warning, text, group: Some(row) })
+    Some(Insight { severity: InsightSeverity::Warning, text, group: Some(row) })
 }
 
 fn held(snapshot: &Snapshot) -> Option<Insight> {
     let (row, group) = most(snapshot, Group::fin_wait2_held)?;
     let count = group.fin_wait2_held();
-    (count >= MANY_HELD).then(|| Insight {
-        severity: Severity::Warning,
+    (count >= MIN_HELD_SOCKETS).then(|| Insight {
+        severity: InsightSeverity::Warning,
         text: format!(
             "{} holds {} half-closed sockets (FIN_WAIT2): it shut its side down and waits for the peer, without limit.",
             process(group).unwrap_or_else(|| group.key.clone()),
@@ -148,7 +146,7 @@ fn held(snapshot: &Snapshot) -> Option<Insight> {
 fn overflown(snapshot: &Snapshot) -> Option<Insight> {
     let (row, group) = most(snapshot, |group| group.ended[EndReason::Overflow as usize])?;
     Some(Insight {
-        severity: Severity::Alarm,
+        severity: InsightSeverity::Alarm,
         text: format!(
             "{} connections of {} ended without TIME_WAIT: tcp_max_tw_buckets is reached.",
             units::count(group.ended[EndReason::Overflow as usize]),
@@ -160,7 +158,7 @@ fn overflown(snapshot: &Snapshot) -> Option<Insight> {
 
 fn growing(snapshot: &Snapshot) -> Option<Insight> {
     let growth = growth_per_s(snapshot, TcpState::TimeWait)?;
-    if growth < GROWTH_PER_S {
+    if growth < MIN_GROWTH_PER_S {
         return None;
     }
     let (row, group) = most(snapshot, |group| (group.time_wait.entered_per_s * 10.0) as u64)?;
@@ -178,7 +176,7 @@ fn growing(snapshot: &Snapshot) -> Option<Insight> {
         _ => "",
     };
     Some(Insight {
-        severity: Severity::Note,
+        severity: InsightSeverity::Note,
         text: format!(
             "TIME_WAIT grows by {}/s, most of it {} (+{}/s): {who}.{meaning}",
             units::rate(growth),
@@ -189,26 +187,25 @@ fn growing(snapshot: &Snapshot) -> Option<Insight> {
     })
 }
 
-/// How far back a trend looks.
-const TREND: Nanos = Nanos(10_000_000_000);
+/// Time window of a trend.
+const TREND_WINDOW: Nanos = Nanos(10_000_000_000);
 
-/// By how much the sockets in a state grew per second over the last seconds; `None` while there is too
-/// little history.
+/// Growth per second of the sockets in a state over the last `TREND_WINDOW`; `None` while there is too little history.
 pub fn growth_per_s(snapshot: &Snapshot, state: TcpState) -> Option<f64> {
     let last = snapshot.history.last()?;
-    let first = snapshot.history.iter().find(|sample| last.ts.since(sample.ts) <= TREND)?;
+    let first = snapshot.history.iter().find(|sample| last.ts.since(sample.ts) <= TREND_WINDOW)?;
     let seconds = last.ts.since(first.ts).as_secs_f64();
     let count = |counts: &[u64; TcpState::COUNT]| counts[state.index()] as f64;
     (seconds > 0.0).then(|| (count(&last.counts) - count(&first.counts)) / seconds)
 }
 
-/// The group with the most, if any has something.
+/// The group with the highest `of`, if that is above 0.
 fn most(snapshot: &Snapshot, of: impl Fn(&Group) -> u64) -> Option<(usize, &Group)> {
     let groups = snapshot.groups.iter().enumerate();
     groups.max_by_key(|(_, group)| of(group)).filter(|(_, group)| of(group) > 0)
 }
 
-/// The process of a group that has one: of several, who owns most sockets need not be who did what is told.
+/// The process of a group with exactly one: of several, the owner of most sockets need not be the one at fault.
 fn process(group: &Group) -> Option<String> {
     group.process.as_ref().filter(|_| group.other_processes == 0).map(named)
 }
@@ -223,7 +220,7 @@ mod tests {
     use super::{super::fixture, *};
     use crate::{aggregate::Losses, lifecycle::Since};
 
-    fn said(change: impl Fn(&mut Snapshot)) -> (Severity, String) {
+    fn said(change: impl Fn(&mut Snapshot)) -> (InsightSeverity, String) {
         let mut snapshot = fixture::busy();
         change(&mut snapshot);
         let insight = of(&snapshot);
@@ -235,9 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn a_leak_names_its_process_and_its_age() {
+    fn leak_insight_names_process_and_age() {
         let (severity, text) = said(|_| {});
-        assert_eq!(severity, Severity::Warning);
+        assert_eq!(severity, InsightSeverity::Warning);
         assert_eq!(
             text,
             "batch-exporter (pid 90210) leaves 1,204 sockets in CLOSE_WAIT, the oldest for 15m22s: \
@@ -253,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_processes_the_one_is_named_that_is_known_to_leak() {
+    fn leak_insight_names_the_leaking_process_of_several() {
         let (_, text) = said(|snapshot| {
             let group = &mut snapshot.groups[2];
             group.key = "shop".into();
@@ -273,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_run_out_come_first() {
+    fn port_exhaustion_comes_first() {
         let (severity, text) = said(|snapshot| {
             fixture::use_ports(snapshot, Some(Nanos(26_000_000_000)));
             snapshot.losses = Losses { ring_full: 5_000, ..Losses::default() };
         });
-        assert_eq!(severity, Severity::Alarm);
+        assert_eq!(severity, InsightSeverity::Alarm);
         assert_eq!(
             text,
             "10.0.0.5:5432 runs out of local ports in 26.0s: pgbench (pid 4127) opens 408 connections/s and \
@@ -287,25 +284,25 @@ mod tests {
         let (_, none) = said(|snapshot| fixture::use_ports(snapshot, Some(Nanos(0))));
         assert!(none.starts_with("10.0.0.5:5432 has no local port left: pgbench"), "{none}");
         let (severity, _) = said(|snapshot| fixture::use_ports(snapshot, None));
-        assert_eq!(severity, Severity::Warning);
+        assert_eq!(severity, InsightSeverity::Warning);
     }
 
     #[test]
-    fn losses_come_before_a_leak_and_a_few_do_not_matter() {
+    fn many_losses_outrank_a_leak_and_few_do_not() {
         let lose =
             |n| move |snapshot: &mut Snapshot| snapshot.losses = Losses { ring_full: n, ..Losses::default() };
-        assert_eq!(said(lose(5_000)).0, Severity::Alarm);
+        assert_eq!(said(lose(5_000)).0, InsightSeverity::Alarm);
         assert!(said(lose(5_000)).1.starts_with("Counts may be off: lost 5,000: ring full 5,000"));
-        assert_eq!(said(lose(5)).0, Severity::Warning);
+        assert_eq!(said(lose(5)).0, InsightSeverity::Warning);
     }
 
     #[test]
-    fn the_rest_in_its_order() {
+    fn lower_rules_apply_in_order() {
         let growing = said(without_leak);
         assert_eq!(
             growing,
             (
-                Severity::Note,
+                InsightSeverity::Note,
                 "TIME_WAIT grows by 300/s, most of it 10.0.0.5:5432 (+412/s): \
                  this side closes first, api-server (pid 4242) and others."
                     .into()
@@ -322,6 +319,6 @@ mod tests {
             snapshot.groups[1].fin_wait2_orphan = 0;
         });
         assert!(held.1.starts_with("nginx (pid 811) holds 15 half-closed sockets"), "{}", held.1);
-        assert_eq!(of(&fixture::empty()).severity, Severity::Calm);
+        assert_eq!(of(&fixture::empty()).severity, InsightSeverity::Calm);
     }
 }

@@ -1,7 +1,7 @@
-//! A [`Snapshot`] as one JSON document, schema `tcptrace.top.v1`.
+//! JSON output of a [`Snapshot`]: one document, schema `tcptrace.top.v1`.
 //!
-//! All names are always there, also where the number is 0, so that a query for one never has to ask
-//! whether it exists. CLOSE is not among the states: a socket in it is no connection.
+//! Every field is always present, also when it is 0, so that queries need no existence check. CLOSE is left out of the
+//! states: a socket in it is no connection.
 
 use std::{
     borrow::Cow,
@@ -10,47 +10,49 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::summary::STATES;
+use super::{columns::ports_of, summary::STATES};
 use crate::{
-    aggregate::{DwellQuantiles, Group, Minisockets, Snapshot, StateTotal, TimeWaitEnds},
+    aggregate::{
+        DestinationPorts, DwellQuantiles, Group, Snapshot, StateTotal, TimeWaitEnds, TimewaitSockets,
+    },
     lifecycle::{Closer, EndReason},
     model::{TcpState, text},
-    view::document::{self, Head, ProcessFields, counts, limits},
+    view::document::{self, DocumentHead, ProcessFields, counts, limits},
 };
 
-/// The name of what this module writes.
+/// Schema name of the document.
 const SCHEMA: &str = "tcptrace.top.v1";
 
-/// Writes `snapshot` on one line: a document in itself, and one of many in JSON lines.
+/// Writes `snapshot` on one line, so that several documents form JSON lines.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
-    document::write(out, &Document::of(snapshot))
+    document::write(out, &TopDocument::of(snapshot))
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct TopDocument<'a> {
     #[serde(flatten)]
-    head: Head<'a>,
-    /// What the trace can't see, in sentences.
+    head: DocumentHead<'a>,
+    /// Limits of the trace, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
-    /// What the rates are over; 0: there are none yet.
+    /// Interval of the rates; 0 while there are none.
     interval_ns: u64,
-    states: Vec<State>,
-    /// What the groups have in common: `service`, `service,process`.
+    states: Vec<StateDocument>,
+    /// Grouping keys: `service`, `service,process`.
     group_by: String,
-    /// Groups counted together, in the one with the key `other`.
+    /// Number of groups merged into the one with the key `other`.
     other_groups: u64,
     groups: Vec<GroupFields<'a>>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> TopDocument<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         Self {
-            head: Head::of(SCHEMA, snapshot),
+            head: DocumentHead::of(SCHEMA, snapshot),
             limits: limits(&snapshot.host),
             records: snapshot.records,
             interval_ns: snapshot.interval.0,
-            states: STATES.into_iter().map(|state| State::of(state, snapshot)).collect(),
+            states: STATES.into_iter().map(|state| StateDocument::of(state, snapshot)).collect(),
             group_by: snapshot.grouping.to_string(),
             other_groups: snapshot.other_groups,
             groups: snapshot.groups.iter().map(|group| GroupFields::of(group, snapshot)).collect(),
@@ -59,15 +61,14 @@ impl<'a> Document<'a> {
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "the contract's names")]
-struct State {
+struct StateDocument {
     state: &'static str,
     count: u64,
     entered: u64,
     entered_per_s: f64,
 }
 
-impl State {
+impl StateDocument {
     fn of(state: TcpState, snapshot: &Snapshot) -> Self {
         let StateTotal { now, entered, entered_per_s } = snapshot.states[state.index()];
         Self { state: state.name(), count: now, entered, entered_per_s }
@@ -81,9 +82,9 @@ pub(in crate::view) struct GroupFields<'a> {
     role: &'static str,
     #[serde(serialize_with = "counts")]
     counts: &'a [u64; TcpState::COUNT],
-    time_wait: MinisocketFields,
-    fin_wait2: FinWait2,
-    /// How long the oldest socket in `CLOSE_WAIT` has been there.
+    time_wait: TimewaitFields,
+    fin_wait2: TopFinWait2,
+    /// Age of the oldest socket in `CLOSE_WAIT`.
     oldest_close_wait_ns: Option<u64>,
     #[serde(serialize_with = "closers")]
     closers: &'a [u64; Closer::ALL.len() + 1],
@@ -93,18 +94,35 @@ pub(in crate::view) struct GroupFields<'a> {
     ended: &'a [u64; EndReason::COUNT],
     process: Option<ProcessFields<'a>>,
     other_processes: u64,
+    /// Outbound services only.
+    ports: Option<PortFields>,
+}
+
+/// Local ports towards a service, for the local address that runs out of them first.
+#[derive(Serialize)]
+struct PortFields {
+    used: u64,
+    available: Option<u64>,
+    exhausted_in_ns: Option<u64>,
+}
+
+impl PortFields {
+    fn of(ports: &DestinationPorts) -> Self {
+        let exhausted_in_ns = ports.exhausted_in.map(|left| left.0);
+        Self { used: ports.used, available: ports.available, exhausted_in_ns }
+    }
 }
 
 impl<'a> GroupFields<'a> {
-    /// Those of `group`, which is one of `snapshot`.
+    /// The fields of `group`, which belongs to `snapshot`.
     pub(in crate::view) fn of(group: &'a Group, snapshot: &Snapshot) -> Self {
         Self {
             key: text::sanitise(&group.key),
             role: group.role.name(),
             counts: &group.counts,
-            time_wait: MinisocketFields::of(&group.time_wait),
-            fin_wait2: FinWait2 {
-                all: MinisocketFields::of(&group.fin_wait2),
+            time_wait: TimewaitFields::of(&group.time_wait),
+            fin_wait2: TopFinWait2 {
+                all: TimewaitFields::of(&group.fin_wait2),
                 orphan: group.fin_wait2_orphan,
                 held: group.fin_wait2_held(),
             },
@@ -117,12 +135,13 @@ impl<'a> GroupFields<'a> {
             ended: &group.ended,
             process: group.process.as_ref().map(Into::into),
             other_processes: group.other_processes,
+            ports: ports_of(snapshot, group).map(PortFields::of),
         }
     }
 }
 
 #[derive(Serialize)]
-struct MinisocketFields {
+struct TimewaitFields {
     now: u64,
     entered: u64,
     entered_per_s: f64,
@@ -131,17 +150,17 @@ struct MinisocketFields {
     dwell_bounds: u64,
 }
 
-impl MinisocketFields {
-    fn of(of: &Minisockets) -> Self {
-        let Minisockets { now, entered, entered_per_s, ended, dwell, dwell_bounds } = *of;
+impl TimewaitFields {
+    fn of(of: &TimewaitSockets) -> Self {
+        let TimewaitSockets { now, entered, entered_per_s, ended, dwell, dwell_bounds } = *of;
         Self { now, entered, entered_per_s, ended, dwell_ns: dwell, dwell_bounds }
     }
 }
 
 #[derive(Serialize)]
-struct FinWait2 {
+struct TopFinWait2 {
     #[serde(flatten)]
-    all: MinisocketFields,
+    all: TimewaitFields,
     orphan: u64,
     held: u64,
 }
@@ -160,20 +179,20 @@ mod tests {
 
     fn json(snapshot: &Snapshot) -> String {
         let mut out = Vec::new();
-        write(&mut out, snapshot).expect("a Vec takes everything");
+        write(&mut out, snapshot).expect("write to a Vec");
         String::from_utf8(out).expect("UTF-8")
     }
 
-    /// The order of the names as written, one value a line.
+    /// Pretty-printed in field order.
     fn pretty(snapshot: &Snapshot) -> String {
         let mut out = Vec::new();
         let mut serializer = serde_json::Serializer::pretty(&mut out);
-        Document::of(snapshot).serialize(&mut serializer).expect("a Vec takes everything");
+        TopDocument::of(snapshot).serialize(&mut serializer).expect("write to a Vec");
         String::from_utf8(out).expect("UTF-8")
     }
 
     #[test]
-    fn the_first_group_and_all_that_comes_before_it() {
+    fn document_with_one_group() {
         let mut snapshot = fixture::lossy();
         snapshot.groups.truncate(1);
         insta::assert_snapshot!(pretty(&snapshot));

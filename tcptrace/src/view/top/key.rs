@@ -1,19 +1,19 @@
-//! Keys on a keyboard: what the terminal reports in, and their names as configuration and help write them.
+//! Key presses: conversion from terminal events, and their names in configuration and help.
 
 use std::{fmt, str::FromStr};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-/// A key, with what is held down beside it.
+/// A key press with its modifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// By itself, or a character however it is typed.
+pub enum KeyPress {
+    /// Without Ctrl; other modifiers are ignored.
     Plain(KeyCode),
-    /// With Ctrl held down; a lower-case letter.
+    /// With Ctrl; a lower-case letter.
     Ctrl(char),
 }
 
-/// The keys that have a name, as it is written.
+/// Keys that have a name.
 const NAMED: [(&str, KeyCode); 16] = [
     ("space", KeyCode::Char(' ')),
     ("enter", KeyCode::Enter),
@@ -33,13 +33,13 @@ const NAMED: [(&str, KeyCode); 16] = [
     ("pgdn", KeyCode::PageDown),
 ];
 
-impl Key {
+impl KeyPress {
     /// A character.
     pub const fn typed(c: char) -> Self {
         Self::Plain(KeyCode::Char(c))
     }
 
-    /// The key that was pressed; `None` when it was let go.
+    /// The pressed key; `None` for a release event.
     pub fn pressed(event: KeyEvent) -> Option<Self> {
         if event.kind == KeyEventKind::Release {
             return None;
@@ -52,7 +52,7 @@ impl Key {
         })
     }
 
-    /// The event that pressing it makes.
+    /// The event of pressing it.
     #[cfg(test)]
     pub fn press(self) -> KeyEvent {
         match self {
@@ -62,7 +62,7 @@ impl Key {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for KeyPress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ctrl(c) => write!(f, "ctrl-{c}"),
@@ -76,7 +76,7 @@ impl fmt::Display for Key {
     }
 }
 
-impl FromStr for Key {
+impl FromStr for KeyPress {
     type Err = String;
 
     /// `q`, `G`, `space`, `ctrl-c`, `f5`.
@@ -112,24 +112,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_as_they_are_written() {
-        let named = NAMED.iter().map(|&(_, code)| Key::Plain(code));
-        let others =
-            [Key::typed('q'), Key::typed('G'), Key::typed('/'), Key::Ctrl('z'), Key::Plain(KeyCode::F(12))];
+    fn key_names_parse_back_to_the_same_key() {
+        let named = NAMED.iter().map(|&(_, code)| KeyPress::Plain(code));
+        let others = [
+            KeyPress::typed('q'),
+            KeyPress::typed('G'),
+            KeyPress::typed('/'),
+            KeyPress::Ctrl('z'),
+            KeyPress::Plain(KeyCode::F(12)),
+        ];
         for key in named.chain(others) {
             assert_eq!(key.to_string().parse(), Ok(key));
-            assert_eq!(Key::pressed(key.press()), Some(key));
+            assert_eq!(KeyPress::pressed(key.press()), Some(key));
         }
         for bad in ["", "ctrl-", "ctrl-1", "f13", "quit"] {
-            assert!(bad.parse::<Key>().is_err(), "{bad}");
+            assert!(bad.parse::<KeyPress>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn shifted_and_released_keys() {
+    fn shifted_keys_are_plain_and_releases_are_ignored() {
         let shifted = KeyEvent::new(KeyCode::Char('G'), KeyModifiers::SHIFT);
-        assert_eq!(Key::pressed(shifted), Some(Key::typed('G')));
-        let released = KeyEvent { kind: KeyEventKind::Release, ..Key::typed('q').press() };
-        assert_eq!(Key::pressed(released), None);
+        assert_eq!(KeyPress::pressed(shifted), Some(KeyPress::typed('G')));
+        let released = KeyEvent { kind: KeyEventKind::Release, ..KeyPress::typed('q').press() };
+        assert_eq!(KeyPress::pressed(released), None);
     }
 }

@@ -1,15 +1,15 @@
-//! Keys in, [`Action`]s out.
+//! Maps keys to [`Action`]s.
 
 use super::{
     action::{ACTIONS, Action},
-    key::Key,
+    key::KeyPress,
 };
 
-/// Which key asks for what.
+/// Key bindings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keymap {
     /// The keys of every row of [`ACTIONS`], in its order.
-    keys: Vec<Vec<Key>>,
+    keys: Vec<Vec<KeyPress>>,
 }
 
 impl Default for Keymap {
@@ -19,14 +19,14 @@ impl Default for Keymap {
 }
 
 impl Keymap {
-    /// What `key` asks for.
-    pub fn action(&self, key: Key) -> Option<Action> {
+    /// The action bound to `key`.
+    pub fn action(&self, key: KeyPress) -> Option<Action> {
         let row = self.keys.iter().position(|keys| keys.contains(&key))?;
         Some(ACTIONS[row].action)
     }
 
-    /// The same with other keys for some rows of [`ACTIONS`]. An error says which key would ask for two things.
-    pub fn with(mut self, changes: impl Iterator<Item = (usize, Vec<Key>)>) -> Result<Self, String> {
+    /// Replaces the keys of some rows of [`ACTIONS`]. The error names a key that would be bound twice.
+    pub fn with(mut self, changes: impl Iterator<Item = (usize, Vec<KeyPress>)>) -> Result<Self, String> {
         for (row, keys) in changes {
             self.keys[row] = keys;
         }
@@ -45,17 +45,17 @@ impl Keymap {
     }
 
     /// The keys of one row of [`ACTIONS`].
-    pub fn keys(&self, row: usize) -> &[Key] {
+    pub fn keys(&self, row: usize) -> &[KeyPress] {
         &self.keys[row]
     }
 
     /// The keys of one row of [`ACTIONS`], as the help shows them.
     pub fn label(&self, row: usize) -> String {
-        self.keys[row].iter().map(Key::to_string).collect::<Vec<_>>().join(", ")
+        self.keys[row].iter().map(KeyPress::to_string).collect::<Vec<_>>().join(", ")
     }
 
-    /// The key that hints name for one row of [`ACTIONS`]; `None` where no key asks for it.
-    pub fn first(&self, row: usize) -> Option<Key> {
+    /// The key that hints show for one row of [`ACTIONS`]; `None` if it has no key.
+    pub fn first(&self, row: usize) -> Option<KeyPress> {
         self.keys[row].first().copied()
     }
 }
@@ -65,14 +65,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_does_what_its_row_says() {
+    fn default_keys_map_to_their_actions() {
         let keymap = Keymap::default();
         for row in &ACTIONS {
             for &key in row.keys {
-                let pressed = Key::pressed(key.press()).expect("pressed");
+                let pressed = KeyPress::pressed(key.press()).expect("a press event");
                 assert_eq!(keymap.action(pressed), Some(row.action), "{key} is bound twice");
             }
         }
-        assert_eq!(keymap.action(Key::Ctrl('q')), None);
+        assert_eq!(keymap.action(KeyPress::Ctrl('q')), None);
     }
 }

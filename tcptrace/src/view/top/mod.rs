@@ -1,11 +1,11 @@
-//! `top`: which services have how many sockets in which state, now.
+//! Live view of socket states per service (`top`).
 //!
-//! A [`Snapshot`](crate::aggregate::Snapshot) in; [plain] text, one [json] document, or a screen ([`run()`]) out.
+//! Renders a [`Snapshot`](crate::aggregate::Snapshot) as [plain] text, one [json] document, or a screen ([`run()`]).
 //! Plain text and the screen show the same columns, see [`columns`].
 //!
-//! The screen is made in rooms: a [`key`] (or the [`mouse`]) asks for an [`action`] by the [`keymap`], the
-//! action changes the [`state`], and [`screen`] draws the state in the colours of the [`theme`]. Only [`run`]
-//! and [`terminal`] touch the terminal.
+//! The [`keymap`] maps a [`key`] to an [`action`], the [`mouse`] maps events to actions directly, the action updates
+//! the [`state`], and [`screen`] draws the state in the colours of the [`theme`]. Only [`run()`] and [`terminal`]
+//! access the terminal.
 
 mod action;
 pub mod columns;
@@ -30,7 +30,7 @@ pub(super) mod table;
 mod terminal;
 mod theme;
 
-pub use config::{Config, ConfigError};
+pub use config::{ConfigError, ScreenConfig};
 pub use run::{replay, run};
-pub use settings::Settings;
-pub use theme::{Colours, Environment, Look};
+pub use settings::ScreenSettings;
+pub use theme::{Colours, Environment, TerminalStyle};

@@ -1,4 +1,4 @@
-//! The mouse: events and where things stand on the screen in, [`Action`]s out.
+//! Maps mouse events to [`Action`]s by the regions of the last frame.
 
 use ratatui::{
     crossterm::event::{MouseButton, MouseEvent, MouseEventKind},
@@ -7,21 +7,21 @@ use ratatui::{
 
 use super::{action::Action, state::Move};
 
-/// Where the last frame has what can be clicked.
+/// Clickable regions of the last frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Regions {
     /// The rows of the table.
     pub rows: Rect,
-    /// The heads of its columns, and which they are.
+    /// The column heads with their column indices.
     pub heads: Vec<(Rect, usize)>,
     /// The timeline of a recording.
     pub timeline: Rect,
 }
 
-/// How many rows one notch of the wheel is: each asks for a move of its own.
+/// Rows per wheel notch; each row is one move action.
 pub const WHEEL_ROWS: usize = 3;
 
-/// What `event` asks for, and how many times.
+/// The action of `event`, and how often to apply it.
 pub fn action(event: MouseEvent, regions: &Regions) -> Option<(Action, usize)> {
     let at = Position::new(event.column, event.row);
     match event.kind {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_and_heads_can_be_clicked() {
+    fn clicks_and_wheel_map_to_actions() {
         let regions = Regions {
             rows: Rect::new(0, 8, 80, 10),
             heads: vec![(Rect::new(0, 7, 20, 1), 0), (Rect::new(21, 7, 9, 1), 5)],

@@ -1,4 +1,4 @@
-//! A [`Snapshot`] as plain text: for pipes, `--once` and `--batch`. ASCII apart from names.
+//! Plain text output of a [`Snapshot`], for pipes, `--once` and `--batch`. ASCII except for names.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::{
     columns::{ALL, GROUPS},
     sort::Sort,
     summary::{self, StateCells},
-    table::Table,
+    table::ScreenTable,
 };
 use crate::{
     aggregate::Snapshot,
@@ -19,14 +19,14 @@ use crate::{
     },
 };
 
-/// How plain text is laid out.
+/// Layout of plain text.
 #[derive(Clone, Debug)]
-pub struct Layout {
-    /// Terminal columns per line; `None`: as wide as it gets.
+pub struct PlainLayout {
+    /// Terminal columns per line; `None`: 240.
     pub width: Option<u16>,
-    /// Groups shown at most; how many are left out is said.
+    /// Maximum number of groups; a last line counts the rest.
     pub max_groups: usize,
-    /// For the time in the header.
+    /// Time zone of the header.
     pub zone: TimeZone,
 }
 
@@ -34,7 +34,7 @@ pub struct Layout {
 const WIDEST: usize = 240;
 
 /// Writes `snapshot`, ending in a newline.
-pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &PlainLayout) -> io::Result<()> {
     let width = layout.width.map_or(WIDEST, usize::from);
     header(out, snapshot, layout)?;
     states(out, &summary::states(snapshot, width))?;
@@ -42,7 +42,7 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::
     groups(out, snapshot, layout.max_groups, width)
 }
 
-fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &Layout) -> io::Result<()> {
+fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &PlainLayout) -> io::Result<()> {
     let time = clock::date(&snapshot.host, snapshot.ts, &layout.zone);
     writeln!(out, "{}  {time}", summary::facts(snapshot).join("  "))?;
     let rate = summary::records_per_s(snapshot).map(|rate| format!(", {rate}")).unwrap_or_default();
@@ -78,7 +78,7 @@ fn groups(out: &mut impl Write, snapshot: &Snapshot, max_groups: usize, width: u
     let sort = Sort::default();
     let order = sort.groups(snapshot);
     let shown: Vec<_> = order.iter().take(max_groups).map(|&row| &snapshot.groups[row]).collect();
-    let table = Table { columns: &GROUPS, visible: &ALL, snapshot, rows: shown, sorted: sort.column };
+    let table = ScreenTable { columns: &GROUPS, visible: &ALL, snapshot, rows: shown, sorted: sort.column };
     table.write(out, width)?;
     let hidden = order.len() - table.rows.len();
     if hidden > 0 {
@@ -93,8 +93,8 @@ mod tests {
 
     fn plain(snapshot: &Snapshot, width: Option<u16>, max_groups: usize) -> String {
         let mut out = Vec::new();
-        let layout = Layout { width, max_groups, zone: TimeZone::UTC };
-        write(&mut out, snapshot, &layout).expect("a Vec takes everything");
+        let layout = PlainLayout { width, max_groups, zone: TimeZone::UTC };
+        write(&mut out, snapshot, &layout).expect("write to a Vec");
         String::from_utf8(out).expect("UTF-8")
     }
 
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn as_wide_as_it_gets() {
+    fn widest() {
         insta::assert_snapshot!(plain(&fixture::lossy(), None, usize::MAX));
     }
 
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn no_width_is_too_small() {
+    fn every_width_can_be_written() {
         for width in 0..200 {
             plain(&fixture::lossy(), Some(width), 5);
         }

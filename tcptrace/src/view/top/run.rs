@@ -1,9 +1,8 @@
-//! The life of a screen: snapshots and keys in, frames out, until the user quits.
+//! Screen loop: handles snapshots and keys and draws frames until the user quits.
 //!
-//! Everything that can wait for the terminal runs on a thread of its own: a terminal that hangs (a
-//! stopped ssh) must not stop the reader of the ring buffer. The thread waits for keys with a timeout and
-//! looks at the channel each time: no second thread, no event stream, and a snapshot is at most a tenth of
-//! a second late.
+//! All terminal I/O runs on its own thread: a terminal that hangs (a stopped ssh) must not stop the ring buffer reader.
+//! The thread polls for keys with a timeout and then checks the snapshot channel. This needs no second thread and no
+//! event stream, and delays a snapshot by at most 100 ms.
 
 use std::{
     io,
@@ -17,7 +16,10 @@ use std::{
 };
 
 use ratatui::crossterm::event::{self, Event};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Signal, getpid, kill_process},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
@@ -25,42 +27,50 @@ use tokio::{
 
 use super::{
     action::Action,
-    key::Key,
+    key::KeyPress,
     mouse::{self, Regions},
-    settings::{Mouse, Settings},
-    state::{Next, Replay, State, edit},
+    settings::{Mouse, ScreenSettings},
+    state::{Edit, FollowUp, Replay, ScreenState, edit},
     terminal::Terminal,
 };
 use crate::{
     aggregate::Snapshot,
-    inspect::Query,
-    replay::{Drive, Request, Status},
+    detail::Query,
+    privileges::{self, Work},
+    replay::{Drive, ReplayStatus, Request},
 };
 
-/// How long to wait for a key before looking for a snapshot.
+/// Poll timeout for keys, before the next check for a snapshot.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Snapshots that come faster are not drawn: four frames a second are as many as a slow line carries. A key
-/// is answered at once.
-const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
+/// Snapshots that arrive faster are not drawn: a slow line carries about four frames a second. Keys are handled
+/// at once.
+const MIN_SNAPSHOT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Keys and notches of the wheel that are taken in before the screen is drawn once.
+/// Maximum number of input events handled before a frame is drawn.
 const EVENTS_PER_FRAME: usize = 256;
 
-/// How long to wait for the terminal to take the last frame.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Interval of the check whether the terminal has hung up.
+const HANGUP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows the newest of `snapshots` on the terminal, from the first one on, until the user quits, and sends what
-/// it wants to show to `queries`. When the sender of snapshots is dropped, the last one stays on the screen; when
-/// there was none, this returns at once. Dropping the future closes the screen.
+/// How long to wait for the screen thread to end, which may block on the terminal.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Shows the newest of `snapshots` on the terminal, from the first one on, until the user quits, and sends its query to
+/// `queries`. When the sender of snapshots is dropped, the last one stays on the screen; if there was none, this
+/// returns at once. Dropping the future closes the screen.
 ///
-/// Standard output must be a terminal. Needs a tokio runtime with its I/O driver enabled.
-pub async fn run(snapshots: Snapshots, queries: watch::Sender<Query>, settings: Settings) -> io::Result<()> {
+/// Standard output must be a terminal. Needs a tokio runtime with its drivers enabled.
+pub async fn run(
+    snapshots: Snapshots,
+    queries: watch::Sender<Query>,
+    settings: ScreenSettings,
+) -> io::Result<()> {
     show(snapshots, Asks::Pipeline(queries), settings, |state| state).await
 }
 
-/// The same for a recording, with control of its time.
-pub async fn replay(drive: &Drive, settings: Settings) -> io::Result<()> {
+/// Shows a recording, with replay control.
+pub async fn replay(drive: &Drive, settings: ScreenSettings) -> io::Result<()> {
     let status = drive.status.borrow().clone();
     let control = Replay::new(Arc::clone(&drive.index), status, settings.zone.clone());
     let asks = Asks::Replay { requests: drive.requests.clone(), status: drive.status.clone() };
@@ -70,8 +80,8 @@ pub async fn replay(drive: &Drive, settings: Settings) -> io::Result<()> {
 async fn show(
     mut snapshots: Snapshots,
     asks: Asks,
-    settings: Settings,
-    prepare: impl FnOnce(State) -> State,
+    settings: ScreenSettings,
+    prepare: impl FnOnce(ScreenState) -> ScreenState,
 ) -> io::Result<()> {
     let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
     let first = match snapshots.wait_for(Option::is_some).await.as_deref() {
@@ -79,7 +89,7 @@ async fn show(
         Ok(None) | Err(_) => return Ok(()),
     };
     let mut screen = {
-        let state = prepare(State::new(first, settings.columns.clone()));
+        let state = prepare(ScreenState::new(first, settings.columns.clone()));
         Screen::start(settings.mouse, |terminal| Show {
             terminal,
             asked: state.query(),
@@ -97,6 +107,23 @@ async fn show(
                 return done.unwrap_or_else(|_| Err(io::Error::other("the screen's thread panicked")));
             }
             Some(()) = continued.recv() => screen.flags.continued.store(true, Ordering::Relaxed),
+            () = wait_for_hangup() => return Err(io::Error::other("the terminal is gone")),
+        }
+    }
+}
+
+/// Returns once the terminal has hung up. SIGHUP normally ends the command first, but `nohup` ignores it, and the
+/// screen thread would then poll for keys in an endless busy loop.
+async fn wait_for_hangup() {
+    let mut looks = tokio::time::interval(HANGUP_CHECK_INTERVAL);
+    loop {
+        looks.tick().await;
+        let stdout = io::stdout();
+        let mut there = [PollFd::new(&stdout, PollFlags::OUT)];
+        if poll(&mut there, Some(&Timespec::default())).is_ok()
+            && there[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        {
+            return;
         }
     }
 }
@@ -104,20 +131,20 @@ async fn show(
 /// The newest snapshot, `None` until there is one.
 type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
-/// What the thread is told.
+/// Flags for the screen thread.
 #[derive(Default)]
 struct Flags {
     /// Close the screen.
     stop: AtomicBool,
-    /// The process was stopped and goes on: what is on the terminal is not what was.
+    /// The process was stopped and continued: the terminal content has changed.
     continued: AtomicBool,
 }
 
-/// The thread, which ends when this is dropped.
+/// Handle of the screen thread; dropping it ends the thread.
 struct Screen {
     flags: Arc<Flags>,
     done: oneshot::Receiver<io::Result<()>>,
-    /// Disconnected when the thread has given the terminal back.
+    /// Disconnected once the thread has restored the terminal.
     gone: std_mpsc::Receiver<()>,
 }
 
@@ -128,7 +155,7 @@ impl Screen {
         let (finish, done) = oneshot::channel();
         let (going, gone) = std_mpsc::channel();
         let for_thread = Arc::clone(&flags);
-        thread::Builder::new().name("screen".into()).spawn(move || {
+        privileges::spawn("screen", Work::Nothing, move || {
             let _going: std_mpsc::Sender<()> = going;
             let _ = finish.send(show.run(&for_thread));
         })?;
@@ -139,39 +166,39 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         self.flags.stop.store(true, Ordering::Relaxed);
-        // Nothing is ever sent: this returns when the thread ends, or when the terminal hangs for good.
-        let _ = self.gone.recv_timeout(PATIENCE);
+        // Nothing is ever sent: this returns when the thread ends, or times out if the terminal hangs.
+        let _ = self.gone.recv_timeout(JOIN_TIMEOUT);
     }
 }
 
-/// Whom the screen asks for what it wants to show.
+/// Receiver of the screen's queries.
 enum Asks {
     Pipeline(watch::Sender<Query>),
-    Replay { requests: std_mpsc::Sender<Request>, status: watch::Receiver<Status> },
+    Replay { requests: std_mpsc::Sender<Request>, status: watch::Receiver<ReplayStatus> },
 }
 
-/// What the thread works with.
+/// State of the screen thread.
 struct Show {
     terminal: Terminal,
-    state: State,
+    state: ScreenState,
     snapshots: Snapshots,
     asks: Asks,
-    /// What a replay was asked for last.
+    /// Last query sent to a replay.
     asked: Query,
-    settings: Settings,
-    /// Where things stand since the last frame.
+    settings: ScreenSettings,
+    /// Clickable regions of the last frame.
     regions: Regions,
-    /// There will be no snapshot any more.
+    /// No newer snapshot follows.
     over: bool,
 }
 
-/// Whether the screen goes on.
+/// Next step of the screen loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Goes {
     On,
-    /// On, with a frame to draw.
-    Drawing,
-    Away,
+    /// Continue, with a frame to draw.
+    DrawFrame,
+    LeaveLoop,
 }
 
 impl Show {
@@ -179,32 +206,32 @@ impl Show {
         self.draw()?;
         let mut followed = Instant::now();
         while !flags.stop.load(Ordering::Relaxed) {
-            if Terminal::is_lost() {
+            if Terminal::has_lost_terminal() {
                 return Err(io::Error::other("a thread panicked and took the terminal from the screen"));
             }
             let mut goes = self.listen(flags)?;
-            if goes == Goes::Away {
+            if goes == Goes::LeaveLoop {
                 return Ok(());
             }
             if flags.continued.swap(false, Ordering::Relaxed) {
-                self.terminal.lend(|| {})?;
-                goes = Goes::Drawing;
+                self.terminal.suspend(|| {})?;
+                goes = Goes::DrawFrame;
             }
-            // A picture of a recording comes when it is asked for, and no faster than the replay makes them.
+            // Replay snapshots are not throttled here: they come on request, at the pace of the replay.
             let is_replay = self.state.replay().is_some();
-            let is_time = is_replay || followed.elapsed() >= SNAPSHOT_EVERY || self.awaits_answer();
-            if is_time && (self.follow_status() | self.follow()) {
+            let is_time = is_replay || followed.elapsed() >= MIN_SNAPSHOT_INTERVAL || self.awaits_answer();
+            if is_time && (self.update_replay_status() | self.follow()) {
                 followed = Instant::now();
-                goes = Goes::Drawing;
+                goes = Goes::DrawFrame;
             }
-            if goes == Goes::Drawing {
+            if goes == Goes::DrawFrame {
                 self.draw()?;
             }
         }
         Ok(())
     }
 
-    /// Asks for what is to be shown and shows what there is.
+    /// Sends the query if it has changed, and draws a frame.
     fn draw(&mut self) -> io::Result<()> {
         let query = self.state.query();
         match &self.asks {
@@ -219,7 +246,7 @@ impl Show {
             }
             Asks::Replay { .. } if query != self.asked => {
                 self.asked = query.clone();
-                self.send(Request::Ask(Box::new(query)));
+                self.send(Request::SetQuery(Box::new(query)));
             }
             Asks::Replay { .. } => {}
         }
@@ -227,7 +254,7 @@ impl Show {
         Ok(())
     }
 
-    /// Waits for the user and takes in what is there.
+    /// Waits for input events and handles them.
     fn listen(&mut self, flags: &Flags) -> io::Result<Goes> {
         let mut goes = Goes::On;
         let mut wait = LOOK_EVERY;
@@ -238,42 +265,42 @@ impl Show {
             wait = Duration::ZERO;
             match handle(&event::read()?, &mut self.state, &self.settings, &self.regions) {
                 None => {}
-                Some(Next::Draw) => goes = Goes::Drawing,
-                Some(Next::Redraw) => {
+                Some(FollowUp::Draw) => goes = Goes::DrawFrame,
+                Some(FollowUp::Redraw) => {
                     self.terminal.clear()?;
-                    goes = Goes::Drawing;
+                    goes = Goes::DrawFrame;
                 }
-                Some(Next::Drive(command)) => {
+                Some(FollowUp::Drive(command)) => {
                     self.send(Request::Time(command));
-                    goes = Goes::Drawing;
+                    goes = Goes::DrawFrame;
                 }
-                Some(Next::Quit) => return Ok(Goes::Away),
-                Some(Next::Suspend) => {
-                    self.terminal.lend(suspend)?;
+                Some(FollowUp::Quit) => return Ok(Goes::LeaveLoop),
+                Some(FollowUp::Suspend) => {
+                    self.terminal.suspend(suspend)?;
                     flags.continued.store(false, Ordering::Relaxed);
-                    goes = Goes::Drawing;
+                    goes = Goes::DrawFrame;
                 }
             }
         }
         Ok(goes)
     }
 
-    /// Whether what is on the screen is not what was asked for yet.
+    /// Whether the answer on the screen is not yet that to the current query.
     fn awaits_answer(&self) -> bool {
         let answer = self.state.snapshot().answer.as_ref();
         answer.is_some_and(|answer| answer.query != self.state.query())
     }
 
-    /// What the replay is to do.
+    /// Sends a request to the replay.
     fn send(&self, request: Request) {
         if let Asks::Replay { requests, .. } = &self.asks {
-            // A replay that is over has left its reason.
+            // This fails only after the replay has ended; its thread returns the reason.
             let _ = requests.send(request);
         }
     }
 
-    /// Takes in where the replay stands; returns whether that has changed.
-    fn follow_status(&mut self) -> bool {
+    /// Updates the replay status; returns whether it has changed.
+    fn update_replay_status(&mut self) -> bool {
         let Asks::Replay { status, .. } = &mut self.asks else { return false };
         let has_changed = status.has_changed().unwrap_or(false);
         if has_changed && let Some(replay) = self.state.replay_mut() {
@@ -282,7 +309,7 @@ impl Show {
         has_changed
     }
 
-    /// Takes a newer snapshot in; returns whether there was one, or there will be none any more.
+    /// Receives a newer snapshot; returns whether there was one, or the channel has closed.
     fn follow(&mut self) -> bool {
         if self.over {
             return false;
@@ -302,13 +329,18 @@ impl Show {
     }
 }
 
-fn handle(event: &Event, state: &mut State, settings: &Settings, regions: &Regions) -> Option<Next> {
+fn handle(
+    event: &Event,
+    state: &mut ScreenState,
+    settings: &ScreenSettings,
+    regions: &Regions,
+) -> Option<FollowUp> {
     match *event {
         Event::Key(event) => {
-            let key = Key::pressed(event)?;
+            let key = KeyPress::pressed(event)?;
             let action = match state.prompt() {
-                // What interrupts everywhere interrupts here.
-                Some(_) if key != Key::Ctrl('c') => Action::Edit(edit(key)?),
+                // Ctrl-C quits at the prompt too.
+                Some(_) if key != KeyPress::Ctrl('c') => Action::Edit(edit(key)?),
                 _ => settings.keymap.action(key)?,
             };
             Some(state.act(action))
@@ -317,18 +349,24 @@ fn handle(event: &Event, state: &mut State, settings: &Settings, regions: &Regio
             let (action, times) = mouse::action(event, regions)?;
             (0..times).map(|_| state.act(action)).last()
         }
-        Event::Resize(..) => Some(Next::Draw),
+        // Pasted characters are never commands.
+        Event::Paste(ref text) => {
+            state.prompt()?;
+            let typed = text.chars().filter(|c| !c.is_control());
+            typed.map(|c| state.act(Action::Edit(Edit::Insert(c)))).last()
+        }
+        Event::Resize(..) => Some(FollowUp::Draw),
         _ => None,
     }
 }
 
-/// Stops the process, as the shell's Ctrl-Z does outside raw mode; returns when it goes on.
+/// Stops the process, like the shell's Ctrl-Z outside raw mode; returns when it continues.
 fn suspend() {
-    // The signal may go to another thread, so that this one runs on for a moment before all stop. A
-    // process that has no shell to continue it (an orphaned process group) does not stop at all.
-    const UNTIL_STOPPED: Duration = Duration::from_millis(50);
+    // The kernel may deliver the signal to another thread, so that this one runs on for a moment. A process that
+    // no shell can continue (an orphaned process group) does not stop at all.
+    const STOP_DELAY: Duration = Duration::from_millis(50);
     let _ = kill_process(getpid(), Signal::TSTP);
-    thread::sleep(UNTIL_STOPPED);
+    thread::sleep(STOP_DELAY);
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Records and keys in, frames out: the whole way, but for the terminal itself.
+//! End-to-end tests from records and keys to frames, without a terminal.
 
 use jiff::tz::TimeZone;
 use ratatui::{Terminal as Frames, backend::TestBackend};
@@ -6,45 +6,45 @@ use ratatui::{Terminal as Frames, backend::TestBackend};
 use super::*;
 use crate::{
     aggregate::{Grouping, Scope},
+    detail::Focus,
     filter::Filter,
-    inspect::Focus,
     model::{Nanos, Record},
-    pipeline::{self, Plan, Running},
+    pipeline::{self, PipelinePlan, Running},
     source::{Flow, Source},
     synthetic::{Shape, Traffic},
     view::{
         glyphs::Glyphs,
         top::{
-            Colours, Config, Look,
-            action::{ACTIONS, Row},
+            Colours, ScreenConfig, TerminalStyle,
+            action::{ACTIONS, ActionRow},
             fixture, insight, screen,
-            state::{Mode, Move, Place},
+            state::{FeedMode, Move, ScreenView},
         },
     },
 };
 
-const LOOK: Look = Look { colours: Colours::None, glyphs: Glyphs::Ascii };
+const LOOK: TerminalStyle = TerminalStyle { colours: Colours::None, glyphs: Glyphs::Ascii };
 
-fn settings() -> Settings {
-    Settings::new(&Config::default(), LOOK, TimeZone::UTC)
+fn settings() -> ScreenSettings {
+    ScreenSettings::new(&ScreenConfig::default(), LOOK, TimeZone::UTC)
 }
 
-/// Hands out what it is given, and ends.
-struct Script(Vec<Record>);
+/// A source that yields its records and ends.
+struct ScreenScript(Vec<Record>);
 
-impl Source for Script {
+impl Source for ScreenScript {
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> anyhow::Result<Flow> {
         self.0.drain(..).for_each(take);
         Ok(Flow::Ended)
     }
 }
 
-/// A screen over a pipeline that has taken in everything.
+/// A screen over a pipeline that has processed all records.
 struct Rig {
     running: Running,
     queries: watch::Sender<Query>,
-    state: State,
-    settings: Settings,
+    state: ScreenState,
+    settings: ScreenSettings,
     regions: Regions,
 }
 
@@ -60,19 +60,20 @@ impl Rig {
 
     fn over(records: Vec<Record>) -> Self {
         let (queries, asked) = watch::channel(Query::new(Grouping::SERVICE));
-        let plan = Plan::new(Filter::EVERYTHING, Grouping::SERVICE, Scope::Minisockets, Nanos::SECOND);
-        let plan = Plan { queries: Some(asked), ..plan };
-        let running = pipeline::start(Box::new(Script(records)), plan).expect("a thread");
+        let plan =
+            PipelinePlan::new(Filter::EVERYTHING, Grouping::SERVICE, Scope::TimewaitSockets, Nanos::SECOND);
+        let plan = PipelinePlan { queries: Some(asked), ..plan };
+        let running = pipeline::start(Box::new(ScreenScript(records)), plan).expect("a thread");
         let last = wait(&running, |snapshot| snapshot.answer.as_ref().is_some_and(|answer| answer.ended));
         let settings = settings();
-        let state = State::new(last, settings.columns.clone());
+        let state = ScreenState::new(last, settings.columns.clone());
         Self { running, queries, state, settings, regions: Regions::default() }
     }
 
-    /// Presses keys by their names, and waits for the answer to each.
+    /// Presses keys by name, and waits for the answer to each.
     fn press(&mut self, keys: &str) -> &mut Self {
         for key in keys.split_whitespace() {
-            let event = Event::Key(key.parse::<Key>().expect("a key").press());
+            let event = Event::Key(key.parse::<KeyPress>().expect("a key").press());
             self.frame(80, 24);
             handle(&event, &mut self.state, &self.settings, &self.regions);
             let query = self.state.query();
@@ -105,7 +106,7 @@ fn wait(running: &Running, is_it: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
 const BUSY: Shape = Shape { connections_per_s: 400, services: 3, peers: 20, seeded: 40 };
 
 #[test]
-fn from_records_and_keys_to_frames() {
+fn records_and_keys_give_the_expected_frames() {
     let mut rig = Rig::new(BUSY, 20);
     insta::assert_snapshot!("groups_80x24", rig.frame(80, 24));
     insta::assert_snapshot!("groups_120x40", rig.frame(120, 40));
@@ -120,7 +121,7 @@ fn from_records_and_keys_to_frames() {
 }
 
 #[test]
-fn what_is_shown_is_what_the_pipeline_counts() {
+fn shown_counts_match_the_pipeline() {
     let mut rig = Rig::new(BUSY, 10);
     let total =
         |rig: &Rig| -> u64 { rig.state.snapshot().groups.iter().flat_map(|group| group.counts).sum() };
@@ -132,7 +133,7 @@ fn what_is_shown_is_what_the_pipeline_counts() {
     rig.press("1 g enter");
     let Focus::Group(id) = rig.state.query().focus else { panic!("no group is open") };
     let members = rig.state.members().expect("an answer");
-    let group = rig.state.snapshot().groups.iter().find(|group| group.id == id).expect("the group is there");
+    let group = rig.state.snapshot().groups.iter().find(|group| group.id == id).expect("the group exists");
     assert_eq!(members.total, group.counts.iter().sum::<u64>());
     rig.press("esc / s t a t e space t i m e - w a i t enter");
     let snapshot = rig.state.snapshot();
@@ -143,7 +144,7 @@ fn what_is_shown_is_what_the_pipeline_counts() {
 }
 
 #[test]
-fn no_sockets_one_and_a_great_many() {
+fn screen_handles_few_and_many_sockets() {
     let none = Shape { services: 1, seeded: 0, connections_per_s: 1, ..BUSY };
     for (shape, seconds) in [(none, 1), (Shape { seeded: 50_000, ..BUSY }, 1)] {
         let mut rig = Rig::new(shape, seconds);
@@ -160,10 +161,10 @@ fn no_sockets_one_and_a_great_many() {
     assert!(rig.press("enter").frame(80, 24).to_string().contains("No TCP sockets yet"));
 }
 
-/// What a key has to do, on the groups of a busy host.
-fn check(row: &Row, key: Key) {
+/// Checks the effect of a key on the groups of a busy host.
+fn check(row: &ActionRow, key: KeyPress) {
     let settings = settings();
-    let mut state = State::new(Arc::new(fixture::busy()), settings.columns.clone());
+    let mut state = ScreenState::new(Arc::new(fixture::busy()), settings.columns.clone());
     if row.action == Action::Back {
         state.act(Action::Open);
     }
@@ -174,14 +175,14 @@ fn check(row: &Row, key: Key) {
     let keys: Vec<Grouping> = Grouping::single().collect();
     let says = |word: &str| assert!(row.help.contains(word), "{}: {}", row.name, row.help);
     let did = match row.action {
-        Action::Quit => next == Some(Next::Quit),
-        Action::Suspend => next == Some(Next::Suspend),
-        Action::Redraw => next == Some(Next::Redraw),
+        Action::Quit => next == Some(FollowUp::Quit),
+        Action::Suspend => next == Some(FollowUp::Suspend),
+        Action::Redraw => next == Some(FollowUp::Redraw),
         Action::Help => state.is_help_open(),
-        Action::Back => state.place() == Place::Groups,
-        Action::Open => state.place() == Place::Sockets,
+        Action::Back => state.place() == ScreenView::Groups,
+        Action::Open => state.place() == ScreenView::Sockets,
         Action::Filter => state.prompt().is_some(),
-        Action::Pause => state.mode() == Mode::Paused,
+        Action::Pause => state.mode() == FeedMode::Paused,
         Action::Reset => state.query().resets == 1,
         Action::GroupNext => state.query().grouping == keys[1],
         Action::GroupPrevious => state.query().grouping == keys[keys.len() - 1],
@@ -205,11 +206,11 @@ fn check(row: &Row, key: Key) {
             };
             state.position().0 == Some(expected)
         }
-        // There is no time to go through in what is live.
+        // A live screen has no replay control.
         Action::Time(_) | Action::GoTo => {
             state.prompt().is_none() && state.query() == Query::new(Grouping::SERVICE)
         }
-        Action::SortBy(_) | Action::Edit(_) | Action::Click(_) => panic!("no key asks for this"),
+        Action::SortBy(_) | Action::Edit(_) | Action::Click(_) => panic!("no key is bound to this"),
     };
     assert!(did, "{key} does not {}", row.name);
     match row.action {
@@ -222,7 +223,7 @@ fn check(row: &Row, key: Key) {
 }
 
 #[test]
-fn every_key_does_what_the_help_says() {
+fn every_key_has_its_documented_effect() {
     for row in &ACTIONS {
         for &key in row.keys {
             check(row, key);
@@ -231,15 +232,15 @@ fn every_key_does_what_the_help_says() {
 }
 
 #[test]
-fn the_help_has_every_key() {
+fn help_lists_every_key() {
     let settings = settings();
-    let mut state = State::new(Arc::new(fixture::busy()), settings.columns.clone());
+    let mut state = ScreenState::new(Arc::new(fixture::busy()), settings.columns.clone());
     state.act(Action::Help);
     let mut frames = Frames::new(TestBackend::new(100, 100)).expect("a terminal in memory");
     frames.draw(|frame| drop(screen::draw(frame, &mut state, &settings))).expect("a terminal in memory");
     let text = frames.backend().to_string();
-    let of_replays = |row: &Row| matches!(row.action, Action::Time(_) | Action::GoTo);
-    for (i, row) in ACTIONS.iter().enumerate().filter(|(_, row)| !of_replays(row)) {
+    let is_replay_action = |row: &ActionRow| matches!(row.action, Action::Time(_) | Action::GoTo);
+    for (i, row) in ACTIONS.iter().enumerate().filter(|(_, row)| !is_replay_action(row)) {
         let line = text.lines().find(|line| line.contains(row.help));
         let label = settings.keymap.label(i);
         assert!(line.is_some_and(|line| line.contains(&label)), "{} is not in the help", row.name);
@@ -247,12 +248,26 @@ fn the_help_has_every_key() {
 }
 
 #[test]
-fn while_a_filter_is_typed_letters_are_letters_and_ctrl_c_quits() {
+fn pasted_text_runs_no_command() {
     let settings = settings();
-    let mut state = State::new(Arc::new(fixture::busy()), settings.columns.clone());
-    let mut press = |key: Key| handle(&Event::Key(key.press()), &mut state, &settings, &Regions::default());
-    press(Key::typed('/'));
-    assert_eq!(press(Key::typed('q')), Some(Next::Draw));
-    assert_eq!(press(Key::Ctrl('c')), Some(Next::Quit));
+    let mut state = ScreenState::new(Arc::new(fixture::busy()), settings.columns.clone());
+    let paste = |state: &mut ScreenState, text: &str| {
+        handle(&Event::Paste(text.into()), state, &settings, &Regions::default())
+    };
+    assert_eq!(paste(&mut state, "q\n\u{3}"), None);
+    handle(&Event::Key(KeyPress::typed('/').press()), &mut state, &settings, &Regions::default());
+    assert_eq!(paste(&mut state, "rport 5432\nq\u{1b}"), Some(FollowUp::Draw));
+    assert_eq!(state.prompt().map(|prompt| prompt.text().to_owned()).as_deref(), Some("rport 5432q"));
+}
+
+#[test]
+fn prompt_reads_letters_as_input_and_ctrl_c_quits() {
+    let settings = settings();
+    let mut state = ScreenState::new(Arc::new(fixture::busy()), settings.columns.clone());
+    let mut press =
+        |key: KeyPress| handle(&Event::Key(key.press()), &mut state, &settings, &Regions::default());
+    press(KeyPress::typed('/'));
+    assert_eq!(press(KeyPress::typed('q')), Some(FollowUp::Draw));
+    assert_eq!(press(KeyPress::Ctrl('c')), Some(FollowUp::Quit));
     assert_eq!(state.prompt().map(|prompt| prompt.text().to_owned()).as_deref(), Some("q"));
 }

@@ -1,46 +1,46 @@
-//! What the user has chosen of the screen, and what the terminal leaves to choose.
+//! Screen settings, from the configuration and the capabilities of the terminal.
 
 use jiff::tz::TimeZone;
 
 use super::{
-    config::Config,
+    config::ScreenConfig,
     keymap::Keymap,
-    theme::{Look, Theme},
+    theme::{TerminalStyle, Theme},
 };
 
-/// How the screen looks and which keys it has.
+/// Look, keys and columns of the screen.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Which key asks for what.
+pub struct ScreenSettings {
+    /// Key bindings.
     pub(super) keymap: Keymap,
     /// Colours and characters.
     pub(super) theme: Theme,
     /// Columns of the groups, from left to right.
     pub(super) columns: Vec<usize>,
-    /// Whose the mouse is.
+    /// Use of the mouse.
     pub(super) mouse: Mouse,
-    /// For times of day.
+    /// Time zone of the times of day.
     pub(super) zone: TimeZone,
 }
 
-impl Settings {
-    /// What `config` says, on a terminal with this look.
-    pub fn new(config: &Config, look: Look, zone: TimeZone) -> Self {
+impl ScreenSettings {
+    /// Applies `config` on a terminal with this look.
+    pub fn new(config: &ScreenConfig, look: TerminalStyle, zone: TimeZone) -> Self {
         Self {
             keymap: config.keymap().unwrap_or_default(),
             theme: config.theme(look),
             columns: config.columns(),
-            mouse: if config.mouse() { Mouse::Ours } else { Mouse::Terminals },
+            mouse: if config.mouse() { Mouse::Captured } else { Mouse::LeftToTerminal },
             zone,
         }
     }
 }
 
-/// Whose the mouse is.
+/// Use of the mouse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mouse {
-    /// The screen's: it can be clicked.
-    Ours,
-    /// The terminal's: text can be selected.
-    Terminals,
+    /// The screen captures it: clicks select and sort.
+    Captured,
+    /// The terminal keeps it: text can be selected.
+    LeftToTerminal,
 }

@@ -1,41 +1,41 @@
-//! The order of the rows of a table.
+//! Sort order of table rows.
 
 use std::cmp::Ordering;
 
-use super::columns::{Align, Column, GROUPS, TIME_WAIT, Value};
+use super::columns::{Align, CellValue, GROUPS, TIME_WAIT, TableColumn};
 use crate::{
     aggregate::{Group, Snapshot},
     model::TcpState,
 };
 
-/// What the rows of a table are sorted by.
+/// Sort column and direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sort {
     /// Index in the list of columns.
     pub column: usize,
-    /// Which end comes first.
+    /// Sort direction.
     pub direction: Direction,
 }
 
-/// Which end comes first.
+/// Sort direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// The smallest, or A.
+    /// Smallest first, or A to Z.
     Ascending,
-    /// The greatest, or Z.
+    /// Largest first, or Z to A.
     Descending,
 }
 
 impl Default for Sort {
-    /// That of the groups: by TIME_WAIT, the most first.
+    /// The default of the groups: by TIME_WAIT, largest first.
     fn default() -> Self {
         Self::by(&GROUPS, TIME_WAIT)
     }
 }
 
 impl Sort {
-    /// By a column: the greatest number first, or words from A to Z.
-    pub const fn by<R>(columns: &[Column<R>], column: usize) -> Self {
+    /// Sorts by a column: numbers largest first, words from A to Z.
+    pub const fn by<R>(columns: &[TableColumn<R>], column: usize) -> Self {
         let direction = match columns[column].align {
             Align::Left => Direction::Ascending,
             Align::Right => Direction::Descending,
@@ -43,24 +43,24 @@ impl Sort {
         Self { column, direction }
     }
 
-    /// By the next of the `visible` columns to the right, after the last the first.
+    /// Sorts by the next `visible` column to the right; wraps around.
     #[must_use]
-    pub fn next<R>(self, columns: &[Column<R>], visible: &[usize]) -> Self {
+    pub fn next<R>(self, columns: &[TableColumn<R>], visible: &[usize]) -> Self {
         self.beside(columns, visible, 1)
     }
 
-    /// By the next of the `visible` columns to the left, after the first the last.
+    /// Sorts by the next `visible` column to the left; wraps around.
     #[must_use]
-    pub fn previous<R>(self, columns: &[Column<R>], visible: &[usize]) -> Self {
+    pub fn previous<R>(self, columns: &[TableColumn<R>], visible: &[usize]) -> Self {
         self.beside(columns, visible, visible.len() - 1)
     }
 
-    fn beside<R>(self, columns: &[Column<R>], visible: &[usize], steps: usize) -> Self {
+    fn beside<R>(self, columns: &[TableColumn<R>], visible: &[usize], steps: usize) -> Self {
         let place = visible.iter().position(|&column| column == self.column).unwrap_or(0);
         Self::by(columns, visible[(place + steps) % visible.len()])
     }
 
-    /// The other way round.
+    /// The same column in reverse order.
     #[must_use]
     pub fn reversed(self) -> Self {
         let direction = match self.direction {
@@ -70,16 +70,16 @@ impl Sort {
         Self { direction, ..self }
     }
 
-    /// The rows of a table in this order, as indices. Equal ones stay in a fixed order, that of `identity`.
+    /// Row indices in this order; `identity` breaks ties.
     pub fn order<R>(
         self,
-        columns: &[Column<R>],
+        columns: &[TableColumn<R>],
         snapshot: &Snapshot,
         rows: &[R],
         identity: impl Fn(&R, &R) -> Ordering,
     ) -> Vec<usize> {
         let column = &columns[self.column];
-        let mut order: Vec<(usize, Value<'_>)> =
+        let mut order: Vec<(usize, CellValue<'_>)> =
             rows.iter().map(|row| (column.value)(snapshot, row)).enumerate().collect();
         order.sort_by(|(a, left), (b, right)| {
             let ordering = match self.direction {
@@ -91,7 +91,7 @@ impl Sort {
         order.into_iter().map(|(row, _)| row).collect()
     }
 
-    /// The groups of `snapshot` in this order, those left out that have nothing to show.
+    /// Indices of the non-empty groups of `snapshot` in this order.
     pub fn groups(self, snapshot: &Snapshot) -> Vec<usize> {
         let mut order = self.order(&GROUPS, snapshot, &snapshot.groups, by_size);
         order.retain(|&row| !snapshot.groups[row].is_empty());
@@ -99,7 +99,7 @@ impl Sort {
     }
 }
 
-/// Those with connections before those without, then a fixed order.
+/// Most connections first, then most TIME_WAIT entered, then by key and role.
 fn by_size(a: &Group, b: &Group) -> Ordering {
     let connections = |group: &Group| group.sockets() - group.counts[TcpState::Listen.index()];
     connections(b)
@@ -115,7 +115,7 @@ mod tests {
     use crate::{lifecycle::Role, view::top::fixture};
 
     #[test]
-    fn rows_with_nothing_in_them_are_left_out_and_the_larger_of_equals_comes_first() {
+    fn empty_groups_are_hidden_and_larger_ones_win_ties() {
         let mut snapshot = fixture::empty();
         let group = |key: &str, counts: &[(TcpState, u64)]| fixture::group(key, Role::Inbound, counts);
         snapshot.groups = vec![

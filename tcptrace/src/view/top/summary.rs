@@ -1,5 +1,4 @@
-//! What stands above the groups: the host, the losses, and the sockets per state. Shared by plain text
-//! and the screen.
+//! Summary above the groups, shared by plain text and the screen: host facts, record rate, sockets per state.
 
 use super::columns::{count, rate};
 use crate::{
@@ -8,7 +7,7 @@ use crate::{
     view::glyphs::Glyphs,
 };
 
-/// The facts of the header, the most important first.
+/// Header facts, most important first.
 pub fn facts(snapshot: &Snapshot) -> Vec<String> {
     let host = &snapshot.host;
     let mut facts = vec![concat!("tcptrace ", env!("CARGO_PKG_VERSION")).to_owned()];
@@ -27,8 +26,7 @@ pub fn records_per_s(snapshot: &Snapshot) -> Option<String> {
     rate(snapshot, snapshot.records_per_s).map(|per_s| format!("{} records/s", units::rate(per_s)))
 }
 
-/// The states in the order of the table, the ones that people look for first. CLOSE is not among them:
-/// a socket in it is no connection.
+/// All states in table order, the most interesting first. CLOSE is left out: a socket in it is no connection.
 pub const STATES: [TcpState; 10] = [
     TcpState::TimeWait,
     TcpState::FinWait2,
@@ -46,19 +44,18 @@ pub const STATES: [TcpState; 10] = [
 pub struct StateCells {
     /// Its head, padded to the width.
     pub head: String,
-    /// How many now, padded.
+    /// Current count, padded.
     pub now: String,
-    /// How many came per second, padded.
+    /// Sockets that entered per second, padded.
     pub entered_per_s: String,
-    /// The state it is about.
+    /// The state.
     pub state: TcpState,
-    /// Whether there is none, and none came.
+    /// Whether count and rate are 0.
     pub is_nothing: bool,
 }
 
 impl StateCells {
-    /// How many there were at the last snapshots, as wide as the other cells; blank while there are too
-    /// few to make a line.
+    /// Sparkline of the counts in the last snapshots, as wide as the other cells; blank while there are fewer than two.
     pub fn history(&self, snapshot: &Snapshot, glyphs: Glyphs) -> String {
         const FEWEST: usize = 2;
         let room = self.head.len() - 2;
@@ -72,7 +69,7 @@ impl StateCells {
 /// The width of the labels `now` and `+/s`.
 pub const LABEL_WIDTH: usize = 3;
 
-/// As many states as fit in `width`, after the label.
+/// The states that fit in `width` after the label.
 pub fn states(snapshot: &Snapshot, width: usize) -> Vec<StateCells> {
     let mut left = width.saturating_sub(LABEL_WIDTH);
     let mut cells = Vec::with_capacity(STATES.len());
@@ -104,5 +101,5 @@ fn fin_wait2(snapshot: &Snapshot) -> String {
     let now = snapshot.states[TcpState::FinWait2.index()].now;
     let orphans: u64 = snapshot.groups.iter().map(|group| group.fin_wait2_orphan).sum();
     let held = now.saturating_sub(orphans);
-    super::columns::Value::Pair(orphans, held).text(13).into_owned()
+    super::columns::CellValue::Pair(orphans, held).text(13).into_owned()
 }

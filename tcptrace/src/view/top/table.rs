@@ -1,5 +1,4 @@
-//! Where the columns stand in a given width, and the text of their cells: shared by plain text and the
-//! screen.
+//! Table layout: column widths and cell text, shared by plain text and the screen.
 
 use std::{
     borrow::Cow,
@@ -8,32 +7,32 @@ use std::{
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::columns::{Align, Column, Grows, Value};
+use super::columns::{Align, CellValue, Grows, TableColumn};
 use crate::aggregate::Snapshot;
 
 /// The first column, which names the row and is always shown.
 const KEY: usize = 0;
 
-/// A column and the width it got.
+/// A column and its width.
 pub struct Placed<R: 'static> {
     /// Index in the list of columns.
     pub index: usize,
-    /// Width without the blank that separates it from the one before.
+    /// Width, without the blank before it.
     pub width: usize,
-    /// Of that, what the arrow beside the head takes.
+    /// Part of the width that the sort arrow uses.
     arrow: usize,
-    column: &'static Column<R>,
+    column: &'static TableColumn<R>,
 }
 
 impl<R> Placed<R> {
     /// The column.
     #[cfg(test)]
-    pub const fn column(&self) -> &'static Column<R> {
+    pub const fn column(&self) -> &'static TableColumn<R> {
         self.column
     }
 
-    /// Whether it is written from the left, as words are.
-    pub fn is_words(&self) -> bool {
+    /// Whether it is aligned left, as words are.
+    pub fn is_left_aligned(&self) -> bool {
         self.column.align == Align::Left
     }
 
@@ -45,48 +44,47 @@ impl<R> Placed<R> {
             head if head.len() + self.arrow <= self.width => Cow::Borrowed(head),
             _ => Cow::Borrowed(column.short),
         };
-        fit(&head, self.width, self.is_words(), Cut::End)
+        fit(&head, self.width, self.is_left_aligned(), Cut::End)
     }
 
-    /// The cell of `row`, padded to the width, and whether there is nothing in it.
+    /// The cell of `row`, padded to the width, and whether its value is missing or 0.
     pub fn cell(&self, snapshot: &Snapshot, row: &R) -> (String, bool) {
         let value = (self.column.value)(snapshot, row);
-        let cut = if matches!(value, Value::Key(_)) { Cut::Middle } else { Cut::End };
-        (fit(&value.text(self.width), self.width, self.is_words(), cut), value.is_nothing())
+        let cut = if matches!(value, CellValue::Key(_)) { Cut::Middle } else { Cut::End };
+        (fit(&value.text(self.width), self.width, self.is_left_aligned(), cut), value.is_nothing())
     }
 }
 
-/// Columns from this priority on have no room while the cells of others are cut.
+/// Columns with this priority number or a higher one are added only after the cells of the others have grown.
 const LATE: u8 = 12;
 
-/// As much of the first column as comes before those.
+/// Width up to which the first column grows before those are added.
 const LONG: usize = 48;
 
-/// What a table has placed so far, and the width that is left.
+/// Columns placed so far, and the remaining width.
 struct Room<R: 'static> {
     left: usize,
     placed: Vec<Placed<R>>,
 }
 
-/// The columns of a table and what is to be shown of it.
-pub struct Table<'a, R: 'static> {
-    /// Every column.
-    pub columns: &'static [Column<R>],
-    /// Those that are wanted, from left to right; the first names the row.
+/// A table: columns, rows and sort column.
+pub struct ScreenTable<'a, R: 'static> {
+    /// All columns.
+    pub columns: &'static [TableColumn<R>],
+    /// Visible columns, from left to right; the first names the row.
     pub visible: &'a [usize],
-    /// The picture the rows are of.
+    /// The snapshot that has the rows.
     pub snapshot: &'a Snapshot,
-    /// The rows that are shown.
+    /// The shown rows.
     pub rows: Vec<&'a R>,
-    /// The column that is sorted by.
+    /// The sort column.
     pub sorted: usize,
 }
 
-impl<R> Table<'_, R> {
-    /// Which columns there is room for in `width`, from left to right. The first and the one that is sorted
-    /// by always stay; the others go by their priority, and those from [`LATE`] on come when the cells of the
-    /// others are whole. What is left over goes to heads and cells that need more, to the first column last: there
-    /// is no end to how long a path can be.
+impl<R> ScreenTable<'_, R> {
+    /// Selects the columns that fit in `width`, from left to right. The first one and the sort column have precedence,
+    /// then the others by priority, those from [`LATE`] on only after the cells of the others have grown. Spare width
+    /// goes to cells and heads that need it, to the first column last, since a path can have any length.
     pub fn place(&self, width: usize) -> Vec<Placed<R>> {
         let mut by_priority = self.visible.to_vec();
         by_priority.sort_by_key(|&index| match index {
@@ -99,7 +97,7 @@ impl<R> Table<'_, R> {
         let mut room = Room { left: width, placed: Vec::with_capacity(self.columns.len()) };
         let is_all = self.add(&mut room, &first);
         if room.placed.len() < 2 {
-            return self.squeeze(by_priority.get(1).copied().unwrap_or(KEY), width);
+            return self.place_key_and_one(by_priority.get(1).copied().unwrap_or(KEY), width);
         }
         if is_all {
             self.grow(&mut room, Grows::ForCells, LONG);
@@ -112,8 +110,7 @@ impl<R> Table<'_, R> {
         room.placed
     }
 
-    /// Adds these columns, as narrow as they may be, up to the first that there is no room for; returns whether there
-    /// was none such.
+    /// Adds these columns at their minimum width until one does not fit; returns whether all fit.
     fn add(&self, room: &mut Room<R>, columns: &[usize]) -> bool {
         columns.iter().all(|&index| {
             let placed = self.narrow(index);
@@ -127,7 +124,7 @@ impl<R> Table<'_, R> {
         })
     }
 
-    /// Lets columns grow for their heads or for their cells, the first column last and to no more than `longest`.
+    /// Grows columns for their heads or for their cells, the first column last and up to `longest`.
     fn grow(&self, room: &mut Room<R>, what: Grows, longest: usize) {
         let (key, others): (Vec<_>, Vec<_>) = room.placed.iter_mut().partition(|placed| placed.index == KEY);
         for wide in others.into_iter().chain(key).filter(|wide| wide.column.grows == what) {
@@ -150,7 +147,7 @@ impl<R> Table<'_, R> {
         Ok(())
     }
 
-    /// A column as narrow as it may be, with its arrow where it is sorted by.
+    /// A column at its minimum width, with room for the arrow if it is the sort column.
     fn narrow(&self, index: usize) -> Placed<R> {
         let column = &self.columns[index];
         let arrow = usize::from(index == self.sorted && index != KEY);
@@ -158,18 +155,18 @@ impl<R> Table<'_, R> {
         Placed { index, width, arrow, column }
     }
 
-    /// The first and one more column where there is not room enough even for these two.
-    fn squeeze(&self, second: usize, width: usize) -> Vec<Placed<R>> {
-        const LEAST_KEY: usize = 8;
+    /// Fits the first and one more column into a width that is too small for both, or the first alone.
+    fn place_key_and_one(&self, second: usize, width: usize) -> Vec<Placed<R>> {
+        const MIN_KEY_WIDTH: usize = 8;
         let key = self.narrow(KEY);
         let second = self.narrow(second);
         match width.checked_sub(second.width + 1) {
-            Some(rest @ LEAST_KEY..) => vec![Placed { width: rest, ..key }, second],
+            Some(rest @ MIN_KEY_WIDTH..) => vec![Placed { width: rest, ..key }, second],
             _ => vec![Placed { width, ..key }],
         }
     }
 
-    /// The width that a column would fill.
+    /// The width that a column can use.
     fn wanted(&self, placed: &Placed<R>) -> usize {
         let column = placed.column;
         let longest = match column.grows {
@@ -185,18 +182,18 @@ impl<R> Table<'_, R> {
     }
 }
 
-/// Where text that is too long is cut.
+/// Where to cut text that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The end goes.
+    /// Cut the end.
     End,
-    /// The middle goes: the port at the end of an address tells as much as its beginning. Of a namespace behind it
-    /// goes what there is no room for.
+    /// Cut the middle: the port at the end of an address is as significant as its beginning. A namespace after the
+    /// address is cut first.
     Middle,
 }
 
-/// `text` in exactly `width` terminal columns: padded on the right (`words`) or on the left, or cut, with a
-/// `~` where something is missing.
+/// Fits `text` into exactly `width` terminal columns: pads on the right (`words`) or on the left, or cuts and marks
+/// the cut with `~`.
 pub fn fit(text: &str, width: usize, words: bool, cut: Cut) -> String {
     let needed = text.width();
     let text = if needed <= width { Cow::Borrowed(text) } else { Cow::Owned(shorten(text, width, cut)) };
@@ -205,12 +202,12 @@ pub fn fit(text: &str, width: usize, words: bool, cut: Cut) -> String {
 }
 
 fn shorten(text: &str, width: usize, cut: Cut) -> String {
-    const LEAST_OF_NETNS: usize = 3;
+    const MIN_NETNS_WIDTH: usize = 3;
     if cut == Cut::Middle
         && let Some((address, netns)) = text.split_once(" @")
     {
         return match width.checked_sub(address.width()) {
-            Some(left) if left >= " @".len() + LEAST_OF_NETNS => {
+            Some(left) if left >= " @".len() + MIN_NETNS_WIDTH => {
                 format!("{address} @{}", shorten(netns, left - " @".len(), cut))
             }
             Some(1..) => format!("{address}~"),
@@ -253,14 +250,14 @@ mod tests {
         let snapshot = fixture::busy();
         let rows = snapshot.groups.iter().collect();
         let placed =
-            Table { columns: &GROUPS, visible: &ALL, snapshot: &snapshot, rows, sorted }.place(width);
+            ScreenTable { columns: &GROUPS, visible: &ALL, snapshot: &snapshot, rows, sorted }.place(width);
         let total: usize = placed.iter().map(|placed| placed.width + 1).sum();
         assert!(total <= width + 1, "{total} columns in {width}");
         placed.iter().map(|placed| placed.column().name).collect()
     }
 
     #[test]
-    fn columns_go_by_priority() {
+    fn columns_are_dropped_by_priority() {
         assert_eq!(names(40, TIME_WAIT), ["key", "time_wait", "time_wait_per_s"]);
         assert_eq!(
             names(80, TIME_WAIT),
@@ -270,25 +267,25 @@ mod tests {
     }
 
     #[test]
-    fn the_sorted_column_is_always_shown() {
+    fn sort_column_is_always_shown() {
         for (index, column) in GROUPS.iter().enumerate() {
             assert!(names(40, index).contains(&column.name));
         }
     }
 
-    /// The heads of a table whose longest key has so many characters.
+    /// The text of a table with a key of `key` characters.
     fn heads(key: usize, width: usize, sorted: usize) -> String {
         let mut snapshot = fixture::busy();
         snapshot.groups[0].key = "k".repeat(key);
         let rows = snapshot.groups.iter().collect();
-        let table = Table { columns: &GROUPS, visible: &ALL, snapshot: &snapshot, rows, sorted };
+        let table = ScreenTable { columns: &GROUPS, visible: &ALL, snapshot: &snapshot, rows, sorted };
         let mut out = Vec::new();
-        table.write(&mut out, width).expect("a Vec takes everything");
+        table.write(&mut out, width).expect("write to a Vec");
         String::from_utf8(out).expect("UTF-8")
     }
 
     #[test]
-    fn a_head_has_a_place_for_its_arrow() {
+    fn heads_leave_room_for_the_sort_arrow() {
         for width in 30..300 {
             for (sorted, column) in GROUPS.iter().enumerate().skip(1) {
                 let heads = heads(21, width, sorted);
@@ -302,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_key_is_whole_where_there_is_room_and_late_columns_wait_for_it() {
+    fn long_keys_get_width_before_late_columns() {
         assert!(heads(40, 160, TIME_WAIT).contains(&"k".repeat(40)));
         assert!(!heads(40, 160, TIME_WAIT).contains("SYN_RECV"));
         assert!(heads(21, 180, TIME_WAIT).contains("SYN_RECV"));
@@ -310,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn no_width_is_too_small() {
+    fn every_width_can_be_placed() {
         for width in 0..400 {
             names(width, TIME_WAIT);
         }

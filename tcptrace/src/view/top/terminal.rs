@@ -1,5 +1,5 @@
-//! The terminal while a screen is on it: raw mode, the alternate screen and the mouse, and all of it undone
-//! on every way out, a panic included.
+//! Terminal setup: raw mode, alternate screen, bracketed paste and mouse capture, all restored on every exit path,
+//! panics included.
 
 use std::{
     io::{self, BufWriter, Stdout, Write},
@@ -14,7 +14,7 @@ use ratatui::{
     backend::CrosstermBackend,
     crossterm::{
         cursor,
-        event::{DisableMouseCapture, EnableMouseCapture},
+        event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
         execute, queue,
         terminal::{
             BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
@@ -26,38 +26,37 @@ use ratatui::{
 use super::{
     mouse::Regions,
     screen,
-    settings::{Mouse, Settings},
-    state::State,
+    settings::{Mouse, ScreenSettings},
+    state::ScreenState,
 };
 
-/// Whether the terminal is ours: so that it is given back once, by whoever comes first.
-static OURS: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal is in screen mode; ensures that only the first caller restores it.
+static IN_SCREEN_MODE: AtomicBool = AtomicBool::new(false);
 
-/// One frame goes out in one write, as far as this holds it.
+/// Write buffer: a frame up to this size is one write.
 const FRAME_BYTES: usize = 64 * 1024;
 
-/// The terminal on standard output, ours until this is dropped.
+/// The terminal on standard output, in screen mode until this is dropped.
 pub struct Terminal {
     inner: ratatui::Terminal<CrosstermBackend<BufWriter<Stdout>>>,
     mouse: Mouse,
 }
 
 impl Terminal {
-    /// Takes the terminal.
+    /// Switches the terminal to screen mode.
     pub fn enter(mouse: Mouse) -> io::Result<Self> {
         restore_on_panic();
         take(mouse)?;
         let out = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
-        let inner = ratatui::Terminal::new(CrosstermBackend::new(out)).inspect_err(|_| give_back())?;
+        let inner = ratatui::Terminal::new(CrosstermBackend::new(out)).inspect_err(|_| restore_terminal())?;
         Ok(Self { inner, mouse })
     }
 
-    /// Draws `state`, unless the terminal is lost: what is on it now is the shell's. Only the cells that
-    /// changed go out, in one piece where the terminal can hold it back until the end. Returns where things
-    /// stand.
-    pub fn draw(&mut self, state: &mut State, settings: &Settings) -> io::Result<Regions> {
+    /// Draws `state`, unless the terminal is lost and shows the shell's output. Writes only changed cells, as one
+    /// synchronized update if the terminal supports it. Returns the clickable regions.
+    pub fn draw(&mut self, state: &mut ScreenState, settings: &ScreenSettings) -> io::Result<Regions> {
         let mut regions = Regions::default();
-        if Self::is_lost() {
+        if Self::has_lost_terminal() {
             return Ok(regions);
         }
         queue!(self.inner.backend_mut(), BeginSynchronizedUpdate)?;
@@ -66,21 +65,21 @@ impl Terminal {
         Ok(regions)
     }
 
-    /// Whether a panic somewhere has taken the terminal away.
-    pub fn is_lost() -> bool {
-        !OURS.load(Ordering::Relaxed)
+    /// Whether a panic on any thread has restored the terminal.
+    pub fn has_lost_terminal() -> bool {
+        !IN_SCREEN_MODE.load(Ordering::Relaxed)
     }
 
-    /// Forgets what is on the screen: the next frame draws every cell. The terminal is not asked where its cursor
-    /// is, as `clear()` of ratatui does: one that is far away may be late to answer, and that would be an error.
+    /// Discards the last frame, so that the next one draws every cell. Unlike ratatui's `clear()`, this does not query
+    /// the cursor position: a remote terminal may answer too late, which would be an error.
     pub fn clear(&mut self) -> io::Result<()> {
         let size = self.inner.size()?;
         self.inner.resize(size.into())
     }
 
-    /// Runs `away` with the terminal as the shell wants it.
-    pub fn lend(&mut self, away: impl FnOnce()) -> io::Result<()> {
-        give_back();
+    /// Runs `away` with the terminal restored for the shell.
+    pub fn suspend(&mut self, away: impl FnOnce()) -> io::Result<()> {
+        restore_terminal();
         away();
         take(self.mouse)?;
         self.clear()
@@ -89,27 +88,28 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        give_back();
+        restore_terminal();
     }
 }
 
 fn take(mouse: Mouse) -> io::Result<()> {
     enable_raw_mode()?;
-    OURS.store(true, Ordering::Relaxed);
+    IN_SCREEN_MODE.store(true, Ordering::Relaxed);
     let enter = || {
-        execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
-        if mouse == Mouse::Ours { execute!(io::stdout(), EnableMouseCapture) } else { Ok(()) }
+        execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)?;
+        if mouse == Mouse::Captured { execute!(io::stdout(), EnableMouseCapture) } else { Ok(()) }
     };
-    enter().inspect_err(|_| give_back())
+    enter().inspect_err(|_| restore_terminal())
 }
 
-/// Does what it can: there is nobody left to tell about an error.
-fn give_back() {
-    if OURS.swap(false, Ordering::Relaxed) {
+/// Restores the terminal, ignoring errors: no caller can handle them.
+fn restore_terminal() {
+    if IN_SCREEN_MODE.swap(false, Ordering::Relaxed) {
         let undo = execute!(
             io::stdout(),
             EndSynchronizedUpdate,
             DisableMouseCapture,
+            DisableBracketedPaste,
             LeaveAlternateScreen,
             cursor::Show
         );
@@ -119,13 +119,13 @@ fn give_back() {
     }
 }
 
-/// The message of a panic belongs on the shell's screen, where it can be read.
+/// Restores the terminal before a panic message, so that the message is readable on the shell's screen.
 fn restore_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            give_back();
+            restore_terminal();
             report(panic);
         }));
     });

@@ -1,4 +1,4 @@
-//! Colours: what a thing on the screen is in, and what the terminal can show out.
+//! Colour theme: maps style roles to styles that the terminal can show.
 
 use std::{fmt, str::FromStr as _};
 
@@ -8,27 +8,27 @@ use serde::Deserialize;
 use super::config::unknown;
 use crate::view::glyphs::Glyphs;
 
-/// What the terminal can show.
+/// Colours and characters that the terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// Which colours. They never tell anything alone.
+pub struct TerminalStyle {
+    /// Colour support. No information is in the colour alone.
     pub colours: Colours,
-    /// Which characters.
+    /// Character support.
     pub glyphs: Glyphs,
 }
 
-/// Which colours.
+/// Colour support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
-    /// Only bold, dim and reversed.
+    /// No colours, only bold, dim and reversed.
     None,
     /// The terminal's sixteen.
     Sixteen,
-    /// Every one.
+    /// All 24-bit colours.
     True,
 }
 
-/// What the environment says of the terminal, each as its variable is set.
+/// Environment variables that describe the terminal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Environment<'a> {
     /// `NO_COLOR`.
@@ -37,12 +37,12 @@ pub struct Environment<'a> {
     pub term: Option<&'a str>,
     /// `COLORTERM`.
     pub colorterm: Option<&'a str>,
-    /// The first that is set of `LC_ALL`, `LC_CTYPE` and `LANG`.
+    /// The first of `LC_ALL`, `LC_CTYPE` and `LANG` that is set.
     pub locale: Option<&'a str>,
 }
 
-impl Look {
-    /// A look for the terminal of `environment`.
+impl TerminalStyle {
+    /// Derives the look from `environment`.
     pub fn new(environment: Environment<'_>) -> Self {
         let plain = environment.no_color.is_some_and(|value| !value.is_empty());
         let colours = match (environment.term, environment.colorterm) {
@@ -55,66 +55,66 @@ impl Look {
     }
 }
 
-/// What a thing on the screen is.
+/// Style role of a screen element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The name of the program, heads.
+pub enum StyleRole {
+    /// Program name, heads.
     Strong,
-    /// What tells nothing: zeros, hints.
+    /// Unimportant text: zeros, hints.
     Faint,
-    /// The picture moves.
+    /// The screen is live.
     Live,
-    /// The picture is held, or has ended.
+    /// The screen is paused, or the source has ended.
     Held,
-    /// Losses, and what breaks.
+    /// Losses and failures.
     Alarm,
-    /// What gets worse.
+    /// Problems that get worse.
     Warning,
-    /// The head of the column that is sorted by.
+    /// Head of the sort column.
     Sorted,
-    /// Lines made of history.
+    /// Sparklines and charts.
     History,
     /// The selected row.
     Selected,
 }
 
-/// One kind of thing: its name in the configuration, its colours, and what it has without any.
-struct Row {
-    role: Role,
+/// One style role: its name in the configuration, its colours, and its modifier.
+struct StyleRow {
+    role: StyleRole,
     name: &'static str,
     sixteen: Color,
     rich: Color,
     also: Modifier,
 }
 
-const fn row(role: Role, name: &'static str, sixteen: Color, rich: Color, also: Modifier) -> Row {
-    Row { role, name, sixteen, rich, also }
+const fn row(role: StyleRole, name: &'static str, sixteen: Color, rich: Color, also: Modifier) -> StyleRow {
+    StyleRow { role, name, sixteen, rich, also }
 }
 
-const ROLES: [Row; 9] = [
-    row(Role::Strong, "strong", Color::Reset, Color::Reset, Modifier::BOLD),
-    row(Role::Faint, "faint", Color::Reset, Color::Reset, Modifier::DIM),
-    row(Role::Live, "live", Color::Green, Color::Rgb(0x5f, 0xd7, 0x87), Modifier::BOLD),
-    row(Role::Held, "held", Color::Yellow, Color::Rgb(0xff, 0xc6, 0x5c), Modifier::BOLD),
-    row(Role::Alarm, "alarm", Color::Red, Color::Rgb(0xff, 0x6b, 0x6b), Modifier::BOLD),
-    row(Role::Warning, "warning", Color::Yellow, Color::Rgb(0xff, 0xc6, 0x5c), Modifier::empty()),
-    row(Role::Sorted, "sorted", Color::Cyan, Color::Rgb(0x5f, 0xd7, 0xff), Modifier::BOLD),
-    row(Role::History, "history", Color::Cyan, Color::Rgb(0x5f, 0xaf, 0xd7), Modifier::empty()),
-    row(Role::Selected, "selected", Color::Reset, Color::Reset, Modifier::REVERSED),
+const ROLES: [StyleRow; 9] = [
+    row(StyleRole::Strong, "strong", Color::Reset, Color::Reset, Modifier::BOLD),
+    row(StyleRole::Faint, "faint", Color::Reset, Color::Reset, Modifier::DIM),
+    row(StyleRole::Live, "live", Color::Green, Color::Rgb(0x5f, 0xd7, 0x87), Modifier::BOLD),
+    row(StyleRole::Held, "held", Color::Yellow, Color::Rgb(0xff, 0xc6, 0x5c), Modifier::BOLD),
+    row(StyleRole::Alarm, "alarm", Color::Red, Color::Rgb(0xff, 0x6b, 0x6b), Modifier::BOLD),
+    row(StyleRole::Warning, "warning", Color::Yellow, Color::Rgb(0xff, 0xc6, 0x5c), Modifier::empty()),
+    row(StyleRole::Sorted, "sorted", Color::Cyan, Color::Rgb(0x5f, 0xd7, 0xff), Modifier::BOLD),
+    row(StyleRole::History, "history", Color::Cyan, Color::Rgb(0x5f, 0xaf, 0xd7), Modifier::empty()),
+    row(StyleRole::Selected, "selected", Color::Reset, Color::Reset, Modifier::REVERSED),
 ];
 
-/// The number of a row of [`ROLES`], by its name.
+/// Index of a row of [`ROLES`], parsed from its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RoleName(usize);
 
 impl RoleName {
-    /// Every one.
+    /// All roles.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..ROLES.len()).map(Self)
     }
 
-    /// The colour it has unless it is said otherwise, on a terminal with sixteen.
+    /// Default colour on a terminal with sixteen colours.
     pub const fn usual(self) -> Color {
         ROLES[self.0].sixteen
     }
@@ -157,7 +157,7 @@ impl fmt::Display for Colour {
 }
 
 impl Colour {
-    /// The colour on a terminal that has `colours`.
+    /// The colour on a terminal with `colours`: the nearest one if it has only sixteen.
     fn on(self, colours: Colours) -> Color {
         match (colours, self.0) {
             (Colours::None, _) => Color::Reset,
@@ -193,16 +193,16 @@ fn nearest(rgb: [u8; 3]) -> Color {
     SIXTEEN.iter().min_by_key(|(_, of)| distance(of)).map_or(Color::Reset, |(colour, _)| *colour)
 }
 
-/// How things are shown on one terminal.
+/// Styles for one terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Theme {
-    look: Look,
+    look: TerminalStyle,
     styles: [Style; ROLES.len()],
 }
 
 impl Theme {
     /// The colours for a terminal with this look.
-    pub fn new(look: Look) -> Self {
+    pub fn new(look: TerminalStyle) -> Self {
         let styles = ROLES.each_ref().map(|row| {
             let colour = match look.colours {
                 Colours::None => Color::Reset,
@@ -215,7 +215,7 @@ impl Theme {
         Self { look, styles }
     }
 
-    /// The same with other colours for some things.
+    /// Overrides the colours of some roles.
     pub fn with(mut self, changes: impl Iterator<Item = (RoleName, Colour)>) -> Self {
         for (RoleName(role), colour) in changes {
             let style = Style::new().add_modifier(ROLES[role].also);
@@ -227,13 +227,13 @@ impl Theme {
         self
     }
 
-    /// How a thing of this kind is shown.
-    pub fn style(&self, role: Role) -> Style {
+    /// Style of a role.
+    pub fn style(&self, role: StyleRole) -> Style {
         let index = ROLES.iter().position(|row| row.role == role);
         index.map_or(Style::new(), |index| self.styles[index])
     }
 
-    /// Which characters there are.
+    /// Character support of the terminal.
     pub const fn glyphs(&self) -> Glyphs {
         self.look.glyphs
     }
@@ -244,10 +244,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_makes_the_look() {
-        let look = |environment| Look::new(environment);
+    fn environment_sets_colours_and_glyphs() {
+        let look = |environment| TerminalStyle::new(environment);
         let utf8 = Environment { term: Some("xterm"), locale: Some("en_US.UTF-8"), ..Environment::default() };
-        assert_eq!(look(utf8), Look { colours: Colours::Sixteen, glyphs: Glyphs::Unicode });
+        assert_eq!(look(utf8), TerminalStyle { colours: Colours::Sixteen, glyphs: Glyphs::Unicode });
         let rich = Environment { colorterm: Some("truecolor"), ..utf8 };
         assert_eq!(look(rich).colours, Colours::True);
         assert_eq!(look(Environment { no_color: Some("1"), ..rich }).colours, Colours::None);
@@ -257,13 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn other_colours_are_shown_as_far_as_the_terminal_can() {
+    fn custom_colours_fall_back_to_terminal_support() {
         let style = |colours, name: &str| {
             let colour = Colour::try_from(name.to_owned()).expect("a colour");
             let role = RoleName::try_from("live".to_owned()).expect("a role");
-            let theme =
-                Theme::new(Look { colours, glyphs: Glyphs::Ascii }).with([(role, colour)].into_iter());
-            theme.style(Role::Live).fg
+            let theme = Theme::new(TerminalStyle { colours, glyphs: Glyphs::Ascii })
+                .with([(role, colour)].into_iter());
+            theme.style(StyleRole::Live).fg
         };
         assert_eq!(style(Colours::True, "#fe0102"), Some(Color::Rgb(0xfe, 1, 2)));
         assert_eq!(style(Colours::Sixteen, "#fe0102"), Some(Color::LightRed));
@@ -273,10 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn without_colours_roles_still_differ_from_text() {
-        let theme = Theme::new(Look { colours: Colours::None, glyphs: Glyphs::Ascii });
+    fn roles_differ_from_text_without_colours() {
+        let theme = Theme::new(TerminalStyle { colours: Colours::None, glyphs: Glyphs::Ascii });
         assert!(ROLES.iter().all(|row| theme.style(row.role).fg.is_none()));
-        assert_ne!(theme.style(Role::Alarm), Style::new());
-        assert_ne!(theme.style(Role::Selected), Style::new());
+        assert_ne!(theme.style(StyleRole::Alarm), Style::new());
+        assert_ne!(theme.style(StyleRole::Selected), Style::new());
     }
 }

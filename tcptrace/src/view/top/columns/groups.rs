@@ -1,9 +1,9 @@
-//! The columns of the groups, one row each in [`GROUPS`].
+//! Columns of the group table, one row each in [`GROUPS`].
 
 use std::borrow::Cow;
 
 use super::{
-    Column, Value, numbers,
+    CellValue, TableColumn, numbers,
     words::{closer, role},
 };
 use crate::{
@@ -15,80 +15,80 @@ use crate::{
 /// Every column of the groups, from left to right.
 pub const ALL: [usize; GROUPS.len()] = numbers();
 
-/// The column that every view is sorted by at first: `TIME_WAIT`.
+/// Default sort column: `TIME_WAIT`.
 pub const TIME_WAIT: usize = 5;
 
 /// A column of this table.
-type Of = Column<Group>;
+type Of = TableColumn<Group>;
 
 /// Every column of the groups, from left to right.
 pub const GROUPS: [Of; 18] = [
-    Of::words("key", "", 0, |_, group| Value::Key(text::sanitise(&group.key)))
+    Of::words("key", "", 0, |_, group| CellValue::Key(text::sanitise(&group.key)))
         .for_cells(21, u16::MAX)
         .help("what the sockets have in common"),
-    Of::words("role", "ROLE", 5, |_, group| Value::Text(role(group.role).into()))
+    Of::words("role", "ROLE", 5, |_, group| CellValue::Text(role(group.role).into()))
         .help("in: accepted here; out: connected from here; lstn: listener"),
     Of::words("closer", "CLOSER", 6, |_, group| {
-        Value::Share(group.main_closer().map(|(who, share)| (closer(who), share)))
+        CellValue::Share(group.main_closer().map(|(who, share)| (closer(who), share)))
     })
     .width(11, 11)
     .help("who closed first, mostly; the first gets the TIME_WAIT"),
-    Of::words("process", "PROCESS", 4, |_, group| Value::Text(process(group)))
+    Of::words("process", "PROCESS", 4, |_, group| CellValue::Text(process(group)))
         .for_cells(9, 20)
         .help("the owner of most of them, +N: other owners"),
-    Of::number("pid", "PID", 16, |_, group| Value::Id(group.process.as_ref().map(|process| process.pid)))
+    Of::number("pid", "PID", 16, |_, group| CellValue::Id(group.process.as_ref().map(|process| process.pid)))
         .width(7, 7)
         .help("its process id"),
-    Of::number("time_wait", "TIME_WAIT", 1, |_, group| Value::Count(group.time_wait.now))
+    Of::number("time_wait", "TIME_WAIT", 1, |_, group| CellValue::Count(group.time_wait.now))
         .help("sockets in TIME_WAIT now"),
     Of::number("time_wait_per_s", "+/s", 3, |snapshot, group| {
-        Value::Rate(rate(snapshot, group.time_wait.entered_per_s))
+        CellValue::Rate(rate(snapshot, group.time_wait.entered_per_s))
     })
     .width(5, 5)
     .help("sockets that enter TIME_WAIT per second"),
-    Of::number("time_wait_p50", "TW-P50", 13, |_, group| Value::Length(dwell(group, |dwell| dwell.p50)))
+    Of::number("time_wait_p50", "TW-P50", 13, |_, group| CellValue::Length(dwell(group, |dwell| dwell.p50)))
         .help("median time in TIME_WAIT, of those seen from entry to end"),
-    Of::number("time_wait_p99", "TW-P99", 14, |_, group| Value::Length(dwell(group, |dwell| dwell.p99)))
+    Of::number("time_wait_p99", "TW-P99", 14, |_, group| CellValue::Length(dwell(group, |dwell| dwell.p99)))
         .help("the same, 0.99 quantile"),
-    Of::number("reused", "REUSED", 17, |_, group| Value::Count(group.time_wait.ended.reused))
+    Of::number("reused", "REUSED", 17, |_, group| CellValue::Count(group.time_wait.ended.reused))
         .width(7, 9)
         .help("TIME_WAIT taken over by a connect() (tcp_tw_reuse)"),
     Of::number("fin_wait2", "FW2 o/h", 7, |_, group| {
-        Value::Pair(group.fin_wait2_orphan, group.fin_wait2_held())
+        CellValue::Pair(group.fin_wait2_orphan, group.fin_wait2_held())
     })
     .width(7, 11)
     .help("FIN_WAIT2: orphans (nobody has them open) / held"),
-    Of::number("close_wait", "CLOSE_WAIT", 8, |_, group| Value::Count(state(group, TcpState::CloseWait)))
+    Of::number("close_wait", "CLOSE_WAIT", 8, |_, group| CellValue::Count(state(group, TcpState::CloseWait)))
         .short("CLWAIT")
         .help("the peer has closed, the process here has not"),
     Of::number("close_wait_age", "CW-AGE", 10, |snapshot, group| {
-        Value::Bounded(group.oldest_close_wait.and_then(|since| since.age(snapshot.ts)))
+        CellValue::Bounded(group.oldest_close_wait.and_then(|since| since.age(snapshot.ts)))
     })
     .width(7, 7)
     .help("how long the oldest has waited for close(); >: at least"),
     Of::number("established", "ESTABLISHED", 15, |_, group| {
-        Value::Count(state(group, TcpState::Established))
+        CellValue::Count(state(group, TcpState::Established))
     })
     .short("ESTAB")
     .width(7, 11)
     .help("connected now"),
-    Of::number("sockets", "SOCKETS", 12, |_, group| Value::Count(group.sockets()))
+    Of::number("sockets", "SOCKETS", 12, |_, group| CellValue::Count(group.sockets()))
         .help("sockets in any state, listeners too"),
-    Of::number("syn_recv", "SYN_RECV", 18, |_, group| Value::Count(state(group, TcpState::SynRecv)))
+    Of::number("syn_recv", "SYN_RECV", 18, |_, group| CellValue::Count(state(group, TcpState::SynRecv)))
         .short("SYNRCV")
         .help("handshakes in progress"),
     Of::number("ports", "PORTS", 9, |snapshot, group| {
-        let ports = ports_of(snapshot, group).filter(|ports| ports.available.is_some());
-        Value::Part(ports.map(DestinationPorts::share))
+        CellValue::Part(ports_of(snapshot, group).and_then(DestinationPorts::share))
     })
     .help("local ports towards it in use, of those there are"),
-    Of::number("ports_gone", "GONE IN", 11, |snapshot, group| {
-        Value::Length(ports_of(snapshot, group).and_then(|ports| ports.exhausted_in))
+    Of::number("ports_gone", "RUNS OUT", 11, |snapshot, group| {
+        CellValue::RunsOut(ports_of(snapshot, group).and_then(|ports| ports.exhausted_in))
     })
-    .help("when there is no port left, if it goes on like this; 0: now"),
+    .for_cells(8, 9)
+    .help("when no local port is left, if the rates stay"),
 ];
 
-/// The local ports towards the destination that a group is, those of the local address that runs out first.
+/// Local ports towards the destination of an outbound group, for the local address that runs out first.
 pub fn ports_of<'a>(snapshot: &'a Snapshot, group: &Group) -> Option<&'a DestinationPorts> {
     let (netns, remote) = group.service.filter(|_| group.role == Role::Outbound)?;
     snapshot.ports.destinations.iter().find(|ports| ports.netns == netns && ports.remote == remote)
@@ -103,7 +103,7 @@ fn process(group: &Group) -> Cow<'_, str> {
     }
 }
 
-/// `per_s`, where the snapshot has an interval to take rates over.
+/// `per_s`; `None` while the snapshot has no rate interval.
 pub fn rate(snapshot: &Snapshot, per_s: f64) -> Option<f64> {
     (snapshot.interval > Nanos(0)).then_some(per_s)
 }

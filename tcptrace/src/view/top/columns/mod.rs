@@ -1,5 +1,5 @@
-//! The columns of the tables, one row each in [`GROUPS`] and [`SOCKETS`]: what plain text and the screen show,
-//! and what can be sorted by. A new column is one new row.
+//! Table columns, one row each in [`GROUPS`] and [`SOCKETS`]: shown in plain text and on the screen, and sortable.
+//! A new column is one new row.
 
 mod groups;
 mod sockets;
@@ -8,37 +8,37 @@ mod words;
 
 pub use groups::{ALL, GROUPS, TIME_WAIT, ports_of, rate};
 pub use sockets::{AGE, ALL_OF_SOCKETS, SOCKETS, looked_at};
-pub use value::{Value, bounded, count};
+pub use value::{CellValue, bounded, count};
 pub use words::{closer, owner, role};
 
 use crate::aggregate::Snapshot;
 
 /// The value of one row in a column.
-type ValueOf<R> = for<'a> fn(&'a Snapshot, &'a R) -> Value<'a>;
+type ValueOf<R> = for<'a> fn(&'a Snapshot, &'a R) -> CellValue<'a>;
 
 /// One column of a table with rows of the type `R`.
-pub struct Column<R> {
-    /// What it is called in the configuration and in the hints: `time_wait`.
+pub struct TableColumn<R> {
+    /// Name in the configuration and in the hints: `time_wait`.
     pub name: &'static str,
     /// Its head. Empty for the key, whose head depends on the grouping.
     pub head: &'static str,
-    /// Its head where `head` does not fit.
+    /// Its head if `head` does not fit.
     pub short: &'static str,
-    /// Its least and its greatest width.
+    /// Minimum and maximum width.
     pub width: (u16, u16),
-    /// What it takes more than its least width for.
+    /// Reason to grow beyond the minimum width.
     pub grows: Grows,
-    /// Which side of it is straight.
+    /// Alignment.
     pub align: Align,
-    /// Which columns stay when there is no room for all: the lowest numbers.
+    /// Columns with the lowest numbers stay when not all fit.
     pub priority: u8,
     /// The value of one row.
     pub value: ValueOf<R>,
-    /// What it shows, for the help.
+    /// Description in the help.
     pub help: &'static str,
 }
 
-impl<R> Column<R> {
+impl<R> TableColumn<R> {
     /// A column of words, as wide as its head.
     pub const fn words(name: &'static str, head: &'static str, priority: u8, value: ValueOf<R>) -> Self {
         let width = head.len() as u16;
@@ -60,50 +60,50 @@ impl<R> Column<R> {
         Self { align: Align::Right, ..Self::words(name, head, priority, value) }
     }
 
-    /// The same with a shorter head, where the whole one does not fit.
+    /// Sets a shorter head for when the full one does not fit.
     #[must_use]
     pub const fn short(self, short: &'static str) -> Self {
         Self { short, width: (short.len() as u16, self.width.1), ..self }
     }
 
-    /// The same, so wide at least, and so wide at most for its whole head.
+    /// Sets the minimum width, and the maximum for its full head.
     #[must_use]
     pub const fn width(self, least: u16, most: u16) -> Self {
         Self { width: (least, most), ..self }
     }
 
-    /// The same, so wide at least, and so wide at most for the longest of its cells.
+    /// Sets the minimum width, and the maximum for its longest cell.
     #[must_use]
     pub const fn for_cells(self, least: u16, most: u16) -> Self {
         Self { grows: Grows::ForCells, ..self.width(least, most) }
     }
 
-    /// The same with words for the help.
+    /// Sets the description in the help.
     #[must_use]
     pub const fn help(self, help: &'static str) -> Self {
         Self { help, ..self }
     }
 }
 
-/// What a column takes room for that is left over.
+/// Use of spare width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grows {
-    /// Its whole head.
+    /// For the full head.
     ForHead,
-    /// The longest of its cells.
+    /// For the longest cell.
     ForCells,
 }
 
-/// Which side of a column is straight.
+/// Alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
-    /// The left one, as of words.
+    /// Left, for words.
     Left,
-    /// The right one, as of numbers.
+    /// Right, for numbers.
     Right,
 }
 
-/// The numbers of `N` columns, from left to right.
+/// The indices of `N` columns, from left to right.
 pub const fn numbers<const N: usize>() -> [usize; N] {
     let mut numbers = [0; N];
     let mut n = 0;
@@ -118,7 +118,7 @@ pub const fn numbers<const N: usize>() -> [usize; N] {
 mod tests {
     use super::*;
 
-    fn check<R>(columns: &[Column<R>]) {
+    fn check<R>(columns: &[TableColumn<R>]) {
         let mut priorities: Vec<_> = columns.iter().map(|column| column.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();

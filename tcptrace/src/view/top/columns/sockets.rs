@@ -1,60 +1,64 @@
-//! The columns of the sockets of a group, one row each in [`SOCKETS`].
+//! Columns of the socket table, one row each in [`SOCKETS`].
 
 use super::{
-    Column, Value, numbers,
+    CellValue, TableColumn, numbers,
     words::{closer, owner, role},
 };
 use crate::{
     aggregate::Snapshot,
-    inspect::SocketRow,
+    detail::SocketRow,
     lifecycle::Role,
     model::{Nanos, text},
 };
 
 /// A column of this table.
-type Of = Column<SocketRow>;
+type Of = TableColumn<SocketRow>;
 
 /// The columns of the sockets of a group, from left to right.
 pub const SOCKETS: [Of; 10] = [
-    Of::words("local", "LOCAL", 0, |_, socket| Value::Key(socket.tuple.local().to_string().into()))
+    Of::words("local", "LOCAL", 0, |_, socket| CellValue::Key(socket.tuple.local().to_string().into()))
         .for_cells(18, 47)
         .help("address and port on this host"),
-    Of::words("peer", "PEER", 1, |_, socket| Value::Key(peer(socket).into()))
+    Of::words("peer", "PEER", 1, |_, socket| CellValue::Key(peer(socket).into()))
         .for_cells(18, 47)
         .help("address and port of the other end"),
-    Of::words("state", "STATE", 2, |_, socket| Value::Text(socket.state.name().into()))
+    Of::words("state", "STATE", 2, |_, socket| CellValue::Text(socket.state.name().into()))
         .width(11, 11)
         .help("the state it is in"),
-    Of::number("age", "AGE", 3, |snapshot, socket| Value::Bounded(socket.age(looked_at(snapshot))))
+    Of::number("age", "AGE", 3, |snapshot, socket| CellValue::Bounded(socket.age(looked_at(snapshot))))
         .width(7, 7)
         .help("how long it has been in it; >: at least, ~: computed"),
-    Of::number("left", "LEFT", 4, |snapshot, socket| Value::Bounded(socket.time_left(looked_at(snapshot))))
-        .width(6, 6)
-        .help("TIME_WAIT: until its minute is over"),
+    Of::number("left", "LEFT", 4, |snapshot, socket| {
+        CellValue::Bounded(socket.time_left(looked_at(snapshot)))
+    })
+    .width(6, 6)
+    .help("TIME_WAIT: until its minute is over"),
     Of::words("process", "PROCESS", 5, |_, socket| {
-        Value::Text(socket.process.as_ref().map_or("-".into(), |process| text::sanitise(&process.comm)))
+        CellValue::Text(socket.process.as_ref().map_or("-".into(), |process| text::sanitise(&process.comm)))
     })
     .for_cells(10, 20)
-    .help("its owner, for a minisocket the last one"),
-    Of::number("pid", "PID", 6, |_, socket| Value::Id(socket.process.as_ref().map(|process| process.pid)))
-        .width(7, 7)
-        .help("its process id"),
-    Of::words("known", "KNOWN BY", 14, |_, socket| Value::Text(owner(socket.owner).into()))
+    .help("its owner, for a timewait socket the last one"),
+    Of::number("pid", "PID", 6, |_, socket| {
+        CellValue::Id(socket.process.as_ref().map(|process| process.pid))
+    })
+    .width(7, 7)
+    .help("its process id"),
+    Of::words("known", "KNOWN BY", 14, |_, socket| CellValue::Text(owner(socket.owner).into()))
         .help("call: its own system call; proc: /proc/PID/fd; listener"),
-    Of::words("role", "ROLE", 12, |_, socket| Value::Text(role_of(socket).into()))
+    Of::words("role", "ROLE", 12, |_, socket| CellValue::Text(role_of(socket).into()))
         .help("in: accepted here; out: connected from here; ?: guessed"),
-    Of::words("closer", "CLOSER", 13, |_, socket| Value::Text(closer(socket.closer).into()))
+    Of::words("closer", "CLOSER", 13, |_, socket| CellValue::Text(closer(socket.closer).into()))
         .width(7, 7)
         .help("who closed first"),
 ];
 
-/// Every one of them.
+/// The indices of all columns.
 pub const ALL_OF_SOCKETS: [usize; SOCKETS.len()] = numbers();
 
-/// The column that sockets are sorted by at first: the age.
+/// Default sort column: the age.
 pub const AGE: usize = 3;
 
-/// When the sockets of a snapshot were looked at.
+/// Time at which the sockets of a snapshot were read.
 pub fn looked_at(snapshot: &Snapshot) -> Nanos {
     snapshot.answer.as_ref().map_or(snapshot.ts, |answer| answer.ts)
 }
@@ -64,7 +68,7 @@ fn peer(socket: &SocketRow) -> String {
     if remote.port == 0 { "-".into() } else { remote.to_string() }
 }
 
-/// Its role; one that was guessed has a question mark.
+/// The role; a guessed one has a question mark.
 fn role_of(socket: &SocketRow) -> &'static str {
     match (socket.role, socket.role_guessed) {
         (Role::Inbound, true) => "in?",

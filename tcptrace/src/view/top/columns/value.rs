@@ -1,4 +1,4 @@
-//! A value in a column of a table: as it is shown, and as it is compared.
+//! Cell values of a table: their text and their order.
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -7,33 +7,35 @@ use crate::{
     model::{Nanos, units},
 };
 
-/// A value in a column: what is shown, and what is compared.
+/// A cell value, to be shown and compared.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value<'a> {
-    /// A key: cut in the middle, since both its ends tell something.
+pub enum CellValue<'a> {
+    /// A key: cut in the middle, since both ends are significant.
     Key(Cow<'a, str>),
     /// Text.
     Text(Cow<'a, str>),
-    /// A number that names something; `None` where it is not known.
+    /// An identifier; `None` if unknown.
     Id(Option<u32>),
-    /// A number of things.
+    /// A count.
     Count(u64),
-    /// Two numbers of things that add up.
+    /// Two counts that add up.
     Pair(u64, u64),
-    /// Per second; `None` while there is no interval to take it over.
+    /// A rate per second; `None` while there is no interval.
     Rate(Option<f64>),
-    /// A length of time; `None` while there is none.
+    /// A duration; `None` while there is none.
     Length(Option<Nanos>),
-    /// A length of time that may be a bound; `None` where it is not known.
+    /// Time until something runs out; `None` if it is not expected to.
+    RunsOut(Option<Nanos>),
+    /// A duration that may be a bound; `None` if unknown.
     Bounded(Option<Dwell>),
-    /// A part of a whole in `0.0..`; `None` where there is no whole.
+    /// A fraction in `0.0..`; `None` if there is no total.
     Part(Option<f64>),
-    /// The largest part of a whole and its share in `0.0..=1.0`; `None` while the whole is empty.
+    /// The largest part and its share in `0.0..=1.0`; `None` while the total is 0.
     Share(Option<(&'static str, f64)>),
 }
 
-impl Value<'_> {
-    /// As a person reads it, in at most `width` columns where that is possible.
+impl CellValue<'_> {
+    /// Text for people, in at most `width` columns if possible.
     pub fn text(&self, width: usize) -> Cow<'_, str> {
         match self {
             Self::Key(text) | Self::Text(text) => Cow::Borrowed(text),
@@ -50,6 +52,7 @@ impl Value<'_> {
             Self::Id(None)
             | Self::Rate(None)
             | Self::Length(None)
+            | Self::RunsOut(None)
             | Self::Bounded(None)
             | Self::Part(None)
             | Self::Share(None) => Cow::Borrowed("-"),
@@ -59,12 +62,13 @@ impl Value<'_> {
                 Cow::Owned(if rate.len() <= width { rate } else { units::compact(per_s.round() as u64) })
             }
             Self::Length(Some(length)) => Cow::Owned(units::duration(*length)),
+            Self::RunsOut(Some(left)) => Cow::Owned(units::in_time(*left)),
             Self::Part(Some(part)) => Cow::Owned(format!("{:.0}%", part * 100.0)),
             Self::Share(Some((name, share))) => Cow::Owned(format!("{name} {:.0}%", share * 100.0)),
         }
     }
 
-    /// Whether there is nothing to see: shown dim.
+    /// Whether the value is missing or 0, and shown dim.
     pub fn is_nothing(&self) -> bool {
         match self {
             Self::Key(_) => false,
@@ -73,14 +77,14 @@ impl Value<'_> {
             Self::Count(n) => *n == 0,
             Self::Pair(a, b) => a + b == 0,
             Self::Rate(rate) => rate.is_none_or(|rate| rate < 0.05),
-            Self::Length(length) => length.is_none(),
+            Self::Length(length) | Self::RunsOut(length) => length.is_none(),
             Self::Bounded(length) => length.is_none(),
             Self::Part(part) => part.is_none(),
             Self::Share(share) => share.is_none(),
         }
     }
 
-    /// The order of two values of the same column, smallest first; nothing comes before something.
+    /// Orders two values of the same column, smallest first; a missing value comes first.
     pub fn compare(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Key(a), Self::Key(b)) | (Self::Text(a), Self::Text(b)) => a.cmp(b),
@@ -90,7 +94,7 @@ impl Value<'_> {
             (Self::Rate(a), Self::Rate(b)) | (Self::Part(a), Self::Part(b)) => {
                 a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0))
             }
-            (Self::Length(a), Self::Length(b)) => a.cmp(b),
+            (Self::Length(a), Self::Length(b)) | (Self::RunsOut(a), Self::RunsOut(b)) => a.cmp(b),
             (Self::Bounded(a), Self::Bounded(b)) => a.map(|a| a.length).cmp(&b.map(|b| b.length)),
             (Self::Share(a), Self::Share(b)) => {
                 let (a, b) = (a.unwrap_or(("", 0.0)), b.unwrap_or(("", 0.0)));
@@ -101,13 +105,13 @@ impl Value<'_> {
     }
 }
 
-/// A count in at most `width` columns where that is possible: `18,122`, else `18k`.
+/// A count in at most `width` columns if possible: `18,122`, else `18k`.
 pub fn count(n: u64, width: usize) -> String {
     let exact = units::count(n);
     if exact.len() <= width { exact } else { units::compact(n) }
 }
 
-/// A length of time with the sign of a bound: `60.1s`, `>60.1s`, `~60.1s`.
+/// A duration with the sign of its bound: `60.1s`, `>60.1s`, `~60.1s`.
 pub fn bounded(dwell: Dwell) -> String {
     let sign = match dwell.bound {
         Bound::Exact => "",
@@ -123,18 +127,18 @@ mod tests {
 
     #[test]
     fn numbers_too_wide_for_their_column_are_rounded() {
-        assert_eq!(Value::Count(9_999).text(6), "9,999");
-        assert_eq!(Value::Count(123_456).text(6), "123k");
-        assert_eq!(Value::Pair(120, 3).text(7), "120/3");
-        assert_eq!(Value::Rate(Some(312_456.7)).text(5), "312k");
-        assert_eq!(Value::Pair(123_456, 3).text(7), "123k/3");
+        assert_eq!(CellValue::Count(9_999).text(6), "9,999");
+        assert_eq!(CellValue::Count(123_456).text(6), "123k");
+        assert_eq!(CellValue::Pair(120, 3).text(7), "120/3");
+        assert_eq!(CellValue::Rate(Some(312_456.7)).text(5), "312k");
+        assert_eq!(CellValue::Pair(123_456, 3).text(7), "123k/3");
     }
 
     #[test]
-    fn nothing_sorts_below_something() {
-        let nothing = Value::Length(None);
-        assert_eq!(nothing.compare(&Value::Length(Some(Nanos(0)))), Ordering::Less);
-        assert_eq!(Value::Rate(None).compare(&Value::Rate(Some(0.0))), Ordering::Less);
-        assert_eq!(Value::Share(None).compare(&Value::Share(Some(("both", 0.0)))), Ordering::Less);
+    fn missing_values_sort_first() {
+        let nothing = CellValue::Length(None);
+        assert_eq!(nothing.compare(&CellValue::Length(Some(Nanos(0)))), Ordering::Less);
+        assert_eq!(CellValue::Rate(None).compare(&CellValue::Rate(Some(0.0))), Ordering::Less);
+        assert_eq!(CellValue::Share(None).compare(&CellValue::Share(Some(("both", 0.0)))), Ordering::Less);
     }
 }

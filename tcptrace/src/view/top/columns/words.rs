@@ -1,8 +1,8 @@
-//! What is told in a word or two: the role of a socket, who closed it, how its owner is known.
+//! Short labels: the role of a socket, its closer, the source of its owner.
 
 use crate::lifecycle::{Closer, OwnerKind, Role};
 
-/// How an owner is known, in a column.
+/// Label for the source of an owner.
 pub const fn owner(owner: OwnerKind) -> &'static str {
     match owner {
         OwnerKind::Unknown => "-",
@@ -12,7 +12,7 @@ pub const fn owner(owner: OwnerKind) -> &'static str {
     }
 }
 
-/// A role in four columns.
+/// Label of a role, in at most four columns.
 pub fn role(role: Role) -> &'static str {
     match role {
         Role::Unknown => "?",
@@ -22,7 +22,7 @@ pub fn role(role: Role) -> &'static str {
     }
 }
 
-/// Who closed first, in a column.
+/// Label of the closer.
 pub fn closer(closer: Closer) -> &'static str {
     match closer {
         Closer::None => "-",

@@ -1,4 +1,4 @@
-//! How long the sockets of one group stayed in a state: a small chart.
+//! Small dwell charts of one group.
 
 use ratatui::{Frame, layout::Rect, text::Line, widgets::Paragraph};
 
@@ -6,18 +6,18 @@ use crate::{
     aggregate::StateDwells,
     model::{TcpState, units},
     view::{
-        hist::scale::Scale,
+        hist::scale::ChartScale,
         top::{
             table::{Cut, fit},
-            theme::{Role, Theme},
+            theme::{StyleRole, Theme},
         },
     },
 };
 
-/// The states that are charted, the first that has something.
+/// Charted states, in order; a state without dwells is skipped.
 const CHARTED: [TcpState; 2] = [TcpState::TimeWait, TcpState::FinWait2];
 
-/// As much of the chart as there is room for.
+/// Draws as much of the charts as fits.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, dwells: &[StateDwells], theme: &Theme) {
     if area.is_empty() {
         return;
@@ -35,9 +35,9 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, dwells: &[StateDwells], theme: &T
     if lines.is_empty() {
         let text = "No TIME_WAIT or FIN_WAIT2 has ended since counting began: nothing to measure yet.";
         lines.extend(
-            super::words::wrap(text, area.width as usize)
+            super::wrap::wrap(text, area.width as usize)
                 .into_iter()
-                .map(|line| Line::styled(line, theme.style(Role::Faint))),
+                .map(|line| Line::styled(line, theme.style(StyleRole::Faint))),
         );
     }
     frame.render_widget(Paragraph::new(lines), area);
@@ -53,8 +53,8 @@ fn chart(lines: &mut Vec<Line<'_>>, of: &StateDwells, width: usize, theme: &Them
         units::duration(distribution.quantile(0.5)),
         units::duration(distribution.quantile(0.99))
     );
-    lines.push(Line::styled(fit(&head, width, true, Cut::End), theme.style(Role::Strong)));
-    let scale = Scale::of(distribution);
+    lines.push(Line::styled(fit(&head, width, true, Cut::End), theme.style(StyleRole::Strong)));
+    let scale = ChartScale::of(distribution);
     let counts = scale.count(distribution);
     let labels = scale.labels();
     let most = counts.iter().copied().max().unwrap_or(0);
@@ -64,6 +64,6 @@ fn chart(lines: &mut Vec<Line<'_>>, of: &StateDwells, width: usize, theme: &Them
         let bar = theme.glyphs().bar(count, most, room);
         let bar = fit(&bar, room, true, Cut::End);
         let line = format!("{label}{}{bar} {:>COUNT$}", theme.glyphs().axis(), units::compact(count));
-        lines.push(Line::styled(line, theme.style(Role::History)));
+        lines.push(Line::styled(line, theme.style(StyleRole::History)));
     }
 }

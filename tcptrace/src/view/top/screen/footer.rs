@@ -1,5 +1,4 @@
-//! The last lines: what stands out; the keys that are used most, and where the selection stands, or the line
-//! that is being typed.
+//! Footer: the insight line; below it hints and the position of the selection, or the input line.
 
 use ratatui::{
     Frame,
@@ -8,30 +7,30 @@ use ratatui::{
 };
 use unicode_width::UnicodeWidthStr;
 
-use super::{table::arrow, words::wrap_into};
+use super::{table::arrow, wrap::wrap_into};
 use crate::{
     model::{text, units},
     replay,
     view::top::{
         action::ACTIONS,
-        insight::{self, Severity},
-        settings::Settings,
-        state::{Place, Prompt, State, Typing},
-        theme::{Role, Theme},
+        insight::{self, InsightSeverity},
+        settings::ScreenSettings,
+        state::{Prompt, ScreenState, ScreenView, Typing},
+        theme::{StyleRole, Theme},
     },
 };
 
-/// The most important thing, in words.
-pub fn draw_insight(frame: &mut Frame<'_>, area: Rect, state: &State, theme: &Theme) {
+/// Draws the insight line.
+pub fn draw_insight(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, theme: &Theme) {
     if area.is_empty() {
         return;
     }
     let insight = insight::of(state.snapshot());
     let role = match insight.severity {
-        Severity::Alarm => Some(Role::Alarm),
-        Severity::Warning => Some(Role::Warning),
-        Severity::Note => None,
-        Severity::Calm => Some(Role::Faint),
+        InsightSeverity::Alarm => Some(StyleRole::Alarm),
+        InsightSeverity::Warning => Some(StyleRole::Warning),
+        InsightSeverity::Note => None,
+        InsightSeverity::Calm => Some(StyleRole::Faint),
     };
     let style = role.map(|role| theme.style(role)).unwrap_or_default();
     let lines = wrap_into(&insight.text, area.width as usize, area.height as usize);
@@ -40,8 +39,8 @@ pub fn draw_insight(frame: &mut Frame<'_>, area: Rect, state: &State, theme: &Th
     }
 }
 
-/// As many hints as there is room for, or the line that is being typed.
-pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Settings) {
+/// Draws as many hints as fit, or the input line.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, settings: &ScreenSettings) {
     if area.is_empty() {
         return;
     }
@@ -49,7 +48,10 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Setting
         return draw_prompt(frame, area, prompt, state, &settings.theme);
     }
     let theme = &settings.theme;
-    let right = Line::styled(right(state, theme), theme.style(Role::Faint)).right_aligned();
+    let mut right = Line::styled(right(state, theme), theme.style(StyleRole::Faint)).right_aligned();
+    if right.width() > area.width as usize {
+        right = Line::default();
+    }
     let room = (area.width as usize).saturating_sub(right.width() + 1);
     let mut left = Line::default();
     for (i, row) in ACTIONS.iter().enumerate() {
@@ -58,8 +60,8 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Setting
             continue;
         }
         let gap = if left.spans.is_empty() { "" } else { "  " };
-        let key = Span::styled(format!("{gap}{key}"), theme.style(Role::Strong));
-        let hint = Span::styled(format!(" {hint}"), theme.style(Role::Faint));
+        let key = Span::styled(format!("{gap}{key}"), theme.style(StyleRole::Strong));
+        let hint = Span::styled(format!(" {hint}"), theme.style(StyleRole::Faint));
         if left.width() + key.width() + hint.width() > room {
             break;
         }
@@ -70,14 +72,14 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Setting
     frame.render_widget(right, area);
 }
 
-/// The order of the rows, and where the selection stands.
-fn right(state: &State, theme: &Theme) -> String {
-    if state.place() == Place::Life {
+/// The sort order and the position of the selection.
+fn right(state: &ScreenState, theme: &Theme) -> String {
+    if state.place() == ScreenView::Life {
         return String::new();
     }
     let what = match (state.place(), state.position().1) {
-        (Place::Groups, 1) => "group",
-        (Place::Groups, _) => "groups",
+        (ScreenView::Groups, 1) => "group",
+        (ScreenView::Groups, _) => "groups",
         (_, 1) => "socket",
         _ => "sockets",
     };
@@ -88,8 +90,8 @@ fn right(state: &State, theme: &Theme) -> String {
     format!("by {} {}  {position}", state.sorted_by(), arrow(theme.glyphs(), state.sort().direction))
 }
 
-/// The line, the cursor in it, and why it is no filter where it is none.
-fn draw_prompt(frame: &mut Frame<'_>, area: Rect, prompt: &Prompt, state: &State, theme: &Theme) {
+/// Draws the input line with its cursor, and its error if it is invalid.
+fn draw_prompt(frame: &mut Frame<'_>, area: Rect, prompt: &Prompt, state: &ScreenState, theme: &Theme) {
     let (head, example) = match state.typing() {
         Typing::Filter => {
             ("filter: ", "state time-wait and rport 5432, comm nginx, peer 10.0.0.0/8, not role inbound")
@@ -98,14 +100,14 @@ fn draw_prompt(frame: &mut Frame<'_>, area: Rect, prompt: &Prompt, state: &State
     };
     let before = text::sanitise(prompt.before_cursor()).width();
     let room = (area.width as usize).saturating_sub(head.len() + 1);
-    // A long line moves to the left, so that the cursor stays on the screen.
+    // A long line scrolls left so that the cursor stays visible.
     let hidden = before.saturating_sub(room);
     let shown: String = text::sanitise(prompt.text()).chars().skip(hidden).collect();
-    let mut line = vec![Span::styled(head, theme.style(Role::Strong)), Span::raw(shown)];
+    let mut line = vec![Span::styled(head, theme.style(StyleRole::Strong)), Span::raw(shown)];
     if let Some(fault) = state.filter_fault() {
-        line.push(Span::styled(format!("   {}", text::sanitise(&fault)), theme.style(Role::Alarm)));
+        line.push(Span::styled(format!("   {}", text::sanitise(&fault)), theme.style(StyleRole::Alarm)));
     } else if prompt.text().is_empty() {
-        line.push(Span::styled(example, theme.style(Role::Faint)));
+        line.push(Span::styled(example, theme.style(StyleRole::Faint)));
     }
     frame.render_widget(Line::from(line), area);
     let x = area.x.saturating_add((head.len() + before - hidden) as u16).min(area.right().saturating_sub(1));

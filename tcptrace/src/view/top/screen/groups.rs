@@ -7,10 +7,12 @@ use ratatui::{
 };
 
 use super::table;
-use crate::view::top::{columns::GROUPS, mouse::Regions, state::State, table::Table, theme::Theme};
+use crate::view::top::{
+    columns::GROUPS, mouse::Regions, state::ScreenState, table::ScreenTable, theme::Theme,
+};
 
-/// The groups there is room for, or why there is none.
-pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme) -> Regions {
+/// Draws the groups that fit, or a note why there are none.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut ScreenState, theme: &Theme) -> Regions {
     if state.position().1 == 0 {
         let snapshot = state.snapshot();
         let text = if snapshot.filter.is_empty() && snapshot.host.filter.is_empty() {
@@ -26,6 +28,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme)
     let snapshot = state.snapshot();
     let sort = state.sort();
     let rows = shown.iter().map(|&row| &snapshot.groups[row]).collect();
-    let table = Table { columns: &GROUPS, visible: state.columns(), snapshot, rows, sorted: sort.column };
+    let table =
+        ScreenTable { columns: &GROUPS, visible: state.columns(), snapshot, rows, sorted: sort.column };
     table::draw(frame, area, &table, sort, |group| state.is_selected(group), theme)
 }

@@ -1,4 +1,4 @@
-//! The first line: which host, and whether the picture moves; below it what was lost.
+//! Header line: host facts, feed mode, record rate and losses; below it the losses by cause.
 
 use ratatui::{
     Frame,
@@ -10,14 +10,14 @@ use crate::{
     aggregate::Snapshot,
     model::units,
     view::top::{
-        state::{Mode, Replay, State},
+        state::{FeedMode, Replay, ScreenState},
         summary,
-        theme::{Role, Theme},
+        theme::{StyleRole, Theme},
     },
 };
 
-/// As many facts as there is room for on the left, whether the picture moves on the right.
-pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: &Theme) {
+/// Draws as many facts as fit on the left, the feed mode on the right.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, theme: &Theme) {
     let snapshot = state.snapshot();
     let mut right = right(snapshot, state, theme);
     let facts = summary::facts(snapshot);
@@ -29,7 +29,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: &Theme) {
     let mut left = Line::default();
     for (i, fact) in facts.into_iter().enumerate() {
         let span = if i == 0 {
-            Span::styled(fact, theme.style(Role::Strong))
+            Span::styled(fact, theme.style(StyleRole::Strong))
         } else {
             Span::raw(format!("  {fact}"))
         };
@@ -42,47 +42,51 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: &Theme) {
     frame.render_widget(right, area);
 }
 
-fn right(snapshot: &Snapshot, state: &State, theme: &Theme) -> Line<'static> {
+fn right(snapshot: &Snapshot, state: &ScreenState, theme: &Theme) -> Line<'static> {
     let mut right = match state.replay() {
         Some(replay) => of_replay(replay, theme),
         None => vec![mode(snapshot, state.mode(), theme)],
     };
     if let Some(note) = state.replay().and_then(|replay| replay.status().note) {
-        right.push(Span::styled(format!("  {note}"), theme.style(Role::Held)));
+        right.push(Span::styled(format!("  {note}"), theme.style(StyleRole::Held)));
     } else if let Some(rate) = summary::records_per_s(snapshot) {
         right.push(Span::raw(format!("  {rate}")));
     }
     right.push(match snapshot.losses.total() {
-        0 => Span::styled("  lost 0", theme.style(Role::Faint)),
-        lost => Span::styled(format!("  lost {}", units::compact(lost)), theme.style(Role::Alarm)),
+        0 => Span::styled("  lost 0", theme.style(StyleRole::Faint)),
+        lost => Span::styled(format!("  lost {}", units::compact(lost)), theme.style(StyleRole::Alarm)),
     });
     Line::from(right).right_aligned()
 }
 
-/// Whether the picture moves.
-fn mode(snapshot: &Snapshot, mode: Mode, theme: &Theme) -> Span<'static> {
+/// The feed mode.
+fn mode(snapshot: &Snapshot, mode: FeedMode, theme: &Theme) -> Span<'static> {
     let (word, role) = match mode {
-        Mode::Live if &*snapshot.source != "live" => ("REPLAY", Role::Live),
-        Mode::Live => ("LIVE", Role::Live),
-        Mode::Paused => ("PAUSED", Role::Held),
-        Mode::Ended => ("ENDED", Role::Held),
+        FeedMode::Live if &*snapshot.source != "live" => ("REPLAY", StyleRole::Live),
+        FeedMode::Live => ("LIVE", StyleRole::Live),
+        FeedMode::Paused => ("PAUSED", StyleRole::Held),
+        FeedMode::Ended => ("ENDED", StyleRole::Held),
     };
     Span::styled(word, theme.style(role))
 }
 
-/// Where a replay stands, and how fast it goes on.
+/// Position and speed of a replay.
 fn of_replay(replay: &Replay, theme: &Theme) -> Vec<Span<'static>> {
     let status = replay.status();
     let now = replay.clock(replay.now());
     let (word, role) = match (replay.target(), status.is_playing) {
-        (Some(target), _) => (format!("GOING TO {}", replay.clock(target)), Role::Held),
-        (None, true) => (format!("REPLAY {} {now}", replay.speed()), Role::Live),
-        (None, false) => (format!("PAUSED {} {now}", replay.speed()), Role::Held),
+        (Some(target), _) => (format!("GOING TO {}", replay.clock(target)), StyleRole::Held),
+        (None, true) => (format!("REPLAY {} {now}", replay.speed()), StyleRole::Live),
+        (None, false) => (format!("PAUSED {} {now}", replay.speed()), StyleRole::Held),
     };
-    vec![Span::styled(word, theme.style(role))]
+    let mut words = vec![Span::styled(word, theme.style(role))];
+    if let Some(missing) = replay.missing() {
+        words.push(Span::styled(format!("  {missing}"), theme.style(StyleRole::Alarm)));
+    }
+    words
 }
 
-/// What was lost and why.
+/// Draws the losses by cause.
 pub fn draw_losses(frame: &mut Frame<'_>, area: Rect, losses: &str, theme: &Theme) {
-    frame.render_widget(Line::styled(losses, theme.style(Role::Alarm)), area);
+    frame.render_widget(Line::styled(losses, theme.style(StyleRole::Alarm)), area);
 }

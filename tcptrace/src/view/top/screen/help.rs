@@ -1,6 +1,6 @@
-//! The help over everything else: what the trace can't see, the keys, the columns.
+//! Help overlay: limits of the trace, keys, columns.
 
-use super::words::wrap;
+use super::wrap::wrap;
 use crate::{
     aggregate::Snapshot,
     model::text,
@@ -8,10 +8,10 @@ use crate::{
         glyphs::Glyphs,
         top::{
             action::ACTIONS,
-            columns::{Column, GROUPS, SOCKETS},
-            settings::Settings,
-            state::{EDITS, Place, State},
-            theme::Role,
+            columns::{GROUPS, SOCKETS, TableColumn},
+            settings::ScreenSettings,
+            state::{EDITS, ScreenState, ScreenView},
+            theme::StyleRole,
         },
     },
 };
@@ -34,8 +34,8 @@ const ASCII_BORDER: border::Set<'_> = border::Set {
     horizontal_bottom: "-",
 };
 
-/// As many lines of it as there is room for.
-pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) {
+/// Draws as many lines as fit.
+pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, settings: &ScreenSettings) {
     let area = frame.area();
     let lines = lines(state, settings, area.width.saturating_sub(4).min(74) as usize);
     let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 4;
@@ -54,9 +54,9 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) {
     frame.render_widget(Paragraph::new(lines).block(block).scroll((first as u16, 0)), area);
 }
 
-fn lines(state: &State, settings: &Settings, width: usize) -> Vec<Line<'static>> {
+fn lines(state: &ScreenState, settings: &ScreenSettings, width: usize) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
-    let strong = settings.theme.style(Role::Strong);
+    let strong = settings.theme.style(StyleRole::Strong);
     let row = |label: &str, help: &'static str| {
         Line::from(vec![Span::styled(format!("{label:15} "), strong), Span::raw(help)])
     };
@@ -72,15 +72,15 @@ fn lines(state: &State, settings: &Settings, width: usize) -> Vec<Line<'static>>
     let mouse =
         [Line::default(), row("mouse", "click a row, a column's head; the wheel scrolls"), Line::default()];
     let columns: Vec<_> = match state.place() {
-        Place::Groups => heads(&GROUPS, snapshot),
-        Place::Sockets | Place::Life => heads(&SOCKETS, snapshot),
+        ScreenView::Groups => heads(&GROUPS, snapshot),
+        ScreenView::Sockets | ScreenView::Life => heads(&SOCKETS, snapshot),
     };
     let columns = columns.into_iter().map(|(head, help)| row(&head, help));
     notes.chain(keys).chain(editing).chain(edits).chain(mouse).chain(columns).collect()
 }
 
-fn heads<R>(columns: &[Column<R>], snapshot: &Snapshot) -> Vec<(String, &'static str)> {
-    let head = |column: &Column<R>| match column.head {
+fn heads<R>(columns: &[TableColumn<R>], snapshot: &Snapshot) -> Vec<(String, &'static str)> {
+    let head = |column: &TableColumn<R>| match column.head {
         "" => snapshot.grouping.head(),
         head => head.to_owned(),
     };

@@ -1,58 +1,58 @@
-//! Where the parts of the screen are: its size in, one area each out.
+//! Layout of the screen: assigns an area to each part.
 //!
-//! From top to bottom: the header, the losses where there are any, the timeline of a recording, the states, what the table is about, the
-//! table, the dwells of its group, what stands out, the hints. What there is no height for goes in this order:
-//! the dwells, the states' history and growth, blank lines, what stands out, hints, states.
+//! From top to bottom: header, losses if any, timeline of a recording, states, table title, table, dwells of the group,
+//! insight, hints. As the height shrinks, parts disappear in this order: dwells below the table, growth and history of
+//! the states, blank lines, timeline, states, insight, losses and table title, hints.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-/// The parts of the screen. Those that are left out have no height.
+/// Areas of the parts; a hidden part has height 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
     pub header: Rect,
     pub losses: Rect,
-    /// What was when in a recording.
+    /// Timeline of a recording.
     pub timeline: Rect,
     pub states: Rect,
-    /// What the table is about, and which filter it has.
+    /// Table title: the group and the filter.
     pub about: Rect,
     pub table: Rect,
-    /// What stands out.
+    /// Insight line.
     pub insight: Rect,
-    /// Hints, or the line that is typed.
+    /// Hints, or the input line.
     pub hints: Rect,
 }
 
-/// What has to be there.
+/// Heights that the optional parts need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct LayoutRequest {
     /// Lines for losses.
     pub losses: u16,
     /// Lines for the timeline of a recording.
     pub timeline: u16,
-    /// Lines for what the table is about.
+    /// Lines for the table title.
     pub about: u16,
 }
 
-/// From this height on there is air between the parts.
-const AIRY: u16 = 16;
-/// From this height on the states have all their lines.
-const TALL: u16 = 20;
-/// Narrower than this, a sentence takes two lines.
-const SENTENCE: u16 = 150;
+/// Minimum height with blank lines between the parts.
+const MIN_HEIGHT_WITH_BLANKS: u16 = 16;
+/// Minimum height at which the states have all their lines.
+const MIN_HEIGHT_ALL_STATES: u16 = 20;
+/// Below this width, a screen of height `MIN_HEIGHT_ALL_STATES` gives the insight two lines.
+const MIN_WIDTH_ONE_LINE_INSIGHT: u16 = 150;
 
-/// The parts of a screen on `area`.
-pub fn parts(area: Rect, wanted: Wanted) -> Parts {
+/// Divides `area` into the parts.
+pub fn parts(area: Rect, wanted: LayoutRequest) -> Parts {
     let height = area.height;
-    let air = u16::from(height >= AIRY);
+    let air = u16::from(height >= MIN_HEIGHT_WITH_BLANKS);
     let states = match height {
         ..8 => 0,
-        8..TALL => 2,
-        TALL.. => 5,
+        8..MIN_HEIGHT_ALL_STATES => 2,
+        MIN_HEIGHT_ALL_STATES.. => 5,
     };
     let insight = match height {
         ..7 => 0,
-        TALL.. if area.width < SENTENCE => 2,
+        MIN_HEIGHT_ALL_STATES.. if area.width < MIN_WIDTH_ONE_LINE_INSIGHT => 2,
         _ => 1,
     };
     let [header, losses, timeline, _, states, about, table, insight, hints] = Layout::vertical([
@@ -70,17 +70,17 @@ pub fn parts(area: Rect, wanted: Wanted) -> Parts {
     Parts { header, losses, timeline, states, about, table, insight, hints }
 }
 
-/// Columns from which on there is a place for the dwells beside the table.
-const BESIDE: u16 = 130;
-/// Columns and lines of the dwells.
+/// Minimum width at which the dwells go beside the table.
+const MIN_WIDTH_DWELLS_BESIDE: u16 = 130;
+/// Width and height of the dwells.
 const DWELLS: (u16, u16) = (50, 8);
-/// Lines of the table from which on there is a place for the dwells below it.
+/// Minimum table height at which the dwells go below it.
 const BELOW: u16 = 18;
 
-/// The table and the dwells of its group, beside or below it where there is room.
+/// Areas of the table and of the dwells, which go beside it, below it, or are hidden.
 pub fn with_dwells(area: Rect) -> (Rect, Rect) {
     let (width, height) = DWELLS;
-    let [table, _, dwells] = if area.width >= BESIDE {
+    let [table, _, dwells] = if area.width >= MIN_WIDTH_DWELLS_BESIDE {
         Layout::horizontal([Constraint::Fill(1), Constraint::Length(2), Constraint::Length(width)])
             .areas(area)
     } else if area.height >= BELOW {

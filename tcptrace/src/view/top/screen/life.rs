@@ -1,4 +1,4 @@
-//! The life of one socket: every change of state that is known, and what is not.
+//! Life of one socket: its known state changes, and a note about those not seen.
 
 use ratatui::{
     Frame,
@@ -9,7 +9,7 @@ use ratatui::{
 
 use crate::{
     aggregate::Snapshot,
-    inspect::{Before, Life, SocketRow, Step},
+    detail::{Before, Life, SocketRow, StateChange},
     lifecycle::{self, Closer, OwnerKind},
     model::{Nanos, TcpState, text},
     view::{
@@ -17,15 +17,15 @@ use crate::{
         top::{
             columns::{bounded, looked_at, role},
             mouse::Regions,
-            settings::Settings,
-            state::State,
-            theme::{Role, Theme},
+            settings::ScreenSettings,
+            state::ScreenState,
+            theme::{StyleRole, Theme},
         },
     },
 };
 
-/// As much of it as there is room for: the last changes stay.
-pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, settings: &Settings) -> Regions {
+/// Draws the life; if it does not fit, only the last changes.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, settings: &ScreenSettings) -> Regions {
     let theme = &settings.theme;
     let lines = match state.life() {
         Some(life) => {
@@ -63,13 +63,17 @@ fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
         format!("  network namespace {name}")
     };
     vec![
-        Line::from(vec![Span::styled(ends, theme.style(Role::Strong)), Span::raw(facts), Span::raw(netns)]),
+        Line::from(vec![
+            Span::styled(ends, theme.style(StyleRole::Strong)),
+            Span::raw(facts),
+            Span::raw(netns),
+        ]),
         Line::raw(owner(socket, snapshot)),
         Line::default(),
     ]
 }
 
-/// The owner, and how far to trust that.
+/// The owner, and how it is known.
 fn owner(socket: &SocketRow, snapshot: &Snapshot) -> String {
     let Some(process) = &socket.process else {
         return "owner: not known".into();
@@ -87,10 +91,10 @@ fn owner(socket: &SocketRow, snapshot: &Snapshot) -> String {
     format!("owner: {} (pid {}){descriptor}{how}", text::sanitise(&process.comm), process.pid)
 }
 
-fn steps(life: &Life, snapshot: &Snapshot, settings: &Settings) -> Vec<Line<'static>> {
+fn steps(life: &Life, snapshot: &Snapshot, settings: &ScreenSettings) -> Vec<Line<'static>> {
     let theme = &settings.theme;
     let clock = |ts: Nanos| clock::time(&snapshot.host, ts, &settings.zone);
-    let faint = theme.style(Role::Faint);
+    let faint = theme.style(StyleRole::Faint);
     let mut lines = Vec::new();
     match life.before {
         Before::Nothing => {}
@@ -100,7 +104,7 @@ fn steps(life: &Life, snapshot: &Snapshot, settings: &Settings) -> Vec<Line<'sta
                 faint,
             ));
         }
-        Before::NotKept(ts) => {
+        Before::ChangesDropped(ts) => {
             let note = format!(
                 "...           what came before {} was not kept: look at it earlier, or record",
                 clock(ts)
@@ -116,7 +120,7 @@ fn steps(life: &Life, snapshot: &Snapshot, settings: &Settings) -> Vec<Line<'sta
 }
 
 /// `ESTABLISHED -> FIN_WAIT1    after 1.2s`
-fn change(step: &Step) -> String {
+fn change(step: &StateChange) -> String {
     let from = if step.begins && step.from == TcpState::Close { "" } else { step.from.name() };
     let orphan = if step.orphan && step.to == TcpState::FinWait2 { " (orphan)" } else { "" };
     let to = if step.to == TcpState::Close { "end" } else { step.to.name() };
@@ -125,17 +129,17 @@ fn change(step: &Step) -> String {
     format!("{from:>11} -> {:<20}{dwell}{reason}", format!("{to}{orphan}")).trim_end().to_owned()
 }
 
-/// The state it is in.
+/// The current state.
 fn now(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Line<'static> {
     let socket = &life.socket;
     let at = looked_at(snapshot);
     if socket.state == TcpState::Close {
-        return Line::styled("now           it has ended", theme.style(Role::Held));
+        return Line::styled("now           it has ended", theme.style(StyleRole::Held));
     }
     let age = socket.age(at).map_or("for an unknown time".into(), |age| format!("for {}", bounded(age)));
     let left = socket.time_left(at).map(|left| format!(", {} left", bounded(left))).unwrap_or_default();
     let orphan =
         if socket.orphan && socket.state == TcpState::FinWait2 { ", no process holds it" } else { "" };
     let state = format!("now           in {} {age}{left}{orphan}", socket.state.name());
-    Line::styled(state, theme.style(Role::Live))
+    Line::styled(state, theme.style(StyleRole::Live))
 }

@@ -1,7 +1,5 @@
-//! One frame: a [`State`] in, the cells of the terminal out. One file for each part of it, their places in
-//! [`layout`].
+//! Draws one frame of a [`ScreenState`]. Each part has its own file; [`layout`] assigns the areas.
 
-mod about;
 mod dwells;
 mod footer;
 mod groups;
@@ -12,8 +10,9 @@ mod life;
 mod sockets;
 mod states;
 mod table;
+mod table_title;
 mod timeline;
-mod words;
+mod wrap;
 
 #[cfg(test)]
 mod replay_tests;
@@ -24,19 +23,22 @@ use ratatui::{Frame, layout::Rect};
 
 use super::{
     mouse::Regions,
-    settings::Settings,
-    state::{Place, State},
+    settings::ScreenSettings,
+    state::{ScreenState, ScreenView},
 };
 use crate::view::losses::losses;
 
-/// Draws `state` on the whole of `frame`; returns where things stand.
-pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) -> Regions {
+/// Draws `state` on `frame`; returns the clickable regions.
+pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, settings: &ScreenSettings) -> Regions {
     let theme = &settings.theme;
     let losses = losses(&state.snapshot().losses);
-    let about = about::line(state, theme);
+    let about = table_title::line(state, theme);
     let timeline = state.replay().map_or(0, |replay| timeline::lines(frame.area().height, replay));
-    let wanted =
-        layout::Wanted { losses: u16::from(losses.is_some()), timeline, about: u16::from(about.is_some()) };
+    let wanted = layout::LayoutRequest {
+        losses: u16::from(losses.is_some()),
+        timeline,
+        about: u16::from(about.is_some()),
+    };
     let parts = layout::parts(frame.area(), wanted);
     header::draw(frame, parts.header, state, theme);
     if let Some(losses) = &losses {
@@ -51,9 +53,9 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State, settings: &Settings) -> Re
         None => Rect::default(),
     };
     let regions = match state.place() {
-        Place::Groups => groups::draw(frame, parts.table, state, theme),
-        Place::Sockets => sockets::draw(frame, parts.table, state, theme),
-        Place::Life => life::draw(frame, parts.table, state, settings),
+        ScreenView::Groups => groups::draw(frame, parts.table, state, theme),
+        ScreenView::Sockets => sockets::draw(frame, parts.table, state, theme),
+        ScreenView::Life => life::draw(frame, parts.table, state, settings),
     };
     footer::draw_insight(frame, parts.insight, state, theme);
     footer::draw(frame, parts.hints, state, settings);

@@ -1,4 +1,4 @@
-//! Keys in, commands and frames of a replay out.
+//! Tests of the replay screen: keys to commands, and frames.
 
 use std::sync::Arc;
 
@@ -7,29 +7,29 @@ use ratatui::{Terminal, backend::TestBackend, crossterm::event::KeyCode, style::
 
 use super::*;
 use crate::{
-    model::{Nanos, TcpState},
-    replay::{Command, Frame, Index, Peak, Status},
+    model::{Nanos, TcpState, record::HostFacts},
+    replay::{Frame, Index, Peak, ReplayCommand, ReplayStatus},
     session::Ending,
     view::{
         glyphs::Glyphs,
         top::{
-            Config,
+            ScreenConfig,
             action::Action,
             columns::ALL,
             fixture,
-            key::Key,
-            state::{Next, Replay, edit},
-            theme::{Colours, Look},
+            key::KeyPress,
+            state::{FollowUp, Replay, edit},
+            theme::{Colours, TerminalStyle},
         },
     },
 };
 
-const ASCII: Look = Look { colours: Colours::None, glyphs: Glyphs::Ascii };
-const RICH: Look = Look { colours: Colours::Sixteen, glyphs: Glyphs::Unicode };
+const ASCII: TerminalStyle = TerminalStyle { colours: Colours::None, glyphs: Glyphs::Ascii };
+const RICH: TerminalStyle = TerminalStyle { colours: Colours::Sixteen, glyphs: Glyphs::Unicode };
 const S: u64 = 1_000_000_000;
 
-/// Ten minutes in which TIME_WAIT rises and falls twice; something is lost at 2:00 and nothing recorded for the
-/// half minute after 5:00.
+/// Ten minutes in which TIME_WAIT rises and falls twice, records are lost at 2:00, and the half minute after 5:00 is
+/// missing.
 fn index() -> Arc<Index> {
     let mut index = Index::new(Nanos::SECOND);
     for second in (0..600_u64).filter(|second| !(301..330).contains(second)) {
@@ -42,38 +42,39 @@ fn index() -> Arc<Index> {
         assert!(index.push(Frame { ts: Nanos((100 + second) * S), counts, lost }));
     }
     // 2026-01-02 03:04:05 UTC at monotonic 0.
-    index.complete(1_767_323_045_000_000_000, Some(Ending::Closed));
+    let host = HostFacts { clock_offset_ns: 1_767_323_045_000_000_000, ..HostFacts::default() };
+    index.complete(Arc::new(host), Some(Ending::Closed));
     Arc::new(index)
 }
 
-fn status() -> Status {
-    Status { picture: 74, target: None, is_playing: true, speed: 2.0, note: None }
+fn status() -> ReplayStatus {
+    ReplayStatus { picture: 74, target: None, is_playing: true, speed: 2.0, note: None }
 }
 
-fn state(status: Status) -> State {
-    let state = State::new(Arc::new(fixture::busy()), ALL.to_vec());
+fn state(status: ReplayStatus) -> ScreenState {
+    let state = ScreenState::new(Arc::new(fixture::busy()), ALL.to_vec());
     state.of_replay(Replay::new(index(), status, TimeZone::UTC))
 }
 
-fn frame(state: &mut State, look: Look, width: u16, height: u16) -> (TestBackend, Regions) {
-    let settings = Settings::new(&Config::default(), look, TimeZone::UTC);
+fn frame(state: &mut ScreenState, look: TerminalStyle, width: u16, height: u16) -> (TestBackend, Regions) {
+    let settings = ScreenSettings::new(&ScreenConfig::default(), look, TimeZone::UTC);
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
     let mut regions = Regions::default();
     terminal.draw(|frame| regions = draw(frame, state, &settings)).expect("a terminal in memory");
     (terminal.backend().clone(), regions)
 }
 
-/// What typing `keys` leads to, the last of it.
-fn press(state: &mut State, keys: &str) -> Next {
-    let settings = Settings::new(&Config::default(), ASCII, TimeZone::UTC);
-    let mut next = Next::Draw;
+/// Types `keys`; returns the follow-up of the last one.
+fn press(state: &mut ScreenState, keys: &str) -> FollowUp {
+    let settings = ScreenSettings::new(&ScreenConfig::default(), ASCII, TimeZone::UTC);
+    let mut next = FollowUp::Draw;
     for c in keys.chars() {
-        let key = if c == '\n' { Key::Plain(KeyCode::Enter) } else { Key::typed(c) };
+        let key = if c == '\n' { KeyPress::Plain(KeyCode::Enter) } else { KeyPress::typed(c) };
         let action = match state.prompt() {
             Some(_) => edit(key).map(Action::Edit),
             None => settings.keymap.action(key),
         };
-        next = state.act(action.expect("a key that does something"));
+        next = state.act(action.expect("a bound key"));
     }
     next
 }
@@ -84,19 +85,19 @@ fn base_size() {
 }
 
 #[test]
-fn large_and_on_the_way() {
-    let going = Status { picture: 400, target: Some(74), is_playing: false, ..status() };
+fn large_while_seeking() {
+    let going = ReplayStatus { picture: 400, target: Some(74), is_playing: false, ..status() };
     insta::assert_snapshot!(frame(&mut state(going), RICH, 160, 50).0);
 }
 
 #[test]
 fn small() {
-    let note = Status { is_playing: false, note: Some("no later peak of TIME_WAIT"), ..status() };
+    let note = ReplayStatus { is_playing: false, note: Some("no later peak of TIME_WAIT"), ..status() };
     insta::assert_snapshot!(frame(&mut state(note), ASCII, 60, 14).0);
 }
 
 #[test]
-fn a_time_that_is_none_is_said_while_it_is_typed() {
+fn invalid_time_shows_an_error_at_the_prompt() {
     let mut state = state(status());
     press(&mut state, "tyesterday\n");
     let (backend, _) = frame(&mut state, ASCII, 80, 24);
@@ -105,27 +106,27 @@ fn a_time_that_is_none_is_said_while_it_is_typed() {
 }
 
 #[test]
-fn keys_ask_for_times() {
-    let at = |second: u64| Next::Drive(Command::Go(Nanos((100 + second) * S)));
+fn keys_map_to_replay_commands() {
+    let at = |second: u64| FollowUp::Drive(ReplayCommand::Go(Nanos((100 + second) * S)));
     let cases = [
-        (" ", Next::Drive(Command::Toggle)),
-        (".", Next::Drive(Command::Step(1))),
-        (",", Next::Drive(Command::Step(-1))),
-        ("]", Next::Drive(Command::Faster)),
-        ("[", Next::Drive(Command::Slower)),
-        ("p", Next::Drive(Command::Peak(Peak::Next))),
-        ("P", Next::Drive(Command::Peak(Peak::Previous))),
-        ("0", Next::Drive(Command::Start)),
-        ("$", Next::Drive(Command::End)),
-        ("t", Next::Draw),
+        (" ", FollowUp::Drive(ReplayCommand::Toggle)),
+        (".", FollowUp::Drive(ReplayCommand::Step(1))),
+        (",", FollowUp::Drive(ReplayCommand::Step(-1))),
+        ("]", FollowUp::Drive(ReplayCommand::Faster)),
+        ("[", FollowUp::Drive(ReplayCommand::Slower)),
+        ("p", FollowUp::Drive(ReplayCommand::Peak(Peak::Next))),
+        ("P", FollowUp::Drive(ReplayCommand::Peak(Peak::Previous))),
+        ("0", FollowUp::Drive(ReplayCommand::Start)),
+        ("$", FollowUp::Drive(ReplayCommand::End)),
+        ("t", FollowUp::Draw),
         ("t03:06:45\n", at(60)),
         ("t+90s\n", at(164)),
         ("t-10s\n", at(64)),
         ("t-10m\n", at(0)),
-        ("tnonsense\n", Next::Draw),
-        ("t\n", Next::Draw),
-        // What is typed are letters, not keys.
-        ("tp", Next::Draw),
+        ("tnonsense\n", FollowUp::Draw),
+        ("t\n", FollowUp::Draw),
+        // At the prompt, letters are input, not commands.
+        ("tp", FollowUp::Draw),
     ];
     for (keys, expected) in cases {
         assert_eq!(press(&mut state(status()), keys), expected, "{keys:?}");
@@ -133,10 +134,10 @@ fn keys_ask_for_times() {
 }
 
 #[test]
-fn live_there_is_no_time_to_go_through() {
-    let mut live = State::new(Arc::new(fixture::busy()), ALL.to_vec());
+fn live_screen_ignores_replay_keys() {
+    let mut live = ScreenState::new(Arc::new(fixture::busy()), ALL.to_vec());
     for keys in [".", ",", "p", "0", "$", "t", "]"] {
-        assert_eq!(press(&mut live, keys), Next::Draw, "{keys:?}");
+        assert_eq!(press(&mut live, keys), FollowUp::Draw, "{keys:?}");
         assert!(live.prompt().is_none());
     }
     let (live, regions) = frame(&mut live, ASCII, 80, 24);
@@ -145,27 +146,46 @@ fn live_there_is_no_time_to_go_through() {
 }
 
 #[test]
-fn a_click_goes_to_the_moment_that_stands_there() {
+fn timeline_click_goes_to_the_time_at_its_column() {
     let mut state = state(status());
     let (backend, regions) = frame(&mut state, ASCII, 80, 24);
     let timeline = regions.timeline;
     let buffer = backend.buffer();
     let is_reversed = |x: &u16| buffer[(*x, timeline.y)].modifier.contains(Modifier::REVERSED);
     let cursor: Vec<u16> = (0..80).filter(is_reversed).collect();
-    let [cursor] = cursor[..] else { panic!("one cursor: {cursor:?}") };
-    let Next::Drive(Command::Go(ts)) = state.act(Action::Click((cursor - timeline.x).into())) else {
-        panic!("it goes somewhere")
+    let [cursor] = cursor[..] else { panic!("expected one cursor: {cursor:?}") };
+    let FollowUp::Drive(ReplayCommand::Go(ts)) = state.act(Action::Click((cursor - timeline.x).into()))
+    else {
+        panic!("expected a Go command")
     };
     let column = Nanos(600 * S / u64::from(timeline.width));
     assert!(ts.since(Nanos(174 * S)) <= column && Nanos(174 * S).since(ts) <= column, "{ts:?}");
 }
 
 #[test]
-fn no_size_is_too_small_or_too_large() {
+fn every_size_can_be_drawn() {
     for (width, height) in [(1, 1), (1, 50), (300, 1), (2, 2), (21, 13), (22, 13), (40, 12), (300, 100)] {
         frame(&mut state(status()), RICH, width, height);
         let empty = Replay::new(Arc::default(), status(), TimeZone::UTC);
-        let state = State::new(Arc::new(fixture::empty()), ALL.to_vec());
+        let state = ScreenState::new(Arc::new(fixture::empty()), ALL.to_vec());
         frame(&mut state.of_replay(empty), ASCII, width, height);
     }
+}
+
+#[test]
+fn header_shows_that_a_recording_is_incomplete() {
+    let first_line = |ending: Ending| {
+        let mut cut = Index::clone(&index());
+        cut.complete(Arc::default(), Some(ending));
+        let state = ScreenState::new(Arc::new(fixture::busy()), ALL.to_vec());
+        let mut state = state.of_replay(Replay::new(Arc::new(cut), status(), TimeZone::UTC));
+        let (screen, _) = frame(&mut state, ASCII, 120, 30);
+        (0..120).map(|x| screen.buffer()[(x, 0)].symbol().to_owned()).collect::<String>()
+    };
+    let closed = first_line(Ending::Closed);
+    assert!(closed.contains("REPLAY") && !closed.contains("cut"), "{closed}");
+    let cut = first_line(Ending::Open { torn_bytes: 7 });
+    assert!(cut.contains("cut off"), "{cut}");
+    let followed = first_line(Ending::Followed { at: 1, bytes: 1, why: "it is no recording" });
+    assert!(followed.contains("not read to the end"), "{followed}");
 }

@@ -1,4 +1,4 @@
-//! The sockets of one group, and how long its sockets stayed.
+//! Table of the sockets of one group, with the dwell charts of the group.
 
 use ratatui::{
     Frame,
@@ -10,13 +10,13 @@ use super::{dwells, layout, table};
 use crate::view::top::{
     columns::{ALL_OF_SOCKETS, SOCKETS},
     mouse::Regions,
-    state::State,
-    table::Table,
+    state::ScreenState,
+    table::ScreenTable,
     theme::Theme,
 };
 
-/// The sockets there is room for, or why there is none.
-pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme) -> Regions {
+/// Draws the sockets that fit, or a note why there are none.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut ScreenState, theme: &Theme) -> Regions {
     let (area, beside) = layout::with_dwells(area);
     let Some(members) = state.members() else {
         let text = if state.is_gone() {
@@ -39,6 +39,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, theme: &Theme)
     let sort = state.sort();
     let rows = shown.iter().filter_map(|&row| members.sockets.get(row)).collect();
     let snapshot = state.snapshot();
-    let table = Table { columns: &SOCKETS, visible: &ALL_OF_SOCKETS, snapshot, rows, sorted: sort.column };
+    let table =
+        ScreenTable { columns: &SOCKETS, visible: &ALL_OF_SOCKETS, snapshot, rows, sorted: sort.column };
     table::draw(frame, area, &table, sort, |socket| state.is_selected_socket(socket), theme)
 }

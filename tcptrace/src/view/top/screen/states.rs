@@ -1,4 +1,4 @@
-//! The states, and below them, where there is height for it, how they came to be what they are.
+//! Table of the states: counts, rates and, if the height allows, growth and history.
 
 use ratatui::{
     Frame,
@@ -14,39 +14,39 @@ use crate::{
     view::top::{
         insight::growth_per_s,
         summary::{self, StateCells},
-        theme::{Role, Theme},
+        theme::{StyleRole, Theme},
     },
 };
 
-/// One column for each state there is room for.
+/// Draws one column per state, as many as fit.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, snapshot: &Snapshot, theme: &Theme) {
     let mut lines = ["   ", "now", "+/s", "net", "   "].map(Line::raw);
     for cells in summary::states(snapshot, area.width as usize) {
-        let number = if cells.is_nothing { theme.style(Role::Faint) } else { Style::new() };
+        let number = if cells.is_nothing { theme.style(StyleRole::Faint) } else { Style::new() };
         let (net, growth) = net(snapshot, &cells);
         let growth = match growth {
-            Growth::Up => theme.style(Role::Warning),
-            Growth::Down => theme.style(Role::Live).remove_modifier(Modifier::BOLD),
-            Growth::None => theme.style(Role::Faint),
+            Growth::Up => theme.style(StyleRole::Warning),
+            Growth::Down => theme.style(StyleRole::Live).remove_modifier(Modifier::BOLD),
+            Growth::None => theme.style(StyleRole::Faint),
         };
         let history = cells.history(snapshot, theme.glyphs());
-        lines[0].push_span(Span::styled(cells.head, number.patch(theme.style(Role::Strong))));
+        lines[0].push_span(Span::styled(cells.head, number.patch(theme.style(StyleRole::Strong))));
         lines[1].push_span(Span::styled(cells.now, number));
         lines[2].push_span(Span::styled(cells.entered_per_s, number));
         lines[3].push_span(Span::styled(net, growth));
-        lines[4].push_span(Span::styled(history, theme.style(Role::History)));
+        lines[4].push_span(Span::styled(history, theme.style(StyleRole::History)));
     }
     frame.render_widget(Paragraph::new(lines.to_vec()), area);
 }
 
-/// Whether a state has more sockets than some seconds ago.
+/// Trend of a state over the last seconds.
 enum Growth {
     Up,
     Down,
     None,
 }
 
-/// By how much a state grew or shrank per second over the last seconds, as wide as the other cells.
+/// Growth of a state per second over the last seconds, as wide as the other cells.
 fn net(snapshot: &Snapshot, cells: &StateCells) -> (String, Growth) {
     let (text, growth) = match growth_per_s(snapshot, cells.state) {
         None => ("-".into(), Growth::None),

@@ -1,4 +1,4 @@
-//! A table on the screen: placed columns and rows in, cells and the places of the heads out.
+//! Draws a table on the screen and returns its clickable regions.
 
 use ratatui::{
     Frame,
@@ -14,13 +14,13 @@ use crate::{
         top::{
             mouse::Regions,
             sort::{Direction, Sort},
-            table::{Placed, Table},
-            theme::{Role, Theme},
+            table::{Placed, ScreenTable},
+            theme::{StyleRole, Theme},
         },
     },
 };
 
-/// Which way an order goes.
+/// Arrow of a sort direction.
 pub const fn arrow(glyphs: Glyphs, direction: Direction) -> &'static str {
     match (glyphs, direction) {
         (Glyphs::Unicode, Direction::Descending) => "▼",
@@ -30,17 +30,17 @@ pub const fn arrow(glyphs: Glyphs, direction: Direction) -> &'static str {
     }
 }
 
-/// The line of heads and the area of the rows.
+/// Splits `area` into the line of heads and the rows.
 pub fn split(area: Rect) -> (Rect, Rect) {
     let [head, rows] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
     (head, rows)
 }
 
-/// Draws the heads and the rows of `table`, of which one may be selected.
+/// Draws the heads and rows of `table`; highlights the row that is `selected`.
 pub fn draw<R>(
     frame: &mut Frame<'_>,
     area: Rect,
-    table: &Table<'_, R>,
+    table: &ScreenTable<'_, R>,
     sort: Sort,
     selected: impl Fn(&R) -> bool,
     theme: &Theme,
@@ -57,18 +57,18 @@ pub fn draw<R>(
             }
             cells.push_span(Span::styled(
                 text,
-                if is_nothing { theme.style(Role::Faint) } else { Style::new() },
+                if is_nothing { theme.style(StyleRole::Faint) } else { Style::new() },
             ));
         }
         frame.render_widget(cells, line);
         if selected(row) {
-            frame.buffer_mut().set_style(line, theme.style(Role::Selected));
+            frame.buffer_mut().set_style(line, theme.style(StyleRole::Selected));
         }
     }
     Regions { rows, heads: places(&placed, head), ..Regions::default() }
 }
 
-/// Where the heads stand, each with the blank before it.
+/// Areas of the heads, without the blanks between them.
 fn places<R>(placed: &[Placed<R>], head: Rect) -> Vec<(Rect, usize)> {
     let mut x = head.x;
     placed
@@ -82,9 +82,9 @@ fn places<R>(placed: &[Placed<R>], head: Rect) -> Vec<(Rect, usize)> {
         .collect()
 }
 
-/// The heads; the one that is sorted by has an arrow beside it.
+/// The heads; that of the sort column has an arrow.
 fn heads<R>(snapshot: &Snapshot, placed: &[Placed<R>], sort: Sort, theme: &Theme) -> Line<'static> {
-    let strong = theme.style(Role::Strong);
+    let strong = theme.style(StyleRole::Strong);
     let mut row = String::new();
     let mut sorted = None;
     for (i, placed) in placed.iter().enumerate() {
@@ -95,13 +95,13 @@ fn heads<R>(snapshot: &Snapshot, placed: &[Placed<R>], sort: Sort, theme: &Theme
         if placed.index == sort.column {
             let start = row.len() + head.len() - head.trim_start().len();
             let end = row.len() + head.trim_end().len();
-            sorted = Some((start, end, placed.is_words()));
+            sorted = Some((start, end, placed.is_left_aligned()));
         }
         row.push_str(&head);
     }
     row.push(' ');
     let Some((start, end, words)) = sorted else { return Line::styled(row, strong) };
-    // A blank stands before every number and after every word.
+    // The arrow replaces a blank: the one before a number, or the one after a word.
     let arrow = arrow(theme.glyphs(), sort.direction);
     let (before, head, after) = if words {
         (&row[..start], format!("{}{arrow}", &row[start..end]), &row[end + 1..])
@@ -110,7 +110,7 @@ fn heads<R>(snapshot: &Snapshot, placed: &[Placed<R>], sort: Sort, theme: &Theme
     };
     Line::from(vec![
         Span::styled(before.to_owned(), strong),
-        Span::styled(head, theme.style(Role::Sorted)),
+        Span::styled(head, theme.style(StyleRole::Sorted)),
         Span::styled(after.to_owned(), strong),
     ])
 }

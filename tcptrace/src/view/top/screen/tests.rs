@@ -10,30 +10,36 @@ use ratatui::{
 use super::*;
 use crate::{
     aggregate::Snapshot,
-    inspect::{Detail, Focus},
+    detail::{Detail, Focus},
     model::TcpState,
     view::{
         glyphs::Glyphs,
         top::{
-            Config,
+            ScreenConfig,
             action::Action,
             columns::ALL,
             fixture,
             state::{Edit, Move},
-            theme::{Colours, Look},
+            theme::{Colours, TerminalStyle},
         },
     },
 };
 
-const ASCII: Look = Look { colours: Colours::None, glyphs: Glyphs::Ascii };
-const RICH: Look = Look { colours: Colours::Sixteen, glyphs: Glyphs::Unicode };
+const ASCII: TerminalStyle = TerminalStyle { colours: Colours::None, glyphs: Glyphs::Ascii };
+const RICH: TerminalStyle = TerminalStyle { colours: Colours::Sixteen, glyphs: Glyphs::Unicode };
 
-/// The frame after `actions`, each answered by the pipeline.
+/// The frame after `actions`, with a pipeline answer to each.
 #[expect(clippy::needless_pass_by_value, reason = "it reads better where it is called")]
-fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height: u16) -> TestBackend {
-    let mut state = State::new(Arc::new(snapshot.clone()), ALL.to_vec());
-    let settings = Settings::new(&Config::default(), look, TimeZone::UTC);
-    let draw_once = |state: &mut State| {
+fn frame(
+    snapshot: Snapshot,
+    actions: &[Action],
+    look: TerminalStyle,
+    width: u16,
+    height: u16,
+) -> TestBackend {
+    let mut state = ScreenState::new(Arc::new(snapshot.clone()), ALL.to_vec());
+    let settings = ScreenSettings::new(&ScreenConfig::default(), look, TimeZone::UTC);
+    let draw_once = |state: &mut ScreenState| {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal in memory");
         terminal.draw(|frame| drop(draw(frame, state, &settings))).expect("a terminal in memory");
         terminal.backend().clone()
@@ -52,6 +58,13 @@ fn frame(snapshot: Snapshot, actions: &[Action], look: Look, width: u16, height:
         state.take(Arc::new(Snapshot { filter, answer, ..snapshot.clone() }));
     }
     draw_once(&mut state)
+}
+
+#[test]
+fn tiny_screen_shows_hints_from_their_start() {
+    let tiny = frame(fixture::busy(), &[], ASCII, 20, 5);
+    let last: String = (0..20).map(|x| tiny.buffer()[(x, 4)].symbol()).collect();
+    assert!(last.starts_with("? help"), "{last:?}");
 }
 
 fn reversed_rows(backend: &TestBackend) -> Vec<u16> {
@@ -81,7 +94,7 @@ fn empty() {
 }
 
 #[test]
-fn hostile_and_long_names() {
+fn hostile_names_are_sanitised() {
     let narrow = frame(fixture::hostile(), &[], ASCII, 80, 24);
     let wide = frame(fixture::hostile(), &[], RICH, 250, 30);
     for backend in [&narrow, &wide] {
@@ -130,12 +143,12 @@ fn sockets_of_a_group_with_dwells_beside() {
 }
 
 #[test]
-fn the_life_of_a_socket() {
+fn life_of_a_socket() {
     insta::assert_snapshot!(frame(fixture::busy(), &[Action::Open; 2], ASCII, 80, 24));
 }
 
 #[test]
-fn a_filter_that_is_typed() {
+fn filter_prompt() {
     let mut actions = vec![Action::Filter];
     actions.extend("rport 5432 and stat".chars().map(|c| Action::Edit(Edit::Insert(c))));
     insta::assert_snapshot!(frame(fixture::busy(), &actions, ASCII, 120, 24));
@@ -153,14 +166,14 @@ fn help_scrolls() {
 }
 
 #[test]
-fn the_selected_row_is_reversed() {
+fn selected_row_is_reversed() {
     let backend = frame(fixture::busy(), &[Action::Move(Move::Down); 2], ASCII, 80, 24);
     assert_eq!(reversed_rows(&backend), [10]);
     assert_eq!(reversed_rows(&frame(fixture::busy(), &[], ASCII, 80, 24)), [0_u16; 0]);
 }
 
 #[test]
-fn no_size_is_too_small_or_too_large() {
+fn every_size_can_be_drawn() {
     let sizes = [(1, 1), (1, 50), (300, 1), (2, 2), (7, 3), (20, 5), (40, 7), (300, 100)];
     for (width, height) in sizes {
         for actions in [
@@ -179,7 +192,7 @@ fn no_size_is_too_small_or_too_large() {
 }
 
 #[test]
-fn without_colours_there_is_none() {
+fn no_cell_is_coloured_without_colour_support() {
     let backend = frame(fixture::lossy(), &[Action::Move(Move::Down)], ASCII, 160, 50);
     let cells = &backend.buffer().content;
     assert!(cells.iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));

@@ -1,4 +1,4 @@
-//! The timeline of a recording: how many sockets there were when, with a cursor at the moment that is shown.
+//! Timeline of a recording: sockets per state over time, with a cursor at the current position.
 
 use ratatui::{
     Frame,
@@ -14,7 +14,7 @@ use crate::{
         glyphs::Glyphs,
         top::{
             state::Replay,
-            theme::{Role, Theme},
+            theme::{StyleRole, Theme},
         },
     },
 };
@@ -23,7 +23,7 @@ use crate::{
 const NAMES: u16 = 12;
 const NUMBERS: u16 = 9;
 
-/// Lines that the timeline takes on a screen of this height.
+/// Height of the timeline on a screen of this height.
 pub fn lines(height: u16, replay: &Replay) -> u16 {
     let states = match height {
         ..12 => return 0,
@@ -34,7 +34,7 @@ pub fn lines(height: u16, replay: &Replay) -> u16 {
     replay.states().min(states) as u16 + 1
 }
 
-/// Draws it; returns where a click leads to a moment.
+/// Draws the timeline; returns its clickable area.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, replay: &mut Replay, theme: &Theme) -> Rect {
     let width = area.width.saturating_sub(NAMES + NUMBERS);
     if width == 0 || area.height < 2 {
@@ -51,20 +51,20 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, replay: &mut Replay, theme: &Them
         let most = counts.iter().copied().max().unwrap_or(0);
         let line = Line::from(vec![
             Span::raw(format!("{:<1$}", state.name(), NAMES as usize)),
-            Span::styled(spark, theme.style(Role::History)),
-            Span::styled(format!(" {:<8}", units::compact(most)), theme.style(Role::Faint)),
+            Span::styled(spark, theme.style(StyleRole::History)),
+            Span::styled(format!(" {:<8}", units::compact(most)), theme.style(StyleRole::Faint)),
         ]);
         frame.render_widget(line, row);
     }
     let axis = Rect { y: area.y + shown as u16, height: 1, ..area };
     draw_axis(frame, axis, replay, &marks, (cursor, target), theme);
-    // The moment that is shown stands out in every line.
+    // The current position is reversed in every line.
     let at = Rect { x: area.x + NAMES + cursor as u16, width: 1, height: shown as u16, ..area };
     frame.buffer_mut().set_style(at, Style::new().add_modifier(Modifier::REVERSED));
     Rect { x: area.x + NAMES, width, height: shown as u16 + 1, ..area }
 }
 
-/// The line below: when it begins and ends, what was lost, and the cursor.
+/// Draws the axis: first and last time, losses, gaps and the cursor.
 fn draw_axis(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -80,11 +80,11 @@ fn draw_axis(
     };
     let mut spans = vec![Span::raw(format!("{:<1$}", replay.clock(first), NAMES as usize))];
     spans.extend(marks.iter().enumerate().map(|(column, mark)| match mark {
-        _ if column == cursor => Span::styled(at_cursor.to_string(), theme.style(Role::Strong)),
-        _ if Some(column) == target => Span::styled(at_target.to_string(), theme.style(Role::Held)),
-        Mark::Loss => Span::styled("!", theme.style(Role::Alarm)),
-        Mark::Gap => Span::styled(gap.to_string(), theme.style(Role::Held)),
-        Mark::None => Span::styled(line.to_string(), theme.style(Role::Faint)),
+        _ if column == cursor => Span::styled(at_cursor.to_string(), theme.style(StyleRole::Strong)),
+        _ if Some(column) == target => Span::styled(at_target.to_string(), theme.style(StyleRole::Held)),
+        Mark::Loss => Span::styled("!", theme.style(StyleRole::Alarm)),
+        Mark::Gap => Span::styled(gap.to_string(), theme.style(StyleRole::Held)),
+        Mark::None => Span::styled(line.to_string(), theme.style(StyleRole::Faint)),
     }));
     spans.push(Span::raw(format!(" {}", replay.clock(last))));
     frame.render_widget(Line::from(spans), area);

@@ -1,57 +1,57 @@
-//! Snapshots as they come, and the one that is shown.
+//! Feed of snapshots: the newest one and the shown one.
 
 use std::sync::Arc;
 
-use crate::{aggregate::Snapshot, inspect::Query};
+use crate::{aggregate::Snapshot, detail::Query};
 
-/// Whether the picture moves.
+/// Feed mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// It shows the newest snapshot.
+pub enum FeedMode {
+    /// The screen shows the newest snapshot.
     Live,
-    /// It is held; tracing goes on.
+    /// The screen is frozen; tracing continues.
     Paused,
-    /// It shows the last snapshot: the source has ended.
+    /// The source has ended; the screen shows its last snapshot.
     Ended,
 }
 
-/// The newest snapshot and the one that is shown.
+/// The newest snapshot and the shown one.
 #[derive(Debug)]
 pub struct Feed {
     shown: Arc<Snapshot>,
     newest: Arc<Snapshot>,
-    mode: Mode,
+    mode: FeedMode,
 }
 
 impl Feed {
-    /// Shows `snapshot`.
+    /// Creates a feed that shows `snapshot`.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let mode = if has_ended(&snapshot) { Mode::Ended } else { Mode::Live };
+        let mode = if has_ended(&snapshot) { FeedMode::Ended } else { FeedMode::Live };
         Self { newest: Arc::clone(&snapshot), shown: snapshot, mode }
     }
 
-    /// The one to show.
+    /// The snapshot to show.
     pub fn shown(&self) -> &Snapshot {
         &self.shown
     }
 
-    /// Whether the picture moves.
-    pub const fn mode(&self) -> Mode {
+    /// Feed mode.
+    pub const fn mode(&self) -> FeedMode {
         self.mode
     }
 
-    /// Takes a newer snapshot in. A held picture takes no more of it than the answer to what was asked since,
-    /// to `query`.
+    /// Receives a newer snapshot. While paused, it replaces only the shown answer, and only if `query` is new; if
+    /// `query` also counts differently (grouping, filter, reset), it replaces the shown snapshot.
     pub fn take(&mut self, snapshot: Arc<Snapshot>, query: &Query) {
         self.newest = snapshot;
-        if self.mode == Mode::Paused {
-            self.take_answer(query);
+        if self.mode == FeedMode::Paused {
+            self.update_answer(query);
         } else {
             self.show_newest();
         }
     }
 
-    fn take_answer(&mut self, query: &Query) {
+    fn update_answer(&mut self, query: &Query) {
         let Some(answer) = self.newest.answer.as_ref().filter(|answer| answer.query == *query) else {
             return;
         };
@@ -65,28 +65,28 @@ impl Feed {
         }
     }
 
-    /// There will be no newer snapshot.
+    /// Marks the feed as ended: no newer snapshot follows.
     pub fn end(&mut self) {
         self.show_newest();
-        self.mode = Mode::Ended;
+        self.mode = FeedMode::Ended;
     }
 
-    /// Holds the picture, or lets it go on with the newest.
+    /// Pauses, or resumes with the newest snapshot.
     pub fn pause(&mut self) {
         match self.mode {
-            Mode::Live => self.mode = Mode::Paused,
-            Mode::Paused => {
-                self.mode = Mode::Live;
+            FeedMode::Live => self.mode = FeedMode::Paused,
+            FeedMode::Paused => {
+                self.mode = FeedMode::Live;
                 self.show_newest();
             }
-            Mode::Ended => {}
+            FeedMode::Ended => {}
         }
     }
 
     fn show_newest(&mut self) {
         self.shown = Arc::clone(&self.newest);
         if has_ended(&self.shown) {
-            self.mode = Mode::Ended;
+            self.mode = FeedMode::Ended;
         }
     }
 }

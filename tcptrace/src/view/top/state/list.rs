@@ -1,5 +1,4 @@
-//! A list of rows with one selected: the selection stays on its row by what the row is, not by where it
-//! stands.
+//! Row list with a selection that follows the identity of the row, not its position.
 
 /// A step through a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,28 +7,28 @@ pub enum Move {
     Up,
     /// To the row below.
     Down,
-    /// One screen further up.
+    /// One page up.
     PageUp,
-    /// One screen further down.
+    /// One page down.
     PageDown,
     /// To the first row.
     First,
     /// To the last row.
     Last,
-    /// To the row that stands so many rows below the first on the screen.
+    /// To the row this many rows below the first on the screen.
     Shown(usize),
 }
 
-/// The rows of a table in their order, by number, and the selected one, by identity.
+/// Indices of the rows in order, and the identity of the selected one.
 #[derive(Debug)]
 pub struct List<I> {
     order: Vec<usize>,
     selected: Option<I>,
-    /// Where the selected row stands in `order`, or stood before it went.
+    /// Position of the selected row in `order`; kept when the row disappears.
     cursor: usize,
     /// The first row on the screen.
     offset: usize,
-    /// Rows on the screen, from the last frame.
+    /// Rows per page, from the last frame.
     page: usize,
 }
 
@@ -44,17 +43,17 @@ impl<I: PartialEq> List<I> {
         self.selected.as_ref()
     }
 
-    /// Selects `row`, wherever it will stand.
+    /// Selects `row`; the next `arrange` finds its position.
     pub fn select(&mut self, row: Option<I>) {
         self.selected = row;
     }
 
-    /// Where the selected row stands, from 0, and how many rows there are.
+    /// Position of the selected row, from 0, and the number of rows.
     pub fn position(&self) -> (Option<usize>, usize) {
         (self.selected.as_ref().map(|_| self.cursor), self.order.len())
     }
 
-    /// The rows have a new order. A selected row that is gone hands over to the one in its place.
+    /// Sets a new order. If the selected row has disappeared, selects the row at its position.
     pub fn arrange(&mut self, order: Vec<usize>, id: impl Fn(usize) -> I) {
         self.order = order;
         let Some(selected) = &self.selected else { return };
@@ -64,7 +63,7 @@ impl<I: PartialEq> List<I> {
         }
     }
 
-    /// The rows to show in `height` lines; scrolls so that the selected one is among them.
+    /// The rows to show in `height` lines; scrolls to keep the selected one visible.
     pub fn rows(&mut self, height: usize) -> &[usize] {
         self.page = height.max(1);
         let last = self.order.len().saturating_sub(self.page);
@@ -79,7 +78,7 @@ impl<I: PartialEq> List<I> {
 
     /// Selects another row.
     pub fn go(&mut self, step: Move, id: impl Fn(usize) -> I) {
-        // Where nothing is selected yet, the first on the screen is.
+        // Without a selection, moves start from the first row on the screen.
         let from =
             |step: fn(usize) -> usize| if self.selected.is_some() { step(self.cursor) } else { self.offset };
         let place = match step {
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_end_at_the_ends() {
+    fn moves_stop_at_the_ends() {
         let mut list = list();
         assert_eq!(go(&mut list, &[Move::Up]), Some(0));
         assert_eq!(go(&mut list, &[Move::Up]), Some(0));
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_selection_stays_on_its_row() {
+    fn selection_follows_its_row() {
         let mut list = list();
         go(&mut list, &[Move::Down, Move::Down]);
         assert_eq!(list.selected(), Some(&'b'));
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_goes_hands_the_selection_to_its_neighbour() {
+    fn removed_row_passes_selection_to_its_neighbour() {
         let mut list = list();
         go(&mut list, &[Move::Last]);
         list.arrange(vec![0, 1], |row| NAMES[row]);

@@ -1,15 +1,15 @@
-//! What the screen remembers between two frames: [`Action`]s and snapshots in, what to show and what to ask
-//! the pipeline for ([`State::query`]) out.
+//! State of the screen between frames: [`Action`]s and snapshots update it; it yields the snapshot to show and the
+//! query for the pipeline ([`ScreenState::query`]).
 
-mod acts;
 mod feed;
 mod list;
 mod prompt;
 mod replay;
+mod update;
 
 use std::{cmp::Ordering, sync::Arc};
 
-pub use feed::{Feed, Mode};
+pub use feed::{Feed, FeedMode};
 pub use list::{List, Move};
 pub use prompt::{EDITS, Edit, Prompt, edit};
 pub use replay::Replay;
@@ -21,45 +21,45 @@ use super::{
 };
 use crate::{
     aggregate::{Group, GroupKey, Snapshot},
+    detail::{Detail, DetailAnswer, Focus, Life, Members, Query, SocketRow},
     filter::SyntaxError,
-    inspect::{Answer, Detail, Focus, Life, Members, Query, SocketRow},
     lifecycle::Role,
     model::SocketId,
-    replay::Command,
+    replay::ReplayCommand,
 };
 
-/// What has to happen after an action.
+/// Follow-up of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum FollowUp {
     /// Draw.
     Draw,
-    /// Draw on an empty screen.
+    /// Clear the screen and draw.
     Redraw,
     /// Close the screen.
     Quit,
     /// Stop the process.
     Suspend,
-    /// Go through the time of a recording.
-    Drive(Command),
+    /// Send a time command to the replay.
+    Drive(ReplayCommand),
 }
 
-/// What is being typed.
+/// Kind of input at the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Typing {
     /// A filter.
     Filter,
-    /// A moment of a recording.
+    /// A time in the recording.
     Moment,
 }
 
-/// What is on the screen, each looked at more closely than the one before.
+/// View on the screen, from overview to detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ScreenView {
     /// The groups.
     Groups,
-    /// The sockets of one.
+    /// The sockets of one group.
     Sockets,
-    /// The life of a socket.
+    /// The life of one socket.
     Life,
 }
 
@@ -75,37 +75,37 @@ pub struct Opened {
 
 /// The state of the screen.
 #[derive(Debug)]
-pub struct State {
+pub struct ScreenState {
     feed: Feed,
-    place: Place,
-    /// Columns of the groups that are wanted.
+    place: ScreenView,
+    /// Visible columns of the group table.
     columns: Vec<usize>,
     sort: Sort,
     groups: List<GroupKey>,
     opened: Option<Opened>,
     sockets_sort: Sort,
     sockets: List<SocketId>,
-    /// What is asked for, the focus apart.
+    /// The query, except its focus.
     query: Query,
-    /// The filter as it was typed.
+    /// The filter as typed.
     filter: String,
-    /// Why the line that is being typed is no filter.
+    /// Syntax error of the filter at the prompt.
     fault: Option<SyntaxError>,
     prompt: Option<Prompt>,
     typing: Typing,
-    /// Why what was typed is no moment.
-    no_moment: Option<String>,
-    /// The time control of a recording.
+    /// Error of the time at the prompt.
+    time_error: Option<String>,
+    /// Replay control, of a recording.
     replay: Option<Replay>,
-    /// The first line of the help, while it is open.
+    /// First visible line of the help, while it is open.
     help: Option<usize>,
 }
 
-impl State {
+impl ScreenState {
     /// A screen that shows `snapshot` in these columns, with nothing selected.
     pub fn new(snapshot: Arc<Snapshot>, columns: Vec<usize>) -> Self {
         let mut state = Self {
-            place: Place::Groups,
+            place: ScreenView::Groups,
             columns,
             sort: Sort::default(),
             groups: List::new(),
@@ -117,7 +117,7 @@ impl State {
             fault: None,
             prompt: None,
             typing: Typing::Filter,
-            no_moment: None,
+            time_error: None,
             replay: None,
             help: None,
             feed: Feed::new(snapshot),
@@ -126,19 +126,19 @@ impl State {
         state
     }
 
-    /// The same for a recording that can be gone through.
+    /// Adds replay control.
     #[must_use]
     pub fn of_replay(self, replay: Replay) -> Self {
         Self { replay: Some(replay), ..self }
     }
 
-    /// The time control of a recording.
+    /// Replay control, of a recording.
     pub const fn replay(&self) -> Option<&Replay> {
         self.replay.as_ref()
     }
 
-    /// Whether `action` means anything: a recording has a time to go through, and is always counted from its
-    /// start.
+    /// Whether `action` applies: time commands need a recording; a reset needs a live source, since a recording is
+    /// always counted from its start.
     pub const fn offers(&self, action: Action) -> bool {
         match action {
             Action::Time(_) | Action::GoTo | Action::Click(_) => self.replay.is_some(),
@@ -147,21 +147,21 @@ impl State {
         }
     }
 
-    /// The same, to be drawn or told where it stands.
+    /// Replay control, to draw it or to update its status.
     pub const fn replay_mut(&mut self) -> Option<&mut Replay> {
         self.replay.as_mut()
     }
 
-    /// What is being typed.
+    /// Kind of input at the prompt.
     pub const fn typing(&self) -> Typing {
         self.typing
     }
 
-    /// What the screen shows, for the pipeline.
+    /// The query for the pipeline.
     pub fn query(&self) -> Query {
         let focus = match (self.place, &self.opened, self.sockets.selected()) {
-            (Place::Sockets, Some(opened), _) => Focus::Group(opened.id.clone()),
-            (Place::Life, _, Some(&id)) => Focus::Socket(id),
+            (ScreenView::Sockets, Some(opened), _) => Focus::Group(opened.id.clone()),
+            (ScreenView::Life, _, Some(&id)) => Focus::Socket(id),
             _ => Focus::Groups,
         };
         Query { focus, ..self.query.clone() }
@@ -172,38 +172,38 @@ impl State {
         self.feed.shown()
     }
 
-    /// Whether the picture moves.
-    pub const fn mode(&self) -> Mode {
+    /// Feed mode.
+    pub const fn mode(&self) -> FeedMode {
         self.feed.mode()
     }
 
-    /// What is on the screen.
-    pub const fn place(&self) -> Place {
+    /// The view on the screen.
+    pub const fn place(&self) -> ScreenView {
         self.place
     }
 
-    /// Columns of the groups that are wanted.
+    /// Visible columns of the group table.
     pub fn columns(&self) -> &[usize] {
         &self.columns
     }
 
-    /// What the rows of the table are sorted by.
+    /// Sort order of the table on the screen.
     pub const fn sort(&self) -> Sort {
         match self.place {
-            Place::Groups => self.sort,
-            Place::Sockets | Place::Life => self.sockets_sort,
+            ScreenView::Groups => self.sort,
+            ScreenView::Sockets | ScreenView::Life => self.sockets_sort,
         }
     }
 
-    /// The name of the column that is sorted by.
+    /// Name of the sort column.
     pub fn sorted_by(&self) -> &'static str {
         match self.place {
-            Place::Groups => GROUPS[self.sort.column].name,
-            Place::Sockets | Place::Life => SOCKETS[self.sockets_sort.column].name,
+            ScreenView::Groups => GROUPS[self.sort.column].name,
+            ScreenView::Sockets | ScreenView::Life => SOCKETS[self.sockets_sort.column].name,
         }
     }
 
-    /// The first of `lines` lines of the help to show in `height` rows; `None` while it is closed.
+    /// First of `lines` help lines to show in `height` rows; `None` while the help is closed.
     pub fn help(&mut self, lines: usize, height: usize) -> Option<usize> {
         let line = self.help.as_mut()?;
         *line = (*line).min(lines.saturating_sub(height));
@@ -215,33 +215,33 @@ impl State {
         self.help.is_some()
     }
 
-    /// The line that is being typed.
+    /// The input line, while it is open.
     pub const fn prompt(&self) -> Option<&Prompt> {
         self.prompt.as_ref()
     }
 
-    /// Why what was typed is not in use.
+    /// Reason why the typed input is not in use.
     pub fn filter_fault(&self) -> Option<String> {
         if self.typing == Typing::Moment {
-            return self.no_moment.clone();
+            return self.time_error.clone();
         }
         let typed = self.fault.as_ref().map(|fault| fault.message.clone());
         typed.or_else(|| self.answer()?.filter_fault.clone())
     }
 
-    /// The rows to show in `height` lines, as indices; scrolls so that the selected one is among them.
+    /// Indices of the rows to show in `height` lines; scrolls to keep the selected one visible.
     pub fn rows(&mut self, height: usize) -> &[usize] {
         match self.place {
-            Place::Groups => self.groups.rows(height),
-            Place::Sockets | Place::Life => self.sockets.rows(height),
+            ScreenView::Groups => self.groups.rows(height),
+            ScreenView::Sockets | ScreenView::Life => self.sockets.rows(height),
         }
     }
 
-    /// Where the selected row stands, from 0, and how many rows there are.
+    /// Position of the selected row, from 0, and the number of rows.
     pub fn position(&self) -> (Option<usize>, usize) {
         match self.place {
-            Place::Groups => self.groups.position(),
-            Place::Sockets | Place::Life => self.sockets.position(),
+            ScreenView::Groups => self.groups.position(),
+            ScreenView::Sockets | ScreenView::Life => self.sockets.position(),
         }
     }
 
@@ -255,13 +255,13 @@ impl State {
         self.sockets.selected() == Some(&socket.id)
     }
 
-    /// The group whose sockets are shown, as it was opened and as it is; `None` where it is not there any more.
+    /// The group whose sockets are shown, as opened and as it is now; `None` if it no longer exists.
     pub fn opened(&self) -> Option<(&Opened, Option<&Group>)> {
         let opened = self.opened.as_ref()?;
         Some((opened, self.snapshot().groups.iter().find(|group| group.id == opened.id)))
     }
 
-    /// The sockets of the opened group; `None` until they are there.
+    /// The sockets of the opened group; `None` until the pipeline answers.
     pub fn members(&self) -> Option<&Members> {
         match &self.answer()?.detail {
             Detail::Group(members) => Some(members),
@@ -269,7 +269,7 @@ impl State {
         }
     }
 
-    /// The life of the selected socket; `None` until it is there.
+    /// The life of the selected socket; `None` until the pipeline answers.
     pub fn life(&self) -> Option<&Life> {
         match &self.answer()?.detail {
             Detail::Socket(life) => Some(life),
@@ -277,25 +277,25 @@ impl State {
         }
     }
 
-    /// Whether what is looked at is not there any more.
+    /// Whether the opened group or socket no longer exists.
     pub fn is_gone(&self) -> bool {
         self.answer().is_some_and(|answer| matches!(answer.detail, Detail::Gone))
     }
 
-    /// The answer to what is on the screen now.
-    pub fn answer(&self) -> Option<&Answer> {
+    /// The pipeline's answer, if it has the current focus.
+    pub fn answer(&self) -> Option<&DetailAnswer> {
         let answer = self.snapshot().answer.as_deref()?;
         (answer.query.focus == self.query().focus).then_some(answer)
     }
 
-    /// Takes a newer snapshot in.
+    /// Receives a newer snapshot.
     pub fn take(&mut self, snapshot: Arc<Snapshot>) {
         let query = self.query();
         self.feed.take(snapshot, &query);
         self.arrange();
     }
 
-    /// There will be no newer snapshot.
+    /// Marks the feed as ended: no newer snapshot follows.
     pub fn end(&mut self) {
         self.feed.end();
         self.arrange();
@@ -306,7 +306,7 @@ impl State {
         let order = self.sort.groups(snapshot);
         self.groups.arrange(order, |row| snapshot.groups[row].id.clone());
         let members = match snapshot.answer.as_deref() {
-            Some(Answer { detail: Detail::Group(members), query, .. })
+            Some(DetailAnswer { detail: Detail::Group(members), query, .. })
                 if self
                     .opened
                     .as_ref()

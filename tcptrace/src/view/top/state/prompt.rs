@@ -1,75 +1,75 @@
-//! A line that is being typed: [`Edit`]s in, text and the place of the cursor out.
+//! Input line: applies [`Edit`]s to its text and cursor.
 
 use ratatui::crossterm::event::KeyCode;
 
-use crate::view::top::key::Key;
+use crate::view::top::key::KeyPress;
 
-/// A change of the line.
+/// An edit of the input line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// A character at the cursor.
+    /// Insert a character at the cursor.
     Insert(char),
-    /// Takes away the character before the cursor.
+    /// Delete the character before the cursor.
     Backspace,
-    /// Takes away the character at the cursor.
+    /// Delete the character at the cursor.
     Delete,
-    /// Takes away the word before the cursor.
+    /// Delete the word before the cursor.
     DeleteWord,
-    /// Takes away all of it.
+    /// Delete all text.
     Clear,
-    /// The cursor goes left.
+    /// Move the cursor left.
     Left,
-    /// The cursor goes right.
+    /// Move the cursor right.
     Right,
-    /// The cursor goes to the beginning.
+    /// Move the cursor to the beginning.
     Home,
-    /// The cursor goes to the end.
+    /// Move the cursor to the end.
     End,
-    /// The line is done.
+    /// Accept the line.
     Accept,
-    /// The line is as it was before.
+    /// Restore the line as it was before.
     Cancel,
 }
 
-/// The keys that edit a line, and how the help calls them.
-pub const EDITS: [(Key, Edit, &str); 13] = [
-    (Key::Plain(KeyCode::Enter), Edit::Accept, "keep the filter"),
-    (Key::Plain(KeyCode::Esc), Edit::Cancel, "the filter as it was"),
-    (Key::Plain(KeyCode::Backspace), Edit::Backspace, "take the character before away"),
-    (Key::Ctrl('h'), Edit::Backspace, ""),
-    (Key::Plain(KeyCode::Delete), Edit::Delete, "take the character away"),
-    (Key::Ctrl('w'), Edit::DeleteWord, "take the word before away"),
-    (Key::Ctrl('u'), Edit::Clear, "take everything away"),
-    (Key::Plain(KeyCode::Left), Edit::Left, "one to the left"),
-    (Key::Plain(KeyCode::Right), Edit::Right, "one to the right"),
-    (Key::Plain(KeyCode::Home), Edit::Home, "to the beginning"),
-    (Key::Ctrl('a'), Edit::Home, ""),
-    (Key::Plain(KeyCode::End), Edit::End, "to the end"),
-    (Key::Ctrl('e'), Edit::End, ""),
+/// Editing keys, with their descriptions in the help.
+pub const EDITS: [(KeyPress, Edit, &str); 13] = [
+    (KeyPress::Plain(KeyCode::Enter), Edit::Accept, "keep the filter"),
+    (KeyPress::Plain(KeyCode::Esc), Edit::Cancel, "the filter as it was"),
+    (KeyPress::Plain(KeyCode::Backspace), Edit::Backspace, "take the character before away"),
+    (KeyPress::Ctrl('h'), Edit::Backspace, ""),
+    (KeyPress::Plain(KeyCode::Delete), Edit::Delete, "take the character away"),
+    (KeyPress::Ctrl('w'), Edit::DeleteWord, "take the word before away"),
+    (KeyPress::Ctrl('u'), Edit::Clear, "take everything away"),
+    (KeyPress::Plain(KeyCode::Left), Edit::Left, "one to the left"),
+    (KeyPress::Plain(KeyCode::Right), Edit::Right, "one to the right"),
+    (KeyPress::Plain(KeyCode::Home), Edit::Home, "to the beginning"),
+    (KeyPress::Ctrl('a'), Edit::Home, ""),
+    (KeyPress::Plain(KeyCode::End), Edit::End, "to the end"),
+    (KeyPress::Ctrl('e'), Edit::End, ""),
 ];
 
-/// What `key` does to a line that is being typed.
-pub fn edit(key: Key) -> Option<Edit> {
+/// The edit bound to `key`.
+pub fn edit(key: KeyPress) -> Option<Edit> {
     if let Some((_, edit, _)) = EDITS.iter().find(|(bound, ..)| *bound == key) {
         return Some(*edit);
     }
     match key {
-        Key::Plain(KeyCode::Char(c)) if !c.is_control() => Some(Edit::Insert(c)),
+        KeyPress::Plain(KeyCode::Char(c)) if !c.is_control() => Some(Edit::Insert(c)),
         _ => None,
     }
 }
 
-/// A line and the cursor in it.
+/// An input line and its cursor.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt {
     text: String,
     /// Bytes before the cursor.
     cursor: usize,
-    /// The line before it was changed.
+    /// The line before editing.
     before: String,
 }
 
-/// Longer filters are for the command line.
+/// Length limit in bytes: longer filters belong on the command line.
 const LONGEST: usize = 1_000;
 
 impl Prompt {
@@ -83,12 +83,12 @@ impl Prompt {
         &self.text
     }
 
-    /// What stands before the cursor.
+    /// The text before the cursor.
     pub fn before_cursor(&self) -> &str {
         &self.text[..self.cursor]
     }
 
-    /// Changes the line.
+    /// Applies an edit.
     pub fn edit(&mut self, edit: Edit) {
         match edit {
             Edit::Insert(c) if self.text.len() < LONGEST => {
@@ -121,7 +121,7 @@ impl Prompt {
         self.text[self.cursor..].chars().next().map_or(self.cursor, |c| self.cursor + c.len_utf8())
     }
 
-    /// Where the word before the cursor begins.
+    /// Start of the word before the cursor.
     fn word(&self) -> usize {
         let before = self.before_cursor().trim_end();
         before.char_indices().rev().find(|(_, c)| c.is_whitespace()).map_or(0, |(at, c)| at + c.len_utf8())
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_edited_by_characters() {
+    fn edits_apply_to_characters_and_words() {
         let mut prompt = Prompt::new("comm wörker");
         for edit in [Edit::Left; 4] {
             prompt.edit(edit);
@@ -157,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_edit_are_not_bound_twice() {
+    fn editing_keys_are_bound_once() {
         for (i, (key, bound, _)) in EDITS.iter().enumerate() {
             assert!(EDITS[..i].iter().all(|(other, ..)| other != key), "{key}");
             assert_eq!(edit(*key), Some(*bound));
         }
-        assert_eq!(edit(Key::typed('q')), Some(Edit::Insert('q')));
-        assert_eq!(edit(Key::Plain(KeyCode::F(1))), None);
+        assert_eq!(edit(KeyPress::typed('q')), Some(Edit::Insert('q')));
+        assert_eq!(edit(KeyPress::Plain(KeyCode::F(1))), None);
     }
 }

@@ -1,15 +1,17 @@
-//! The time control of a recording: where it stands and what was when, as the screen shows it.
+//! Replay control of the screen: position in a recording, and its timeline.
 
 use std::sync::Arc;
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 
 use crate::{
     model::{Nanos, TcpState},
-    replay::{Command, Here, Index, Mark, Status},
+    replay::{Here, Index, Mark, ReplayCommand, ReplayStatus},
+    session::Ending,
+    view::clock,
 };
 
-/// States that the timeline can have a line for, the most wanted first.
+/// States that can have a line in the timeline, most important first.
 const LINES: [TcpState; 6] = [
     TcpState::TimeWait,
     TcpState::Established,
@@ -19,53 +21,53 @@ const LINES: [TcpState; 6] = [
     TcpState::LastAck,
 ];
 
-/// What is known of the recording, and where the replay stands.
+/// Index of the recording and status of the replay.
 #[derive(Debug)]
 pub struct Replay {
     index: Arc<Index>,
-    status: Status,
+    status: ReplayStatus,
     zone: TimeZone,
-    /// The states that the timeline has a line for.
+    /// States with a line in the timeline.
     states: Vec<TcpState>,
-    timeline: Timeline,
+    timeline: ReplayTimeline,
 }
 
-/// The recording in as many parts as there are columns.
+/// The recording divided into one part per column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Timeline {
+pub struct ReplayTimeline {
     columns: usize,
-    /// The most sockets in a state in every part.
+    /// Peak number of sockets per state in each part.
     pub lines: Vec<(TcpState, Vec<u64>)>,
-    /// What is to be said about every part.
+    /// The mark of each part.
     pub marks: Vec<Mark>,
 }
 
 impl Replay {
-    /// A replay that stands as `status` says.
-    pub fn new(index: Arc<Index>, status: Status, zone: TimeZone) -> Self {
+    /// Creates the control of a replay at `status`.
+    pub fn new(index: Arc<Index>, status: ReplayStatus, zone: TimeZone) -> Self {
         let is_wanted = |state: &TcpState| {
             *state == TcpState::TimeWait || index.most(*state, 1).into_iter().flatten().any(|most| most > 0)
         };
         let lines = LINES.into_iter().filter(is_wanted).collect();
-        Self { index, status, zone, states: lines, timeline: Timeline::default() }
+        Self { index, status, zone, states: lines, timeline: ReplayTimeline::default() }
     }
 
-    /// Where it stands now.
-    pub fn take(&mut self, status: Status) {
+    /// Updates the status.
+    pub fn take(&mut self, status: ReplayStatus) {
         self.status = status;
     }
 
-    /// Where it stands.
-    pub const fn status(&self) -> &Status {
+    /// Status of the replay.
+    pub const fn status(&self) -> &ReplayStatus {
         &self.status
     }
 
-    /// The moment that is shown.
+    /// The time of the shown snapshot.
     pub fn now(&self) -> Nanos {
         self.moment(self.status.picture)
     }
 
-    /// The moment that it is on the way to.
+    /// The time that the replay seeks to.
     pub fn target(&self) -> Option<Nanos> {
         self.status.target.map(|picture| self.moment(picture))
     }
@@ -74,29 +76,29 @@ impl Replay {
         self.index.frame(picture).map_or(Nanos(0), |frame| frame.ts)
     }
 
-    /// The first and the last moment.
+    /// First and last time of the recording.
     pub fn span(&self) -> (Nanos, Nanos) {
         self.index.span()
     }
 
-    /// Which of `columns` equal parts holds the moment `ts`.
+    /// Index of the part, of `columns` equal ones, that contains `ts`.
     pub fn column(&self, ts: Nanos, columns: usize) -> usize {
         self.index.column(ts, columns).min(columns.saturating_sub(1))
     }
 
-    /// How many states the timeline has a line for.
+    /// Number of states with a line in the timeline.
     pub const fn states(&self) -> usize {
         self.states.len()
     }
 
-    /// What was when, in `columns` parts.
-    pub fn timeline(&mut self, columns: usize) -> &Timeline {
+    /// The timeline in `columns` parts, cached.
+    pub fn timeline(&mut self, columns: usize) -> &ReplayTimeline {
         if self.timeline.columns != columns || self.timeline.lines.is_empty() {
             let line = |&state: &TcpState| {
                 let most = self.index.most(state, columns);
                 (state, most.into_iter().map(Option::unwrap_or_default).collect())
             };
-            self.timeline = Timeline {
+            self.timeline = ReplayTimeline {
                 columns,
                 lines: self.states.iter().map(line).collect(),
                 marks: self.index.marks(columns),
@@ -105,29 +107,33 @@ impl Replay {
         &self.timeline
     }
 
-    /// What leads to the moment that `text` means.
-    pub fn go_to(&self, text: &str) -> Result<Command, String> {
+    /// The command that goes to the time in `text`.
+    pub fn go_to(&self, text: &str) -> Result<ReplayCommand, String> {
         let here = Here {
             now: self.now(),
             span: self.span(),
-            clock_offset_ns: self.index.clock_offset_ns,
+            host: Arc::clone(&self.index.host),
             zone: self.zone.clone(),
         };
-        here.parse(text).map(Command::Go)
+        here.parse(text).map(ReplayCommand::Go)
     }
 
-    /// What leads to the moment in a column of the timeline as it was drawn last.
-    pub fn go_to_column(&self, column: usize) -> Command {
+    /// The command that goes to a column of the timeline as last drawn.
+    pub fn go_to_column(&self, column: usize) -> ReplayCommand {
         let (first, last) = self.span();
         let part = (column as f64 + 0.5) / self.timeline.columns.max(1) as f64;
-        Command::Go(first.plus(Nanos((last.since(first).0 as f64 * part) as u64)))
+        ReplayCommand::Go(first.plus(Nanos((last.since(first).0 as f64 * part) as u64)))
     }
 
     /// The time of day at `ts`.
     pub fn clock(&self, ts: Nanos) -> String {
-        let wall_ns = i128::from(self.index.clock_offset_ns) + i128::from(ts.0);
-        let time = Timestamp::from_nanosecond(wall_ns).unwrap_or_default();
+        let time = clock::wall(&self.index.host, ts);
         time.to_zoned(self.zone.clone()).strftime("%H:%M:%S").to_string()
+    }
+
+    /// Label for an incomplete recording.
+    pub fn missing(&self) -> Option<&'static str> {
+        self.index.ending.and_then(Ending::word)
     }
 
     /// `x1`, `x0.25`, `x500`.

@@ -7,19 +7,19 @@ use super::{
 };
 use crate::{aggregate::Grouping, filter::parse};
 
-fn state() -> State {
-    let mut state = State::new(Arc::new(fixture::busy()), ALL.to_vec());
+fn state() -> ScreenState {
+    let mut state = ScreenState::new(Arc::new(fixture::busy()), ALL.to_vec());
     state.rows(2);
     state
 }
 
-fn selected(state: &State) -> Option<&str> {
+fn selected(state: &ScreenState) -> Option<&str> {
     let groups = &state.snapshot().groups;
     groups.iter().find(|group| state.is_selected(group)).map(|group| &*group.key)
 }
 
 #[test]
-fn the_selection_stays_on_its_group() {
+fn selection_follows_its_group() {
     let mut state = state();
     state.act(Action::Move(Move::Down));
     state.act(Action::Move(Move::Down));
@@ -37,16 +37,16 @@ fn the_selection_stays_on_its_group() {
 }
 
 #[test]
-fn a_pause_holds_the_picture_and_goes_on_with_the_newest() {
+fn pause_freezes_the_screen_and_resume_shows_the_newest() {
     let mut state = state();
     state.act(Action::Pause);
     state.take(Arc::new(fixture::empty()));
-    assert_eq!((state.mode(), state.snapshot().groups.len()), (Mode::Paused, 4));
+    assert_eq!((state.mode(), state.snapshot().groups.len()), (FeedMode::Paused, 4));
     state.act(Action::Pause);
-    assert_eq!((state.mode(), state.snapshot().groups.len()), (Mode::Live, 0));
+    assert_eq!((state.mode(), state.snapshot().groups.len()), (FeedMode::Live, 0));
     state.end();
     state.act(Action::Pause);
-    assert_eq!(state.mode(), Mode::Ended);
+    assert_eq!(state.mode(), FeedMode::Ended);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn escape_closes_the_help_first() {
 }
 
 #[test]
-fn sorting_goes_round_and_a_head_clicked_twice_turns_round() {
+fn sort_column_wraps_around_and_second_click_reverses() {
     let mut state = state();
     for _ in 0..GROUPS.len() {
         state.act(Action::SortNext);
@@ -76,20 +76,20 @@ fn sorting_goes_round_and_a_head_clicked_twice_turns_round() {
     assert_eq!(state.sort(), Sort::by(&GROUPS, 0).reversed());
 }
 
-fn press(state: &mut State, actions: &[Action]) {
+fn press(state: &mut ScreenState, actions: &[Action]) {
     for &action in actions {
         state.act(action);
     }
 }
 
-fn typed(state: &mut State, text: &str) {
+fn typed(state: &mut ScreenState, text: &str) {
     for c in text.chars() {
         state.act(Action::Edit(Edit::Insert(c)));
     }
 }
 
-/// The pipeline answers.
-fn answer(state: &mut State, detail: Detail) {
+/// Delivers a pipeline answer with `detail`.
+fn answer(state: &mut ScreenState, detail: Detail) {
     let mut snapshot = fixture::busy();
     snapshot.grouping = state.query().grouping;
     snapshot.answer = Some(Arc::new(fixture::answer(state.query(), detail)));
@@ -97,28 +97,28 @@ fn answer(state: &mut State, detail: Detail) {
 }
 
 #[test]
-fn enter_leads_down_and_escape_back() {
+fn enter_opens_and_escape_goes_back() {
     let mut state = state();
     press(&mut state, &[Action::Open]);
-    // Nothing was selected: it is what the line at the bottom is about.
+    // Nothing was selected: this is the group of the insight line.
     let leak = GroupKey::named("192.168.100.200:50051", Role::Outbound);
-    assert_eq!((state.place(), state.query().focus), (Place::Sockets, Focus::Group(leak)));
+    assert_eq!((state.place(), state.query().focus), (ScreenView::Sockets, Focus::Group(leak)));
     assert!(state.members().is_none());
     answer(&mut state, Detail::Group(fixture::members()));
     assert_eq!(state.members().map(|members| members.total), Some(fixture::members().total));
     press(&mut state, &[Action::Move(Move::Down), Action::Open]);
     let Focus::Socket(id) = state.query().focus else { panic!("{:?}", state.query()) };
-    assert_eq!(state.place(), Place::Life);
-    // The oldest stands first.
+    assert_eq!(state.place(), ScreenView::Life);
+    // The oldest is first.
     assert_eq!(id, SocketId(2));
     answer(&mut state, Detail::Gone);
     assert!(state.is_gone() && state.life().is_none());
     press(&mut state, &[Action::Back, Action::Back]);
-    assert_eq!((state.place(), state.query().focus), (Place::Groups, Focus::Groups));
+    assert_eq!((state.place(), state.query().focus), (ScreenView::Groups, Focus::Groups));
 }
 
 #[test]
-fn a_filter_is_used_while_it_is_typed_and_the_last_good_one_stays() {
+fn filter_applies_while_typed_and_last_valid_one_stays() {
     let mut state = state();
     press(&mut state, &[Action::Filter]);
     typed(&mut state, "rport 54");
@@ -129,7 +129,7 @@ fn a_filter_is_used_while_it_is_typed_and_the_last_good_one_stays() {
     assert!(state.filter_fault().is_some_and(|fault| fault.contains("expected a test")));
     press(&mut state, &[Action::Edit(Edit::Accept)]);
     assert_eq!((state.prompt().is_none(), state.filter_fault(), &*state.filter), (true, None, "rport 54"));
-    // Escape while typing brings back the filter that was there.
+    // Escape at the prompt restores the previous filter.
     press(&mut state, &[Action::Filter, Action::Edit(Edit::Clear)]);
     assert_eq!(state.query().filter, None);
     press(&mut state, &[Action::Edit(Edit::Cancel)]);
@@ -139,7 +139,7 @@ fn a_filter_is_used_while_it_is_typed_and_the_last_good_one_stays() {
 }
 
 #[test]
-fn every_key_groups_with_one_press_and_tab_goes_round() {
+fn number_keys_select_a_grouping_and_tab_cycles() {
     let mut state = state();
     let keys: Vec<Grouping> = Grouping::single().collect();
     for (n, &key) in keys.iter().enumerate() {
@@ -157,7 +157,7 @@ fn every_key_groups_with_one_press_and_tab_goes_round() {
 }
 
 #[test]
-fn a_held_picture_takes_answers_only() {
+fn paused_screen_updates_answers_only() {
     let mut state = state();
     answer(&mut state, Detail::Nothing);
     press(&mut state, &[Action::Pause]);
@@ -165,26 +165,27 @@ fn a_held_picture_takes_answers_only() {
     newer.answer = Some(Arc::new(fixture::answer(state.query(), Detail::Nothing)));
     state.take(Arc::new(newer));
     assert_eq!(state.snapshot().groups.len(), 4);
-    // A closer look is of now; the groups stay as they were.
+    // Details are current; the groups stay frozen.
     press(&mut state, &[Action::Open]);
     let mut newer = fixture::empty();
     newer.answer = Some(Arc::new(fixture::answer(state.query(), Detail::Group(fixture::members()))));
     state.take(Arc::new(newer));
     assert!(state.members().is_some());
-    assert_eq!((state.mode(), state.snapshot().groups.len()), (Mode::Paused, 4));
-    // Groups by another key are others: there is nothing older to show.
+    assert_eq!((state.mode(), state.snapshot().groups.len()), (FeedMode::Paused, 4));
+    // Another key has other groups: there is no older snapshot of them to show.
     press(&mut state, &[Action::GroupBy(1)]);
     let mut newer = fixture::empty();
     newer.answer = Some(Arc::new(fixture::answer(state.query(), Detail::Nothing)));
     state.take(Arc::new(newer));
-    assert_eq!((state.mode(), state.snapshot().groups.len()), (Mode::Paused, 0));
+    assert_eq!((state.mode(), state.snapshot().groups.len()), (FeedMode::Paused, 0));
 }
 
 #[test]
-fn the_last_answer_says_that_the_source_has_ended() {
+fn last_answer_ends_the_feed() {
     let mut state = state();
     let mut last = fixture::busy();
-    last.answer = Some(Arc::new(Answer { ended: true, ..fixture::answer(state.query(), Detail::Nothing) }));
+    last.answer =
+        Some(Arc::new(DetailAnswer { ended: true, ..fixture::answer(state.query(), Detail::Nothing) }));
     state.take(Arc::new(last));
-    assert_eq!(state.mode(), Mode::Ended);
+    assert_eq!(state.mode(), FeedMode::Ended);
 }

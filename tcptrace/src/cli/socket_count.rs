@@ -1,0 +1,205 @@
+//! Counts the sockets that `sock_diag` reports, through a filter. The tracker gets each socket as a seed (role, closer,
+//! owner); a socket that matches counts in its state, and in its group if groups are requested.
+
+use std::{io, sync::Arc};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{
+    aggregate::{Aggregate, Context, Grouping, HostNames, Scope, Snapshot},
+    filter::{Filter, Subject},
+    lifecycle::{Event, Observer, Processes, Socket, Tracker, TrackerLimits},
+    model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, record::HostFacts, units::plural},
+    privileges,
+    source::{
+        self, host,
+        netns::{self, Netns, Round},
+        owners::{self, Effort},
+        sock_diag::{self, DumpError, StateMask, Summary},
+    },
+    view::states::GroupedCounts,
+};
+
+/// Result of a count.
+pub struct SocketCount {
+    /// Every namespace that can hold a matching socket.
+    pub round: Round<Result<(StateCounts, Summary), DumpError>>,
+    /// Whether the filter restricts the network namespaces.
+    pub names_netns: bool,
+    /// Matching sockets by group, if groups were requested.
+    pub groups: Option<GroupedCounts>,
+    /// Gaps because owners are unknown, one sentence each.
+    pub missing: Vec<String>,
+}
+
+/// The sockets of one namespace.
+struct Visited {
+    sockets: Vec<SeedSocket>,
+    summary: Summary,
+    settings: Record,
+}
+
+/// The sockets of every namespace that `filter` may match.
+type Looked = Round<Result<Visited, DumpError>>;
+
+/// Counts the sockets that match `filter`. Fails as [`netns::visit_each`] does.
+pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Result<SocketCount> {
+    let scope = filter.kernel_part();
+    let needs_owners = filter.tests_owners() || grouping.needs_owners();
+    let (round, tracker, missing) = gather(filter, needs_owners)?;
+
+    let mut counts: FxHashMap<NetnsId, StateCounts> = FxHashMap::default();
+    let mut aggregate = Aggregate::new(grouping, Scope::TimewaitSockets);
+    for (id, socket) in tracker.sockets() {
+        if filter.matches(&Subject::of(socket, tracker.processes()), socket.state) {
+            let counts = counts.entry(socket.netns).or_default();
+            if socket.is_orphan_fin_wait2() {
+                counts.add_orphan_fin_wait2();
+            } else {
+                counts.add(socket.state);
+            }
+            if !grouping.is_none() {
+                aggregate.appeared(id, &mut socket.clone(), tracker.processes());
+            }
+        }
+    }
+    let groups = (!grouping.is_none()).then(|| {
+        let snapshot = picture(aggregate, &round, &tracker, facts);
+        GroupedCounts { grouping, groups: snapshot.groups, other_groups: snapshot.other_groups }
+    });
+    let visited = round.visited.into_iter().map(|(netns, result)| {
+        let counts = counts.remove(&netns.id).unwrap_or_default();
+        (netns, result.map(|visited| (counts, visited.summary)))
+    });
+    let round = Round {
+        visited: visited.collect(),
+        refused: round.refused,
+        unreadable_processes: round.unreadable_processes,
+    };
+    // No namespace has this number.
+    Ok(SocketCount { round, names_netns: !source::may_be_in(&scope, NetnsId(u32::MAX)), groups, missing })
+}
+
+/// Returns the sockets that match `filter` as a snapshot without history, and the gaps in it. Fails as
+/// [`netns::visit_each`] does.
+pub fn look(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<String>)> {
+    let (round, tracker, mut missing) = gather(filter, true)?;
+    let mut aggregate = Aggregate::new(Grouping::NONE, Scope::TimewaitSockets);
+    for (netns, result) in &round.visited {
+        match result {
+            Ok(visited) => drop(aggregate.take(&visited.settings)),
+            Err(error) => {
+                missing.push(format!("network namespace {} was not read: {error}.", netns.id));
+            }
+        }
+    }
+    if !round.refused.is_empty() || round.unreadable_processes > 0 {
+        missing.push(format!("other network namespaces: {}.", unreadable_reason()));
+    }
+    for (id, socket) in tracker.sockets() {
+        let mut socket = socket.clone();
+        socket.shown = filter.states(&Subject::of(&socket, tracker.processes()));
+        aggregate.appeared(id, &mut socket, tracker.processes());
+    }
+    Ok((picture(aggregate, &round, &tracker, facts), missing))
+}
+
+/// Seeds a tracker with every socket that `filter` may match; also returns why owners may be unknown.
+fn gather(filter: &Filter, needs_owners: bool) -> io::Result<(Looked, Tracker, Vec<String>)> {
+    let scope = filter.kernel_part();
+    let began = host::monotonic_now();
+    let round = netns::visit_each(
+        |netns| source::may_be_in(&scope, netns.id),
+        |netns| {
+            let ts = host::monotonic_now();
+            let settings = Record::NetnsSettings { ts, netns: netns.id, sysctls: host::sysctls() };
+            let mut sockets = Vec::new();
+            let summary = sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
+                if scope.passes(&socket.tuple.ends(netns.id)) {
+                    sockets.push(socket);
+                }
+            })?;
+            Ok(Visited { sockets, summary, settings })
+        },
+    )?;
+    let mut tracker = Tracker::new(TrackerLimits::default());
+    let visited = || round.visited.iter().filter_map(|(_, result)| result.as_ref().ok());
+    let sockets = || visited().flat_map(|visited| &visited.sockets);
+    sockets().for_each(|&socket| tracker.take(&Record::Seed(socket), &mut SilentObserver));
+    tracker.take(&Record::SeedEnd { ts: host::monotonic_now(), began }, &mut SilentObserver);
+    let missing = if needs_owners { assign_owners(&sockets(), &mut tracker) } else { None };
+    Ok((round, tracker, missing.into_iter().collect()))
+}
+
+/// Returns the snapshot of `aggregate`.
+fn picture(mut aggregate: Aggregate, round: &Looked, tracker: &Tracker, facts: &HostFacts) -> Snapshot {
+    let context = Context { host: Arc::new(facts.clone()), source: Arc::from("live"), ..Context::default() };
+    let names = names(round.visited.iter().map(|(netns, _)| netns), tracker);
+    aggregate.snapshot(host::monotonic_now(), tracker, &names, context)
+}
+
+/// Names of the namespaces, and of the cgroups of the owners.
+fn names<'a>(visited: impl Iterator<Item = &'a Netns>, tracker: &Tracker) -> HostNames {
+    let mut names = HostNames::default();
+    let ts = host::monotonic_now();
+    for (netns, name) in visited.filter_map(|netns| Some((netns.id, netns.name.clone()?))) {
+        names.take(&Record::NetnsName { ts, netns, name });
+    }
+    let owners = tracker.sockets().filter_map(|(_, socket)| tracker.processes().get(socket.process?));
+    let cgroups = owners.map(|process| process.cgroup).filter(|&cgroup| cgroup != 0).collect();
+    for record in source::names::cgroup_path_records(cgroups) {
+        names.take(&record);
+    }
+    names
+}
+
+/// Why some processes could not be inspected.
+pub fn unreadable_reason() -> &'static str {
+    if privileges::may_inspect_processes() {
+        "the kernel refuses it, although this process has CAP_SYS_PTRACE"
+    } else {
+        "reading them needs CAP_SYS_PTRACE, which root has"
+    }
+}
+
+/// Passes the owners of `sockets` to the tracker; returns why some may be unknown.
+fn assign_owners<'a>(
+    sockets: &(impl Iterator<Item = &'a SeedSocket> + Clone),
+    tracker: &mut Tracker,
+) -> Option<String> {
+    let held = || sockets.clone().filter(|socket| socket.inode != 0);
+    let wanted: FxHashSet<u32> = held().map(|socket| socket.inode).collect();
+    let mut found = match owners::find(&wanted, Effort::UntilFound) {
+        Ok(found) => found,
+        Err(error) => return Some(format!("owners of sockets are unknown: {error}.")),
+    };
+    let missing = found.missing(&wanted);
+    let ts = host::monotonic_now();
+    for socket in held() {
+        if let Some(holder) = found.by_inode.remove(&socket.inode) {
+            tracker.take(
+                &Record::Owner { ts, id: socket.id, process: holder.process, fd: None },
+                &mut SilentObserver,
+            );
+        }
+    }
+    tracker.take(&Record::OwnersEnd { ts }, &mut SilentObserver);
+    missing.map(|(missing, process)| {
+        format!(
+            "{} no known owner, {process} could not be read: {}.",
+            plural(missing as u64, "socket has", "sockets have"),
+            unreadable_reason()
+        )
+    })
+}
+
+/// Ignores events: only the final state of the tracker matters.
+struct SilentObserver;
+
+impl Observer for SilentObserver {
+    fn appeared(&mut self, _: SocketId, _: &mut Socket, _: &Processes) {}
+    fn changed(&mut self, _: &Event<'_>, _: &mut Socket, _: &Processes) {}
+    fn corrected(&mut self, _: TcpState, _: &mut Socket, _: &Processes) {}
+    fn identified(&mut self, _: &mut Socket, _: &Processes) {}
+    fn orphaned(&mut self, _: &mut Socket) {}
+}

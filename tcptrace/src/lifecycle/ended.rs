@@ -1,0 +1,68 @@
+//! Remembers sockets that end while the seed is being read, so that the seed does not bring them back.
+
+use hashbrown::HashSet;
+use tcptrace_common::record as raw;
+
+use super::{Tracker, tracker::tuple_of};
+use crate::model::{NetnsId, SeedSocket, Tuple, record::SeedObject};
+
+/// Sockets that ended while the seed was being read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EndedInSeed {
+    ended: HashSet<Ended>,
+}
+
+/// A socket that ended but may still be in the seed. A peer chooses tuples, so they are hashed with a random seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ended {
+    /// A full socket, by its cookie.
+    Full(u64),
+    /// A timewait socket, by its cookie and tuple.
+    Timewait(u64, NetnsId, Tuple),
+    /// A request socket, by its tuple.
+    Request(NetnsId, Tuple),
+}
+
+impl Ended {
+    pub(super) const fn timewait(raw: &raw::Record) -> Self {
+        Self::Timewait(raw.cookie, NetnsId(raw.netns), tuple_of(raw).without_interface())
+    }
+
+    pub(super) const fn request(netns: NetnsId, tuple: &Tuple) -> Self {
+        Self::Request(netns, tuple.without_interface())
+    }
+}
+
+impl EndedInSeed {
+    pub(super) fn len(&self) -> usize {
+        self.ended.len()
+    }
+
+    pub(super) fn contains(&self, ended: &Ended) -> bool {
+        self.ended.contains(ended)
+    }
+
+    /// Whether the socket that `seed` lists has ended, as the listed kernel object or as a later one.
+    pub(super) fn has(&self, seed: &SeedSocket) -> bool {
+        let SeedSocket { id, netns, ref tuple, object, .. } = *seed;
+        let tuple = tuple.without_interface();
+        let is_timewait = matches!(object, SeedObject::Timewait { .. });
+        let is_request = matches!(object, SeedObject::Request { .. });
+        self.contains(&Ended::Timewait(id.0, netns, tuple))
+            || !is_timewait && self.contains(&Ended::Full(id.0))
+            || is_request && self.contains(&Ended::Request(netns, tuple))
+    }
+}
+
+impl Tracker {
+    /// Remembers a socket that ended while the seed is being read.
+    pub(super) fn remember_ended_in_seed(&mut self, ended: Ended) {
+        let remembered = &mut self.ended_in_seed.ended;
+        if remembered.len() < self.limits.sockets {
+            remembered.insert(ended);
+        } else if !remembered.contains(&ended) {
+            // If the seed brings it back, it remains.
+            self.counters.evicted += 1;
+        }
+    }
+}

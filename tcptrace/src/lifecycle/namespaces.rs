@@ -1,0 +1,62 @@
+//! Keeps the set of followed network namespaces: those that the seed visited, and those younger than the trace. A
+//! socket that appears in any other is older than the trace and could not be seeded: this is not a loss.
+
+use hashbrown::HashSet;
+
+use super::{Since, Tracker};
+use crate::model::{NetnsId, Record};
+
+/// The followed namespaces.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Namespaces {
+    followed: HashSet<NetnsId>,
+}
+
+impl Namespaces {
+    /// Most namespaces kept. The kernel gives the lowest free number to a new namespace, so this bounds concurrent
+    /// ones; a socket in a namespace beyond it counts as older than the trace.
+    const MOST: usize = 1 << 16;
+
+    pub(super) fn len(&self) -> usize {
+        self.followed.len()
+    }
+
+    /// Follows `netns`, because the seed visited it or a socket began there.
+    pub(super) fn follow(&mut self, netns: NetnsId) {
+        if self.followed.len() < Self::MOST {
+            self.followed.insert(netns);
+        }
+    }
+
+    /// Follows the namespaces that records show as visited.
+    pub(super) fn take(&mut self, record: &Record) {
+        match record {
+            Record::NetnsSettings { netns, .. } => self.follow(*netns),
+            Record::Seed(seed) => self.follow(seed.netns),
+            _ => {}
+        }
+    }
+
+    /// All of them, by number.
+    pub(super) fn sorted(&self) -> Vec<NetnsId> {
+        let mut all: Vec<_> = self.followed.iter().copied().collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+impl Tracker {
+    /// Counts the cause of a socket that appears in `netns` without a record. Returns when its state began.
+    pub(super) fn count_unannounced(&mut self, netns: NetnsId) -> Since {
+        let older = self.began.map_or(Since::Unknown, Since::AtLatest);
+        if self.seeding {
+            older
+        } else if self.namespaces.followed.contains(&netns) {
+            self.counters.healed += 1;
+            Since::Unknown
+        } else {
+            self.counters.unseeded += 1;
+            older
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! State of the pipeline besides the tracker: filter, aggregate, host tables and the active query.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tcptrace_common::{
+    filter::{Ends, KernelFilter},
+    record::Kind,
+};
+
+use super::{
+    EventSink,
+    query::{ActiveQuery, QueryChange},
+};
+use crate::{
+    aggregate::{Aggregate, CleanupThrottle, Context, History, HostNames, Snapshot, host_counters::Observed},
+    detail::{DetailAnswer, Query},
+    filter::{Filter, Subject},
+    lifecycle::{Event, Observer, Processes, Socket, Tracker},
+    model::{
+        Nanos, NetnsId, Record, SocketId, TcpState,
+        record::{HostFacts, KernelLosses},
+    },
+    source::may_be_in,
+};
+
+/// State of the pipeline besides the tracker.
+pub(super) struct PipelineState {
+    pub(super) filter: Filter,
+    /// The part of the filter that the kernel side tests as well.
+    pub(super) scope: KernelFilter,
+    pub(super) aggregate: Aggregate,
+    pub(super) events: Option<Box<dyn EventSink>>,
+    pub(super) host: Arc<HostFacts>,
+    pub(super) losses: KernelLosses,
+    /// Records missed by this run's recorder.
+    pub(super) not_recorded: u64,
+    pub(super) names: HostNames,
+    pub(super) patience: CleanupThrottle,
+    /// Records refused because a table was full.
+    pub(super) refused: u64,
+    pub(super) observed: Arc<Observed>,
+    pub(super) records: u64,
+    pub(super) now: Nanos,
+    pub(super) seeded: bool,
+    /// The active query, if a view can send queries.
+    pub(super) asked: Option<ActiveQuery>,
+}
+
+impl PipelineState {
+    pub(super) fn new(
+        aggregate: Aggregate,
+        events: Option<Box<dyn EventSink>>,
+        asked: Option<ActiveQuery>,
+        filter: Filter,
+    ) -> Self {
+        Self {
+            scope: filter.kernel_part(),
+            filter,
+            aggregate,
+            events,
+            host: Arc::default(),
+            losses: KernelLosses::default(),
+            not_recorded: 0,
+            names: HostNames::default(),
+            patience: CleanupThrottle::default(),
+            refused: 0,
+            observed: Arc::default(),
+            records: 0,
+            now: Nanos(0),
+            seeded: false,
+            asked,
+        }
+    }
+
+    /// Host counters with current names and settings.
+    fn observed(&mut self) -> Arc<Observed> {
+        Arc::make_mut(&mut self.observed).complete(&self.names);
+        Arc::clone(&self.observed)
+    }
+
+    /// Stores a record with `keep`, which returns whether there was room. If a table is full or crowded, evicts unused
+    /// rows first.
+    fn keep(&mut self, tracker: &mut Tracker, keep: impl Fn(&mut Self) -> bool) {
+        self.patience.note();
+        let is_kept = keep(self);
+        if is_kept && !self.names.is_crowded() {
+            return;
+        }
+        if self.seeded && self.patience.is_over() {
+            self.make_room(tracker);
+            let has_room = is_kept || keep(self);
+            self.patience.looked(tracker.count(), has_room);
+            if has_room {
+                return;
+            }
+        }
+        self.refused += u64::from(!is_kept);
+    }
+
+    /// Evicts rows that no socket refers to from full or crowded tables.
+    fn make_room(&mut self, tracker: &mut Tracker) {
+        let used = self.aggregate.used(tracker);
+        self.names.make_room(&used);
+        let has_sockets = |netns: NetnsId| used.netns.contains(&netns);
+        Arc::make_mut(&mut self.observed).make_room(|id| tracker.socket(id).is_some(), has_sockets);
+    }
+
+    /// Stores host data from `record` if it matches the filter.
+    fn observe(&mut self, record: &Record, tracker: &mut Tracker) {
+        let scope = &self.scope;
+        let is_wanted = match record {
+            Record::NetnsCounters { netns, .. } => may_be_in(scope, *netns),
+            Record::NetnsSettings { sysctls, .. } => sysctls.is_empty(),
+            Record::Seed(socket) => {
+                let waits = matches!(socket.state, TcpState::CloseWait | TcpState::FinWait2);
+                (socket.state == TcpState::Listen || (waits && self.host.blind))
+                    && scope.passes(&socket.tuple.ends(socket.netns))
+            }
+            Record::Owner { fd, .. } => fd.is_some(),
+            Record::Kernel(seen) => {
+                seen.raw.kind == Kind::RequestArmed as u8
+                    && seen.raw.arg1 > 0
+                    && scope.passes(&Ends::of(&seen.raw))
+            }
+            _ => false,
+        };
+        if is_wanted {
+            self.keep(tracker, |flow| Arc::make_mut(&mut flow.observed).take(record));
+        }
+    }
+
+    pub(super) fn snapshot(&mut self, tracker: &Tracker, source: &Arc<str>) -> Snapshot {
+        let context = Context { answer: self.answer(tracker), ..self.context(source) };
+        self.aggregate.snapshot(self.now, tracker, &self.names, context)
+    }
+
+    pub(super) fn context(&mut self, source: &Arc<str>) -> Context {
+        Context {
+            host: Arc::clone(&self.host),
+            source: Arc::clone(source),
+            filter: self.filter.to_string().into(),
+            records: self.records,
+            // A recording reports its own missing records.
+            kernel_losses: KernelLosses {
+                not_recorded: self.losses.not_recorded + self.not_recorded,
+                ..self.losses
+            },
+            output_dropped: self.events.as_ref().map_or(0, |events| events.dropped()),
+            observed: self.observed(),
+            refused: self.refused,
+            answer: None,
+        }
+    }
+
+    /// Applies a new query and restarts the counts if it needs that.
+    pub(super) fn ask(&mut self, query: Query, tracker: &mut Tracker) -> QueryChange {
+        let Self { asked: Some(asked), filter, aggregate, names, now, .. } = self else {
+            return QueryChange::None;
+        };
+        let change = asked.take(query);
+        if change == QueryChange::Filter
+            && let Some(wanted) = asked.filter(names)
+        {
+            *filter = wanted;
+        }
+        let history = match change {
+            QueryChange::None | QueryChange::Focus | QueryChange::Over => return change,
+            QueryChange::Count => History::Goes,
+            QueryChange::Filter => History::Ends,
+        };
+        aggregate.restart(asked.query().grouping, history, tracker, |socket, processes| {
+            socket.shown = filter.states(&Subject::of(socket, processes));
+        });
+        asked.recounted(*now);
+        change
+    }
+
+    pub(super) fn answer(&mut self, tracker: &Tracker) -> Option<Arc<DetailAnswer>> {
+        let asked = self.asked.as_mut()?;
+        Some(asked.answer(self.now, tracker, &self.aggregate))
+    }
+
+    /// All current state as records for the start of a recording.
+    pub(super) fn head(&self, tracker: &Tracker) -> Vec<Record> {
+        let ts = self.now;
+        let mut records = vec![Record::Host(Box::new(HostFacts::clone(&self.host))), Record::Tick { ts }];
+        let netns = self.names.all_netns();
+        records.extend(netns.map(|(netns, name)| Record::NetnsName { ts, netns, name: Arc::clone(name) }));
+        let cgroups = self.names.all_cgroups();
+        records.extend(cgroups.map(|(cgroup, path)| Record::CgroupPath {
+            ts,
+            cgroup,
+            path: Arc::clone(path),
+        }));
+        let settings = self.names.all_settings();
+        records.extend(settings.map(|(netns, sysctls)| Record::NetnsSettings {
+            ts,
+            netns,
+            sysctls: BTreeMap::clone(sysctls),
+        }));
+        records.extend(self.observed.records(ts));
+        // The checkpoint is not a seed: the seed is complete before it.
+        records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
+        let (sockets, rest) = tracker.carry(ts);
+        records.extend(sockets.into_iter().map(|carried| Record::SocketCheckpoint(Box::new(carried))));
+        records.push(Record::TrackerCheckpoint(Box::new(rest)));
+        records
+    }
+
+    pub(super) fn take(&mut self, record: &Record, tracker: &mut Tracker) {
+        match record {
+            Record::Kernel(_) => self.records += 1,
+            Record::Host(facts) => self.host = Arc::new(facts.after(&self.host)),
+            Record::ClockStep(step) => Arc::make_mut(&mut self.host).step_clock(*step),
+            Record::Loss { losses, .. } => self.losses = *losses,
+            Record::NetnsName { .. } | Record::CgroupPath { .. } | Record::NetnsSettings { .. } => {
+                self.keep(tracker, |flow| flow.names.take(record));
+            }
+            Record::OwnersEnd { .. } => self.seeded = true,
+            // Nothing is shown until the existing sockets are known again.
+            Record::Restart { .. } => self.seeded = false,
+            Record::Tick { ts } => {
+                self.now = self.now.max(*ts);
+                self.aggregate.begin(*ts);
+            }
+            Record::Seed(_)
+            | Record::SeedEnd { .. }
+            | Record::Listing(_)
+            | Record::Found(_)
+            | Record::Missing { .. }
+            | Record::Owner { .. }
+            | Record::NetnsCounters { .. }
+            | Record::SocketCheckpoint(_)
+            | Record::TrackerCheckpoint(_) => {}
+        }
+        self.observe(record, tracker);
+        tracker.take(record, self);
+        if let Some(netns) = self.aggregate.take(record) {
+            tracker.revisit_namespace(netns, record.ts().unwrap_or(self.now), self);
+        }
+        if self.seeded && matches!(record, Record::Tick { .. }) {
+            self.aggregate.mark(self.now);
+        }
+    }
+
+    /// Sets the states in which `socket` matches the filter, as far as known.
+    fn judge(&self, socket: &mut Socket, processes: &Processes) {
+        if !self.filter.is_everything() {
+            socket.shown = self.filter.states(&Subject::of(socket, processes));
+        }
+    }
+}
+
+/// Filters tracker events: a change is reported if the previous or the new state is shown, and a socket is counted
+/// while its state is shown.
+impl Observer for PipelineState {
+    fn appeared(&mut self, id: SocketId, socket: &mut Socket, processes: &Processes) {
+        self.judge(socket, processes);
+        self.aggregate.appeared(id, socket, processes);
+    }
+
+    fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
+        self.judge(socket, processes);
+        if let Some(asked) = &mut self.asked {
+            asked.journal.take(event);
+        }
+        // An inbound connection is reported as coming from LISTEN, a state that the socket itself never had.
+        let from = if event.begins { TcpState::Close } else { event.from };
+        if let Some(events) = &mut self.events
+            && (socket.shown.contains(from) || socket.shown.contains(event.to))
+        {
+            events.event(event, &self.host);
+        }
+        self.aggregate.changed(event, socket, processes);
+    }
+
+    fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
+        self.aggregate.corrected(from, socket, processes);
+    }
+
+    fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
+        self.judge(socket, processes);
+        self.aggregate.identified(socket, processes);
+    }
+
+    fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
+        self.judge(socket, processes);
+        self.aggregate.owner_moved(socket, processes);
+    }
+
+    fn orphaned(&mut self, socket: &mut Socket) {
+        self.aggregate.orphaned(socket);
+    }
+
+    fn forgotten(&mut self, socket: &mut Socket) {
+        self.aggregate.forgotten(socket);
+    }
+}

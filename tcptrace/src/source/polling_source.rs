@@ -1,0 +1,70 @@
+//! Observes a host where tracing is impossible: lists the sockets at the start, and polls the host afterwards.
+
+use std::{
+    sync::mpsc::RecvTimeoutError,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use tcptrace_common::filter::KernelFilter;
+
+use super::{
+    Flow, PollKind, Source,
+    host::{self, ClockWatch},
+    seed,
+};
+use crate::model::{Record, record::HostFacts};
+
+const POLL: Duration = Duration::from_millis(50);
+/// Time limit for the last poll.
+const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A source that polls instead of tracing.
+pub struct PollingSource {
+    facts: HostFacts,
+    seed: Option<seed::Reading>,
+    clock: ClockWatch,
+    begun: bool,
+}
+
+impl PollingSource {
+    /// Starts polling; `why` is the reason why nothing is traced.
+    pub fn start(filter: &KernelFilter, shown_filter: String, why: &str) -> Result<Self> {
+        let mut facts = HostFacts { filter: shown_filter, blind: true, ..host::facts() };
+        facts.limits.push(format!(
+            "Nothing is traced: {why}. States are those at the start, counters and queues are watched; how and why \
+             connections end is not seen."
+        ));
+        let seed = seed::begin(facts.clone(), filter, PollKind::Host).context("no thread for the seed")?;
+        Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), begun: false })
+    }
+}
+
+impl Source for PollingSource {
+    fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
+        if !self.begun {
+            self.begun = true;
+            take(Record::Host(Box::new(self.facts.clone())));
+            take(Record::Tick { ts: host::monotonic_now() });
+        }
+        match self.seed.as_ref().map(|seed| seed.batches.recv_timeout(POLL)) {
+            Some(Ok(batch)) => batch.into_iter().for_each(&mut *take),
+            Some(Err(RecvTimeoutError::Disconnected)) => self.seed = None,
+            Some(Err(RecvTimeoutError::Timeout)) => {}
+            None => std::thread::sleep(POLL),
+        }
+        self.clock.poll().into_iter().for_each(&mut *take);
+        take(Record::Tick { ts: host::monotonic_now() });
+        Ok(Flow::Running)
+    }
+
+    fn finish(&mut self, take: &mut dyn FnMut(Record)) {
+        let began = Instant::now();
+        if let Some(seed) = &self.seed {
+            seed.end();
+        }
+        while self.seed.is_some() && began.elapsed() < LAST_POLL_TIMEOUT {
+            let _ = self.fill(take);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Queries on a snapshot that the findings share, and their common wording.
+
+use super::Who;
+use crate::{
+    aggregate::{
+        Group, Snapshot,
+        host_counters::Surroundings,
+        stuck_sockets::{One, StuckSockets},
+    },
+    lifecycle::{EndReason, Role},
+    model::{NetnsId, TcpState, record::Process, text, units},
+};
+
+/// Maximum number of namespaces, processes and destinations named in one finding.
+const MOST_NAMED: usize = 3;
+
+/// The snapshot under diagnosis.
+pub struct Case<'a> {
+    /// The snapshot.
+    pub snapshot: &'a Snapshot,
+}
+
+impl<'a> Case<'a> {
+    pub const fn new(snapshot: &'a Snapshot) -> Self {
+        Self { snapshot }
+    }
+
+    /// Every namespace that was polled.
+    pub fn netns(&self) -> impl Iterator<Item = (NetnsId, &'a Surroundings)> + use<'a> {
+        self.snapshot.observed.netns.iter().map(|(&netns, surroundings)| (netns, surroundings))
+    }
+
+    /// Namespaces in which `counter` has grown, the largest growth first.
+    pub fn grown(&self, counter: &str) -> Vec<(NetnsId, u64)> {
+        let mut grown: Vec<_> = self
+            .netns()
+            .filter_map(|(netns, surroundings)| Some((netns, surroundings.grown(counter)?)))
+            .filter(|&(_, grown)| grown > 0)
+            .collect();
+        grown.sort_by_key(|&(_, grown)| std::cmp::Reverse(grown));
+        grown
+    }
+
+    /// Numeric value of a setting in `netns`.
+    pub fn setting(&self, netns: NetnsId, name: &str) -> Option<i64> {
+        self.snapshot.observed.netns.get(&netns)?.number(name)
+    }
+
+    /// Whether `netns` is the tracer's own.
+    fn is_own(&self, netns: NetnsId) -> bool {
+        netns.0 == self.snapshot.host.netns
+    }
+
+    /// The name of `netns`; `None` for the tracer's own.
+    pub fn name(&self, netns: NetnsId) -> Option<String> {
+        if self.is_own(netns) {
+            return None;
+        }
+        let name =
+            self.snapshot.observed.netns.get(&netns).and_then(|surroundings| surroundings.name.clone());
+        Some(name.map_or_else(|| netns.to_string(), |name| text::sanitise(&name).into_owned()))
+    }
+
+    /// ` in netns blue`, or nothing for the tracer's own.
+    pub fn place(&self, netns: NetnsId) -> String {
+        self.name(netns).map(|name| format!(" in netns {name}")).unwrap_or_default()
+    }
+
+    /// `command`, prefixed so that it runs in `netns`.
+    pub fn command(&self, netns: NetnsId, command: &str) -> String {
+        if self.is_own(netns) {
+            return command.to_owned();
+        }
+        let name =
+            self.snapshot.observed.netns.get(&netns).and_then(|surroundings| surroundings.name.clone());
+        match (name, self.any_pid(netns)) {
+            (Some(name), _) => format!("ip netns exec {} {command}", quoted(&name)),
+            (None, Some(pid)) => format!("nsenter -t {pid} -n {command}"),
+            (None, None) => format!("nsenter -t PID -n {command} (PID: any process in netns {netns})"),
+        }
+    }
+
+    /// The `sysctl -w` command that sets `name` in `netns`.
+    pub fn set(&self, netns: NetnsId, name: &str, value: impl std::fmt::Display) -> String {
+        let value = value.to_string();
+        let value = if value.contains(' ') { format!("\"{value}\"") } else { value };
+        self.command(netns, &format!("sysctl -w {name}={value}"))
+    }
+
+    fn any_pid(&self, netns: NetnsId) -> Option<u32> {
+        let standing = self.snapshot.standing.iter().filter(|standing| standing.netns == netns);
+        let groups = self.snapshot.groups.iter().filter(|group| group.netns() == Some(netns));
+        standing
+            .filter_map(|standing| standing.process.as_ref())
+            .chain(groups.filter_map(|group| group.process.as_ref()))
+            .map(|process| process.pid)
+            .next()
+    }
+
+    /// Groups whose connections have this role.
+    pub fn groups(&self, role: Role) -> impl Iterator<Item = &'a Group> + use<'a> {
+        self.snapshot.groups.iter().filter(move |group| group.role == role)
+    }
+
+    /// Number of sockets in `netns` that ended by `reason`; of all namespaces if `netns` is `None`.
+    pub fn ended(&self, netns: Option<NetnsId>, reason: EndReason) -> u64 {
+        self.snapshot
+            .groups
+            .iter()
+            .filter(|group| netns.is_none() || group.netns() == netns)
+            .map(|group| group.ended[reason as usize] + group.orphans_ended[reason as usize])
+            .sum()
+    }
+
+    /// The groups with the highest `count`.
+    pub fn by_count(&self, count: impl Fn(&Group) -> u64) -> Vec<Who> {
+        let mut counted: Vec<(u64, &Group)> = self
+            .snapshot
+            .groups
+            .iter()
+            .map(|group| (count(group), group))
+            .filter(|&(count, _)| count > 0)
+            .collect();
+        counted.sort_by_key(|&(count, _)| std::cmp::Reverse(count));
+        counted.iter().take(MOST_NAMED).map(|(count, group)| self.who(group, *count)).collect()
+    }
+
+    /// Service and process of `group`.
+    pub fn who(&self, group: &Group, count: u64) -> Who {
+        let service = group.service.map_or_else(|| group.key.clone(), |(_, service)| service.to_string());
+        Who { service, count, ..self.process(group.netns(), group.process.as_ref()) }
+    }
+
+    fn process(&self, netns: Option<NetnsId>, process: Option<&Process>) -> Who {
+        Who {
+            netns: netns.and_then(|netns| self.name(netns)),
+            comm: process.map(|process| text::sanitise(&process.comm).into_owned()),
+            pid: process.map(|process| process.pid),
+            ..Who::default()
+        }
+    }
+
+    /// Stuck sockets in `state`.
+    pub fn standing(&self, state: TcpState) -> impl Iterator<Item = &'a StuckSockets> + use<'a> {
+        self.snapshot.standing.iter().filter(move |standing| standing.state == state)
+    }
+
+    /// Process, service and oldest sockets of a row of stuck sockets.
+    pub fn stuck_owner(&self, standing: &StuckSockets, count: u64) -> Who {
+        let descriptors = &self.snapshot.observed.descriptors;
+        let oldest = standing.oldest.first();
+        Who {
+            service: standing.service.to_string(),
+            count,
+            fds: standing.oldest.iter().filter_map(|one: &One| descriptors.get(&one.id).copied()).collect(),
+            oldest: oldest.map(|one| one.age),
+            at_least: oldest.map(|one| one.at_least),
+            ..self.process(Some(standing.netns), standing.process.as_ref())
+        }
+    }
+
+    /// The rows of `standing` with the highest `count`.
+    pub fn top_stuck_owners(
+        &self,
+        standing: &[&StuckSockets],
+        count: impl Fn(&StuckSockets) -> u64,
+    ) -> Vec<Who> {
+        let mut counted: Vec<(u64, &&StuckSockets)> =
+            standing.iter().map(|standing| (count(standing), standing)).collect();
+        counted.sort_by_key(|&(count, _)| std::cmp::Reverse(count));
+        counted.iter().take(MOST_NAMED).map(|(count, standing)| self.stuck_owner(standing, *count)).collect()
+    }
+
+    /// Watch time in words.
+    pub fn watched(&self) -> String {
+        units::duration(self.snapshot.ts.since(self.snapshot.began))
+    }
+}
+
+/// Quotes a word for the shell.
+fn quoted(word: &str) -> String {
+    let word = text::sanitise(word);
+    let is_plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+:@/".contains(&byte));
+    if is_plain && !word.is_empty() {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}

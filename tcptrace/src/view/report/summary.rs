@@ -1,0 +1,192 @@
+//! Summary in three sentences: the recording, the peaks and the main producer of TIME_WAIT, the problems.
+
+use std::borrow::Cow;
+
+use super::Report;
+use crate::{
+    aggregate::{Group, GroupKey, stuck_sockets::StuckSockets},
+    lifecycle::{Closer, EndReason},
+    model::{Nanos, TcpState, text, units},
+    view::losses::losses,
+};
+
+/// A CLOSE_WAIT or held FIN_WAIT2 at least this old counts as forgotten, not as pending.
+const FORGOTTEN: Nanos = Nanos(10_000_000_000);
+/// Resets are reported if they end more than one connection in this many.
+const RESET_RATIO: u64 = 20;
+
+/// The three sentences.
+pub fn sentences(report: &Report<'_>) -> [String; 3] {
+    [seen(report), most(report), wrong(report)]
+}
+
+/// Sentence about the recording: host, time, connections.
+fn seen(report: &Report<'_>) -> String {
+    let host = &report.snapshot.host;
+    let (began, ended) = (report.local(report.snapshot.began), report.local(report.snapshot.ts));
+    let until = if began.date() == ended.date() { "%H:%M:%S %Z" } else { "%-d %B %Y %H:%M:%S %Z" };
+    let established = report.entered(TcpState::Established);
+    let which = if report.filter.is_empty() && host.filter.is_empty() {
+        ""
+    } else {
+        ", of those that were asked for,"
+    };
+    format!(
+        "On {} (Linux {}) TCP was followed for {}, on {} to {}: {} sockets{which} became ESTABLISHED, {} a second.",
+        or(&host.host, "a host without a name"),
+        or(&host.kernel, "of unknown release"),
+        units::duration(report.span()),
+        began.strftime("%-d %B %Y from %H:%M:%S"),
+        ended.strftime(until),
+        units::count(established),
+        units::rate(report.per_s(established)),
+    )
+}
+
+/// Sentence about the peaks and the main producer of TIME_WAIT.
+fn most(report: &Report<'_>) -> String {
+    let peak = |state| report.snapshot.timeline.peak(state);
+    let established = match peak(TcpState::Established) {
+        Some((n, ts)) => {
+            format!("at most {} sockets were ESTABLISHED at once ({})", units::count(n), report.clock(ts))
+        }
+        None => "no socket was ESTABLISHED".into(),
+    };
+    let Some((highest, ts)) = peak(TcpState::TimeWait) else {
+        return format!("No socket was in TIME_WAIT, and {established}.");
+    };
+    let entered = report.entered(TcpState::TimeWait);
+    let came = match entered {
+        0 => "all of them older than the recording".into(),
+        _ => format!(
+            "{} entered it ({}/s){}",
+            units::count(entered),
+            units::rate(report.per_s(entered)),
+            producer(report, entered)
+        ),
+    };
+    format!(
+        "TIME_WAIT peaked at {} sockets at {}: {came}; {established}.",
+        units::count(highest),
+        report.clock(ts)
+    )
+}
+
+/// The group that produced most TIME_WAIT, and its main closer.
+fn producer(report: &Report<'_>, entered: u64) -> String {
+    let groups = report.listed.groups.iter().filter(|group| group.id != GroupKey::OTHER);
+    let Some(group) = groups.max_by_key(|group| group.time_wait.entered) else { return String::new() };
+    let closes = match group.main_closer() {
+        Some((Closer::Local, share)) => format!(", where this side closes first in {}", percent(share)),
+        Some((Closer::Remote, share)) => format!(", where the peer closes first in {}", percent(share)),
+        _ => String::new(),
+    };
+    let share = group.time_wait.entered as f64 / entered as f64;
+    let owner = owner(group).map(|owner| format!(" ({owner})")).unwrap_or_default();
+    format!(", {} of them at {}{owner}{closes}", percent(share), text::sanitise(&group.key))
+}
+
+/// Sentence about the problems.
+fn wrong(report: &Report<'_>) -> String {
+    let findings: Vec<String> = FINDINGS.iter().filter_map(|finding| finding(report)).collect();
+    if findings.is_empty() {
+        return "Nothing stands out: nothing was lost, no CLOSE_WAIT is older than 10 s, no FIN_WAIT2 is held for longer, \
+                and neither ports nor room for TIME_WAIT ran out."
+            .into();
+    }
+    let mut text = findings.join("; ") + ".";
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
+
+/// Possible problems, most serious first; each returns a clause or `None`.
+const FINDINGS: [fn(&Report<'_>) -> Option<String>; 8] = [
+    |report| losses(&report.snapshot.losses).map(|lost| format!("counts may be off ({lost})")),
+    close_wait_problem,
+    held,
+    |report| ended(report, EndReason::NoPort, "calls of connect() found no free port"),
+    |report| {
+        ended(report, EndReason::Overflow, "closes got no TIME_WAIT, since tcp_max_tw_buckets was reached")
+    },
+    |report| ended(report, EndReason::Dropped, "handshakes were dropped"),
+    |report| ended(report, EndReason::Timeout, "connections timed out"),
+    resets,
+];
+
+fn close_wait_problem(report: &Report<'_>) -> Option<String> {
+    let Waiting { sockets, oldest, program } = waiting(report, TcpState::CloseWait)?;
+    Some(format!("{sockets} in CLOSE_WAIT, the oldest for {oldest}: {program} has not called close()"))
+}
+
+fn held(report: &Report<'_>) -> Option<String> {
+    let Waiting { sockets, oldest, program } = waiting(report, TcpState::FinWait2)?;
+    Some(format!(
+        "{sockets} in FIN_WAIT2, the oldest for {oldest}: {program} holds them, and no timeout ends that"
+    ))
+}
+
+/// Sockets that a program should have closed, as text.
+struct Waiting {
+    /// `40 sockets are`.
+    sockets: String,
+    /// Age of the oldest.
+    oldest: String,
+    /// Owner of the oldest.
+    program: String,
+}
+
+/// The sockets in `state`, if the oldest has been there too long.
+fn waiting(report: &Report<'_>, state: TcpState) -> Option<Waiting> {
+    let of_state = || report.snapshot.standing.iter().filter(|standing| standing.state == state);
+    let age = |standing: &StuckSockets| standing.oldest.first().map(|one| one.age);
+    let longest = of_state().max_by_key(|standing| age(standing))?;
+    let oldest = longest.oldest.first().filter(|one| one.age >= FORGOTTEN)?;
+    let bound = if oldest.at_least { ">= " } else { "" };
+    let count = of_state().map(|standing| standing.count).sum();
+    let process = longest.process.as_ref();
+    Some(Waiting {
+        sockets: if count == 1 {
+            "1 socket is".into()
+        } else {
+            format!("{} sockets are", units::count(count))
+        },
+        oldest: format!("{bound}{}", units::duration(oldest.age)),
+        program: process.map_or_else(
+            || "a program that was not found".into(),
+            |process| format!("{} (pid {})", text::sanitise(&process.comm), process.pid),
+        ),
+    })
+}
+
+fn ended(report: &Report<'_>, reason: EndReason, what: &str) -> Option<String> {
+    let n = report.listed.all.ended[reason as usize];
+    (n > 0).then(|| format!("{} {what}", units::count(n)))
+}
+
+fn resets(report: &Report<'_>) -> Option<String> {
+    let closers = &report.listed.all.closed;
+    let resets = closers[Closer::ResetReceived as usize] + closers[Closer::ResetSent as usize];
+    let all: u64 = closers[1..].iter().sum();
+    (resets * RESET_RATIO > all)
+        .then(|| format!("{} of {} connections ended by a reset", units::count(resets), units::count(all)))
+}
+
+/// The process that owns most of a group, with its id.
+fn owner(group: &Group) -> Option<String> {
+    group.process.as_ref().map(|process| format!("{}, pid {}", text::sanitise(&process.comm), process.pid))
+}
+
+fn or<'a>(name: &'a str, unknown: &'a str) -> Cow<'a, str> {
+    if name.is_empty() { unknown.into() } else { text::sanitise(name) }
+}
+
+/// Formats a share; only exact values are shown as 0 % or 100 %.
+pub fn percent(share: f64) -> String {
+    match share * 100.0 {
+        p if p > 0.0 && p < 0.5 => "<1 %".into(),
+        99.5..100.0 => ">99 %".into(),
+        p => format!("{p:.0} %"),
+    }
+}

@@ -1,0 +1,56 @@
+//! Beginnings shared by several cases.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use socket2::Socket;
+
+use crate::clock::Span;
+use crate::event::EventRole;
+use crate::filter;
+use crate::pair::{IpFamily, TestSocket};
+
+/// Starts to connect and does not wait: the client is in `SYN_SENT`, or past it.
+pub fn dial(socket: Socket, target: SocketAddr) -> Result<(TestSocket, Span)> {
+    socket.set_nonblocking(true)?;
+    let (result, span) = Span::of(|| socket.connect(&target.into()));
+    if let Err(error) = result
+        && error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error())
+    {
+        bail!("connect to {target}: {error}");
+    }
+    let mut client = TestSocket::new("client", EventRole::Outbound, socket)?;
+    client.subject.remote = Some(target);
+    Ok((client, span))
+}
+
+/// A client whose SYN nobody answers.
+pub struct Unanswered {
+    /// Hears nothing.
+    pub listener: TestSocket,
+    /// In `SYN_SENT`.
+    pub client: TestSocket,
+    /// It called `connect()`.
+    pub dialled: Span,
+}
+
+impl Unanswered {
+    /// Connects to a listener that drops every segment.
+    pub fn begin(family: IpFamily) -> Result<Self> {
+        let listener = TestSocket::listen((family.loopback(), 0).into())?;
+        filter::drop_segments(listener.socket()?)?;
+        let (client, dialled) = dial(family.socket()?, listener.local()?)?;
+        client.wait(tcptrace_common::state::TcpState::SynSent)?;
+        Ok(Self { listener, client, dialled })
+    }
+}
+
+/// A socket that is bound to a port of its own choice and may share it.
+pub fn bound(family: IpFamily) -> Result<(Socket, SocketAddr)> {
+    let socket = family.socket()?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::new(family.loopback(), 0).into())?;
+    let local = socket.local_addr()?.as_socket().context("an address")?;
+    Ok((socket, local))
+}
