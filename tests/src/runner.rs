@@ -169,11 +169,11 @@ impl ScenarioTally {
             }
             ScenarioOutcome::TimedOut => {
                 self.failed += 1;
-                println!("FAILED {name} ({seconds:.1} s)\n    time-out after {seconds:.0} s");
+                println!("FAILED {name}: time-out after {seconds:.0} s");
             }
             ScenarioOutcome::Failed(message) if failures.len() + 1 == RUNS => {
                 self.failed += 1;
-                println!("FAILED {name} ({seconds:.1} s)\n    {message}");
+                println!("FAILED {name} ({seconds:.1} s): {}", in_one_line(&message));
             }
             ScenarioOutcome::Failed(message) => {
                 println!("again {name}, {} events hidden by the kernel: {message}", report.hidden);

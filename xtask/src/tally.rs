@@ -125,7 +125,7 @@ impl TestTally {
         }
     }
 
-    /// One line of the live tests: `ok NAME`, `FAILED NAME`, `skipped NAME: reason`, and in the end `flaky NAME: failure`,
+    /// One line of the live tests: `ok NAME`, `FAILED NAME: failure`, `skipped NAME: reason`, and in the end `flaky NAME: failure`,
     /// `excused NAME: reason` and the counts.
     pub fn live_line(&mut self, line: &str) {
         if let Some(counts) = line.strip_prefix("live: ").and_then(TestCounts::parse) {
