@@ -89,6 +89,11 @@ impl PendingEnds {
         self.remove(position)
     }
 
+    /// Whether the end of `id` is pending.
+    pub fn contains(&self, id: SocketId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
     /// The newest pending timewait socket with this tuple.
     pub fn timewait_with(&self, netns: NetnsId, tuple: &Tuple) -> Option<SocketId> {
         let position = self.by_ends.get(&(netns, tuple.without_interface()))?;

@@ -198,7 +198,8 @@ impl Tracker {
         gone
     }
 
-    /// Completes a FIN_WAIT2 sweep; returns the orphans missing in it.
+    /// Completes a FIN_WAIT2 sweep; returns the orphans missing in it. Where an orphan's timer was cancelled, the records
+    /// that follow say more than its absence.
     fn finish_fin_wait2_sweep(&mut self, end: &SweepEnd) -> Vec<SocketId> {
         let still = std::mem::take(&mut self.sweeps.listed_in_fin_wait2);
         let visited: HashSet<NetnsId> = end.netns.iter().copied().collect();
@@ -208,6 +209,7 @@ impl Tracker {
                 && socket.orphan_since.is_some_and(|since| since < end.began)
                 && visited.contains(&socket.netns)
                 && !still.contains(id)
+                && !self.pending.contains(*id)
         };
         let mut gone: Vec<SocketId> = self.sockets.iter().filter(is_gone).map(|(id, _)| id).collect();
         gone.sort_unstable();

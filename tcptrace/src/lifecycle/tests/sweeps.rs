@@ -183,3 +183,17 @@ fn listing_clears_the_suspicion() {
     run.sweep(Sweep::Whole, 20_039, &[other]);
     assert_eq!((run.count(T::TimeWait), run.tracker.counters().healed), (1, 1));
 }
+
+#[test]
+fn fin_wait2_sweep_leaves_a_cancelled_timer_to_its_explanation() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.reach_fin_wait2(7)
+        .take(kernel(timewait(40, Kind::TimewaitArmed, 7, T::FinWait2)))
+        .client(40, 7, T::FinWait2, T::Close)
+        .take(kernel(timewait(5_100, Kind::TimewaitCancelled, 7, T::FinWait2)))
+        .sweep(Sweep::FinWait2, 5_200, &[]);
+    assert_eq!((run.count(T::FinWait2), run.count(T::TimeWait)), (1, 0));
+    run.time(6_000);
+    assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>CLOSE 5070ms orphan unexplained"]);
+}
