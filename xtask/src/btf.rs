@@ -11,6 +11,12 @@ use anyhow::{Context, Result, bail};
 use crate::repo::Repo;
 use crate::vm::{KERNELS, vmlinux};
 
+/// The table of hooks, for its tracepoints.
+#[allow(dead_code)]
+#[path = "../../tcptrace/src/model/hooks.rs"]
+mod hooks;
+use hooks::HOOKS;
+
 /// Structures whose members tcptrace reads. Members that are other structures lose their type.
 const STRUCTS: [&str; 11] = [
     "sock_common",
@@ -26,16 +32,6 @@ const STRUCTS: [&str; 11] = [
     "sk_buff",
 ];
 const ENUMS: [&str; 2] = ["sock_flags", "sk_rst_reason"];
-const TYPEDEFS: [&str; 8] = [
-    "btf_trace_inet_sock_set_state",
-    "btf_trace_timer_start",
-    "btf_trace_timer_cancel",
-    "btf_trace_timer_expire_entry",
-    "btf_trace_kfree_skb",
-    "btf_trace_tcp_send_reset",
-    "btf_trace_tcp_receive_reset",
-    "btf_trace_inet_sk_error_report",
-];
 const FUNCTIONS: [&str; 1] = ["bpf_get_socket_ptr_cookie"];
 
 /// Writes `tcptrace/src/kernel/fixtures/VERSION.btf` for every kernel of the table.
@@ -154,10 +150,12 @@ fn string(strings: &[u8], at: u32) -> Option<&[u8]> {
 fn reduce(bytes: &[u8]) -> Result<Vec<u8>> {
     let full = Btf::parse(bytes).context("not BTF")?;
     let mut reduced = Reduced::new(&full);
+    let typedefs: Vec<String> = HOOKS.iter().map(|hook| format!("btf_trace_{}", hook.tracepoint)).collect();
+    let typedefs: Vec<&str> = typedefs.iter().map(String::as_str).collect();
     let wanted = [
         (kind::STRUCT, STRUCTS.as_slice()),
         (kind::ENUM, &ENUMS),
-        (kind::TYPEDEF, &TYPEDEFS),
+        (kind::TYPEDEF, &typedefs),
         (kind::FUNC, &FUNCTIONS),
     ];
     for (id, found) in (0..).zip(&full.types) {

@@ -40,20 +40,33 @@ struct KeyRow {
     key: Key,
     name: &'static str,
     head: &'static str,
-    of: fn(&Socket, &Processes, PeerPrefix) -> KeyPart,
+    of: ValueOfKey,
+    needs_owner: bool,
 }
 
-const KEYS: [KeyRow; 9] = [
-    KeyRow { key: Key::Service, name: "service", head: "SERVICE", of: service },
-    KeyRow { key: Key::Peer, name: "peer", head: "PEER", of: peer },
-    KeyRow { key: Key::Rport, name: "rport", head: "RPORT", of: |s, _, _| KeyPart::Port(s.tuple.dport) },
-    KeyRow { key: Key::Lport, name: "lport", head: "LPORT", of: |s, _, _| KeyPart::Port(s.tuple.sport) },
-    KeyRow { key: Key::Process, name: "process", head: "PROCESS", of: process },
-    KeyRow { key: Key::Comm, name: "comm", head: "COMM", of: comm },
-    KeyRow { key: Key::Cgroup, name: "cgroup", head: "CGROUP", of: cgroup },
-    KeyRow { key: Key::Netns, name: "netns", head: "NETNS", of: |s, _, _| KeyPart::Netns(s.netns) },
-    KeyRow { key: Key::State, name: "state", head: "STATE", of: |s, _, _| KeyPart::State(s.state) },
+type ValueOfKey = fn(&Socket, &Processes, PeerPrefix) -> KeyPart;
+
+const fn row(key: Key, name: &'static str, head: &'static str, of: ValueOfKey) -> KeyRow {
+    KeyRow { key, name, head, of, needs_owner: false }
+}
+
+const KEYS: &[KeyRow] = &[
+    row(Key::Service, "service", "SERVICE", service),
+    row(Key::Peer, "peer", "PEER", peer),
+    row(Key::Rport, "rport", "RPORT", |s, _, _| KeyPart::Port(s.tuple.dport)),
+    row(Key::Lport, "lport", "LPORT", |s, _, _| KeyPart::Port(s.tuple.sport)),
+    row(Key::Process, "process", "PROCESS", process).of_owner(),
+    row(Key::Comm, "comm", "COMM", comm).of_owner(),
+    row(Key::Cgroup, "cgroup", "CGROUP", cgroup).of_owner(),
+    row(Key::Netns, "netns", "NETNS", |s, _, _| KeyPart::Netns(s.netns)),
+    row(Key::State, "state", "STATE", |s, _, _| KeyPart::State(s.state)),
 ];
+
+impl KeyRow {
+    const fn of_owner(self) -> Self {
+        Self { needs_owner: true, ..self }
+    }
+}
 
 impl Key {
     fn row(self) -> &'static KeyRow {
@@ -112,7 +125,7 @@ impl Grouping {
     /// All sockets are one group.
     pub const NONE: Self = Self { keys: [None; 2], peers: PeerPrefix::WHOLE };
     /// By service.
-    pub const SERVICE: Self = Self { keys: [Some(Key::Service), None], peers: PeerPrefix::WHOLE };
+    pub const SERVICE: Self = Self::by(Key::Service);
 
     /// Groups peers by network; `None` if peers are not a key.
     #[must_use]
@@ -120,14 +133,19 @@ impl Grouping {
         self.has(Key::Peer).then_some(Self { peers, ..self })
     }
 
-    /// Groupings by a single key, in table order.
-    pub fn single() -> impl Iterator<Item = Self> {
-        KEYS.iter().map(|row| Self { keys: [Some(row.key), None], peers: PeerPrefix::WHOLE })
+    /// By one key.
+    pub const fn by(key: Key) -> Self {
+        Self { keys: [Some(key), None], peers: PeerPrefix::WHOLE }
     }
 
-    /// Names of all keys, for help and errors.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        KEYS.iter().map(|row| row.name)
+    /// Groupings by a single key, in table order.
+    pub fn single() -> impl Iterator<Item = Self> {
+        KEYS.iter().map(|row| Self::by(row.key))
+    }
+
+    /// Names of all keys, for help, errors and documents.
+    pub fn names() -> Vec<&'static str> {
+        KEYS.iter().map(|row| row.name).collect()
     }
 
     /// Heading of the group column: `SERVICE / PROCESS`.
@@ -142,7 +160,7 @@ impl Grouping {
 
     /// Whether grouping needs the owners of sockets.
     pub fn needs_owners(self) -> bool {
-        [Key::Process, Key::Comm, Key::Cgroup].into_iter().any(|key| self.has(key))
+        self.keys.iter().flatten().any(|key| key.row().needs_owner)
     }
 
     /// Whether all sockets of a group have one role, which distinguishes groups with the same name.
@@ -185,7 +203,7 @@ impl FromStr for Grouping {
         let mut keys = [None; 2];
         for (n, name) in text.split(',').enumerate() {
             let row = KEYS.iter().find(|row| row.name == name.trim()).ok_or_else(|| {
-                let known = Self::names().collect::<Vec<_>>().join(", ");
+                let known = Self::names().join(", ");
                 format!("unknown key '{}'; expected one or two of {known}", name.trim())
             })?;
             if keys.contains(&Some(row.key)) {
@@ -277,7 +295,13 @@ impl GroupKey {
             match part {
                 KeyPart::Service { netns, .. } | KeyPart::Netns(netns) => drop(used.netns.insert(*netns)),
                 KeyPart::Cgroup(cgroup) => drop(used.cgroups.insert(*cgroup)),
-                _ => {}
+                KeyPart::Peer { .. }
+                | KeyPart::Port(_)
+                | KeyPart::Process(_)
+                | KeyPart::Comm(_)
+                | KeyPart::State(_)
+                | KeyPart::All
+                | KeyPart::Other => {}
             }
         }
     }
@@ -343,8 +367,7 @@ mod tests {
         let error = |text: &str| text.parse::<Grouping>().expect_err("not a grouping");
         assert_eq!(
             error("port"),
-            "unknown key 'port'; expected one or two of service, peer, rport, lport, process, comm, cgroup, \
-             netns, state"
+            format!("unknown key 'port'; expected one or two of {}", Grouping::names().join(", "))
         );
         assert_eq!(error("peer,peer"), "'peer' twice");
         assert_eq!(error("peer,lport,rport"), "at most two keys can be combined");
@@ -383,6 +406,6 @@ mod tests {
         assert_eq!(of("comm,service"), (true, true, false, false));
         assert!(Grouping::NONE.is_none());
         let single: Vec<String> = Grouping::single().map(|grouping| grouping.to_string()).collect();
-        assert_eq!(single, Grouping::names().collect::<Vec<_>>());
+        assert_eq!(single, Grouping::names());
     }
 }

@@ -40,7 +40,7 @@ pub use dwells::{Bucket, Distribution};
 use group_entry::{GroupValues, Oldest};
 use groups::{GroupLimits, Groups};
 use host_counters::Observed;
-pub use keys::{GroupKey, Grouping, PeerPrefix};
+pub use keys::{GroupKey, Grouping, Key, PeerPrefix};
 pub use names::{CleanupThrottle, HostNames, Sysctls, Used};
 use over_time::OverTime;
 pub use over_time::{GroupSummary, StateSummary};

@@ -7,8 +7,11 @@ use crate::aggregate::{Grouping, PeerPrefix};
 /// Grouping arguments.
 #[derive(Args, Clone, Debug)]
 pub struct GroupArgs {
-    /// Group by one or two keys: service, peer, rport, lport, process, comm, cgroup, netns, state
-    #[arg(long, value_name = "KEY[,KEY]")]
+    #[arg(
+        long,
+        value_name = "KEY[,KEY]",
+        help = format!("Group by one or two keys: {}", Grouping::names().join(", "))
+    )]
     by: Option<Grouping>,
     /// With the key peer: group peers whose addresses share this many leading bits; IPv6 uses 64 unless
     /// a second number is given

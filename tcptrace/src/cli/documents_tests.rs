@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::Cli;
+use crate::aggregate::Grouping;
 
 /// Shared with the live tests, which run the commands that are only parsed here.
 #[path = "../../../tests/src/documents.rs"]
@@ -90,6 +91,20 @@ fn daemon_set_matches_the_documents() {
         (&mounted["name"], mounted["mountPath"].as_str()),
         (&pod["volumes"][0]["name"], Some("/sys/fs/cgroup"))
     );
+}
+
+#[test]
+fn documents_list_every_grouping_key() {
+    let names = Grouping::names();
+    for (page, list) in [("README.md", names.join(", ")), ("README.zh-CN.md", names.join("、"))] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page));
+        assert!(text.expect("a page").contains(&list), "{page}: {list}");
+    }
+    let formats = include_str!("../../../docs/json.md");
+    let heads: Vec<&str> = formats.lines().filter(|line| line.starts_with("| `")).collect();
+    for name in names {
+        assert!(heads.iter().any(|line| line.contains(&format!("`{name}`"))), "docs/json.md: {name}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Recordings of older versions still give the same results.
 
+use std::fmt::Write as _;
+
 use super::*;
 use crate::{
     filter::Filter,
@@ -67,4 +69,22 @@ fn document_lists_every_column_and_kind() {
     for name in columns.into_iter().chain(exported).chain(KINDS.map(|(name, _)| name)) {
         assert!(DOCUMENT.contains(&format!("`{name}`")), "{name}");
     }
+}
+
+#[test]
+fn document_has_the_table_of_hooks() {
+    use crate::model::hooks::HOOKS;
+    let mut rows: Vec<_> = HOOKS
+        .iter()
+        .flat_map(|hook| hook.reports.iter().map(|reported| (reported.index, hook.tracepoint, reported)))
+        .collect();
+    rows.sort_unstable_by_key(|&(index, ..)| index);
+    let mut table = String::from("| `kind` | Tracepoint | |\n|---|---|---|\n");
+    for (_, tracepoint, reported) in rows {
+        let since =
+            if reported.since == 0 { String::new() } else { format!(" (since format 1.{})", reported.since) };
+        writeln!(table, "| `{}` | `{tracepoint}` | {}{since} |", reported.name, reported.meaning)
+            .expect("writing to a String cannot fail");
+    }
+    assert!(DOCUMENT.contains(&table), "docs/session-format.md lacks this table:\n{table}");
 }

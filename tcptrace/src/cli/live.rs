@@ -3,6 +3,7 @@
 use std::{io, os::fd::AsFd, sync::mpsc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -14,7 +15,7 @@ use tokio::{
 
 use crate::{
     filter::Filter,
-    kernel::{Hook, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
+    kernel::{Disabled, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
     privileges::{self, Work},
     source::{PollKind, Source, live::Live, polling_source::PollingSource},
 };
@@ -27,17 +28,16 @@ pub struct LiveArgs {
     ring_size: u32,
     /// Trace without a hook, as on a kernel that lacks it (for tests): segment, entry-stamp, ends, kallsyms. With
     /// `everything` the programs run and report nothing, which measures the overhead of the hooks
-    #[arg(long, value_name = "HOOK", value_delimiter = ',', hide = true)]
-    without: Vec<DisabledHook>,
+    #[arg(long, value_name = "HOOK", value_delimiter = ',', hide = true, value_parser = disabled_parser())]
+    without: Vec<Disabled>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum DisabledHook {
-    Segment,
-    EntryStamp,
-    Ends,
-    Kallsyms,
-    Everything,
+fn disabled_parser() -> impl TypedValueParser<Value = Disabled> {
+    let names = PossibleValuesParser::new(Disabled::all().map(|(name, _)| name));
+    names.try_map(|wanted| {
+        let found = Disabled::all().find(|&(name, _)| name == wanted);
+        found.map(|(_, part)| part).ok_or("no part of tracing has this name")
+    })
 }
 
 fn ring_mib(text: &str) -> Result<u32, String> {
@@ -76,14 +76,9 @@ impl LiveArgs {
     }
 
     fn options(&self, filter: &Filter) -> Options {
-        let hook = |lacking| if self.without.contains(&lacking) { Hook::Off } else { Hook::Auto };
         Options {
             ring_bytes: self.ring_size << 20,
-            segments: hook(DisabledHook::Segment),
-            entry_stamp: hook(DisabledHook::EntryStamp),
-            ends: hook(DisabledHook::Ends),
-            kallsyms: hook(DisabledHook::Kallsyms),
-            reports: hook(DisabledHook::Everything),
+            without: self.without.clone(),
             filter: filter.kernel_part(),
         }
     }

@@ -1,7 +1,9 @@
 //! Counts events that both copies of a program reported, which bounds the events that both missed. The tracker drops
 //! the duplicate report itself.
 
-use tcptrace_common::record::{Kind, Record, Twice};
+use tcptrace_common::record::{Record, Twice};
+
+use crate::model::hooks::{HOOKS, Hook, Programs};
 
 /// One CPU emits both reports of an event, back to back, except for one or two nested events.
 const RECENT: usize = 16;
@@ -56,14 +58,12 @@ impl Doubles {
     }
 }
 
-const fn hook_of(kind: u8) -> Option<Twice> {
-    Some(match Kind::from_raw(kind) {
-        Some(Kind::Transition) => Twice::SetState,
-        Some(Kind::Segment) => Twice::Segment,
-        Some(Kind::ResetSent) => Twice::ResetSent,
-        Some(Kind::ResetReceived) => Twice::ResetReceived,
-        _ => return None,
-    })
+fn hook_of(kind: u8) -> Option<Twice> {
+    let reports = |hook: &&Hook| hook.reports.iter().any(|reported| reported.kind as u8 == kind);
+    match HOOKS.iter().find(reports)?.programs {
+        Programs::Copies(hook, _) => Some(hook),
+        Programs::One(_) => None,
+    }
 }
 
 /// One read of the rings.
@@ -91,6 +91,8 @@ impl DuplicateWatch<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tcptrace_common::record::Kind;
+
     use super::*;
 
     fn transition(ts_ns: u64, object: u64, new: u8) -> Record {

@@ -23,7 +23,11 @@ use super::{
     rings::{Alarm, Rings},
     symbols::Handlers,
 };
-use crate::model::{HookRecord, Nanos, record::KernelLosses};
+use crate::model::{
+    HookRecord, Nanos,
+    hooks::{HOOKS, Hook, Programs, Requirement, SEND_RESET},
+    record::KernelLosses,
+};
 
 /// The object file in this crate's `ebpf` folder, as committed.
 static EMBEDDED_OBJECT: &[u8] =
@@ -80,13 +84,27 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether an optional hook is used.
+/// A part of tracing that [`Options`] can switch off, to reproduce what other kernels show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// If the kernel has it.
-    Auto,
-    /// Never, to reproduce what older kernels show.
-    Off,
+pub enum Disabled {
+    /// The optional hook of this name, and those attached together with it.
+    Hook(&'static str),
+    /// The field `tw_entry_stamp` of timewait sockets.
+    EntryStamp,
+    /// `/proc/kallsyms`: the addresses are learned from a loopback connection.
+    Kallsyms,
+    /// All reports: the programs return at once, to measure the overhead of the hooks.
+    Reports,
+}
+
+impl Disabled {
+    /// Every part, by the name of its argument.
+    pub fn all() -> impl Iterator<Item = (&'static str, Self)> {
+        let others =
+            [("entry-stamp", Self::EntryStamp), ("kallsyms", Self::Kallsyms), ("everything", Self::Reports)];
+        let hooks = HOOKS.iter().filter_map(Hook::optional).map(|hook| (hook.name, Self::Hook(hook.name)));
+        hooks.chain(others)
+    }
 }
 
 /// How to load the program.
@@ -94,84 +112,20 @@ pub enum Hook {
 pub struct Options {
     /// Size of all ring buffers together in bytes: a power of two, at least a MiB.
     pub ring_bytes: u32,
-    /// The hook that shows segments received by timewait sockets.
-    pub segments: Hook,
-    /// The field `tw_entry_stamp` of timewait sockets.
-    pub entry_stamp: Hook,
-    /// The hooks that show why a socket ended.
-    pub ends: Hook,
-    /// `/proc/kallsyms`; [`Hook::Off`] learns the addresses from a loopback connection.
-    pub kallsyms: Hook,
-    /// Whether the programs report; [`Hook::Off`] makes them return at once, to measure the overhead of the hooks.
-    pub reports: Hook,
+    /// What not to use.
+    pub without: Vec<Disabled>,
     /// Which records to report.
     pub filter: KernelFilter,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            ring_bytes: 16 << 20,
-            segments: Hook::Auto,
-            entry_stamp: Hook::Auto,
-            ends: Hook::Auto,
-            kallsyms: Hook::Auto,
-            reports: Hook::Auto,
-            filter: KernelFilter::default(),
-        }
+        Self { ring_bytes: 16 << 20, without: Vec::new(), filter: KernelFilter::default() }
     }
 }
 
-/// Which optional hooks are attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hooks {
-    /// Segments received by timewait sockets are reported: FIN_WAIT2 -> TIME_WAIT is exact.
-    pub segments: bool,
-    /// Timewait sockets carry the time of their entry into TIME_WAIT.
-    pub entry_stamp: bool,
-    /// RSTs and errors are reported where the kernel sends, receives and reports them.
-    pub ends: bool,
-}
-
-/// One program: function and tracepoint.
-struct Program {
-    function: &'static str,
-    tracepoint: &'static str,
-}
-
-const fn program(function: &'static str, tracepoint: &'static str) -> Program {
-    Program { function, tracepoint }
-}
-
-/// In attach order: ends first; the reverse order would leave sockets that never end.
-const PROGRAMS: [Program; 5] = [
-    program("timer_expire_entry", "timer_expire_entry"),
-    program("timer_cancel", "timer_cancel"),
-    program("timer_start", "timer_start"),
-    program("set_state_first", "inet_sock_set_state"),
-    program("set_state_second", "inet_sock_set_state"),
-];
-/// Attached before the transitions that they explain.
-const ENDS: [Program; 5] = [
-    program("reset_sent_first", SEND_RESET),
-    program("reset_sent_second", SEND_RESET),
-    program("reset_received_first", "tcp_receive_reset"),
-    program("reset_received_second", "tcp_receive_reset"),
-    program("error_reported", "inet_sk_error_report"),
-];
-/// The tracepoint of the RSTs that this host sends.
-pub(super) const SEND_RESET: &str = "tcp_send_reset";
-/// Arguments of `tcp_send_reset` where it passes a reason (6.10).
+/// Arguments of [`SEND_RESET`] where it passes a reason (6.10).
 const SEND_RESET_ARGUMENTS: usize = 3;
-const SEGMENTS: [Program; 2] = [program("segment_first", KFREE_SKB), program("segment_second", KFREE_SKB)];
-/// The optional tracepoint that shows segments received by timewait sockets.
-pub(super) const KFREE_SKB: &str = "kfree_skb";
-/// Arguments of `kfree_skb` where it names the receiving socket (6.11).
-pub(super) const SEGMENTS_ARGUMENTS: usize = 4;
-
-/// The tracepoints that tracing needs.
-pub(super) const NEEDED_TRACEPOINTS: [&str; 4] =
-    ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
 
 /// A running trace. Dropping it detaches everything.
 pub struct Tracer {
@@ -184,7 +138,9 @@ pub struct Tracer {
     previous_missed: u64,
     losses: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    hooks: Hooks,
+    /// The attached hooks.
+    attached: Vec<&'static Hook>,
+    has_entry_stamp: bool,
     /// Keeps programs and links alive.
     ebpf: Ebpf,
 }
@@ -193,12 +149,13 @@ impl Tracer {
     /// Loads the object and attaches every hook.
     pub fn start(types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
         let mut offsets = types.offsets()?;
-        if options.entry_stamp == Hook::Off {
+        let is_disabled = |part| options.without.contains(&part);
+        if is_disabled(Disabled::EntryStamp) {
             offsets.tw_entry_stamp = tcptrace_common::config::ABSENT;
         }
         let has_reset_reason = types.tracepoint_arguments(SEND_RESET) == Some(SEND_RESET_ARGUMENTS);
-        let ends = options.ends == Hook::Auto && has_end_hooks(types);
-        if ends && has_reset_reasons(types) {
+        let attached = hooks_to_attach(types, &options.without);
+        if attached.iter().any(|hook| hook.tracepoint == SEND_RESET) && has_reset_reasons(types) {
             // The reset reason shows unread data, so the program need not read this field.
             offsets.copied_seq = tcptrace_common::config::ABSENT;
         }
@@ -211,16 +168,14 @@ impl Tracer {
             wakeup_bytes: u64::from(ring_bytes / 4),
             learn_cookie: 0,
             learn_ports: 0,
-            idle: u32::from(options.reports == Hook::Off),
+            idle: u32::from(is_disabled(Disabled::Reports)),
             ring_mask: rings as u32 - 1,
             has_reset_reason: u32::from(has_reset_reason),
             padding: 0,
             offsets,
         };
-        let mut handlers = match options.kallsyms {
-            Hook::Auto => Handlers::from_kallsyms(),
-            Hook::Off => Handlers::default(),
-        };
+        let mut handlers =
+            if is_disabled(Disabled::Kallsyms) { Handlers::default() } else { Handlers::from_kallsyms() };
         if !handlers.are_known() {
             handlers = learn::handlers(&config, &btf).map_err(LoadError::Handlers)?;
         }
@@ -228,11 +183,10 @@ impl Tracer {
         config.reqsk_timer_handler = handlers.reqsk_timer;
 
         let mut ebpf = load_object(&config, &options.filter, ring_bytes)?;
-        let segments = options.segments == Hook::Auto
-            && types.tracepoint_arguments(KFREE_SKB) == Some(SEGMENTS_ARGUMENTS);
-        let optional = SEGMENTS.iter().filter(|_| segments).chain(ENDS.iter().filter(|_| ends));
-        for program in optional.chain(&PROGRAMS) {
-            attach(&mut ebpf, program.function, program.tracepoint, &btf)?;
+        for hook in &attached {
+            for function in hook.functions() {
+                attach(&mut ebpf, function, hook.tracepoint, &btf)?;
+            }
         }
         let rings: Vec<RingBuf<_>> = ring::MAPS[..rings]
             .iter()
@@ -251,18 +205,20 @@ impl Tracer {
             reset_reasons: types.reset_reasons().to_vec(),
             losses: losses.try_into().map_err(|_| LoadError::Part("LOSSES array"))?,
             logger,
-            hooks: Hooks {
-                segments,
-                entry_stamp: offsets.tw_entry_stamp != tcptrace_common::config::ABSENT,
-                ends,
-            },
+            attached,
+            has_entry_stamp: offsets.tw_entry_stamp != tcptrace_common::config::ABSENT,
             ebpf,
         })
     }
 
-    /// Which optional hooks are attached.
-    pub const fn hooks(&self) -> Hooks {
-        self.hooks
+    /// Whether the hook at `tracepoint` is attached.
+    pub fn is_attached(&self, tracepoint: &str) -> bool {
+        self.attached.iter().any(|hook| hook.tracepoint == tracepoint)
+    }
+
+    /// Whether timewait sockets carry the time of their entry into TIME_WAIT.
+    pub const fn has_entry_stamp(&self) -> bool {
+        self.has_entry_stamp
     }
 
     /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order.
@@ -327,18 +283,15 @@ impl Tracer {
             let program = self.ebpf.program(name)?.fd().ok()?;
             recursion_misses(program.as_fd()).ok()
         };
-        let attached = |hook: &Twice| match hook {
-            Twice::SetState => true,
-            Twice::Segment => self.hooks.segments,
-            Twice::ResetSent | Twice::ResetReceived => self.hooks.ends,
+        let by_both = |hook: &&Hook| match hook.programs {
+            Programs::One(_) => Some(0),
+            Programs::Copies(hook, [first, second]) => {
+                // The order matters: a duplicate is counted as covered before the reader sees it.
+                let (first, second) = (misses(first)?, misses(second)?);
+                Some(second.min(not_covered(first, self.covered(hook)?, self.doubles.of(hook))))
+            }
         };
-        let by_both = |hook: Twice| {
-            let [first, second] = copies(hook);
-            // The order matters: a duplicate is counted as covered before the reader sees it.
-            let (first, second) = (misses(first)?, misses(second)?);
-            Some(second.min(not_covered(first, self.covered(hook)?, self.doubles.of(hook))))
-        };
-        Twice::ALL.into_iter().filter(attached).map(by_both).sum()
+        self.attached.iter().map(by_both).sum()
     }
 
     /// How often the second copy of a program found no mark of the first.
@@ -352,14 +305,18 @@ const fn not_covered(missed: u64, covered: u64, doubles: u64) -> u64 {
     (missed + doubles).saturating_sub(covered)
 }
 
-/// The two copies of a program.
-const fn copies(hook: Twice) -> [&'static str; 2] {
-    match hook {
-        Twice::SetState => ["set_state_first", "set_state_second"],
-        Twice::Segment => ["segment_first", "segment_second"],
-        Twice::ResetSent => ["reset_sent_first", "reset_sent_second"],
-        Twice::ResetReceived => ["reset_received_first", "reset_received_second"],
-    }
+/// The hooks to attach on this kernel, in order.
+fn hooks_to_attach(types: &KernelTypes, without: &[Disabled]) -> Vec<&'static Hook> {
+    let is_disabled =
+        |leader: &Hook| leader.optional().is_some_and(|hook| without.contains(&Disabled::Hook(hook.name)));
+    let is_wanted = |hook: &&Hook| match hook.requirement {
+        Requirement::Needed => true,
+        Requirement::Optional(_) | Requirement::With(_) => {
+            let leader = HOOKS.iter().find(|leader| leader.tracepoint == hook.leader());
+            leader.is_some_and(|leader| !is_disabled(leader)) && types.has_hook(hook)
+        }
+    };
+    HOOKS.iter().rev().filter(is_wanted).collect()
 }
 
 /// Number of rings for `cpus`: a power of two.
@@ -374,11 +331,6 @@ fn translate_reset_reason(table: &[(u32, ResetReason)], number: u64) -> ResetRea
     let named = table.iter().find(|&&(known, _)| u64::from(known) == number).map(|&(_, reason)| reason);
     let otherwise = if table.is_empty() { ResetReason::NotSpecified } else { ResetReason::Other };
     named.unwrap_or(otherwise)
-}
-
-/// Whether the kernel has every hook that shows why a socket ended.
-pub(super) fn has_end_hooks(types: &KernelTypes) -> bool {
-    ENDS.iter().all(|program| types.tracepoint_arguments(program.tracepoint).is_some())
 }
 
 /// Whether the kernel gives a reason for a RST that a socket sends on its own (6.12).
@@ -428,6 +380,24 @@ mod tests {
     fn ring_count_is_a_bounded_power_of_two() {
         let of = [0, 1, 2, 3, 4, 6, 8, 128].map(ring_count);
         assert_eq!(of, [1, 1, 2, 2, 4, 4, 8, 8]);
+    }
+
+    #[test]
+    fn kernel_and_options_select_the_hooks() {
+        let attached = |btf: &[u8], without: &[Disabled]| -> Vec<&str> {
+            let types = KernelTypes::parse(btf).expect("BTF");
+            hooks_to_attach(&types, without).iter().map(|hook| hook.tracepoint).collect()
+        };
+        let old = attached(include_bytes!("fixtures/5.10.btf"), &[]);
+        assert!(!old.contains(&SEND_RESET), "it lacks a hook that belongs to this one: {old:?}");
+        let middle = attached(include_bytes!("fixtures/6.1.btf"), &[]);
+        assert!(middle.contains(&SEND_RESET) && !middle.contains(&"kfree_skb"), "{middle:?}");
+        let new: &[u8] = include_bytes!("fixtures/7.2.btf");
+        assert!(attached(new, &[]).contains(&"kfree_skb"));
+        assert!(!attached(new, &[Disabled::Hook("segment")]).contains(&"kfree_skb"));
+        let all: Vec<_> = Disabled::all().map(|(_, part)| part).collect();
+        let needed = ["timer_expire_entry", "timer_cancel", "timer_start", "inet_sock_set_state"];
+        assert_eq!(attached(new, &all), needed);
     }
 
     #[test]

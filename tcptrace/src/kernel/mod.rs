@@ -15,5 +15,5 @@ mod rings;
 mod symbols;
 
 pub use decode::decode;
-pub use loader::{Hook, Hooks, LoadError, Options, Tracer, object_sha256};
+pub use loader::{Disabled, LoadError, Options, Tracer, object_sha256};
 pub use loopback::Loopback;

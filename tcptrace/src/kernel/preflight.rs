@@ -4,12 +4,13 @@ use std::fs;
 
 use super::{
     btf::{COOKIE_HELPER, KernelTypes, VMLINUX},
-    loader::{
-        KFREE_SKB, NEEDED_TRACEPOINTS, SEGMENTS_ARGUMENTS, SEND_RESET, has_end_hooks, has_reset_reasons,
-    },
+    loader::has_reset_reasons,
     symbols::Handlers,
 };
-use crate::privileges::{self, Work};
+use crate::{
+    model::hooks::{HOOKS, Hook, Requirement, SEND_RESET},
+    privileges::{self, Work},
+};
 
 /// One thing that tracing needs or uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl Preflight {
         let types = match read_types() {
             Ok(types) => {
                 checks.push(Check::works("BTF", format!("{VMLINUX} describes this kernel.")));
-                checks.extend(hooks(&types));
+                checks.extend(HOOKS.iter().filter_map(|hook| check_hook(hook, &types)));
                 checks.push(helpers(&types));
                 checks.extend(fields(&types));
                 Some(types)
@@ -230,51 +231,31 @@ fn read_types() -> Result<KernelTypes, Check> {
     })
 }
 
-fn hooks(types: &KernelTypes) -> Vec<Check> {
-    let mut checks: Vec<Check> = NEEDED_TRACEPOINTS
-        .iter()
-        .map(|&name| match types.tracepoint_arguments(name) {
-            Some(_) => Check::works(name, "The hook is there."),
-            None => Check::missing(
-                name,
-                format!(
-                    "The tracepoint {name} is missing from this kernel: no state can be followed without it."
-                ),
-                "Use Linux 5.12 or later with CONFIG_TRACEPOINTS.",
+/// Whether the kernel has `hook`; `None` if the check of another hook covers it.
+fn check_hook(hook: &Hook, types: &KernelTypes) -> Option<Check> {
+    let name = hook.tracepoint;
+    Some(match (&hook.requirement, types.has_hook(hook)) {
+        (Requirement::With(_), _) => return None,
+        (Requirement::Needed, true) => Check::works(name, "The hook is there."),
+        (Requirement::Needed, false) => Check::missing(
+            name,
+            format!(
+                "The tracepoint {name} is missing from this kernel: no state can be followed without it."
             ),
-        })
-        .collect();
-    checks.push(match types.tracepoint_arguments(KFREE_SKB) {
-        Some(SEGMENTS_ARGUMENTS) => Check::works(KFREE_SKB, "Shows segments that reach a TIME_WAIT socket."),
-        _ => Check::limited(
-            KFREE_SKB,
-            "It does not name the receiving socket: when an orphan FIN_WAIT2 becomes TIME_WAIT is known \
-             only at its end, and what ended a TIME_WAIT early may stay unexplained.",
-            "Linux 6.11 or later shows it.",
+            "Use Linux 5.12 or later with CONFIG_TRACEPOINTS.",
         ),
-    });
-    checks.push(reset_reasons(types));
-    checks
-}
-
-/// Whether the kernel gives a reason for a RST it sends.
-fn reset_reasons(types: &KernelTypes) -> Check {
-    if !has_end_hooks(types) {
-        return Check::limited(
-            SEND_RESET,
-            "RSTs and errors are not seen where they are sent and reported: why a socket ended is inferred from its \
-             last state.",
-            "Linux 5.14 or later shows them.",
-        );
-    }
-    if has_reset_reasons(types) {
-        return Check::works(SEND_RESET, "Says why a RST is sent.");
-    }
-    Check::limited(
-        SEND_RESET,
-        "It does not say why a RST is sent: that is inferred from unread data, SO_LINGER and the state.",
-        "Linux 6.12 or later says it.",
-    )
+        (Requirement::Optional(optional), false) => {
+            Check::limited(name, optional.lost_without, optional.available)
+        }
+        (Requirement::Optional(_), true) if name == SEND_RESET && !has_reset_reasons(types) => {
+            Check::limited(
+                name,
+                "It does not say why a RST is sent: that is inferred from unread data, SO_LINGER and the state.",
+                "Linux 6.12 or later says it.",
+            )
+        }
+        (Requirement::Optional(optional), true) => Check::works(name, optional.shows),
+    })
 }
 
 fn fields(types: &KernelTypes) -> Vec<Check> {

@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod clock;
 pub mod counts;
+pub mod hooks;
 pub mod ids;
 pub mod record;
 pub mod sysctls;

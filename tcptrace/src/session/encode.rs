@@ -17,6 +17,7 @@ use crate::{
     lifecycle::{Memory, SocketCheckpoint},
     model::{
         Addr, HookRecord, Nanos, Record, SeedSocket, SocketId, Tuple,
+        hooks::{KernelObject, LastRecord, ReportedKind, reported},
         record::{KernelLosses, Process, SeedObject, Sweep},
         text,
     },
@@ -41,7 +42,6 @@ pub struct Encoder {
     objects: Objects,
     /// Wall-clock time at monotonic 0.
     clock_offset_ns: u64,
-    last_ts: i64,
 }
 
 #[derive(Default)]
@@ -249,10 +249,9 @@ impl Encoder {
     fn begin(&mut self, kind: RowKind, ts: Option<Nanos>) -> usize {
         let row = self.rows;
         if let Some(ts) = ts {
-            self.last_ts = self.clock_offset_ns.wrapping_add(ts.0).cast_signed();
-            self.columns.ts.set(row, self.last_ts);
+            self.columns.ts.set(row, self.clock_offset_ns.wrapping_add(ts.0).cast_signed());
         }
-        // A test ensures that every kind has a number.
+        // A test ensures that every kind has an index.
         self.columns.kind.set(row, index_of(kind).unwrap_or(u8::MAX));
         self.rows += 1;
         self.non_tick_rows += 1;
@@ -262,7 +261,8 @@ impl Encoder {
     fn observation(&mut self, seen: &HookRecord) {
         let raw = &seen.raw;
         let Some(kind) = Kind::from_raw(raw.kind) else { return };
-        let row = self.begin_kernel(kind, raw);
+        let kind = reported(kind);
+        let row = self.begin(RowKind::Kernel(kind.kind), Some(Nanos(raw.ts_ns)));
         let listener = self.identity(row, kind, raw);
         let columns = &mut self.columns;
         if raw.old != 0 {
@@ -272,7 +272,7 @@ impl Encoder {
             columns.to.set(row, raw.new);
         }
         columns.flags.set(row, raw.flags);
-        if raw.arg0 != if is_request(kind) { listener } else { 0 } {
+        if raw.arg0 != if kind.object == KernelObject::Request { listener } else { 0 } {
             columns.arg0.set(row, raw.arg0.cast_signed());
         }
         if raw.arg1 != 0 {
@@ -322,21 +322,8 @@ impl Encoder {
         row
     }
 
-    /// [`Self::begin`] for the most frequent rows: the first hook kinds come first in the table, in order.
-    fn begin_kernel(&mut self, kind: Kind, raw: &raw::Record) -> usize {
-        if kind as u8 > Kind::RequestExpired as u8 {
-            return self.begin(RowKind::Kernel(kind), Some(Nanos(raw.ts_ns)));
-        }
-        let row = self.rows;
-        self.columns.ts.set(row, self.clock_offset_ns.wrapping_add(raw.ts_ns).cast_signed());
-        self.columns.kind.set(row, raw.kind - 1);
-        self.rows += 1;
-        self.non_tick_rows += 1;
-        row
-    }
-
     /// Writes the socket's number and its changed fields. Returns the listener's cookie of a request socket.
-    fn identity(&mut self, row: usize, kind: Kind, raw: &raw::Record) -> u64 {
+    fn identity(&mut self, row: usize, kind: &ReportedKind, raw: &raw::Record) -> u64 {
         // A cookie counted down from 2^64-1 could equal the address of a request socket. Both would share a
         // number, and the columns would identify the socket of each row.
         let key = if raw.cookie == 0 { raw.object } else { raw.cookie };
@@ -344,12 +331,11 @@ impl Encoder {
         let said = self.numbers.said(numbered.number);
         let now = DictEntry {
             cookie: raw.cookie,
-            object: match kind {
+            object: match kind.object {
                 // Full sockets are not matched by address.
-                Kind::Transition | Kind::ResetSent | Kind::ResetReceived | Kind::ErrorReported => {
-                    if numbered.is_new { 0 } else { said.object }
-                }
-                _ => self.objects.number(raw.object),
+                KernelObject::Full if numbered.is_new => 0,
+                KernelObject::Full => said.object,
+                KernelObject::Timewait | KernelObject::Request => self.objects.number(raw.object),
             },
             netns: raw.netns,
             saddr: Addr(raw.saddr),
@@ -358,9 +344,9 @@ impl Encoder {
             dport: raw.dport,
             ifindex: raw.ifindex,
             // Written with a new number only: what follows about the number leaves it, for the reader does.
-            listener: match (numbered.is_new, is_request(kind)) {
-                (true, true) => raw.arg0,
-                (true, false) => 0,
+            listener: match (numbered.is_new, kind.object) {
+                (true, KernelObject::Request) => raw.arg0,
+                (true, _) => 0,
                 (false, _) => said.listener,
             },
         };
@@ -371,13 +357,11 @@ impl Encoder {
         } else {
             self.changes(row, &before, &now);
         }
-        let is_over = match kind {
+        let is_over = match kind.last {
             // A socket with the object of a timewait socket lives on in it.
-            Kind::Transition | Kind::ResetSent | Kind::ErrorReported => {
-                raw.new == TcpState::Close as u8 && now.object == 0
-            }
-            Kind::TimewaitExpired | Kind::RequestCancelled => true,
-            _ => false,
+            LastRecord::InClose => raw.new == TcpState::Close as u8 && now.object == 0,
+            LastRecord::Always => true,
+            LastRecord::Never => false,
         };
         if is_over {
             self.numbers.release(key);
@@ -468,10 +452,6 @@ impl Encoder {
             let _ = serde_json::to_writer(bytes, facts);
         });
     }
-}
-
-const fn is_request(kind: Kind) -> bool {
-    matches!(kind, Kind::RequestArmed | Kind::RequestCancelled | Kind::RequestExpired)
 }
 
 fn comm(column: &mut Texts, row: usize, comm: &[u8; 16]) {

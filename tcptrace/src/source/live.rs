@@ -20,6 +20,7 @@ use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{
         Nanos, Record,
+        hooks::{KFREE_SKB, SEND_RESET},
         record::{HostFacts, KernelLosses},
     },
     privileges::{self, Work},
@@ -62,14 +63,13 @@ impl Live {
         let tracer = Tracer::start(types, options)?;
         privileges::keep_for(Work::Loaded);
         let mut facts = HostFacts { filter, ..host::facts() };
-        let hooks = tracer.hooks();
-        facts.segments = hooks.segments;
-        facts.ends = hooks.ends;
-        if !hooks.segments {
+        facts.segments = tracer.is_attached(KFREE_SKB);
+        facts.ends = tracer.is_attached(SEND_RESET);
+        if !facts.segments {
             facts.limits.push(format!(
                 "This kernel does not show segments that reach a TIME_WAIT socket (6.11 does): the step from an \
                  orphan FIN_WAIT2 to TIME_WAIT is {}, and a TIME_WAIT ended by a RST reads 'unexplained'.",
-                if hooks.entry_stamp {
+                if tracer.has_entry_stamp() {
                     "known to a millisecond, when the socket ends"
                 } else {
                     "a bound, known when the socket ends"

@@ -279,7 +279,7 @@ fn roles_and_processes() {
 
 #[test]
 fn every_grouping_counts_every_socket_once() {
-    for name in Grouping::names().filter(|name| *name != "state") {
+    for name in Grouping::names().into_iter().filter(|name| *name != "state") {
         let (course, snapshot) = Course::new(name, Scope::TimewaitSockets, GroupLimits::default()).run_for(5);
         let mut counted = [0; TcpState::COUNT];
         for group in &snapshot.groups {

@@ -82,9 +82,9 @@ pub enum FormatError {
 
 /// A type to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TypeName {
+pub struct TypeName<'a> {
     pub kind: u32,
-    pub text: &'static str,
+    pub text: &'a str,
 }
 
 /// A parsed blob.
@@ -94,7 +94,7 @@ pub struct Blob<'a> {
     /// Offset of each type, from id 1 on.
     starts: Vec<u32>,
     /// The first type of each requested name.
-    named: Vec<(TypeName, u32)>,
+    named: Vec<(TypeName<'a>, u32)>,
 }
 
 /// One type.
@@ -117,7 +117,7 @@ pub struct Member {
 
 impl<'a> Blob<'a> {
     /// Parses `bytes` and looks up `names`.
-    pub fn read(bytes: &'a [u8], names: &[TypeName]) -> Result<Self, FormatError> {
+    pub fn read(bytes: &'a [u8], names: &[TypeName<'a>]) -> Result<Self, FormatError> {
         let (types, strings) = sections(bytes)?;
         let at_most = (types.len() / TYPE_BYTES).min(MAX_BTF_TYPES);
         let mut blob = Self {
@@ -247,7 +247,7 @@ fn sections(bytes: &[u8]) -> Result<(&[u8], &[u8]), FormatError> {
 }
 
 /// Builds a blob in which `types` (id, kind, name) keep their ids; all other types are unnamed forward declarations.
-pub fn with_types(types: impl Iterator<Item = (u32, u32, &'static str)> + Clone) -> Vec<u8> {
+pub fn with_types<'a>(types: impl Iterator<Item = (u32, u32, &'a str)> + Clone) -> Vec<u8> {
     let types_len = types.clone().map(|(id, ..)| id as usize * TYPE_BYTES).max().unwrap_or(0);
     let mut strings = vec![0];
     let mut words = vec![0; types_len / 4];

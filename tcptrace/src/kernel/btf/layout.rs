@@ -8,7 +8,7 @@ use tcptrace_common::{
 use super::blob::{Blob, BtfType, Member, TypeName, kind};
 
 /// Types of the fields and flags: every path below begins with one of these.
-pub const NAMES: [TypeName; 13] = [
+pub const NAMES: [TypeName<'_>; 13] = [
     layout("sock_common"),
     layout("sock"),
     layout("socket"),
@@ -24,7 +24,7 @@ pub const NAMES: [TypeName; 13] = [
     TypeName { kind: kind::ENUM, text: RESET_REASONS },
 ];
 
-const fn layout(text: &'static str) -> TypeName {
+const fn layout(text: &str) -> TypeName<'_> {
     TypeName { kind: kind::STRUCT, text }
 }
 

@@ -10,28 +10,21 @@ use blob::{Blob, TypeName, kind};
 pub use layout::LayoutError;
 use tcptrace_common::{config::Offsets, record::ResetReason};
 
+use crate::model::hooks::{HOOKS, Hook, OptionalHook};
+
 /// Path of the running kernel's BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// `bpf_get_socket_cookie()` for a socket pointer, as callable by a program attached to a tracepoint.
 pub const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
-const FUNCTIONS: [TypeName; 1] = [TypeName { kind: kind::FUNC, text: COOKIE_HELPER }];
+const FUNCTIONS: [TypeName<'_>; 1] = [TypeName { kind: kind::FUNC, text: COOKIE_HELPER }];
 
 /// Prefix of the typedef of a tracepoint.
 const TRACEPOINT: &str = "btf_trace_";
-const TRACEPOINTS: [TypeName; 8] = [
-    tracepoint("btf_trace_inet_sock_set_state"),
-    tracepoint("btf_trace_timer_start"),
-    tracepoint("btf_trace_timer_cancel"),
-    tracepoint("btf_trace_timer_expire_entry"),
-    tracepoint("btf_trace_kfree_skb"),
-    tracepoint("btf_trace_tcp_send_reset"),
-    tracepoint("btf_trace_tcp_receive_reset"),
-    tracepoint("btf_trace_inet_sk_error_report"),
-];
 
-const fn tracepoint(text: &'static str) -> TypeName {
-    TypeName { kind: kind::TYPEDEF, text }
+/// The typedefs of all hooks' tracepoints.
+fn typedefs() -> Vec<String> {
+    HOOKS.iter().map(|hook| format!("{TRACEPOINT}{}", hook.tracepoint)).collect()
 }
 
 /// Facts about this kernel from BTF.
@@ -45,7 +38,7 @@ pub struct KernelTypes {
 /// A tracepoint that BTF programs attach to.
 struct Tracepoint {
     /// Name of its typedef, with [`TRACEPOINT`].
-    name: &'static str,
+    name: String,
     type_id: u32,
     arguments: usize,
 }
@@ -53,10 +46,13 @@ struct Tracepoint {
 impl KernelTypes {
     /// Parses the BTF blob `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let names: Vec<TypeName> = layout::NAMES.into_iter().chain(TRACEPOINTS).chain(FUNCTIONS).collect();
+        let typedefs = typedefs();
+        let tracepoints = typedefs.iter().map(|text| TypeName { kind: kind::TYPEDEF, text });
+        let names: Vec<TypeName<'_>> =
+            layout::NAMES.into_iter().chain(tracepoints).chain(FUNCTIONS).collect();
         let blob = Blob::read(bytes, &names)?;
         Ok(Self {
-            tracepoints: TRACEPOINTS.iter().filter_map(|name| Tracepoint::find(&blob, name.text)).collect(),
+            tracepoints: typedefs.iter().filter_map(|name| Tracepoint::find(&blob, name)).collect(),
             functions: FUNCTIONS
                 .iter()
                 .filter(|name| blob.id_of(name.kind, name.text).is_some())
@@ -71,6 +67,15 @@ impl KernelTypes {
     pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
         let wanted = |found: &&Tracepoint| found.name.strip_prefix(TRACEPOINT) == Some(name);
         self.tracepoints.iter().find(wanted).map(|found| found.arguments)
+    }
+
+    /// Whether this kernel has `hook` and those that are attached together with it.
+    pub fn has_hook(&self, hook: &Hook) -> bool {
+        let is_usable = |hook: &Hook| match (self.tracepoint_arguments(hook.tracepoint), hook.optional()) {
+            (Some(found), Some(OptionalHook { arguments: Some(wanted), .. })) => found == *wanted,
+            (found, _) => found.is_some(),
+        };
+        HOOKS.iter().filter(|other| other.leader() == hook.leader()).all(is_usable)
     }
 
     /// Whether BTF describes the kernel's function `name`.
@@ -91,16 +96,16 @@ impl KernelTypes {
     /// BTF of the tracepoints only, with their ids in the kernel's BTF: looking up an id then need not parse 150,000
     /// types.
     pub fn tracepoints_only(&self) -> Vec<u8> {
-        blob::with_types(self.tracepoints.iter().map(|found| (found.type_id, kind::TYPEDEF, found.name)))
+        blob::with_types(self.tracepoints.iter().map(|found| (found.type_id, kind::TYPEDEF, &*found.name)))
     }
 }
 
 impl Tracepoint {
-    fn find(blob: &Blob, name: &'static str) -> Option<Self> {
+    fn find(blob: &Blob<'_>, name: &str) -> Option<Self> {
         let type_id = blob.id_of(kind::TYPEDEF, name)?;
         let prototype = blob.chain(type_id).find(|found| found.kind() == kind::FUNC_PROTO)?;
         // The first parameter is the tracepoint's own.
-        Some(Self { name, type_id, arguments: prototype.parts().saturating_sub(1) })
+        Some(Self { name: name.to_owned(), type_id, arguments: prototype.parts().saturating_sub(1) })
     }
 }
 

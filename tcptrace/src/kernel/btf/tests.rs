@@ -211,15 +211,23 @@ fn field_beginning_inside_a_byte_is_missing() {
 
 #[test]
 fn tracepoints_keep_their_type_ids() {
-    // The oldest lacks some of them.
-    for btf in &ALL[1..] {
+    for btf in ALL {
         let types = KernelTypes::parse(btf).unwrap();
-        let names: Vec<TypeName> = TRACEPOINTS.to_vec();
+        let typedefs = typedefs();
+        let names: Vec<TypeName<'_>> =
+            typedefs.iter().map(|text| TypeName { kind: kind::TYPEDEF, text }).collect();
         let (whole, only) = (Blob::read(btf, &names).unwrap(), types.tracepoints_only());
         let only = Blob::read(&only, &names).unwrap();
-        for TypeName { kind, text } in TRACEPOINTS {
-            assert!(whole.id_of(kind, text).is_some());
+        for TypeName { kind, text } in names {
             assert_eq!(whole.id_of(kind, text), only.id_of(kind, text), "{text}");
         }
+    }
+}
+
+#[test]
+fn newest_kernel_has_every_hook() {
+    let types = KernelTypes::parse(LINUX_7_2).unwrap();
+    for hook in HOOKS {
+        assert!(types.has_hook(hook), "{}: not in the fixtures of `cargo xtask btf`", hook.tracepoint);
     }
 }

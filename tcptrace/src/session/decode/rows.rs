@@ -9,6 +9,7 @@ use crate::{
     lifecycle::{Memory, SocketCheckpoint, TrackerCheckpoint},
     model::{
         Addr, ClockStep, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
+        hooks::{KernelObject, reported},
         record::{HostFacts, KernelLosses, Process, SeedObject, Sweep},
     },
     session::{
@@ -157,11 +158,9 @@ impl Decoder {
             ts_ns: ts.0,
             cookie: said.cookie,
             object: u64::from(said.object),
-            arg0: match kind {
-                Kind::RequestArmed | Kind::RequestCancelled | Kind::RequestExpired => {
-                    self.column(Column::Arg0).u64(row).unwrap_or(said.listener)
-                }
-                _ => self.arg(Column::Arg0, row),
+            arg0: match reported(kind).object {
+                KernelObject::Request => self.column(Column::Arg0).u64(row).unwrap_or(said.listener),
+                KernelObject::Full | KernelObject::Timewait => self.arg(Column::Arg0, row),
             },
             arg1: self.arg(Column::Arg1, row),
             saddr: said.saddr.0,

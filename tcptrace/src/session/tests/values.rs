@@ -5,7 +5,7 @@ use tcptrace_common::record::{self as raw, Kind, flag};
 
 use super::*;
 use crate::{
-    model::{Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple, record::Process},
+    model::{Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple, hooks, record::Process},
     session::{
         dictionary::{NumberTable, Objects, Tasks},
         encode::Encoder,
@@ -164,10 +164,8 @@ fn told(records: &[Record]) -> Vec<String> {
     let told = |record: &Record| {
         let Record::Kernel(seen) = record else { return format!("{record:?}") };
         let mut seen = *seen;
-        let is_unpaired = matches!(
-            Kind::from_raw(seen.raw.kind),
-            Some(Kind::Transition | Kind::ResetSent | Kind::ResetReceived | Kind::ErrorReported)
-        );
+        let is_unpaired = Kind::from_raw(seen.raw.kind)
+            .is_some_and(|kind| hooks::reported(kind).object == hooks::KernelObject::Full);
         let next = objects.len() as u64 + 1;
         seen.raw.object = match seen.raw.object {
             _ if is_unpaired => 0,

@@ -136,7 +136,7 @@ impl FindingRow {
 }
 
 /// Every kind of fault.
-const FINDINGS: [FindingRow; 24] = [
+const FINDINGS: &[FindingRow] = &[
     row("client_ports_exhausted", ports::exhausted),
     row("client_ports_near", ports::near),
     row("time_wait_overflow", time_wait::overflow),

@@ -106,8 +106,7 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
         | Record::Restart { .. }
         | Record::Tick { .. } => return None,
     };
-    let (name, _) = schema::KINDS.iter().find(|(_, known)| *known == kind)?;
-    row[1] = ExportValue::text(*name);
+    row[1] = ExportValue::text(schema::name_of(kind)?);
     Some(row)
 }
 

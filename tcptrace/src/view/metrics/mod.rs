@@ -95,7 +95,7 @@ pub fn write(out: &mut String, shown: MetricsInput) -> fmt::Result {
 
 impl Collector for MetricsInput {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for metric in &METRICS {
+        for metric in METRICS {
             let encoder = encoder.encode_descriptor(metric.name, metric.help, metric.unit, metric.kind)?;
             (metric.samples)(self, &mut Samples::new(encoder, metric.kind))?;
         }

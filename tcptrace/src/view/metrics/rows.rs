@@ -29,7 +29,7 @@ impl Metric {
 type WriteSamples = fn(&MetricsInput, &mut Samples<'_>) -> fmt::Result;
 
 /// Every metric, in the order of the page.
-pub static METRICS: [Metric; 30] = [
+pub static METRICS: &[Metric] = &[
     Metric {
         name: "tcptrace_build",
         unit: None,

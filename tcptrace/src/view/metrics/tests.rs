@@ -126,7 +126,7 @@ fn series_are_unique_and_every_metric_is_documented() {
     let all = series(&page);
     assert_eq!(all.len(), all.iter().collect::<BTreeSet<_>>().len());
     let documented = include_str!("../../../../docs/metrics.md");
-    for metric in &METRICS {
+    for metric in METRICS {
         let row = format!("| `{}` | {} |", metric.full_name(), metric.kind());
         assert!(documented.contains(&row), "docs/metrics.md has no '{row}'");
     }

@@ -2,7 +2,10 @@
 
 use ratatui::crossterm::event::KeyCode;
 
-use crate::replay::{Peak, ReplayCommand};
+use crate::{
+    aggregate::Key,
+    replay::{Peak, ReplayCommand},
+};
 
 use super::{
     key::KeyPress,
@@ -38,8 +41,8 @@ pub enum Action {
     GroupNext,
     /// Group by the previous key.
     GroupPrevious,
-    /// Group by the key with this number, from 0.
-    GroupBy(u8),
+    /// Group by this key.
+    GroupBy(Key),
     /// Start to type a filter.
     Filter,
     /// Edit the input line.
@@ -116,15 +119,15 @@ pub const ACTIONS: [ActionRow; 39] = [
     row(Action::GroupNext, "group-next", &[Plain(KeyCode::Tab)], "group by the next key")
         .hinted("group", GROUPS),
     row(Action::GroupPrevious, "group-previous", &[Plain(KeyCode::BackTab)], "group by the key before"),
-    row(Action::GroupBy(0), "by-service", &[typed('1')], "group by service: who is connected to"),
-    row(Action::GroupBy(1), "by-peer", &[typed('2')], "group by peer: the other end's address"),
-    row(Action::GroupBy(2), "by-rport", &[typed('3')], "group by remote port"),
-    row(Action::GroupBy(3), "by-lport", &[typed('4')], "group by local port"),
-    row(Action::GroupBy(4), "by-process", &[typed('5')], "group by process"),
-    row(Action::GroupBy(5), "by-comm", &[typed('6')], "group by process name"),
-    row(Action::GroupBy(6), "by-cgroup", &[typed('7')], "group by cgroup: container, service unit"),
-    row(Action::GroupBy(7), "by-netns", &[typed('8')], "group by network namespace"),
-    row(Action::GroupBy(8), "by-state", &[typed('9')], "group by state"),
+    row(Action::GroupBy(Key::Service), "by-service", &[typed('1')], "group by service: who is connected to"),
+    row(Action::GroupBy(Key::Peer), "by-peer", &[typed('2')], "group by peer: the other end's address"),
+    row(Action::GroupBy(Key::Rport), "by-rport", &[typed('3')], "group by remote port"),
+    row(Action::GroupBy(Key::Lport), "by-lport", &[typed('4')], "group by local port"),
+    row(Action::GroupBy(Key::Process), "by-process", &[typed('5')], "group by process"),
+    row(Action::GroupBy(Key::Comm), "by-comm", &[typed('6')], "group by process name"),
+    row(Action::GroupBy(Key::Cgroup), "by-cgroup", &[typed('7')], "group by cgroup: container, service unit"),
+    row(Action::GroupBy(Key::Netns), "by-netns", &[typed('8')], "group by network namespace"),
+    row(Action::GroupBy(Key::State), "by-state", &[typed('9')], "group by state"),
     row(
         Action::SortPrevious,
         "sort-previous",

@@ -180,7 +180,7 @@ impl ScreenConfig {
         let mut out = String::new();
         let _ = writeln!(out, "# tcptrace top: what is not said here is as it is without this file.\n");
         let by = self.by().unwrap_or(Grouping::SERVICE);
-        let _ = writeln!(out, "# {}\nby = \"{by}\"", Grouping::names().collect::<Vec<_>>().join(", "));
+        let _ = writeln!(out, "# {}\nby = \"{by}\"", Grouping::names().join(", "));
         let interval = self.interval().unwrap_or(Duration::from_secs(1));
         let _ = writeln!(out, "interval = \"{}ms\"", interval.as_millis());
         let _ = writeln!(out, "mouse = {}\n", self.mouse());

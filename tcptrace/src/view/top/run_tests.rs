@@ -186,10 +186,10 @@ fn check(row: &ActionRow, key: KeyPress) {
         Action::Reset => state.query().resets == 1,
         Action::GroupNext => state.query().grouping == keys[1],
         Action::GroupPrevious => state.query().grouping == keys[keys.len() - 1],
-        Action::GroupBy(n) => {
-            let key = keys[usize::from(n)];
-            assert_eq!(row.name, format!("by-{key}"));
-            state.query().grouping == key
+        Action::GroupBy(key) => {
+            let grouping = Grouping::by(key);
+            assert_eq!(row.name, format!("by-{grouping}"));
+            state.query().grouping == grouping
         }
         Action::SortNext => state.sort().column == before.column + 1,
         Action::SortPrevious => state.sort().column == before.column - 1,

@@ -5,7 +5,10 @@ use super::{
     },
     *,
 };
-use crate::{aggregate::Grouping, filter::parse};
+use crate::{
+    aggregate::{Grouping, Key},
+    filter::parse,
+};
 
 fn state() -> ScreenState {
     let mut state = ScreenState::new(Arc::new(fixture::busy()), ALL.to_vec());
@@ -142,15 +145,13 @@ fn filter_applies_while_typed_and_last_valid_one_stays() {
 fn number_keys_select_a_grouping_and_tab_cycles() {
     let mut state = state();
     let keys: Vec<Grouping> = Grouping::single().collect();
-    for (n, &key) in keys.iter().enumerate() {
-        press(&mut state, &[Action::GroupBy(n as u8)]);
-        assert_eq!(state.query().grouping, key);
+    for key in [Key::Peer, Key::Cgroup, Key::State] {
+        press(&mut state, &[Action::GroupBy(key)]);
+        assert_eq!(state.query().grouping, Grouping::by(key));
     }
     press(&mut state, &[Action::GroupNext]);
     assert_eq!(state.query().grouping, keys[0]);
     press(&mut state, &[Action::GroupPrevious]);
-    assert_eq!(state.query().grouping, keys[keys.len() - 1]);
-    press(&mut state, &[Action::GroupBy(200)]);
     assert_eq!(state.query().grouping, keys[keys.len() - 1]);
     press(&mut state, &[Action::Reset]);
     assert_eq!(state.query().resets, 1);
@@ -173,7 +174,7 @@ fn paused_screen_updates_answers_only() {
     assert!(state.members().is_some());
     assert_eq!((state.mode(), state.snapshot().groups.len()), (FeedMode::Paused, 4));
     // Another key has other groups: there is no older snapshot of them to show.
-    press(&mut state, &[Action::GroupBy(1)]);
+    press(&mut state, &[Action::GroupBy(Key::Peer)]);
     let mut newer = fixture::empty();
     newer.answer = Some(Arc::new(fixture::answer(state.query(), Detail::Nothing)));
     state.take(Arc::new(newer));

@@ -34,9 +34,9 @@ impl ScreenState {
                 self.feed.pause();
                 self.arrange();
             }
-            Action::GroupNext => self.group_by(|keys, now| (now + 1) % keys),
-            Action::GroupPrevious => self.group_by(|keys, now| (now + keys - 1) % keys),
-            Action::GroupBy(key) => self.group_by(|_, _| usize::from(key)),
+            Action::GroupNext => self.group_by_neighbour(|keys, now| (now + 1) % keys),
+            Action::GroupPrevious => self.group_by_neighbour(|keys, now| (now + keys - 1) % keys),
+            Action::GroupBy(key) => self.group_by(Grouping::by(key)),
             Action::Filter => {
                 self.typing = Typing::Filter;
                 self.prompt = Some(Prompt::new(&self.filter));
@@ -149,14 +149,16 @@ impl ScreenState {
     }
 
     /// `choose` gets the number of keys and the index of the current one.
-    fn group_by(&mut self, choose: impl Fn(usize, usize) -> usize) {
+    fn group_by_neighbour(&mut self, choose: impl Fn(usize, usize) -> usize) {
         let keys: Vec<Grouping> = Grouping::single().collect();
         let now = keys.iter().position(|&key| key == self.query.grouping).unwrap_or(keys.len() - 1);
-        if let Some(&key) = keys.get(choose(keys.len(), now)) {
-            self.query.grouping = key;
-            self.place = ScreenView::Groups;
-            self.groups.select(None);
-        }
+        self.group_by(keys[choose(keys.len(), now)]);
+    }
+
+    fn group_by(&mut self, grouping: Grouping) {
+        self.query.grouping = grouping;
+        self.place = ScreenView::Groups;
+        self.groups.select(None);
     }
 
     fn edit(&mut self, edit: Edit) {

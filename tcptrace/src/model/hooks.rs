@@ -1,0 +1,348 @@
+//! The table of hooks: where the eBPF programs are attached, and which kinds of records they report. The loader,
+//! `tcptrace check`, the `--without` argument, recordings, exports and docs/session-format.md derive from it.
+
+use tcptrace_common::record::{Kind, Twice};
+
+/// A tracepoint with the programs that are attached to it.
+#[derive(Debug)]
+pub struct Hook {
+    /// Name of the tracepoint.
+    pub tracepoint: &'static str,
+    /// The programs.
+    pub programs: Programs,
+    /// Whether tracing is possible without it.
+    pub requirement: Requirement,
+    /// The kinds of records that it reports.
+    pub reports: &'static [ReportedKind],
+}
+
+/// The programs of a hook, by their functions in the eBPF object.
+#[derive(Debug)]
+pub enum Programs {
+    /// The hook can't interrupt itself.
+    One(&'static str),
+    /// The hook may interrupt itself: two copies, see `tcptrace-ebpf/src/hooks/mod.rs`.
+    Copies(Twice, [&'static str; 2]),
+}
+
+/// Whether tracing is possible without a hook.
+#[derive(Debug)]
+pub enum Requirement {
+    /// It is not.
+    Needed,
+    /// It is: the hook is attached where the kernel has it.
+    Optional(OptionalHook),
+    /// It is: attached together with the optional hook at this tracepoint, or neither is.
+    With(&'static str),
+}
+
+/// An optional hook, in the words of `tcptrace check`.
+#[derive(Debug)]
+pub struct OptionalHook {
+    /// Its name for `--without`.
+    pub name: &'static str,
+    /// The number of arguments that its tracepoint must have; `None` for any.
+    pub arguments: Option<usize>,
+    /// What it shows.
+    pub shows: &'static str,
+    /// What is unknown without it.
+    pub lost_without: &'static str,
+    /// Which kernels have it.
+    pub available: &'static str,
+}
+
+/// A kind of records.
+#[derive(Debug)]
+pub struct ReportedKind {
+    /// The kind.
+    pub kind: Kind,
+    /// Its name in recordings and exports.
+    pub name: &'static str,
+    /// Its index in the dictionary of new recordings: the next free one. Readers go by the name.
+    pub index: u8,
+    /// The minor version of the format that introduced it.
+    pub since: u32,
+    /// The kernel object that a record is about.
+    pub object: KernelObject,
+    /// Whether a record may be the last one about its socket.
+    pub last: LastRecord,
+    /// Its line in docs/session-format.md.
+    pub meaning: &'static str,
+}
+
+/// A kernel object of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelObject {
+    /// `struct sock`; identified by its cookie alone.
+    Full,
+    /// `struct inet_timewait_sock`.
+    Timewait,
+    /// `struct request_sock`; `arg0` is its listener's cookie.
+    Request,
+}
+
+/// Whether a record may be the last one about its socket, whose number in a recording is then reused. A wrong answer
+/// costs bytes, not correctness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastRecord {
+    /// Others follow.
+    Never,
+    /// If the socket is in CLOSE and no timewait socket continues it.
+    InClose,
+    /// None follows.
+    Always,
+}
+
+/// The tracepoint of segments that the kernel frees.
+pub const KFREE_SKB: &str = "kfree_skb";
+/// The tracepoint of the RSTs that this host sends.
+pub const SEND_RESET: &str = "tcp_send_reset";
+
+/// Every hook. Attached from the last to the first: attaching what ends sockets after what begins them would leave
+/// sockets that never end, and a reason must precede the transition that it explains.
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        tracepoint: "inet_sock_set_state",
+        programs: Programs::Copies(Twice::SetState, ["set_state_first", "set_state_second"]),
+        requirement: Requirement::Needed,
+        reports: &[ReportedKind {
+            kind: Kind::Transition,
+            name: "transition",
+            index: 0,
+            since: 0,
+            object: KernelObject::Full,
+            last: LastRecord::InClose,
+            meaning: "a full socket changes its state. `arg0`: `sk_err` with `to` = CLOSE",
+        }],
+    },
+    Hook {
+        tracepoint: "timer_start",
+        programs: Programs::One("timer_start"),
+        requirement: Requirement::Needed,
+        reports: &[
+            ReportedKind {
+                kind: Kind::TimewaitArmed,
+                name: "minisocket_armed",
+                index: 1,
+                since: 0,
+                object: KernelObject::Timewait,
+                last: LastRecord::Never,
+                meaning: "the timer of a TIME_WAIT or orphan FIN_WAIT2 is set. `to`: its substate; `arg0`: ticks \
+                          left; `arg1`: `tw_entry_stamp`",
+            },
+            ReportedKind {
+                kind: Kind::RequestArmed,
+                name: "request_armed",
+                index: 5,
+                since: 0,
+                object: KernelObject::Request,
+                last: LastRecord::Never,
+                meaning: "the timer of a handshake is set. `arg0`: the listener's cookie (null: `listener`); \
+                          `arg1`: SYN-ACK timeouts",
+            },
+        ],
+    },
+    Hook {
+        tracepoint: "timer_cancel",
+        programs: Programs::One("timer_cancel"),
+        requirement: Requirement::Needed,
+        reports: &[
+            ReportedKind {
+                kind: Kind::TimewaitCancelled,
+                name: "minisocket_cancelled",
+                index: 2,
+                since: 0,
+                object: KernelObject::Timewait,
+                last: LastRecord::Never,
+                meaning: "this timer is cancelled. As `minisocket_armed`, with the thread id in the upper half of `arg1`",
+            },
+            ReportedKind {
+                kind: Kind::RequestCancelled,
+                name: "request_cancelled",
+                index: 6,
+                since: 0,
+                object: KernelObject::Request,
+                last: LastRecord::Always,
+                meaning: "this timer is cancelled. As `request_armed`",
+            },
+        ],
+    },
+    Hook {
+        tracepoint: "timer_expire_entry",
+        programs: Programs::One("timer_expire_entry"),
+        requirement: Requirement::Needed,
+        reports: &[
+            ReportedKind {
+                kind: Kind::TimewaitExpired,
+                name: "minisocket_expired",
+                index: 3,
+                since: 0,
+                object: KernelObject::Timewait,
+                last: LastRecord::Always,
+                meaning: "this timer expires. As `minisocket_armed`",
+            },
+            ReportedKind {
+                kind: Kind::RequestExpired,
+                name: "request_expired",
+                index: 7,
+                since: 0,
+                object: KernelObject::Request,
+                last: LastRecord::Never,
+                meaning: "this timer expires. As `request_armed`",
+            },
+        ],
+    },
+    Hook {
+        tracepoint: KFREE_SKB,
+        programs: Programs::Copies(Twice::Segment, ["segment_first", "segment_second"]),
+        requirement: Requirement::Optional(OptionalHook {
+            name: "segment",
+            // The fourth is the receiving socket.
+            arguments: Some(4),
+            shows: "Shows segments that reach a TIME_WAIT socket.",
+            lost_without: "It does not name the receiving socket: when an orphan FIN_WAIT2 becomes TIME_WAIT is known \
+                           only at its end, and what ended a TIME_WAIT early may stay unexplained.",
+            available: "Linux 6.11 or later shows it.",
+        }),
+        reports: &[ReportedKind {
+            kind: Kind::Segment,
+            name: "segment",
+            index: 4,
+            since: 0,
+            object: KernelObject::Timewait,
+            last: LastRecord::Never,
+            meaning: "a segment reached a timewait socket. `arg0`: TCP's flags",
+        }],
+    },
+    Hook {
+        tracepoint: SEND_RESET,
+        programs: Programs::Copies(Twice::ResetSent, ["reset_sent_first", "reset_sent_second"]),
+        requirement: Requirement::Optional(OptionalHook {
+            name: "ends",
+            arguments: None,
+            shows: "Says why a RST is sent.",
+            lost_without: "RSTs and errors are not seen where they are sent and reported: why a socket ended is inferred \
+                           from its last state.",
+            available: "Linux 5.14 or later shows them.",
+        }),
+        reports: &[ReportedKind {
+            kind: Kind::ResetSent,
+            name: "reset_sent",
+            index: 30,
+            since: 2,
+            object: KernelObject::Full,
+            last: LastRecord::InClose,
+            meaning: "this host sends a RST for a full socket. `arg0`: why (0 not specified, 1 `TCP_ABORT_ON_DATA`, \
+                      2 `TCP_ABORT_ON_CLOSE`, 3 `TCP_ABORT_ON_LINGER`, 4 `TCP_ABORT_ON_MEMORY`, 5 `TCP_STATE`, \
+                      6 `TCP_KEEPALIVE_TIMEOUT`, 7 `TCP_DISCONNECT_WITH_DATA`, 8 other); `arg1`: 1 when it answers a \
+                      segment",
+        }],
+    },
+    Hook {
+        tracepoint: "tcp_receive_reset",
+        programs: Programs::Copies(Twice::ResetReceived, ["reset_received_first", "reset_received_second"]),
+        requirement: Requirement::With(SEND_RESET),
+        reports: &[ReportedKind {
+            kind: Kind::ResetReceived,
+            name: "reset_received",
+            index: 31,
+            since: 2,
+            object: KernelObject::Full,
+            last: LastRecord::Never,
+            meaning: "a RST that ends a full socket arrived",
+        }],
+    },
+    Hook {
+        tracepoint: "inet_sk_error_report",
+        programs: Programs::One("error_reported"),
+        requirement: Requirement::With(SEND_RESET),
+        reports: &[ReportedKind {
+            kind: Kind::ErrorReported,
+            name: "error_reported",
+            index: 32,
+            since: 2,
+            object: KernelObject::Full,
+            last: LastRecord::InClose,
+            meaning: "a closed full socket reports an error. `arg0`: `sk_err`",
+        }],
+    },
+];
+
+impl Hook {
+    /// The tracepoint of the hook that decides whether this one is attached.
+    pub const fn leader(&self) -> &'static str {
+        match self.requirement {
+            Requirement::With(leader) => leader,
+            Requirement::Needed | Requirement::Optional(_) => self.tracepoint,
+        }
+    }
+
+    /// The words for an optional hook; `None` for the others.
+    pub const fn optional(&self) -> Option<&OptionalHook> {
+        match &self.requirement {
+            Requirement::Optional(optional) => Some(optional),
+            Requirement::Needed | Requirement::With(_) => None,
+        }
+    }
+
+    /// Functions of its programs.
+    pub fn functions(&self) -> &[&'static str] {
+        match &self.programs {
+            Programs::One(function) => std::slice::from_ref(function),
+            Programs::Copies(_, functions) => functions,
+        }
+    }
+}
+
+/// Every kind, in the order of [`HOOKS`].
+pub const REPORTED: &[&ReportedKind; kind_count()] = &{
+    let mut kinds = [&HOOKS[0].reports[0]; kind_count()];
+    let (mut count, mut hook) = (0, 0);
+    while hook < HOOKS.len() {
+        let mut report = 0;
+        while report < HOOKS[hook].reports.len() {
+            kinds[count] = &HOOKS[hook].reports[report];
+            count += 1;
+            report += 1;
+        }
+        hook += 1;
+    }
+    kinds
+};
+
+const fn kind_count() -> usize {
+    let (mut count, mut hook) = (0, 0);
+    while hook < HOOKS.len() {
+        count += HOOKS[hook].reports.len();
+        hook += 1;
+    }
+    count
+}
+
+/// The entry of `kind`.
+pub const fn reported(kind: Kind) -> &'static ReportedKind {
+    REPORTED[BY_NUMBER[kind as usize] as usize]
+}
+
+/// Indices of [`REPORTED`] by the kinds' numbers. Does not compile unless every kind has one entry.
+static BY_NUMBER: [u8; 1 << u8::BITS] = {
+    const NONE: u8 = u8::MAX;
+    let mut indices = [NONE; 1 << u8::BITS];
+    let mut index = 0;
+    while index < REPORTED.len() {
+        let number = REPORTED[index].kind as usize;
+        assert!(indices[number] == NONE, "a kind has two entries");
+        indices[number] = index as u8;
+        index += 1;
+    }
+    let mut number = 0;
+    while number < indices.len() {
+        let is_kind = Kind::from_raw(number as u8).is_some();
+        assert!(
+            is_kind == (indices[number] != NONE),
+            "a kind has no entry here, or no number in Kind::from_raw"
+        );
+        number += 1;
+    }
+    indices
+};
