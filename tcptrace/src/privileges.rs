@@ -18,7 +18,7 @@ const LOADING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON).
 /// For reading the counters of a loaded program; `CAP_SYS_ADMIN` suffices if `CAP_BPF` was not granted.
 const COUNTING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN);
 /// For entering other network namespaces and reading other users' descriptors.
-const LOOKING: CapabilitySet =
+const INSPECTING: CapabilitySet =
     CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH);
 /// For reading and writing files of other users, as root can.
 const FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
@@ -36,7 +36,7 @@ pub enum Work {
     /// see [`keep_nothing_or_bpf`].
     Counting,
     /// Reading other processes and namespaces.
-    Looking,
+    InspectHost,
     /// Reading or writing a file that the user named.
     Files,
     /// Work without privileges.
@@ -46,11 +46,11 @@ pub enum Work {
 impl Work {
     const fn needs(self) -> CapabilitySet {
         match self {
-            Self::Command => LOADING.union(LOOKING).union(FILES),
+            Self::Command => LOADING.union(INSPECTING).union(FILES),
             Self::Symbols => SYMBOLS,
-            Self::Loaded => COUNTING.union(LOOKING).union(FILES),
+            Self::Loaded => COUNTING.union(INSPECTING).union(FILES),
             Self::Counting => COUNTING,
-            Self::Looking => LOOKING,
+            Self::InspectHost => INSPECTING,
             Self::Files => FILES,
             Self::Nothing => CapabilitySet::empty(),
         }
@@ -150,10 +150,10 @@ mod tests {
     #[test]
     fn a_thread_drops_capabilities_that_its_parent_keeps() {
         let before = permitted();
-        let thread = spawn("test", Work::Looking, move || {
-            assert_eq!(permitted(), before.intersection(LOOKING));
+        let thread = spawn("test", Work::InspectHost, move || {
+            assert_eq!(permitted(), before.intersection(INSPECTING));
             keep_for(Work::Command);
-            assert_eq!(permitted(), before.intersection(LOOKING), "no capability is regained");
+            assert_eq!(permitted(), before.intersection(INSPECTING), "no capability is regained");
             keep_for(Work::Nothing);
             assert_eq!(permitted(), CapabilitySet::empty());
         });

@@ -9,6 +9,7 @@ pub mod names;
 pub mod netns;
 pub mod own_cost;
 pub mod owners;
+mod poller;
 pub mod polling_source;
 mod procfs;
 mod seed;

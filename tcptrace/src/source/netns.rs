@@ -67,7 +67,7 @@ pub fn visit_each<T: Send>(
     visit: impl FnMut(&Netns) -> T + Send,
 ) -> io::Result<Round<T>> {
     std::thread::scope(|scope| {
-        privileges::spawn_scoped(scope, "netns", Work::Looking, move || {
+        privileges::spawn_scoped(scope, "netns", Work::InspectHost, move || {
             NamespaceWalk::new(select, visit)?.travel()
         })?
         .join()
