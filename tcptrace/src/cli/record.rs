@@ -15,11 +15,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     filter::FilterArgs,
     live::{self, LiveArgs, Stop},
-    misuse, size,
+    misuse, size, source,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
-    model::{Nanos, text, units},
+    model::{Nanos, units},
     output_file::Existing,
     pipeline::{self, PipelinePlan, Running},
     privileges::{self, Work},
@@ -260,7 +260,7 @@ fn shown(path: &Path) -> String {
     if path == Path::new("-") {
         return "standard output".into();
     }
-    text::sanitise(&path.to_string_lossy()).into_owned()
+    source::shown(path)
 }
 
 fn write_status(status: &Arc<RecorderStatus>, elapsed: Duration) {

@@ -20,7 +20,7 @@ pub struct Engine {
 }
 
 /// Sampling interval of the sockets per state for their mean over time, see [`Scope::Whole`].
-const LOOK_EVERY: Nanos = Nanos::SECOND;
+const SAMPLE_INTERVAL: Nanos = Nanos::SECOND;
 
 /// A copy that continues from the same point.
 impl Clone for Engine {
@@ -90,7 +90,7 @@ impl Engine {
             && ts >= self.next_sample
         {
             self.flow.aggregate.look();
-            self.next_sample = ts.plus(LOOK_EVERY);
+            self.next_sample = ts.plus(SAMPLE_INTERVAL);
         }
     }
 
