@@ -14,7 +14,7 @@ use crate::{
     source::{
         self, host,
         netns::{self, Netns, Round},
-        owners::{self, Effort},
+        owners,
         sock_diag::{self, DumpError, StateMask, Summary},
     },
     view::states::GroupedCounts,
@@ -169,7 +169,7 @@ fn assign_owners<'a>(
 ) -> Option<String> {
     let held = || sockets.clone().filter(|socket| socket.inode != 0);
     let wanted: FxHashSet<u32> = held().map(|socket| socket.inode).collect();
-    let mut found = match owners::find(&wanted, Effort::UntilFound) {
+    let mut found = match owners::find(&wanted) {
         Ok(found) => found,
         Err(error) => return Some(format!("owners of sockets are unknown: {error}.")),
     };

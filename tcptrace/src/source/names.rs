@@ -404,27 +404,27 @@ mod tests {
     fn namespaces_gain_change_and_lose_names() {
         let mut mounts = Mounts { file: None, is_read: false, known: BTreeMap::new() };
         let (mut names, _requested, sender) = names(9);
-        let mut look = |names: &mut NameResolver, named: &[(u32, &str)]| {
+        let mut poll = |names: &mut NameResolver, named: &[(u32, &str)]| {
             let known = named.iter().map(|&(id, name)| (NetnsId(id), name.into())).collect();
             mounts.compare(known).into_iter().for_each(|finding| sender.send(finding).expect("a resolver"));
             names.found()
         };
-        assert_eq!(netns_names(&look(&mut names, &[])), []);
+        assert_eq!(netns_names(&poll(&mut names, &[])), []);
         names.observe_hook(&transition(7, TcpState::Close));
-        assert_eq!(netns_names(&look(&mut names, &[(7, "blue"), (8, "green")])), [(7, "blue"), (8, "green")]);
-        assert_eq!(netns_names(&look(&mut names, &[(7, "blue"), (8, "red")])), [(8, "red")]);
+        assert_eq!(netns_names(&poll(&mut names, &[(7, "blue"), (8, "green")])), [(7, "blue"), (8, "green")]);
+        assert_eq!(netns_names(&poll(&mut names, &[(7, "blue"), (8, "red")])), [(8, "red")]);
         // The namespace ends: its remaining records keep the name.
-        assert_eq!(netns_names(&look(&mut names, &[(8, "red")])), []);
+        assert_eq!(netns_names(&poll(&mut names, &[(8, "red")])), []);
         names.observe_hook(&transition(7, TcpState::TimeWait));
         assert_eq!(netns_names(&names.found()), []);
         // Its number is reused by a namespace that gets its name later.
         names.observe_hook(&transition(7, TcpState::Close));
         names.observe_hook(&transition(7, TcpState::Close));
         assert_eq!(netns_names(&names.found()), [(7, "")]);
-        assert_eq!(netns_names(&look(&mut names, &[(7, "new")])), [(7, "new")]);
+        assert_eq!(netns_names(&poll(&mut names, &[(7, "new")])), [(7, "new")]);
         // A namespace that has its name at once is never reported without one.
-        look(&mut names, &[]);
-        assert_eq!(netns_names(&look(&mut names, &[(7, "next")])), [(7, "next")]);
+        poll(&mut names, &[]);
+        assert_eq!(netns_names(&poll(&mut names, &[(7, "next")])), [(7, "next")]);
         names.observe_hook(&transition(7, TcpState::Close));
         assert_eq!(netns_names(&names.found()), []);
     }

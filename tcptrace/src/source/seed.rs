@@ -16,7 +16,7 @@ use super::{
     host,
     host_poller::{HostPoller, PollKind},
     netns::{self, Netns, Round},
-    owners::{self, Effort},
+    owners,
     poller::{FindingSender, PollBackoff, Poller, PollerEnded, PollerThread},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
@@ -187,7 +187,7 @@ impl Seed {
 
     fn owners(&mut self) -> Result<(), PollerEnded> {
         let wanted: FxHashSet<u32> = self.inodes.keys().copied().collect();
-        match owners::find(&wanted, Effort::UntilFound) {
+        match owners::find(&wanted) {
             Ok(owners) => {
                 let missing = owners.missing(&wanted);
                 let ts = host::monotonic_now();
