@@ -31,7 +31,7 @@ use crate::{
     filter::Filter,
     lifecycle::{Event, Tracker, TrackerLimits},
     model::{Nanos, Record, record::HostFacts},
-    privileges::{self, Work},
+    privileges,
     session::Recorder,
     source::{Flow, PollKind, Source},
 };
@@ -63,7 +63,7 @@ pub struct PipelinePlan {
     /// Time between two snapshots.
     pub interval: Nanos,
     /// Host data to poll besides the hooks, live only.
-    pub look: PollKind,
+    pub poll_kind: PollKind,
     /// Name of the source.
     pub source: Arc<str>,
     /// Receiver of single events.
@@ -86,7 +86,7 @@ impl PipelinePlan {
             scope,
             places: 0,
             interval,
-            look: PollKind::States,
+            poll_kind: PollKind::States,
             source: "".into(),
             events: None,
             recorder: None,
@@ -118,7 +118,7 @@ impl Running {
 }
 
 /// Starts a pipeline that runs `source` through a new tracker.
-pub fn start(mut source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
+pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let first = plan.queries.as_ref().map(|queries| queries.borrow().clone());
@@ -134,17 +134,14 @@ pub fn start(mut source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running>
         recorder: plan.recorder,
         snapshots: SnapshotSender {
             source_name: plan.source,
-            look: plan.look,
+            poll_kind: plan.poll_kind,
             schedule: SnapshotSchedule::new(plan.interval),
             publish,
             pictures: plan.pictures,
         },
     };
     let stopped = Arc::clone(&stop);
-    let thread = privileges::spawn("pipeline", Work::Counting, move || {
-        source.begin();
-        pipeline.run(source, &stopped)
-    })?;
+    let thread = privileges::spawn("pipeline", source.work(), move || pipeline.run(source, &stopped))?;
     Ok(Running { snapshots, stop, thread })
 }
 
@@ -159,7 +156,7 @@ struct Pipeline {
 /// Schedule and receivers of snapshots.
 struct SnapshotSender {
     source_name: Arc<str>,
-    look: PollKind,
+    poll_kind: PollKind,
     schedule: SnapshotSchedule,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
     pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
@@ -284,7 +281,7 @@ impl SnapshotSender {
 
     fn snapshot(&self, flow: &mut PipelineState, tracker: &Tracker) -> Snapshot {
         let mut snapshot = flow.snapshot(tracker, &self.source_name);
-        if self.look == PollKind::Host {
+        if self.poll_kind == PollKind::Host {
             snapshot.standing = stuck_sockets::of(tracker, &snapshot);
         }
         snapshot

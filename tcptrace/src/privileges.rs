@@ -1,12 +1,12 @@
 //! Drops the capabilities that the current work does not need. docs/privileges.md has the table.
 //!
 //! Capabilities belong to threads, and a new thread inherits them. So every thread is started by [`spawn`] or
-//! [`spawn_scoped`], which drop the capabilities that its work does not need before it runs (clippy.toml
+//! [`run_on_thread`], which drop the capabilities that its work does not need before it runs (clippy.toml
 //! refuses other ways). Neither a thread nor a program that it might start can regain them.
 
 use std::{
-    io,
-    thread::{Builder, JoinHandle, Scope, ScopedJoinHandle},
+    io, panic,
+    thread::{self, Builder, JoinHandle},
 };
 
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
@@ -102,19 +102,17 @@ pub fn spawn<T: Send + 'static>(
     Builder::new().name(name.into()).spawn(run)
 }
 
-/// Like [`spawn`], for a thread that ends before `scope` does.
-pub fn spawn_scoped<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    name: &str,
-    work: Work,
-    run: impl FnOnce() -> T + Send + 'scope,
-) -> io::Result<ScopedJoinHandle<'scope, T>> {
+/// Like [`spawn`], and waits for the result.
+pub fn run_on_thread<T: Send>(name: &str, work: Work, run: impl FnOnce() -> T + Send) -> io::Result<T> {
     let run = move || {
         keep_for(work);
         run()
     };
-    #[allow(clippy::disallowed_methods, reason = "the place where threads are started")]
-    Builder::new().name(name.into()).spawn_scoped(scope, run)
+    thread::scope(|scope| {
+        #[allow(clippy::disallowed_methods, reason = "the place where threads are started")]
+        let thread = Builder::new().name(name.into()).spawn_scoped(scope, run)?;
+        Ok(thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
+    })
 }
 
 /// Prevents programs that this process starts from gaining privileges.

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -108,7 +107,7 @@ impl SourceArgs {
         let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
             None => {
                 self.window.reject_without_recording();
-                (self.live.source(&plan.filter, plan.look)?, "live".into(), None)
+                (self.live.source(&plan.filter, plan.poll_kind)?, "live".into(), None)
             }
             Some(path) => {
                 let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
@@ -206,22 +205,19 @@ pub fn netns_names(path: &Path) -> Result<BTreeMap<String, NetnsId>> {
     );
     let mut recording = RecordingSource::open(path, AtEnd::Stop)?.watched();
     // Read on a separate thread: reading confines the thread, and this one must still open files.
-    thread::scope(|scope| {
-        let reading = privileges::spawn_scoped(scope, "names", Work::Nothing, move || {
-            let mut names = BTreeMap::new();
-            let mut take = |record| {
-                if let Record::NetnsName { netns, name, .. } = record
-                    && !name.is_empty()
-                {
-                    names.insert(text::sanitise(&name).into_owned(), netns);
-                }
-            };
-            while recording.fill(&mut take)? == Flow::Running {}
-            anyhow::Ok(names)
-        });
-        let reading = reading.context("no thread to read")?;
-        reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let names = privileges::run_on_thread("names", Work::Nothing, move || {
+        let mut names = BTreeMap::new();
+        let mut take = |record| {
+            if let Record::NetnsName { netns, name, .. } = record
+                && !name.is_empty()
+            {
+                names.insert(text::sanitise(&name).into_owned(), netns);
+            }
+        };
+        while recording.fill(&mut take)? == Flow::Running {}
+        Ok(names)
+    });
+    names.context("no thread to read")?
 }
 
 /// A path, sanitised for display.

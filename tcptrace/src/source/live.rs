@@ -123,8 +123,8 @@ impl Live {
 }
 
 impl Source for Live {
-    fn begin(&mut self) {
-        privileges::keep_nothing_or_bpf(|| self.tracer.can_read_losses());
+    fn work(&self) -> Work {
+        Work::Counting
     }
 
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
@@ -132,6 +132,7 @@ impl Source for Live {
             self.wait();
         } else {
             self.begun = true;
+            privileges::keep_nothing_or_bpf(|| self.tracer.can_read_losses());
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
         }

@@ -66,13 +66,8 @@ pub fn visit_each<T: Send>(
     select: impl Fn(&Netns) -> bool + Send,
     visit: impl FnMut(&Netns) -> T + Send,
 ) -> io::Result<Round<T>> {
-    std::thread::scope(|scope| {
-        privileges::spawn_scoped(scope, "netns", Work::InspectHost, move || {
-            NamespaceWalk::new(select, visit)?.travel()
-        })?
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let walk = move || NamespaceWalk::new(select, visit)?.travel();
+    privileges::run_on_thread("netns", Work::InspectHost, walk)?
 }
 
 /// The namespaces that have a name in `ip netns`, by sanitised name. Fails if `/proc` is not mounted.
