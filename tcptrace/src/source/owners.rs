@@ -8,12 +8,13 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, RawDir};
+use rustix::fs::RawDir;
 use rustix::io::Errno;
 
 use super::procfs::{self, number};
@@ -63,23 +64,18 @@ impl ProcOwners {
 pub fn find(wanted: &FxHashSet<u32>) -> io::Result<ProcOwners> {
     let mut search =
         OwnerSearch { wanted, unsettled: wanted.len(), owners: ProcOwners::default(), root: cgroup_root() };
-    let proc = procfs::open(CWD, "/proc")?;
-    let mut entries = [MaybeUninit::uninit(); 8 << 10];
-    let mut entries = RawDir::new(&proc, &mut entries);
     let mut descriptors = vec![MaybeUninit::uninit(); 32 << 10];
-    // The kernel lists processes by ascending pid: `proc_pid_readdir()`.
-    while let Some(entry) = entries.next() {
+    procfs::each_process(|proc, pid| {
         if search.unsettled == 0 {
-            break;
+            return ControlFlow::Break(());
         }
-        let entry = entry?;
-        let Some(pid) = number(entry.file_name().to_bytes()) else { continue };
         // Any other error means that the process has ended.
-        if let Err(Errno::ACCESS | Errno::PERM) = search.process(&proc, pid, &mut descriptors) {
+        if let Err(Errno::ACCESS | Errno::PERM) = search.process(proc, pid, &mut descriptors) {
             search.owners.unreadable_processes += 1;
             search.owners.first_unreadable.get_or_insert_with(|| (pid, comm_of(pid)));
         }
-    }
+        ControlFlow::Continue(())
+    })?;
     Ok(search.owners)
 }
 

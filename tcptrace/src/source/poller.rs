@@ -14,9 +14,9 @@ pub trait Poller: Send + 'static {
     /// Name of the thread.
     const NAME: &'static str;
     /// Most requests that wait for the poller.
-    const REQUESTS: usize;
+    const REQUESTS: usize = 1;
     /// Most findings that wait for the reader.
-    const FINDINGS: usize;
+    const FINDINGS: usize = 64;
     /// A message from the reader.
     type Request: Send + 'static;
     /// A message to the reader.
@@ -110,8 +110,6 @@ mod tests {
 
     impl Poller for Echo {
         const NAME: &'static str = "test";
-        const REQUESTS: usize = 1;
-        const FINDINGS: usize = 1;
         type Request = u32;
         type Finding = u32;
 

@@ -69,8 +69,6 @@ pub struct Seed {
 
 impl Poller for Seed {
     const NAME: &'static str = "seed";
-    const REQUESTS: usize = 1;
-    const FINDINGS: usize = 64;
     type Request = LastPoll;
     type Finding = Vec<Record>;
 

@@ -54,7 +54,7 @@ impl SettingsReader {
             self.known.clear();
         }
         if self.known.insert(self.last) {
-            // Full: a poll is about to begin anyway.
+            // A poll covers every namespace that is new by then: one waiting request is enough.
             self.thread.request(());
         }
     }
@@ -75,9 +75,6 @@ struct SettingsPoller {
 
 impl Poller for SettingsPoller {
     const NAME: &'static str = "settings";
-    // One poll covers every namespace that is new by then.
-    const REQUESTS: usize = 1;
-    const FINDINGS: usize = 64;
     type Request = ();
     type Finding = Record;
 
