@@ -71,7 +71,7 @@ pub struct PipelinePlan {
     /// Additional receiver of the records.
     pub recorder: Option<Recorder>,
     /// Receiver of every snapshot; the pipeline waits for it. Only for sources that can wait.
-    pub pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
+    pub every_snapshot: Option<mpsc::Sender<Arc<Snapshot>>>,
     /// Queries of a view: answered in the next snapshot and, after the end of the source, as long as the sender exists.
     /// The grouping is that of the first query.
     pub queries: Option<watch::Receiver<Query>>,
@@ -90,7 +90,7 @@ impl PipelinePlan {
             source: "".into(),
             events: None,
             recorder: None,
-            pictures: None,
+            every_snapshot: None,
             queries: None,
         }
     }
@@ -137,7 +137,7 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
             poll_kind: plan.poll_kind,
             schedule: SnapshotSchedule::new(plan.interval),
             publish,
-            pictures: plan.pictures,
+            every_snapshot: plan.every_snapshot,
         },
     };
     let stopped = Arc::clone(&stop);
@@ -159,7 +159,7 @@ struct SnapshotSender {
     poll_kind: PollKind,
     schedule: SnapshotSchedule,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
-    pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
+    every_snapshot: Option<mpsc::Sender<Arc<Snapshot>>>,
 }
 
 impl Pipeline {
@@ -185,12 +185,14 @@ impl Pipeline {
             }
             self.listen();
         }
-        if let Some(asked) = &mut self.flow.asked {
-            asked.ended = true;
+        if let Some(active) = &mut self.flow.active {
+            active.ended = true;
         }
         let last = self.snapshots.snapshot(&mut self.flow, &self.tracker);
         self.snapshots.publish.send_replace(Some(Arc::new(last.clone())));
-        while self.flow.asked.is_some() && !stop.load(Ordering::Relaxed) && self.listen() != QueryChange::Over
+        while self.flow.active.is_some()
+            && !stop.load(Ordering::Relaxed)
+            && self.listen() != QueryChange::Over
         {
             thread::sleep(QUERY_POLL_INTERVAL);
         }
@@ -271,10 +273,10 @@ impl SnapshotSender {
 
     fn publish_now(&mut self, flow: &mut PipelineState, tracker: &Tracker) {
         let snapshot = Arc::new(self.snapshot(flow, tracker));
-        if let Some(pictures) = &self.pictures
-            && pictures.blocking_send(Arc::clone(&snapshot)).is_err()
+        if let Some(every_snapshot) = &self.every_snapshot
+            && every_snapshot.blocking_send(Arc::clone(&snapshot)).is_err()
         {
-            self.pictures = None;
+            self.every_snapshot = None;
         }
         self.publish.send_replace(Some(snapshot));
     }

@@ -74,11 +74,11 @@ pub fn keep_nothing_or_bpf(try_without: impl FnOnce() -> bool) {
     let before = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
     let bpf = counting(before);
     let of = |effective| CapabilitySets { effective, permitted: bpf, inheritable: CapabilitySet::empty() };
-    tell(set_capabilities(None, of(CapabilitySet::empty())));
+    log_failure(set_capabilities(None, of(CapabilitySet::empty())));
     if try_without() {
         keep(CapabilitySet::empty());
     } else {
-        tell(set_capabilities(None, of(bpf)));
+        log_failure(set_capabilities(None, of(bpf)));
     }
 }
 
@@ -117,7 +117,7 @@ pub fn run_on_thread<T: Send>(name: &str, work: Work, run: impl FnOnce() -> T + 
 
 /// Prevents programs that this process starts from gaining privileges.
 pub fn set_no_new_privileges() {
-    tell(set_no_new_privs(true));
+    log_failure(set_no_new_privs(true));
 }
 
 fn keep(wanted: CapabilitySet) {
@@ -126,12 +126,12 @@ fn keep(wanted: CapabilitySet) {
         let effective = sets.effective.intersection(wanted);
         set_capabilities(None, CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() })
     });
-    tell(lowered);
+    log_failure(lowered);
 }
 
 /// Logs a failure. Dropping capabilities is always allowed; in a sandbox that forbids the call only a
 /// precaution is lost.
-fn tell(done: Result<(), rustix::io::Errno>) {
+fn log_failure(done: Result<(), rustix::io::Errno>) {
     if let Err(errno) = done {
         log::debug!("privileges can't be given up: {}", io::Error::from(errno));
     }

@@ -154,9 +154,9 @@ impl Stop {
     }
 
     fn listen_and(then: AfterSignal) -> Result<Self> {
-        let (tell, signals) = watch::channel(0);
+        let (sender, signals) = watch::channel(0);
         let (ready, is_ready) = mpsc::sync_channel(1);
-        privileges::spawn("signals", Work::Nothing, move || watch_signals(then, &tell, &ready))
+        privileges::spawn("signals", Work::Nothing, move || watch_signals(then, &sender, &ready))
             .context("no thread for signals")?;
         is_ready.recv().context("the thread for signals ended")??;
         Ok(Self { signals })
@@ -179,7 +179,7 @@ impl Stop {
     }
 }
 
-fn watch_signals(then: AfterSignal, tell: &watch::Sender<u32>, ready: &mpsc::SyncSender<Result<()>>) {
+fn watch_signals(then: AfterSignal, sender: &watch::Sender<u32>, ready: &mpsc::SyncSender<Result<()>>) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(error))),
@@ -192,10 +192,10 @@ fn watch_signals(then: AfterSignal, tell: &watch::Sender<u32>, ready: &mpsc::Syn
         let _ = ready.send(Ok(()));
         signals.next().await;
         // Fails if the command is already ending, which does no harm.
-        let _ = tell.send(1);
+        let _ = sender.send(1);
         if then == AfterSignal::ByCommand {
             signals.next().await;
-            let _ = tell.send(2);
+            let _ = sender.send(2);
         }
         let what = signals.forced_end().await;
         if !would_block(io::stderr()) {

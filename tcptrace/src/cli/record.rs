@@ -156,7 +156,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
         },
     };
     while let Ok(dump) = recording.dumps.try_recv() {
-        eprintln!("{}", told(&dump));
+        eprintln!("{}", dump_message(&dump));
     }
     eprintln!("{}", view::losses::at_the_end(&last));
     match done {
@@ -204,7 +204,7 @@ async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recor
             },
             Some(dump) = recording.dumps.recv() => {
                 clear_status();
-                eprintln!("{}", told(&dump));
+                eprintln!("{}", dump_message(&dump));
             }
             Some(()) = wants_dump.recv() => recording.status.dump(),
             _ = status.tick() => write_status(&recording.status, begun.elapsed()),
@@ -221,7 +221,7 @@ async fn end(running: Running, recording: &mut Recording) -> Result<(Result<Writ
 }
 
 /// The message after a dump (SIGUSR1).
-fn told(dump: &Result<Written, Failure>) -> String {
+fn dump_message(dump: &Result<Written, Failure>) -> String {
     match dump {
         Ok(written) => format!("tcptrace: {}", summary(written)),
         Err(failure) => format!(

@@ -116,13 +116,13 @@ impl SourceArgs {
                 (recording.within(self.window.window(length)), shown(path).into(), ending)
             }
         };
-        let (pictures, every) = if want == SnapshotMode::Every && !self.is_live() {
+        let (every_snapshot, every) = if want == SnapshotMode::Every && !self.is_live() {
             let (send, receive) = mpsc::channel(1);
             (Some(send), Some(receive))
         } else {
             (None, None)
         };
-        let plan = PipelinePlan { source: name, pictures, ..plan };
+        let plan = PipelinePlan { source: name, every_snapshot, ..plan };
         let running = pipeline::start(source, plan).context("no thread for the pipeline")?;
         if self.is_live() {
             privileges::keep_for(Work::Nothing);
