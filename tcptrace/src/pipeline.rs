@@ -63,7 +63,7 @@ pub struct PipelinePlan {
     /// Time between two snapshots.
     pub interval: Nanos,
     /// Host data to poll besides the hooks, live only.
-    pub poll_kind: PollKind,
+    pub polls: PollKind,
     /// Name of the source.
     pub source: Arc<str>,
     /// Receiver of single events.
@@ -86,7 +86,7 @@ impl PipelinePlan {
             scope,
             places: 0,
             interval,
-            poll_kind: PollKind::States,
+            polls: PollKind::States,
             source: "".into(),
             events: None,
             recorder: None,
@@ -134,7 +134,7 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
         recorder: plan.recorder,
         snapshots: SnapshotSender {
             source_name: plan.source,
-            poll_kind: plan.poll_kind,
+            polls: plan.polls,
             schedule: SnapshotSchedule::new(plan.interval),
             publish,
             every_snapshot: plan.every_snapshot,
@@ -156,7 +156,7 @@ struct Pipeline {
 /// Schedule and receivers of snapshots.
 struct SnapshotSender {
     source_name: Arc<str>,
-    poll_kind: PollKind,
+    polls: PollKind,
     schedule: SnapshotSchedule,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
     every_snapshot: Option<mpsc::Sender<Arc<Snapshot>>>,
@@ -283,7 +283,7 @@ impl SnapshotSender {
 
     fn snapshot(&self, flow: &mut PipelineState, tracker: &Tracker) -> Snapshot {
         let mut snapshot = flow.snapshot(tracker, &self.source_name);
-        if self.poll_kind == PollKind::Host {
+        if self.polls == PollKind::Host {
             snapshot.standing = stuck_sockets::of(tracker, &snapshot);
         }
         snapshot

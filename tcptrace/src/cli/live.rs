@@ -51,20 +51,20 @@ fn ring_mib(text: &str) -> Result<u32, String> {
 
 impl LiveArgs {
     /// Attaches the hooks, with the part of `filter` that the eBPF programs can test.
-    pub fn open(&self, filter: &Filter, poll_kind: PollKind) -> Result<Live> {
+    pub fn open(&self, filter: &Filter, polls: PollKind) -> Result<Live> {
         let types = Preflight::run().types()?;
         // BTF takes some 10 MiB of memory and is freed when this returns.
-        Live::start(&types, &self.options(filter), filter.to_string(), poll_kind)
+        Live::start(&types, &self.options(filter), filter.to_string(), polls)
     }
 
-    /// As `open`, but polls `sock_diag` instead if this host or user can't trace, unless `poll_kind` is
+    /// As `open`, but polls `sock_diag` instead if this host or user can't trace, unless `polls` is
     /// `PollKind::States`.
-    pub fn source(&self, filter: &Filter, poll_kind: PollKind) -> Result<Box<dyn Source>> {
-        let error = match self.open(filter, poll_kind) {
+    pub fn source(&self, filter: &Filter, polls: PollKind) -> Result<Box<dyn Source>> {
+        let error = match self.open(filter, polls) {
             Ok(live) => return Ok(Box::new(live)),
             Err(error) => error,
         };
-        if poll_kind == PollKind::States || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
+        if polls == PollKind::States || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
             return Err(error);
         }
         let reasons = error.to_string();

@@ -67,7 +67,7 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
         let missing = missing(&filter);
         let mut started = match args.source.start(plan, want, args.duration) {
             Err(error) if args.source.is_live() && super::cannot_trace(&error) => {
-                return args.print_untraced(&filter, missing, &error);
+                return args.dump(&filter, missing, &error);
             }
             started => started?,
         };
@@ -103,12 +103,7 @@ impl PortsArgs {
     }
 
     /// Prints one `sock_diag` snapshot if tracing is impossible: levels, and what is missing without tracing.
-    fn print_untraced(
-        &self,
-        filter: &Filter,
-        mut missing: Vec<String>,
-        error: &anyhow::Error,
-    ) -> Result<ExitCode> {
+    fn dump(&self, filter: &Filter, mut missing: Vec<String>, error: &anyhow::Error) -> Result<ExitCode> {
         let (snapshot, unseen) = socket_count::snapshot(filter, &host::facts())
             .context("can't search for network namespaces; is /proc mounted?")?;
         let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");

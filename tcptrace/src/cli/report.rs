@@ -71,7 +71,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     // Rates cover the full recording, and only the last snapshot is used.
     let plan = PipelinePlan {
         source: shown(&args.from).into(),
-        poll_kind: PollKind::Host,
+        polls: PollKind::Host,
         ..PipelinePlan::new(filter, grouping, Scope::Every, Nanos(u64::MAX))
     };
     // The thread that decodes the recording is confined. This thread keeps the output file, which it may have to

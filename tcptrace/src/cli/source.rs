@@ -107,7 +107,7 @@ impl SourceArgs {
         let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
             None => {
                 self.window.reject_without_recording();
-                (self.live.source(&plan.filter, plan.poll_kind)?, "live".into(), None)
+                (self.live.source(&plan.filter, plan.polls)?, "live".into(), None)
             }
             Some(path) => {
                 let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
@@ -116,12 +116,8 @@ impl SourceArgs {
                 (recording.within(self.window.window(length)), shown(path).into(), ending)
             }
         };
-        let (every_snapshot, every) = if want == SnapshotMode::Every && !self.is_live() {
-            let (send, receive) = mpsc::channel(1);
-            (Some(send), Some(receive))
-        } else {
-            (None, None)
-        };
+        let wants_every = want == SnapshotMode::Every && !self.is_live();
+        let (every_snapshot, every) = wants_every.then(|| mpsc::channel(1)).unzip();
         let plan = PipelinePlan { source: name, every_snapshot, ..plan };
         let running = pipeline::start(source, plan).context("no thread for the pipeline")?;
         if self.is_live() {
@@ -129,10 +125,8 @@ impl SourceArgs {
         } else {
             sandbox::confine();
         }
-        let snapshots = match every {
-            Some(every) => SnapshotSource::Every(every),
-            None => SnapshotSource::Newest(running.snapshots.clone()),
-        };
+        let newest = || SnapshotSource::Newest(running.snapshots.clone());
+        let snapshots = every.map_or_else(newest, SnapshotSource::Every);
         Ok(Started { running, snapshots, ending })
     }
 }

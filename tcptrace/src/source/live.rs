@@ -45,7 +45,7 @@ pub struct Live {
     tracer: Tracer,
     facts: HostFacts,
     seed: Option<PollerThread<Seed>>,
-    poll_kind: PollKind,
+    polls: PollKind,
     sweeps: PollerThread<Sweeper>,
     names: NameResolver,
     settings: SettingsReader,
@@ -59,12 +59,7 @@ pub struct Live {
 impl Live {
     /// Attaches the hooks with `options`, then starts to read the existing state. `filter` is the text of the
     /// filter.
-    pub fn start(
-        types: &KernelTypes,
-        options: &Options,
-        filter: String,
-        poll_kind: PollKind,
-    ) -> Result<Self> {
+    pub fn start(types: &KernelTypes, options: &Options, filter: String, polls: PollKind) -> Result<Self> {
         let tracer = Tracer::start(types, options)?;
         privileges::keep_for(Work::Loaded);
         let mut facts = HostFacts { filter, ..host::facts() };
@@ -82,8 +77,7 @@ impl Live {
                 }
             ));
         }
-        let seed =
-            seed::start(facts.clone(), &options.filter, poll_kind).context("no thread for the seed")?;
+        let seed = seed::start(facts.clone(), &options.filter, polls).context("no thread for the seed")?;
         let sweeps = sweep::start(&options.filter, facts.segments).context("no thread for sweeps")?;
         let names = NameResolver::start().context("no thread for names")?;
         let settings = SettingsReader::start().context("no thread for settings")?;
@@ -92,7 +86,7 @@ impl Live {
             clock: ClockWatch::new(&facts),
             facts,
             seed: Some(seed),
-            poll_kind,
+            polls,
             sweeps,
             names,
             settings,
@@ -175,7 +169,7 @@ impl Source for Live {
 
     fn finish(&mut self, take: &mut dyn FnMut(Record)) {
         let began = Instant::now();
-        if let (Some(seed), PollKind::Host) = (&self.seed, self.poll_kind) {
+        if let (Some(seed), PollKind::Host) = (&self.seed, self.polls) {
             seed.request(LastPoll);
             while self.seed.is_some() && began.elapsed() < LAST_POLL_TIMEOUT {
                 let _ = self.fill(take);

@@ -12,7 +12,7 @@ use std::{
     io::{self, Read as _, Seek as _},
     os::unix::fs::DirEntryExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use tcptrace_common::record::Kind;
 
 use super::{
     host, netns, owners,
-    poller::{FindingSender, Poller, PollerEnded, PollerThread},
+    poller::{Poller, PollerEnded, PollerThread},
 };
 use crate::model::{HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState};
 
@@ -171,7 +171,7 @@ fn begins(seen: &HookRecord) -> bool {
 
 /// Looks names up.
 struct NamePoller {
-    findings: FindingSender<ResolvedName>,
+    findings: SyncSender<ResolvedName>,
     mounts: Mounts,
     /// Cgroups to look up.
     wanted: FxHashSet<u64>,
@@ -205,7 +205,10 @@ impl Poller for NamePoller {
             findings.extend(resolve_cgroups(std::mem::take(&mut self.wanted)));
             self.next_cgroups = Instant::now() + POLL_INTERVAL;
         }
-        findings.into_iter().try_for_each(|finding| self.findings.send(finding))
+        for finding in findings {
+            self.findings.send(finding)?;
+        }
+        Ok(())
     }
 }
 
@@ -325,7 +328,7 @@ fn paths(root: &Path, mut wanted: FxHashSet<u64>) -> FxHashMap<u64, PathBuf> {
 mod tests {
     use std::{
         os::unix::fs::MetadataExt as _,
-        sync::mpsc::{Receiver, SyncSender, sync_channel},
+        sync::mpsc::{Receiver, sync_channel},
     };
 
     use super::*;

@@ -3,13 +3,13 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
 use crate::privileges::{self, Work};
 
-/// Reads something from the host repeatedly, and sends its findings to a [`FindingSender`].
+/// Reads something from the host repeatedly, and sends its findings.
 pub trait Poller: Send + 'static {
     /// Name of the thread.
     const NAME: &'static str;
@@ -33,12 +33,9 @@ pub trait Poller: Send + 'static {
 /// The receiver was dropped, or nothing remains to be polled.
 pub struct PollerEnded;
 
-/// Sends findings to the reader; waits while too many are unread.
-pub struct FindingSender<T>(SyncSender<T>);
-
-impl<T> FindingSender<T> {
-    pub fn send(&self, finding: T) -> Result<(), PollerEnded> {
-        self.0.send(finding).map_err(|_| PollerEnded)
+impl<T> From<SendError<T>> for PollerEnded {
+    fn from(_: SendError<T>) -> Self {
+        Self
     }
 }
 
@@ -51,10 +48,10 @@ pub struct PollerThread<P: Poller> {
 
 impl<P: Poller> PollerThread<P> {
     /// Starts the thread of the poller that `new` creates.
-    pub fn start(new: impl FnOnce(FindingSender<P::Finding>) -> P) -> io::Result<Self> {
+    pub fn start(new: impl FnOnce(SyncSender<P::Finding>) -> P) -> io::Result<Self> {
         let (requests, requested) = sync_channel(P::REQUESTS);
         let (sender, findings) = sync_channel(P::FINDINGS);
-        let poller = new(FindingSender(sender));
+        let poller = new(sender);
         privileges::spawn(P::NAME, Work::InspectHost, move || run(poller, &requested))?;
         Ok(Self { requests, findings })
     }
@@ -105,7 +102,7 @@ mod tests {
     /// Polls only when requested, and finds the request.
     struct Echo {
         requested: Option<u32>,
-        findings: FindingSender<u32>,
+        findings: SyncSender<u32>,
     }
 
     impl Poller for Echo {
@@ -124,7 +121,7 @@ mod tests {
         fn poll(&mut self) -> Result<(), PollerEnded> {
             match self.requested.take() {
                 Some(0) | None => Err(PollerEnded),
-                Some(request) => self.findings.send(request),
+                Some(request) => Ok(self.findings.send(request)?),
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use super::{
     host_poller::{HostPoller, PollKind},
     netns::{self, Netns, Round},
     owners,
-    poller::{FindingSender, PollBackoff, Poller, PollerEnded, PollerThread},
+    poller::{PollBackoff, Poller, PollerEnded, PollerThread},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
 use crate::model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts, units::plural};
@@ -53,7 +54,7 @@ pub fn start(facts: HostFacts, filter: &KernelFilter, kind: PollKind) -> io::Res
 }
 
 pub struct Seed {
-    findings: FindingSender<Vec<Record>>,
+    findings: SyncSender<Vec<Record>>,
     batch: Vec<Record>,
     facts: HostFacts,
     filter: KernelFilter,
@@ -224,7 +225,7 @@ impl Seed {
 
     fn flush(&mut self) -> Result<(), PollerEnded> {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        self.findings.send(batch)
+        Ok(self.findings.send(batch)?)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     host, netns,
-    poller::{FindingSender, PollBackoff, Poller, PollerEnded, PollerThread},
+    poller::{PollBackoff, Poller, PollerEnded, PollerThread},
 };
 use crate::model::{HookRecord, NetnsId, Record};
 
@@ -66,7 +67,7 @@ impl SettingsReader {
 }
 
 struct SettingsPoller {
-    findings: FindingSender<Record>,
+    findings: SyncSender<Record>,
     reported: FxHashMap<NetnsId, BTreeMap<String, String>>,
     /// When a requested poll is due.
     earliest: Instant,
@@ -88,7 +89,9 @@ impl Poller for SettingsPoller {
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
         let began = Instant::now();
-        changes(&mut self.reported).into_iter().try_for_each(|record| self.findings.send(record))?;
+        for record in changes(&mut self.reported) {
+            self.findings.send(record)?;
+        }
         let cost = began.elapsed();
         self.earliest = Instant::now() + REQUEST_INTERVAL.after(cost).min(POLL_INTERVAL.least);
         self.next = self.earliest + POLL_INTERVAL.after(cost);

@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use tcptrace_common::filter::KernelFilter;
 
 use super::{
     host, netns,
-    poller::{FindingSender, PollBackoff, Poller, PollerEnded, PollerThread},
+    poller::{PollBackoff, Poller, PollerEnded, PollerThread},
     seed::may_be_in,
     sock_diag::{self, StateMask, Summary},
 };
@@ -107,7 +108,7 @@ impl SweepSchedule {
 }
 
 pub struct Sweeper {
-    findings: FindingSender<Record>,
+    findings: SyncSender<Record>,
     filter: KernelFilter,
     sees_segments: bool,
     /// `None` before [`SweepCommand::Begin`].
@@ -181,7 +182,7 @@ impl Sweeper {
 
     fn send(&self, sweep: Sweep, sockets: Vec<SeedSocket>, end: Option<SweepEnd>) -> Result<(), PollerEnded> {
         let listing = Record::Listing(Box::new(Listing { sweep, sockets, end }));
-        self.findings.send(listing)
+        Ok(self.findings.send(listing)?)
     }
 
     fn is_wanted(&self, sweep: Sweep, socket: &SeedSocket) -> bool {
