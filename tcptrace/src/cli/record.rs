@@ -1,7 +1,7 @@
 //! `tcptrace record`: writes every observation to a file.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,7 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     filter::FilterArgs,
     live::{self, LiveArgs, Stop},
-    misuse, size, source,
+    misuse,
+    progress::show_status,
+    size, source,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
@@ -140,7 +142,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
         outcome = watch(args, &mut wants_dump, &mut recording) => outcome,
         () = stop.signalled() => RecordOutcome::Stop,
     };
-    clear_status();
+    show_status("");
     let (done, last) = match outcome {
         RecordOutcome::Over(done) => (done, running.stop()?),
         RecordOutcome::Stop => tokio::select! {
@@ -188,7 +190,7 @@ async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recor
     let begun = Instant::now();
     let time_is_up = async {
         if let Ok(file) = (&mut recording.begun).await {
-            clear_status();
+            show_status("");
             eprintln!("tcptrace: {}", args.beginning(&file));
         }
         live::time_is_up(args.duration).await;
@@ -203,7 +205,7 @@ async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recor
                 Err(_) => return RecordOutcome::Stop,
             },
             Some(dump) = recording.dumps.recv() => {
-                clear_status();
+                show_status("");
                 eprintln!("{}", dump_message(&dump));
             }
             Some(()) = wants_dump.recv() => recording.status.dump(),
@@ -264,27 +266,14 @@ fn shown(path: &Path) -> String {
 }
 
 fn write_status(status: &Arc<RecorderStatus>, elapsed: Duration) {
-    let mut stderr = io::stderr().lock();
-    if !stderr.is_terminal() {
-        return;
-    }
     let missed = match status.missed.load(Relaxed) {
         0 => String::new(),
         missed => format!(", {} not recorded", units::count(missed)),
     };
-    let _ = write!(
-        stderr,
-        "\r\x1b[K{} {} records, {}{missed}",
+    show_status(&format!(
+        "{} {} records, {}{missed}",
         units::duration(nanos(elapsed)),
         units::count(status.records.load(Relaxed)),
         units::bytes(status.bytes.load(Relaxed)),
-    );
-    let _ = stderr.flush();
-}
-
-fn clear_status() {
-    let mut stderr = io::stderr().lock();
-    if stderr.is_terminal() {
-        let _ = write!(stderr, "\r\x1b[K");
-    }
+    ));
 }
