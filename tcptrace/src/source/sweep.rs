@@ -99,9 +99,9 @@ impl SweepSchedule {
             Sweep::Whole => {
                 self.sweeps_after_loss = self.sweeps_after_loss.saturating_sub(1);
                 self.last = (ended, cost);
-                self.whole = ended
-                    + if self.sweeps_after_loss > 0 { SWEEP_INTERVAL_AFTER_LOSS } else { SWEEP_INTERVAL }
-                        .after(cost);
+                let is_soon = self.sweeps_after_loss > 0;
+                let interval = if is_soon { SWEEP_INTERVAL_AFTER_LOSS } else { SWEEP_INTERVAL };
+                self.whole = ended + interval.after(cost);
             }
         }
     }
