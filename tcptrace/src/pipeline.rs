@@ -31,7 +31,7 @@ use crate::{
     filter::Filter,
     lifecycle::{Event, Tracker, TrackerLimits},
     model::{Nanos, Record, record::HostFacts},
-    privileges::{self, Work},
+    privileges,
     session::Recorder,
     source::{Flow, PollKind, Source},
 };
@@ -63,7 +63,7 @@ pub struct PipelinePlan {
     /// Time between two snapshots.
     pub interval: Nanos,
     /// Host data to poll besides the hooks, live only.
-    pub look: PollKind,
+    pub polls: PollKind,
     /// Name of the source.
     pub source: Arc<str>,
     /// Receiver of single events.
@@ -71,7 +71,7 @@ pub struct PipelinePlan {
     /// Additional receiver of the records.
     pub recorder: Option<Recorder>,
     /// Receiver of every snapshot; the pipeline waits for it. Only for sources that can wait.
-    pub pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
+    pub every_snapshot: Option<mpsc::Sender<Arc<Snapshot>>>,
     /// Queries of a view: answered in the next snapshot and, after the end of the source, as long as the sender exists.
     /// The grouping is that of the first query.
     pub queries: Option<watch::Receiver<Query>>,
@@ -86,11 +86,11 @@ impl PipelinePlan {
             scope,
             places: 0,
             interval,
-            look: PollKind::States,
+            polls: PollKind::States,
             source: "".into(),
             events: None,
             recorder: None,
-            pictures: None,
+            every_snapshot: None,
             queries: None,
         }
     }
@@ -118,7 +118,7 @@ impl Running {
 }
 
 /// Starts a pipeline that runs `source` through a new tracker.
-pub fn start(mut source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
+pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let first = plan.queries.as_ref().map(|queries| queries.borrow().clone());
@@ -134,17 +134,14 @@ pub fn start(mut source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running>
         recorder: plan.recorder,
         snapshots: SnapshotSender {
             source_name: plan.source,
-            look: plan.look,
+            polls: plan.polls,
             schedule: SnapshotSchedule::new(plan.interval),
             publish,
-            pictures: plan.pictures,
+            every_snapshot: plan.every_snapshot,
         },
     };
     let stopped = Arc::clone(&stop);
-    let thread = privileges::spawn("pipeline", Work::Counting, move || {
-        source.begin();
-        pipeline.run(source, &stopped)
-    })?;
+    let thread = privileges::spawn("pipeline", source.work(), move || pipeline.run(source, &stopped))?;
     Ok(Running { snapshots, stop, thread })
 }
 
@@ -159,10 +156,10 @@ struct Pipeline {
 /// Schedule and receivers of snapshots.
 struct SnapshotSender {
     source_name: Arc<str>,
-    look: PollKind,
+    polls: PollKind,
     schedule: SnapshotSchedule,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
-    pictures: Option<mpsc::Sender<Arc<Snapshot>>>,
+    every_snapshot: Option<mpsc::Sender<Arc<Snapshot>>>,
 }
 
 impl Pipeline {
@@ -188,12 +185,14 @@ impl Pipeline {
             }
             self.listen();
         }
-        if let Some(asked) = &mut self.flow.asked {
-            asked.ended = true;
+        if let Some(active) = &mut self.flow.active {
+            active.ended = true;
         }
         let last = self.snapshots.snapshot(&mut self.flow, &self.tracker);
         self.snapshots.publish.send_replace(Some(Arc::new(last.clone())));
-        while self.flow.asked.is_some() && !stop.load(Ordering::Relaxed) && self.listen() != QueryChange::Over
+        while self.flow.active.is_some()
+            && !stop.load(Ordering::Relaxed)
+            && self.listen() != QueryChange::Over
         {
             thread::sleep(QUERY_POLL_INTERVAL);
         }
@@ -274,17 +273,17 @@ impl SnapshotSender {
 
     fn publish_now(&mut self, flow: &mut PipelineState, tracker: &Tracker) {
         let snapshot = Arc::new(self.snapshot(flow, tracker));
-        if let Some(pictures) = &self.pictures
-            && pictures.blocking_send(Arc::clone(&snapshot)).is_err()
+        if let Some(every_snapshot) = &self.every_snapshot
+            && every_snapshot.blocking_send(Arc::clone(&snapshot)).is_err()
         {
-            self.pictures = None;
+            self.every_snapshot = None;
         }
         self.publish.send_replace(Some(snapshot));
     }
 
     fn snapshot(&self, flow: &mut PipelineState, tracker: &Tracker) -> Snapshot {
         let mut snapshot = flow.snapshot(tracker, &self.source_name);
-        if self.look == PollKind::Host {
+        if self.polls == PollKind::Host {
             snapshot.standing = stuck_sockets::of(tracker, &snapshot);
         }
         snapshot

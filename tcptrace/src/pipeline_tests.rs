@@ -108,15 +108,15 @@ fn active_close(filter: &str) -> (Vec<(TcpState, TcpState)>, Snapshot) {
         flow.take(&record, &mut tracker);
     }
     let snapshot = flow.aggregate.snapshot(Nanos(0), &tracker, &HostNames::default(), context());
-    let told = noted.0.lock().expect("no panic before").clone();
-    (told, snapshot)
+    let events = noted.0.lock().expect("no panic before").clone();
+    (events, snapshot)
 }
 
 #[test]
 fn filtered_state_reports_its_start_and_end() {
     use TcpState as T;
-    let (told, snapshot) = active_close("state time-wait");
-    assert_eq!(told, [(T::FinWait2, T::TimeWait), (T::TimeWait, T::Close)]);
+    let (events, snapshot) = active_close("state time-wait");
+    assert_eq!(events, [(T::FinWait2, T::TimeWait), (T::TimeWait, T::Close)]);
     let [group] = &snapshot.groups[..] else { panic!("{:?}", snapshot.groups) };
     assert_eq!((group.time_wait.entered, group.time_wait.dwell.count), (1, 1));
     assert_eq!((group.time_wait.ended.expired, group.fin_wait2.entered), (1, 0));
@@ -125,8 +125,8 @@ fn filtered_state_reports_its_start_and_end() {
 
 #[test]
 fn socket_that_matches_again_is_closed_once() {
-    let (told, snapshot) = active_close("state established,time-wait");
-    assert_eq!(told.len(), 4);
+    let (events, snapshot) = active_close("state established,time-wait");
+    assert_eq!(events.len(), 4);
     let closers = snapshot.groups[0].closers;
     assert_eq!(closers[Closer::Local as usize], 1);
     assert_eq!(closers.iter().sum::<u64>(), 1);
@@ -135,8 +135,8 @@ fn socket_that_matches_again_is_closed_once() {
 #[test]
 fn unmatched_sockets_leave_no_trace() {
     for filter in ["rport 81", "pid 71", "role inbound", "not lport 40000", "ipv6"] {
-        let (told, snapshot) = active_close(filter);
-        assert_eq!(told, [], "{filter}");
+        let (events, snapshot) = active_close(filter);
+        assert_eq!(events, [], "{filter}");
         assert_eq!(snapshot.losses.total(), 0, "{filter}");
         let ended = snapshot.groups.iter().map(|group| group.ended[EndReason::Expired as usize]).sum::<u64>();
         assert_eq!(ended + snapshot.states.map(|state| state.now).iter().sum::<u64>(), 0, "{filter}");
@@ -192,10 +192,10 @@ proptest! {
         filters in (select(&FILTERS[..]), select(&FILTERS[..])),
         records in vec(any_owned_record(), 0..200),
     ) {
-        let run = |grouping: &str, filter: Option<&str>, asked: Option<ActiveQuery>| {
+        let run = |grouping: &str, filter: Option<&str>, active: Option<ActiveQuery>| {
             let grouping = grouping.parse().expect("a key");
             let filter = filter.map(self::filter).unwrap_or_default();
-            let mut flow = PipelineState::new(Aggregate::new(grouping, Scope::TimewaitSockets), None, asked, filter);
+            let mut flow = PipelineState::new(Aggregate::new(grouping, Scope::TimewaitSockets), None, active, filter);
             let mut tracker = Tracker::new(TrackerLimits::default());
             for record in &records {
                 flow.take(record, &mut tracker);

@@ -1,12 +1,12 @@
 //! Drops the capabilities that the current work does not need. docs/privileges.md has the table.
 //!
 //! Capabilities belong to threads, and a new thread inherits them. So every thread is started by [`spawn`] or
-//! [`spawn_scoped`], which drop the capabilities that its work does not need before it runs (clippy.toml
+//! [`run_on_thread`], which drop the capabilities that its work does not need before it runs (clippy.toml
 //! refuses other ways). Neither a thread nor a program that it might start can regain them.
 
 use std::{
-    io,
-    thread::{Builder, JoinHandle, Scope, ScopedJoinHandle},
+    io, panic,
+    thread::{self, Builder, JoinHandle},
 };
 
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
@@ -18,7 +18,7 @@ const LOADING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON).
 /// For reading the counters of a loaded program; `CAP_SYS_ADMIN` suffices if `CAP_BPF` was not granted.
 const COUNTING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN);
 /// For entering other network namespaces and reading other users' descriptors.
-const LOOKING: CapabilitySet =
+const INSPECTING: CapabilitySet =
     CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH);
 /// For reading and writing files of other users, as root can.
 const FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
@@ -36,7 +36,7 @@ pub enum Work {
     /// see [`keep_nothing_or_bpf`].
     Counting,
     /// Reading other processes and namespaces.
-    Looking,
+    InspectHost,
     /// Reading or writing a file that the user named.
     Files,
     /// Work without privileges.
@@ -46,11 +46,11 @@ pub enum Work {
 impl Work {
     const fn needs(self) -> CapabilitySet {
         match self {
-            Self::Command => LOADING.union(LOOKING).union(FILES),
+            Self::Command => LOADING.union(INSPECTING).union(FILES),
             Self::Symbols => SYMBOLS,
-            Self::Loaded => COUNTING.union(LOOKING).union(FILES),
+            Self::Loaded => COUNTING.union(INSPECTING).union(FILES),
             Self::Counting => COUNTING,
-            Self::Looking => LOOKING,
+            Self::InspectHost => INSPECTING,
             Self::Files => FILES,
             Self::Nothing => CapabilitySet::empty(),
         }
@@ -74,11 +74,11 @@ pub fn keep_nothing_or_bpf(try_without: impl FnOnce() -> bool) {
     let before = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
     let bpf = counting(before);
     let of = |effective| CapabilitySets { effective, permitted: bpf, inheritable: CapabilitySet::empty() };
-    tell(set_capabilities(None, of(CapabilitySet::empty())));
+    log_failure(set_capabilities(None, of(CapabilitySet::empty())));
     if try_without() {
         keep(CapabilitySet::empty());
     } else {
-        tell(set_capabilities(None, of(bpf)));
+        log_failure(set_capabilities(None, of(bpf)));
     }
 }
 
@@ -102,24 +102,22 @@ pub fn spawn<T: Send + 'static>(
     Builder::new().name(name.into()).spawn(run)
 }
 
-/// Like [`spawn`], for a thread that ends before `scope` does.
-pub fn spawn_scoped<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    name: &str,
-    work: Work,
-    run: impl FnOnce() -> T + Send + 'scope,
-) -> io::Result<ScopedJoinHandle<'scope, T>> {
+/// Like [`spawn`], and waits for the result.
+pub fn run_on_thread<T: Send>(name: &str, work: Work, run: impl FnOnce() -> T + Send) -> io::Result<T> {
     let run = move || {
         keep_for(work);
         run()
     };
-    #[allow(clippy::disallowed_methods, reason = "the place where threads are started")]
-    Builder::new().name(name.into()).spawn_scoped(scope, run)
+    thread::scope(|scope| {
+        #[allow(clippy::disallowed_methods, reason = "the place where threads are started")]
+        let thread = Builder::new().name(name.into()).spawn_scoped(scope, run)?;
+        Ok(thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
+    })
 }
 
 /// Prevents programs that this process starts from gaining privileges.
 pub fn set_no_new_privileges() {
-    tell(set_no_new_privs(true));
+    log_failure(set_no_new_privs(true));
 }
 
 fn keep(wanted: CapabilitySet) {
@@ -128,12 +126,12 @@ fn keep(wanted: CapabilitySet) {
         let effective = sets.effective.intersection(wanted);
         set_capabilities(None, CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() })
     });
-    tell(lowered);
+    log_failure(lowered);
 }
 
 /// Logs a failure. Dropping capabilities is always allowed; in a sandbox that forbids the call only a
 /// precaution is lost.
-fn tell(done: Result<(), rustix::io::Errno>) {
+fn log_failure(done: Result<(), rustix::io::Errno>) {
     if let Err(errno) = done {
         log::debug!("privileges can't be given up: {}", io::Error::from(errno));
     }
@@ -150,10 +148,10 @@ mod tests {
     #[test]
     fn a_thread_drops_capabilities_that_its_parent_keeps() {
         let before = permitted();
-        let thread = spawn("test", Work::Looking, move || {
-            assert_eq!(permitted(), before.intersection(LOOKING));
+        let thread = spawn("test", Work::InspectHost, move || {
+            assert_eq!(permitted(), before.intersection(INSPECTING));
             keep_for(Work::Command);
-            assert_eq!(permitted(), before.intersection(LOOKING), "no capability is regained");
+            assert_eq!(permitted(), before.intersection(INSPECTING), "no capability is regained");
             keep_for(Work::Nothing);
             assert_eq!(permitted(), CapabilitySet::empty());
         });

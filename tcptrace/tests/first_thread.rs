@@ -15,10 +15,7 @@ use std::{
 
 use rustc_hash::FxHashSet;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use tcptrace::source::{
-    netns,
-    owners::{self, Effort},
-};
+use tcptrace::source::{netns, owners};
 
 const NAME: &str = "process_with_exited_first_thread_holds_its_sockets";
 const CHILD: &str = "as-the-child";
@@ -81,7 +78,7 @@ fn holds_its_sockets() {
     while !fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running child").contains(") Z ") {
         thread::yield_now();
     }
-    let found = owners::find(&FxHashSet::from_iter([socket]), Effort::All).expect("/proc is mounted");
+    let found = owners::find(&FxHashSet::from_iter([socket])).expect("/proc is mounted");
     let holder = found.by_inode.get(&socket).expect("a process holds the socket");
     let own = fs::read_to_string("/proc/self/comm").expect("a name");
     assert_eq!((holder.process.pid, &*holder.process.comm), (pid, own.trim_end()));

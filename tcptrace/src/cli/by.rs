@@ -20,11 +20,6 @@ pub struct GroupArgs {
 }
 
 impl GroupArgs {
-    /// Whether `--by` was given.
-    pub const fn is_given(&self) -> bool {
-        self.by.is_some()
-    }
-
     /// The grouping of `--by`, else `default`. Exits the process if `--peer-prefix` is given without the key peer.
     pub fn grouping(&self, default: Grouping) -> Grouping {
         let grouping = self.by.unwrap_or(default);

@@ -76,18 +76,18 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let before = read(before, &args.before, window, filter_before, grouping)?;
     let after = read(after, &args.after, window, filter_after, grouping)?;
     let diff = Diff::of(&before, &after);
-    let mut picture = Vec::new();
+    let mut output = Vec::new();
     if args.json {
-        json::write(&mut picture, &diff)?;
+        json::write(&mut output, &diff)?;
     } else {
         let detail = if args.all { DiffDetail::All } else { DiffDetail::Changes };
         text::write(
-            &mut picture,
+            &mut output,
             &diff,
             &DiffLayout { detail, zone: TimeZone::system(), max_groups: MAX_GROUPS },
         )?;
     }
-    terminal::print(&picture)?;
+    terminal::print(&output)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -65,7 +65,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         let mut stop = Stop::listen()?;
         let interval = Nanos(args.watch.unwrap_or(DEFAULT_WATCH).as_nanos() as u64);
         let plan = PipelinePlan {
-            look: PollKind::Host,
+            polls: PollKind::Host,
             ..PipelinePlan::new(filter, grouping, Scope::TimewaitSockets, interval)
         };
         let mut started = args.source.start(plan, SnapshotMode::Newest, args.watch)?;

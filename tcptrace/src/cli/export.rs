@@ -130,10 +130,10 @@ fn run_interruptible<T: Send + 'static>(
 ) -> Result<Option<T>> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let (tell, done) = oneshot::channel();
+        let (done_sender, done) = oneshot::channel();
         privileges::spawn("export", Work::Nothing, move || {
             sandbox::confine();
-            tell.send(work(&args))
+            done_sender.send(work(&args))
         })
         .context("no thread to export")?;
         tokio::select! {

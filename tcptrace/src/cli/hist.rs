@@ -68,7 +68,7 @@ const PIPE_WIDTH: u16 = 100;
 pub fn run(args: &HistArgs) -> Result<ExitCode> {
     let grouping = args.groups.grouping(Grouping::NONE);
     let filter = args.filters.filter(args.source.recording())?;
-    let mut pictures = Pictures::open(args)?;
+    let mut printer = SnapshotPrinter::open(args)?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let interval = args.interval.unwrap_or(UNSEEN);
@@ -76,17 +76,17 @@ pub fn run(args: &HistArgs) -> Result<ExitCode> {
         let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Newest };
         let mut started = args.source.start(plan, want, args.duration)?;
         let shown = tokio::select! {
-            shown = started.each(args.duration, |snapshot| pictures.running(snapshot)) => shown,
+            shown = started.each(args.duration, |snapshot| printer.running(snapshot)) => shown,
             () = stop.signalled() => Ok(()),
         };
         let last = started.end()?;
-        shown.and_then(|()| pictures.last(&last))?;
+        shown.and_then(|()| printer.last(&last))?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
 /// Prints snapshots and writes them to the interval log.
-struct Pictures {
+struct SnapshotPrinter {
     /// Whether intermediate snapshots are printed.
     running: bool,
     json: bool,
@@ -125,10 +125,10 @@ struct FilePublisher {
 impl FilePublisher {
     fn start(mut output: OutputFile) -> io::Result<Self> {
         let (publish, wanted) = mpsc::sync_channel(1);
-        let (tell, published) = mpsc::channel();
+        let (sender, published) = mpsc::channel();
         let thread = privileges::spawn("hlog", Work::Files, move || {
             if wanted.recv().is_ok() {
-                let _ = tell.send(output.publish());
+                let _ = sender.send(output.publish());
             }
         })?;
         Ok(Self { publish: Some(publish), published, thread: Some(thread) })
@@ -153,7 +153,7 @@ impl Drop for FilePublisher {
     }
 }
 
-impl Pictures {
+impl SnapshotPrinter {
     /// Opens the log first: an unwritable path fails before tracing starts.
     fn open(args: &HistArgs) -> Result<Self> {
         let open = |path: &PathBuf| Log::open(path, args).with_context(|| shown(path));
@@ -187,9 +187,9 @@ impl Pictures {
     }
 
     fn print(&self, snapshot: &Snapshot, place: FramePosition) -> Result<()> {
-        let mut picture = Vec::new();
+        let mut output = Vec::new();
         if self.json {
-            json::write(&mut picture, snapshot)?;
+            json::write(&mut output, snapshot)?;
         } else {
             let layout = text::HistLayout {
                 width: terminal::width().unwrap_or(PIPE_WIDTH),
@@ -197,11 +197,11 @@ impl Pictures {
                 zone: TimeZone::system(),
                 max_groups: MAX_GROUPS,
             };
-            text::write(&mut picture, snapshot, &layout)?;
+            text::write(&mut output, snapshot, &layout)?;
             if self.running {
-                picture = terminal::redraw(picture, place);
+                output = terminal::redraw(output, place);
             }
         }
-        Ok(terminal::print(&picture)?)
+        Ok(terminal::print(&output)?)
     }
 }

@@ -51,20 +51,20 @@ fn ring_mib(text: &str) -> Result<u32, String> {
 
 impl LiveArgs {
     /// Attaches the hooks, with the part of `filter` that the eBPF programs can test.
-    pub fn open(&self, filter: &Filter, look: PollKind) -> Result<Live> {
+    pub fn open(&self, filter: &Filter, polls: PollKind) -> Result<Live> {
         let types = Preflight::run().types()?;
         // BTF takes some 10 MiB of memory and is freed when this returns.
-        Live::start(&types, &self.options(filter), filter.to_string(), look)
+        Live::start(&types, &self.options(filter), filter.to_string(), polls)
     }
 
-    /// As `open`, but polls `sock_diag` instead if this host or user can't trace, unless `look` is
+    /// As `open`, but polls `sock_diag` instead if this host or user can't trace, unless `polls` is
     /// `PollKind::States`.
-    pub fn source(&self, filter: &Filter, look: PollKind) -> Result<Box<dyn Source>> {
-        let error = match self.open(filter, look) {
+    pub fn source(&self, filter: &Filter, polls: PollKind) -> Result<Box<dyn Source>> {
+        let error = match self.open(filter, polls) {
             Ok(live) => return Ok(Box::new(live)),
             Err(error) => error,
         };
-        if look == PollKind::States || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
+        if polls == PollKind::States || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
             return Err(error);
         }
         let reasons = error.to_string();
@@ -149,9 +149,9 @@ impl Stop {
     }
 
     fn listen_and(then: AfterSignal) -> Result<Self> {
-        let (tell, signals) = watch::channel(0);
+        let (sender, signals) = watch::channel(0);
         let (ready, is_ready) = mpsc::sync_channel(1);
-        privileges::spawn("signals", Work::Nothing, move || watch_signals(then, &tell, &ready))
+        privileges::spawn("signals", Work::Nothing, move || watch_signals(then, &sender, &ready))
             .context("no thread for signals")?;
         is_ready.recv().context("the thread for signals ended")??;
         Ok(Self { signals })
@@ -174,7 +174,7 @@ impl Stop {
     }
 }
 
-fn watch_signals(then: AfterSignal, tell: &watch::Sender<u32>, ready: &mpsc::SyncSender<Result<()>>) {
+fn watch_signals(then: AfterSignal, sender: &watch::Sender<u32>, ready: &mpsc::SyncSender<Result<()>>) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(error))),
@@ -187,10 +187,10 @@ fn watch_signals(then: AfterSignal, tell: &watch::Sender<u32>, ready: &mpsc::Syn
         let _ = ready.send(Ok(()));
         signals.next().await;
         // Fails if the command is already ending, which does no harm.
-        let _ = tell.send(1);
+        let _ = sender.send(1);
         if then == AfterSignal::ByCommand {
             signals.next().await;
-            let _ = tell.send(2);
+            let _ = sender.send(2);
         }
         let what = signals.forced_end().await;
         if !would_block(io::stderr()) {

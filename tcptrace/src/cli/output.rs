@@ -25,7 +25,7 @@ const MAX_QUEUED_BYTES: usize = 32 << 20;
 /// Lines from a recording are queued in chunks of this size.
 const CHUNK_BYTES: usize = 1 << 20;
 /// How often to check that the reader has not closed the pipe.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const READER_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Policy for a slow reader of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn open(format: EventFormat, pace: Backpressure) -> io::Result<(EventQueue, 
 fn write(lines: &Receiver<Vec<u8>>) -> io::Result<()> {
     let stdout = io::stdout();
     loop {
-        match lines.recv_timeout(LOOK_EVERY) {
+        match lines.recv_timeout(READER_CHECK_INTERVAL) {
             Ok(chunk) => {
                 let mut out = stdout.lock();
                 out.write_all(&chunk)?;

@@ -67,7 +67,7 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
         let missing = missing(&filter);
         let mut started = match args.source.start(plan, want, args.duration) {
             Err(error) if args.source.is_live() && super::cannot_trace(&error) => {
-                return args.look(&filter, missing, &error);
+                return args.dump(&filter, missing, &error);
             }
             started => started?,
         };
@@ -103,8 +103,8 @@ impl PortsArgs {
     }
 
     /// Prints one `sock_diag` snapshot if tracing is impossible: levels, and what is missing without tracing.
-    fn look(&self, filter: &Filter, mut missing: Vec<String>, error: &anyhow::Error) -> Result<ExitCode> {
-        let (snapshot, unseen) = socket_count::look(filter, &host::facts())
+    fn dump(&self, filter: &Filter, mut missing: Vec<String>, error: &anyhow::Error) -> Result<ExitCode> {
+        let (snapshot, unseen) = socket_count::snapshot(filter, &host::facts())
             .context("can't search for network namespaces; is /proc mounted?")?;
         let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         missing.push(format!("rates and failed connects, which need tracing: {reason}"));
@@ -114,20 +114,20 @@ impl PortsArgs {
     }
 
     fn print(&self, snapshot: &Snapshot, missing: &[String], place: FramePosition) -> Result<()> {
-        let mut picture = Vec::new();
+        let mut output = Vec::new();
         if self.json {
-            json::write(&mut picture, snapshot, missing)?;
+            json::write(&mut output, snapshot, missing)?;
         } else {
             let layout = text::PortsLayout {
                 width: terminal::width().unwrap_or(PIPE_WIDTH),
                 max_rows: MAX_ROWS,
                 zone: TimeZone::system(),
             };
-            text::write(&mut picture, snapshot, missing, &layout)?;
+            text::write(&mut output, snapshot, missing, &layout)?;
             if self.interval.is_some() {
-                picture = terminal::redraw(picture, place);
+                output = terminal::redraw(output, place);
             }
         }
-        Ok(terminal::print(&picture)?)
+        Ok(terminal::print(&output)?)
     }
 }

@@ -38,18 +38,24 @@ impl Progress {
         }
         self.next = Some(now + EVERY);
         self.is_shown = true;
-        let mut stderr = io::stderr().lock();
-        // A closed terminal must not stop the read.
-        let _ = write!(stderr, "\r\x1b[K{} {}", self.what, bar(position, self.length));
-        let _ = stderr.flush();
+        show_status(&format!("{} {}", self.what, bar(position, self.length)));
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.is_shown {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+            show_status("");
         }
+    }
+}
+
+/// Replaces the status line on stderr, if that is a terminal.
+pub fn show_status(line: &str) {
+    let mut stderr = io::stderr().lock();
+    if stderr.is_terminal() {
+        // A closed terminal must not stop the command.
+        let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
     }
 }
 

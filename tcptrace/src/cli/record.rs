@@ -1,7 +1,7 @@
 //! `tcptrace record`: writes every observation to a file.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,11 +15,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     filter::FilterArgs,
     live::{self, LiveArgs, Stop},
-    misuse, size,
+    misuse,
+    progress::show_status,
+    size, source,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
-    model::{Nanos, text, units},
+    model::{Nanos, units},
     output_file::Existing,
     pipeline::{self, PipelinePlan, Running},
     privileges::{self, Work},
@@ -140,7 +142,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
         outcome = watch(args, &mut wants_dump, &mut recording) => outcome,
         () = stop.signalled() => RecordOutcome::Stop,
     };
-    clear_status();
+    show_status("");
     let (done, last) = match outcome {
         RecordOutcome::Over(done) => (done, running.stop()?),
         RecordOutcome::Stop => tokio::select! {
@@ -156,7 +158,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
         },
     };
     while let Ok(dump) = recording.dumps.try_recv() {
-        eprintln!("{}", told(&dump));
+        eprintln!("{}", dump_message(&dump));
     }
     eprintln!("{}", view::losses::at_the_end(&last));
     match done {
@@ -188,7 +190,7 @@ async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recor
     let begun = Instant::now();
     let time_is_up = async {
         if let Ok(file) = (&mut recording.begun).await {
-            clear_status();
+            show_status("");
             eprintln!("tcptrace: {}", args.beginning(&file));
         }
         live::time_is_up(args.duration).await;
@@ -203,8 +205,8 @@ async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recor
                 Err(_) => return RecordOutcome::Stop,
             },
             Some(dump) = recording.dumps.recv() => {
-                clear_status();
-                eprintln!("{}", told(&dump));
+                show_status("");
+                eprintln!("{}", dump_message(&dump));
             }
             Some(()) = wants_dump.recv() => recording.status.dump(),
             _ = status.tick() => write_status(&recording.status, begun.elapsed()),
@@ -221,7 +223,7 @@ async fn end(running: Running, recording: &mut Recording) -> Result<(Result<Writ
 }
 
 /// The message after a dump (SIGUSR1).
-fn told(dump: &Result<Written, Failure>) -> String {
+fn dump_message(dump: &Result<Written, Failure>) -> String {
     match dump {
         Ok(written) => format!("tcptrace: {}", summary(written)),
         Err(failure) => format!(
@@ -260,31 +262,18 @@ fn shown(path: &Path) -> String {
     if path == Path::new("-") {
         return "standard output".into();
     }
-    text::sanitise(&path.to_string_lossy()).into_owned()
+    source::shown(path)
 }
 
 fn write_status(status: &Arc<RecorderStatus>, elapsed: Duration) {
-    let mut stderr = io::stderr().lock();
-    if !stderr.is_terminal() {
-        return;
-    }
     let missed = match status.missed.load(Relaxed) {
         0 => String::new(),
         missed => format!(", {} not recorded", units::count(missed)),
     };
-    let _ = write!(
-        stderr,
-        "\r\x1b[K{} {} records, {}{missed}",
+    show_status(&format!(
+        "{} {} records, {}{missed}",
         units::duration(nanos(elapsed)),
         units::count(status.records.load(Relaxed)),
         units::bytes(status.bytes.load(Relaxed)),
-    );
-    let _ = stderr.flush();
-}
-
-fn clear_status() {
-    let mut stderr = io::stderr().lock();
-    if stderr.is_terminal() {
-        let _ = write!(stderr, "\r\x1b[K");
-    }
+    ));
 }

@@ -79,7 +79,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
         source: shown(&args.file).into(),
         window: args.window.window(None),
     };
-    let settings = ScreenSettings::new(&config::read()?, terminal::look(), TimeZone::system());
+    let settings = ScreenSettings::new(&config::read()?, terminal::style(), TimeZone::system());
     let input = Input::open(&args.file).with_context(|| shown(&args.file))?;
     sandbox::confine();
     live::runtime()?.block_on(async {

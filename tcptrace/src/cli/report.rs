@@ -4,7 +4,6 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    thread,
 };
 
 use anyhow::{Context as _, Result};
@@ -72,20 +71,17 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     // Rates cover the full recording, and only the last snapshot is used.
     let plan = PipelinePlan {
         source: shown(&args.from).into(),
-        look: PollKind::Host,
+        polls: PollKind::Host,
         ..PipelinePlan::new(filter, grouping, Scope::Every, Nanos(u64::MAX))
     };
     // The thread that decodes the recording is confined. This thread keeps the output file, which it may have to
     // remove.
-    let drawn = thread::scope(|scope| {
-        let drawing = privileges::spawn_scoped(scope, "report", Work::Nothing, || -> Result<_> {
-            sandbox::confine();
-            let Some(last) = read(recording, plan)? else { return Ok(None) };
-            Ok(Some((draw(&last, &filter_text, args)?, last)))
-        });
-        let drawing = drawing.context("no thread to read")?;
-        drawing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
+    let drawn = privileges::run_on_thread("report", Work::Nothing, || -> Result<_> {
+        sandbox::confine();
+        let Some(last) = read(recording, plan)? else { return Ok(None) };
+        Ok(Some((draw(&last, &filter_text, args)?, last)))
+    });
+    let drawn = drawn.context("no thread to read")??;
     let Some((content, last)) = drawn else {
         eprintln!("tcptrace: interrupted: no report was written");
         return Ok(ExitCode::FAILURE);

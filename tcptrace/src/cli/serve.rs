@@ -84,7 +84,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         eprintln!("tcptrace: serving metrics at http://{address}/metrics");
         let pages = Pages::new(started.running.snapshots.clone());
         let served = tokio::select! {
-            served = http::serve(listener, move |asked| pages.page(asked)) => served.context("can't serve"),
+            served = http::serve(listener, move |request| pages.page(request)) => served.context("can't serve"),
             () = stop.signalled() => Ok(()),
             () = started.ended() => Ok(()),
         };
@@ -135,10 +135,10 @@ impl Pages {
         Self { snapshots, made: RefCell::default() }
     }
 
-    fn page(&self, asked: &HttpRequest<'_>) -> Page {
-        match asked.path {
+    fn page(&self, request: &HttpRequest<'_>) -> Page {
+        match request.path {
             "/" => Page::html(INDEX),
-            "/metrics" => self.metrics(MetricsFormat::accepted(asked.accept)),
+            "/metrics" => self.metrics(MetricsFormat::accepted(request.accept)),
             "/healthz" if self.snapshots.borrow().is_some() => Page::text(StatusCode::OK, "ready\n"),
             "/healthz" => not_ready(),
             _ => Page::text(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n"),

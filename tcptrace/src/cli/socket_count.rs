@@ -14,7 +14,7 @@ use crate::{
     source::{
         self, host,
         netns::{self, Netns, Round},
-        owners::{self, Effort},
+        owners,
         sock_diag::{self, DumpError, StateMask, Summary},
     },
     view::states::GroupedCounts,
@@ -40,7 +40,7 @@ struct Visited {
 }
 
 /// The sockets of every namespace that `filter` may match.
-type Looked = Round<Result<Visited, DumpError>>;
+type Listed = Round<Result<Visited, DumpError>>;
 
 /// Counts the sockets that match `filter`. Fails as [`netns::visit_each`] does.
 pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Result<SocketCount> {
@@ -64,7 +64,7 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
         }
     }
     let groups = (!grouping.is_none()).then(|| {
-        let snapshot = picture(aggregate, &round, &tracker, facts);
+        let snapshot = finish(aggregate, &round, &tracker, facts);
         GroupedCounts { grouping, groups: snapshot.groups, other_groups: snapshot.other_groups }
     });
     let visited = round.visited.into_iter().map(|(netns, result)| {
@@ -82,7 +82,7 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
 
 /// Returns the sockets that match `filter` as a snapshot without history, and the gaps in it. Fails as
 /// [`netns::visit_each`] does.
-pub fn look(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<String>)> {
+pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<String>)> {
     let (round, tracker, mut missing) = gather(filter, true)?;
     let mut aggregate = Aggregate::new(Grouping::NONE, Scope::TimewaitSockets);
     for (netns, result) in &round.visited {
@@ -101,11 +101,11 @@ pub fn look(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<Str
         socket.shown = filter.states(&Subject::of(&socket, tracker.processes()));
         aggregate.appeared(id, &mut socket, tracker.processes());
     }
-    Ok((picture(aggregate, &round, &tracker, facts), missing))
+    Ok((finish(aggregate, &round, &tracker, facts), missing))
 }
 
 /// Seeds a tracker with every socket that `filter` may match; also returns why owners may be unknown.
-fn gather(filter: &Filter, needs_owners: bool) -> io::Result<(Looked, Tracker, Vec<String>)> {
+fn gather(filter: &Filter, needs_owners: bool) -> io::Result<(Listed, Tracker, Vec<String>)> {
     let scope = filter.kernel_part();
     let began = host::monotonic_now();
     let round = netns::visit_each(
@@ -132,7 +132,7 @@ fn gather(filter: &Filter, needs_owners: bool) -> io::Result<(Looked, Tracker, V
 }
 
 /// Returns the snapshot of `aggregate`.
-fn picture(mut aggregate: Aggregate, round: &Looked, tracker: &Tracker, facts: &HostFacts) -> Snapshot {
+fn finish(mut aggregate: Aggregate, round: &Listed, tracker: &Tracker, facts: &HostFacts) -> Snapshot {
     let context = Context { host: Arc::new(facts.clone()), source: Arc::from("live"), ..Context::default() };
     let names = names(round.visited.iter().map(|(netns, _)| netns), tracker);
     aggregate.snapshot(host::monotonic_now(), tracker, &names, context)
@@ -169,7 +169,7 @@ fn assign_owners<'a>(
 ) -> Option<String> {
     let held = || sockets.clone().filter(|socket| socket.inode != 0);
     let wanted: FxHashSet<u32> = held().map(|socket| socket.inode).collect();
-    let mut found = match owners::find(&wanted, Effort::UntilFound) {
+    let mut found = match owners::find(&wanted) {
         Ok(found) => found,
         Err(error) => return Some(format!("owners of sockets are unknown: {error}.")),
     };

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -108,7 +107,7 @@ impl SourceArgs {
         let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
             None => {
                 self.window.reject_without_recording();
-                (self.live.source(&plan.filter, plan.look)?, "live".into(), None)
+                (self.live.source(&plan.filter, plan.polls)?, "live".into(), None)
             }
             Some(path) => {
                 let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
@@ -117,23 +116,17 @@ impl SourceArgs {
                 (recording.within(self.window.window(length)), shown(path).into(), ending)
             }
         };
-        let (pictures, every) = if want == SnapshotMode::Every && !self.is_live() {
-            let (send, receive) = mpsc::channel(1);
-            (Some(send), Some(receive))
-        } else {
-            (None, None)
-        };
-        let plan = PipelinePlan { source: name, pictures, ..plan };
+        let wants_every = want == SnapshotMode::Every && !self.is_live();
+        let (every_snapshot, every) = wants_every.then(|| mpsc::channel(1)).unzip();
+        let plan = PipelinePlan { source: name, every_snapshot, ..plan };
         let running = pipeline::start(source, plan).context("no thread for the pipeline")?;
         if self.is_live() {
             privileges::keep_for(Work::Nothing);
         } else {
             sandbox::confine();
         }
-        let snapshots = match every {
-            Some(every) => SnapshotSource::Every(every),
-            None => SnapshotSource::Newest(running.snapshots.clone()),
-        };
+        let newest = || SnapshotSource::Newest(running.snapshots.clone());
+        let snapshots = every.map_or_else(newest, SnapshotSource::Every);
         Ok(Started { running, snapshots, ending })
     }
 }
@@ -206,22 +199,19 @@ pub fn netns_names(path: &Path) -> Result<BTreeMap<String, NetnsId>> {
     );
     let mut recording = RecordingSource::open(path, AtEnd::Stop)?.watched();
     // Read on a separate thread: reading confines the thread, and this one must still open files.
-    thread::scope(|scope| {
-        let reading = privileges::spawn_scoped(scope, "names", Work::Nothing, move || {
-            let mut names = BTreeMap::new();
-            let mut take = |record| {
-                if let Record::NetnsName { netns, name, .. } = record
-                    && !name.is_empty()
-                {
-                    names.insert(text::sanitise(&name).into_owned(), netns);
-                }
-            };
-            while recording.fill(&mut take)? == Flow::Running {}
-            anyhow::Ok(names)
-        });
-        let reading = reading.context("no thread to read")?;
-        reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let names = privileges::run_on_thread("names", Work::Nothing, move || {
+        let mut names = BTreeMap::new();
+        let mut take = |record| {
+            if let Record::NetnsName { netns, name, .. } = record
+                && !name.is_empty()
+            {
+                names.insert(text::sanitise(&name).into_owned(), netns);
+            }
+        };
+        while recording.fill(&mut take)? == Flow::Running {}
+        Ok(names)
+    });
+    names.context("no thread to read")?
 }
 
 /// A path, sanitised for display.

@@ -94,13 +94,13 @@ fn recorded(path: &Path, window: Window, filter: Filter, grouping: Grouping) -> 
 fn count(filter: &Filter, grouping: Grouping) -> anyhow::Result<States> {
     let host = host::facts();
     let taken_at = host::monotonic_now();
-    let census = if filter.is_everything() && grouping.is_none() {
+    let count = if filter.is_everything() && grouping.is_none() {
         count_all()
     } else {
         socket_count::count(filter, grouping, &host)
     };
     let SocketCount { round, names_netns, groups, missing: unknown } =
-        census.context("can't search for network namespaces; is /proc mounted?")?;
+        count.context("can't search for network namespaces; is /proc mounted?")?;
     if round.visited.is_empty() {
         return Err(no_namespace_error(&round));
     }

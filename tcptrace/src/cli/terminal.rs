@@ -34,7 +34,7 @@ pub fn glyphs() -> Glyphs {
 }
 
 /// Style of the terminal, from the environment.
-pub fn look() -> TerminalStyle {
+pub fn style() -> TerminalStyle {
     TerminalStyle::new(Environment {
         no_color: variable("NO_COLOR").as_deref(),
         term: variable("TERM").as_deref(),
@@ -50,14 +50,14 @@ pub fn can_place_cursor() -> bool {
 
 /// Whether text output may be coloured.
 pub fn paint() -> Paint {
-    let has_colours = look().colours != Colours::None;
+    let has_colours = style().colours != Colours::None;
     if has_colours && io::stdout().is_terminal() { Paint::Colour } else { Paint::Plain }
 }
 
-/// Writes all of `picture` to standard output.
-pub fn print(picture: &[u8]) -> io::Result<()> {
+/// Writes all of `frame` to standard output.
+pub fn print(frame: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(picture)?;
+    out.write_all(frame)?;
     out.flush()
 }
 
@@ -69,22 +69,22 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Makes `picture` replace the frame before: on a terminal over it, else below it, after an empty line. A running frame
+/// Makes `frame` replace the frame before: on a terminal over it, else below it, after an empty line. A running frame
 /// is cut to the height of the terminal; the last one is complete.
-pub fn redraw(picture: Vec<u8>, place: FramePosition) -> Vec<u8> {
+pub fn redraw(frame: Vec<u8>, place: FramePosition) -> Vec<u8> {
     let rows = size().filter(|_| can_place_cursor()).map(|(_, rows)| usize::from(rows));
     match (rows, place) {
-        (Some(rows), FramePosition::Running) => over(&picture, rows),
-        (Some(_), FramePosition::Last) => [b"\x1b[H\x1b[J", &*picture].concat(),
-        (None, FramePosition::Running) => [&*picture, b"\n"].concat(),
-        (None, FramePosition::Last) => picture,
+        (Some(rows), FramePosition::Running) => over(&frame, rows),
+        (Some(_), FramePosition::Last) => [b"\x1b[H\x1b[J", &*frame].concat(),
+        (None, FramePosition::Running) => [&*frame, b"\n"].concat(),
+        (None, FramePosition::Last) => frame,
     }
 }
 
 /// Draws from the top of the screen; clears each line to its end, and everything below.
-fn over(picture: &[u8], rows: usize) -> Vec<u8> {
+fn over(frame: &[u8], rows: usize) -> Vec<u8> {
     let mut out = b"\x1b[H".to_vec();
-    for line in picture.split_inclusive(|&byte| byte == b'\n').take(rows.saturating_sub(1)) {
+    for line in frame.split_inclusive(|&byte| byte == b'\n').take(rows.saturating_sub(1)) {
         out.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
         out.extend_from_slice(b"\x1b[K\n");
     }

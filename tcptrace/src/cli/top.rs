@@ -66,9 +66,9 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         let mut stop = Stop::listen()?;
         let mut plan = args.plan(filter, &config);
         let screen = args.is_screen().then(|| {
-            let (queries, asked) = watch::channel(Query::new(plan.grouping));
-            plan.queries = Some(asked);
-            (queries, ScreenSettings::new(&config, terminal::look(), TimeZone::system()))
+            let (queries, receiver) = watch::channel(Query::new(plan.grouping));
+            plan.queries = Some(receiver);
+            (queries, ScreenSettings::new(&config, terminal::style(), TimeZone::system()))
         });
         let want = if screen.is_some() { SnapshotMode::Newest } else { SnapshotMode::Every };
         let mut started = args.source.start(plan, want, None)?;
@@ -90,7 +90,7 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         };
         let last = started.end()?;
         if shown? == LastFrame::LastMissing {
-            args.picture(&last, AfterFrame::Nothing)?;
+            args.render(&last, AfterFrame::Nothing)?;
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -138,27 +138,27 @@ impl TopArgs {
         }
         while left != Some(0) {
             let Some(snapshot) = snapshots.next().await else { return Ok(LastFrame::LastMissing) };
-            self.picture(&snapshot, if left == Some(1) { AfterFrame::Nothing } else { AfterFrame::Another })?;
+            self.render(&snapshot, if left == Some(1) { AfterFrame::Nothing } else { AfterFrame::Another })?;
             left = left.map(|left| left - 1);
         }
         Ok(LastFrame::Enough)
     }
 
-    fn picture(&self, snapshot: &Snapshot, next: AfterFrame) -> io::Result<()> {
-        let mut picture = Vec::new();
+    fn render(&self, snapshot: &Snapshot, next: AfterFrame) -> io::Result<()> {
+        let mut output = Vec::new();
         if self.json {
-            json::write(&mut picture, snapshot)?;
+            json::write(&mut output, snapshot)?;
         } else {
             let layout = plain::PlainLayout {
                 width: terminal::width(),
                 max_groups: MAX_GROUPS,
                 zone: TimeZone::system(),
             };
-            plain::write(&mut picture, snapshot, &layout)?;
+            plain::write(&mut output, snapshot, &layout)?;
             if next == AfterFrame::Another {
-                picture.push(b'\n');
+                output.push(b'\n');
             }
         }
-        terminal::print(&picture)
+        terminal::print(&output)
     }
 }

@@ -20,7 +20,7 @@ pub struct Engine {
 }
 
 /// Sampling interval of the sockets per state for their mean over time, see [`Scope::Whole`].
-const LOOK_EVERY: Nanos = Nanos::SECOND;
+const SAMPLE_INTERVAL: Nanos = Nanos::SECOND;
 
 /// A copy that continues from the same point.
 impl Clone for Engine {
@@ -35,7 +35,7 @@ impl Clone for Engine {
             host: Arc::clone(&flow.host),
             names: flow.names.clone(),
             observed: Arc::clone(&flow.observed),
-            asked: flow.asked.clone(),
+            active: flow.active.clone(),
             ..*flow
         };
         Self { tracker: self.tracker.clone(), flow, source: Arc::clone(&self.source), ..*self }
@@ -56,25 +56,25 @@ impl Engine {
     /// Adds an answer to `query` to every snapshot; `base` is the fixed part of the filter.
     #[must_use]
     pub fn with_query(mut self, query: Query, base: Filter) -> Self {
-        self.flow.asked = Some(ActiveQuery::new(query, base));
+        self.flow.active = Some(ActiveQuery::new(query, base));
         self
     }
 
     /// Changes the subject of the answers; the counts stay.
     pub fn focus(&mut self, query: &Query, fault: Option<&str>) {
-        if let Some(asked) = &mut self.flow.asked {
-            asked.take(query.clone());
-            asked.filter_fault = fault.map(Into::into);
+        if let Some(active) = &mut self.flow.active {
+            active.take(query.clone());
+            active.filter_fault = fault.map(Into::into);
         }
     }
 
     /// Combines the filter of `query` with the fixed part. Namespace names resolve to those seen in records so far.
     pub fn filter(&mut self, query: &Query) -> Result<Filter, String> {
-        let Some(asked) = &self.flow.asked else { return Ok(self.flow.filter.clone()) };
-        let mut asked = asked.clone();
-        asked.take(query.clone());
-        let filter = asked.filter(&self.flow.names);
-        filter.ok_or_else(|| asked.filter_fault.unwrap_or_default())
+        let Some(active) = &self.flow.active else { return Ok(self.flow.filter.clone()) };
+        let mut active = active.clone();
+        active.take(query.clone());
+        let filter = active.filter(&self.flow.names);
+        filter.ok_or_else(|| active.filter_fault.unwrap_or_default())
     }
 
     /// The snapshot `before` with an answer to the current query.
@@ -90,7 +90,7 @@ impl Engine {
             && ts >= self.next_sample
         {
             self.flow.aggregate.look();
-            self.next_sample = ts.plus(LOOK_EVERY);
+            self.next_sample = ts.plus(SAMPLE_INTERVAL);
         }
     }
 
@@ -162,7 +162,7 @@ impl Engine {
 
     /// Approximate memory, in bytes.
     pub fn size_bytes(&self) -> usize {
-        let journal = self.flow.asked.as_ref().map_or(0, |asked| asked.journal.size_bytes());
+        let journal = self.flow.active.as_ref().map_or(0, |active| active.journal.size_bytes());
         self.tracker.size_bytes() + self.flow.aggregate.size_bytes() + journal
     }
 

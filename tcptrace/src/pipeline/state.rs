@@ -43,14 +43,14 @@ pub(super) struct PipelineState {
     pub(super) now: Nanos,
     pub(super) seeded: bool,
     /// The active query, if a view can send queries.
-    pub(super) asked: Option<ActiveQuery>,
+    pub(super) active: Option<ActiveQuery>,
 }
 
 impl PipelineState {
     pub(super) fn new(
         aggregate: Aggregate,
         events: Option<Box<dyn EventSink>>,
-        asked: Option<ActiveQuery>,
+        active: Option<ActiveQuery>,
         filter: Filter,
     ) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl PipelineState {
             records: 0,
             now: Nanos(0),
             seeded: false,
-            asked,
+            active,
         }
     }
 
@@ -154,12 +154,12 @@ impl PipelineState {
 
     /// Applies a new query and restarts the counts if it needs that.
     pub(super) fn ask(&mut self, query: Query, tracker: &mut Tracker) -> QueryChange {
-        let Self { asked: Some(asked), filter, aggregate, names, now, .. } = self else {
+        let Self { active: Some(active), filter, aggregate, names, now, .. } = self else {
             return QueryChange::None;
         };
-        let change = asked.take(query);
+        let change = active.take(query);
         if change == QueryChange::Filter
-            && let Some(wanted) = asked.filter(names)
+            && let Some(wanted) = active.filter(names)
         {
             *filter = wanted;
         }
@@ -168,16 +168,16 @@ impl PipelineState {
             QueryChange::Count => History::Goes,
             QueryChange::Filter => History::Ends,
         };
-        aggregate.restart(asked.query().grouping, history, tracker, |socket, processes| {
+        aggregate.restart(active.query().grouping, history, tracker, |socket, processes| {
             socket.shown = filter.states(&Subject::of(socket, processes));
         });
-        asked.recounted(*now);
+        active.recounted(*now);
         change
     }
 
     pub(super) fn answer(&mut self, tracker: &Tracker) -> Option<Arc<DetailAnswer>> {
-        let asked = self.asked.as_mut()?;
-        Some(asked.answer(self.now, tracker, &self.aggregate))
+        let active = self.active.as_mut()?;
+        Some(active.answer(self.now, tracker, &self.aggregate))
     }
 
     /// All current state as records for the start of a recording.
@@ -261,8 +261,8 @@ impl Observer for PipelineState {
 
     fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
         self.judge(socket, processes);
-        if let Some(asked) = &mut self.asked {
-            asked.journal.take(event);
+        if let Some(active) = &mut self.active {
+            active.journal.take(event);
         }
         // An inbound connection is reported as coming from LISTEN, a state that the socket itself never had.
         let from = if event.begins { TcpState::Close } else { event.from };

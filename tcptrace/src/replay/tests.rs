@@ -76,7 +76,7 @@ fn straight(path: &std::path::Path, wanted: &SeekTarget) -> Vec<String> {
     let (send, mut receive) = mpsc::channel(1);
     let plan = PipelinePlan {
         source,
-        pictures: Some(send),
+        every_snapshot: Some(send),
         ..PipelinePlan::new(filter, query.grouping, scope, interval)
     };
     let reader = Reader::open(path, AtEnd::Stop).expect("a recording");

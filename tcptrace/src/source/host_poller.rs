@@ -7,8 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::filter::KernelFilter;
 
 use super::{
-    counters, host,
-    owners::{self, Effort},
+    counters, host, owners,
     sock_diag::{self, DumpError, StateMask},
 };
 use crate::model::{
@@ -41,22 +40,23 @@ pub struct HostPoller {
     queues: FxHashMap<SocketId, Seen<(u32, u32)>>,
     /// Sockets that wait for a `close()`.
     held: FxHashMap<SocketId, Held>,
-    made: u64,
+    /// Number of the current poll.
+    round: u64,
 }
 
 /// Last value of something that may be gone in the next poll, with the number of the last poll that found it.
 #[derive(Debug)]
 struct Seen<T> {
     last: T,
-    look: u64,
+    round: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Held {
     inode: u32,
     /// Numbers of the first and the last poll that found it.
-    looks: (u64, u64),
-    is_told: bool,
+    rounds: (u64, u64),
+    is_reported: bool,
 }
 
 impl HostPoller {
@@ -67,14 +67,14 @@ impl HostPoller {
 
     /// Begins a poll.
     pub fn begin(&mut self) {
-        self.made += 1;
+        self.round += 1;
     }
 
     /// Reports the counters of `netns`, which the calling thread is in, if they have changed.
     pub fn counters(&mut self, netns: NetnsId, out: &mut Vec<Record>) {
         let ts = host::monotonic_now();
         let counters = counters::counters();
-        let seen = Seen { last: counters.clone(), look: self.made };
+        let seen = Seen { last: counters.clone(), round: self.round };
         if self.counters.insert(netns, seen).is_none_or(|before| before.last != counters) {
             out.push(Record::NetnsCounters { ts, netns, counters });
         }
@@ -87,10 +87,10 @@ impl HostPoller {
         filter: &KernelFilter,
         out: &mut Vec<Record>,
     ) -> Result<(), DumpError> {
-        let look = self.made;
+        let round = self.round;
         sock_diag::for_each(LISTEN, netns, |socket| {
             let queue = (socket.rqueue, socket.wqueue);
-            let seen = Seen { last: queue, look };
+            let seen = Seen { last: queue, round };
             let is_changed = self.queues.insert(socket.id, seen).is_none_or(|before| before.last != queue);
             if is_changed && filter.passes(&socket.tuple.ends(netns)) {
                 out.push(Record::Seed(socket));
@@ -102,8 +102,8 @@ impl HostPoller {
                 if self.reports_held {
                     out.push(Record::Seed(socket));
                 }
-                let first = Held { inode: socket.inode, looks: (look, look), is_told: false };
-                self.held.entry(socket.id).or_insert(first).looks.1 = look;
+                let first = Held { inode: socket.inode, rounds: (round, round), is_reported: false };
+                self.held.entry(socket.id).or_insert(first).rounds.1 = round;
             }
         })?;
         Ok(())
@@ -112,15 +112,15 @@ impl HostPoller {
     /// Ends a poll: evicts the entries it did not find, and reports owner and descriptor of the sockets that
     /// have waited since an earlier poll.
     pub fn end(&mut self, out: &mut Vec<Record>) {
-        let look = self.made;
-        self.counters.retain(|_, seen| seen.look == look);
-        self.queues.retain(|_, seen| seen.look == look);
-        self.held.retain(|_, held| held.looks.1 == look);
-        let waiting = self.held.iter_mut().filter(|(_, held)| !held.is_told && held.looks.0 < look);
+        let round = self.round;
+        self.counters.retain(|_, seen| seen.round == round);
+        self.queues.retain(|_, seen| seen.round == round);
+        self.held.retain(|_, held| held.rounds.1 == round);
+        let waiting = self.held.iter_mut().filter(|(_, held)| !held.is_reported && held.rounds.0 < round);
         let mut wanted = FxHashSet::default();
         let mut ids = Vec::new();
         for (&id, held) in waiting.take(MAX_WANTED_OWNERS) {
-            held.is_told = true;
+            held.is_reported = true;
             wanted.insert(held.inode);
             ids.push((id, held.inode));
         }
@@ -128,7 +128,7 @@ impl HostPoller {
             return;
         }
         // If /proc is unreadable, the seed has reported that.
-        let Ok(mut found) = owners::find(&wanted, Effort::UntilFound) else { return };
+        let Ok(mut found) = owners::find(&wanted) else { return };
         let ts = host::monotonic_now();
         for (id, inode) in ids {
             if let Some(holder) = found.by_inode.remove(&inode) {
@@ -145,29 +145,29 @@ mod tests {
     use super::*;
 
     /// Polls this process's own namespace once.
-    fn look(looks: &mut HostPoller) -> Vec<Record> {
+    fn poll(poller: &mut HostPoller) -> Vec<Record> {
         let netns = host::own_netns().expect("/proc is mounted");
         let mut out = Vec::new();
-        looks.begin();
-        looks.counters(netns, &mut out);
-        looks.sockets(netns, &KernelFilter::default(), &mut out).expect("sock_diag answers");
-        looks.end(&mut out);
+        poller.begin();
+        poller.counters(netns, &mut out);
+        poller.sockets(netns, &KernelFilter::default(), &mut out).expect("sock_diag answers");
+        poller.end(&mut out);
         out
     }
 
     #[test]
     fn vanished_entries_are_evicted() {
-        let mut looks = HostPoller::default();
-        look(&mut looks);
-        let before = looks.queues.len();
+        let mut poller = HostPoller::default();
+        poll(&mut poller);
+        let before = poller.queues.len();
         let listeners: Vec<_> =
             (0..50).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        look(&mut looks);
-        assert!(looks.queues.len() >= before.min(25) + 25, "{before}, then {}", looks.queues.len());
+        poll(&mut poller);
+        assert!(poller.queues.len() >= before.min(25) + 25, "{before}, then {}", poller.queues.len());
         drop(listeners);
         let netns = NetnsId(u32::MAX);
-        looks.counters(netns, &mut Vec::new());
-        look(&mut looks);
+        poller.counters(netns, &mut Vec::new());
+        poll(&mut poller);
         let mut own = FxHashSet::default();
         let of = host::own_netns().expect("/proc is mounted");
         sock_diag::for_each(LISTEN, of, |socket| {
@@ -175,8 +175,8 @@ mod tests {
         })
         .expect("sock_diag answers");
         // Other processes open and close listeners meanwhile.
-        assert!(looks.queues.keys().filter(|id| !own.contains(id)).count() < 25);
-        assert!(!looks.counters.contains_key(&netns));
+        assert!(poller.queues.keys().filter(|id| !own.contains(id)).count() < 25);
+        assert!(!poller.counters.contains_key(&netns));
     }
 
     #[test]
@@ -186,17 +186,17 @@ mod tests {
         let (server, _) = listener.accept().expect("a client");
         let fd = std::os::fd::AsRawFd::as_raw_fd(&server).cast_unsigned();
         drop(client);
-        let mut looks = HostPoller::default();
+        let mut poller = HostPoller::default();
         let mine = |records: &[Record]| {
             let pid = std::process::id();
             let is_it = |record: &&Record| matches!(record, Record::Owner { process, fd: Some(of), .. } if process.pid == pid && *of == fd);
             records.iter().filter(is_it).count()
         };
-        let first = look(&mut looks);
+        let first = poll(&mut poller);
         assert_eq!(mine(&first), 0);
         assert!(first.iter().any(|record| matches!(record, Record::NetnsCounters { .. })));
-        let second = look(&mut looks);
+        let second = poll(&mut poller);
         assert_eq!(mine(&second), 1);
-        assert_eq!(mine(&look(&mut looks)), 0);
+        assert_eq!(mine(&poll(&mut poller)), 0);
     }
 }

@@ -12,9 +12,10 @@ use super::{
     host::{self, ClockWatch},
     host_poller::PollKind,
     names::NameResolver,
-    seed,
+    poller::PollerThread,
+    seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
     settings::SettingsReader,
-    sweep::SweepThread,
+    sweep::{self, SweepCommand, Sweeper},
 };
 use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
@@ -34,8 +35,8 @@ const POLL_SEEDING: Duration = Duration::from_millis(1);
 const DRAIN: usize = 32 << 10;
 /// Seed batches received at once.
 const SEED_BATCHES: usize = 8;
-/// Time limit for the last poll.
-const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Listings of a sweep received at once.
+const LISTINGS: usize = 8;
 /// Longer than the tracker waits for a record that explains an end (`lifecycle::pending::GRACE`).
 const SETTLE_TIME: Duration = Duration::from_millis(260);
 const LOSS_INTERVAL: Nanos = Nanos(250_000_000);
@@ -44,9 +45,9 @@ const LOSS_INTERVAL: Nanos = Nanos(250_000_000);
 pub struct Live {
     tracer: Tracer,
     facts: HostFacts,
-    seed: Option<seed::Reading>,
-    look: PollKind,
-    sweeps: SweepThread,
+    seed: Option<PollerThread<Seed>>,
+    polls: PollKind,
+    sweeps: PollerThread<Sweeper>,
     names: NameResolver,
     settings: SettingsReader,
     clock: ClockWatch,
@@ -59,7 +60,7 @@ pub struct Live {
 impl Live {
     /// Attaches the hooks with `options`, then starts to read the existing state. `filter` is the text of the
     /// filter.
-    pub fn start(types: &KernelTypes, options: &Options, filter: String, look: PollKind) -> Result<Self> {
+    pub fn start(types: &KernelTypes, options: &Options, filter: String, polls: PollKind) -> Result<Self> {
         let tracer = Tracer::start(types, options)?;
         privileges::keep_for(Work::Loaded);
         let mut facts = HostFacts { filter, ..host::facts() };
@@ -76,8 +77,8 @@ impl Live {
                 }
             ));
         }
-        let seed = seed::begin(facts.clone(), &options.filter, look).context("no thread for the seed")?;
-        let sweeps = SweepThread::start(&options.filter, facts.segments).context("no thread for sweeps")?;
+        let seed = seed::start(facts.clone(), &options.filter, polls).context("no thread for the seed")?;
+        let sweeps = sweep::start(&options.filter, facts.segments).context("no thread for sweeps")?;
         let names = NameResolver::start().context("no thread for names")?;
         let settings = SettingsReader::start().context("no thread for settings")?;
         Ok(Self {
@@ -85,7 +86,7 @@ impl Live {
             clock: ClockWatch::new(&facts),
             facts,
             seed: Some(seed),
-            look,
+            polls,
             sweeps,
             names,
             settings,
@@ -105,7 +106,7 @@ impl Live {
         let mut batches = Vec::new();
         while batches.len() < SEED_BATCHES {
             let Some(seed) = &self.seed else { break };
-            match seed.batches.try_recv() {
+            match seed.findings.try_recv() {
                 Ok(batch) => batches.push(batch),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => self.seed = None,
@@ -116,8 +117,8 @@ impl Live {
 }
 
 impl Source for Live {
-    fn begin(&mut self) {
-        privileges::keep_nothing_or_bpf(|| self.tracer.can_read_losses());
+    fn work(&self) -> Work {
+        Work::Counting
     }
 
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
@@ -125,13 +126,14 @@ impl Source for Live {
             self.wait();
         } else {
             self.begun = true;
+            privileges::keep_nothing_or_bpf(|| self.tracer.can_read_losses());
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
         }
         // Received before the rings are drained: the records of everything that a sweep saw must precede its
         // listing.
         let mut found = self.receive_seed();
-        found.push(self.sweeps.found());
+        found.push(self.sweeps.findings.try_iter().take(LISTINGS).collect());
         // Polled before the rings are drained: later records need the new time of day.
         self.clock.poll().into_iter().for_each(&mut *take);
         // Read before the rings are drained: all earlier records precede the tick.
@@ -139,8 +141,8 @@ impl Source for Live {
         let most = if found.iter().all(Vec::is_empty) { DRAIN } else { usize::MAX };
         let Self { names, settings, .. } = self;
         self.tracer.drain(most, now, |seen| {
-            names.look_at(&seen);
-            settings.look_at(&seen);
+            names.observe_hook(&seen);
+            settings.observe_hook(&seen);
             take(Record::Kernel(seen));
         });
         self.names.found().into_iter().for_each(&mut *take);
@@ -149,7 +151,7 @@ impl Source for Live {
             self.names.observe_record(&record);
             if matches!(record, Record::OwnersEnd { .. }) {
                 self.is_seeding = false;
-                self.sweeps.begin();
+                self.sweeps.request(SweepCommand::Begin);
             }
             take(record);
         }
@@ -157,7 +159,7 @@ impl Source for Live {
             self.losses_reported_at = now;
             let losses = self.tracer.losses(&self.losses);
             if losses != std::mem::replace(&mut self.losses, losses) {
-                self.sweeps.sweep_soon();
+                self.sweeps.request(SweepCommand::Lost);
             }
             take(Record::Loss { ts: now, losses });
         }
@@ -167,8 +169,8 @@ impl Source for Live {
 
     fn finish(&mut self, take: &mut dyn FnMut(Record)) {
         let began = Instant::now();
-        if let (Some(seed), PollKind::Host) = (&self.seed, self.look) {
-            seed.end();
+        if let (Some(seed), PollKind::Host) = (&self.seed, self.polls) {
+            seed.request(LastPoll);
             while self.seed.is_some() && began.elapsed() < LAST_POLL_TIMEOUT {
                 let _ = self.fill(take);
             }

@@ -9,6 +9,7 @@ pub mod names;
 pub mod netns;
 pub mod own_cost;
 pub mod owners;
+mod poller;
 pub mod polling_source;
 mod procfs;
 mod seed;
@@ -20,10 +21,7 @@ mod sysctl_files;
 pub use host_poller::PollKind;
 pub use seed::may_be_in;
 
-use crate::{
-    model::Record,
-    privileges::{self, Work},
-};
+use crate::{model::Record, privileges::Work};
 
 /// Whether a source may produce more records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +34,9 @@ pub enum Flow {
 
 /// A stream of records, in processing order.
 pub trait Source: Send {
-    /// Called once, on the thread that will call [`Source::fill`]; drops the privileges that the source does
-    /// not need.
-    fn begin(&mut self) {
-        privileges::keep_for(Work::Nothing);
+    /// The work of the thread that calls the other methods.
+    fn work(&self) -> Work {
+        Work::Nothing
     }
 
     /// Emits the available records; waits briefly if there are none.

@@ -12,10 +12,7 @@ use std::{
     io::{self, Read as _, Seek as _},
     os::unix::fs::DirEntryExt as _,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel},
-    },
+    sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
@@ -26,20 +23,18 @@ use rustix::{
 };
 use tcptrace_common::record::Kind;
 
-use super::{host, netns, owners};
-use crate::{
-    model::{HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState},
-    privileges::{self, Work},
+use super::{
+    host, netns, owners,
+    poller::{Poller, PollerEnded, PollerThread},
 };
+use crate::model::{HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState};
 
-/// Most cgroups waiting for a look-up; one without room is requested again when it is seen again.
-const WAITING: usize = 1024;
 /// Most ids remembered of each kind. Consumers keep as many names, so an id is forgotten here before they evict
 /// its name, and is requested again when it is seen again.
 const KNOWN: usize = MAX_UNUSED_NAMES;
 /// Shortest interval between walks over all cgroups, whose cost grows with their number. The mounts are polled
 /// at the same interval.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// After this time a cgroup without a path is requested again when it is seen.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Most folders examined in one walk over the cgroups, and the depth limit.
@@ -67,33 +62,37 @@ pub struct NameResolver {
     /// Namespaces that still have a reported name, although the mount is gone.
     stale_netns: FxHashSet<u32>,
     found: Vec<Record>,
-    ask: SyncSender<u64>,
-    answers: Receiver<ResolvedName>,
+    thread: PollerThread<NamePoller>,
 }
 
 impl NameResolver {
     /// Starts the thread.
     pub fn start() -> io::Result<Self> {
-        let (ask, asked) = sync_channel(WAITING);
-        let (tell, answers) = channel();
-        privileges::spawn("names", Work::Looking, move || run_lookups(&asked, &tell))?;
-        Ok(Self::asking(ask, answers))
+        let now = Instant::now();
+        let mounts = Mounts::open();
+        let thread = PollerThread::start(|findings| NamePoller {
+            findings,
+            mounts,
+            wanted: FxHashSet::default(),
+            next_mounts: now,
+            next_cgroups: now,
+        })?;
+        Ok(Self::new(thread))
     }
 
-    fn asking(ask: SyncSender<u64>, answers: Receiver<ResolvedName>) -> Self {
+    fn new(thread: PollerThread<NamePoller>) -> Self {
         Self {
             known: FxHashSet::default(),
             last_cgroup: 0,
             without_path: VecDeque::new(),
             stale_netns: FxHashSet::default(),
             found: Vec::new(),
-            ask,
-            answers,
+            thread,
         }
     }
 
     /// Requests the names of new ids in a hook's record.
-    pub fn look_at(&mut self, seen: &HookRecord) {
+    pub fn observe_hook(&mut self, seen: &HookRecord) {
         if !self.stale_netns.is_empty() && begins(seen) && self.stale_netns.remove(&seen.raw.netns) {
             let (ts, netns) = (Nanos(seen.raw.ts_ns), NetnsId(seen.raw.netns));
             self.found.push(Record::NetnsName { ts, netns, name: "".into() });
@@ -106,7 +105,7 @@ impl NameResolver {
     /// Requests the names of new ids in any record.
     pub fn observe_record(&mut self, record: &Record) {
         match record {
-            Record::Kernel(seen) => self.look_at(seen),
+            Record::Kernel(seen) => self.observe_hook(seen),
             Record::Owner { process, .. } => self.request_cgroup(process.cgroup),
             _ => {}
         }
@@ -119,8 +118,8 @@ impl NameResolver {
     }
 
     fn receive_results(&mut self, now: Instant) {
-        for answer in self.answers.try_iter() {
-            match answer {
+        for finding in self.thread.findings.try_iter() {
+            match finding {
                 ResolvedName::Name(record) => {
                     if let Record::NetnsName { netns, .. } = &record {
                         self.stale_netns.remove(&netns.0);
@@ -158,12 +157,9 @@ impl NameResolver {
             self.known.clear();
             self.without_path.clear();
         }
-        match self.ask.try_send(cgroup) {
-            Ok(()) => {
-                self.known.insert(cgroup);
-            }
-            // Without the thread there are no names.
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        // One without room is requested again when it is seen again.
+        if self.thread.request(cgroup) {
+            self.known.insert(cgroup);
         }
     }
 }
@@ -173,53 +169,65 @@ fn begins(seen: &HookRecord) -> bool {
     seen.raw.kind == Kind::Transition as u8 && seen.raw.old == TcpState::Close as u8
 }
 
-/// Looks names up until the receiver is dropped.
-fn run_lookups(asked: &Receiver<u64>, tell: &Sender<ResolvedName>) {
-    let mut mounts = Mounts::open();
-    let mut wanted = FxHashSet::default();
-    let (mut next_cgroups, mut next_mounts) = (Instant::now(), Instant::now());
-    loop {
-        let mut answers = Vec::new();
+/// Looks names up.
+struct NamePoller {
+    findings: SyncSender<ResolvedName>,
+    mounts: Mounts,
+    /// Cgroups to look up.
+    wanted: FxHashSet<u64>,
+    next_mounts: Instant,
+    next_cgroups: Instant,
+}
+
+impl Poller for NamePoller {
+    const NAME: &'static str = "names";
+    const REQUESTS: usize = 1024;
+    const FINDINGS: usize = 256;
+    type Request = u64;
+    type Finding = ResolvedName;
+
+    fn due(&self) -> Option<Instant> {
+        Some(if self.wanted.is_empty() { self.next_mounts } else { self.next_mounts.min(self.next_cgroups) })
+    }
+
+    fn request(&mut self, cgroup: u64) {
+        self.wanted.insert(cgroup);
+    }
+
+    fn poll(&mut self) -> Result<(), PollerEnded> {
+        let mut findings = Vec::new();
         let now = Instant::now();
-        if now >= next_mounts {
-            answers.extend(mounts.look());
-            next_mounts = now + LOOK_EVERY;
+        if now >= self.next_mounts {
+            findings.extend(self.mounts.changes());
+            self.next_mounts = now + POLL_INTERVAL;
         }
-        if !wanted.is_empty() && now >= next_cgroups {
-            answers.extend(resolve_cgroups(std::mem::take(&mut wanted)));
-            next_cgroups = Instant::now() + LOOK_EVERY;
+        if !self.wanted.is_empty() && now >= self.next_cgroups {
+            findings.extend(resolve_cgroups(std::mem::take(&mut self.wanted)));
+            self.next_cgroups = Instant::now() + POLL_INTERVAL;
         }
-        for answer in answers {
-            if tell.send(answer).is_err() {
-                return;
-            }
+        for finding in findings {
+            self.findings.send(finding)?;
         }
-        let next = if wanted.is_empty() { next_mounts } else { next_mounts.min(next_cgroups) };
-        match asked.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(cgroup) => drop(wanted.insert(cgroup)),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        wanted.extend(asked.try_iter());
+        Ok(())
     }
 }
 
-/// The names of network namespaces, from the mounts that this thread sees.
+/// The names of network namespaces, from the mounts that this process sees.
 #[derive(Debug)]
 struct Mounts {
     /// `mountinfo`, which polls as an error after a change (`mounts_poll()`); `None` without `/proc`.
     file: Option<File>,
     is_read: bool,
-    told: BTreeMap<NetnsId, Arc<str>>,
+    known: BTreeMap<NetnsId, Arc<str>>,
 }
 
 impl Mounts {
     fn open() -> Self {
-        Self { file: File::open("/proc/thread-self/mountinfo").ok(), is_read: false, told: BTreeMap::new() }
+        Self { file: File::open("/proc/thread-self/mountinfo").ok(), is_read: false, known: BTreeMap::new() }
     }
 
     /// Returns the changes since the last poll.
-    fn look(&mut self) -> Vec<ResolvedName> {
+    fn changes(&mut self) -> Vec<ResolvedName> {
         let Some(file) = &mut self.file else { return Vec::new() };
         if self.is_read && !has_changed(file) {
             return Vec::new();
@@ -234,15 +242,15 @@ impl Mounts {
 
     fn compare(&mut self, named: BTreeMap<NetnsId, Arc<str>>) -> Vec<ResolvedName> {
         let ts = host::monotonic_now();
-        let is_new = |(netns, name): &(&NetnsId, &Arc<str>)| self.told.get(netns) != Some(name);
+        let is_new = |(netns, name): &(&NetnsId, &Arc<str>)| self.known.get(netns) != Some(name);
         let new = named.iter().filter(is_new).map(|(&netns, name)| {
             ResolvedName::Name(Record::NetnsName { ts, netns, name: Arc::clone(name) })
         });
         let gone =
-            self.told.keys().filter(|netns| !named.contains_key(netns)).copied().map(ResolvedName::NoName);
-        let answers = new.chain(gone).collect();
-        self.told = named;
-        answers
+            self.known.keys().filter(|netns| !named.contains_key(netns)).copied().map(ResolvedName::NoName);
+        let findings = new.chain(gone).collect();
+        self.known = named;
+        findings
     }
 }
 
@@ -318,7 +326,10 @@ fn paths(root: &Path, mut wanted: FxHashSet<u64>) -> FxHashMap<u64, PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::{
+        os::unix::fs::MetadataExt as _,
+        sync::mpsc::{Receiver, sync_channel},
+    };
 
     use super::*;
 
@@ -337,10 +348,10 @@ mod tests {
     }
 
     /// A resolver that sends requests to the returned receiver, and reads results from the returned sender.
-    fn names(room: usize) -> (NameResolver, Receiver<u64>, Sender<ResolvedName>) {
-        let (ask, asked) = sync_channel(room);
-        let (tell, answers) = channel();
-        (NameResolver::asking(ask, answers), asked, tell)
+    fn names(room: usize) -> (NameResolver, Receiver<u64>, SyncSender<ResolvedName>) {
+        let (requests, requested) = sync_channel(room);
+        let (sender, findings) = sync_channel(room);
+        (NameResolver::new(PollerThread { requests, findings }), requested, sender)
     }
 
     /// A socket in the namespace `netns` leaves the state `old`.
@@ -366,58 +377,58 @@ mod tests {
 
     #[test]
     fn no_cgroup_is_requested_twice() {
-        let (mut names, asked, _tell) = names(2);
+        let (mut names, requested, _sender) = names(2);
         for cgroup in [5, 6, 5, 0, 7, 7] {
             names.request_cgroup(cgroup);
         }
         // 7 had no room; it is requested when it is seen again after another cgroup.
-        let received: Vec<_> = asked.try_iter().collect();
+        let received: Vec<_> = requested.try_iter().collect();
         assert_eq!(received, [5, 6]);
         names.request_cgroup(6);
         names.request_cgroup(7);
-        assert_eq!(asked.try_iter().collect::<Vec<_>>(), [7]);
+        assert_eq!(requested.try_iter().collect::<Vec<_>>(), [7]);
         assert_eq!(names.found().len(), 0);
     }
 
     #[test]
     fn a_cgroup_without_a_path_is_retried_later() {
-        let (mut names, asked, tell) = names(9);
+        let (mut names, requested, sender) = names(9);
         let began = Instant::now();
         names.request_cgroup(5);
-        tell.send(ResolvedName::NoPath(5)).expect("a resolver");
+        sender.send(ResolvedName::NoPath(5)).expect("a resolver");
         for (seconds, expected) in [(0, 1), (9, 0), (21, 1), (22, 0)] {
             names.receive_results(began + Duration::from_secs(seconds));
             names.request_cgroup(5);
-            assert_eq!(asked.try_iter().count(), expected, "{seconds}");
+            assert_eq!(requested.try_iter().count(), expected, "{seconds}");
         }
     }
 
     #[test]
     fn namespaces_gain_change_and_lose_names() {
-        let mut mounts = Mounts { file: None, is_read: false, told: BTreeMap::new() };
-        let (mut names, _asked, tell) = names(9);
-        let mut look = |names: &mut NameResolver, named: &[(u32, &str)]| {
+        let mut mounts = Mounts { file: None, is_read: false, known: BTreeMap::new() };
+        let (mut names, _requested, sender) = names(9);
+        let mut poll = |names: &mut NameResolver, named: &[(u32, &str)]| {
             let known = named.iter().map(|&(id, name)| (NetnsId(id), name.into())).collect();
-            mounts.compare(known).into_iter().for_each(|answer| tell.send(answer).expect("a resolver"));
+            mounts.compare(known).into_iter().for_each(|finding| sender.send(finding).expect("a resolver"));
             names.found()
         };
-        assert_eq!(netns_names(&look(&mut names, &[])), []);
-        names.look_at(&transition(7, TcpState::Close));
-        assert_eq!(netns_names(&look(&mut names, &[(7, "blue"), (8, "green")])), [(7, "blue"), (8, "green")]);
-        assert_eq!(netns_names(&look(&mut names, &[(7, "blue"), (8, "red")])), [(8, "red")]);
+        assert_eq!(netns_names(&poll(&mut names, &[])), []);
+        names.observe_hook(&transition(7, TcpState::Close));
+        assert_eq!(netns_names(&poll(&mut names, &[(7, "blue"), (8, "green")])), [(7, "blue"), (8, "green")]);
+        assert_eq!(netns_names(&poll(&mut names, &[(7, "blue"), (8, "red")])), [(8, "red")]);
         // The namespace ends: its remaining records keep the name.
-        assert_eq!(netns_names(&look(&mut names, &[(8, "red")])), []);
-        names.look_at(&transition(7, TcpState::TimeWait));
+        assert_eq!(netns_names(&poll(&mut names, &[(8, "red")])), []);
+        names.observe_hook(&transition(7, TcpState::TimeWait));
         assert_eq!(netns_names(&names.found()), []);
         // Its number is reused by a namespace that gets its name later.
-        names.look_at(&transition(7, TcpState::Close));
-        names.look_at(&transition(7, TcpState::Close));
+        names.observe_hook(&transition(7, TcpState::Close));
+        names.observe_hook(&transition(7, TcpState::Close));
         assert_eq!(netns_names(&names.found()), [(7, "")]);
-        assert_eq!(netns_names(&look(&mut names, &[(7, "new")])), [(7, "new")]);
+        assert_eq!(netns_names(&poll(&mut names, &[(7, "new")])), [(7, "new")]);
         // A namespace that has its name at once is never reported without one.
-        look(&mut names, &[]);
-        assert_eq!(netns_names(&look(&mut names, &[(7, "next")])), [(7, "next")]);
-        names.look_at(&transition(7, TcpState::Close));
+        poll(&mut names, &[]);
+        assert_eq!(netns_names(&poll(&mut names, &[(7, "next")])), [(7, "next")]);
+        names.observe_hook(&transition(7, TcpState::Close));
         assert_eq!(netns_names(&names.found()), []);
     }
 }

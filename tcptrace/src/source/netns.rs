@@ -9,20 +9,18 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{
-    host::own_netns,
-    procfs::{self, number},
-};
+use super::{host::own_netns, procfs};
 use crate::model::{NetnsId, text};
 use crate::privileges::{self, Work};
 
@@ -66,13 +64,8 @@ pub fn visit_each<T: Send>(
     select: impl Fn(&Netns) -> bool + Send,
     visit: impl FnMut(&Netns) -> T + Send,
 ) -> io::Result<Round<T>> {
-    std::thread::scope(|scope| {
-        privileges::spawn_scoped(scope, "netns", Work::Looking, move || {
-            NamespaceWalk::new(select, visit)?.travel()
-        })?
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let walk = move || NamespaceWalk::new(select, visit)?.travel();
+    privileges::run_on_thread("netns", Work::InspectHost, walk)?
 }
 
 /// The namespaces that have a name in `ip netns`, by sanitised name. Fails if `/proc` is not mounted.
@@ -122,15 +115,10 @@ impl<T, S: Fn(&Netns) -> bool, V: FnMut(&Netns) -> T> NamespaceWalk<T, S, V> {
     }
 
     fn travel(mut self) -> io::Result<Round<T>> {
-        let proc = procfs::open(CWD, "/proc")?;
-        let mut entries = [MaybeUninit::uninit(); 8 << 10];
-        let mut entries = RawDir::new(&proc, &mut entries);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            if let Some(pid) = number(entry.file_name().to_bytes()) {
-                self.process(&proc, pid);
-            }
-        }
+        procfs::each_process(|proc, pid| {
+            self.process(proc, pid);
+            ControlFlow::Continue(())
+        })?;
         Ok(self.round)
     }
 

@@ -8,12 +8,13 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, RawDir};
+use rustix::fs::RawDir;
 use rustix::io::Errno;
 
 use super::procfs::{self, number};
@@ -23,26 +24,13 @@ use crate::model::{record::Process, text, units::plural};
 /// Name of the service manager, which also holds sockets that it passed on.
 const SERVICE_MANAGER: &str = "systemd";
 
-/// How far to search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effort {
-    /// Until every wanted socket has a holder.
-    UntilFound,
-    /// Through every process: [`Holder::others`] is complete.
-    All,
-}
-
-/// The processes that hold a socket.
+/// The process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The process reported as its owner.
     pub process: Process,
-    /// How many other processes also hold it.
-    pub others: u32,
     /// The first descriptor found by which `process` holds it.
     pub fd: u32,
-    /// The last pid counted: a process may hold a socket by several descriptors.
-    last_pid: u32,
 }
 
 /// Result of a search through `/proc`.
@@ -73,26 +61,21 @@ impl ProcOwners {
 
 /// Finds the holders of the sockets with the inode numbers in `wanted`. Fails if `/proc` can't be read.
 #[allow(clippy::implicit_hasher, reason = "integer keys are hashed with Fx throughout")]
-pub fn find(wanted: &FxHashSet<u32>, effort: Effort) -> io::Result<ProcOwners> {
+pub fn find(wanted: &FxHashSet<u32>) -> io::Result<ProcOwners> {
     let mut search =
         OwnerSearch { wanted, unsettled: wanted.len(), owners: ProcOwners::default(), root: cgroup_root() };
-    let proc = procfs::open(CWD, "/proc")?;
-    let mut entries = [MaybeUninit::uninit(); 8 << 10];
-    let mut entries = RawDir::new(&proc, &mut entries);
     let mut descriptors = vec![MaybeUninit::uninit(); 32 << 10];
-    // The kernel lists processes by ascending pid: `proc_pid_readdir()`.
-    while let Some(entry) = entries.next() {
-        if search.unsettled == 0 && effort == Effort::UntilFound {
-            break;
+    procfs::each_process(|proc, pid| {
+        if search.unsettled == 0 {
+            return ControlFlow::Break(());
         }
-        let entry = entry?;
-        let Some(pid) = number(entry.file_name().to_bytes()) else { continue };
         // Any other error means that the process has ended.
-        if let Err(Errno::ACCESS | Errno::PERM) = search.process(&proc, pid, &mut descriptors) {
+        if let Err(Errno::ACCESS | Errno::PERM) = search.process(proc, pid, &mut descriptors) {
             search.owners.unreadable_processes += 1;
             search.owners.first_unreadable.get_or_insert_with(|| (pid, comm_of(pid)));
         }
-    }
+        ControlFlow::Continue(())
+    })?;
     Ok(search.owners)
 }
 
@@ -167,16 +150,9 @@ impl OwnerSearch<'_> {
         let manages = |process: &Process| &*process.comm == SERVICE_MANAGER;
         let Some(holder) = self.owners.by_inode.get_mut(&inode) else {
             self.unsettled -= usize::from(!manages(process));
-            self.owners
-                .by_inode
-                .insert(inode, Holder { process: process.clone(), others: 0, fd, last_pid: process.pid });
+            self.owners.by_inode.insert(inode, Holder { process: process.clone(), fd });
             return;
         };
-        if holder.last_pid == process.pid {
-            return;
-        }
-        holder.last_pid = process.pid;
-        holder.others += 1;
         if manages(&holder.process) && !manages(process) {
             holder.process = process.clone();
             holder.fd = fd;
@@ -251,22 +227,22 @@ mod tests {
     fn the_first_of_several_holders_is_the_owner() {
         let (holder, unsettled) =
             holder_of(&[process(10, "nginx"), process(11, "nginx"), process(12, "nginx")]);
-        assert_eq!((holder.process.pid, holder.others, unsettled), (10, 2, 0));
+        assert_eq!((holder.process.pid, unsettled), (10, 0));
     }
 
     #[test]
     fn a_service_manager_yields_to_the_service() {
         let (holder, unsettled) =
             holder_of(&[process(1, "systemd"), process(900, "sshd"), process(901, "sshd")]);
-        assert_eq!((holder.process.pid, holder.fd, holder.others, unsettled), (900, 1800, 2, 0));
+        assert_eq!((holder.process.pid, holder.fd, unsettled), (900, 1800, 0));
         let (holder, unsettled) = holder_of(&[process(1, "systemd")]);
-        assert_eq!((holder.process.pid, holder.others, unsettled), (1, 0, 1));
+        assert_eq!((holder.process.pid, unsettled), (1, 1));
     }
 
     #[test]
     fn unreadable_processes_matter_only_if_an_owner_is_missing() {
         let wanted = FxHashSet::from_iter([7, 8]);
-        let holder = Holder { process: process(10, "nginx"), others: 0, fd: 3, last_pid: 10 };
+        let holder = Holder { process: process(10, "nginx"), fd: 3 };
         let mut owners =
             ProcOwners { by_inode: [(7, holder.clone())].into_iter().collect(), ..ProcOwners::default() };
         assert_eq!(owners.missing(&wanted), None, "no process was unreadable");
@@ -277,13 +253,6 @@ mod tests {
         assert_eq!(owners.missing(&wanted), Some((1, "in?it (pid 1) and 2 other processes".into())));
         owners.by_inode.insert(8, holder);
         assert_eq!(owners.missing(&wanted), None, "every owner is known");
-    }
-
-    #[test]
-    fn two_descriptors_of_one_process_are_one_holder() {
-        let (holder, _) =
-            holder_of(&[process(10, "a"), process(10, "a"), process(11, "b"), process(11, "b")]);
-        assert_eq!((holder.process.pid, holder.others), (10, 1));
     }
 
     #[test]
@@ -311,17 +280,15 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("a listener");
         let inode = |fd: &dyn std::os::fd::AsFd| rustix::fs::fstat(fd.as_fd()).expect("open").st_ino as u32;
         let wanted = FxHashSet::from_iter([inode(&listener), inode(&stream)]);
-        for effort in [Effort::UntilFound, Effort::All] {
-            let owners = find(&wanted, effort).expect("/proc is mounted");
-            let mut found: Vec<_> = owners.by_inode.keys().copied().collect();
-            found.sort_unstable();
-            let mut expected: Vec<_> = wanted.iter().copied().collect();
-            expected.sort_unstable();
-            assert_eq!(found, expected);
-            assert!(owners.by_inode.values().all(|holder| holder.process.pid == std::process::id()));
-            let descriptor = |fd: &dyn std::os::fd::AsFd| std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd());
-            assert_eq!(owners.by_inode[&inode(&listener)].fd, descriptor(&listener).cast_unsigned());
-            assert_eq!(owners.by_inode[&inode(&stream)].fd, descriptor(&stream).cast_unsigned());
-        }
+        let owners = find(&wanted).expect("/proc is mounted");
+        let mut found: Vec<_> = owners.by_inode.keys().copied().collect();
+        found.sort_unstable();
+        let mut expected: Vec<_> = wanted.iter().copied().collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        assert!(owners.by_inode.values().all(|holder| holder.process.pid == std::process::id()));
+        let descriptor = |fd: &dyn std::os::fd::AsFd| std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd());
+        assert_eq!(owners.by_inode[&inode(&listener)].fd, descriptor(&listener).cast_unsigned());
+        assert_eq!(owners.by_inode[&inode(&stream)].fd, descriptor(&stream).cast_unsigned());
     }
 }

@@ -11,18 +11,17 @@ use tcptrace_common::filter::KernelFilter;
 use super::{
     Flow, PollKind, Source,
     host::{self, ClockWatch},
-    seed,
+    poller::PollerThread,
+    seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
 };
 use crate::model::{Record, record::HostFacts};
 
 const POLL: Duration = Duration::from_millis(50);
-/// Time limit for the last poll.
-const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A source that polls instead of tracing.
 pub struct PollingSource {
     facts: HostFacts,
-    seed: Option<seed::Reading>,
+    seed: Option<PollerThread<Seed>>,
     clock: ClockWatch,
     begun: bool,
 }
@@ -35,7 +34,7 @@ impl PollingSource {
             "Nothing is traced: {why}. States are those at the start, counters and queues are watched; how and why \
              connections end is not seen."
         ));
-        let seed = seed::begin(facts.clone(), filter, PollKind::Host).context("no thread for the seed")?;
+        let seed = seed::start(facts.clone(), filter, PollKind::Host).context("no thread for the seed")?;
         Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), begun: false })
     }
 }
@@ -47,7 +46,7 @@ impl Source for PollingSource {
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
         }
-        match self.seed.as_ref().map(|seed| seed.batches.recv_timeout(POLL)) {
+        match self.seed.as_ref().map(|seed| seed.findings.recv_timeout(POLL)) {
             Some(Ok(batch)) => batch.into_iter().for_each(&mut *take),
             Some(Err(RecvTimeoutError::Disconnected)) => self.seed = None,
             Some(Err(RecvTimeoutError::Timeout)) => {}
@@ -61,7 +60,7 @@ impl Source for PollingSource {
     fn finish(&mut self, take: &mut dyn FnMut(Record)) {
         let began = Instant::now();
         if let Some(seed) = &self.seed {
-            seed.end();
+            seed.request(LastPoll);
         }
         while self.seed.is_some() && began.elapsed() < LAST_POLL_TIMEOUT {
             let _ = self.fill(take);

@@ -1,15 +1,31 @@
 //! Helpers for folders of `/proc` whose entries have numeric names.
 
-use std::mem::MaybeUninit;
+use std::{mem::MaybeUninit, ops::ControlFlow};
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{Mode, OFlags, RawDir},
+    fs::{CWD, Mode, OFlags, RawDir},
     io::Errno,
 };
 
 /// Most threads examined in one process.
 const THREADS: usize = 64;
+
+/// Calls `each` with the open `/proc` and every process, by ascending pid (`proc_pid_readdir()`), until it
+/// breaks.
+pub(super) fn each_process(mut each: impl FnMut(&OwnedFd, u32) -> ControlFlow<()>) -> Result<(), Errno> {
+    let proc = open(CWD, "/proc")?;
+    let mut buffer = [MaybeUninit::uninit(); 8 << 10];
+    let mut entries = RawDir::new(&proc, &mut buffer);
+    while let Some(entry) = entries.next() {
+        if let Some(pid) = number(entry?.file_name().to_bytes())
+            && each(&proc, pid).is_break()
+        {
+            break;
+        }
+    }
+    Ok(())
+}
 
 /// Opens the folder `path` in `dir`.
 pub(super) fn open(dir: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {

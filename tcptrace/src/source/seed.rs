@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -17,122 +17,115 @@ use super::{
     host,
     host_poller::{HostPoller, PollKind},
     netns::{self, Netns, Round},
-    owners::{self, Effort},
+    owners,
+    poller::{PollBackoff, Poller, PollerEnded, PollerThread},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
-use crate::{
-    model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts, units::plural},
-    privileges::{self, Work},
-};
+use crate::model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts, units::plural};
 
-/// Records in a batch, and batches in the channel; together they bound what waits for the reader.
+/// Records in a batch.
 const BATCH: usize = 1024;
-const BATCHES: usize = 64;
+/// Each poll walks the socket hash table of every namespace.
+const POLL_INTERVAL: PollBackoff = PollBackoff { least: Duration::from_secs(1), share: 50 };
+/// Time limit for the last poll.
+pub const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Poll interval: each poll walks the socket hash table of every namespace.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A poll may use at most one part in `SHARE` of the time.
-const SHARE: u32 = 50;
-
-/// A seed that is being read.
-pub struct Reading {
-    /// The records; the channel closes when all were sent.
-    pub batches: Receiver<Vec<Record>>,
-    last_look: Sender<()>,
-}
-
-impl Reading {
-    /// Requests one last poll, after which the channel closes.
-    pub fn end(&self) {
-        // If the thread has ended, so have the batches.
-        let _ = self.last_look.send(());
-    }
-}
+/// Requests one last poll, after which the poller ends.
+pub struct LastPoll;
 
 /// Starts the worker thread.
 ///
 /// Sockets that `filter` drops are omitted, like their records.
 /// [`Filter::kernel_part`](crate::filter::Filter::kernel_part) ensures that these include no listener or owner
 /// that a passing socket needs.
-pub fn begin(facts: HostFacts, filter: &KernelFilter, look: PollKind) -> io::Result<Reading> {
-    let (sender, batches) = sync_channel(BATCHES);
-    let (last_look, end) = channel();
-    let seed = Seed {
-        sender,
-        end,
+pub fn start(facts: HostFacts, filter: &KernelFilter, kind: PollKind) -> io::Result<PollerThread<Seed>> {
+    PollerThread::start(|findings| Seed {
+        findings,
         batch: Vec::with_capacity(BATCH),
-        looks: HostPoller::new(&facts),
+        host_poller: HostPoller::new(&facts),
         facts,
         filter: *filter,
-        look,
+        kind,
         inodes: FxHashMap::default(),
-    };
-    privileges::spawn("seed", Work::Looking, move || seed.read())?;
-    Ok(Reading { batches, last_look })
+        is_read: false,
+        is_last: false,
+        next: Instant::now(),
+    })
 }
 
-struct Seed {
-    sender: SyncSender<Vec<Record>>,
-    end: Receiver<()>,
+pub struct Seed {
+    findings: SyncSender<Vec<Record>>,
     batch: Vec<Record>,
     facts: HostFacts,
     filter: KernelFilter,
-    look: PollKind,
-    looks: HostPoller,
+    kind: PollKind,
+    host_poller: HostPoller,
     inodes: FxHashMap<u32, SocketId>,
+    /// Sockets and owners are complete: what remains is to poll.
+    is_read: bool,
+    /// The next poll is the last one.
+    is_last: bool,
+    next: Instant,
 }
 
-/// The receiver was dropped.
-struct ReceiverGone;
+impl Poller for Seed {
+    const NAME: &'static str = "seed";
+    type Request = LastPoll;
+    type Finding = Vec<Record>;
 
-impl Seed {
-    fn read(mut self) {
-        let began = host::monotonic_now();
-        let _ = self.sockets(began).and_then(|()| self.owners()).and_then(|()| self.watch());
+    fn due(&self) -> Option<Instant> {
+        Some(if self.is_last { Instant::now() } else { self.next })
     }
 
+    fn request(&mut self, LastPoll: LastPoll) {
+        self.is_last = true;
+    }
+
+    fn poll(&mut self) -> Result<(), PollerEnded> {
+        let began = Instant::now();
+        if self.is_read {
+            self.poll_host()?;
+            if self.is_last {
+                return Err(PollerEnded);
+            }
+            self.next = Instant::now() + POLL_INTERVAL.after(began.elapsed());
+        } else {
+            self.sockets(host::monotonic_now())?;
+            self.owners()?;
+            if self.kind == PollKind::States {
+                return Err(PollerEnded);
+            }
+            self.inodes = FxHashMap::default();
+            self.is_read = true;
+            self.next = Instant::now() + POLL_INTERVAL.least;
+        }
+        Ok(())
+    }
+}
+
+impl Seed {
     fn is_wanted(&self, socket: &SeedSocket) -> bool {
         self.filter.passes(&socket.tuple.ends(socket.netns))
     }
 
-    /// Polls repeatedly, until the end is requested.
-    fn watch(&mut self) -> Result<(), ReceiverGone> {
-        self.inodes = FxHashMap::default();
-        let mut pause = LOOK_EVERY;
-        while self.look == PollKind::Host {
-            let ended = match self.end.recv_timeout(pause) {
-                Ok(()) => true,
-                Err(RecvTimeoutError::Timeout) => false,
-                Err(RecvTimeoutError::Disconnected) => return Err(ReceiverGone),
-            };
-            let began = Instant::now();
-            self.poll_host()?;
-            if ended {
-                break;
-            }
-            pause = (began.elapsed() * SHARE).max(LOOK_EVERY);
-        }
-        Ok(())
-    }
-
-    fn poll_host(&mut self) -> Result<(), ReceiverGone> {
+    fn poll_host(&mut self) -> Result<(), PollerEnded> {
         let mut seen = Vec::new();
-        self.looks.begin();
-        let (looks, filter) = (&mut self.looks, &self.filter);
+        self.host_poller.begin();
+        let (poller, filter) = (&mut self.host_poller, &self.filter);
         // Namespaces that can't be visited could not be seeded either; the seed reported them.
         let _ = netns::visit_each(
             |netns| may_be_in(filter, netns.id),
             |netns| {
-                looks.counters(netns.id, &mut seen);
-                let _ = looks.sockets(netns.id, filter, &mut seen);
+                poller.counters(netns.id, &mut seen);
+                let _ = poller.sockets(netns.id, filter, &mut seen);
             },
         );
-        looks.end(&mut seen);
+        poller.end(&mut seen);
         seen.into_iter().try_for_each(|record| self.send(record))?;
         self.flush()
     }
 
-    fn sockets(&mut self, began: Nanos) -> Result<(), ReceiverGone> {
+    fn sockets(&mut self, began: Nanos) -> Result<(), PollerEnded> {
         let mut wanted = true;
         let round = netns::visit_each(
             |_| true,
@@ -147,7 +140,7 @@ impl Seed {
                     sysctls: host::sysctls(),
                 };
                 let mut seen = vec![settings];
-                self.looks.counters(netns.id, &mut seen);
+                self.host_poller.counters(netns.id, &mut seen);
                 wanted = wanted && seen.into_iter().try_for_each(|record| self.send(record)).is_ok();
                 sock_diag::for_each(StateMask::ALL, netns.id, |socket| {
                     if !self.is_wanted(&socket) {
@@ -171,7 +164,7 @@ impl Seed {
         self.flush()
     }
 
-    fn report_round(&mut self, round: Round<Result<Summary, DumpError>>) -> Result<(), ReceiverGone> {
+    fn report_round(&mut self, round: Round<Result<Summary, DumpError>>) -> Result<(), PollerEnded> {
         if let Some(first) = round.refused.first() {
             self.facts.limits.push(format!(
                 "Sockets older than the trace are unknown in {} network namespaces ({first}).",
@@ -191,9 +184,9 @@ impl Seed {
         Ok(())
     }
 
-    fn owners(&mut self) -> Result<(), ReceiverGone> {
+    fn owners(&mut self) -> Result<(), PollerEnded> {
         let wanted: FxHashSet<u32> = self.inodes.keys().copied().collect();
-        match owners::find(&wanted, Effort::UntilFound) {
+        match owners::find(&wanted) {
             Ok(owners) => {
                 let missing = owners.missing(&wanted);
                 let ts = host::monotonic_now();
@@ -225,14 +218,14 @@ impl Seed {
         self.flush()
     }
 
-    fn send(&mut self, record: Record) -> Result<(), ReceiverGone> {
+    fn send(&mut self, record: Record) -> Result<(), PollerEnded> {
         self.batch.push(record);
         if self.batch.len() < BATCH { Ok(()) } else { self.flush() }
     }
 
-    fn flush(&mut self) -> Result<(), ReceiverGone> {
+    fn flush(&mut self) -> Result<(), PollerEnded> {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        self.sender.send(batch).map_err(|_| ReceiverGone)
+        Ok(self.findings.send(batch)?)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -15,97 +15,39 @@ use tcptrace_common::filter::KernelFilter;
 
 use super::{
     host, netns,
+    poller::{PollBackoff, Poller, PollerEnded, PollerThread},
     seed::may_be_in,
     sock_diag::{self, StateMask, Summary},
 };
-use crate::{
-    model::{
-        Record, SeedSocket, TcpState,
-        record::{Listing, SeedObject, Sweep, SweepEnd},
-    },
-    privileges::{self, Work},
+use crate::model::{
+    Record, SeedSocket, TcpState,
+    record::{Listing, SeedObject, Sweep, SweepEnd},
 };
 
-/// Sockets in a listing, and listings in the channel; together they bound what waits for the reader.
+/// Sockets in a listing.
 const BATCH: usize = 1024;
-const BATCHES: usize = 16;
-/// Most listings received in one call.
-const MAX_LISTINGS_PER_CALL: usize = 8;
 
-/// Shortest pause before a sweep of all states, and the pause as a multiple of the sweep's duration.
-const WHOLE: PollBackoff = PollBackoff { least: Duration::from_secs(5), share: 100 };
+/// Pause before a sweep of all states.
+const SWEEP_INTERVAL: PollBackoff = PollBackoff { least: Duration::from_secs(5), share: 100 };
 /// The same after a loss.
-const BACKOFF_AFTER_LOSS: PollBackoff = PollBackoff { least: Duration::from_millis(250), share: 20 };
+const SWEEP_INTERVAL_AFTER_LOSS: PollBackoff = PollBackoff { least: Duration::from_millis(250), share: 20 };
 /// The same for FIN_WAIT2 alone.
-const LOOK: PollBackoff = PollBackoff { least: Duration::from_secs(1), share: 50 };
+const FIN_WAIT2_INTERVAL: PollBackoff = PollBackoff { least: Duration::from_secs(1), share: 50 };
 /// Two sweeps that begin after the last loss find everything; one more may be under way.
 const SWEEPS_AFTER_LOSS: u32 = 3;
 
-/// Delay until an operation is repeated, depending on its cost.
-#[derive(Clone, Copy, Debug)]
-struct PollBackoff {
-    least: Duration,
-    share: u32,
-}
-
-impl PollBackoff {
-    fn after(self, cost: Duration) -> Duration {
-        self.least.max(cost.saturating_mul(self.share))
-    }
-}
-
 /// A message from the reader to the sweep thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SweepCommand {
-    /// The seed is complete.
+#[derive(Clone, Copy, Debug)]
+pub enum SweepCommand {
+    /// Starts the sweeps: the seed is complete.
     Begin,
-    /// Records were lost, or may have been.
+    /// Schedules sweeps sooner: records were lost, or may have been.
     Lost,
 }
 
-/// The receiver was dropped.
-struct SweepReceiverGone;
-
-/// Handle to the thread that sweeps.
-pub struct SweepThread {
-    listings: Receiver<Record>,
-    tell: Sender<SweepCommand>,
-}
-
-impl SweepThread {
-    /// Starts the thread. After [`SweepThread::begin`] it sweeps the sockets that `filter` passes, until the
-    /// handle is dropped.
-    pub fn start(filter: &KernelFilter, sees_segments: bool) -> io::Result<Self> {
-        let (sender, listings) = sync_channel(BATCHES);
-        let (tell, told) = channel();
-        let sweeper = Sweeper { sender, filter: *filter };
-        privileges::spawn("sweep", Work::Looking, move || {
-            if told.iter().any(|word| word == SweepCommand::Begin) {
-                sweeper.run(SweepSchedule::new(Instant::now(), sees_segments), &told);
-            }
-        })?;
-        Ok(Self { listings, tell })
-    }
-
-    /// Starts the sweeps; called when the seed is complete.
-    pub fn begin(&self) {
-        self.say(SweepCommand::Begin);
-    }
-
-    /// Returns some of the listings received since the last call.
-    pub fn found(&self) -> Vec<Record> {
-        self.listings.try_iter().take(MAX_LISTINGS_PER_CALL).collect()
-    }
-
-    /// Schedules sweeps sooner, after a loss.
-    pub fn sweep_soon(&self) {
-        self.say(SweepCommand::Lost);
-    }
-
-    fn say(&self, word: SweepCommand) {
-        // Without the thread there are no sweeps.
-        let _ = self.tell.send(word);
-    }
+/// Starts the thread. After [`SweepCommand::Begin`] it sweeps the sockets that `filter` passes.
+pub fn start(filter: &KernelFilter, sees_segments: bool) -> io::Result<PollerThread<Sweeper>> {
+    PollerThread::start(|findings| Sweeper { findings, filter: *filter, sees_segments, schedule: None })
 }
 
 /// Decides when to sweep which states.
@@ -116,24 +58,29 @@ struct SweepSchedule {
     /// When the next one is due.
     whole: Instant,
     /// When FIN_WAIT2 is due, if it is polled at all.
-    look: Option<Instant>,
+    fin_wait2: Option<Instant>,
     /// Remaining sweeps with the shorter pause.
     sweeps_after_loss: u32,
 }
 
 impl SweepSchedule {
     fn new(now: Instant, sees_segments: bool) -> Self {
-        let look = (!sees_segments).then_some(now);
-        Self { last: (now, Duration::ZERO), whole: now + WHOLE.least, look, sweeps_after_loss: 0 }
+        let fin_wait2 = (!sees_segments).then_some(now);
+        Self {
+            last: (now, Duration::ZERO),
+            whole: now + SWEEP_INTERVAL.least,
+            fin_wait2,
+            sweeps_after_loss: 0,
+        }
     }
 
     fn next(&self) -> Instant {
-        self.look.map_or(self.whole, |look| look.min(self.whole))
+        self.fin_wait2.map_or(self.whole, |due| due.min(self.whole))
     }
 
     fn due(&self, now: Instant) -> Sweep {
-        match self.look {
-            Some(look) if self.whole > now || look < self.whole => Sweep::FinWait2,
+        match self.fin_wait2 {
+            Some(due) if self.whole > now || due < self.whole => Sweep::FinWait2,
             _ => Sweep::Whole,
         }
     }
@@ -142,49 +89,67 @@ impl SweepSchedule {
     fn sweep_soon(&mut self) {
         let (ended, cost) = self.last;
         self.sweeps_after_loss = SWEEPS_AFTER_LOSS;
-        self.whole = self.whole.min(ended + BACKOFF_AFTER_LOSS.after(cost));
+        self.whole = self.whole.min(ended + SWEEP_INTERVAL_AFTER_LOSS.after(cost));
     }
 
     fn done(&mut self, sweep: Sweep, began: Instant, ended: Instant) {
         let cost = ended - began;
         match sweep {
-            Sweep::FinWait2 => self.look = Some(ended + LOOK.after(cost)),
+            Sweep::FinWait2 => self.fin_wait2 = Some(ended + FIN_WAIT2_INTERVAL.after(cost)),
             Sweep::Whole => {
                 self.sweeps_after_loss = self.sweeps_after_loss.saturating_sub(1);
                 self.last = (ended, cost);
-                self.whole =
-                    ended + if self.sweeps_after_loss > 0 { BACKOFF_AFTER_LOSS } else { WHOLE }.after(cost);
+                let is_soon = self.sweeps_after_loss > 0;
+                let interval = if is_soon { SWEEP_INTERVAL_AFTER_LOSS } else { SWEEP_INTERVAL };
+                self.whole = ended + interval.after(cost);
             }
         }
     }
 }
 
-struct Sweeper {
-    sender: SyncSender<Record>,
+pub struct Sweeper {
+    findings: SyncSender<Record>,
     filter: KernelFilter,
+    sees_segments: bool,
+    /// `None` before [`SweepCommand::Begin`].
+    schedule: Option<SweepSchedule>,
+}
+
+impl Poller for Sweeper {
+    const NAME: &'static str = "sweep";
+    const REQUESTS: usize = 64;
+    const FINDINGS: usize = 16;
+    type Request = SweepCommand;
+    type Finding = Record;
+
+    fn due(&self) -> Option<Instant> {
+        self.schedule.as_ref().map(SweepSchedule::next)
+    }
+
+    fn request(&mut self, command: SweepCommand) {
+        match (command, &mut self.schedule) {
+            (SweepCommand::Begin, schedule) => {
+                *schedule = Some(SweepSchedule::new(Instant::now(), self.sees_segments));
+            }
+            (SweepCommand::Lost, Some(schedule)) => schedule.sweep_soon(),
+            (SweepCommand::Lost, None) => {}
+        }
+    }
+
+    fn poll(&mut self) -> Result<(), PollerEnded> {
+        let began = Instant::now();
+        if let Some(sweep) = self.schedule.as_ref().map(|schedule| schedule.due(began)) {
+            self.sweep(sweep)?;
+            if let Some(schedule) = &mut self.schedule {
+                schedule.done(sweep, began, Instant::now());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Sweeper {
-    fn run(&self, mut schedule: SweepSchedule, told: &Receiver<SweepCommand>) {
-        loop {
-            let wait = schedule.next().saturating_duration_since(Instant::now());
-            match told.recv_timeout(wait) {
-                Ok(SweepCommand::Begin) => {}
-                Ok(SweepCommand::Lost) => schedule.sweep_soon(),
-                Err(RecvTimeoutError::Timeout) => {
-                    let began = Instant::now();
-                    let sweep = schedule.due(began);
-                    if self.sweep(sweep).is_err() {
-                        return;
-                    }
-                    schedule.done(sweep, began, Instant::now());
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    fn sweep(&self, sweep: Sweep) -> Result<(), SweepReceiverGone> {
+    fn sweep(&self, sweep: Sweep) -> Result<(), PollerEnded> {
         let began = host::monotonic_now();
         let mut listed_in_all = 0_usize;
         let mut sockets = Vec::with_capacity(BATCH);
@@ -215,14 +180,9 @@ impl Sweeper {
         self.send(sweep, sockets, Some(end))
     }
 
-    fn send(
-        &self,
-        sweep: Sweep,
-        sockets: Vec<SeedSocket>,
-        end: Option<SweepEnd>,
-    ) -> Result<(), SweepReceiverGone> {
+    fn send(&self, sweep: Sweep, sockets: Vec<SeedSocket>, end: Option<SweepEnd>) -> Result<(), PollerEnded> {
         let listing = Record::Listing(Box::new(Listing { sweep, sockets, end }));
-        self.sender.send(listing).map_err(|_| SweepReceiverGone)
+        Ok(self.findings.send(listing)?)
     }
 
     fn is_wanted(&self, sweep: Sweep, socket: &SeedSocket) -> bool {
@@ -264,8 +224,8 @@ mod tests {
         let mut schedule = SweepSchedule::new(start, false);
         assert_eq!(schedule.due(start), Sweep::FinWait2);
         schedule.done(Sweep::FinWait2, start, start);
-        assert_eq!(schedule.next(), start + LOOK.least);
-        schedule.done(Sweep::FinWait2, start + WHOLE.least, start + WHOLE.least);
+        assert_eq!(schedule.next(), start + FIN_WAIT2_INTERVAL.least);
+        schedule.done(Sweep::FinWait2, start + SWEEP_INTERVAL.least, start + SWEEP_INTERVAL.least);
         assert_eq!(schedule.due(schedule.next()), Sweep::Whole, "the sweep of all states is due");
     }
 }
