@@ -6,7 +6,7 @@ use tcptrace_common::record::{Kind, Task, flag};
 use super::*;
 use crate::{
     aggregate::{Context, HostNames},
-    filter::{Subject, parse},
+    filter::parse,
     lifecycle::tests::{any_stream::any_record, full, kernel, timewait},
     lifecycle::{Closer, EndReason, Socket},
     model::{
@@ -159,7 +159,7 @@ proptest! {
             flow.take(&record, &mut tracker);
             let mut matching = [0_u64; TcpState::COUNT];
             for (_, socket) in tracker.sockets() {
-                let subject = Subject::of(socket, tracker.processes());
+                let subject = socket.subject(tracker.processes());
                 let counts = socket.state != TcpState::Close && filter.matches(&subject, socket.state);
                 matching[socket.state.index()] += u64::from(counts);
             }
@@ -171,7 +171,7 @@ proptest! {
             prop_assert_eq!(in_groups, snapshot.states[state.index()].now);
         }
         let orphans = |socket: &Socket| {
-            let subject = Subject::of(socket, tracker.processes());
+            let subject = socket.subject(tracker.processes());
             socket.is_orphan_fin_wait2() && filter.matches(&subject, socket.state)
         };
         let orphans = tracker.sockets().filter(|(_, socket)| orphans(socket)).count() as u64;

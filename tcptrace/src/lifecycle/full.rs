@@ -6,12 +6,15 @@ use tcptrace_common::record::{self as raw, ResetReason, flag};
 
 use super::{
     Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
-    closing::{Closing, Evidence, Reset},
+    closing::Evidence,
     pending::{CancelCause, Pending},
     table::SlotRef,
     tracker::tuple_of,
 };
-use crate::model::{HookRecord, Nanos, NetnsId, SocketId, TcpState};
+use crate::model::{
+    HookRecord, Nanos, NetnsId, SocketId, TcpState,
+    checkpoint::{Closing, Reset},
+};
 
 /// One transition of a full socket, decoded.
 #[derive(Clone, Copy, Debug)]

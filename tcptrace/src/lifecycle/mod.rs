@@ -29,8 +29,10 @@ pub(crate) mod tests;
 mod timewait;
 mod tracker;
 
-pub use checkpoint::{Memory, SocketCheckpoint, TrackerCheckpoint};
-pub use event::{Bound, Closer, Dwell, End, EndReason, Event, OwnerKind, Role};
+pub use event::Event;
 pub use processes::{ProcessId, Processes};
-pub use socket::{Phase, PortUse, Since, Socket};
+pub use socket::{PortUse, Socket};
 pub use tracker::{Counters, Observer, Tracker, TrackerLimits};
+
+// The types of the fields of an [`Event`] and a [`Socket`].
+pub use crate::model::{Bound, Closer, Dwell, End, EndReason, OwnerKind, Phase, Role, Since};

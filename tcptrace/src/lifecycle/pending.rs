@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use hashbrown::{HashMap, hash_map::Entry};
 use tcptrace_common::record as raw;
 
-use super::{closing::Closing, tracker::tuple_of};
-use crate::model::{Nanos, NetnsId, SocketId, Tuple};
+use super::tracker::tuple_of;
+use crate::model::{Nanos, NetnsId, SocketId, Tuple, checkpoint::Closing};
 
 /// How long to wait for the record that explains a cancelled timer or a CLOSE. Mostly microseconds pass between the two,
 /// but the thread may be preempted, or a virtual CPU paused while the others run.

@@ -2,9 +2,13 @@
 //! here reads a file, a clock or the environment.
 
 pub mod addr;
+pub mod checkpoint;
 pub mod clock;
+pub mod connection;
 pub mod counts;
+pub mod dwell;
 pub mod ids;
+pub mod name_set;
 pub mod record;
 pub mod sysctls;
 pub mod text;
@@ -12,8 +16,11 @@ pub mod units;
 
 pub use addr::{Addr, Endpoint, Tuple};
 pub use clock::ClockStep;
+pub use connection::{Closer, End, EndReason, OwnerKind, Phase, Role};
 pub use counts::StateCounts;
+pub use dwell::{Bound, Dwell, Since};
 pub use ids::{IdKind, Nanos, NetnsId, SocketId};
+pub use name_set::{Set, StateSet};
 pub use record::{HookRecord, Record, SeedSocket};
 pub use tcptrace_common::state::TcpState;
 

@@ -7,9 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
-use crate::lifecycle::{SocketCheckpoint, TrackerCheckpoint};
-
-use super::{ClockStep, Nanos, NetnsId, SocketId, TcpState, Tuple};
+use super::{
+    ClockStep, Nanos, NetnsId, SocketId, TcpState, Tuple,
+    checkpoint::{SocketCheckpoint, TrackerCheckpoint},
+};
 
 /// One observation.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     aggregate::{Aggregate, CleanupThrottle, Context, History, HostNames, Snapshot, host_counters::Observed},
     detail::{DetailAnswer, Query},
-    filter::{Filter, Subject},
+    filter::Filter,
     lifecycle::{Event, Observer, Processes, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
@@ -169,7 +169,7 @@ impl PipelineState {
             QueryChange::Filter => History::Ends,
         };
         aggregate.restart(asked.query().grouping, history, tracker, |socket, processes| {
-            socket.shown = filter.states(&Subject::of(socket, processes));
+            socket.shown = filter.states(&socket.subject(processes));
         });
         asked.recounted(*now);
         change
@@ -246,7 +246,7 @@ impl PipelineState {
     /// Sets the states in which `socket` matches the filter, as far as known.
     fn judge(&self, socket: &mut Socket, processes: &Processes) {
         if !self.filter.is_everything() {
-            socket.shown = self.filter.states(&Subject::of(socket, processes));
+            socket.shown = self.filter.states(&socket.subject(processes));
         }
     }
 }

@@ -4,12 +4,12 @@ use std::{collections::HashSet, hash::BuildHasher as _};
 
 use super::*;
 use crate::{
-    filter::StateSet,
     lifecycle::{
         Since,
         seed::{PortRanges, closer_of},
         table::BlockHasherBuilder,
     },
+    model::StateSet,
 };
 
 fn addr(text: &str) -> Addr {
