@@ -26,14 +26,13 @@ use query::{ActiveQuery, QueryChange};
 use state::PipelineState;
 
 use crate::{
-    aggregate::{Aggregate, Grouping, Scope, Snapshot, stuck_sockets},
-    detail::Query,
+    aggregate::{Aggregate, Grouping, Scope, Snapshot, detail::Query, stuck_sockets},
     filter::Filter,
     lifecycle::{Event, Tracker, TrackerLimits},
-    model::{Nanos, Record, record::HostFacts},
+    model::{Flow, Nanos, Record, Source, record::HostFacts},
     privileges::{self, Work},
     session::Recorder,
-    source::{Flow, PollKind, Source},
+    source::PollKind,
 };
 
 pub use engine::Engine;
@@ -285,7 +284,8 @@ impl SnapshotSender {
     fn snapshot(&self, flow: &mut PipelineState, tracker: &Tracker) -> Snapshot {
         let mut snapshot = flow.snapshot(tracker, &self.source_name);
         if self.look == PollKind::Host {
-            snapshot.standing = stuck_sockets::of(tracker, &snapshot);
+            snapshot.standing =
+                stuck_sockets::of(tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts);
         }
         snapshot
     }

@@ -246,7 +246,7 @@ fn answered(running: &mut Running, ask: &watch::Sender<Query>, query: &Query) ->
 
 #[test]
 fn queries_are_answered_after_the_source_has_ended() {
-    use crate::detail::{Before, Detail, Focus};
+    use crate::aggregate::detail::{Before, Detail, Focus};
     use TcpState as T;
     let records = vec![
         Record::OwnersEnd { ts: Nanos(0) },

@@ -24,13 +24,12 @@ use crate::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     lifecycle::Event,
-    model::{Nanos, Record, record::HostFacts, units},
+    model::{Flow, Nanos, Record, Source, record::HostFacts, units},
     output_file::{self, Existing, OutputFile},
     pipeline::{self, EventSink, PipelinePlan},
     privileges::{self, Work},
     sandbox,
     session::{AtEnd, Ending},
-    source::{Flow, Source},
     view::export::{EVENTS, ExportFormat, RECORDS, Table, event_row, record_row},
 };
 

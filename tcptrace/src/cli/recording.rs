@@ -9,12 +9,11 @@ use anyhow::{Context as _, Result};
 
 use super::{progress::Progress, source::shown};
 use crate::{
-    model::Record,
+    model::{Flow, Record, Source},
     output_file,
     pipeline::{Window, Windowed},
     sandbox,
     session::{AtEnd, Ending, Input, Reader},
-    source::{Flow, Source},
 };
 
 /// How a recording ended; `None` until it has.

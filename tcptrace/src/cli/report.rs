@@ -22,13 +22,13 @@ use super::{
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
-    model::{Nanos, units},
+    model::{Nanos, Source, units},
     output_file::{self, Existing, OutputFile},
     pipeline::{self, PipelinePlan},
     privileges::{self, Work},
     sandbox,
     session::{AtEnd, Ending},
-    source::{PollKind, Source},
+    source::PollKind,
     view::{
         self,
         report::{Report, document, page},

@@ -19,12 +19,11 @@ use super::{
 };
 use crate::{
     aggregate::Snapshot,
-    model::{NetnsId, Record, text},
+    model::{Flow, NetnsId, Record, Source, text},
     pipeline::{self, Engine, PipelinePlan, Running, Window},
     privileges::{self, Work},
     sandbox,
     session::{AtEnd, Ending},
-    source::{Flow, Source},
     view,
 };
 

@@ -82,6 +82,9 @@ impl Closer {
         Self::Refused,
     ];
 
+    /// Number of values: the length of a table indexed by `self as usize`.
+    pub const COUNT: usize = Self::ALL.len() + 1;
+
     /// JSON name.
     pub const fn name(self) -> &'static str {
         match self {

@@ -9,19 +9,21 @@ pub mod counts;
 pub mod dwell;
 pub mod ids;
 pub mod name_set;
+pub mod own_cost;
 pub mod record;
+pub mod source;
 pub mod sysctls;
 pub mod text;
 pub mod units;
 
 pub use addr::{Addr, Endpoint, Tuple};
-pub use clock::ClockStep;
 pub use connection::{Closer, End, EndReason, OwnerKind, Phase, Role};
 pub use counts::StateCounts;
 pub use dwell::{Bound, Dwell, Since};
 pub use ids::{IdKind, Nanos, NetnsId, SocketId};
 pub use name_set::{Set, StateSet};
-pub use record::{HookRecord, Record, SeedSocket};
+pub use record::{ClockStep, HookRecord, Record, SeedSocket};
+pub use source::{Flow, Source};
 pub use tcptrace_common::state::TcpState;
 
 /// Unused names kept per kind, the most recently reported ones. The source of names remembers no more, so that it

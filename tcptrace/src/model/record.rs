@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
 use super::{
-    ClockStep, Nanos, NetnsId, SocketId, TcpState, Tuple,
+    Nanos, NetnsId, SocketId, TcpState, Tuple,
     checkpoint::{SocketCheckpoint, TrackerCheckpoint},
 };
 
@@ -283,6 +283,16 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// Limits of this trace: facts that it can't observe or only bound, one sentence each.
     pub limits: Vec<String>,
+}
+
+/// A change of the offset between the wall clock and the monotonic clock: the wall clock was set, or the host was
+/// suspended, which `CLOCK_MONOTONIC` does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStep {
+    /// When the step was detected.
+    pub ts: Nanos,
+    /// Wall-clock time at monotonic 0, from then on; nanoseconds since the epoch.
+    pub offset_ns: u64,
 }
 
 /// A line in a sysctl file.

@@ -12,8 +12,11 @@ use super::{
     query::{ActiveQuery, QueryChange},
 };
 use crate::{
-    aggregate::{Aggregate, CleanupThrottle, Context, History, HostNames, Snapshot, host_counters::Observed},
-    detail::{DetailAnswer, Query},
+    aggregate::{
+        Aggregate, CleanupThrottle, Context, History, HostNames, Snapshot,
+        detail::{DetailAnswer, Query},
+        host_counters::Observed,
+    },
     filter::Filter,
     lifecycle::{Event, Observer, Processes, Socket, Tracker},
     model::{

@@ -14,13 +14,11 @@ use super::{
     index::{Frame, Index, MAX_FRAMES},
 };
 use crate::{
-    aggregate::{Scope, Snapshot},
-    detail::Query,
+    aggregate::{Scope, Snapshot, detail::Query},
     filter::Filter,
-    model::{Nanos, Record, units},
+    model::{Flow, Nanos, Record, Source as _, units},
     pipeline::{Bounds, Engine, SnapshotSchedule, Window},
     session::{AtEnd, Input, Reader},
-    source::{Flow, Source as _},
 };
 
 /// Part and view of the recording to show.

@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    Flow, Source,
     host::{self, ClockWatch},
     host_poller::PollKind,
     names::NameResolver,
@@ -19,7 +18,7 @@ use super::{
 use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{
-        Nanos, Record,
+        Flow, Nanos, Record, Source,
         record::{HostFacts, KernelLosses},
     },
     privileges::{self, Work},

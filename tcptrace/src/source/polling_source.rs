@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result};
 use tcptrace_common::filter::KernelFilter;
 
 use super::{
-    Flow, PollKind, Source,
+    PollKind,
     host::{self, ClockWatch},
     seed,
 };
-use crate::model::{Record, record::HostFacts};
+use crate::model::{Flow, Record, Source, record::HostFacts};
 
 const POLL: Duration = Duration::from_millis(50);
 /// Time limit for the last poll.

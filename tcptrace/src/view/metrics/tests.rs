@@ -5,7 +5,7 @@ use crate::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     lifecycle::{Role, Since},
-    model::TcpState,
+    model::{TcpState, own_cost::EbpfCost},
     pipeline::Engine,
     synthetic::{Shape, Traffic},
     view::top::fixture,

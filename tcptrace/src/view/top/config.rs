@@ -80,7 +80,7 @@ impl TryFrom<String> for Interval {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        crate::cli::duration(&text).map(Self)
+        crate::model::units::parse_duration(&text).map(Self)
     }
 }
 

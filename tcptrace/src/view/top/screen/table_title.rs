@@ -48,7 +48,7 @@ fn sockets(state: &ScreenState, exists: bool) -> String {
         Some(members) => format!(
             "  {} sockets; shown: {} of each state, the oldest",
             units::count(members.total),
-            crate::detail::PER_STATE
+            crate::aggregate::detail::PER_STATE
         ),
         None if !exists => "  gone".into(),
         None => String::new(),

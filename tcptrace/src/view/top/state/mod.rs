@@ -20,8 +20,10 @@ use super::{
     sort::Sort,
 };
 use crate::{
-    aggregate::{Group, GroupKey, Snapshot},
-    detail::{Detail, DetailAnswer, Focus, Life, Members, Query, SocketRow},
+    aggregate::{
+        Group, GroupKey, Snapshot,
+        detail::{Detail, DetailAnswer, Focus, Life, Members, Query, SocketRow},
+    },
     filter::SyntaxError,
     lifecycle::Role,
     model::SocketId,
