@@ -15,13 +15,18 @@ mod ended;
 mod event;
 mod full;
 mod handshake;
+mod handshakes;
+mod listed;
 mod listeners;
 mod namespaces;
 mod pending;
+mod port_ranges;
 mod processes;
+mod recently_closed;
 mod rekeyed;
 mod seed;
 mod socket;
+mod suspicions;
 mod sweep;
 mod table;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Closer, Nanos, NetnsId, OwnerKind, Phase, Role, Since, SocketId, TcpState, Tuple, record::Process,
+    Closer, Nanos, NetnsId, OwnerKind, Phase, Role, Since, SocketId, TcpState, Tuple, process::Process,
 };
 
 /// A socket that was tracked before the file began.

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
+pub use super::process::Process;
 use super::{
     Nanos, NetnsId, SocketId, TcpState, Tuple,
     checkpoint::{SocketCheckpoint, TrackerCheckpoint},
@@ -230,17 +231,6 @@ pub struct SweepEnd {
     pub began: Nanos,
     /// The namespaces that were listed completely: a socket of any other is not missing.
     pub netns: Vec<NetnsId>,
-}
-
-/// A process that holds a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Process id in the initial pid namespace (tgid).
-    pub pid: u32,
-    /// Its kernel name (`/proc/PID/comm`), at most 15 bytes. Untrusted.
-    pub comm: Arc<str>,
-    /// cgroup v2 id, 0 when unknown.
-    pub cgroup: u64,
 }
 
 /// Facts about the host that are constant while tracing.

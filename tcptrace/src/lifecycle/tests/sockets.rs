@@ -4,11 +4,7 @@ use std::{collections::HashSet, hash::BuildHasher as _};
 
 use super::*;
 use crate::{
-    lifecycle::{
-        Since,
-        seed::{PortRanges, closer_of},
-        table::BlockHasherBuilder,
-    },
+    lifecycle::{Since, listed::closer_of, port_ranges::PortRanges, table::BlockHasherBuilder},
     model::StateSet,
 };
 
