@@ -1,6 +1,6 @@
 //! The table `records`: one row per observation, with the values filled in that the recording stores only once.
 
-use super::{
+use super::table::{
     ColumnKind::{Number, Signed, Text, Time},
     ExportColumn, ExportValue, column,
 };

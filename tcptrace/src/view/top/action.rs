@@ -6,8 +6,19 @@ use crate::replay::{Peak, ReplayCommand};
 
 use super::{
     key::KeyPress,
-    state::{Edit, Move, ScreenView},
+    state::{Edit, Move},
 };
+
+/// View on the screen, from overview to detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScreenView {
+    /// The groups.
+    Groups,
+    /// The sockets of one group.
+    Sockets,
+    /// The life of one socket.
+    Life,
+}
 
 /// A user action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use crate::{
         glyphs::Glyphs,
         top::{
             Colours, ScreenConfig, TerminalStyle,
-            action::{ACTIONS, ActionRow},
+            action::{ACTIONS, ActionRow, ScreenView},
             fixture, insight, screen,
-            state::{FeedMode, Move, ScreenView},
+            state::{FeedMode, Move},
         },
     },
 };

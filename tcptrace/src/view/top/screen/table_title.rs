@@ -7,8 +7,9 @@ use crate::{
     view::{
         losses::filter,
         top::{
+            action::ScreenView,
             columns::role,
-            state::{ScreenState, ScreenView},
+            state::ScreenState,
             theme::{StyleRole, Theme},
         },
     },

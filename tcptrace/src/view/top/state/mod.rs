@@ -15,7 +15,7 @@ pub use prompt::{EDITS, Edit, Prompt, edit};
 pub use replay::Replay;
 
 use super::{
-    action::Action,
+    action::{Action, ScreenView},
     columns::{AGE, GROUPS, SOCKETS},
     sort::Sort,
 };
@@ -52,17 +52,6 @@ pub enum Typing {
     Filter,
     /// A time in the recording.
     Moment,
-}
-
-/// View on the screen, from overview to detail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScreenView {
-    /// The groups.
-    Groups,
-    /// The sockets of one group.
-    Sockets,
-    /// The life of one socket.
-    Life,
 }
 
 /// The group whose sockets are shown.
