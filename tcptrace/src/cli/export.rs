@@ -13,11 +13,10 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use super::{
+    exit::misuse,
     filter::FilterArgs,
     live::{self, Stop},
-    misuse,
-    recording::{RecordingSource, ended},
-    source::shown,
+    recording::{RecordingSource, ended, shown},
     window::WindowArgs,
 };
 use crate::{

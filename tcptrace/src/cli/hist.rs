@@ -18,7 +18,8 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     live::{self, Stop},
-    source::{SnapshotMode, SourceArgs, shown},
+    recording::shown,
+    source::{SnapshotMode, SourceArgs},
     terminal::{self, FramePosition},
 };
 use crate::{

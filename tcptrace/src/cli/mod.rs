@@ -6,6 +6,7 @@ mod config;
 pub mod diff;
 pub mod doctor;
 pub mod events;
+mod exit;
 pub mod export;
 pub mod filter;
 pub mod hist;
@@ -28,11 +29,12 @@ pub mod window;
 
 use std::{process::ExitCode, sync::LazyLock};
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{Parser, Subcommand};
+use exit::{CANNOT_TRACE, cannot_trace};
 
 use crate::{
     filter::{SyntaxError, UnknownNetns},
-    kernel::{self, LoadError, preflight::CannotTrace},
+    kernel,
     output_file::SameFile,
     privileges::{self, Work},
     view::top::ConfigError,
@@ -120,9 +122,6 @@ fn long_version() -> &'static str {
 
 /// Exit status for wrong usage, the same as clap's.
 const WRONG_USAGE: u8 = 2;
-/// Exit status: this host or user can't trace.
-pub const CANNOT_TRACE: u8 = 3;
-
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
@@ -144,11 +143,6 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if cannot_trace(error) { ExitCode::from(CANNOT_TRACE) } else { ExitCode::FAILURE }
 }
 
-/// Whether this host or user can't trace.
-fn cannot_trace(error: &anyhow::Error) -> bool {
-    error.is::<CannotTrace>() || error.is::<LoadError>()
-}
-
 fn is_same_file(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -156,11 +150,6 @@ fn is_same_file(error: &anyhow::Error) -> bool {
             .and_then(std::io::Error::get_ref)
             .is_some_and(<dyn std::error::Error + Send + Sync>::is::<SameFile>)
     })
-}
-
-/// Exits with a usage error.
-fn misuse(message: &str) -> ! {
-    clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")).exit()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -66,7 +66,7 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
         let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Newest };
         let missing = missing(&filter);
         let mut started = match args.source.start(plan, want, args.duration) {
-            Err(error) if args.source.is_live() && super::cannot_trace(&error) => {
+            Err(error) if args.source.is_live() && super::exit::cannot_trace(&error) => {
                 return args.look(&filter, missing, &error);
             }
             started => started?,

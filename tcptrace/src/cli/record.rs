@@ -13,9 +13,9 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
+    exit::misuse,
     filter::FilterArgs,
     live::{self, LiveArgs, Stop},
-    misuse,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},

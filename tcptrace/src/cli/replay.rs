@@ -13,11 +13,11 @@ use jiff::tz::TimeZone;
 use super::{
     by::GroupArgs,
     config,
+    exit::misuse,
     filter::FilterArgs,
     live::{self, Stop},
-    misuse,
     progress::Progress,
-    source::shown,
+    recording::shown,
     terminal,
     window::WindowArgs,
 };

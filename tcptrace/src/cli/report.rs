@@ -15,8 +15,7 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     live::{self, Stop},
-    recording::{RecordingSource, ended},
-    source::shown,
+    recording::{RecordingSource, ended, shown},
     terminal,
     window::WindowArgs,
 };

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     live::{LiveArgs, time_is_up},
-    recording::{RecordingSource, SharedEnding, ended},
+    recording::{RecordingSource, SharedEnding, ended, shown},
     window::WindowArgs,
 };
 use crate::{
@@ -221,15 +221,6 @@ pub fn netns_names(path: &Path) -> Result<BTreeMap<String, NetnsId>> {
         let reading = reading.context("no thread to read")?;
         reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
-}
-
-/// A path, sanitised for display.
-pub fn shown(path: &Path) -> String {
-    if path == Path::new("-") {
-        "standard input".into()
-    } else {
-        text::sanitise(&path.to_string_lossy()).into()
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::misuse;
+use super::exit::misuse;
 use crate::{
     model::{Nanos, units::parse_duration},
     pipeline::{Moment, Window},
