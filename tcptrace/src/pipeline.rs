@@ -5,6 +5,7 @@
 //! as fast as the snapshots are received. [`Engine`] does the same work on the caller's thread.
 
 mod engine;
+mod event_sink;
 mod query;
 mod schedule;
 mod state;
@@ -28,26 +29,17 @@ use state::PipelineState;
 use crate::{
     aggregate::{Aggregate, Grouping, Scope, Snapshot, detail::Query, stuck_sockets},
     filter::Filter,
-    lifecycle::{Event, Tracker, TrackerLimits},
-    model::{Flow, Nanos, Record, Source, record::HostFacts},
+    lifecycle::{Tracker, TrackerLimits},
+    model::{Flow, Nanos, Record, Source},
     privileges::{self, Work},
     session::Recorder,
     source::PollKind,
 };
 
 pub use engine::Engine;
+pub use event_sink::EventSink;
 pub use schedule::SnapshotSchedule;
 pub use window::{Bounds, Moment, Window, Windowed};
-
-/// Receives every event as it happens; must not block.
-pub trait EventSink: Send {
-    /// Handles one state change.
-    fn event(&mut self, event: &Event<'_>, host: &HostFacts);
-    /// Called after each batch of events.
-    fn flush(&mut self);
-    /// Output lines dropped because the reader was too slow.
-    fn dropped(&self) -> u64;
-}
 
 /// Settings of a run.
 pub struct PipelinePlan {

@@ -8,10 +8,10 @@ use crate::{
     aggregate::{Context, HostNames},
     filter::parse,
     lifecycle::tests::{any_stream::any_record, full, kernel, timewait},
-    lifecycle::{Closer, EndReason, Socket},
+    lifecycle::{Closer, EndReason, Event, Socket},
     model::{
         SocketId, TcpState,
-        record::{HookRecord, KernelLosses, Process},
+        record::{HookRecord, HostFacts, KernelLosses, Process},
     },
 };
 

@@ -8,7 +8,7 @@ use tcptrace_common::{
 };
 
 use super::{
-    EventSink,
+    event_sink::EventSink,
     query::{ActiveQuery, QueryChange},
 };
 use crate::{

@@ -238,7 +238,10 @@ impl Player {
 
     fn keep(&mut self) -> Result<()> {
         if self.head.is_between_batches() {
-            self.checkpoints.offer(&self.head).context("no memory to decompress with")?;
+            let ReplayHead { engine, reader, schedule, passed, .. } = &self.head;
+            self.checkpoints
+                .offer(engine, reader, *schedule, *passed)
+                .context("no memory to decompress with")?;
         }
         Ok(())
     }
