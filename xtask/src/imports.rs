@@ -34,7 +34,7 @@ const LAYERS: [&[&str]; 14] = [
 /// Names from the crate's root to a module, and further to an item.
 type NamePath = Vec<String>;
 
-/// What one file imports.
+/// The imports of one file.
 #[derive(Debug, Default)]
 struct SourceFile {
     /// Modules that it declares, except for tests.
@@ -197,7 +197,7 @@ fn faults(files: &BTreeMap<NamePath, SourceFile>) -> String {
         let used = file.reexports.iter().filter(|(name, _)| file.names.contains(name)).map(|(_, path)| path);
         let paths = file.uses.iter().map(|(_, path)| path).chain(&file.paths).chain(used);
         let targets = paths.filter_map(|path| definition(files, absolute(files, module, path)?));
-        // Whatever is defined at the root is seen everywhere.
+        // `lib.rs` defines only macros, which every module sees.
         imports.insert(module, targets.filter(|target| !target.is_empty() && *target != module).collect());
     }
     let reached: BTreeMap<_, _> = imports.keys().map(|&from| (from, reachable(from, &imports))).collect();

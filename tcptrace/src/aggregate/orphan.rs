@@ -1,4 +1,4 @@
-//! Tells a FIN_WAIT2 without an owner from a held one.
+//! Distinguishes a FIN_WAIT2 without an owner from a held one.
 
 use crate::{
     lifecycle::{Event, Socket},

@@ -1,4 +1,4 @@
-//! What the `sock_diag` listing of a socket shows beyond its state.
+//! Facts that follow from a `sock_diag` listing of a socket: kernel object, entry into TIME_WAIT, closer.
 
 use super::{Closer, Phase};
 use crate::model::{Nanos, SeedSocket, TcpState, record::SeedObject};

@@ -75,6 +75,8 @@ pub struct Socket {
     pub object: u64,
     /// Number of the last sweep that listed it, modulo 256.
     pub listed: u8,
+    // The observer's fields are here, because a type of its own would be a parameter of every type that holds sockets, and a
+    // table beside this one would cost a lookup per event.
     /// For the observer: the states in which it is shown.
     pub shown: StateSet,
     /// For the observer: the group it is counted in.

@@ -25,12 +25,12 @@ impl Tracker {
     /// Compares a part of a sweep with the table. Returns records that correct the table once the tracker processes
     /// them.
     pub fn compare(&mut self, listing: &Listing) -> Vec<Record> {
-        let mut told = Vec::new();
+        let mut corrections = Vec::new();
         for listed in &listing.sockets {
             match listing.sweep {
                 Sweep::Whole => {
                     if self.needs_correction(listed) {
-                        told.push(Record::Found(*listed));
+                        corrections.push(Record::Found(*listed));
                     }
                 }
                 Sweep::FinWait2 => {
@@ -44,9 +44,9 @@ impl Tracker {
                 Sweep::Whole => self.finish_full_sweep(end),
                 Sweep::FinWait2 => self.finish_fin_wait2_sweep(end),
             };
-            told.extend(gone.into_iter().filter_map(|id| self.missing(id, end.ts, listing.sweep)));
+            corrections.extend(gone.into_iter().filter_map(|id| self.missing(id, end.ts, listing.sweep)));
         }
-        told
+        corrections
     }
 
     fn missing(&self, id: SocketId, ts: Nanos, from: Sweep) -> Option<Record> {

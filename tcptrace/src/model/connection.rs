@@ -1,5 +1,5 @@
-//! What is known of a connection: who opened it, who ended it and why, which kernel object represents it, and how its
-//! owner is known.
+//! Facts about a connection: who opened it, who ended it and why, which kernel object represents it, and how its owner is
+//! known.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! When a socket entered a state, how long it stayed, and how precisely that is known.
+//! Entry into a state and length of the stay, each with its precision.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Defines what a source of records is: the live kernel, a poller or a recording.
+//! Interface of a source of records: the live kernel, a poller or a recording.
 
 use super::Record;
 use crate::privileges::{self, Work};

@@ -1,4 +1,4 @@
-//! Where single events go.
+//! Receiver of single events.
 
 use crate::{lifecycle::Event, model::record::HostFacts};
 

@@ -1,4 +1,4 @@
-//! What the recorder and its writer thread share: portions of records, and progress.
+//! Portions of records and progress counters, shared by the recorder and its writer thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 

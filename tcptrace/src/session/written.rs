@@ -1,4 +1,4 @@
-//! What a recording keeps, what was written of it, and why it could not be written.
+//! Result of a recording: how much to keep, the file that was written, and the error.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! A table: its columns, its values, and what writes them.
+//! A table: its columns, its values, and the interface of its writers.
 
 use std::{borrow::Cow, io};
 

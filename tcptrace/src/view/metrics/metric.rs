@@ -1,4 +1,4 @@
-//! What a metric is, and what it is computed from.
+//! Defines a metric, and the input of its samples.
 
 use std::{fmt, sync::Arc};
 

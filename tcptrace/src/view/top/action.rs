@@ -6,7 +6,7 @@ use crate::replay::{Peak, ReplayCommand};
 
 use super::{
     key::KeyPress,
-    state::{Edit, Move},
+    state::{list::Move, prompt::Edit},
 };
 
 /// View on the screen, from overview to detail.

@@ -2,8 +2,8 @@
 //! query for the pipeline ([`ScreenState::query`]).
 
 mod feed;
-mod list;
-mod prompt;
+pub(super) mod list;
+pub(super) mod prompt;
 mod replay;
 mod update;
 
