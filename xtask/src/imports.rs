@@ -66,7 +66,7 @@ fn load(path: &Path, module: &[String], files: &mut BTreeMap<NamePath, SourceFil
     for child in &file.children {
         let beside = folder.join(format!("{child}.rs"));
         let path = if beside.exists() { beside } else { folder.join(child).join("mod.rs") };
-        load(&path, &[module, &[child.clone()]].concat(), files)?;
+        load(&path, &[module, std::slice::from_ref(child)].concat(), files)?;
     }
     files.insert(module.to_vec(), file);
     Ok(())
@@ -194,8 +194,9 @@ fn faults(files: &BTreeMap<NamePath, SourceFile>) -> String {
         if own.is_none() {
             let _ = writeln!(found, "{} has no layer", module.join("::"));
         }
-        let used = file.reexports.iter().filter(|(name, _)| file.names.contains(name)).map(|(_, path)| path);
-        let paths = file.uses.iter().map(|(_, path)| path).chain(&file.paths).chain(used);
+        let reexported =
+            file.reexports.iter().filter(|(name, _)| file.names.contains(name)).map(|(_, path)| path);
+        let paths = file.uses.iter().map(|(_, path)| path).chain(&file.paths).chain(reexported);
         let targets = paths.filter_map(|path| definition(files, absolute(files, module, path)?));
         // `lib.rs` defines only macros, which every module sees.
         imports.insert(module, targets.filter(|target| !target.is_empty() && *target != module).collect());
