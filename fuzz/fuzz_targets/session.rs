@@ -8,7 +8,7 @@ use fuzz::mirror::Mirror;
 use libfuzzer_sys::fuzz_target;
 use tcptrace::{
     lifecycle::{Tracker, TrackerLimits},
-    model::{Flow, Source as _, Nanos, Record, record::HostFacts},
+    model::{Flow, Nanos, Record, Source as _, record::HostFacts},
     session::{AtEnd, Reader},
 };
 
