@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
 use tcptrace::{
-    filter::{Filter, Subject, parse},
+    filter::{Filter, parse},
     lifecycle::{Processes, Since, Socket},
     model::{Addr, Nanos, NetnsId, TcpState, Tuple},
 };
@@ -39,7 +39,7 @@ fuzz_target!(|bytes: &[u8]| {
     {
         let tuple = Tuple { saddr, daddr, sport, dport, ifindex: 0 };
         let socket = Socket::new(tuple, NetnsId(1), TcpState::TimeWait, Since::Exact(Nanos(1)));
-        let subject = Subject::of(&socket, &processes);
+        let subject = socket.subject(&processes);
         if TcpState::ALL.into_iter().any(|state| filter.matches(&subject, state)) {
             assert!(scope.passes(&tuple.ends(NetnsId(1))), "{text:?} matches what its kernel part drops");
         }

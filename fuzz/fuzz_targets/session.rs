@@ -8,9 +8,8 @@ use fuzz::mirror::Mirror;
 use libfuzzer_sys::fuzz_target;
 use tcptrace::{
     lifecycle::{Tracker, TrackerLimits},
-    model::{Nanos, Record, record::HostFacts},
+    model::{Flow, Nanos, Record, Source as _, record::HostFacts},
     session::{AtEnd, Reader},
-    source::{Flow, Source as _},
 };
 
 fuzz_target!(|bytes: &[u8]| {

@@ -9,8 +9,7 @@ use std::{
 };
 
 use tcptrace::{
-    aggregate::{Grouping, Scope},
-    detail::Query,
+    aggregate::{Grouping, Scope, detail::Query},
     filter::Filter,
     model::Nanos,
     replay::{Player, SeekResult, SeekTarget},

@@ -13,11 +13,10 @@ use std::{
 use tcptrace::{
     aggregate::{Grouping, Scope},
     filter::Filter,
-    model::{Nanos, Record},
+    model::{Flow, Nanos, Record, Source},
     output_file::Existing,
     pipeline::{self, PipelinePlan},
     session::{self, AtEnd, Keep, Reader, Recorder, RecorderStatus},
-    source::{Flow, Source},
     synthetic::{Shape, Traffic},
 };
 

@@ -12,7 +12,6 @@ mod note;
 
 pub mod aggregate;
 pub mod cli;
-pub mod detail;
 pub mod filter;
 pub mod http;
 pub mod kernel;

@@ -5,6 +5,7 @@
 //! as fast as the snapshots are received. [`Engine`] does the same work on the caller's thread.
 
 mod engine;
+mod event_sink;
 mod query;
 mod schedule;
 mod state;
@@ -26,29 +27,19 @@ use query::{ActiveQuery, QueryChange};
 use state::PipelineState;
 
 use crate::{
-    aggregate::{Aggregate, Grouping, Scope, Snapshot, stuck_sockets},
-    detail::Query,
+    aggregate::{Aggregate, Grouping, Scope, Snapshot, detail::Query, stuck_sockets},
     filter::Filter,
-    lifecycle::{Event, Tracker, TrackerLimits},
-    model::{Nanos, Record, record::HostFacts},
+    lifecycle::{Tracker, TrackerLimits},
+    model::{Flow, Nanos, Record, Source},
     privileges,
     session::Recorder,
-    source::{Flow, PollKind, Source},
+    source::PollKind,
 };
 
 pub use engine::Engine;
+pub use event_sink::EventSink;
 pub use schedule::SnapshotSchedule;
 pub use window::{Bounds, Moment, Window, Windowed};
-
-/// Receives every event as it happens; must not block.
-pub trait EventSink: Send {
-    /// Handles one state change.
-    fn event(&mut self, event: &Event<'_>, host: &HostFacts);
-    /// Called after each batch of events.
-    fn flush(&mut self);
-    /// Output lines dropped because the reader was too slow.
-    fn dropped(&self) -> u64;
-}
 
 /// Settings of a run.
 pub struct PipelinePlan {
@@ -284,7 +275,8 @@ impl SnapshotSender {
     fn snapshot(&self, flow: &mut PipelineState, tracker: &Tracker) -> Snapshot {
         let mut snapshot = flow.snapshot(tracker, &self.source_name);
         if self.polls == PollKind::Host {
-            snapshot.standing = stuck_sockets::of(tracker, &snapshot);
+            snapshot.standing =
+                stuck_sockets::of(tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts);
         }
         snapshot
     }

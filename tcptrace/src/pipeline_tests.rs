@@ -6,12 +6,12 @@ use tcptrace_common::record::{Kind, Task, flag};
 use super::*;
 use crate::{
     aggregate::{Context, HostNames},
-    filter::{Subject, parse},
+    filter::parse,
     lifecycle::tests::{any_stream::any_record, full, kernel, timewait},
-    lifecycle::{Closer, EndReason, Socket},
+    lifecycle::{Closer, EndReason, Event, Socket},
     model::{
         SocketId, TcpState,
-        record::{HookRecord, KernelLosses, Process},
+        record::{HookRecord, HostFacts, KernelLosses, Process},
     },
 };
 
@@ -159,7 +159,7 @@ proptest! {
             flow.take(&record, &mut tracker);
             let mut matching = [0_u64; TcpState::COUNT];
             for (_, socket) in tracker.sockets() {
-                let subject = Subject::of(socket, tracker.processes());
+                let subject = socket.subject(tracker.processes());
                 let counts = socket.state != TcpState::Close && filter.matches(&subject, socket.state);
                 matching[socket.state.index()] += u64::from(counts);
             }
@@ -171,7 +171,7 @@ proptest! {
             prop_assert_eq!(in_groups, snapshot.states[state.index()].now);
         }
         let orphans = |socket: &Socket| {
-            let subject = Subject::of(socket, tracker.processes());
+            let subject = socket.subject(tracker.processes());
             socket.is_orphan_fin_wait2() && filter.matches(&subject, socket.state)
         };
         let orphans = tracker.sockets().filter(|(_, socket)| orphans(socket)).count() as u64;
@@ -246,7 +246,7 @@ fn answered(running: &mut Running, ask: &watch::Sender<Query>, query: &Query) ->
 
 #[test]
 fn queries_are_answered_after_the_source_has_ended() {
-    use crate::detail::{Before, Detail, Focus};
+    use crate::aggregate::detail::{Before, Detail, Focus};
     use TcpState as T;
     let records = vec![
         Record::OwnersEnd { ts: Nanos(0) },

@@ -19,8 +19,7 @@ use rustix::{
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 use tcptrace::{
-    aggregate::{Grouping, Scope},
-    detail::Query,
+    aggregate::{Grouping, Scope, detail::Query},
     filter::Filter,
     pipeline::Engine,
     view::top::{self, Environment, ScreenConfig, ScreenSettings, TerminalStyle},

@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::repo::Repo;
 use crate::tally::{TestTally, TestVerdict};
 use crate::toolchain::TARGET;
-use crate::{command, licences, toolchain};
+use crate::{command, imports, licences, toolchain};
 
 /// A name, and a function that runs the lint.
 type Lint = (&'static str, fn(&Repo) -> TestVerdict);
@@ -37,6 +37,7 @@ const LINTS: &[Lint] = &[
         let mut doc = cargo(repo, &["doc", "--workspace", "--no-deps"]);
         run_command(doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
+    ("imports", |repo| imports::check(repo).into()),
     ("licences and sources", |repo| licences::check(repo).into()),
     ("cargo deny: bans, known vulnerabilities", cargo_deny),
 ];

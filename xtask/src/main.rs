@@ -6,6 +6,7 @@ mod command;
 mod dist;
 mod ebpf;
 mod fuzz;
+mod imports;
 mod licences;
 mod lint;
 mod mutants;
@@ -44,7 +45,7 @@ enum XtaskTask {
     Setup(setup::SetupArgs),
     /// Build the eBPF object that the program embeds, or check the committed one
     Ebpf(ebpf::EbpfArgs),
-    /// Formatting, clippy, rustdoc, licences; all warnings denied
+    /// Formatting, clippy, rustdoc, imports, licences; all warnings denied
     Lint,
     /// Every test: units and snapshots, the eBPF object, live tests
     Test(test::TestArgs),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use tcptrace::{
     aggregate::Grouping,
-    filter::{Filter, Subject, parse},
+    filter::{Filter, parse},
 };
 
 use crate::load::{engine, loopback};
@@ -25,8 +25,7 @@ pub fn bench(criterion: &mut Criterion) {
         engine.take(record);
     }
     let tracker = engine.tracker();
-    let subjects: Vec<_> =
-        tracker.sockets().map(|(_, socket)| Subject::of(socket, tracker.processes())).collect();
+    let subjects: Vec<_> = tracker.sockets().map(|(_, socket)| socket.subject(tracker.processes())).collect();
     assert!(!subjects.is_empty(), "no sockets to test");
     let mut group = criterion.benchmark_group("filter");
     group.throughput(Throughput::Elements(subjects.len() as u64));

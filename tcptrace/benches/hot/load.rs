@@ -6,10 +6,9 @@ use tcptrace::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     kernel::decode,
-    model::{Nanos, Record},
+    model::{Flow, Nanos, Record, Source as _},
     pipeline::Engine,
     session::{AtEnd, Reader},
-    source::{Flow, Source as _},
     synthetic::{Shape, Traffic},
 };
 

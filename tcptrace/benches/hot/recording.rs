@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use tcptrace::{
-    model::Record,
+    model::{Flow, Record, Source as _},
     output_file::Existing,
     session::{self, AtEnd, Keep, Reader},
-    source::{Flow, Source as _},
 };
 
 use crate::load::{LOOPBACK, loopback};

@@ -6,10 +6,9 @@
 use std::borrow::Cow;
 
 use super::{
-    TimeWaitEnds,
+    dwell_summary::{DwellQuantiles, StateDwells, TimeWaitEnds},
     dwells::Dwells,
     packed_dwell::{PackedDwell, Split},
-    snapshot::{DwellQuantiles, StateDwells},
 };
 use crate::{
     lifecycle::{EndReason, Event, Phase},

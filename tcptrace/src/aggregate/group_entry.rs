@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    CLOSERS, Group, TimewaitSockets,
-    counting::Orphan,
+    Group, TimewaitSockets,
     dwell_store::{DwellStore, Histograms, Scope},
     keys::GroupKey,
     names::HostNames,
+    orphan::Orphan,
     over_time::{GroupSummary, OverTime},
     owners::OwnerCounts,
     packed_dwell::PackedDwell,
@@ -28,9 +28,9 @@ pub(super) struct Entry {
     counts: [u32; TcpState::COUNT],
     roles: [u32; 4],
     pub(super) owners: OwnerCounts,
-    closers: [u64; CLOSERS],
+    closers: [u64; Closer::COUNT],
     /// Connections that finished closing, except those first seen after they had closed.
-    closed: [u64; CLOSERS],
+    closed: [u64; Closer::COUNT],
     time_wait: Entered,
     fin_wait2: Entered,
     orphans: u64,
@@ -87,8 +87,8 @@ impl Entry {
             counts: [0; TcpState::COUNT],
             roles: [0; 4],
             owners: OwnerCounts::default(),
-            closers: [0; CLOSERS],
-            closed: [0; CLOSERS],
+            closers: [0; Closer::COUNT],
+            closed: [0; Closer::COUNT],
             time_wait: Entered::default(),
             fin_wait2: Entered::default(),
             orphans: 0,

@@ -10,11 +10,11 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Group, StateDwells,
-    counting::Orphan,
     dwell_store::{DwellStore, Scope},
     group_entry::{Entry, GroupValues, Oldest, WEIGHTS},
     keys::{GroupKey, Grouping},
     names::HostNames,
+    orphan::Orphan,
     over_time::GroupSummary,
     sticky_top_n::StickyTopN,
     table::{GroupTable, OTHER, Row},

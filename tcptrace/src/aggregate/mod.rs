@@ -4,13 +4,16 @@
 
 mod cgroup;
 mod counting;
+pub mod detail;
 mod dwell_store;
+mod dwell_summary;
 mod dwells;
 mod group_entry;
 mod groups;
 pub mod host_counters;
 mod keys;
 mod names;
+mod orphan;
 mod over_time;
 mod owners;
 mod packed_dwell;
@@ -26,7 +29,6 @@ use std::{collections::VecDeque, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    detail::DetailAnswer,
     lifecycle::{Closer, Processes, Role, Since, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
@@ -34,8 +36,10 @@ use crate::{
     },
 };
 
+use detail::DetailAnswer;
 use dwell_store::Histograms;
 pub use dwell_store::Scope;
+pub use dwell_summary::{DwellQuantiles, RoleDwells, StateDwells, TimeWaitEnds, TimewaitSockets};
 pub use dwells::{Bucket, Distribution};
 use group_entry::{GroupValues, Oldest};
 use groups::{GroupLimits, Groups};
@@ -47,18 +51,12 @@ pub use over_time::{GroupSummary, StateSummary};
 pub use packed_dwell::Split;
 use ports::Ports;
 pub use ports::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse};
-pub use snapshot::{
-    DwellQuantiles, Group, Losses, RoleDwells, Sample, Snapshot, StateDwells, StateTotal, TimeWaitEnds,
-    TimewaitSockets,
-};
+pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
 use sticky_top_n::StickyTopN;
 pub use timeline::{Point, Timeline};
 
 /// Samples kept in the history, one per snapshot.
 pub const HISTORY: usize = 60;
-
-/// Number of entries in a table indexed by `Closer as usize`.
-const CLOSERS: usize = Closer::ALL.len() + 1;
 
 /// Aggregates tracker events.
 #[derive(Clone, Debug)]

@@ -1,8 +1,8 @@
 //! Mean and peak of sockets per state over the trace, from periodic samples of the counts.
 
-use super::{CLOSERS, Distribution, dwells::Dwells};
+use super::{Distribution, dwells::Dwells};
 use crate::{
-    lifecycle::{EndReason, Role},
+    lifecycle::{Closer, EndReason, Role},
     model::{TcpState, record::Process},
 };
 
@@ -71,7 +71,7 @@ pub struct GroupSummary {
     /// Every state that had sockets or dwells.
     pub states: Vec<StateSummary>,
     /// Connections that closed during the trace, indexed by `Closer as usize`.
-    pub closed: [u64; CLOSERS],
+    pub closed: [u64; Closer::COUNT],
     /// Sockets ended, indexed by `EndReason as usize`, without timewait sockets.
     pub ended: [u64; EndReason::COUNT],
     /// Dwells moved to "other" to save memory.

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::Snapshot;
+use super::host_counters::Observed;
 use crate::{
     lifecycle::{Role, Since, Socket, Tracker},
-    model::{Endpoint, Nanos, NetnsId, SocketId, TcpState, record::Process},
+    model::{
+        Endpoint, Nanos, NetnsId, SocketId, TcpState,
+        record::{HostFacts, Process},
+    },
 };
 
 /// Sockets listed individually per group.
@@ -56,13 +59,17 @@ pub fn old(traced: Nanos) -> Nanos {
 /// Without tracing, a socket not seen for this long is gone.
 const GONE: Nanos = Nanos(2 * Nanos::SECOND.0);
 
-/// All stuck sockets at the time of `snapshot`.
-pub fn of(tracker: &Tracker, snapshot: &Snapshot) -> Vec<StuckSockets> {
-    let (began, ts) = (snapshot.began, snapshot.ts);
-    let waiting = &snapshot.observed.waiting;
+/// All stuck sockets at `ts`, in a trace of `host` that began at `began`.
+pub fn of(
+    tracker: &Tracker,
+    host: &HostFacts,
+    observed: &Observed,
+    began: Nanos,
+    ts: Nanos,
+) -> Vec<StuckSockets> {
     let is_there = |id: SocketId, socket: &Socket| {
-        let is_seen = || waiting.get(&id).is_some_and(|&seen| ts.since(seen) < GONE);
-        !snapshot.host.blind || socket.state == TcpState::Listen || is_seen()
+        let is_seen = || observed.waiting.get(&id).is_some_and(|&seen| ts.since(seen) < GONE);
+        !host.blind || socket.state == TcpState::Listen || is_seen()
     };
     let old = old(ts.since(began));
     let mut found: BTreeMap<_, StuckSockets> = BTreeMap::new();

@@ -340,7 +340,7 @@ fn closed_count_never_falls() {
     use TcpState::{Close, Closing, Established, FinWait1, SynSent, TimeWait};
     let mut run = AggregateRun::new("service", Scope::Whole, GroupLimits::default());
     let connection = TestConnection { cookie: 1, peer: peer(1), pid: 7, begins_ns: MS, open_ns: MS };
-    let (mut before, mut was_local) = ([0; CLOSERS], false);
+    let (mut before, mut was_local) = ([0; Closer::COUNT], false);
     for record in [
         connection.transition(MS, Close, SynSent),
         connection.transition(2 * MS, SynSent, Established),

@@ -44,5 +44,5 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode> {
         write_text(&report, &mut out)?;
     }
     out.flush()?;
-    Ok(if report.works() { ExitCode::SUCCESS } else { ExitCode::from(super::CANNOT_TRACE) })
+    Ok(if report.works() { ExitCode::SUCCESS } else { ExitCode::from(super::exit::CANNOT_TRACE) })
 }

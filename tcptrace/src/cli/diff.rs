@@ -11,11 +11,10 @@ use jiff::tz::TimeZone;
 
 use super::{
     by::GroupArgs,
+    exit::misuse,
     filter::FilterArgs,
-    misuse,
-    recording::RecordingSource,
-    source::{self, shown},
-    terminal,
+    recording::{RecordingSource, shown},
+    source, terminal,
     window::WindowArgs,
 };
 use crate::{

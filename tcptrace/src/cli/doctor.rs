@@ -18,7 +18,10 @@ use super::{
 use crate::{
     aggregate::{Grouping, Scope},
     filter::nearest,
-    model::Nanos,
+    model::{
+        Nanos,
+        units::{self, parse_duration},
+    },
     pipeline::PipelinePlan,
     source::{PollKind, host, netns},
     view::doctor::{
@@ -32,7 +35,7 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
     /// Time to watch, over which counters are compared; default 10s. Of a recording, read only this much; default all
-    #[arg(long = "for", value_name = "TIME", value_parser = super::duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
     watch: Option<Duration>,
     /// Show all details of every finding, with the reasons
     #[arg(short, long)]
@@ -96,7 +99,7 @@ async fn watch(args: &DoctorArgs, started: &mut Started) {
     {
         let watch = args.watch.unwrap_or(DEFAULT_WATCH);
         let seconds = Nanos(watch.as_nanos() as u64);
-        eprintln!("tcptrace: tracing for {}", crate::model::units::duration(seconds));
+        eprintln!("tcptrace: tracing for {}", units::duration(seconds));
         tokio::time::sleep(watch).await;
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     aggregate::{Grouping, Scope},
-    model::Nanos,
+    model::{Nanos, units::parse_duration},
     pipeline::PipelinePlan,
     view::events::EventFormat,
 };
@@ -28,7 +28,7 @@ pub struct EventsArgs {
     #[arg(long)]
     json: bool,
     /// Stop after this time; of a recording, read only this much
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
     #[command(flatten)]
     filters: FilterArgs,

@@ -13,24 +13,22 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use super::{
+    exit::misuse,
     filter::FilterArgs,
     live::{self, Stop},
-    misuse,
-    recording::{RecordingSource, ended},
-    source::shown,
+    recording::{RecordingSource, ended, shown},
     window::WindowArgs,
 };
 use crate::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     lifecycle::Event,
-    model::{Nanos, Record, record::HostFacts, units},
+    model::{Flow, Nanos, Record, Source, record::HostFacts, units},
     output_file::{self, Existing, OutputFile},
     pipeline::{self, EventSink, PipelinePlan},
     privileges::{self, Work},
     sandbox,
     session::{AtEnd, Ending},
-    source::{Flow, Source},
     view::export::{EVENTS, ExportFormat, RECORDS, Table, event_row, record_row},
 };
 

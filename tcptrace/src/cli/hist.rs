@@ -18,12 +18,13 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     live::{self, Stop},
-    source::{SnapshotMode, SourceArgs, shown},
+    recording::shown,
+    source::{SnapshotMode, SourceArgs},
     terminal::{self, FramePosition},
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
-    model::Nanos,
+    model::{Nanos, units::parse_duration},
     output_file::{Existing, OutputFile},
     pipeline::PipelinePlan,
     privileges::{self, Work},
@@ -36,10 +37,10 @@ pub struct HistArgs {
     #[command(flatten)]
     groups: GroupArgs,
     /// Stop after this time, else at Ctrl-C; of a recording, read only this much
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Print a snapshot at this interval and one at the end; without it only the last
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     interval: Option<Duration>,
     /// Also write the histograms to this file, as an interval log of `HdrHistogram`: one line per
     /// histogram and interval

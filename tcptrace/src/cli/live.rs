@@ -16,8 +16,9 @@ use tokio::{
 use crate::{
     filter::Filter,
     kernel::{Disabled, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
+    model::Source,
     privileges::{self, Work},
-    source::{PollKind, Source, live::Live, polling_source::PollingSource},
+    source::{PollKind, live::Live, polling_source::PollingSource},
 };
 
 /// Arguments of every command that traces.

@@ -6,6 +6,7 @@ mod config;
 pub mod diff;
 pub mod doctor;
 pub mod events;
+mod exit;
 pub mod export;
 pub mod filter;
 pub mod hist;
@@ -28,11 +29,12 @@ pub mod window;
 
 use std::{process::ExitCode, sync::LazyLock};
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{Parser, Subcommand};
+use exit::{CANNOT_TRACE, cannot_trace};
 
 use crate::{
     filter::{SyntaxError, UnknownNetns},
-    kernel::{self, LoadError, preflight::CannotTrace},
+    kernel,
     output_file::SameFile,
     privileges::{self, Work},
     view::top::ConfigError,
@@ -120,9 +122,6 @@ fn long_version() -> &'static str {
 
 /// Exit status for wrong usage, the same as clap's.
 const WRONG_USAGE: u8 = 2;
-/// Exit status: this host or user can't trace.
-pub const CANNOT_TRACE: u8 = 3;
-
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
@@ -144,11 +143,6 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if cannot_trace(error) { ExitCode::from(CANNOT_TRACE) } else { ExitCode::FAILURE }
 }
 
-/// Whether this host or user can't trace.
-fn cannot_trace(error: &anyhow::Error) -> bool {
-    error.is::<CannotTrace>() || error.is::<LoadError>()
-}
-
 fn is_same_file(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -156,11 +150,6 @@ fn is_same_file(error: &anyhow::Error) -> bool {
             .and_then(std::io::Error::get_ref)
             .is_some_and(<dyn std::error::Error + Send + Sync>::is::<SameFile>)
     })
-}
-
-/// Exits with a usage error.
-fn misuse(message: &str) -> ! {
-    clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")).exit()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -171,68 +160,5 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Parses a duration: `250ms`, `30s`, `5m`, `2h`; a number alone is seconds, as for `timeout` and `sleep`.
-pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("expected a length of time: 250ms, 30s, 5m, 2h".into()),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("'{number}' is not a number"))?;
-    let length =
-        std::time::Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
-    if length.is_zero() { Err("must be longer than 0".into()) } else { Ok(length) }
-}
-
-/// Parses a size: `64MiB`, `1GB`.
-fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 6] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-    ];
-    let expected = || "expected a number with a unit: 64MiB, 1GiB".to_owned();
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|&(name, bytes)| text.strip_suffix(name).map(|number| (number, bytes)))
-        .ok_or_else(expected)?;
-    let number: u64 = number.parse().map_err(|_| expected())?;
-    number.checked_mul(unit).filter(|&bytes| bytes > 0).ok_or_else(expected)
-}
-
 #[cfg(test)]
 mod documents_tests;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn sizes_have_a_unit() {
-        assert_eq!(size("64MiB"), Ok(64 << 20));
-        assert_eq!(size("2GB"), Ok(2_000_000_000));
-        for bad in ["", "5", "MiB", "0MiB", "-1MiB", "1.5GiB", "99999999999999GiB", "5m"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn durations_have_a_unit_or_are_seconds() {
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
-        for bad in ["", ".", "0", "5x", "s", "-1s", "0s", "1..2s", "99999999999999999999h"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-}

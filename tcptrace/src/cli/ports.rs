@@ -16,7 +16,7 @@ use super::{
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
-    model::Nanos,
+    model::{Nanos, units::parse_duration},
     pipeline::PipelinePlan,
     source::host,
     view::ports::{json, text},
@@ -28,10 +28,10 @@ use crate::{
 #[command(after_help = "Without the privilege to trace it takes one snapshot: levels and budgets, no rates.")]
 pub struct PortsArgs {
     /// Measure for this time; default 5s, or until Ctrl-C with --interval. Of a recording, read only this much
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Print a snapshot at this interval and one at the end; without it only the last
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     interval: Option<Duration>,
     /// Print JSON, one document per snapshot
     #[arg(long)]
@@ -66,7 +66,7 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
         let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Newest };
         let missing = missing(&filter);
         let mut started = match args.source.start(plan, want, args.duration) {
-            Err(error) if args.source.is_live() && super::cannot_trace(&error) => {
+            Err(error) if args.source.is_live() && super::exit::cannot_trace(&error) => {
                 return args.dump(&filter, missing, &error);
             }
             started => started?,

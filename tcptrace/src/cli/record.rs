@@ -13,11 +13,11 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
+    exit::misuse,
     filter::FilterArgs,
     live::{self, LiveArgs, Stop},
-    misuse,
     progress::show_status,
-    size, source,
+    recording,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
@@ -43,7 +43,7 @@ pub struct RecordArgs {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Stop after this time
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     duration: Option<Duration>,
     /// Start a new file after this size or time: 64MiB, or 10m. Each can be read without the others
     #[arg(long, value_name = "SIZE|TIME", value_parser = rotate, conflicts_with = "last")]
@@ -53,7 +53,7 @@ pub struct RecordArgs {
     keep: Option<u64>,
     /// Keep only the last TIME in memory; write it on SIGUSR1 to FILE-0001 and so on, and at the end to FILE, or to the
     /// next number if FILE exists
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     last: Option<Duration>,
     /// Replace FILE if it exists. Numbered files and files written by --last are never replaced
     #[arg(long)]
@@ -71,7 +71,7 @@ const fn nanos(time: Duration) -> Nanos {
 fn rotate(text: &str) -> Result<Rotate, String> {
     // A number alone is seconds elsewhere; here it could also mean bytes.
     let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
-    match (size(text), super::duration(text)) {
+    match (units::parse_size(text), units::parse_duration(text)) {
         _ if !has_unit => Err("expected a size (64MiB) or a time (10m)".into()),
         (Ok(bytes), _) => Ok(Rotate::Size(bytes)),
         (_, Ok(time)) => Ok(Rotate::Time(nanos(time))),
@@ -262,7 +262,7 @@ fn shown(path: &Path) -> String {
     if path == Path::new("-") {
         return "standard output".into();
     }
-    source::shown(path)
+    recording::shown(path)
 }
 
 fn write_status(status: &Arc<RecorderStatus>, elapsed: Duration) {

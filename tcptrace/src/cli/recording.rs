@@ -7,14 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{progress::Progress, source::shown};
+use super::progress::Progress;
 use crate::{
-    model::Record,
+    model::{Flow, Record, Source, text},
     output_file,
     pipeline::{Window, Windowed},
     sandbox,
     session::{AtEnd, Ending, Input, Reader},
-    source::{Flow, Source},
 };
 
 /// How a recording ended; `None` until it has.
@@ -84,6 +83,15 @@ impl Source for RecordingSource {
 /// Returns the ending, if the recording has ended.
 pub fn ended(ending: &SharedEnding) -> Option<Ending> {
     *ending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A path, sanitised for display.
+pub fn shown(path: &Path) -> String {
+    if path == Path::new("-") {
+        "standard input".into()
+    } else {
+        text::sanitise(&path.to_string_lossy()).into()
+    }
 }
 
 #[cfg(test)]

@@ -13,18 +13,17 @@ use jiff::tz::TimeZone;
 use super::{
     by::GroupArgs,
     config,
+    exit::misuse,
     filter::FilterArgs,
     live::{self, Stop},
-    misuse,
     progress::Progress,
-    source::shown,
+    recording::shown,
     terminal,
     window::WindowArgs,
 };
 use crate::{
-    aggregate::{Grouping, Scope},
-    detail::Query,
-    model::Nanos,
+    aggregate::{Grouping, Scope, detail::Query},
+    model::{Nanos, units::parse_duration},
     replay::{self, Player, SeekTarget},
     sandbox,
     session::{Ending, Input},
@@ -42,7 +41,7 @@ pub struct ReplayArgs {
     #[command(flatten)]
     groups: GroupArgs,
     /// Refresh interval
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     interval: Duration,
     #[command(flatten)]
     window: WindowArgs,

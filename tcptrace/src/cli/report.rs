@@ -14,20 +14,19 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     live::{self, Stop},
-    recording::{RecordingSource, ended},
-    source::shown,
+    recording::{RecordingSource, ended, shown},
     terminal,
     window::WindowArgs,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
-    model::{Nanos, units},
+    model::{Nanos, Source, units},
     output_file::{self, Existing, OutputFile},
     pipeline::{self, PipelinePlan},
     privileges::{self, Work},
     sandbox,
     session::{AtEnd, Ending},
-    source::{PollKind, Source},
+    source::PollKind,
     view::{
         self,
         report::{Report, document, page},

@@ -7,7 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     aggregate::{Aggregate, Context, Grouping, HostNames, Scope, Snapshot},
-    filter::{Filter, Subject},
+    filter::Filter,
     lifecycle::{Event, Observer, Processes, Socket, Tracker, TrackerLimits},
     model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, record::HostFacts, units::plural},
     privileges,
@@ -51,7 +51,7 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
     let mut counts: FxHashMap<NetnsId, StateCounts> = FxHashMap::default();
     let mut aggregate = Aggregate::new(grouping, Scope::TimewaitSockets);
     for (id, socket) in tracker.sockets() {
-        if filter.matches(&Subject::of(socket, tracker.processes()), socket.state) {
+        if filter.matches(&socket.subject(tracker.processes()), socket.state) {
             let counts = counts.entry(socket.netns).or_default();
             if socket.is_orphan_fin_wait2() {
                 counts.add_orphan_fin_wait2();
@@ -98,7 +98,7 @@ pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec
     }
     for (id, socket) in tracker.sockets() {
         let mut socket = socket.clone();
-        socket.shown = filter.states(&Subject::of(&socket, tracker.processes()));
+        socket.shown = filter.states(&socket.subject(tracker.processes()));
         aggregate.appeared(id, &mut socket, tracker.processes());
     }
     Ok((finish(aggregate, &round, &tracker, facts), missing))

@@ -13,17 +13,16 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     live::{LiveArgs, time_is_up},
-    recording::{RecordingSource, SharedEnding, ended},
+    recording::{RecordingSource, SharedEnding, ended, shown},
     window::WindowArgs,
 };
 use crate::{
     aggregate::Snapshot,
-    model::{NetnsId, Record, text},
+    model::{Flow, NetnsId, Record, Source, text},
     pipeline::{self, Engine, PipelinePlan, Running, Window},
     privileges::{self, Work},
     sandbox,
     session::{AtEnd, Ending},
-    source::{Flow, Source},
     view,
 };
 
@@ -212,15 +211,6 @@ pub fn netns_names(path: &Path) -> Result<BTreeMap<String, NetnsId>> {
         Ok(names)
     });
     names.context("no thread to read")?
-}
-
-/// A path, sanitised for display.
-pub fn shown(path: &Path) -> String {
-    if path == Path::new("-") {
-        "standard input".into()
-    } else {
-        text::sanitise(&path.to_string_lossy()).into()
-    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use clap::Args;
 
 use super::by::GroupArgs;
 use super::filter::FilterArgs;
-use super::recording::RecordingSource;
+use super::recording::{RecordingSource, shown};
 use super::socket_count::{self, SocketCount, unreadable_reason};
-use super::source::{self, shown};
+use super::source;
 use super::window::WindowArgs;
 use crate::aggregate::{Grouping, Losses, Scope};
 use crate::filter::Filter;

@@ -16,10 +16,9 @@ use super::{
     terminal,
 };
 use crate::{
-    aggregate::{Grouping, Scope, Snapshot},
-    detail::Query,
+    aggregate::{Grouping, Scope, Snapshot, detail::Query},
     filter::Filter,
-    model::Nanos,
+    model::{Nanos, units::parse_duration},
     pipeline::PipelinePlan,
     view::top::{self, ScreenConfig, ScreenSettings, json, plain},
 };
@@ -36,7 +35,7 @@ pub struct TopArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
     /// Refresh interval [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     interval: Option<Duration>,
     /// Print JSON, one document per snapshot
     #[arg(long)]

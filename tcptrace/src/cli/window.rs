@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::misuse;
+use super::exit::misuse;
 use crate::{
-    model::Nanos,
+    model::{Nanos, units::parse_duration},
     pipeline::{Moment, Window},
 };
 
@@ -47,7 +47,7 @@ impl WindowArgs {
 
 /// Parses a moment of a recording.
 fn moment(text: &str) -> Result<Moment, String> {
-    if let Ok(length) = super::duration(text) {
+    if let Ok(length) = parse_duration(text) {
         return Ok(Moment::FromStart(Nanos(length.as_nanos() as u64)));
     }
     let expected = "expected a time after the start (30s, 5m), or a date and a time with their zone \

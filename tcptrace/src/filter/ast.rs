@@ -4,15 +4,11 @@ use std::fmt;
 
 use super::{
     cidr::Cidr,
-    name_set::Set,
     pattern::Pattern,
     quote::{is_operator, is_plain, write_escaped},
     ranges::Ranges,
 };
-use crate::{
-    lifecycle::{Closer, OwnerKind, Role},
-    model::TcpState,
-};
+use crate::model::{Closer, OwnerKind, Role, Set, TcpState};
 
 /// An expression. `And` and `Or` have at least two operands.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,7 @@
 //! Evaluates an expression for a socket: in which states does it match?
 
-use super::{
-    ast::{Expr, Family, NetnsRef, Test},
-    name_set::StateSet,
-};
-use crate::{
-    lifecycle::{Closer, Event, OwnerKind, Processes, Role, Socket},
-    model::{NetnsId, Tuple, record::Process},
-};
+use super::ast::{Expr, Family, NetnsRef, Test};
+use crate::model::{Closer, NetnsId, OwnerKind, Role, StateSet, Tuple, record::Process};
 
 /// The properties of a socket that an expression tests, except its state.
 ///
@@ -26,33 +20,6 @@ pub struct Subject<'a> {
     pub owner: OwnerKind,
     /// The owner, if known.
     pub process: Option<&'a Process>,
-}
-
-impl<'a> Subject<'a> {
-    /// The current properties of `socket`; its owner is in `processes`.
-    pub fn of(socket: &Socket, processes: &'a Processes) -> Self {
-        Self {
-            tuple: socket.tuple,
-            netns: socket.netns,
-            role: socket.role,
-            closer: socket.closer,
-            owner: socket.owner,
-            process: socket.process.and_then(|id| processes.get(id)).map(AsRef::as_ref),
-        }
-    }
-}
-
-impl<'a> From<&Event<'a>> for Subject<'a> {
-    fn from(event: &Event<'a>) -> Self {
-        Self {
-            tuple: event.tuple,
-            netns: event.netns,
-            role: event.role,
-            closer: event.closer,
-            owner: event.owner,
-            process: event.process,
-        }
-    }
 }
 
 impl Expr {

@@ -11,10 +11,9 @@ use tcptrace_common::filter::{KernelFilter, TERMS, Term, test, words};
 use super::{
     ast::{Expr, Family, NetnsRef, Test},
     cidr::Cidr,
-    name_set::Set,
     ranges::Ranges,
 };
-use crate::{lifecycle::Role, model::Addr};
+use crate::model::{Addr, Role, Set};
 
 /// Most port ranges in a clause; more are widened to this many.
 const RANGES: usize = TERMS / 2;

@@ -10,7 +10,7 @@ mod error;
 mod eval;
 mod kernel;
 mod lexer;
-mod name_set;
+mod names;
 mod parser;
 mod pattern;
 mod quote;
@@ -28,7 +28,6 @@ pub use self::{
     cidr::Cidr,
     error::{SyntaxError, UnknownNetns},
     eval::Subject,
-    name_set::{Choice, Set, StateSet},
     parser::{parse, parse_values},
     pattern::Pattern,
     ranges::Ranges,
@@ -37,7 +36,7 @@ pub use self::{
 pub use suggest::nearest;
 use tcptrace_common::filter::KernelFilter;
 
-use crate::model::{NetnsId, TcpState, text::sanitise};
+use crate::model::{NetnsId, StateSet, TcpState, text::sanitise};
 
 /// A filter ready for use: every network namespace in it is resolved to its number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

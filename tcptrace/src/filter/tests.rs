@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::{
-    lifecycle::{Closer, OwnerKind, Role},
-    model::{Addr, Tuple, record::Process},
-};
+use crate::model::{Addr, Closer, OwnerKind, Role, Tuple, record::Process};
 
 mod properties;
 

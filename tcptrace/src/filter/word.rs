@@ -4,15 +4,11 @@ use super::{
     ast::{NetnsRef, Test, is_number},
     cidr::Cidr,
     error::excerpt,
-    name_set::{Choice, Set},
     pattern::Pattern,
     quote::unescape,
     ranges::Ranges,
 };
-use crate::{
-    lifecycle::{Closer, OwnerKind, Role},
-    model::TcpState,
-};
+use crate::model::{Closer, OwnerKind, Role, Set, TcpState, name_set::Choice};
 
 /// A word that begins a test with values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use tcptrace_common::{
 };
 
 use super::{
-    loader::{attach, load_object},
     loopback::Loopback,
+    object::{attach, load_object},
     symbols::Handlers,
 };
 

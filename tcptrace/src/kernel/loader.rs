@@ -1,11 +1,10 @@
 //! Loads and attaches the eBPF program, and owns its rings, counters and links.
 
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::{os::fd::AsFd as _, time::Duration};
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
+    Btf, Ebpf, Endianness,
     maps::{MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError},
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
@@ -16,10 +15,11 @@ use tcptrace_common::{
 };
 
 use super::{
-    btf::{KernelTypes, LayoutError},
+    btf::KernelTypes,
     counters::recursion_misses,
     doubles::Doubles,
     learn,
+    object::{LoadError, attach, load_object},
     rings::{Alarm, Rings},
     symbols::Handlers,
 };
@@ -28,61 +28,6 @@ use crate::model::{
     hooks::{HOOKS, Hook, Programs, Requirement, SEND_RESET},
     record::KernelLosses,
 };
-
-/// The object file in this crate's `ebpf` folder, as committed.
-static EMBEDDED_OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/tcptrace.bpf.o"));
-/// Its sources and tool chain.
-const PROVENANCE: &str = include_str!("../../ebpf/provenance.toml");
-
-/// The hash of the embedded object, from its provenance.
-pub fn object_sha256() -> &'static str {
-    let line = PROVENANCE.lines().find_map(|line| line.strip_prefix("object_sha256 = "));
-    line.map_or("unknown", |hash| hash.trim_matches('"'))
-}
-
-/// Why a trace could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The kernel's struct layout does not allow the program to read a field.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// The tracepoints' BTF ids can't be passed on.
-    #[error("the numbers of the tracepoints are not understood: {0}")]
-    Numbers(#[from] BtfError),
-    /// The object could not be loaded.
-    #[error("the eBPF object can't be loaded: {0}")]
-    Object(#[from] EbpfError),
-    /// One program could not be loaded or attached.
-    #[error("the hook {hook} can't be attached: {}", chain(.source))]
-    Hook {
-        /// The hook.
-        hook: &'static str,
-        /// The cause.
-        source: ProgramError,
-    },
-    /// The addresses of the timer handlers are hidden and could not be learned.
-    #[error(
-        "the kernel hides its symbols (kptr_restrict, no CAP_SYSLOG) and a loopback connection did not show them: {0:#}"
-    )]
-    Handlers(anyhow::Error),
-    /// The rings can't be polled.
-    #[error("the ring buffers can't be polled: {0}")]
-    Alarm(io::Error),
-    /// A part of the object is missing: the build is broken.
-    #[error("the embedded eBPF object has no {0}")]
-    Part(&'static str),
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
 
 /// A part of tracing that [`Options`] can switch off, to reproduce what other kernels show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,40 +283,6 @@ pub(super) fn has_reset_reasons(types: &KernelTypes) -> bool {
     types.reset_reasons().iter().any(|&(_, reason)| reason == ResetReason::AbortOnClose)
 }
 
-/// Creates the maps and relocates the programs for `config` and `filter`.
-pub(super) fn load_object(
-    config: &Config,
-    filter: &KernelFilter,
-    ring_bytes: u32,
-) -> Result<Ebpf, EbpfError> {
-    let mut loader = EbpfLoader::new();
-    // The object needs no CO-RE relocation.
-    loader.btf(None).override_global("CONFIG", bytemuck::bytes_of(config), true).override_global(
-        "FILTER",
-        bytemuck::bytes_of(filter),
-        true,
-    );
-    for name in &ring::MAPS[..=config.ring_mask as usize] {
-        loader.map_max_entries(name, ring_bytes);
-    }
-    loader.load(EMBEDDED_OBJECT)
-}
-
-/// Loads and attaches one program.
-pub(super) fn attach(
-    ebpf: &mut Ebpf,
-    function: &'static str,
-    tracepoint: &'static str,
-    btf: &Btf,
-) -> Result<(), LoadError> {
-    let hook = |source| LoadError::Hook { hook: function, source };
-    let program: &mut BtfTracePoint =
-        ebpf.program_mut(function).ok_or(LoadError::Part(function))?.try_into().map_err(hook)?;
-    program.load(tracepoint, btf).map_err(hook)?;
-    program.attach().map_err(hook)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,11 +309,5 @@ mod tests {
         let all: Vec<_> = Disabled::all().map(|(_, part)| part).collect();
         let needed = ["timer_expire_entry", "timer_cancel", "timer_start", "inet_sock_set_state"];
         assert_eq!(attached(new, &all), needed);
-    }
-
-    #[test]
-    fn embedded_object_matches_its_provenance() {
-        use sha2::{Digest as _, Sha256};
-        assert_eq!(format!("{:x}", Sha256::digest(EMBEDDED_OBJECT)), object_sha256());
     }
 }

@@ -10,10 +10,12 @@ mod doubles;
 mod learn;
 mod loader;
 mod loopback;
+mod object;
 pub mod preflight;
 mod rings;
 mod symbols;
 
 pub use decode::decode;
-pub use loader::{Disabled, LoadError, Options, Tracer, object_sha256};
+pub use loader::{Disabled, Options, Tracer};
 pub use loopback::Loopback;
+pub use object::{LoadError, object_sha256};

@@ -4,132 +4,21 @@
 //! Every struct here is destructured field by field without `..`, so the compiler rejects a new field until this file
 //! decides whether the checkpoint includes it.
 
-use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
 use super::{
-    Closer, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
-    closing::{Closing, Reset},
+    Observer, Socket, Tracker,
     pending::{CancelCause, Pending},
 };
-use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple, record::Process};
+use crate::model::{
+    Closer, Nanos, NetnsId, Phase, SocketId,
+    checkpoint::{Cancelled, Memory, SocketCheckpoint, TimerOf, TrackerCheckpoint},
+    record::Process,
+};
 
-/// A socket that was tracked before the file began.
-#[derive(Clone, Debug)]
-pub struct SocketCheckpoint {
-    /// Time of the checkpoint.
-    pub ts: Nanos,
-    /// The socket.
-    pub id: SocketId,
-    /// Its state.
-    pub socket: Socket,
-    /// Its owner.
-    pub process: Option<Process>,
-}
-
-/// State of a socket that has no column in the table of sockets. Fields unknown to older versions have defaults.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    /// [`Socket::since`].
-    pub since: Since,
-    /// [`Socket::orphan_since`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub orphan_since: Option<Nanos>,
-    /// [`Socket::phase`].
-    pub phase: Phase,
-    /// [`Socket::role`].
-    pub role: Role,
-    /// [`Socket::role_guessed`].
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub role_guessed: bool,
-    /// [`Socket::listener_is_any`].
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub listener_is_any: bool,
-    /// [`Socket::closer`].
-    pub closer: Closer,
-    /// [`Socket::owner`].
-    pub owner: OwnerKind,
-    /// [`Socket::bound`].
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub bound: bool,
-    /// [`Socket::only_seeded`].
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub only_seeded: bool,
-    /// [`Socket::extended`].
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub extended: bool,
-    /// [`Socket::awaits_fin`].
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub awaits_fin: bool,
-    /// [`Socket::reset`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reset: Option<Reset>,
-}
-
-/// State beside the sockets; the last record of a checkpoint, after the sockets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrackerCheckpoint {
-    /// Time of the checkpoint.
-    #[serde(skip)]
-    pub ts: Nanos,
-    /// Time of the first record.
-    began: Option<Nanos>,
-    /// Timer ticks per second, if known.
-    hz: Option<i64>,
-    /// Number of ids assigned so far to handshakes and to rekeyed timewait sockets.
-    handshakes: u64,
-    rekeyed: u64,
-    /// Recently closed sockets, oldest first.
-    #[serde(default)]
-    closed: Vec<(SocketId, Nanos)>,
-    /// Threads inside `connect()`.
-    #[serde(default)]
-    connecting: Vec<(u32, SocketId, Nanos)>,
-    /// Cancelled timers without an explanation so far, oldest first.
-    #[serde(default)]
-    cancelled: Vec<(SocketId, Cancelled)>,
-    /// Rekeyed timewait sockets and their cookies, which other connections have now.
-    #[serde(default)]
-    aside: Vec<(SocketId, u64)>,
-    /// Namespaces that are followed.
-    #[serde(default)]
-    netns: Vec<u32>,
-}
-
-/// A cancelled timer whose reason is pending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cancelled {
-    ts: Nanos,
-    of: TimerOf,
-}
-
-/// Owner of the timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum TimerOf {
-    /// A timewait socket's, with the values of the record.
-    Timewait {
-        substate: u8,
-        arg0: u64,
-        arg1: u64,
-    },
-    /// A timewait socket's; a thread was connecting to the same remote end.
-    TakenOver {
-        substate: u8,
-        arg0: u64,
-        arg1: u64,
-    },
-    Request,
-    /// A handshake's, which expired.
-    RequestExpired,
-    /// No timer: a full socket that went to CLOSE.
-    Closing(Closing),
-}
-
-impl Cancelled {
-    const fn of(pending: Pending) -> Self {
-        let of = match pending.cause {
+impl Pending {
+    const fn cancelled(self) -> Cancelled {
+        let of = match self.cause {
             CancelCause::Timewait(raw) => {
                 TimerOf::Timewait { substate: raw.new, arg0: raw.arg0, arg1: raw.arg1 }
             }
@@ -140,12 +29,12 @@ impl Cancelled {
             CancelCause::RequestExpired => TimerOf::RequestExpired,
             CancelCause::Closing(closing) => TimerOf::Closing(closing),
         };
-        Self { ts: pending.ts, of }
+        Cancelled { ts: self.ts, of }
     }
 
-    fn pending(self, id: SocketId, socket: &Socket) -> Pending {
+    fn restored(id: SocketId, cancelled: Cancelled, socket: &Socket) -> Self {
         let record = |substate, arg0, arg1| raw::Record {
-            ts_ns: self.ts.0,
+            ts_ns: cancelled.ts.0,
             cookie: id.0,
             object: socket.object,
             arg0,
@@ -161,7 +50,7 @@ impl Cancelled {
             new: substate,
             flags: 0,
         };
-        let cause = match self.of {
+        let cause = match cancelled.of {
             TimerOf::Timewait { substate, arg0, arg1 } => CancelCause::Timewait(record(substate, arg0, arg1)),
             TimerOf::TakenOver { substate, arg0, arg1 } => {
                 CancelCause::TakenOver(record(substate, arg0, arg1))
@@ -170,19 +59,14 @@ impl Cancelled {
             TimerOf::RequestExpired => CancelCause::RequestExpired,
             TimerOf::Closing(closing) => CancelCause::Closing(closing),
         };
-        Pending { id, ts: self.ts, cause }
+        Self { id, ts: cancelled.ts, cause }
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-const fn is_false(value: &bool) -> bool {
-    !*value
-}
-
-impl Memory {
-    /// Extracts the state of `socket` that has no column.
-    pub const fn of(socket: &Socket) -> Self {
-        let Socket {
+impl Socket {
+    /// Its state that has no column.
+    const fn memory(&self) -> Memory {
+        let Self {
             since,
             orphan_since,
             phase,
@@ -216,8 +100,8 @@ impl Memory {
             counted_closer: _,
             // Recomputed: whatever is closed at the checkpoint was closed before the new file.
             closed_before: _,
-        } = *socket;
-        Self {
+        } = *self;
+        Memory {
             since,
             orphan_since,
             phase,
@@ -234,22 +118,25 @@ impl Memory {
         }
     }
 
-    /// Rebuilds the socket from this state and its columns.
-    pub const fn socket(&self, tuple: Tuple, netns: NetnsId, state: TcpState) -> Socket {
-        let mut socket = Socket::new(tuple, netns, state, self.since);
-        socket.orphan_since = self.orphan_since;
-        socket.phase = self.phase;
-        socket.role = self.role;
-        socket.role_guessed = self.role_guessed;
-        socket.listener_is_any = self.listener_is_any;
-        socket.closer = self.closer;
-        socket.closed_before = !matches!(self.closer, Closer::None);
-        socket.owner = self.owner;
-        socket.bound = self.bound;
-        socket.only_seeded = self.only_seeded;
-        socket.extended = self.extended;
-        socket.awaits_fin = self.awaits_fin;
-        socket.reset = self.reset;
+    /// Rebuilds the socket of a checkpoint, without its owner.
+    const fn restored(carried: &SocketCheckpoint) -> Self {
+        let SocketCheckpoint { tuple, netns, state, previous, object, ref memory, .. } = *carried;
+        let mut socket = Self::new(tuple, netns, state, memory.since);
+        socket.previous = previous;
+        socket.object = object;
+        socket.orphan_since = memory.orphan_since;
+        socket.phase = memory.phase;
+        socket.role = memory.role;
+        socket.role_guessed = memory.role_guessed;
+        socket.listener_is_any = memory.listener_is_any;
+        socket.closer = memory.closer;
+        socket.closed_before = !matches!(memory.closer, Closer::None);
+        socket.owner = memory.owner;
+        socket.bound = memory.bound;
+        socket.only_seeded = memory.only_seeded;
+        socket.extended = memory.extended;
+        socket.awaits_fin = memory.awaits_fin;
+        socket.reset = memory.reset;
         socket
     }
 }
@@ -294,8 +181,18 @@ impl Tracker {
                 let Socket { tuple, netns, state, previous, object, phase, .. } = *socket;
                 let is_request = phase == Phase::Request;
                 let object = if is_request { handshakes.object_of(id, netns, &tuple) } else { object };
-                let socket = Socket { previous, object, ..Memory::of(socket).socket(tuple, netns, state) };
-                SocketCheckpoint { ts, id, process: process.map(|process| Process::clone(process)), socket }
+                let process = process.map(|process| Process::clone(process));
+                SocketCheckpoint {
+                    ts,
+                    id,
+                    tuple,
+                    netns,
+                    state,
+                    previous,
+                    object,
+                    memory: socket.memory(),
+                    process,
+                }
             })
             .collect();
         carried.sort_unstable_by_key(|carried| carried.id);
@@ -307,7 +204,7 @@ impl Tracker {
             rekeyed: rekeyed.made(),
             closed: recently_closed.oldest_first().collect(),
             connecting: connects.calls_in_progress(ts).collect(),
-            cancelled: pending.oldest_first().map(|pending| (pending.id, Cancelled::of(pending))).collect(),
+            cancelled: pending.oldest_first().map(|pending| (pending.id, pending.cancelled())).collect(),
             aside: rekeyed.cookies(),
             netns: namespaces.sorted().into_iter().map(|netns| netns.0).collect(),
         };
@@ -316,13 +213,12 @@ impl Tracker {
 
     /// Restores a socket that was tracked before the file began.
     pub(super) fn restore_socket(&mut self, carried: &SocketCheckpoint, out: &mut impl Observer) {
-        let SocketCheckpoint { id, ref socket, ref process, ts } = *carried;
-        if self.sockets.contains(id) || !self.is_in_scope(socket.netns, &socket.tuple) {
+        let SocketCheckpoint { id, ts, netns, ref tuple, object, ref memory, ref process, .. } = *carried;
+        if self.sockets.contains(id) || !self.is_in_scope(netns, tuple) {
             return;
         }
         let owner = process.as_ref().map(|process| self.processes.acquire_process(process, ts));
-        let socket = Socket { process: owner, ..socket.clone() };
-        let (netns, tuple, object, phase) = (socket.netns, socket.tuple, socket.object, socket.phase);
+        let socket = Socket { process: owner, ..Socket::restored(carried) };
         if self.appear(id, socket, out).is_none() {
             // The table is full.
             if let Some(owner) = owner {
@@ -330,8 +226,8 @@ impl Tracker {
             }
             return;
         }
-        if phase == Phase::Request {
-            self.handshakes.restore_handshake(id, object, netns, &tuple);
+        if memory.phase == Phase::Request {
+            self.handshakes.restore_handshake(id, object, netns, tuple);
         }
     }
 
@@ -365,7 +261,7 @@ impl Tracker {
         for &(id, cancelled) in cancelled {
             if let Some(socket) = self.sockets.get_mut(id) {
                 socket.is_closing = matches!(cancelled.of, TimerOf::Closing(_));
-                self.pending.push(cancelled.pending(id, socket));
+                self.pending.push(Pending::restored(id, cancelled, socket));
             }
         }
         for &(id, cookie) in aside {

@@ -10,11 +10,12 @@
 //! When the kernel gives no reason for a RST, the reason is inferred from unread data, `SO_LINGER` and the state, and
 //! marked as inferred. A recording of an older version has only the last source.
 
-use serde::{Deserialize, Serialize};
 use tcptrace_common::record::{self as raw, ResetReason, close, flag};
 
-use super::{Closer, EndReason, event::End};
-use crate::model::TcpState;
+use crate::model::{
+    Closer, End, EndReason, TcpState,
+    checkpoint::{Closing, Reset},
+};
 
 const EPIPE: u32 = 32;
 const ENETUNREACH: u32 = 101;
@@ -23,33 +24,6 @@ const ECONNRESET: u32 = 104;
 const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
-
-/// A transition to CLOSE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Closing {
-    /// Kernel number of the state before.
-    old: u8,
-    /// `sk_err`.
-    sk_err: u32,
-    /// Bits from [`flag`].
-    flags: u8,
-    /// Local port; 0 when none was chosen.
-    sport: u16,
-    /// `bind()` chose the port.
-    bound: bool,
-    /// See [`close`].
-    detail: u64,
-}
-
-/// A RST observed before the transition to CLOSE that it explains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reset {
-    /// The peer sent it.
-    Received,
-    /// This host sent it; the value is a [`ResetReason`] number.
-    Sent(u8),
-}
 
 /// Kernel evidence about an end, beside the transition to CLOSE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

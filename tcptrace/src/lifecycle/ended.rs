@@ -3,7 +3,6 @@
 use hashbrown::HashSet;
 use tcptrace_common::record as raw;
 
-use super::{Tracker, tracker::tuple_of};
 use crate::model::{NetnsId, SeedSocket, Tuple, record::SeedObject};
 
 /// Sockets that ended while the seed was being read.
@@ -25,7 +24,7 @@ pub(super) enum Ended {
 
 impl Ended {
     pub(super) const fn timewait(raw: &raw::Record) -> Self {
-        Self::Timewait(raw.cookie, NetnsId(raw.netns), tuple_of(raw).without_interface())
+        Self::Timewait(raw.cookie, NetnsId(raw.netns), Tuple::of(raw).without_interface())
     }
 
     pub(super) const fn request(netns: NetnsId, tuple: &Tuple) -> Self {
@@ -36,6 +35,14 @@ impl Ended {
 impl EndedInSeed {
     pub(super) fn len(&self) -> usize {
         self.ended.len()
+    }
+
+    /// Remembers a socket; `false`: there are `most` already.
+    pub(super) fn insert(&mut self, ended: Ended, most: usize) -> bool {
+        if self.ended.len() < most {
+            self.ended.insert(ended);
+        }
+        self.contains(&ended)
     }
 
     pub(super) fn contains(&self, ended: &Ended) -> bool {
@@ -51,18 +58,5 @@ impl EndedInSeed {
         self.contains(&Ended::Timewait(id.0, netns, tuple))
             || !is_timewait && self.contains(&Ended::Full(id.0))
             || is_request && self.contains(&Ended::Request(netns, tuple))
-    }
-}
-
-impl Tracker {
-    /// Remembers a socket that ended while the seed is being read.
-    pub(super) fn remember_ended_in_seed(&mut self, ended: Ended) {
-        let remembered = &mut self.ended_in_seed.ended;
-        if remembered.len() < self.limits.sockets {
-            remembered.insert(ended);
-        } else if !remembered.contains(&ended) {
-            // If the seed brings it back, it remains.
-            self.counters.evicted += 1;
-        }
     }
 }

@@ -1,17 +1,17 @@
 //! Tracks full sockets: applies their transitions.
 
-use std::collections::VecDeque;
-
 use tcptrace_common::record::{self as raw, ResetReason, flag};
 
 use super::{
     Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
-    closing::{Closing, Evidence, Reset},
+    closing::Evidence,
     pending::{CancelCause, Pending},
     table::SlotRef,
-    tracker::tuple_of,
 };
-use crate::model::{HookRecord, Nanos, NetnsId, SocketId, TcpState};
+use crate::model::{
+    HookRecord, Nanos, NetnsId, SocketId, TcpState, Tuple,
+    checkpoint::{Closing, Reset},
+};
 
 /// One transition of a full socket, decoded.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ impl Tracker {
     ) -> Option<SlotRef> {
         let Transition { old, new } = change;
         let Some(at) = self.sockets.find(id) else {
-            if !self.is_in_scope(NetnsId(raw.netns), &tuple_of(raw)) {
+            if !self.is_in_scope(NetnsId(raw.netns), &Tuple::of(raw)) {
                 return None;
             }
             if new == TcpState::Close && self.recently_closed.contains(id, Nanos(raw.ts_ns)) {
@@ -131,7 +131,7 @@ impl Tracker {
         raw: &raw::Record,
         out: &mut impl Observer,
     ) -> Option<SlotRef> {
-        let tuple = tuple_of(raw);
+        let tuple = Tuple::of(raw);
         let netns = NetnsId(raw.netns);
         if change.old == TcpState::Close {
             // Its first transition: `advance_full` announces it.
@@ -180,7 +180,7 @@ impl Tracker {
     fn advance_full(&mut self, at: SlotRef, change: Transition, seen: &HookRecord, out: &mut impl Observer) {
         let ts = Nanos(seen.raw.ts_ns);
         let socket = &mut self.sockets[at];
-        if socket.learn_tuple(&tuple_of(&seen.raw)) {
+        if socket.learn_tuple(&Tuple::of(&seen.raw)) {
             out.identified(socket, &self.processes);
         }
         match change.new {
@@ -282,33 +282,5 @@ impl Tracker {
             let evidence = Evidence::before(self.sockets[at].reset);
             self.close(at, pending.ts, closing.explain(evidence), out);
         }
-    }
-}
-
-/// Recently closed sockets: the duplicate report of a close no longer finds its socket.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RecentlyClosed {
-    last: VecDeque<(SocketId, Nanos)>,
-}
-
-impl RecentlyClosed {
-    const LENGTH: usize = 64;
-    /// One CPU emits both reports of a transition, back to back.
-    const WINDOW: Nanos = Nanos(1_000_000);
-
-    pub fn push(&mut self, id: SocketId, ts: Nanos) {
-        if self.last.len() == Self::LENGTH {
-            self.last.pop_front();
-        }
-        self.last.push_back((id, ts));
-    }
-
-    /// Ids and close times, oldest first.
-    pub fn oldest_first(&self) -> impl Iterator<Item = (SocketId, Nanos)> {
-        self.last.iter().copied()
-    }
-
-    fn contains(&self, id: SocketId, ts: Nanos) -> bool {
-        self.last.iter().rev().any(|&(closed, at)| closed == id && ts.since(at) < Self::WINDOW)
     }
 }

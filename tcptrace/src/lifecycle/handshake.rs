@@ -3,7 +3,6 @@
 //! A request socket has no cookie until something requests one, so its tuple identifies it. The child that
 //! `tcp_check_req()` creates replaces it.
 
-use hashbrown::HashMap;
 use tcptrace_common::record as raw;
 
 use super::{
@@ -11,91 +10,13 @@ use super::{
     ended::Ended,
     pending::{CancelCause, Pending},
     table::SlotRef,
-    tracker::tuple_of,
 };
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
-
-/// Handshakes by tuple, hashed with a random seed: the sender of a SYN chooses one end.
-#[derive(Clone, Debug, Default)]
-pub struct Handshakes {
-    by_tuple: HashMap<(NetnsId, Tuple), Handshake>,
-    made: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Handshake {
-    id: SocketId,
-    /// Kernel address: distinguishes a second request socket with the same tuple from this one.
-    object: u64,
-}
-
-impl Handshakes {
-    /// Number of handshakes in progress.
-    pub fn len(&self) -> usize {
-        self.by_tuple.len()
-    }
-
-    fn key(netns: NetnsId, tuple: &Tuple) -> (NetnsId, Tuple) {
-        // The request socket carries the interface of the SYN, the child the interface it is bound to.
-        (netns, tuple.without_interface())
-    }
-
-    fn get(&self, netns: NetnsId, tuple: &Tuple) -> Option<Handshake> {
-        self.by_tuple.get(&Self::key(netns, tuple)).copied()
-    }
-
-    /// The id of the handshake with this tuple.
-    pub fn id_of(&self, netns: NetnsId, tuple: &Tuple) -> Option<SocketId> {
-        self.get(netns, tuple).map(|handshake| handshake.id)
-    }
-
-    fn insert(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
-        self.by_tuple.insert(Self::key(netns, tuple), Handshake { id, object });
-    }
-
-    /// Adds a handshake from the seed, which carries no kernel address.
-    pub fn seed(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
-        self.insert(id, 0, netns, tuple);
-    }
-
-    /// Kernel address of the handshake `id`; 0 while it is not known.
-    pub fn object_of(&self, id: SocketId, netns: NetnsId, tuple: &Tuple) -> u64 {
-        self.get(netns, tuple).filter(|handshake| handshake.id == id).map_or(0, |handshake| handshake.object)
-    }
-
-    /// Restores a handshake from a checkpoint.
-    pub fn restore_handshake(&mut self, id: SocketId, object: u64, netns: NetnsId, tuple: &Tuple) {
-        self.insert(id, object, netns, tuple);
-    }
-
-    /// Number of ids assigned so far.
-    pub const fn made(&self) -> u64 {
-        self.made
-    }
-
-    /// Continues the numbering after `made` ids.
-    pub fn go_on_from(&mut self, made: u64) {
-        self.made = self.made.max(made);
-    }
-
-    fn next_id(&mut self) -> SocketId {
-        self.made = self.made.wrapping_add(1);
-        SocketId::handshake(self.made)
-    }
-
-    /// Removes the handshake `id`.
-    pub fn forget(&mut self, id: SocketId, netns: NetnsId, tuple: &Tuple) {
-        let key = Self::key(netns, tuple);
-        if self.by_tuple.get(&key).is_some_and(|handshake| handshake.id == id) {
-            self.by_tuple.remove(&key);
-        }
-    }
-}
 
 impl Tracker {
     /// A SYN arrived, or the SYN-ACK timer was armed again.
     pub(super) fn request_armed(&mut self, raw: &raw::Record, out: &mut impl Observer) {
-        let (netns, tuple, ts) = (NetnsId(raw.netns), tuple_of(raw), Nanos(raw.ts_ns));
+        let (netns, tuple, ts) = (NetnsId(raw.netns), Tuple::of(raw), Nanos(raw.ts_ns));
         if let Some(known) = self.handshakes.get(netns, &tuple) {
             // reqsk_timer_handler(): with tcp_migrate_req a handshake whose listener was closed continues as a clone,
             // for another listener. A timeout count above 0 shows that it was armed before.
@@ -128,18 +49,18 @@ impl Tracker {
 
     /// The handshake completed, was dropped, or its SYN-ACK timer is about to expire.
     pub(super) fn request_cancelled(&mut self, raw: &raw::Record) {
-        if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &tuple_of(raw)) {
+        if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &Tuple::of(raw)) {
             let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::Request };
             self.pending.push(pending);
         } else if self.seeding {
             // Older than the trace. If it continues, its timer is armed again.
-            self.remember_ended_in_seed(Ended::request(NetnsId(raw.netns), &tuple_of(raw)));
+            self.remember_ended_in_seed(Ended::request(NetnsId(raw.netns), &Tuple::of(raw)));
         }
     }
 
     /// The SYN-ACK timer expired: the kernel retransmits the SYN-ACK, or gives up.
     pub(super) fn request_expired(&mut self, raw: &raw::Record) {
-        if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &tuple_of(raw)) {
+        if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &Tuple::of(raw)) {
             self.pending.take(known.id);
             let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::RequestExpired };
             self.pending.push(pending);
@@ -159,7 +80,7 @@ impl Tracker {
     /// Adds the full socket of a handshake: it replaces the request socket, or, with syncookies and TCP Fast Open,
     /// begins here.
     pub(super) fn begin_child(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
-        let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
+        let (netns, tuple) = (NetnsId(raw.netns), Tuple::of(raw));
         let Some(handshake) = self.handshakes.get(netns, &tuple) else {
             self.end_reopened(netns, &tuple, out);
             self.begin_inbound(id, raw, Since::Exact(Nanos(raw.ts_ns)), out);
@@ -244,7 +165,7 @@ impl Tracker {
         since: Since,
         out: &mut impl Observer,
     ) -> Option<SlotRef> {
-        let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
+        let (netns, tuple) = (NetnsId(raw.netns), Tuple::of(raw));
         let mut socket = Socket::new(tuple, netns, TcpState::Close, since);
         socket.role = Role::Inbound;
         let by_cookie = SocketId(if raw.kind == raw::Kind::RequestArmed as u8 { raw.arg0 } else { 0 });

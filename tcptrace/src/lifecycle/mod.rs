@@ -15,13 +15,18 @@ mod ended;
 mod event;
 mod full;
 mod handshake;
+mod handshakes;
+mod listed;
 mod listeners;
 mod namespaces;
 mod pending;
+mod port_ranges;
 mod processes;
+mod recently_closed;
 mod rekeyed;
 mod seed;
 mod socket;
+mod suspicions;
 mod sweep;
 mod table;
 #[cfg(test)]
@@ -29,8 +34,10 @@ pub(crate) mod tests;
 mod timewait;
 mod tracker;
 
-pub use checkpoint::{Memory, SocketCheckpoint, TrackerCheckpoint};
-pub use event::{Bound, Closer, Dwell, End, EndReason, Event, OwnerKind, Role};
+pub use event::Event;
 pub use processes::{ProcessId, Processes};
-pub use socket::{Phase, PortUse, Since, Socket};
+pub use socket::{PortUse, Socket};
 pub use tracker::{Counters, Observer, Tracker, TrackerLimits};
+
+// The types of the fields of an [`Event`] and a [`Socket`].
+pub use crate::model::{Bound, Closer, Dwell, End, EndReason, OwnerKind, Phase, Role, Since};

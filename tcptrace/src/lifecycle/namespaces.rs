@@ -3,7 +3,6 @@
 
 use hashbrown::HashSet;
 
-use super::{Since, Tracker};
 use crate::model::{NetnsId, Record};
 
 /// The followed namespaces.
@@ -37,26 +36,15 @@ impl Namespaces {
         }
     }
 
+    /// Whether `netns` is followed.
+    pub(super) fn contains(&self, netns: NetnsId) -> bool {
+        self.followed.contains(&netns)
+    }
+
     /// All of them, by number.
     pub(super) fn sorted(&self) -> Vec<NetnsId> {
         let mut all: Vec<_> = self.followed.iter().copied().collect();
         all.sort_unstable();
         all
-    }
-}
-
-impl Tracker {
-    /// Counts the cause of a socket that appears in `netns` without a record. Returns when its state began.
-    pub(super) fn count_unannounced(&mut self, netns: NetnsId) -> Since {
-        let older = self.began.map_or(Since::Unknown, Since::AtLatest);
-        if self.seeding {
-            older
-        } else if self.namespaces.followed.contains(&netns) {
-            self.counters.healed += 1;
-            Since::Unknown
-        } else {
-            self.counters.unseeded += 1;
-            older
-        }
     }
 }

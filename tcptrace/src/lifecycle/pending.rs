@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use hashbrown::{HashMap, hash_map::Entry};
 use tcptrace_common::record as raw;
 
-use super::{closing::Closing, tracker::tuple_of};
-use crate::model::{Nanos, NetnsId, SocketId, Tuple};
+use crate::model::{Nanos, NetnsId, SocketId, Tuple, checkpoint::Closing};
 
 /// How long to wait for the record that explains a cancelled timer or a CLOSE. Mostly microseconds pass between the two,
 /// but the thread may be preempted, or a virtual CPU paused while the others run.
@@ -31,7 +30,7 @@ impl Pending {
     const fn ends(&self) -> Option<(NetnsId, Tuple)> {
         match &self.cause {
             CancelCause::Timewait(raw) | CancelCause::TakenOver(raw) => {
-                Some((NetnsId(raw.netns), tuple_of(raw).without_interface()))
+                Some((NetnsId(raw.netns), Tuple::of(raw).without_interface()))
             }
             CancelCause::Request | CancelCause::RequestExpired | CancelCause::Closing(_) => None,
         }
@@ -137,7 +136,7 @@ mod tests {
 
     fn ends(port: u16) -> Tuple {
         let record: raw::Record = bytemuck::Zeroable::zeroed();
-        tuple_of(&raw::Record { sport: port, ifindex: 3, ..record })
+        Tuple::of(&raw::Record { sport: port, ifindex: 3, ..record })
     }
 
     #[test]

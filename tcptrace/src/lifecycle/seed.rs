@@ -3,15 +3,13 @@
 //! The hooks are attached before the seed is read, so their records are complete from then on and take precedence: the
 //! seed neither changes a socket that a hook has reported nor brings back one that has ended.
 
-use rustc_hash::FxHashMap;
-
 use super::{
     Closer, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
     ended::EndedInSeed,
-    sweep::{phase_of, time_wait_entry},
+    listed::{closer_of, phase_of, time_wait_entry},
     table::SlotRef,
 };
-use crate::model::{Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple, record::Process, sysctls};
+use crate::model::{Nanos, SeedSocket, SocketId, TcpState, record::Process};
 
 impl Tracker {
     /// Adds a socket from the seed.
@@ -133,57 +131,5 @@ impl Tracker {
             let owner = self.processes.acquire_again(process);
             self.own(at, owner, OwnerKind::Listener, out);
         }
-    }
-}
-
-/// Local port ranges of network namespaces, from records.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PortRanges(FxHashMap<NetnsId, (u16, u16)>);
-
-impl PortRanges {
-    /// Most namespaces kept.
-    pub(super) const MOST: usize = 1 << 14;
-
-    pub(super) fn take(&mut self, record: &Record) {
-        let (netns, sysctls) = match record {
-            // The namespace is gone.
-            Record::NetnsSettings { netns, sysctls, .. } if sysctls.is_empty() => {
-                self.0.remove(netns);
-                return;
-            }
-            Record::NetnsSettings { netns, sysctls, .. } => (*netns, sysctls),
-            // Older recordings carry only this.
-            Record::Host(facts) if !self.0.contains_key(&NetnsId(facts.netns)) => {
-                (NetnsId(facts.netns), &facts.sysctls)
-            }
-            _ => return,
-        };
-        if let Some(range) = sysctls::local_port_range(sysctls)
-            && (self.0.len() < Self::MOST || self.0.contains_key(&netns))
-        {
-            self.0.insert(netns, range);
-        }
-    }
-
-    /// The role of a connection without a known listener. `connect()` chooses ports in the range, so when only the
-    /// remote port is in it, the peer connected to a listener that is gone.
-    pub(super) fn role_of(&self, socket: &Socket) -> Role {
-        let Tuple { sport, dport, .. } = socket.tuple;
-        match self.0.get(&socket.netns) {
-            Some(&(low, high)) if !(low..=high).contains(&sport) && (low..=high).contains(&dport) => {
-                Role::Inbound
-            }
-            _ => Role::Outbound,
-        }
-    }
-}
-
-/// The side that must have closed first for a socket to be in `state`.
-pub(super) const fn closer_of(state: TcpState) -> Closer {
-    match state {
-        TcpState::FinWait1 | TcpState::FinWait2 | TcpState::TimeWait => Closer::Local,
-        TcpState::Closing => Closer::Both,
-        TcpState::CloseWait | TcpState::LastAck => Closer::Remote,
-        _ => Closer::None,
     }
 }

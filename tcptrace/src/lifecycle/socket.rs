@@ -1,78 +1,13 @@
 //! State of one tracked socket.
 
-use serde::{Deserialize, Serialize};
-
-use super::{Bound, Closer, Dwell, OwnerKind, Role, closing::Reset, processes::ProcessId};
+use super::processes::{ProcessId, Processes};
 use crate::{
-    filter::StateSet,
-    model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, addr::Addr},
+    filter::Subject,
+    model::{
+        Addr, Closer, Endpoint, Nanos, NetnsId, OwnerKind, Phase, Role, Since, StateSet, TcpState, Tuple,
+        checkpoint::Reset,
+    },
 };
-
-/// When the current state began, and how precisely that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Since {
-    /// Observed.
-    Exact(Nanos),
-    /// Was in this state at that time, possibly earlier.
-    AtLatest(Nanos),
-    /// Computed.
-    Inferred(Nanos),
-    /// Not known: a transition was missed.
-    Unknown,
-}
-
-impl Since {
-    /// The dwell that ends at `end`.
-    pub fn dwell_until(self, end: Self) -> Option<Dwell> {
-        let length = end.time()?.since(self.time()?);
-        let bound = match (self, end) {
-            (Self::Exact(_), Self::Exact(_)) => Bound::Exact,
-            // An end that is an upper bound cannot give a lower bound.
-            (Self::AtLatest(_), Self::Exact(_)) => Bound::AtLeast,
-            _ => Bound::Inferred,
-        };
-        Some(Dwell { length, bound })
-    }
-
-    /// Time in this state at `now`, and its precision.
-    pub fn age(self, now: Nanos) -> Option<Dwell> {
-        let bound = match self {
-            Self::Exact(_) => Bound::Exact,
-            Self::AtLatest(_) => Bound::AtLeast,
-            Self::Inferred(_) => Bound::Inferred,
-            Self::Unknown => return None,
-        };
-        Some(Dwell { length: now.since(self.time()?), bound })
-    }
-
-    /// The earlier of two; at equal times the inexact one, which may have begun before.
-    #[must_use]
-    pub fn older(self, other: Self) -> Self {
-        let order = |since: Self| (since.time(), matches!(since, Self::Exact(_)));
-        if order(other) < order(self) { other } else { self }
-    }
-
-    /// The earliest known time in this state.
-    pub const fn time(self) -> Option<Nanos> {
-        match self {
-            Self::Exact(ts) | Self::AtLatest(ts) | Self::Inferred(ts) => Some(ts),
-            Self::Unknown => None,
-        }
-    }
-}
-
-/// Which kernel object represents the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// A request socket: the handshake is not finished.
-    Request,
-    /// A full socket.
-    Full,
-    /// A timewait socket.
-    Timewait,
-}
 
 /// How a socket's local port constrains new connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,6 +75,8 @@ pub struct Socket {
     pub object: u64,
     /// Number of the last sweep that listed it, modulo 256.
     pub listed: u8,
+    // The observer's fields are here, because a type of its own would be a parameter of every type that holds sockets, and a
+    // table beside this one would cost a lookup per event.
     /// For the observer: the states in which it is shown.
     pub shown: StateSet,
     /// For the observer: the group it is counted in.
@@ -197,6 +134,18 @@ impl Socket {
             }
             Role::Inbound | Role::Listener => self.tuple.local(),
             Role::Outbound | Role::Unknown => self.tuple.remote(),
+        }
+    }
+
+    /// The properties that a filter tests; its owner is in `processes`.
+    pub fn subject<'a>(&self, processes: &'a Processes) -> Subject<'a> {
+        Subject {
+            tuple: self.tuple,
+            netns: self.netns,
+            role: self.role,
+            closer: self.closer,
+            owner: self.owner,
+            process: self.process.and_then(|id| processes.get(id)).map(AsRef::as_ref),
         }
     }
 

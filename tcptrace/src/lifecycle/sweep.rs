@@ -7,120 +7,30 @@
 //!
 //! Only a live run receives listings. A recording stores the resulting records, and a replay applies the same ones.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use tcptrace_common::record as raw;
 
-use super::{EndReason, Observer, Phase, Since, Socket, Tracker, table::SlotRef, tracker::tuple_of};
+use super::{
+    EndReason, Observer, Phase, Since, Socket, Tracker,
+    listed::{closer_of, phase_of, time_wait_entry},
+    suspicions::{Difference, Suspect},
+    table::SlotRef,
+};
 use crate::model::{
     IdKind, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
     record::{Listing, SeedObject, Sweep, SweepEnd},
 };
 
-/// The current sweep, and the suspicions that the last one left to confirm.
-#[derive(Clone, Debug, Default)]
-pub struct SweepComparison {
-    /// Number of completed full sweeps.
-    complete: u32,
-    suspects: HashMap<Suspect, Suspicion>,
-    /// Orphans that the current FIN_WAIT2 sweep has listed.
-    listed_in_fin_wait2: HashSet<SocketId>,
-    /// Namespaces that are being destroyed: they can no longer be listed.
-    dying: HashSet<NetnsId>,
-}
-
-/// Subject of a suspicion. A peer chooses tuples, so they are hashed with a random seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Suspect {
-    /// A tracked socket.
-    Tracked(SocketId),
-    /// An untracked full socket, by its cookie.
-    Full(SocketId),
-    /// An untracked request or timewait socket, by its tuple: hooks report no cookie for a request socket, and several
-    /// timewait sockets may share one.
-    Ends(NetnsId, Tuple),
-}
-
-impl Suspect {
-    const fn with_ends(netns: NetnsId, tuple: &Tuple) -> Self {
-        Self::Ends(netns, tuple.without_interface())
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Suspicion {
-    of: Difference,
-    /// Number of the sweep that raised it.
-    sweep: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Difference {
-    /// Listed, but not in the table.
-    Unknown,
-    /// Listed in another state.
-    Otherwise,
-    /// In the table, but not listed.
-    Gone,
-}
-
-impl SweepComparison {
-    /// Most suspicions at once; later sweeps raise the rest.
-    const MAX_SUSPECTS: usize = 1 << 20;
-
-    /// Most dying namespaces at once.
-    const MAX_DYING: usize = 1 << 10;
-
-    /// Number of the current or next sweep, modulo 256, as in [`Socket::listed`].
-    pub const fn number(&self) -> u8 {
-        self.complete as u8
-    }
-
-    /// Number of entries in all its tables.
-    pub fn len(&self) -> usize {
-        self.suspects.len() + self.listed_in_fin_wait2.len() + self.dying.len()
-    }
-
-    /// Namespace `netns` is being destroyed.
-    pub fn add_dying_namespace(&mut self, netns: NetnsId) {
-        if self.dying.len() < Self::MAX_DYING {
-            self.dying.insert(netns);
-        }
-    }
-
-    /// Raises a suspicion; returns whether it confirms one from the previous sweep.
-    fn suspect(&mut self, suspect: Suspect, of: Difference) -> bool {
-        match self.suspects.get(&suspect) {
-            Some(before) if before.of == of && before.sweep < self.complete => {
-                self.suspects.remove(&suspect);
-                return true;
-            }
-            // Listed twice in one sweep.
-            Some(before) if before.of == of => {}
-            _ if self.suspects.len() >= Self::MAX_SUSPECTS => {}
-            _ => {
-                self.suspects.insert(suspect, Suspicion { of, sweep: self.complete });
-            }
-        }
-        false
-    }
-
-    fn clear(&mut self, suspect: Suspect) {
-        if !self.suspects.is_empty() {
-            self.suspects.remove(&suspect);
-        }
-    }
-}
-
 impl Tracker {
     /// Compares a part of a sweep with the table. Returns records that correct the table once the tracker processes
     /// them.
     pub fn compare(&mut self, listing: &Listing) -> Vec<Record> {
-        let mut told = Vec::new();
+        let mut corrections = Vec::new();
         for listed in &listing.sockets {
             match listing.sweep {
                 Sweep::Whole => {
                     if self.needs_correction(listed) {
-                        told.push(Record::Found(*listed));
+                        corrections.push(Record::Found(*listed));
                     }
                 }
                 Sweep::FinWait2 => {
@@ -134,9 +44,9 @@ impl Tracker {
                 Sweep::Whole => self.finish_full_sweep(end),
                 Sweep::FinWait2 => self.finish_fin_wait2_sweep(end),
             };
-            told.extend(gone.into_iter().filter_map(|id| self.missing(id, end.ts, listing.sweep)));
+            corrections.extend(gone.into_iter().filter_map(|id| self.missing(id, end.ts, listing.sweep)));
         }
-        told
+        corrections
     }
 
     fn missing(&self, id: SocketId, ts: Nanos, from: Sweep) -> Option<Record> {
@@ -221,7 +131,7 @@ impl Tracker {
         if self.sweeps.suspects.is_empty() {
             return;
         }
-        let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
+        let (netns, tuple) = (NetnsId(raw.netns), Tuple::of(raw));
         let cookie = SocketId(raw.cookie);
         let also = self.handshakes.id_of(netns, &tuple).or_else(|| Some(self.find_timewait(raw)?.id));
         let about = [
@@ -307,7 +217,7 @@ impl Tracker {
         socket.since = time_wait_entry(found).map_or(Since::AtLatest(found.ts), Since::Inferred);
         socket.only_seeded = true;
         if socket.closer == super::Closer::None {
-            socket.closer = super::seed::closer_of(found.state);
+            socket.closer = closer_of(found.state);
         }
         socket.learn_tuple(&found.tuple);
         // The observer must see the new tuple while the socket is still in its old state: it may match a filter
@@ -373,26 +283,4 @@ fn agrees(socket: &Socket, listed: &SeedSocket) -> bool {
 /// with a `tcp_fin_timeout` or `TCP_LINGER2` above 60 s the full socket remains (`__tcp_close()`).
 const fn has_lost_owner(socket: &Socket, listed: &SeedSocket) -> bool {
     matches!(listed.state, TcpState::FinWait2) && listed.inode == 0 && socket.orphan_since.is_none()
-}
-
-/// Kernel object of `listed`.
-pub(super) const fn phase_of(listed: &SeedSocket) -> Phase {
-    match listed.object {
-        SeedObject::Full => Phase::Full,
-        SeedObject::Timewait { .. } => Phase::Timewait,
-        SeedObject::Request { .. } => Phase::Request,
-    }
-}
-
-/// Duration of the TIME_WAIT timer (`TCP_TIMEWAIT_LEN`).
-const TIMEWAIT: Nanos = Nanos(60_000_000_000);
-
-/// When a timewait socket entered TIME_WAIT, computed from the time left; `None` for all other sockets.
-pub(super) fn time_wait_entry(listed: &SeedSocket) -> Option<Nanos> {
-    match listed.object {
-        SeedObject::Timewait { left } if listed.state == TcpState::TimeWait => {
-            Some(listed.ts.minus(TIMEWAIT.since(left)))
-        }
-        _ => None,
-    }
 }

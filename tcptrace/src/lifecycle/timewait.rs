@@ -7,7 +7,6 @@ use super::{
     ended::Ended,
     pending::{CancelCause, Pending},
     table::SlotRef,
-    tracker::tuple_of,
 };
 use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
@@ -46,7 +45,7 @@ impl Tracker {
             self.change_phase(at, Phase::Timewait);
             let socket = &mut self.sockets[at];
             socket.object = raw.object;
-            if socket.learn_tuple(&tuple_of(raw)) {
+            if socket.learn_tuple(&Tuple::of(raw)) {
                 out.identified(socket, &self.processes);
             }
             return self.become_timewait(at, substate, ts, out);
@@ -90,7 +89,7 @@ impl Tracker {
         }
         let ts = Nanos(raw.ts_ns);
         self.count_unannounced(NetnsId(raw.netns));
-        let mut socket = Socket::new(tuple_of(raw), NetnsId(raw.netns), substate, Since::Exact(ts));
+        let mut socket = Socket::new(Tuple::of(raw), NetnsId(raw.netns), substate, Since::Exact(ts));
         socket.phase = Phase::Timewait;
         socket.object = raw.object;
         if substate == TcpState::FinWait2 {
@@ -325,7 +324,7 @@ impl Tracker {
 
     /// Finds the socket of a timewait record by cookie and tuple.
     pub(super) fn find_timewait(&self, raw: &raw::Record) -> Option<SlotRef> {
-        let (netns, tuple) = (NetnsId(raw.netns), tuple_of(raw));
+        let (netns, tuple) = (NetnsId(raw.netns), Tuple::of(raw));
         let aside = self.rekeyed.find(raw.cookie, netns, &tuple).and_then(|id| self.sockets.find(id));
         // The kernel address of a socket older than the trace is not known.
         let is_it =
@@ -344,7 +343,7 @@ impl Tracker {
         if socket.phase == Phase::Full {
             let substate = TcpState::from_kernel(raw.new)
                 .filter(|state| matches!(state, TcpState::FinWait2 | TcpState::TimeWait))?;
-            if socket.tuple.without_interface() != tuple_of(raw).without_interface() {
+            if socket.tuple.without_interface() != Tuple::of(raw).without_interface() {
                 // The cookie belongs to another connection by now, whose port is not known yet.
                 return None;
             }

@@ -4,24 +4,24 @@
 use hashbrown::HashSet;
 use tcptrace_common::{
     filter::{Ends, KernelFilter},
-    record::{self as raw, Kind},
+    record::Kind,
 };
 
 use super::{
     Closer, End, EndReason, Event, OwnerKind, Phase, ProcessId, Processes, Role, Since, Socket, closing,
     connects::Connects,
     ended::{Ended, EndedInSeed},
-    full::RecentlyClosed,
-    handshake::Handshakes,
+    handshakes::Handshakes,
     listeners::Listeners,
     namespaces::Namespaces,
     pending::PendingEnds,
+    port_ranges::PortRanges,
+    recently_closed::RecentlyClosed,
     rekeyed::Rekeyed,
-    seed::PortRanges,
-    sweep::SweepComparison,
+    suspicions::SweepComparison,
     table::{SlotRef, Sockets},
 };
-use crate::model::{Addr, HookRecord, Nanos, NetnsId, Record, SocketId, TcpState, Tuple};
+use crate::model::{HookRecord, Nanos, NetnsId, Record, SocketId, TcpState, Tuple};
 
 /// Receives the changes. Counts of sockets per state follow from these calls alone, except for the sockets that
 /// [`Tracker::scoped`] excludes.
@@ -468,6 +468,28 @@ impl Tracker {
             self.remember_ended_in_seed(ended);
         }
     }
+
+    /// Counts the cause of a socket that appears in `netns` without a record. Returns when its state began.
+    pub(super) fn count_unannounced(&mut self, netns: NetnsId) -> Since {
+        let older = self.began.map_or(Since::Unknown, Since::AtLatest);
+        if self.seeding {
+            older
+        } else if self.namespaces.contains(netns) {
+            self.counters.healed += 1;
+            Since::Unknown
+        } else {
+            self.counters.unseeded += 1;
+            older
+        }
+    }
+
+    /// Remembers a socket that ended while the seed is being read.
+    pub(super) fn remember_ended_in_seed(&mut self, ended: Ended) {
+        if !self.ended_in_seed.insert(ended, self.limits.sockets) {
+            // If the seed brings it back, it remains.
+            self.counters.evicted += 1;
+        }
+    }
 }
 
 /// Which side ended the connection, judged by the step `from` -> `to`; the first side to close counts.
@@ -479,16 +501,5 @@ fn closer_after(before: Closer, from: TcpState, to: TcpState, reason: Option<End
         (_, TcpState::FinWait1, TcpState::Closing) => Closer::Both,
         (Closer::None, _, TcpState::Close) => reason.map_or(Closer::None, closing::closer),
         _ => before,
-    }
-}
-
-/// The tuple of a record.
-pub(super) const fn tuple_of(raw: &raw::Record) -> Tuple {
-    Tuple {
-        saddr: Addr(raw.saddr),
-        daddr: Addr(raw.daddr),
-        sport: raw.sport,
-        dport: raw.dport,
-        ifindex: raw.ifindex,
     }
 }

@@ -6,7 +6,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use tcptrace_common::filter::{Ends, words};
+use tcptrace_common::{
+    filter::{Ends, words},
+    record as raw,
+};
 
 use super::NetnsId;
 
@@ -116,6 +119,12 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// The tuple of a record.
+    pub const fn of(raw: &raw::Record) -> Self {
+        let raw::Record { saddr, daddr, sport, dport, ifindex, .. } = *raw;
+        Self { saddr: Addr(saddr), daddr: Addr(daddr), sport, dport, ifindex }
+    }
+
     /// The local end.
     pub const fn local(&self) -> Endpoint {
         Endpoint { addr: self.saddr, port: self.sport, ifindex: self.ifindex }

@@ -1,18 +1,9 @@
 //! Converts monotonic times of a traced host to wall-clock times, and back.
 
-use serde::{Deserialize, Serialize};
-
-use super::{Nanos, record::HostFacts};
-
-/// A change of the offset between the wall clock and the monotonic clock: the wall clock was set, or the host was
-/// suspended, which `CLOCK_MONOTONIC` does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockStep {
-    /// When the step was detected.
-    pub ts: Nanos,
-    /// Wall-clock time at monotonic 0, from then on; nanoseconds since the epoch.
-    pub offset_ns: u64,
-}
+use super::{
+    Nanos,
+    record::{ClockStep, HostFacts},
+};
 
 /// Most steps kept: the oldest are dropped.
 const MAX_CLOCK_STEPS: usize = 1024;

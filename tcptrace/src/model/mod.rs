@@ -2,20 +2,30 @@
 //! here reads a file, a clock or the environment.
 
 pub mod addr;
+pub mod checkpoint;
 pub mod clock;
+pub mod connection;
 pub mod counts;
+pub mod dwell;
 pub mod hooks;
 pub mod ids;
+pub mod name_set;
+pub mod own_cost;
+pub mod process;
 pub mod record;
+pub mod source;
 pub mod sysctls;
 pub mod text;
 pub mod units;
 
 pub use addr::{Addr, Endpoint, Tuple};
-pub use clock::ClockStep;
+pub use connection::{Closer, End, EndReason, OwnerKind, Phase, Role};
 pub use counts::StateCounts;
+pub use dwell::{Bound, Dwell, Since};
 pub use ids::{IdKind, Nanos, NetnsId, SocketId};
-pub use record::{HookRecord, Record, SeedSocket};
+pub use name_set::{Set, StateSet};
+pub use record::{ClockStep, HookRecord, Record, SeedSocket};
+pub use source::{Flow, Source};
 pub use tcptrace_common::state::TcpState;
 
 /// Unused names kept per kind, the most recently reported ones. The source of names remembers no more, so that it

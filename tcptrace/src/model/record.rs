@@ -7,9 +7,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
-use crate::lifecycle::{SocketCheckpoint, TrackerCheckpoint};
-
-use super::{ClockStep, Nanos, NetnsId, SocketId, TcpState, Tuple};
+pub use super::process::Process;
+use super::{
+    Nanos, NetnsId, SocketId, TcpState, Tuple,
+    checkpoint::{SocketCheckpoint, TrackerCheckpoint},
+};
 
 /// One observation.
 #[derive(Clone, Debug)]
@@ -231,17 +233,6 @@ pub struct SweepEnd {
     pub netns: Vec<NetnsId>,
 }
 
-/// A process that holds a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Process id in the initial pid namespace (tgid).
-    pub pid: u32,
-    /// Its kernel name (`/proc/PID/comm`), at most 15 bytes. Untrusted.
-    pub comm: Arc<str>,
-    /// cgroup v2 id, 0 when unknown.
-    pub cgroup: u64,
-}
-
 /// Facts about the host that are constant while tracing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
@@ -282,6 +273,16 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// Limits of this trace: facts that it can't observe or only bound, one sentence each.
     pub limits: Vec<String>,
+}
+
+/// A change of the offset between the wall clock and the monotonic clock: the wall clock was set, or the host was
+/// suspended, which `CLOCK_MONOTONIC` does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStep {
+    /// When the step was detected.
+    pub ts: Nanos,
+    /// Wall-clock time at monotonic 0, from then on; nanoseconds since the epoch.
+    pub offset_ns: u64,
 }
 
 /// A line in a sysctl file.

@@ -1,6 +1,6 @@
-//! Formats numbers to be short and readable: `60.8s`, `12.3ms`, `18,122`, `14m`.
+//! Formats numbers to be short and readable: `60.8s`, `12.3ms`, `18,122`, `14m`. Parses durations and sizes.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::Nanos;
 
@@ -121,6 +121,41 @@ pub fn rate(per_s: f64) -> String {
     }
 }
 
+/// Parses a duration: `250ms`, `30s`, `5m`, `2h`; a number alone is seconds, as for `timeout` and `sleep`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("expected a length of time: 250ms, 30s, 5m, 2h".into()),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("'{number}' is not a number"))?;
+    let length = Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
+    if length.is_zero() { Err("must be longer than 0".into()) } else { Ok(length) }
+}
+
+/// Parses a size: `64MiB`, `1GB`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 6] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let expected = || "expected a number with a unit: 64MiB, 1GiB".to_owned();
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|&(name, bytes)| text.strip_suffix(name).map(|number| (number, bytes)))
+        .ok_or_else(expected)?;
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    number.checked_mul(unit).filter(|&bytes| bytes > 0).ok_or_else(expected)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -201,5 +236,26 @@ mod tests {
         assert_eq!(rate(412.2), "412");
         assert_eq!(rate(31_240.0), "31.2k");
         assert_eq!(rate(1_250_000.0), "1.25M");
+    }
+
+    #[test]
+    fn sizes_have_a_unit() {
+        assert_eq!(parse_size("64MiB"), Ok(64 << 20));
+        assert_eq!(parse_size("2GB"), Ok(2_000_000_000));
+        for bad in ["", "5", "MiB", "0MiB", "-1MiB", "1.5GiB", "99999999999999GiB", "5m"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit_or_are_seconds() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["", ".", "0", "5x", "s", "-1s", "0s", "1..2s", "99999999999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
     }
 }

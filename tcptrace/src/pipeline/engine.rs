@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{query::ActiveQuery, state::PipelineState};
 use crate::{
-    aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot},
-    detail::Query,
+    aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot, detail::Query},
     filter::Filter,
     lifecycle::{Tracker, TrackerLimits},
     model::{Nanos, NetnsId, Record, StateCounts, TcpState, record::HostFacts},

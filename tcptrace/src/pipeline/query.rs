@@ -3,8 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    aggregate::{Aggregate, HostNames},
-    detail::{Detail, DetailAnswer, Focus, Journal, Life, Members, Query, SocketRow, pick},
+    aggregate::{
+        Aggregate, HostNames,
+        detail::{Detail, DetailAnswer, Focus, Journal, Life, Members, Query, SocketRow, pick},
+    },
     filter::Filter,
     lifecycle::Tracker,
     model::{Nanos, NetnsId},

@@ -8,13 +8,16 @@ use tcptrace_common::{
 };
 
 use super::{
-    EventSink,
+    event_sink::EventSink,
     query::{ActiveQuery, QueryChange},
 };
 use crate::{
-    aggregate::{Aggregate, CleanupThrottle, Context, History, HostNames, Snapshot, host_counters::Observed},
-    detail::{DetailAnswer, Query},
-    filter::{Filter, Subject},
+    aggregate::{
+        Aggregate, CleanupThrottle, Context, History, HostNames, Snapshot,
+        detail::{DetailAnswer, Query},
+        host_counters::Observed,
+    },
+    filter::Filter,
     lifecycle::{Event, Observer, Processes, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
@@ -169,7 +172,7 @@ impl PipelineState {
             QueryChange::Filter => History::Ends,
         };
         aggregate.restart(active.query().grouping, history, tracker, |socket, processes| {
-            socket.shown = filter.states(&Subject::of(socket, processes));
+            socket.shown = filter.states(&socket.subject(processes));
         });
         active.recounted(*now);
         change
@@ -246,7 +249,7 @@ impl PipelineState {
     /// Sets the states in which `socket` matches the filter, as far as known.
     fn judge(&self, socket: &mut Socket, processes: &Processes) {
         if !self.filter.is_everything() {
-            socket.shown = self.filter.states(&Subject::of(socket, processes));
+            socket.shown = self.filter.states(&socket.subject(processes));
         }
     }
 }

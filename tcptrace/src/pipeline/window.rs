@@ -11,11 +11,10 @@ use crate::{
     aggregate::{Grouping, Scope},
     filter::Filter,
     model::{
-        Nanos, Record,
+        Flow, Nanos, Record, Source,
         record::{HostFacts, KernelLosses},
         units,
     },
-    source::{Flow, Source},
 };
 
 /// A point in time of a recording.

@@ -1,8 +1,10 @@
 //! Bounded set of saved replay states, evenly spread over the records read so far, so that seeking back does not
 //! restart at the beginning.
 
-use super::player::ReplayHead;
-use crate::{pipeline::SnapshotSchedule, session::FilePosition};
+use crate::{
+    pipeline::{Engine, SnapshotSchedule},
+    session::{FilePosition, Reader},
+};
 
 /// Maximum number of checkpoints.
 const MOST: usize = 32;
@@ -13,7 +15,7 @@ const SPACING: u64 = 200_000;
 
 /// State of the replay after a batch.
 pub struct Checkpoint {
-    pub(super) engine: crate::pipeline::Engine,
+    pub(super) engine: Engine,
     pub(super) place: FilePosition,
     pub(super) schedule: SnapshotSchedule,
     /// Snapshots passed.
@@ -49,24 +51,24 @@ impl Checkpoints {
         Self { kept: Vec::new(), spacing: limits.spacing, bytes: 0, limits }
     }
 
-    /// Saves `head` if it is far enough from the last checkpoint. It must be between two batches.
-    pub fn offer(&mut self, head: &ReplayHead) -> std::io::Result<()> {
+    /// Saves the state between two batches, if it is far enough from the last checkpoint.
+    pub fn offer(
+        &mut self,
+        engine: &Engine,
+        reader: &Reader,
+        schedule: SnapshotSchedule,
+        passed: usize,
+    ) -> std::io::Result<()> {
         let last = self.kept.last().map_or(0, |last| last.engine.records());
-        if head.engine.records() < last.saturating_add(self.spacing) {
+        if engine.records() < last.saturating_add(self.spacing) {
             return Ok(());
         }
-        let place = head.reader.place()?;
-        let bytes = head.engine.size_bytes() + place.size_bytes();
+        let place = reader.place()?;
+        let bytes = engine.size_bytes() + place.size_bytes();
         if bytes > self.limits.bytes {
             return Ok(());
         }
-        self.kept.push(Checkpoint {
-            engine: head.engine.clone(),
-            place,
-            schedule: head.schedule,
-            passed: head.passed,
-            bytes,
-        });
+        self.kept.push(Checkpoint { engine: engine.clone(), place, schedule, passed, bytes });
         self.bytes += bytes;
         while self.kept.len() > self.limits.most || self.bytes > self.limits.bytes {
             self.drop_every_other();

@@ -14,13 +14,11 @@ use super::{
     index::{Frame, Index, MAX_FRAMES},
 };
 use crate::{
-    aggregate::{Scope, Snapshot},
-    detail::Query,
+    aggregate::{Scope, Snapshot, detail::Query},
     filter::Filter,
-    model::{Nanos, Record, units},
+    model::{Flow, Nanos, Record, Source as _, units},
     pipeline::{Bounds, Engine, SnapshotSchedule, Window},
     session::{AtEnd, Input, Reader},
-    source::{Flow, Source as _},
 };
 
 /// Part and view of the recording to show.
@@ -240,7 +238,10 @@ impl Player {
 
     fn keep(&mut self) -> Result<()> {
         if self.head.is_between_batches() {
-            self.checkpoints.offer(&self.head).context("no memory to decompress with")?;
+            let ReplayHead { engine, reader, schedule, passed, .. } = &self.head;
+            self.checkpoints
+                .offer(engine, reader, *schedule, *passed)
+                .context("no memory to decompress with")?;
         }
         Ok(())
     }

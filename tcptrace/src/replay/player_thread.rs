@@ -17,8 +17,7 @@ use super::{
     player::{Player, SeekResult},
 };
 use crate::{
-    aggregate::Snapshot,
-    detail::Query,
+    aggregate::{Snapshot, detail::Query},
     model::Nanos,
     privileges::{self, Work},
 };

@@ -8,8 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{checkpoints::CheckpointLimits, *};
 use crate::{
-    aggregate::{Scope, Snapshot},
-    detail::Query,
+    aggregate::{Scope, Snapshot, detail::Query},
     filter::{Filter, parse},
     model::{Nanos, Record},
     output_file::Existing,

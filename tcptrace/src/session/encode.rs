@@ -13,14 +13,12 @@ use super::{
     message::Compressor,
     schema::{RowKind, index_of},
 };
-use crate::{
-    lifecycle::{Memory, SocketCheckpoint},
-    model::{
-        Addr, HookRecord, Nanos, Record, SeedSocket, SocketId, Tuple,
-        hooks::{KernelObject, LastRecord, ReportedKind, reported},
-        record::{KernelLosses, Process, SeedObject, Sweep},
-        text,
-    },
+use crate::model::{
+    Addr, HookRecord, Nanos, Record, SeedSocket, SocketId, Tuple,
+    checkpoint::SocketCheckpoint,
+    hooks::{KernelObject, LastRecord, ReportedKind, reported},
+    record::{KernelLosses, Process, SeedObject, Sweep},
+    text,
 };
 
 /// Row limit of a batch; the next constant limits its bytes of text.
@@ -417,16 +415,15 @@ impl Encoder {
 
     fn carried(&mut self, carried: &SocketCheckpoint) {
         let row = self.begin(RowKind::Carried, Some(carried.ts));
-        let socket = &carried.socket;
-        self.ends(row, carried.id, socket.netns.0, &socket.tuple);
-        let object = self.objects.number(socket.object);
+        self.ends(row, carried.id, carried.netns.0, &carried.tuple);
+        let object = self.objects.number(carried.object);
         self.columns.object.set(row, object);
-        self.columns.from.set(row, socket.previous as u8);
-        self.columns.to.set(row, socket.state as u8);
+        self.columns.from.set(row, carried.previous as u8);
+        self.columns.to.set(row, carried.state as u8);
         if let Some(process) = &carried.process {
             self.process(row, process);
         }
-        self.facts(row, &Memory::of(socket));
+        self.facts(row, &carried.memory);
     }
 
     fn ends(&mut self, row: usize, id: SocketId, netns: u32, tuple: &Tuple) {

@@ -16,19 +16,23 @@ mod frame;
 mod input;
 mod message;
 mod output;
+mod portion;
 mod reader;
 mod recorder;
 pub mod schema;
 pub mod ticks;
 mod writer;
+mod written;
 
 pub use ending::{Damage, Ending, ReadError};
 pub use input::Input;
-pub use output::{Keep, MAX_FLIGHT_BYTES, Rotate, WriteError, Written};
+pub use output::MAX_FLIGHT_BYTES;
+pub use portion::RecorderStatus;
 pub use reader::{AtEnd, FilePosition, Reader};
-pub use recorder::{Failure, RecordPlan, Recorder, RecorderStatus, Recording, start};
+pub use recorder::{RecordPlan, Recorder, Recording, start};
 
 #[cfg(test)]
 mod series_tests;
 #[cfg(test)]
 mod tests;
+pub use written::{Failure, Keep, Rotate, WriteError, Written};

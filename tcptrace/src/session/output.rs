@@ -4,58 +4,15 @@ mod files;
 mod flight;
 mod series;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use super::recorder::Failure;
+use super::written::{Failure, Keep, WriteError, Written};
 use crate::{model::Nanos, output_file::Existing};
 use files::Files;
 use flight::Flight;
 pub use flight::MAX_FLIGHT_BYTES;
 #[cfg(test)]
 pub use series::numbered;
-
-/// When to start a new file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotate {
-    /// At this many bytes.
-    Size(u64),
-    /// After this much time.
-    Time(Nanos),
-}
-
-/// How much of a recording to keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Everything, in one file.
-    All,
-    /// A series of files, of which the newest are kept.
-    Series {
-        /// When to start a new file.
-        rotate: Rotate,
-        /// How many files to keep; `None` for all.
-        files: Option<usize>,
-    },
-    /// The newest stretch of time, in memory until a dump is requested.
-    Last(Nanos),
-}
-
-/// A file that could not be written, and why.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {why}", path.display())]
-pub struct WriteError {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub why: io::Error,
-}
-
-/// For `map_err`: adds `path` to an error.
-fn unwritten(path: &Path) -> impl Fn(io::Error) -> WriteError {
-    |why| WriteError { path: path.to_owned(), why }
-}
 
 /// Stores a recording in pieces: each begins with a head, and is readable without the earlier ones.
 pub enum RecordingOutput {
@@ -168,28 +125,5 @@ impl RecordingOutput {
             Self::Files(files) => files.written(),
             Self::Flight(flight) => Written { left_out: flight.records(), ..Written::none(flight.path()) },
         }
-    }
-}
-
-/// Contents of a written file.
-#[derive(Clone, Debug, Default)]
-pub struct Written {
-    /// The file.
-    pub path: PathBuf,
-    /// How many files were written, including this one; 0 for none.
-    pub files: usize,
-    /// Hook records in it.
-    pub records: u64,
-    /// Hook records that were in memory but did not fit on the disk.
-    pub left_out: u64,
-    /// Its length.
-    pub bytes: u64,
-    /// The time it spans.
-    pub span: Nanos,
-}
-
-impl Written {
-    fn none(path: &Path) -> Self {
-        Self { path: path.to_owned(), ..Self::default() }
     }
 }

@@ -16,12 +16,11 @@ use super::{
 };
 use crate::{
     model::{
-        Nanos, Record,
+        Flow, Nanos, Record, Source,
         record::{HostFacts, KernelLosses},
         units,
     },
     sandbox::Confined,
-    source::{Flow, Source},
 };
 
 /// What the reader does at the end of a file that was not closed.

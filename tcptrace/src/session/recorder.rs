@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::Ordering::Relaxed,
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
 };
@@ -15,9 +15,11 @@ use tokio::sync::oneshot;
 
 use super::{
     message::Compressor,
-    output::{Keep, RecordingOutput, WriteError, Written},
+    output::RecordingOutput,
+    portion::{Portion, RecorderStatus},
     ticks::Ticks,
     writer::RecordingWriter,
+    written::{Failure, Keep, WriteError, Written},
 };
 use crate::{
     model::{Nanos, Record, record::KernelLosses},
@@ -44,21 +46,6 @@ pub struct RecordPlan {
     pub existing: Existing,
 }
 
-/// Progress counters, shared between threads.
-#[derive(Debug, Default)]
-pub struct RecorderStatus {
-    /// Hook records written.
-    pub records: AtomicU64,
-    /// Bytes written, or held.
-    pub bytes: AtomicU64,
-    /// Records dropped because the writer was behind.
-    pub missed: AtomicU64,
-    pub(super) wants_head: AtomicBool,
-    pub(super) wants_dump: AtomicUsize,
-    /// Portions in the queue.
-    pub(super) queued: AtomicUsize,
-}
-
 /// Handle to a running recording.
 pub struct Recording {
     /// Progress.
@@ -70,16 +57,6 @@ pub struct Recording {
     pub done: oneshot::Receiver<Result<Written, Failure>>,
     /// Results of requested dumps.
     pub dumps: tokio::sync::mpsc::UnboundedReceiver<Result<Written, Failure>>,
-}
-
-/// Why a recording is incomplete, and what was written of it.
-#[derive(Debug, thiserror::Error)]
-#[error("{cause}")]
-pub struct Failure {
-    /// Why.
-    pub cause: WriteError,
-    /// The part that was written.
-    pub written: Written,
 }
 
 /// Receives records from the pipeline.
@@ -96,26 +73,6 @@ pub struct Recorder {
     /// Records were missed since the last loss record.
     has_missed: bool,
     now: Nanos,
-}
-
-/// A message to the writer thread.
-pub enum Portion {
-    /// Records in order of arrival.
-    Records(Vec<Record>),
-    /// Opens a new piece: the state known at that point.
-    Head { losses_before: KernelLosses, ts: Nanos, records: Vec<Record> },
-}
-
-impl RecorderStatus {
-    /// Whether the writer has processed everything it received.
-    pub fn is_idle(&self) -> bool {
-        self.queued.load(Relaxed) == 0
-    }
-
-    /// Requests a dump of the records held in memory.
-    pub fn dump(&self) {
-        self.wants_dump.fetch_add(1, Relaxed);
-    }
 }
 
 /// Opens the file and starts the writer thread.

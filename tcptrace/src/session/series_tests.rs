@@ -17,10 +17,9 @@ use super::{
 use crate::{
     lifecycle::{Event, Observer, Processes, Socket, Tracker, TrackerLimits},
     model::{
-        Addr, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, Tuple,
+        Addr, Flow, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, Source as _, Tuple,
         record::{HostFacts, Process, SeedObject, Sweep},
     },
-    source::{Flow, Source as _},
 };
 
 const NETNS: u32 = 4_026_531_840;

@@ -18,12 +18,11 @@ use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
     model::{
-        ClockStep, Nanos, Record, SeedSocket,
+        ClockStep, Flow, Nanos, Record, SeedSocket, Source,
         record::{KernelLosses, SeedObject, Sweep},
     },
     output_file::Existing,
     pipeline,
-    source::{Flow, Source},
     synthetic::{Shape, Traffic},
     view::top::json,
 };

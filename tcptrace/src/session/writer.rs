@@ -16,9 +16,10 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use super::{
     encode::Encoder,
     message::{self, Compressor},
-    output::{RecordingOutput, WriteError, Written},
-    recorder::{Failure, Portion, RecorderStatus},
+    output::RecordingOutput,
+    portion::{Portion, RecorderStatus},
     schema::{FORMAT, key},
+    written::{Failure, WriteError, Written},
 };
 use crate::model::{
     Nanos, Record,

@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    Flow, Source,
     host::{self, ClockWatch},
     host_poller::PollKind,
     names::NameResolver,
@@ -20,7 +19,7 @@ use super::{
 use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{
-        Nanos, Record,
+        Flow, Nanos, Record, Source,
         hooks::{KFREE_SKB, SEND_RESET},
         record::{HostFacts, KernelLosses},
     },

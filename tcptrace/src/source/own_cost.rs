@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::view::metrics::{EbpfCost, OwnCost};
+use crate::model::own_cost::{EbpfCost, OwnCost};
 
 /// The cost so far. Unreadable parts count as zero.
 pub fn now() -> OwnCost {

@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result};
 use tcptrace_common::filter::KernelFilter;
 
 use super::{
-    Flow, PollKind, Source,
+    PollKind,
     host::{self, ClockWatch},
     poller::PollerThread,
     seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
 };
-use crate::model::{Record, record::HostFacts};
+use crate::model::{Flow, Record, Source, record::HostFacts};
 
 const POLL: Duration = Duration::from_millis(50);
 

@@ -5,8 +5,39 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::host::SYSCTLS;
 use crate::model::{record::SysctlLine, text};
+
+/// Settings that limit the duration of a state, the sockets in it, or the available ports.
+pub(super) const SYSCTLS: [&str; 26] = [
+    "net.core.somaxconn",
+    "net.ipv4.ip_autobind_reuse",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_abort_on_overflow",
+    "net.ipv4.tcp_challenge_ack_limit",
+    "net.ipv4.tcp_ehash_entries",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_max_orphans",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_max_tw_buckets",
+    "net.ipv4.tcp_migrate_req",
+    "net.ipv4.tcp_orphan_retries",
+    "net.ipv4.tcp_retries2",
+    "net.ipv4.tcp_rfc1337",
+    "net.ipv4.tcp_syn_retries",
+    "net.ipv4.tcp_synack_retries",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_timestamps",
+    // Removed in 4.12; doctor reports a kernel or sysctl file that still has it.
+    "net.ipv4.tcp_tw_recycle",
+    "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_tw_reuse_delay",
+    // Alibaba Cloud Linux.
+    "net.ipv4.tcp_tw_timeout",
+];
 
 /// Boot-time configuration, in the order of sysctl.d(5).
 const PLACES: [&str; 6] = [

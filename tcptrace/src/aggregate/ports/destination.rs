@@ -1,6 +1,6 @@
 //! Counters of one destination: connections from one local address to one remote address and port.
 
-use super::{expiries::Expiries, is_no_port, rate::Rate};
+use super::{expiries::Expiries, rate::Rate};
 use crate::{
     aggregate::{owners::OwnerCounts, table::Row},
     lifecycle::{EndReason, Event, PortUse, Processes, Socket},
@@ -188,7 +188,7 @@ impl Destination {
     }
 
     fn ended(&mut self, event: &Event<'_>, reuse_delay: Nanos) {
-        if is_no_port(event.end_reason) {
+        if event.end_reason == Some(EndReason::NoPort) {
             self.revert_opened();
             self.failures += 1;
             self.last_failure = Some(event.ts);

@@ -18,7 +18,7 @@ use super::{
     table::{GroupTable, OTHER},
 };
 use crate::{
-    lifecycle::{EndReason, Event, Phase, PortUse, Processes, Role, Socket},
+    lifecycle::{Event, Phase, PortUse, Processes, Role, Socket},
     model::{Endpoint, Nanos, NetnsId, Record, TcpState},
 };
 use destination::{Destination, DestinationKey};
@@ -263,11 +263,6 @@ const fn has_destination(port_use: PortUse) -> bool {
 /// Whether `connect()` chooses or chose the port.
 const fn is_chosen(port_use: PortUse) -> bool {
     matches!(port_use, PortUse::Choosing | PortUse::Chosen)
-}
-
-/// Whether `reason` means that a connection never had a port.
-const fn is_no_port(reason: Option<EndReason>) -> bool {
-    matches!(reason, Some(EndReason::NoPort))
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use tcptrace_common::record::{self as raw, Kind, flag};
 use super::*;
 use crate::{
     aggregate::{Aggregate, Context, Grouping, HostNames, Scope},
-    filter::StateSet,
     lifecycle::{Tracker, TrackerLimits},
-    model::{Addr, HookRecord, Nanos, Tuple},
+    model::{Addr, HookRecord, Nanos, StateSet, Tuple},
     synthetic::{Shape, Traffic},
 };
 

@@ -60,7 +60,7 @@ fn all(run: &mut AggregateRun, blind: bool, observed: &Observed) -> Vec<StuckSoc
     snapshot.host = Arc::new(HostFacts { netns: 1, blind, ..HostFacts::default() });
     snapshot.began = Nanos(0);
     snapshot.observed = Arc::new(observed.clone());
-    stuck_sockets::of(&run.tracker, &snapshot)
+    stuck_sockets::of(&run.tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts)
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tcptrace_common::{
 };
 
 use super::*;
+use crate::model::name_set::{Choice, Set};
 
 const V4: [&str; 5] = ["10.0.0.5", "10.1.2.3", "127.0.0.1", "192.0.2.1", "0.0.0.1"];
 const V6: [&str; 5] = ["2001:db8::1", "2001:db8:1::1", "fe80::1", "::1", "::fffe:10.0.0.5"];

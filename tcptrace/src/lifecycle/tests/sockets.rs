@@ -4,12 +4,8 @@ use std::{collections::HashSet, hash::BuildHasher as _};
 
 use super::*;
 use crate::{
-    filter::StateSet,
-    lifecycle::{
-        Since,
-        seed::{PortRanges, closer_of},
-        table::BlockHasherBuilder,
-    },
+    lifecycle::{Since, listed::closer_of, port_ranges::PortRanges, table::BlockHasherBuilder},
+    model::StateSet,
 };
 
 fn addr(text: &str) -> Addr {

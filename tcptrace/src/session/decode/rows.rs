@@ -6,9 +6,9 @@ use tcptrace_common::record::{self as raw, Kind, flag};
 
 use super::{Decoder, MAX_FACTS_BYTES, MOST_TEXT_BYTES, Wrong};
 use crate::{
-    lifecycle::{Memory, SocketCheckpoint, TrackerCheckpoint},
     model::{
         Addr, ClockStep, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
+        checkpoint::{SocketCheckpoint, TrackerCheckpoint},
         hooks::{KernelObject, reported},
         record::{HostFacts, KernelLosses, Process, SeedObject, Sweep},
     },
@@ -293,13 +293,16 @@ impl Decoder {
     }
 
     fn carried(&self, row: usize, ts: Nanos) -> Result<SocketCheckpoint, Wrong> {
-        let memory: Memory = self.facts(row)?;
-        let netns = NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default());
-        let state = self.tcp_state(Column::To, row)?;
-        let mut socket = memory.socket(self.tuple(row), netns, state);
-        socket.previous = self.tcp_state(Column::From, row)?;
-        socket.object = u64::from(self.column(Column::Object).u32(row).unwrap_or_default());
-        let id = SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default());
-        Ok(SocketCheckpoint { ts, id, socket, process: self.process(row)? })
+        Ok(SocketCheckpoint {
+            ts,
+            memory: self.facts(row)?,
+            id: SocketId(self.column(Column::Cookie).u64(row).unwrap_or_default()),
+            tuple: self.tuple(row),
+            netns: NetnsId(self.column(Column::Netns).u32(row).unwrap_or_default()),
+            state: self.tcp_state(Column::To, row)?,
+            previous: self.tcp_state(Column::From, row)?,
+            object: u64::from(self.column(Column::Object).u32(row).unwrap_or_default()),
+            process: self.process(row)?,
+        })
     }
 }

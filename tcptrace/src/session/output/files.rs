@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Keep, Rotate, WriteError, Written, series::Series, unwritten};
+use super::series::Series;
+use crate::session::written::{Keep, Rotate, WriteError, Written, unwritten};
 use crate::{
     model::Nanos,
     output_file::{self, Existing, OutputFile},

@@ -6,11 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{WriteError, Written, series::Series, unwritten};
+use super::series::Series;
 use crate::{
     model::Nanos,
     output_file::{Existing, OutputFile},
-    session::{message::END, recorder::Failure},
+    session::{
+        message::END,
+        written::{Failure, WriteError, Written, unwritten},
+    },
 };
 
 /// Most bytes a flight recorder keeps in memory, compressed; it evicts the oldest pieces above that.

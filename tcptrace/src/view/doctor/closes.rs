@@ -1,6 +1,9 @@
 //! Findings about connections that end without two FINs, and about those that are never established.
 
-use super::{Found, Severity, evidence::Case};
+use super::{
+    evidence::Case,
+    finding::{Found, Severity},
+};
 use crate::{
     lifecycle::EndReason,
     model::{

@@ -1,6 +1,6 @@
 //! Queries on a snapshot that the findings share, and their common wording.
 
-use super::Who;
+use super::finding::Who;
 use crate::{
     aggregate::{
         Group, Snapshot,

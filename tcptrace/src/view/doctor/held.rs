@@ -1,6 +1,9 @@
 //! Findings about sockets that wait for a `close()`, here or at the peer.
 
-use super::{Found, Severity, evidence::Case};
+use super::{
+    evidence::Case,
+    finding::{Found, Severity},
+};
 use crate::{
     aggregate::stuck_sockets::{self, One, StuckSockets},
     model::{

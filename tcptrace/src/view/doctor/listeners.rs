@@ -1,6 +1,9 @@
 //! Findings about incoming connections that find no room in a queue.
 
-use super::{Found, Severity, Who, evidence::Case};
+use super::{
+    evidence::Case,
+    finding::{Found, Severity, Who},
+};
 use crate::{
     aggregate::{host_counters::Queue, stuck_sockets::StuckSockets},
     model::{

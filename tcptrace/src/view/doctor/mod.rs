@@ -5,6 +5,7 @@
 
 mod closes;
 mod evidence;
+mod finding;
 mod healthy;
 mod held;
 pub mod json;
@@ -18,90 +19,9 @@ pub mod text;
 mod time_wait;
 mod trace;
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-
-use self::evidence::Case;
-use crate::{aggregate::Snapshot, model::Nanos};
-
-/// Severity of a finding, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Connections fail now.
-    Critical,
-    /// Connections will fail, or something leaks.
-    Warning,
-    /// Harmless or not urgent; often something that only looks like a fault.
-    Note,
-}
-
-impl Severity {
-    /// Name in text.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Critical => "CRITICAL",
-            Self::Warning => "WARNING",
-            Self::Note => "NOTE",
-        }
-    }
-}
-
-/// One fault.
-#[derive(Clone, Debug, Serialize)]
-pub struct Finding {
-    /// Stable name: `close_wait_leak`.
-    pub id: &'static str,
-    /// Severity.
-    pub severity: Severity,
-    /// The finding that causes this one, or is another side of it; it is listed before this one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub follows_from: Option<&'static str>,
-    /// One sentence without a full stop.
-    pub title: String,
-    /// Observations, with numbers.
-    pub evidence: Vec<String>,
-    /// The numbers, by name.
-    pub numbers: BTreeMap<&'static str, u64>,
-    /// Why it happens.
-    pub why: &'static str,
-    /// The processes and services concerned, the largest first.
-    pub who: Vec<Who>,
-    /// Steps to fix it, in order, those in the application first.
-    pub fix: Vec<String>,
-    /// Advice against a wrong fix.
-    pub dont: &'static str,
-    /// How to verify the fix.
-    pub verify: String,
-}
-
-/// A process and service concerned by a finding.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Who {
-    /// Network namespace, if not the tracer's own. Untrusted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub netns: Option<String>,
-    /// Name of the process. Untrusted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub comm: Option<String>,
-    /// Its id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    /// Service: `*:443`, `10.0.0.5:5432`.
-    pub service: String,
-    /// Number of sockets, connects or handshakes.
-    pub count: u64,
-    /// Descriptors of the oldest sockets.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub fds: Vec<u32>,
-    /// Age of the oldest socket.
-    #[serde(skip_serializing_if = "Option::is_none", rename = "oldest_ns")]
-    pub oldest: Option<Nanos>,
-    /// Whether the age is a lower bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub at_least: Option<bool>,
-}
+pub use self::finding::{Finding, Severity, Who};
+use self::{evidence::Case, finding::Found};
+use crate::aggregate::Snapshot;
 
 /// One kind of fault.
 struct FindingRow {
@@ -110,19 +30,6 @@ struct FindingRow {
     find: fn(&Case<'_>) -> Option<Found>,
     /// Findings that explain this one if they name the same service.
     causes: &'static [&'static str],
-}
-
-/// Result of a row, without the row's name.
-struct Found {
-    severity: Severity,
-    title: String,
-    evidence: Vec<String>,
-    numbers: Vec<(&'static str, u64)>,
-    why: &'static str,
-    who: Vec<Who>,
-    fix: Vec<String>,
-    dont: &'static str,
-    verify: String,
 }
 
 const fn row(id: &'static str, find: fn(&Case<'_>) -> Option<Found>) -> FindingRow {

@@ -1,6 +1,9 @@
 //! Findings about local ports of outgoing connections: exhausted, or soon exhausted.
 
-use super::{Found, Severity, Who, evidence::Case};
+use super::{
+    evidence::Case,
+    finding::{Found, Severity, Who},
+};
 use crate::{
     aggregate::{DestinationPorts, TwReuse},
     model::{

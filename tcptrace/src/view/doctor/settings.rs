@@ -1,6 +1,10 @@
 //! Findings about settings that do not do what people expect.
 
-use super::{Found, Severity, Who, evidence::Case, time_wait::default_tw_buckets};
+use super::{
+    evidence::Case,
+    finding::{Found, Severity, Who},
+    time_wait::default_tw_buckets,
+};
 use crate::{
     aggregate::{PortSettings, stuck_sockets::StuckSockets},
     model::{

@@ -1,6 +1,9 @@
 //! Findings about TIME_WAIT: a full table, harmless TIME_WAIT, and reuse of its ports.
 
-use super::{Found, Severity, evidence::Case};
+use super::{
+    evidence::Case,
+    finding::{Found, Severity},
+};
 use crate::{
     lifecycle::{EndReason, Role},
     model::{

@@ -1,6 +1,9 @@
 //! Finding about the tracer itself: losses.
 
-use super::{Found, Severity, evidence::Case};
+use super::{
+    evidence::Case,
+    finding::{Found, Severity},
+};
 use crate::view::losses;
 
 /// Finding: the tracer lost records, so counts may be wrong.

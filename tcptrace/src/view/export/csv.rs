@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::{ExportColumn, ExportValue, Table};
+use super::table::{ExportColumn, ExportValue, Table};
 use crate::model::text::csv_cell;
 
 /// CSV writer.

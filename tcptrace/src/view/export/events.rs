@@ -1,6 +1,6 @@
 //! The table `events`: one row per state transition.
 
-use super::{
+use super::table::{
     ColumnKind::{Flag, Number, Text, Time},
     ExportColumn, ExportValue, column,
 };

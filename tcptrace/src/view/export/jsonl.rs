@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::{ExportColumn, ExportValue, Table};
+use super::table::{ExportColumn, ExportValue, Table};
 
 /// JSON lines writer.
 pub struct Jsonl<W: Write> {

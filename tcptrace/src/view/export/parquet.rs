@@ -13,7 +13,7 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 
-use super::{ColumnKind, ExportColumn, ExportValue, Table};
+use super::table::{ColumnKind, ExportColumn, ExportValue, Table};
 
 /// Rows per row group, held in memory.
 const GROUP: usize = 256 << 10;

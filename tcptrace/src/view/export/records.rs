@@ -1,6 +1,6 @@
 //! The table `records`: one row per observation, with the values filled in that the recording stores only once.
 
-use super::{
+use super::table::{
     ColumnKind::{Number, Signed, Text, Time},
     ExportColumn, ExportValue, column,
 };
@@ -68,10 +68,10 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
             RowKind::Missing
         }
         Record::SocketCheckpoint(carried) => {
-            let socket = &carried.socket;
-            ends(&mut row, carried.id.0, socket.netns.0, socket.tuple.saddr, socket.tuple.daddr);
-            ports(&mut row, socket.tuple.sport, socket.tuple.dport, socket.tuple.ifindex);
-            row[11] = ExportValue::text(socket.state.name());
+            let tuple = &carried.tuple;
+            ends(&mut row, carried.id.0, carried.netns.0, tuple.saddr, tuple.daddr);
+            ports(&mut row, tuple.sport, tuple.dport, tuple.ifindex);
+            row[11] = ExportValue::text(carried.state.name());
             RowKind::Carried
         }
         Record::Owner { id, process, .. } => {

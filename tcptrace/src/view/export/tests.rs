@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::*;
+use super::{table::column, *};
 
 /// An in-memory file that outlives its writer.
 #[derive(Clone, Default)]

@@ -4,7 +4,10 @@ use std::fmt;
 
 use prometheus_client::{metrics::MetricType, registry::Unit};
 
-use super::{Metric, MetricsInput, Samples};
+use super::{
+    metric::{Metric, MetricsInput},
+    samples::Samples,
+};
 use crate::{
     aggregate::{DestinationPorts, Group, StateDwells},
     lifecycle::{Closer, EndReason, Since},

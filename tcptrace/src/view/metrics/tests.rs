@@ -1,11 +1,14 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
 use crate::{
-    aggregate::{Grouping, Scope},
+    aggregate::{Group, Grouping, Scope, Snapshot},
     filter::Filter,
     lifecycle::{Role, Since},
-    model::TcpState,
+    model::{
+        TcpState,
+        own_cost::{EbpfCost, OwnCost},
+    },
     pipeline::Engine,
     synthetic::{Shape, Traffic},
     view::top::fixture,

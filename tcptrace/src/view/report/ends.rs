@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::{
     Report,
     cell::Number,
-    sections::{TABLE_END, bar, table},
+    table::{TABLE_END, bar, table},
 };
 use crate::{lifecycle::EndReason, view::hist::closes};
 

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::{
     Report,
     cell::{Number, Text},
-    sections::{TABLE_END, table},
+    table::{TABLE_END, table},
 };
 use crate::view::losses::CAUSES;
 

@@ -6,8 +6,8 @@ use super::{
     Report, bound,
     cell::{Number, Text},
     ranking::connections_closed,
-    sections::{TABLE_END, bar, grouped_table, table},
     summary::percent,
+    table::{TABLE_END, bar, grouped_table, table},
 };
 use crate::{
     aggregate::Group,

@@ -16,6 +16,7 @@ pub mod page;
 mod ranking;
 mod sections;
 mod summary;
+mod table;
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 

@@ -9,8 +9,19 @@ use crate::{
 
 use super::{
     key::KeyPress,
-    state::{Edit, Move, ScreenView},
+    state::{list::Move, prompt::Edit},
 };
+
+/// View on the screen, from overview to detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScreenView {
+    /// The groups.
+    Groups,
+    /// The sockets of one group.
+    Sockets,
+    /// The life of one socket.
+    Life,
+}
 
 /// A user action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use super::{
     key::KeyPress,
     keymap::Keymap,
     theme::{self, Theme},
+    unknown_name::unknown,
 };
 use crate::{aggregate::Grouping, model::text::sanitise};
 
@@ -80,7 +81,7 @@ impl TryFrom<String> for Interval {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        crate::cli::duration(&text).map(Self)
+        crate::model::units::parse_duration(&text).map(Self)
     }
 }
 
@@ -110,12 +111,6 @@ impl TryFrom<String> for KeyName {
     fn try_from(text: String) -> Result<Self, String> {
         text.parse().map(Self)
     }
-}
-
-/// `unknown column 'x'; expected one of ...`
-pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let known: Vec<_> = known.collect();
-    format!("unknown {what} '{}'; expected one of {}", sanitise(name), known.join(", "))
 }
 
 impl ScreenConfig {

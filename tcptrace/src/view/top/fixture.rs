@@ -6,8 +6,8 @@ use crate::{
     aggregate::{
         DestinationPorts, DwellQuantiles, Group, GroupKey, Grouping, Losses, PortsSnapshot, Sample, Snapshot,
         StateTotal, TimeWaitEnds, Timeline, TimewaitSockets, TwReuse,
+        detail::{Before, Detail, DetailAnswer, Life, Members, Query, SocketRow, StateChange, row_of},
     },
-    detail::{Before, Detail, DetailAnswer, Life, Members, Query, SocketRow, StateChange, row_of},
     lifecycle::{Bound, Closer, Dwell, EndReason, OwnerKind, Processes, Role, Since, Socket},
     model::{
         Addr, Endpoint, Nanos, NetnsId, SocketId, TcpState, Tuple,

@@ -29,6 +29,7 @@ pub(super) mod summary;
 pub(super) mod table;
 mod terminal;
 mod theme;
+mod unknown_name;
 
 pub use config::{ConfigError, ScreenConfig};
 pub use run::{replay, run};

@@ -34,8 +34,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    aggregate::Snapshot,
-    detail::Query,
+    aggregate::{Snapshot, detail::Query},
     privileges::{self, Work},
     replay::{Drive, ReplayStatus, Request},
 };

@@ -5,20 +5,18 @@ use ratatui::{Terminal as Frames, backend::TestBackend};
 
 use super::*;
 use crate::{
-    aggregate::{Grouping, Scope},
-    detail::Focus,
+    aggregate::{Grouping, Scope, detail::Focus},
     filter::Filter,
-    model::{Nanos, Record},
+    model::{Flow, Nanos, Record, Source},
     pipeline::{self, PipelinePlan, Running},
-    source::{Flow, Source},
     synthetic::{Shape, Traffic},
     view::{
         glyphs::Glyphs,
         top::{
             Colours, ScreenConfig, TerminalStyle,
-            action::{ACTIONS, ActionRow},
+            action::{ACTIONS, ActionRow, ScreenView},
             fixture, insight, screen,
-            state::{FeedMode, Move, ScreenView},
+            state::{FeedMode, Move},
         },
     },
 };

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr as _};
 use ratatui::style::{Color, Modifier, Style};
 use serde::Deserialize;
 
-use super::config::unknown;
+use super::unknown_name::unknown;
 use crate::view::glyphs::Glyphs;
 
 /// Colours and characters that the terminal can show.

@@ -5,8 +5,7 @@ use super::{
     words::{closer, owner, role},
 };
 use crate::{
-    aggregate::Snapshot,
-    detail::SocketRow,
+    aggregate::{Snapshot, detail::SocketRow},
     lifecycle::Role,
     model::{Nanos, text},
 };

@@ -12,10 +12,10 @@ use crate::{
     model::{text, units},
     replay,
     view::top::{
-        action::ACTIONS,
+        action::{ACTIONS, ScreenView},
         insight::{self, InsightSeverity},
         settings::ScreenSettings,
-        state::{Prompt, ScreenState, ScreenView, Typing},
+        state::{Prompt, ScreenState, Typing},
         theme::{StyleRole, Theme},
     },
 };

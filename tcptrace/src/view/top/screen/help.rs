@@ -7,10 +7,10 @@ use crate::{
     view::{
         glyphs::Glyphs,
         top::{
-            action::ACTIONS,
+            action::{ACTIONS, ScreenView},
             columns::{GROUPS, SOCKETS, TableColumn},
             settings::ScreenSettings,
-            state::{EDITS, ScreenState, ScreenView},
+            state::{EDITS, ScreenState},
             theme::StyleRole,
         },
     },

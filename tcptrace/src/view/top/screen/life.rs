@@ -8,8 +8,10 @@ use ratatui::{
 };
 
 use crate::{
-    aggregate::Snapshot,
-    detail::{Before, Life, SocketRow, StateChange},
+    aggregate::{
+        Snapshot,
+        detail::{Before, Life, SocketRow, StateChange},
+    },
     lifecycle::{self, Closer, OwnerKind},
     model::{Nanos, TcpState, text},
     view::{

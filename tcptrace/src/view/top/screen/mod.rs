@@ -21,11 +21,7 @@ mod tests;
 
 use ratatui::{Frame, layout::Rect};
 
-use super::{
-    mouse::Regions,
-    settings::ScreenSettings,
-    state::{ScreenState, ScreenView},
-};
+use super::{action::ScreenView, mouse::Regions, settings::ScreenSettings, state::ScreenState};
 use crate::view::losses::losses;
 
 /// Draws `state` on `frame`; returns the clickable regions.

@@ -7,8 +7,9 @@ use crate::{
     view::{
         losses::filter,
         top::{
+            action::ScreenView,
             columns::role,
-            state::{ScreenState, ScreenView},
+            state::ScreenState,
             theme::{StyleRole, Theme},
         },
     },
@@ -48,7 +49,7 @@ fn sockets(state: &ScreenState, exists: bool) -> String {
         Some(members) => format!(
             "  {} sockets; shown: {} of each state, the oldest",
             units::count(members.total),
-            crate::detail::PER_STATE
+            crate::aggregate::detail::PER_STATE
         ),
         None if !exists => "  gone".into(),
         None => String::new(),

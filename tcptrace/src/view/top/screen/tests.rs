@@ -9,8 +9,10 @@ use ratatui::{
 
 use super::*;
 use crate::{
-    aggregate::Snapshot,
-    detail::{Detail, Focus},
+    aggregate::{
+        Snapshot,
+        detail::{Detail, Focus},
+    },
     model::TcpState,
     view::{
         glyphs::Glyphs,

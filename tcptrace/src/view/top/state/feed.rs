@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{aggregate::Snapshot, detail::Query};
+use crate::aggregate::{Snapshot, detail::Query};
 
 /// Feed mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

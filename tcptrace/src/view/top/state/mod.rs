@@ -2,8 +2,8 @@
 //! query for the pipeline ([`ScreenState::query`]).
 
 mod feed;
-mod list;
-mod prompt;
+pub(super) mod list;
+pub(super) mod prompt;
 mod replay;
 mod update;
 
@@ -15,13 +15,15 @@ pub use prompt::{EDITS, Edit, Prompt, edit};
 pub use replay::Replay;
 
 use super::{
-    action::Action,
+    action::{Action, ScreenView},
     columns::{AGE, GROUPS, SOCKETS},
     sort::Sort,
 };
 use crate::{
-    aggregate::{Group, GroupKey, Snapshot},
-    detail::{Detail, DetailAnswer, Focus, Life, Members, Query, SocketRow},
+    aggregate::{
+        Group, GroupKey, Snapshot,
+        detail::{Detail, DetailAnswer, Focus, Life, Members, Query, SocketRow},
+    },
     filter::SyntaxError,
     lifecycle::Role,
     model::SocketId,
@@ -50,17 +52,6 @@ pub enum Typing {
     Filter,
     /// A time in the recording.
     Moment,
-}
-
-/// View on the screen, from overview to detail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScreenView {
-    /// The groups.
-    Groups,
-    /// The sockets of one group.
-    Sockets,
-    /// The life of one socket.
-    Life,
 }
 
 /// The group whose sockets are shown.

@@ -2,8 +2,7 @@
 
 use super::{Edit, FollowUp, List, Move, Opened, Prompt, ScreenState, ScreenView, Typing};
 use crate::{
-    aggregate::Grouping,
-    detail::Detail,
+    aggregate::{Grouping, detail::Detail},
     filter::parse,
     replay::ReplayCommand,
     view::top::{

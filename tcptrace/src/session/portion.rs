@@ -1,0 +1,40 @@
+//! Portions of records and progress counters, shared by the recorder and its writer thread.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use crate::model::{Nanos, Record, record::KernelLosses};
+
+/// Progress counters, shared between threads.
+#[derive(Debug, Default)]
+pub struct RecorderStatus {
+    /// Hook records written.
+    pub records: AtomicU64,
+    /// Bytes written, or held.
+    pub bytes: AtomicU64,
+    /// Records dropped because the writer was behind.
+    pub missed: AtomicU64,
+    pub(super) wants_head: AtomicBool,
+    pub(super) wants_dump: AtomicUsize,
+    /// Portions in the queue.
+    pub(super) queued: AtomicUsize,
+}
+
+/// A message to the writer thread.
+pub enum Portion {
+    /// Records in order of arrival.
+    Records(Vec<Record>),
+    /// Opens a new piece: the state known at that point.
+    Head { losses_before: KernelLosses, ts: Nanos, records: Vec<Record> },
+}
+
+impl RecorderStatus {
+    /// Whether the writer has processed everything it received.
+    pub fn is_idle(&self) -> bool {
+        self.queued.load(Relaxed) == 0
+    }
+
+    /// Requests a dump of the records held in memory.
+    pub fn dump(&self) {
+        self.wants_dump.fetch_add(1, Relaxed);
+    }
+}
