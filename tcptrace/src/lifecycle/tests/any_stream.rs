@@ -75,7 +75,7 @@ proptest! {
             for (_, socket) in run.tracker.sockets() {
                 counts[socket.state.index()] += i64::from(socket.state != TcpState::Close);
             }
-            prop_assert_eq!(run.told.counts, counts);
+            prop_assert_eq!(run.log.counts, counts);
         }
     }
 }
@@ -157,8 +157,10 @@ fn same_streams_give_the_same_events() {
                 record => tracker.take(record, &mut counted),
             }
         }
-        let told = tracker.counters();
-        for (what, n) in [("healed", told.healed), ("unseeded", told.unseeded), ("evicted", told.evicted)] {
+        let counters = tracker.counters();
+        for (what, n) in
+            [("healed", counters.healed), ("unseeded", counters.unseeded), ("evicted", counters.evicted)]
+        {
             *counted.0.entry(what.into()).or_default() += n;
         }
         for (table, rows) in tracker.side_tables() {

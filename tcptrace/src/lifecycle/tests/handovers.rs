@@ -16,7 +16,7 @@ fn cancelled_by_thread(ms: u64, cookie: u64) -> Record {
 }
 
 fn last(run: &TrackerRun) -> &str {
-    run.told.lines.last().map_or("", String::as_str)
+    run.log.lines.last().map_or("", String::as_str)
 }
 
 /// Continues the run in a recording that begins at `ms`.

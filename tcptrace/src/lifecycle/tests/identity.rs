@@ -103,7 +103,7 @@ fn same_cookie_with_another_tuple_is_another_socket() {
     run.take(other(60_100, Kind::TimewaitExpired));
     assert_eq!(run.count(T::TimeWait), 1);
     run.take(kernel(timewait(60_200, Kind::TimewaitExpired, 7, T::TimeWait)));
-    assert_eq!(run.told.counts, [0; TcpState::COUNT]);
+    assert_eq!(run.log.counts, [0; TcpState::COUNT]);
 }
 
 #[test]
@@ -211,13 +211,13 @@ fn full_socket_in_fin_wait2_without_owner_is_an_orphan() {
     run.reach_fin_wait2(7);
     let held = seed(7, T::FinWait2, SeedObject::Full);
     run.sweep(Sweep::Whole, 5_000, &[held]);
-    assert_eq!(run.told.orphans, 0);
+    assert_eq!(run.log.orphans, 0);
     let orphan = SeedSocket { inode: 0, ..held };
     run.sweep(Sweep::Whole, 10_000, &[orphan]);
-    assert_eq!((run.told.orphans, run.count(T::FinWait2)), (1, 1));
+    assert_eq!((run.log.orphans, run.count(T::FinWait2)), (1, 1));
     run.sweep(Sweep::Whole, 15_000, &[orphan]);
     assert_eq!(
-        (run.told.orphans, run.tracker.counters()),
+        (run.log.orphans, run.tracker.counters()),
         (1, Counters::default()),
         "reported once, and not a loss"
     );

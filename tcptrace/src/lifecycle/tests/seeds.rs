@@ -131,3 +131,42 @@ fn ended_timewait_is_not_seeded_when_its_cookie_reconnects() {
     assert_eq!((run.count(T::TimeWait), run.count(T::Established)), (0, 1));
     assert_eq!(run.tracker.counters(), Counters::default());
 }
+
+#[test]
+fn hook_records_take_precedence_over_the_seed() {
+    use TcpState as T;
+    let mut run = TrackerRun::seeding();
+    // Ended before its seed entry is processed.
+    run.client(1, 7, T::Established, T::FinWait1)
+        .client(2, 7, T::FinWait1, T::Close)
+        .take(Record::Seed(seed(7, T::Established, SeedObject::Full)));
+    assert_eq!(run.log.counts, [0; TcpState::COUNT]);
+    // Reported by a hook before its seed entry is processed.
+    run.client(3, 8, T::Established, T::CloseWait).take(Record::Seed(seed(
+        8,
+        T::Established,
+        SeedObject::Full,
+    )));
+    assert_eq!((run.count(T::CloseWait), run.count(T::Established)), (1, 0));
+    // Seeded in the state that a later record announces.
+    run.take(Record::Seed(seed(9, T::FinWait1, SeedObject::Full)))
+        .client(4, 9, T::Established, T::FinWait1)
+        .client(9, 9, T::FinWait1, T::FinWait2)
+        .take(Record::SeedEnd { ts: Nanos(10 * MS), began: Nanos(0) });
+    assert_eq!(run.lines()[3..], ["9 ESTABLISHED>FIN_WAIT1 >=4ms", "9 FIN_WAIT1>FIN_WAIT2 5ms"]);
+    assert_eq!((run.count(T::FinWait2), run.log.counts.iter().sum::<i64>()), (1, 2));
+    assert_eq!(run.tracker.counters().healed, 0, "nothing was lost");
+}
+
+#[test]
+fn seeded_dwells_are_bounds() {
+    use TcpState as T;
+    let mut run = TrackerRun::seeding();
+    run.take(Record::Seed(seed(7, T::Established, SeedObject::Full)))
+        .take(Record::Seed(seed(8, T::TimeWait, SeedObject::Timewait { left: Nanos(20 * S) })))
+        .take(Record::SeedEnd { ts: Nanos(10 * MS), began: Nanos(0) })
+        .client(105, 7, T::Established, T::CloseWait)
+        .take(kernel(timewait(20_005, Kind::TimewaitExpired, 8, T::TimeWait)));
+    // 40 s of the 60 had passed before the trace, which is 5 ms old: computed times are at least 0.
+    assert_eq!(run.lines(), ["7 ESTABLISHED>CLOSE_WAIT >=100ms", "8 TIME_WAIT>CLOSE ~20005ms expired"]);
+}
