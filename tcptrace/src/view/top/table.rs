@@ -97,7 +97,7 @@ impl<R> ScreenTable<'_, R> {
         let mut room = Room { left: width, placed: Vec::with_capacity(self.columns.len()) };
         let is_all = self.add(&mut room, &first);
         if room.placed.len() < 2 {
-            return self.place_key_and_one(by_priority.get(1).copied().unwrap_or(KEY), width);
+            return self.place_key_and_one(by_priority.get(1).copied(), width);
         }
         if is_all {
             self.grow(&mut room, Grows::ForCells, LONG);
@@ -155,13 +155,14 @@ impl<R> ScreenTable<'_, R> {
         Placed { index, width, arrow, column }
     }
 
-    /// Fits the first and one more column into a width that is too small for both, or the first alone.
-    fn place_key_and_one(&self, second: usize, width: usize) -> Vec<Placed<R>> {
+    /// Fits the first column and `second` into a width that is too small for both, or the first alone.
+    fn place_key_and_one(&self, second: Option<usize>, width: usize) -> Vec<Placed<R>> {
         const MIN_KEY_WIDTH: usize = 8;
         let key = self.narrow(KEY);
-        let second = self.narrow(second);
-        match width.checked_sub(second.width + 1) {
-            Some(rest @ MIN_KEY_WIDTH..) => vec![Placed { width: rest, ..key }, second],
+        let second = second.map(|index| self.narrow(index));
+        let key_width = second.as_ref().and_then(|second| width.checked_sub(second.width + 1));
+        match (second, key_width) {
+            (Some(second), Some(rest @ MIN_KEY_WIDTH..)) => vec![Placed { width: rest, ..key }, second],
             _ => vec![Placed { width, ..key }],
         }
     }
@@ -304,6 +305,21 @@ mod tests {
         assert!(!heads(40, 160, TIME_WAIT).contains("SYN_RECV"));
         assert!(heads(21, 180, TIME_WAIT).contains("SYN_RECV"));
         assert!(heads(200, 400, TIME_WAIT).contains(&"k".repeat(200)));
+    }
+
+    #[test]
+    fn the_key_can_be_the_only_column() {
+        let snapshot = fixture::busy();
+        let rows = snapshot.groups.iter().collect();
+        let table =
+            ScreenTable { columns: &GROUPS, visible: &[KEY], snapshot: &snapshot, rows, sorted: TIME_WAIT };
+        for width in 0..400 {
+            let placed = table.place(width);
+            assert_eq!(
+                placed.iter().map(|placed| (placed.index, placed.width)).collect::<Vec<_>>(),
+                [(KEY, width)]
+            );
+        }
     }
 
     #[test]
