@@ -197,7 +197,7 @@ impl Seed {
                 }
                 if let Some((missing, process)) = missing {
                     self.facts.limits.push(format!(
-                        "{} no known owner: {process} could not be looked into.",
+                        "{} no known owner: {process} could not be inspected.",
                         plural(
                             missing as u64,
                             "socket older than the trace has",

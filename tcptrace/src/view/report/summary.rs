@@ -90,7 +90,7 @@ fn producer(report: &Report<'_>, entered: u64) -> String {
 fn wrong(report: &Report<'_>) -> String {
     let findings: Vec<String> = FINDINGS.iter().filter_map(|finding| finding(report)).collect();
     if findings.is_empty() {
-        return "Nothing stands out: nothing was lost, no CLOSE_WAIT is older than 10 s, no FIN_WAIT2 is held for longer, \
+        return "No problem found: nothing was lost, no CLOSE_WAIT is older than 10 s, no FIN_WAIT2 is held for longer, \
                 and neither ports nor room for TIME_WAIT ran out."
             .into();
     }

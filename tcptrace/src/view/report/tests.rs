@@ -213,7 +213,7 @@ fn three_sentences() {
             "On web-7 (Linux 6.18.5) TCP was followed for 0, on 2 January 2026 from 03:05:45 to 03:05:45 UTC: \
              0 sockets became ESTABLISHED, 0 a second.",
             "No socket was in TIME_WAIT, and no socket was ESTABLISHED.",
-            "Nothing stands out: nothing was lost, no CLOSE_WAIT is older than 10 s, no FIN_WAIT2 is held for longer, and \
+            "No problem found: nothing was lost, no CLOSE_WAIT is older than 10 s, no FIN_WAIT2 is held for longer, and \
              neither ports nor room for TIME_WAIT ran out.",
         ]
     );

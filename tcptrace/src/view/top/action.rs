@@ -114,14 +114,20 @@ pub const ACTIONS: [ActionRow; 39] = [
         .hinted("go to", ANYWHERE),
     row(Action::Time(ReplayCommand::Peak(Peak::Next)), "next-peak", &[typed('p')], "next peak of TIME_WAIT")
         .hinted("peak", ANYWHERE),
-    row(Action::Time(ReplayCommand::Peak(Peak::Previous)), "previous-peak", &[typed('P')], "peak before"),
-    row(Action::Time(ReplayCommand::Step(-1)), "step-back", &[typed(',')], "picture before"),
-    row(Action::Time(ReplayCommand::Step(1)), "step", &[typed('.')], "next picture").hinted("step", ANYWHERE),
+    row(
+        Action::Time(ReplayCommand::Peak(Peak::Previous)),
+        "previous-peak",
+        &[typed('P')],
+        "previous peak of TIME_WAIT",
+    ),
+    row(Action::Time(ReplayCommand::Step(-1)), "step-back", &[typed(',')], "previous snapshot"),
+    row(Action::Time(ReplayCommand::Step(1)), "step", &[typed('.')], "next snapshot")
+        .hinted("step", ANYWHERE),
     row(Action::Time(ReplayCommand::Slower), "slower", &[typed('[')], "slower"),
     row(Action::Time(ReplayCommand::Faster), "faster", &[typed(']')], "faster").hinted("faster", ANYWHERE),
-    row(Action::Time(ReplayCommand::Start), "start", &[typed('0')], "to the start of the recording"),
-    row(Action::Time(ReplayCommand::End), "end", &[typed('$')], "to its end"),
-    row(Action::Open, "open", &[Plain(KeyCode::Enter)], "look closer: a group's sockets, a socket's life")
+    row(Action::Time(ReplayCommand::Start), "start", &[typed('0')], "go to the start of the recording"),
+    row(Action::Time(ReplayCommand::End), "end", &[typed('$')], "go to the end of the recording"),
+    row(Action::Open, "open", &[Plain(KeyCode::Enter)], "open details: a group's sockets, a socket's life")
         .hinted("open", TABLES),
     row(Action::Back, "back", &[Plain(KeyCode::Esc)], "back: out of help, view, filter, selection")
         .hinted("back", BELOW),
@@ -153,11 +159,11 @@ pub const ACTIONS: [ActionRow; 39] = [
     )
     .hinted("sort", TABLES),
     row(Action::Reverse, "reverse", &[typed('r'), typed('S')], "reverse the order").hinted("reverse", TABLES),
-    row(Action::Pause, "pause", &[typed(' ')], "hold the picture; of a recording: play or stand still")
+    row(Action::Pause, "pause", &[typed(' ')], "pause or resume the screen, or a replay")
         .hinted("pause", ANYWHERE),
-    row(Action::Insight, "insight", &[typed('i')], "select what the line at the bottom is about")
+    row(Action::Insight, "insight", &[typed('i')], "select the group that the bottom line names")
         .hinted("select it", GROUPS),
-    row(Action::Reset, "reset", &[Ctrl('r')], "count anew: rates, ends, dwells").hinted("reset", GROUPS),
+    row(Action::Reset, "reset", &[Ctrl('r')], "reset counts: rates, ends, dwells").hinted("reset", GROUPS),
     row(Action::Move(Move::Up), "up", &[Plain(KeyCode::Up), typed('k')], "row above"),
     row(
         Action::Move(Move::Down),
@@ -169,8 +175,8 @@ pub const ACTIONS: [ActionRow; 39] = [
     row(Action::Move(Move::PageDown), "page-down", &[Plain(KeyCode::PageDown), Ctrl('f')], "page down"),
     row(Action::Move(Move::First), "first", &[typed('g'), Plain(KeyCode::Home)], "first row"),
     row(Action::Move(Move::Last), "last", &[typed('G'), Plain(KeyCode::End)], "last row"),
-    row(Action::Redraw, "redraw", &[Ctrl('l')], "draw everything anew"),
-    row(Action::Suspend, "suspend", &[Ctrl('z')], "stop until fg"),
+    row(Action::Redraw, "redraw", &[Ctrl('l')], "redraw the screen"),
+    row(Action::Suspend, "suspend", &[Ctrl('z')], "suspend; fg resumes"),
     row(Action::Quit, "quit", &[typed('q'), Ctrl('c')], "quit").hinted("quit", ANYWHERE),
 ];
 

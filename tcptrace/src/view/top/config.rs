@@ -120,7 +120,7 @@ impl ScreenConfig {
             .map_err(|error| ConfigError(sanitise_lines(error.to_string().trim_end())))?;
         config.keymap().map_err(ConfigError)?;
         if config.columns.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ConfigError("columns: the list is empty; leave it out for every column".into()));
+            return Err(ConfigError("columns: the list is empty; remove it to show every column".into()));
         }
         Ok(config)
     }
@@ -173,7 +173,7 @@ impl ScreenConfig {
     /// The configuration as text that [`ScreenConfig::parse`] reads, with the possible values as comments.
     pub fn print(&self) -> String {
         let mut out = String::new();
-        let _ = writeln!(out, "# tcptrace top: what is not said here is as it is without this file.\n");
+        let _ = writeln!(out, "# tcptrace top: a setting that is missing here has its default.\n");
         let by = self.by().unwrap_or(Grouping::SERVICE);
         let _ = writeln!(out, "# {}\nby = \"{by}\"", Grouping::names().join(", "));
         let interval = self.interval().unwrap_or(Duration::from_secs(1));
@@ -191,7 +191,7 @@ impl ScreenConfig {
             out,
             "\n[theme]\n# black, red, green, yellow, blue, magenta, cyan, gray, light red, ..."
         );
-        let _ = writeln!(out, "# or \"#ff6b6b\"; \"reset\" is the terminal's own");
+        let _ = writeln!(out, "# or \"#ff6b6b\"; \"reset\" is the terminal's default colour");
         for role in theme::RoleName::all() {
             match self.theme.get(&role) {
                 Some(colour) => writeln!(out, "{role} = \"{colour}\""),
@@ -258,7 +258,7 @@ mod tests {
             ("\n\ncolumns = ['key', 'tw']", "line 3", "unknown column 'tw'"),
             ("[keys]\nquit = 'q'\nquti = 'x'", "line 3", "unknown action 'quti'"),
             ("[theme]\nalarm = 'reddish'", "line 2", "reddish"),
-            ("[theme]\nalram = 'red'", "line 2", "unknown thing 'alram'"),
+            ("[theme]\nalram = 'red'", "line 2", "unknown style role 'alram'"),
             ("by = ", "line 1", ""),
         ];
         for (text, line, what) in cases {
@@ -266,7 +266,7 @@ mod tests {
             assert!(error.contains(line) && error.contains(what), "{text}: {error}");
         }
         assert!(error("[keys]\nquit = 'nokey'").contains("line 2"));
-        assert!(error("[keys]\npause = 'q'").contains("'q' asks for both pause and quit"));
+        assert!(error("[keys]\npause = 'q'").contains("'q' is bound to both pause and quit"));
         assert!(error("columns = []").contains("empty"));
         assert!(!error("by = '\u{1b}[2J'").contains('\u{1b}'));
     }

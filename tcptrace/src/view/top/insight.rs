@@ -41,7 +41,7 @@ const RULES: [Rule; 6] = [exhausted, lost, leaked, held, overflown, growing];
 pub fn of(snapshot: &Snapshot) -> Insight {
     RULES.iter().find_map(|rule| rule(snapshot)).unwrap_or_else(|| Insight {
         severity: InsightSeverity::Calm,
-        text: "Nothing stands out.".into(),
+        text: "No problem found.".into(),
         group: None,
     })
 }

@@ -36,7 +36,7 @@ impl Keymap {
                 {
                     let (one, other) = (ACTIONS[row].name, ACTIONS[other].name);
                     return Err(format!(
-                        "[keys]: '{key}' asks for both {one} and {other}; give one of them another key"
+                        "[keys]: '{key}' is bound to both {one} and {other}; bind one of them to another key"
                     ));
                 }
             }

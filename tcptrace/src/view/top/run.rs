@@ -106,7 +106,7 @@ async fn show(
                 return done.unwrap_or_else(|_| Err(io::Error::other("the screen's thread panicked")));
             }
             Some(()) = continued.recv() => screen.flags.continued.store(true, Ordering::Relaxed),
-            () = wait_for_hangup() => return Err(io::Error::other("the terminal is gone")),
+            () = wait_for_hangup() => return Err(io::Error::other("the terminal has hung up")),
         }
     }
 }

@@ -125,7 +125,7 @@ impl TryFrom<String> for RoleName {
 
     fn try_from(name: String) -> Result<Self, String> {
         let names = || ROLES.iter().map(|row| row.name);
-        names().position(|known| known == name).map(Self).ok_or_else(|| unknown("thing", &name, names()))
+        names().position(|known| known == name).map(Self).ok_or_else(|| unknown("style role", &name, names()))
     }
 }
 

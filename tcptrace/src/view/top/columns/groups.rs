@@ -25,14 +25,14 @@ type Of = TableColumn<Group>;
 pub const GROUPS: [Of; 18] = [
     Of::words("key", "", 0, |_, group| CellValue::Key(text::sanitise(&group.key)))
         .for_cells(21, u16::MAX)
-        .help("what the sockets have in common"),
+        .help("the key that the sockets share"),
     Of::words("role", "ROLE", 5, |_, group| CellValue::Text(role(group.role).into()))
         .help("in: accepted here; out: connected from here; lstn: listener"),
     Of::words("closer", "CLOSER", 6, |_, group| {
         CellValue::Share(group.main_closer().map(|(who, share)| (closer(who), share)))
     })
     .width(11, 11)
-    .help("who closed first, mostly; the first gets the TIME_WAIT"),
+    .help("who closed first most often; that side gets TIME_WAIT"),
     Of::words("process", "PROCESS", 4, |_, group| CellValue::Text(process(group)))
         .for_cells(9, 20)
         .help("the owner of most of them, +N: other owners"),
@@ -52,7 +52,7 @@ pub const GROUPS: [Of; 18] = [
         .help("the same, 0.99 quantile"),
     Of::number("reused", "REUSED", 17, |_, group| CellValue::Count(group.time_wait.ended.reused))
         .width(7, 9)
-        .help("TIME_WAIT taken over by a connect() (tcp_tw_reuse)"),
+        .help("TIME_WAIT reused by connect() (tcp_tw_reuse)"),
     Of::number("fin_wait2", "FW2 o/h", 7, |_, group| {
         CellValue::Pair(group.fin_wait2_orphan, group.fin_wait2_held())
     })
@@ -80,12 +80,12 @@ pub const GROUPS: [Of; 18] = [
     Of::number("ports", "PORTS", 9, |snapshot, group| {
         CellValue::Part(ports_of(snapshot, group).and_then(DestinationPorts::share))
     })
-    .help("local ports towards it in use, of those there are"),
+    .help("used share of the local ports available for it"),
     Of::number("ports_gone", "RUNS OUT", 11, |snapshot, group| {
         CellValue::RunsOut(ports_of(snapshot, group).and_then(|ports| ports.exhausted_in))
     })
     .for_cells(8, 9)
-    .help("when no local port is left, if the rates stay"),
+    .help("when local ports run out, at the current rates"),
 ];
 
 /// Local ports towards the destination of an outbound group, for the local address that runs out first.

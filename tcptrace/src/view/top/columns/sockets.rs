@@ -23,15 +23,15 @@ pub const SOCKETS: [Of; 10] = [
         .help("address and port of the other end"),
     Of::words("state", "STATE", 2, |_, socket| CellValue::Text(socket.state.name().into()))
         .width(11, 11)
-        .help("the state it is in"),
+        .help("current state"),
     Of::number("age", "AGE", 3, |snapshot, socket| CellValue::Bounded(socket.age(looked_at(snapshot))))
         .width(7, 7)
-        .help("how long it has been in it; >: at least, ~: computed"),
+        .help("time in this state; >: at least, ~: computed"),
     Of::number("left", "LEFT", 4, |snapshot, socket| {
         CellValue::Bounded(socket.time_left(looked_at(snapshot)))
     })
     .width(6, 6)
-    .help("TIME_WAIT: until its minute is over"),
+    .help("TIME_WAIT: time until it ends"),
     Of::words("process", "PROCESS", 5, |_, socket| {
         CellValue::Text(socket.process.as_ref().map_or("-".into(), |process| text::sanitise(&process.comm)))
     })

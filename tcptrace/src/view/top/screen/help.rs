@@ -66,7 +66,7 @@ fn lines(state: &ScreenState, settings: &ScreenSettings, width: usize) -> Vec<Li
     let keys = ACTIONS.iter().enumerate();
     let keys = keys.filter(|(_, row)| state.offers(row.action));
     let keys = keys.map(|(i, action)| row(&settings.keymap.label(i), action.help));
-    let editing = [Line::default(), Line::styled("While a filter is typed:", strong)];
+    let editing = [Line::default(), Line::styled("While you type a filter:", strong)];
     let edits = EDITS.iter().filter(|(.., help)| !help.is_empty());
     let edits = edits.map(|(key, _, help)| row(&key.to_string(), help));
     let mouse =

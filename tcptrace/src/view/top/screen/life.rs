@@ -38,7 +38,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, settings: &S
             head.extend(steps.into_iter().skip(hidden));
             head
         }
-        None if state.is_gone() => vec![Line::raw("This socket is gone, and nothing was kept of it.")],
+        None if state.is_gone() => vec![Line::raw("This socket has ended; its history is not kept.")],
         None => vec![Line::raw("Looking...")],
     };
     frame.render_widget(Paragraph::new(lines), area);
@@ -82,7 +82,7 @@ fn owner(socket: &SocketRow, snapshot: &Snapshot) -> String {
     };
     let how = match socket.owner {
         OwnerKind::Unknown => "",
-        OwnerKind::Listener => ", by its listener",
+        OwnerKind::Listener => ", inherited from its listener",
         OwnerKind::Proc => ", found in /proc/PID/fd",
         OwnerKind::Exact => ", seen in its own system call",
     };
@@ -101,14 +101,12 @@ fn steps(life: &Life, snapshot: &Snapshot, settings: &ScreenSettings) -> Vec<Lin
     match life.before {
         Before::Nothing => {}
         Before::OlderThanTrace => {
-            lines.push(Line::styled(
-                "...           it is older than the trace: what came before was not seen",
-                faint,
-            ));
+            lines
+                .push(Line::styled("...           older than the trace: earlier changes are unknown", faint));
         }
         Before::ChangesDropped(ts) => {
             let note = format!(
-                "...           what came before {} was not kept: look at it earlier, or record",
+                "...           changes before {} are not kept: open it earlier, or record",
                 clock(ts)
             );
             lines.push(Line::styled(note, faint));

@@ -20,7 +20,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut ScreenState, theme: &
     let (area, beside) = layout::with_dwells(area);
     let Some(members) = state.members() else {
         let text = if state.is_gone() {
-            "This group is gone: none of its sockets is left. Back leads to the groups."
+            "This group has no sockets left. Go back to see all groups."
         } else {
             "Looking..."
         };
@@ -29,7 +29,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut ScreenState, theme: &
     };
     dwells::draw(frame, beside, &members.dwells, theme);
     if members.sockets.is_empty() {
-        let text = "No sockets now: they have ended. Those that open appear here.";
+        let text = "No open sockets: all have ended. New ones appear here.";
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
         return Regions::default();
     }

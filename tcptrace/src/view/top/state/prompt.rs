@@ -34,17 +34,17 @@ pub enum Edit {
 /// Editing keys, with their descriptions in the help.
 pub const EDITS: [(KeyPress, Edit, &str); 13] = [
     (KeyPress::Plain(KeyCode::Enter), Edit::Accept, "keep the filter"),
-    (KeyPress::Plain(KeyCode::Esc), Edit::Cancel, "the filter as it was"),
-    (KeyPress::Plain(KeyCode::Backspace), Edit::Backspace, "take the character before away"),
+    (KeyPress::Plain(KeyCode::Esc), Edit::Cancel, "restore the previous filter"),
+    (KeyPress::Plain(KeyCode::Backspace), Edit::Backspace, "delete the previous character"),
     (KeyPress::Ctrl('h'), Edit::Backspace, ""),
-    (KeyPress::Plain(KeyCode::Delete), Edit::Delete, "take the character away"),
-    (KeyPress::Ctrl('w'), Edit::DeleteWord, "take the word before away"),
-    (KeyPress::Ctrl('u'), Edit::Clear, "take everything away"),
-    (KeyPress::Plain(KeyCode::Left), Edit::Left, "one to the left"),
-    (KeyPress::Plain(KeyCode::Right), Edit::Right, "one to the right"),
-    (KeyPress::Plain(KeyCode::Home), Edit::Home, "to the beginning"),
+    (KeyPress::Plain(KeyCode::Delete), Edit::Delete, "delete the character at the cursor"),
+    (KeyPress::Ctrl('w'), Edit::DeleteWord, "delete the previous word"),
+    (KeyPress::Ctrl('u'), Edit::Clear, "delete all"),
+    (KeyPress::Plain(KeyCode::Left), Edit::Left, "move left"),
+    (KeyPress::Plain(KeyCode::Right), Edit::Right, "move right"),
+    (KeyPress::Plain(KeyCode::Home), Edit::Home, "move to the beginning"),
     (KeyPress::Ctrl('a'), Edit::Home, ""),
-    (KeyPress::Plain(KeyCode::End), Edit::End, "to the end"),
+    (KeyPress::Plain(KeyCode::End), Edit::End, "move to the end"),
     (KeyPress::Ctrl('e'), Edit::End, ""),
 ];
 
