@@ -90,7 +90,7 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Sends a command and waits for its answer; what comes in between is noted.
+    /// Sends a command and waits for its answer; stores events that arrive before it.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value> {
         self.sent += 1;
         let mut message = json!({"id": self.sent, "method": method, "params": params});
@@ -109,7 +109,7 @@ impl Browser {
         }
     }
 
-    /// The next message, noted if it is an event.
+    /// The next message; an event is stored.
     fn next(&mut self) -> Result<Value> {
         let message = self.from.recv_timeout(6 * soon())?;
         let params = &message["params"];
@@ -125,7 +125,7 @@ impl Browser {
         Ok(message)
     }
 
-    /// Opens `page` and waits until it is there.
+    /// Opens `page` and waits until it has loaded.
     pub fn open(&mut self, page: &Path) -> Result<()> {
         self.call("Page.navigate", &json!({"url": format!("file://{}", page.display())}))?;
         while self.next().context("the page did not load")?["method"] != "Page.loadEventFired" {}
@@ -162,7 +162,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
-        // Its other processes end when they miss it, and may write until then.
+        // Its other processes end after it, and may write until then.
         for _ in 0..20 {
             if std::fs::remove_dir_all(&self.profile).is_ok() || !self.profile.exists() {
                 return;

@@ -86,7 +86,7 @@ pub fn is_emulated() -> bool {
     std::env::var_os("TCPTRACE_EMULATED").is_some()
 }
 
-/// Time-out of anything that happens at once on an idle machine.
+/// Time-out of anything that is immediate on an idle machine.
 pub fn soon() -> Duration {
     Duration::from_secs(if is_emulated() { 60 } else { 10 })
 }

@@ -1,4 +1,4 @@
-//! The commands that a document shows: a page in, its command lines out.
+//! Extracts the command lines from a document.
 
 use std::{fs, io, path::Path};
 
@@ -26,7 +26,7 @@ const PAGES: [&str; 6] =
 const SPELLINGS: [&str; 3] = ["cargo run --release -- ", "target/release/tcptrace ", "/usr/bin/tcptrace "];
 /// Placeholders in pages, and a value for each.
 const VALUES: [(&str, &str); 4] = [("N", "1"), ("TIME", "5s"), ("KEY", "service"), ("NAME", "tcp_tw_reuse")];
-/// Marks of patterns, which are no commands: `[--once]`, `...`, `-o out.{parquet,csv}`.
+/// Marks of patterns, which are not commands: `[--once]`, `...`, `-o out.{parquet,csv}`.
 const PATTERNS: [&str; 4] = ["[", "...", "{", "<"];
 
 /// Every page for people, by its path below `root`.

@@ -32,7 +32,7 @@ pub enum EventOwner {
     Listener,
     /// It was found through /proc.
     Proc,
-    /// There is none.
+    /// No process is known.
     Unknown,
 }
 
@@ -80,7 +80,7 @@ pub enum EventEndReason {
     NoPort,
     /// `tcp_max_tw_buckets` was reached: no timewait socket.
     Overflow,
-    /// The handshake was thrown away.
+    /// The handshake was dropped.
     Dropped,
     /// An ICMP error ended the connection attempt.
     Unreachable,

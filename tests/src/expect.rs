@@ -18,7 +18,7 @@ const TIME_WAIT_LEAST: Duration = Duration::from_secs(60);
 /// Longer than any run.
 const ANY_LENGTH: Duration = Duration::from_secs(86_400);
 
-/// The socket an expectation is about.
+/// The socket that a test expects.
 #[derive(Clone, Debug)]
 pub struct ExpectedSocket {
     /// Its name in messages.
@@ -69,13 +69,13 @@ pub struct ExpectedStep {
     within: Span,
     dwell: Option<(Duration, Duration)>,
     owner: Option<(EventOwner, u32)>,
-    /// The process alone, however it is known.
+    /// The process, from any source.
     pid: Option<u32>,
     closer: Option<EventCloser>,
     end_reason: Option<EventEndReason>,
     orphan: Option<bool>,
     seeded: bool,
-    /// `None`: it can't be known.
+    /// `None` if it cannot be known.
     extended: Option<bool>,
     inferred: bool,
     by_segment: bool,
@@ -151,7 +151,7 @@ impl ExpectedStep {
         Self { seeded: true, ..self }
     }
 
-    /// The dwell is computed, its beginning was not seen. Elsewhere it may be so: on kernels that show less.
+    /// The dwell is computed, as its beginning was not seen. On kernels with fewer events other dwells may be too.
     pub const fn inferred(self) -> Self {
         Self { inferred: true, ..self }
     }
@@ -162,13 +162,13 @@ impl ExpectedStep {
         Self { by_segment: true, ..self }
     }
 
-    /// The expectation on a kernel that shows less.
+    /// The expectation on a kernel with fewer events.
     fn at(self, precision: Precision) -> Self {
         if precision == Precision::Segments {
             return self;
         }
         if self.extended == Some(true) {
-            // The first FIN showed nowhere: the first that armed the timer counts.
+            // The first FIN was not visible: the first one that armed the timer counts.
             let dwell = self.dwell.map(|(least, most)| (least.min(TIME_WAIT_LEAST), most));
             return Self { extended: None, dwell, ..self };
         }
@@ -194,7 +194,7 @@ impl ExpectedStep {
         Self { extended: Some(true), ..self }
     }
 
-    fn problems(&self, subject: &ExpectedSocket, event: &EventLine) -> Vec<String> {
+    fn problems(&self, socket: &ExpectedSocket, event: &EventLine) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |right: bool, problem: &dyn Fn() -> String| {
             if !right {
@@ -211,12 +211,12 @@ impl ExpectedStep {
             format!("extended is not {:?}", self.extended)
         });
         check(event.inferred || !self.inferred, &|| "not inferred".into());
-        check(event.netns == subject.netns, &|| format!("namespace is not {}", subject.netns));
-        check(subject.role.is_none_or(|role| role == event.role), &|| {
-            format!("role is not {:?}", subject.role)
+        check(event.netns == socket.netns, &|| format!("namespace is not {}", socket.netns));
+        check(socket.role.is_none_or(|role| role == event.role), &|| {
+            format!("role is not {:?}", socket.role)
         });
         let addresses_known = event.from != TcpState::Close && event.to != TcpState::Listen;
-        check(!addresses_known || subject.at_its_addresses(event), &|| {
+        check(!addresses_known || socket.at_its_addresses(event), &|| {
             format!("addresses are {}:{} {}:{}", event.saddr, event.sport, event.daddr, event.dport)
         });
         if let Some((owner, pid)) = self.owner {
@@ -246,20 +246,20 @@ impl ExpectedStep {
     }
 }
 
-/// Checks that the subject showed exactly these steps. The error lists what was expected and what was seen, row by row.
+/// Checks that the socket had exactly these transitions. The error compares them with the events row by row.
 pub fn check_steps(
-    subject: &ExpectedSocket,
+    socket: &ExpectedSocket,
     steps: &[ExpectedStep],
     seen: &[EventLine],
     precision: Precision,
 ) -> Result<()> {
     let mut report =
-        format!("{} ({:?} -> {:?}, id {:?}):\n", subject.label, subject.local, subject.remote, subject.id);
+        format!("{} ({:?} -> {:?}, id {:?}):\n", socket.label, socket.local, socket.remote, socket.id);
     let mut right = true;
     for row in 0..steps.len().max(seen.len()) {
         let problems = match (steps.get(row), seen.get(row)) {
             (Some(step), Some(event)) => {
-                let mut problems = step.at(precision).problems(subject, event);
+                let mut problems = step.at(precision).problems(socket, event);
                 problems.extend(row.checked_sub(1).and_then(|before| wrong_dwell(&seen[before], event)));
                 problems
             }

@@ -1,4 +1,4 @@
-//! A second observer of TCP, which shares nothing with tcptrace: the kernel's own trace events as text (ftrace), in an
+//! An independent observer of TCP: the kernel's own trace events as text (ftrace), in an
 //! instance of this process.
 
 use std::fs;
@@ -23,7 +23,7 @@ pub struct Ftrace {
 /// One `sock:inet_sock_set_state` of TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateChange {
-    /// Local port; 0 where none was chosen yet.
+    /// Local port; 0 if none is chosen yet.
     pub sport: u16,
     /// Remote port.
     pub dport: u16,

@@ -30,7 +30,7 @@ const TRACEPOINTS: [(&str, &str); 4] = [
 const TCP_TIMERS: [&str; 2] = ["tw_timer_handler", "reqsk_timer_handler"];
 /// `LOCALVERSION` of the hardened kernel. No other kernel may excuse anything.
 const HARDENED: &str = "-fc-";
-/// Readings at most, until one is without events in between.
+/// Maximum number of readings until two agree.
 const READINGS: u32 = 100;
 
 /// The number of events hidden since the first call, if the counts can be read at one moment.
@@ -74,7 +74,7 @@ impl HiddenEventCounter {
     fn start() -> Result<Self> {
         let tracefs = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC).context("fsopen(tracefs)")?;
         fsconfig_create(tracefs.as_fd()).context("fsconfig(tracefs)")?;
-        // Nothing is mounted anywhere: the file system goes with the descriptor.
+        // The file system is not attached: it disappears with the descriptor.
         let tracefs = fsmount(tracefs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
         let statistics = bpf(ENABLE_STATS, &0_u32.to_ne_bytes()).context("BPF_ENABLE_STATS")?;
         let online = fs::read_to_string("/sys/devices/system/cpu/online")?;
@@ -93,7 +93,7 @@ impl HiddenEventCounter {
         Ok(Self { points: points.collect::<Result<_>>()?, _statistics: statistics })
     }
 
-    /// None where events never stop coming, or where something can't be read: then nothing is excused.
+    /// `None` if events never stop, or something can't be read: then nothing is excused.
     fn read(&self) -> Option<u64> {
         self.points.iter().map(|point| point.hidden().ok().flatten()).sum()
     }
@@ -264,7 +264,7 @@ fn descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
     if returned < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the system call has just returned it, so it is open and nobody else's.
+    // SAFETY: the system call has just returned it: it is open and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(returned as i32) })
 }
 

@@ -26,7 +26,7 @@ pub const PORT: Unreachable = Unreachable { v4: 3, v6: 4 };
 /// A firewall forbids it: `EHOSTUNREACH`; `EACCES` in IPv6.
 pub const PROHIBITED: Unreachable = Unreachable { v4: 13, v6: 1 };
 
-/// Tells `source` that its segment `seq` to `target` did not arrive.
+/// Sends `source` the error that its segment `seq` to `target` did not arrive.
 pub fn send(error: Unreachable, source: SocketAddr, target: SocketAddr, seq: u32) -> Result<()> {
     let (domain, protocol, message) = match (source.ip(), target.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {

@@ -24,7 +24,7 @@ const ID_LENGTH: usize = 48;
 pub struct DiagSocket {
     /// `AF_INET` or `AF_INET6`.
     family: u8,
-    /// `struct inet_diag_sockid`, as it came.
+    /// `struct inet_diag_sockid`, as received.
     sockid: [u8; ID_LENGTH],
     /// Its state; a timewait socket's is its substate.
     pub state: TcpState,

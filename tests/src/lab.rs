@@ -32,27 +32,27 @@ impl std::error::Error for Skip {}
 
 /// The purpose of the run.
 #[derive(Clone, Debug)]
-pub enum TestSubject {
+pub enum TestTarget {
     /// Compare the output of this binary with the traffic.
     Binary(PathBuf),
     /// Check the traffic with the kernel only; nothing is traced.
     Traffic,
 }
 
-/// The namespace the scenario runs in, and the binary it is about.
+/// The network namespace of a scenario, and what it tests.
 pub struct Lab {
-    subject: TestSubject,
+    target: TestTarget,
     netns: u32,
 }
 
 impl Lab {
     /// Moves this thread into a namespace of its own.
-    pub fn enter(subject: TestSubject) -> Result<Self> {
-        if let TestSubject::Binary(path) = &subject {
+    pub fn enter(target: TestTarget) -> Result<Self> {
+        if let TestTarget::Binary(path) = &target {
             // Before the namespace: its self-test makes a connection, which must not be in the scenario's namespace.
             Precision::of(path)?;
         }
-        Ok(Self { subject, netns: netns::enter_new()? })
+        Ok(Self { target, netns: netns::enter_new()? })
     }
 
     /// The inode number of the scenario's namespace.
@@ -67,9 +67,9 @@ impl Lab {
 
     /// Starts the tracer with these arguments and waits until it traces.
     pub fn trace_with(&self, args: &[&str], format: TracerFormat) -> Result<LiveTracer> {
-        match &self.subject {
-            TestSubject::Traffic => Ok(LiveTracer::absent()),
-            TestSubject::Binary(path) => {
+        match &self.target {
+            TestTarget::Traffic => Ok(LiveTracer::absent()),
+            TestTarget::Binary(path) => {
                 let mut command = Command::new(path);
                 command.args(args);
                 let precision =
@@ -81,9 +81,9 @@ impl Lab {
 
     /// The binary under test; in a traffic-only run the scenario is skipped.
     pub fn binary(&self) -> Result<&Path> {
-        match &self.subject {
-            TestSubject::Binary(path) => Ok(path),
-            TestSubject::Traffic => Err(Skip("it makes no traffic".into()).into()),
+        match &self.target {
+            TestTarget::Binary(path) => Ok(path),
+            TestTarget::Traffic => Err(Skip("it makes no traffic".into()).into()),
         }
     }
 
@@ -94,7 +94,7 @@ impl Lab {
         run_to_end(command)
     }
 
-    /// A copy of the binary that every user can reach, removed with the value.
+    /// A copy of the binary that every user can reach, removed on drop.
     pub fn public_copy(&self) -> Result<PublicCopy> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -100,7 +100,7 @@ fn in_threads(threads: u8, work: impl Fn(u8) -> Result<u64> + Sync) -> Result<u6
     })
 }
 
-/// Connections one after the other in each of `threads` threads for `time`; the client closes first. With
+/// Makes connections one after the other in each of `threads` threads for `time`; the client closes first. With
 /// `per_namespace` each thread goes on in a new network namespace after so many; with `rate` all threads together make so
 /// many a second, if they can.
 pub fn churn(

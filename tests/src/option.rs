@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 /// A level and a name, as in `setsockopt(2)`.
 pub type SocketOption = (libc::c_int, libc::c_int);
 
-/// A connection made again from a checkpoint: changes of state send nothing.
+/// `TCP_REPAIR`: a connection restored from a checkpoint; state changes send nothing.
 pub const TCP_REPAIR: SocketOption = (libc::IPPROTO_TCP, libc::TCP_REPAIR);
 /// How long an orphan stays in `FIN_WAIT2`, in seconds; below 0: not at all.
 pub const TCP_LINGER2: SocketOption = (libc::IPPROTO_TCP, libc::TCP_LINGER2);
-/// The listener's handshakes end with the first data.
+/// `TCP_DEFER_ACCEPT`: handshakes complete with the first data.
 pub const TCP_DEFER_ACCEPT: SocketOption = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
 /// ICMP errors become errors of the socket.
 pub const IP_RECVERR: SocketOption = (libc::IPPROTO_IP, libc::IP_RECVERR);

@@ -66,7 +66,7 @@ pub fn both_families(scenario: impl Fn(IpFamily) -> Result<()> + Sync) -> Result
 pub struct TestSocket {
     socket: Option<Socket>,
     /// Its identity in the tracer's events.
-    pub subject: ExpectedSocket,
+    pub expected: ExpectedSocket,
 }
 
 impl TestSocket {
@@ -75,7 +75,7 @@ impl TestSocket {
         let address = |address: socket2::SockAddr| {
             address.as_socket().map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
         };
-        let subject = ExpectedSocket {
+        let expected = ExpectedSocket {
             label,
             id: Some(socket.cookie()?),
             netns: netns::current()?,
@@ -84,7 +84,7 @@ impl TestSocket {
             handshake: None,
             role: Some(role),
         };
-        Ok(Self { socket: Some(socket), subject })
+        Ok(Self { socket: Some(socket), expected })
     }
 
     /// A listener on `address`.
@@ -99,12 +99,12 @@ impl TestSocket {
 
     /// The cookie.
     pub fn id(&self) -> u64 {
-        self.subject.id.unwrap_or_default()
+        self.expected.id.unwrap_or_default()
     }
 
     /// The local address and port.
     pub fn local(&self) -> Result<SocketAddr> {
-        self.subject.local.context("a local address")
+        self.expected.local.context("a local address")
     }
 
     /// The open socket.
@@ -112,7 +112,7 @@ impl TestSocket {
         self.socket.as_ref().context("an open socket")
     }
 
-    /// Moves the socket out; the subject stays.
+    /// Moves the socket out; its expectation stays.
     pub fn take(&mut self) -> Result<Socket> {
         self.socket.take().context("an open socket")
     }
@@ -159,18 +159,18 @@ impl TestSocket {
 
     /// Its `sock_diag` entry, if it exists.
     pub fn find_diag(&self) -> Result<Option<kernel::DiagSocket>> {
-        let remote = self.subject.remote.context("a remote address")?;
+        let remote = self.expected.remote.context("a remote address")?;
         kernel::find(self.id(), self.local()?, remote)
     }
 
     /// Its `sock_diag` entry.
     pub fn diag(&self) -> Result<kernel::DiagSocket> {
-        self.find_diag()?.with_context(|| format!("sock_diag has no {}", self.subject.label))
+        self.find_diag()?.with_context(|| format!("sock_diag has no {}", self.expected.label))
     }
 
     /// Waits until `sock_diag` shows the socket in `state`.
     pub fn wait(&self, state: TcpState) -> Result<()> {
-        wait_for(&format!("{} in {}", self.subject.label, state.name()), soon(), || {
+        wait_for(&format!("{} in {}", self.expected.label, state.name()), soon(), || {
             Ok((self.find_diag()?.map(|socket| socket.state) == Some(state)).then_some(()))
         })
     }
@@ -183,7 +183,7 @@ impl TestSocket {
 
     /// Waits until `sock_diag` no longer lists the socket.
     pub fn wait_end(&self, bound: Duration) -> Result<()> {
-        wait_for(&format!("the end of the {}", self.subject.label), bound, || {
+        wait_for(&format!("the end of the {}", self.expected.label), bound, || {
             Ok(self.find_diag()?.is_none().then_some(()))
         })
     }
@@ -197,7 +197,7 @@ impl TestSocket {
     /// Checks with the kernel whether a process has the socket open.
     pub fn ensure_orphan(&self, orphan: bool) -> Result<()> {
         let inode = self.diag()?.inode;
-        ensure!((inode == 0) == orphan, "{} has inode {inode}", self.subject.label);
+        ensure!((inode == 0) == orphan, "{} has inode {inode}", self.expected.label);
         Ok(())
     }
 }
@@ -236,7 +236,7 @@ pub struct ConnectedPair {
     /// The end that was accepted.
     pub server: TestSocket,
     /// From before `connect()` until after `accept()`.
-    pub dialled: Span,
+    pub connecting: Span,
 }
 
 impl ConnectedPair {
@@ -257,11 +257,11 @@ impl ConnectedPair {
         let start_ns = crate::clock::now_ns();
         client.connect(&target.into()).with_context(|| format!("connect to {target}"))?;
         let (server, _) = listener.socket()?.accept().context("accept")?;
-        let dialled = Span::since(start_ns);
+        let connecting = Span::since(start_ns);
         let client = TestSocket::new("client", EventRole::Outbound, client)?;
         let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
-        server.subject.handshake = Some(dialled);
-        Ok(Self { listener, client, server, dialled })
+        server.expected.handshake = Some(connecting);
+        Ok(Self { listener, client, server, connecting })
     }
 
     /// The client closes, then the server; returns once the client is in `TIME_WAIT`, with the spans in which the client's
@@ -278,8 +278,8 @@ impl ConnectedPair {
     /// The steps of the client from `connect()` on.
     pub fn client_steps(&self, rest: &[ExpectedStep]) -> Vec<ExpectedStep> {
         let opening = [
-            step(TcpState::Close, TcpState::SynSent, self.dialled),
-            step(TcpState::SynSent, TcpState::Established, self.dialled),
+            step(TcpState::Close, TcpState::SynSent, self.connecting),
+            step(TcpState::SynSent, TcpState::Established, self.connecting),
         ];
         [&opening, rest].concat()
     }
@@ -287,8 +287,8 @@ impl ConnectedPair {
     /// The steps of the server from the SYN on.
     pub fn server_steps(&self, rest: &[ExpectedStep]) -> Vec<ExpectedStep> {
         let opening = [
-            step(TcpState::Listen, TcpState::SynRecv, self.dialled).by_listener(),
-            step(TcpState::SynRecv, TcpState::Established, self.dialled).by_listener(),
+            step(TcpState::Listen, TcpState::SynRecv, self.connecting).by_listener(),
+            step(TcpState::SynRecv, TcpState::Established, self.connecting).by_listener(),
         ];
         [&opening, rest].concat()
     }

@@ -1,4 +1,4 @@
-//! Starting processes beside open sockets: until the end of exec a child holds a copy of every descriptor, and a socket
+//! Starts processes while sockets are open: until the end of exec a child holds a copy of every descriptor, and a socket
 //! that is closed meanwhile is closed later, by the child. So nothing is started while a scenario closes a socket.
 
 use std::fs::File;

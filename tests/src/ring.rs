@@ -34,7 +34,7 @@ pub struct IoUring {
 }
 
 impl IoUring {
-    /// Asks the kernel for one.
+    /// Creates one.
     pub fn new() -> Result<Self> {
         let mut params = io_uring_params::default();
         // SAFETY: without flags the kernel writes to `params` alone.
@@ -100,13 +100,13 @@ impl IoUring {
 
     /// SAFETY: `offset` is one of the kernel's, in bytes.
     unsafe fn place(&self, offset: u32) -> *mut u32 {
-        // SAFETY: the caller's word.
+        // SAFETY: by the contract of this function.
         unsafe { self.queues.add(offset as usize / size_of::<u32>()) }
     }
 
     /// SAFETY: `offset` is one of the kernel's, in bytes.
     unsafe fn number(&self, offset: u32) -> &AtomicU32 {
-        // SAFETY: the caller's word; the mapping lives as long as `self` and is aligned.
+        // SAFETY: by the contract of this function; the mapping lives as long as `self` and is aligned.
         unsafe { AtomicU32::from_ptr(self.place(offset)) }
     }
 }

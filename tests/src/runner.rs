@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::gettid;
 
 use crate::clock::{is_emulated, soon};
-use crate::lab::{Lab, Skip, TestSubject};
+use crate::lab::{Lab, Skip, TestTarget};
 use crate::{hidden_events, process};
 
 /// Number of short scenarios that run at a time.
@@ -106,8 +106,8 @@ pub fn main(table: &'static [Scenario]) -> bool {
         eprintln!("cannot prepare for starting processes: {error}");
         return false;
     }
-    let subject = if traffic { Some(TestSubject::Traffic) } else { binary() };
-    subject.is_some_and(|subject| run_all(&chosen, &subject))
+    let target = if traffic { Some(TestTarget::Traffic) } else { binary() };
+    target.is_some_and(|target| run_all(&chosen, &target))
 }
 
 /// The names that match no scenario.
@@ -115,7 +115,7 @@ fn unmatched<'a>(table: &[Scenario], names: &'a [String]) -> Vec<&'a String> {
     names.iter().filter(|name| !table.iter().any(|scenario| scenario.name.contains(name.as_str()))).collect()
 }
 
-fn binary() -> Option<TestSubject> {
+fn binary() -> Option<TestTarget> {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target/release/tcptrace");
     let path = std::env::var_os("TCPTRACE_BIN").map_or_else(default, PathBuf::from);
     if !path.is_file() {
@@ -125,7 +125,7 @@ fn binary() -> Option<TestSubject> {
         );
         return None;
     }
-    Some(TestSubject::Binary(path))
+    Some(TestTarget::Binary(path))
 }
 
 /// A scenario that failed and runs again at the end, alone.
@@ -217,27 +217,27 @@ fn in_one_line(message: &str) -> String {
     lines.collect::<Vec<_>>().join(" | ")
 }
 
-/// Runs of a scenario at most. Passing late is no success: it shows the kind of the defect.
+/// Maximum runs of a scenario. Passing late is no success, but it shows that the failure is not permanent.
 const RUNS: usize = 3;
 
 /// Runs the scenarios, and those that fail again at the end.
-fn run_all(chosen: &[&'static Scenario], subject: &TestSubject) -> bool {
+fn run_all(chosen: &[&'static Scenario], target: &TestTarget) -> bool {
     let of_pace = |pace| chosen.iter().copied().filter(move |scenario| scenario.pace == pace);
     let (reports, incoming) = channel();
     let mut tally = ScenarioTally::default();
     let hidden = hidden_events::HiddenEvents::now();
     for scenario in of_pace(ScenarioPace::Alone) {
-        tally.add(run_one(scenario, subject), Vec::new());
+        tally.add(run_one(scenario, target), Vec::new());
     }
     let queue = Mutex::new(of_pace(ScenarioPace::Short).collect::<VecDeque<_>>());
     std::thread::scope(|scope| {
         for scenario in of_pace(ScenarioPace::Waiting) {
             let reports = reports.clone();
-            scope.spawn(move || reports.send(run_one(scenario, subject)));
+            scope.spawn(move || reports.send(run_one(scenario, target)));
         }
         for _ in 0..pool_size() {
             let (reports, queue) = (reports.clone(), &queue);
-            scope.spawn(move || drain(queue, subject, &reports));
+            scope.spawn(move || drain(queue, target, &reports));
         }
         drop(reports);
         for report in &incoming {
@@ -245,7 +245,7 @@ fn run_all(chosen: &[&'static Scenario], subject: &TestSubject) -> bool {
         }
     });
     while let Some(ScenarioRetry { scenario, failures }) = tally.retries.pop() {
-        tally.add(run_one(scenario, subject), failures);
+        tally.add(run_one(scenario, target), failures);
     }
     // Those of scenarios whose threads never ended.
     kill_children();
@@ -253,24 +253,20 @@ fn run_all(chosen: &[&'static Scenario], subject: &TestSubject) -> bool {
     tally.close()
 }
 
-fn drain(
-    queue: &Mutex<VecDeque<&'static Scenario>>,
-    subject: &TestSubject,
-    reports: &Sender<ScenarioReport>,
-) {
+fn drain(queue: &Mutex<VecDeque<&'static Scenario>>, target: &TestTarget, reports: &Sender<ScenarioReport>) {
     let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
     while let Some(scenario) = next() {
         // The receiver outlives every sender.
-        reports.send(run_one(scenario, subject)).ok();
+        reports.send(run_one(scenario, target)).ok();
     }
 }
 
-fn run_one(scenario: &'static Scenario, subject: &TestSubject) -> ScenarioReport {
+fn run_one(scenario: &'static Scenario, target: &TestTarget) -> ScenarioReport {
     let hidden = hidden_events::HiddenEvents::now();
     let started = Instant::now();
     let run = {
-        let subject = subject.clone();
-        move || run(scenario, subject)
+        let target = target.clone();
+        move || run(scenario, target)
     };
     let outcome = run_within(scenario.name, time_limit(), run);
     ScenarioReport { scenario, outcome, took: started.elapsed(), hidden: hidden.count() }
@@ -332,11 +328,11 @@ fn kill_children() {
     }
 }
 
-fn run(scenario: &Scenario, subject: TestSubject) -> ScenarioOutcome {
+fn run(scenario: &Scenario, target: TestTarget) -> ScenarioOutcome {
     if !rustix::process::geteuid().is_root() {
         return ScenarioOutcome::Skipped("needs root, for a network namespace".into());
     }
-    let run = AssertUnwindSafe(|| Lab::enter(subject).and_then(|lab| (scenario.run)(&lab)));
+    let run = AssertUnwindSafe(|| Lab::enter(target).and_then(|lab| (scenario.run)(&lab)));
     match catch_unwind(run) {
         Ok(Ok(())) => ScenarioOutcome::Passed,
         Ok(Err(error)) => match error.downcast_ref::<Skip>() {

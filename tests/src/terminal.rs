@@ -1,5 +1,4 @@
-//! A terminal of its own for a program: a pty that a shell with job control runs on, and what an emulator makes of all that
-//! comes out of it.
+//! A terminal for a program: a pty with a job-control shell, and an emulator that interprets the output.
 
 use std::io;
 use std::num::NonZeroU16;

@@ -1,4 +1,4 @@
-//! A running `tcptrace events`: its lines as they come, and its orderly end.
+//! A running `tcptrace events`: reads its lines, stops it, checks its exit.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
@@ -27,9 +27,9 @@ fn start_bound() -> Duration {
 /// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TracerFormat {
-    /// JSON lines, which are understood.
+    /// JSON lines, which are parsed.
     Json,
-    /// Lines for people, which are kept as they are.
+    /// Text lines, which are kept unparsed.
     Text,
 }
 
@@ -54,7 +54,7 @@ struct TracerProcess {
 }
 
 impl LiveTracer {
-    /// No tracer: the scenario is run for its traffic's sake.
+    /// No tracer: only the traffic of the scenario is checked.
     pub const fn absent() -> Self {
         Self(None)
     }
@@ -94,10 +94,10 @@ impl LiveTracer {
     }
 
     /// Checks that the socket has shown these transitions and no others, waiting a little for the last to be printed.
-    pub fn expect(&self, subject: &ExpectedSocket, steps: &[ExpectedStep]) -> Result<()> {
+    pub fn expect(&self, socket: &ExpectedSocket, steps: &[ExpectedStep]) -> Result<()> {
         let Some(running) = &self.0 else { return Ok(()) };
-        let seen = running.wait_events(|event| subject.owns(event), steps.len())?;
-        check_steps(subject, steps, &seen, running.precision)
+        let seen = running.wait_events(|event| socket.owns(event), steps.len())?;
+        check_steps(socket, steps, &seen, running.precision)
             .with_context(|| format!("stderr: {}", running.stderr().join("\n    ")))
     }
 

@@ -35,14 +35,14 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Opens the raw socket for the family of `local`, the only address there is.
+    /// Opens the raw socket for the family of `local`, the only address in the namespace.
     pub fn open(local: IpAddr) -> Result<Self> {
         let socket = Socket::new(domain(local), Type::RAW, Some(Protocol::TCP)).context("raw socket")?;
         socket.set_read_timeout(Some(Duration::from_millis(10)))?;
         Ok(Self { socket, local })
     }
 
-    /// The next segment from `source` to `target` with all of `flags`; earlier ones are thrown away.
+    /// The next segment from `source` to `target` with all of `flags`; earlier ones are discarded.
     pub fn wait(&self, source: SocketAddr, target: SocketAddr, flags: u8) -> Result<Segment> {
         wait_for(&format!("a segment with flags {flags:#x} from {source}"), soon(), || {
             Ok(self.next()?.filter(|segment| {

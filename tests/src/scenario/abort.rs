@@ -21,11 +21,11 @@ pub fn linger_zero(lab: &Lab) -> Result<()> {
         let reset = kernel::counts("TCPAbortOnData", 1, || pair.client.close_with_reset())?;
         let ended = pair.server.ends(reset)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&[step(Established, Close, reset).ended(EventEndReason::ResetSentLinger)]),
         )?;
         tracer.expect(
-            &pair.server.subject,
+            &pair.server.expected,
             &pair.server_steps(&[step(Established, Close, ended)
                 .by_listener()
                 .ended(EventEndReason::ResetReceived)]),
@@ -44,11 +44,11 @@ pub fn unread_bytes(lab: &Lab) -> Result<()> {
         let reset = kernel::counts("TCPAbortOnClose", 1, || Ok(pair.server.close()))?;
         let ended = pair.client.ends(reset)?;
         tracer.expect(
-            &pair.server.subject,
+            &pair.server.expected,
             &pair.server_steps(&[step(Established, Close, reset).ended(EventEndReason::ResetSentUnread)]),
         )?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&[step(Established, Close, ended).ended(EventEndReason::ResetReceived)]),
         )?;
     }
@@ -70,7 +70,7 @@ pub fn lost_peer(lab: &Lab) -> Result<()> {
         ensure!(error == Some(ErrorKind::TimedOut), "the error is {error:?}");
         let late = Span { start_ns: write.start_ns + TIMEOUT.as_nanos() as u64, ..ended };
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&[step(Established, Close, late).ended(EventEndReason::Timeout)]),
         )
     })?;

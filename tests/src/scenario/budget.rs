@@ -1,5 +1,5 @@
 //! The budget of local ports as `ports`, `top`, `serve` and `doctor` show it at the same moment, against the kernel's
-//! table: one definition of what is used and of what there is.
+//! table: all agree on used and available ports.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,7 +24,7 @@ const PORT: u16 = 7_000;
 /// An odd number of ports: one call of `connect()` leaves out the first or the last.
 const RANGE: (u16, u16) = (41_000, 41_100);
 const PORTS: u64 = 101;
-/// Calls in a row without a port after which there is none.
+/// Consecutive failed calls that prove that no port is left.
 const IN_VAIN: usize = 40;
 
 /// The fields of a document of `top` that the scenario uses.
@@ -110,7 +110,7 @@ pub fn views_agree(lab: &Lab) -> Result<()> {
     ports.finish()
 }
 
-/// Used, available, and in how many nanoseconds none will be left.
+/// Used ports, available ports, nanoseconds until none is left.
 type PortNumbers = (u64, Option<u64>, Option<u64>);
 
 /// A running `top` that writes its documents to a file.

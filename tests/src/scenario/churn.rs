@@ -1,5 +1,5 @@
-//! Containers that come and go, with hostile peers in them, while `tcptrace serve` runs: its tables return to the size that
-//! they had, and its memory stays.
+//! Containers start and end, with hostile peers in them, while `tcptrace serve` runs: its tables return to their size, and
+//! its memory does not grow.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -20,16 +20,16 @@ use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::process::StartChild as _;
 
-/// Says how many seconds it goes on; without it, until so many containers were there.
+/// Environment variable with the duration in seconds; without it the number of containers ends the run.
 const SECONDS: &str = "TCPTRACE_CHURN_SECONDS";
 /// Set for the process that makes the containers: the folder of their cgroups.
 const CHILD: &str = "TCPTRACE_CHURN_CHILD";
 /// Where `ip netns` has its names.
 const NAMES: &str = "/run/netns";
-/// Of both ends of every connection in a container, and of no other: the rest of the host does not count.
+/// Address of both ends of every connection in a container: a filter excludes the rest of the host.
 const ADDRESSES: &str = "127.64.0.0/10";
 const LISTENER: Ipv4Addr = Ipv4Addr::new(127, 64, 0, 1);
-/// Containers that exist at a time: each lives as long as so many others take.
+/// Containers that exist at a time.
 const WINDOW: usize = 64;
 /// Connections in each.
 const CONNECTIONS: usize = 8;
@@ -46,7 +46,7 @@ const MOST_GROWTH_WHILE_FILLING: f64 = 1.25;
 const MOST_SLOWER: f64 = 2.0;
 /// Entries that other processes of the host may add to a table meanwhile.
 const OTHERS: f64 = 50.0;
-/// Tables by what a container leaves in them, which has to go with it.
+/// Tables whose entries must be removed with their container.
 const TABLES: [&str; 8] = [
     "netns_settings",
     "processes",
@@ -65,10 +65,10 @@ fn short_part() -> (usize, Duration) {
     (if is_emulated() { 100 } else { 2_000 }, 2 * soon())
 }
 
-/// Where it goes on for longer.
+/// With a longer duration.
 const LONG_PART: Duration = Duration::from_secs(60);
 
-/// Many containers come and go while an exporter runs.
+/// Many containers start and end while an exporter runs.
 pub fn containers(lab: &Lab) -> Result<()> {
     let seconds: Option<u64> =
         std::env::var(SECONDS).ok().map(|text| text.parse().context(SECONDS)).transpose()?;
@@ -207,7 +207,7 @@ fn hostile_scrapers(stop: &AtomicBool) {
             return;
         }
         if let Ok(mut stream) = TcpStream::connect(address()) {
-            // It may have had enough.
+            // The server may have closed the connection.
             stream.write_all(request.as_bytes()).ok();
             open.push_back(stream);
         }
@@ -219,7 +219,7 @@ fn hostile_scrapers(stop: &AtomicBool) {
     }
 }
 
-/// The process that makes the containers, and the folder of their cgroups, which goes with the value.
+/// The process that makes the containers, and the folder of their cgroups, removed on drop.
 struct ContainerHost {
     child: Child,
     to: Option<ChildStdin>,
@@ -260,7 +260,7 @@ impl Drop for ContainerHost {
             self.child.kill().ok();
             self.child.wait().ok();
         }
-        // Where it was killed nobody else does.
+        // After a kill this is the only clean-up.
         for name in entries(Path::new(NAMES)) {
             if name.to_string_lossy().contains(&format!("tcptrace-{}-", self.child.id())) {
                 unname(&name);
@@ -319,7 +319,7 @@ fn serve_parent(folder: &Path) -> Result<()> {
     made
 }
 
-/// A network namespace with a name, and a cgroup; both go with the value.
+/// A network namespace with a name, and a cgroup; both removed on drop.
 struct Container {
     cgroup: PathBuf,
     name: PathBuf,

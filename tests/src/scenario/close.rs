@@ -17,7 +17,7 @@ use crate::{filter, kernel, netns};
 const MINUTE: Duration = Duration::from_secs(60);
 const HELD: Duration = Duration::from_millis(300);
 
-/// The time a timewait socket's timer ran out: what is known of it, and how long the stay before can have been.
+/// When a timewait timer expired: the known bounds, and the possible dwell before.
 struct Expiry {
     at: Span,
     longest: Duration,
@@ -50,7 +50,7 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
             let expired = expires(&pair.client, time_wait, MINUTE)?;
 
             tracer.expect(
-                &pair.client.subject,
+                &pair.client.expected,
                 &pair.client_steps(
                     &orphaned.then([
                         step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
@@ -61,16 +61,16 @@ pub fn active_close_until_expiry(lab: &Lab) -> Result<()> {
                 ),
             )?;
             tracer.expect(
-                &pair.server.subject,
+                &pair.server.expected,
                 &pair.server_steps(&[
                     step(Established, CloseWait, server_received).by_listener(),
                     step(CloseWait, LastAck, answered),
                     step(LastAck, Close, server_ended).ended(EventEndReason::Closed),
                 ]),
             )?;
-            let before = Span { start_ns: 0, end_ns: pair.dialled.start_ns };
+            let before = Span { start_ns: 0, end_ns: pair.connecting.start_ns };
             tracer.expect(
-                &pair.listener.subject,
+                &pair.listener.expected,
                 &[
                     step(Close, Listen, before),
                     step(Listen, Close, unlistened).ended(EventEndReason::ListenerClosed),
@@ -91,7 +91,7 @@ pub fn late_fin_in_the_same_timer_bucket(lab: &Lab) -> Result<()> {
         let answered = pair.server.close();
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&orphaned.then([step(FinWait2, TimeWait, time_wait).orphan().by_segment()])),
         )
     })?;
@@ -111,7 +111,7 @@ pub fn late_fin_in_a_later_timer_bucket(lab: &Lab) -> Result<()> {
         ensure!(left + HELD > MINUTE, "the timer was not armed again: {left:?} left");
         let expired = expires(&pair.client, time_wait, MINUTE)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &orphaned.then([
                     step(FinWait2, TimeWait, time_wait).orphan(),
@@ -136,15 +136,15 @@ pub fn repeated_fin_extends_time_wait(lab: &Lab) -> Result<()> {
         let answered = pair.server.shutdown_write()?;
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         hold(timer_granularity(MINUTE) + HELD);
-        let (result, hears) = Span::of(|| filter::accept_all(pair.server.socket()?));
+        let (result, accepting) = Span::of(|| filter::accept_all(pair.server.socket()?));
         result?;
         // The next repeated FIN is answered, and the server is done.
-        let repeated = pair.server.ends(hears)?;
+        let repeated = pair.server.ends(accepting)?;
         let expired = expires(&pair.client, repeated, MINUTE)?;
         let longer = Duration::from_nanos(repeated.start_ns - time_wait.end_ns);
         let longest = Duration::from_nanos(expired.at.end_ns - time_wait.start_ns);
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &orphaned.then([
                     step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
@@ -169,7 +169,7 @@ pub fn orphan_times_out(lab: &Lab) -> Result<()> {
         let orphaned = pair.client.close_to_orphan()?;
         let expired = expires(&pair.client, orphaned.acknowledged, TIMEOUT)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &orphaned.then([step(FinWait2, Close, expired.at)
                     .dwelt(TIMEOUT, expired.longest)
@@ -195,7 +195,7 @@ pub fn orphan_as_a_full_socket(lab: &Lab) -> Result<()> {
         let answered = pair.server.close();
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&orphaned.then([step(FinWait2, TimeWait, time_wait).orphan()])),
         )
     })?;
@@ -214,7 +214,7 @@ pub fn held_fin_wait2(lab: &Lab) -> Result<()> {
         let answered = pair.server.close();
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&[
                 step(Established, FinWait1, shut),
                 step(FinWait1, FinWait2, acknowledged).held(),
@@ -245,7 +245,7 @@ pub fn simultaneous_close(lab: &Lab) -> Result<()> {
         let client_done = pair.client.reaches(TimeWait, client_hears)?;
         let server_done = pair.server.reaches(TimeWait, client_hears)?;
         tracer.expect(
-            &pair.server.subject,
+            &pair.server.expected,
             &pair.server_steps(&[
                 step(Established, FinWait1, server_shut),
                 step(FinWait1, Closing, closing),
@@ -253,7 +253,7 @@ pub fn simultaneous_close(lab: &Lab) -> Result<()> {
             ]),
         )?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&[
                 step(Established, FinWait1, client_shut),
                 step(FinWait1, FinWait2, client_done).held(),
@@ -275,7 +275,7 @@ pub fn close_wait_held(lab: &Lab) -> Result<()> {
         let answered = pair.server.close();
         let ended = pair.server.ends(answered)?;
         tracer.expect(
-            &pair.server.subject,
+            &pair.server.expected,
             &pair.server_steps(&[
                 step(Established, CloseWait, received).by_listener(),
                 step(CloseWait, LastAck, answered),
@@ -295,13 +295,13 @@ pub fn fin_wait1_held(lab: &Lab) -> Result<()> {
         let closed = pair.client.close();
         pair.client.wait(FinWait1)?;
         hold(HELD);
-        let (result, hears) = Span::of(|| filter::accept_all(pair.server.socket()?));
+        let (result, accepting) = Span::of(|| filter::accept_all(pair.server.socket()?));
         result?;
-        let acknowledged = pair.client.reaches(FinWait2, hears)?;
+        let acknowledged = pair.client.reaches(FinWait2, accepting)?;
         let answered = pair.server.close();
         let time_wait = pair.client.reaches(TimeWait, answered)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, acknowledged).orphan(),
@@ -321,7 +321,7 @@ pub fn mapped_addresses(lab: &Lab) -> Result<()> {
     socket.listen(1)?;
     let mut listener = TestSocket::new("dual-stack listener", crate::event::EventRole::Listener, socket)?;
     let port = listener.local()?.port();
-    listener.subject.local = Some((IpFamily::V4.loopback(), port).into());
+    listener.expected.local = Some((IpFamily::V4.loopback(), port).into());
     // The client is an AF_INET6 socket as well, connected to ::ffff:127.0.0.1.
     let client = IpFamily::V6.socket()?;
     client.set_only_v6(false)?;
@@ -333,11 +333,11 @@ pub fn mapped_addresses(lab: &Lab) -> Result<()> {
     let time_wait = pair.server.reaches(TimeWait, answered)?;
     let ended = pair.client.ends(answered)?;
     tracer.expect(
-        &pair.server.subject,
+        &pair.server.expected,
         &pair.server_steps(&orphaned.then([step(FinWait2, TimeWait, time_wait).orphan().by_segment()])),
     )?;
     tracer.expect(
-        &pair.client.subject,
+        &pair.client.expected,
         &pair.client_steps(&[
             step(Established, CloseWait, received),
             step(CloseWait, LastAck, answered),

@@ -29,7 +29,7 @@ fn listener(family: IpFamily, backlog: i32) -> Result<TestSocket> {
 }
 
 /// Begins to connect and does not wait.
-fn dial(listener: &TestSocket) -> Result<Socket> {
+fn start_connect(listener: &TestSocket) -> Result<Socket> {
     let client = IpFamily::V4.socket()?;
     client.set_nonblocking(true)?;
     // It is in progress, and may stay so.
@@ -43,7 +43,7 @@ fn is_mine(finding: &DoctorFinding) -> Result<()> {
     Ok(())
 }
 
-/// The table of timewait sockets is full: each TIME_WAIT that never was is counted, by the kernel and by the tracer.
+/// The table of timewait sockets is full: kernel and tracer count each missing TIME_WAIT.
 pub fn time_wait_overflow(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "50")?;
     netns::sysctl("tcp_tw_reuse", "0")?;
@@ -127,7 +127,7 @@ pub fn accept_queue(lab: &Lab) -> Result<()> {
     let listener = listener(IpFamily::V4, 2)?;
     let doctor = Doctor::start(lab)?;
     let before = kernel::counter("ListenOverflows")?;
-    let clients: Vec<Socket> = (0..8).map(|_| dial(&listener)).collect::<Result<_>>()?;
+    let clients: Vec<Socket> = (0..8).map(|_| start_connect(&listener)).collect::<Result<_>>()?;
     hold(LONG);
     let report = doctor.finish()?;
     let after = kernel::counter("ListenOverflows")?;
@@ -149,7 +149,7 @@ pub fn syn_queue(lab: &Lab) -> Result<()> {
     filter::accept_only(listener.socket()?, filter::SYN)?;
     let doctor = Doctor::start(lab)?;
     let before = kernel::counter("SyncookiesSent")?;
-    let clients: Vec<Socket> = (0..20).map(|_| dial(&listener)).collect::<Result<_>>()?;
+    let clients: Vec<Socket> = (0..20).map(|_| start_connect(&listener)).collect::<Result<_>>()?;
     ensure!(kernel::count(SynRecv)? >= 8, "no handshakes under way");
     hold(LONG);
     let cookies = kernel::counter("SyncookiesSent")? - before;
@@ -171,8 +171,8 @@ pub fn bad_ends(lab: &Lab) -> Result<()> {
         listener.close();
         listener
     };
-    let deaf = listener(IpFamily::V4, 8)?;
-    filter::drop_segments(deaf.socket()?)?;
+    let unresponsive = listener(IpFamily::V4, 8)?;
+    filter::drop_segments(unresponsive.socket()?)?;
     let doctor = Doctor::start(lab)?;
     let unread = || -> Result<()> {
         for _ in 0..6 {
@@ -195,7 +195,7 @@ pub fn bad_ends(lab: &Lab) -> Result<()> {
     for _ in 0..5 {
         ensure!(IpFamily::V4.socket()?.connect(&closed.local()?.into()).is_err(), "no process listens");
     }
-    let waiting: Vec<Socket> = (0..3).map(|_| dial(&deaf)).collect::<Result<_>>()?;
+    let waiting: Vec<Socket> = (0..3).map(|_| start_connect(&unresponsive)).collect::<Result<_>>()?;
     hold(LONG);
     ensure!(kernel::count(SynSent)? == 3, "three wait");
     let report = doctor.finish()?;
@@ -211,7 +211,7 @@ pub fn bad_ends(lab: &Lab) -> Result<()> {
     }
     let service = |id: &str| Ok::<_, anyhow::Error>(report.finding(id)?.first()?.service.clone());
     ensure!(service("connects_refused")? == closed.local()?.to_string(), "the destination is named");
-    ensure!(service("connects_unanswered")? == deaf.local()?.to_string(), "the destination is named");
+    ensure!(service("connects_unanswered")? == unresponsive.local()?.to_string(), "the destination is named");
     drop(waiting);
     Ok(())
 }
@@ -241,7 +241,7 @@ pub fn half_closed(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Settings that are not what they should be, each in the namespace that has it.
+/// Unusual settings, each reported for its namespace.
 pub fn settings(lab: &Lab) -> Result<()> {
     let healthy = Doctor::start(lab)?.finish()?;
     ensure!(healthy.schema == "tcptrace.doctor.v1" && healthy.seen.len() >= 4, "{healthy:#?}");
@@ -334,7 +334,7 @@ pub fn ordinary_user(lab: &Lab) -> Result<()> {
     ensure!(found.number("old")? == 1, "{found:#?}");
     ensure!(
         String::from_utf8_lossy(&output.stdout).contains("Nothing is traced"),
-        "what it can't see is not said"
+        "it does not report what it cannot see"
     );
     Ok(())
 }

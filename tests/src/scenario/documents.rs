@@ -32,7 +32,7 @@ const WRITTEN: [&str; 2] = ["-o", "--hlog"];
 const NAMES: [&str; 5] = ["record", "export", "report", "diff", "replay"];
 /// These need a terminal.
 const ON_A_TERMINAL: [&str; 1] = ["tcptrace replay "];
-/// These may print nothing and write nothing: what they are about is not there, or answers at a port.
+/// These may print and write nothing: their subject is absent, or they serve a port.
 const QUIET: [&str; 3] = ["tcptrace serve", "tcptrace events --lport", "tcptrace events --filter"];
 /// An address of the pages that `serve` listens on.
 const ADDRESS: &str = "10.0.0.7/32";
@@ -44,7 +44,7 @@ const OTHERS: [(&str, &str); 2] = [("sudo", "exec \"$@\""), ("ssh", "shift; exec
 const RUN_TIME: Duration = Duration::from_millis(700);
 /// Commands at a time, each in a namespace of its own.
 const AT_A_TIME: usize = 3;
-/// Fewer would mean that they are not found any more.
+/// Minimum number of commands: fewer mean that the parser misses some.
 const AT_LEAST: usize = 45;
 
 /// Each ends with exit status 0 and a result.
@@ -105,7 +105,7 @@ fn ip(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A network namespace with a name, deleted with the value; one that was there already stays.
+/// A network namespace with a name, deleted on drop; one that was there already stays.
 struct NamedNetns {
     is_own: bool,
 }
@@ -208,7 +208,7 @@ impl<'a> CommandNetns<'a> {
         command.start().with_context(|| format!("start {}", command.get_program().display()))
     }
 
-    /// Waits for its end, which Ctrl-C brings about where it does not come by itself.
+    /// Waits for its end; sends Ctrl-C to a command that does not end itself.
     fn end(&self, shown: &ShownCommand, started: &mut Child, outputs: &[&Path]) -> Result<ExitStatus> {
         let is_alive = || -> Result<bool> {
             Ok(outputs

@@ -1,4 +1,4 @@
-//! Dwells of known length: what `hist` makes of them against the scenario's own clock.
+//! Dwells of known length: the output of `hist` against the scenario's own clock.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -87,7 +87,7 @@ fn check_service(hist: &Hist, address: SocketAddr, connections: &[ConnectionTime
     let [inbound, outbound] =
         ["inbound", "outbound"].map(|role| HistGroup { service: &service, comm: None, role });
     let count = connections.len() as u64;
-    // Where segments are not seen, who went on to TIME_WAIT is found a little later.
+    // Where segments are not visible, a sweep finds TIME_WAIT a little later.
     let document = hist.wait(|document| {
         document.histogram(inbound, "LAST_ACK").is_ok_and(|of| of.count == count)
             && document.histogram(outbound, "TIME_WAIT").is_ok_and(|of| of.open_now == Some(count))

@@ -1,4 +1,4 @@
-//! How a timewait socket ends before its time, and how none comes about.
+//! Early ends of timewait sockets, and closes that create none.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub fn reused_by_connect(lab: &Lab) -> Result<()> {
         let closed = second.close();
         second.reaches(FinWait2, closed)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &[&closing.steps()[..], &[step(TimeWait, Close, reused).ended(EventEndReason::Reused)]]
                     .concat(),
@@ -65,7 +65,7 @@ pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
         let client = family.socket()?;
         client.set_reuse_address(true)?;
         client.bind(&pair.client.local()?.into())?;
-        let first = pair.server.subject.clone();
+        let first = pair.server.expected.clone();
         let first_steps = pair.server_steps(&[]);
         let again = ConnectedPair::open_to(pair.listener, client)?;
         ensure!(pair.server.find_diag()?.is_none(), "the TIME_WAIT is still there");
@@ -76,12 +76,12 @@ pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
                 &first_steps[..],
                 &orphaned.then([
                     step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
-                    step(TimeWait, Close, again.dialled).ended(EventEndReason::Reopened),
+                    step(TimeWait, Close, again.connecting).ended(EventEndReason::Reopened),
                 ]),
             ]
             .concat(),
         )?;
-        tracer.expect(&again.server.subject, &again.server_steps(&[]))
+        tracer.expect(&again.server.expected, &again.server_steps(&[]))
     })?;
     tracer.finish()
 }
@@ -100,7 +100,7 @@ pub fn time_wait_reset(lab: &Lab) -> Result<()> {
         forge(Segment { seq: fin.next_seq, flags: filter::RST, ..fin })?;
         let reset = pair.client.ends(Span::since(start_ns))?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &[
                     &closing.steps()[..],
@@ -123,7 +123,7 @@ pub fn fin_wait2_reset(lab: &Lab) -> Result<()> {
         let reset = pair.server.close_with_reset()?;
         let ended = pair.client.ends(reset)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &orphaned
                     .then([step(FinWait2, Close, ended).orphan().ended(EventEndReason::Reset).by_segment()]),
@@ -133,7 +133,7 @@ pub fn fin_wait2_reset(lab: &Lab) -> Result<()> {
     tracer.finish()
 }
 
-/// The peer of an orphan `FIN_WAIT2` sends data nobody can read any more: the kernel answers with a RST.
+/// The peer of an orphan `FIN_WAIT2` sends data that no process can read: the kernel answers with a RST.
 pub fn fin_wait2_gets_data(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
@@ -145,7 +145,7 @@ pub fn fin_wait2_gets_data(lab: &Lab) -> Result<()> {
         let ended = pair.client.ends(write)?;
         let server_reset = pair.server.ends(write)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &orphaned.then([step(FinWait2, Close, ended)
                     .orphan()
@@ -154,7 +154,7 @@ pub fn fin_wait2_gets_data(lab: &Lab) -> Result<()> {
             ),
         )?;
         tracer.expect(
-            &pair.server.subject,
+            &pair.server.expected,
             &pair.server_steps(&[
                 step(Established, CloseWait, received).by_listener(),
                 step(CloseWait, Close, server_reset).by_listener().ended(EventEndReason::ResetReceived),
@@ -164,7 +164,7 @@ pub fn fin_wait2_gets_data(lab: &Lab) -> Result<()> {
     tracer.finish()
 }
 
-/// `tcp_max_tw_buckets` leaves room for one timewait socket: the next ones never come about.
+/// `tcp_max_tw_buckets` leaves room for one timewait socket: the next closes create none.
 pub fn overflow(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "1")?;
     let tracer = lab.trace()?;
@@ -178,7 +178,7 @@ pub fn overflow(lab: &Lab) -> Result<()> {
             Ok((closed, orphan.client.ends(closed)?))
         })?;
         tracer.expect(
-            &orphan.client.subject,
+            &orphan.client.expected,
             &orphan.client_steps(&[
                 step(Established, FinWait1, closed),
                 step(FinWait1, FinWait2, ended).orphan(),
@@ -194,7 +194,7 @@ pub fn overflow(lab: &Lab) -> Result<()> {
             held.client.ends(answered)
         })?;
         tracer.expect(
-            &held.client.subject,
+            &held.client.expected,
             &held.client_steps(&[
                 step(Established, FinWait1, shut),
                 step(FinWait1, FinWait2, acknowledged).held(),
@@ -216,7 +216,7 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
         killed?;
         let ended = pair.client.ends(kill)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &[&closing.steps()[..], &[step(TimeWait, Close, ended).ended(EventEndReason::Killed)]]
                     .concat(),
@@ -237,7 +237,7 @@ pub fn fin_wait2_killed(lab: &Lab) -> Result<()> {
         killed?;
         let ended = pair.client.ends(kill)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(
                 &orphaned.then([step(FinWait2, Close, ended).orphan().ended(EventEndReason::Killed)]),
             ),
@@ -257,11 +257,11 @@ pub fn established_killed(lab: &Lab) -> Result<()> {
         let ended = pair.client.ends(kill)?;
         let peer_ended = pair.server.ends(kill)?;
         tracer.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&[step(Established, Close, ended).ended(EventEndReason::Killed)]),
         )?;
         tracer.expect(
-            &pair.server.subject,
+            &pair.server.expected,
             &pair.server_steps(&[step(Established, Close, peer_ended)
                 .by_listener()
                 .ended(EventEndReason::ResetReceived)]),
@@ -281,7 +281,7 @@ pub fn namespace_purged(lab: &Lab) -> Result<()> {
             let mut pair = ConnectedPair::open(IpFamily::BOTH[number % 2])?;
             let closing = pair.close_client_first()?;
             let answered = pair.server.ends(closing.time_wait)?;
-            closed.push((pair.client.subject.clone(), pair.client_steps(&closing.steps()), answered));
+            closed.push((pair.client.expected.clone(), pair.client_steps(&closing.steps()), answered));
         }
         ensure!(kernel::count(TimeWait)? == PAIRS, "{} TIME_WAIT", kernel::count(TimeWait)?);
         Ok(closed)
@@ -290,15 +290,15 @@ pub fn namespace_purged(lab: &Lab) -> Result<()> {
         let thread = scope.spawn(inner);
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    for (subject, steps, answered) in closed {
+    for (socket, steps, answered) in closed {
         let purged = Span { start_ns: answered.start_ns, end_ns: now_ns() + soon().as_nanos() as u64 };
         let last = step(TimeWait, Close, purged).ended(EventEndReason::Purged);
-        tracer.expect(&subject, &[&steps[..], &[last]].concat())?;
+        tracer.expect(&socket, &[&steps[..], &[last]].concat())?;
     }
     tracer.finish()
 }
 
-/// The peer's timewait socket is refused a place, and its answer to our FIN is a RST: `LAST_ACK` ends by it.
+/// The peer gets no timewait socket and answers our FIN with a RST, which ends `LAST_ACK`.
 pub fn last_ack_reset(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "1")?;
     let tracer = lab.trace()?;
@@ -312,7 +312,7 @@ pub fn last_ack_reset(lab: &Lab) -> Result<()> {
         let answered = pair.server.close();
         let ended = pair.server.ends(answered)?;
         tracer.expect(
-            &pair.server.subject,
+            &pair.server.expected,
             &pair.server_steps(&[
                 step(Established, CloseWait, received).by_listener(),
                 step(CloseWait, LastAck, answered),

@@ -7,7 +7,7 @@ use crate::pair::{ConnectedPair, both_families};
 use crate::tracer::TracerFormat;
 
 /// Without the hook that shows segments, the step to `TIME_WAIT` inside a timewait socket is an upper bound, found
-/// by looking again.
+/// by a sweep.
 pub fn late_fin_without_segments(lab: &Lab) -> Result<()> {
     traced(lab, &["events", "--json", WITHOUT_SEGMENTS])
 }
@@ -22,7 +22,7 @@ fn traced(lab: &Lab, args: &[&str]) -> Result<()> {
     both_families(|family| {
         let mut pair = ConnectedPair::open(family)?;
         let closing = pair.close_client_first()?;
-        tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))
+        tracer.expect(&pair.client.expected, &pair.client_steps(&closing.steps()))
     })?;
     tracer.finish()
 }

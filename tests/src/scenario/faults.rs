@@ -16,7 +16,7 @@ use tcptrace_common::state::TcpState::{
     Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynSent, TimeWait,
 };
 
-use super::storm::{DIALLED, dial};
+use super::storm::{SERVER_PORT, make_connections};
 use crate::clock::{Span, WALL_OFFSET_NS, hold, is_emulated, late, now_ns, soon, wait_for};
 use crate::event::{EventEndReason, EventLine};
 use crate::lab::{Lab, Skip, run_to_end};
@@ -29,7 +29,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Text that no exit may print.
 const CRASHES: [&str; 2] = ["panicked", "RUST_BACKTRACE"];
 
-/// Prints a row of docs/faults.md, as this run has it.
+/// Prints the row of docs/faults.md for this run.
 fn print_fault(fault: &str, injected: &str, lost: &str, reported: &str) {
     println!("fault: {fault} | {injected} | {lost} | {reported}");
 }
@@ -45,15 +45,15 @@ fn make_room() -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "2000000")
 }
 
-/// The reader is stopped for seconds, with the smallest ring there is: what found no room is counted, and what comes
-/// afterwards is exact.
+/// The reader is stopped for seconds, with the smallest ring: lost records are counted, and later
+/// events are exact.
 pub fn stalled_reader(lab: &Lab) -> Result<()> {
     make_room()?;
     let number = lab.netns().to_string();
     let args = ["events", "--format", "json", "--ring-size", "1", "--netns", &number];
     let tracer = lab.trace_with(&args, TracerFormat::Json)?;
     tracer.signal(Signal::STOP)?;
-    dial(IpFamily::V4, too_many_for_the_ring())?;
+    make_connections(IpFamily::V4, too_many_for_the_ring())?;
     hold(Duration::from_secs(2));
     tracer.signal(Signal::CONT)?;
     // Until the ring has been read, it has no room for new records. It keeps the order: once a later connection is reported,
@@ -66,10 +66,10 @@ pub fn stalled_reader(lab: &Lab) -> Result<()> {
     })?;
     let mut after = ConnectedPair::open(IpFamily::V4)?;
     let closing = after.close_client_first()?;
-    tracer.expect(&after.client.subject, &after.client_steps(&closing.steps()))?;
+    tracer.expect(&after.client.expected, &after.client_steps(&closing.steps()))?;
     let netns = lab.netns();
     let is_dialled =
-        |event: &EventLine| event.netns == netns && event.from == Close && event.dport == DIALLED;
+        |event: &EventLine| event.netns == netns && event.from == Close && event.dport == SERVER_PORT;
     let began = tracer.events(0, is_dialled)?.len();
     let Some(stderr) = tracer.stop_with_holes()? else { return Ok(()) };
     let lost = number_after(&stderr, "ring full ").context("no report of a full ring")?;
@@ -176,7 +176,7 @@ pub fn few_descriptors(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A cgroup with little memory, removed with the value.
+/// A cgroup with little memory, removed on drop.
 struct SmallCgroup(PathBuf);
 
 impl SmallCgroup {
@@ -227,7 +227,7 @@ pub fn little_memory(lab: &Lab) -> Result<()> {
     let stderr = is_clean(&output, "top in 96 MiB")?;
     ensure!(output.status.success(), "it ended with {}: {stderr}", output.status);
 
-    // Less than it takes: the kernel ends it, and what it had attached goes with it.
+    // Too little: the kernel kills it, and its attachments are removed.
     let tiny = SmallCgroup::new("tiny", 4 << 20)?;
     let output = shell(lab, &tiny.script("top --once --json"))?;
     ensure!(!output.status.success(), "4 MiB are enough?");
@@ -242,7 +242,7 @@ pub fn little_memory(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Somebody else detaches the links: the kernel lets nobody, and the trace goes on.
+/// Another process tries to detach the links: the kernel refuses, and tracing continues.
 pub fn detached_from_outside(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     let Some(pid) = tracer.pid() else { return Ok(()) };
@@ -262,7 +262,7 @@ pub fn detached_from_outside(lab: &Lab) -> Result<()> {
     }
     let mut pair = ConnectedPair::open(IpFamily::V4)?;
     let closing = pair.close_client_first()?;
-    tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))?;
+    tracer.expect(&pair.client.expected, &pair.client_steps(&closing.steps()))?;
     tracer.finish()?;
     print_fault(
         "links detached from outside",
@@ -273,14 +273,14 @@ pub fn detached_from_outside(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A namespace goes with all that is in it while connections are made as fast as they can be.
+/// A namespace is destroyed with all its sockets while connections are made as fast as they can be.
 pub fn namespace_deleted_under_load(lab: &Lab) -> Result<()> {
     let connections = if is_emulated() { 200 } else { 2_000 };
     let tracer = lab.trace()?;
     let inside = || -> Result<(u32, usize)> {
         let number = netns::enter_new()?;
         make_room()?;
-        dial(IpFamily::V4, connections)?;
+        make_connections(IpFamily::V4, connections)?;
         wait_for("the last to be closed", soon(), || {
             let mut open = [Established, FinWait1, FinWait2, CloseWait, LastAck].into_iter();
             Ok(open.all(|state| kernel::count(state).is_ok_and(|count| count == 0)).then_some(()))
@@ -311,7 +311,7 @@ pub fn namespace_deleted_under_load(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The wall clock of this machine, so many seconds ahead of what it should be; set back with the value.
+/// The wall clock of this machine, so many seconds ahead of what it should be; restored on drop.
 struct SteppedClock;
 
 impl SteppedClock {
@@ -351,8 +351,8 @@ fn wall_now_ns() -> u64 {
     time.tv_sec as u64 * SECOND_NS + time.tv_nsec as u64
 }
 
-/// The wall clock is set forward by an hour and back while a socket lives: its times are those of the clock, and its dwells
-/// stay what they are.
+/// The wall clock is set forward by an hour and back while a socket lives: its times follow the clock, its dwells
+/// do not change.
 pub fn clock_stepped(lab: &Lab) -> Result<()> {
     const HOUR: u64 = 3_600;
     if !is_emulated() {
@@ -377,10 +377,10 @@ pub fn clock_stepped(lab: &Lab) -> Result<()> {
     let closing = (closed_ns - *WALL_OFFSET_NS, wall_now_ns() - *WALL_OFFSET_NS);
     drop(stepped);
     wait_for_times(&tracer, 0)?;
-    // From here on everything is as if nothing had been.
+    // From here on nothing differs from an undisturbed run.
     let mut after = ConnectedPair::open(IpFamily::V4)?;
     let ended = after.close_client_first()?;
-    tracer.expect(&after.client.subject, &after.client_steps(&ended.steps()))?;
+    tracer.expect(&after.client.expected, &after.client_steps(&ended.steps()))?;
     if !tracer.is_present() {
         return Ok(());
     }
@@ -436,7 +436,7 @@ pub fn cpu_offlined(lab: &Lab) -> Result<()> {
     fs::write(&switch, "1").context("bring it back")?;
     let mut after = ConnectedPair::open(IpFamily::V4)?;
     let closing = after.close_client_first()?;
-    tracer.expect(&after.client.subject, &after.client_steps(&closing.steps()))?;
+    tracer.expect(&after.client.expected, &after.client_steps(&closing.steps()))?;
     let netns = lab.netns();
     let ended = tracer.events(0, |event| event.netns == netns && event.from == TimeWait)?;
     ensure!(ended.is_empty(), "reported as ended: {}", ended[0]);

@@ -1,5 +1,5 @@
-//! The highest rate of connections that this machine makes, and a reader that is stopped meanwhile: afterwards the
-//! tracer's table is the kernel's, socket by socket.
+//! Connections at the highest rate of this machine, with and without a stopped reader: afterwards the tracer's table
+//! equals the kernel's, socket by socket.
 //!
 //! `TCPTRACE_FLOOD_SECONDS` is the duration; 6 by default.
 
@@ -26,7 +26,7 @@ fn length() -> Duration {
     Duration::from_secs(wanted.unwrap_or(6))
 }
 
-/// Nothing but the load, as fast as it goes.
+/// The load alone, at the highest rate.
 pub fn highest_rate(lab: &Lab) -> Result<()> {
     lab.binary()?;
     make_room()?;
@@ -63,7 +63,7 @@ pub fn stopped_reader(lab: &Lab) -> Result<()> {
 fn make_room() -> Result<()> {
     netns::sysctl("ip_local_port_range", "1024 65535")?;
     netns::sysctl("tcp_max_tw_buckets", "1048576")?;
-    // A TIME_WAIT of more than a second makes way for a connection.
+    // A connection may reuse a TIME_WAIT that is older than a second.
     netns::sysctl("tcp_tw_reuse", "1")
 }
 
@@ -99,8 +99,8 @@ struct Flood {
 }
 
 impl Flood {
-    /// Connections from several threads for `length`, while `beside` runs.
-    fn of(length: Duration, beside: impl FnOnce(&AtomicU64) -> Result<()>) -> Result<Self> {
+    /// Connections from several threads for `length`, while `during` runs.
+    fn of(length: Duration, during: impl FnOnce(&AtomicU64) -> Result<()>) -> Result<Self> {
         let began = Instant::now();
         let stop = AtomicBool::new(false);
         let connections = AtomicU64::new(0);
@@ -111,14 +111,14 @@ impl Flood {
                     scope.spawn(move || connect_until(stop, thread, connections))
                 })
                 .collect();
-            let beside = beside(&connections);
+            let during = during(&connections);
             std::thread::sleep(length.saturating_sub(began.elapsed()));
             stop.store(true, Ordering::Relaxed);
             let mut open = Vec::new();
             for thread in threads {
                 open.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             }
-            beside.map(|()| open)
+            during.map(|()| open)
         })?;
         Ok(Self { connections: connections.into_inner(), took: began.elapsed(), _open: open })
     }

@@ -40,7 +40,7 @@ pub fn syn_timeout(lab: &Lab) -> Result<()> {
         ensure!(span.end_ns - span.start_ns > least.as_nanos() as u64, "the SYN was not repeated");
         let most = Duration::from_nanos(span.end_ns - span.start_ns);
         tracer.expect(
-            &client.subject,
+            &client.expected,
             &[
                 step(Close, SynSent, span),
                 step(SynSent, Close, span).dwelt(least, most).ended(EventEndReason::Timeout),
@@ -105,10 +105,10 @@ pub fn syn_recv_held(lab: &Lab) -> Result<()> {
         written?;
         let (server, _) = listener.socket()?.accept()?;
         let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
-        server.subject.handshake = Some(connected);
+        server.expected.handshake = Some(connected);
         let accepted = Span::since(write.start_ns);
         tracer.expect(
-            &server.subject,
+            &server.expected,
             &[
                 step(Listen, SynRecv, connected).by_listener(),
                 step(SynRecv, Established, accepted).by_listener(),
@@ -139,8 +139,8 @@ pub fn syncookies(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     for family in IpFamily::BOTH {
         let pair = kernel::counts("SyncookiesRecv", 1, || ConnectedPair::open(family))?;
-        tracer.expect(&pair.client.subject, &pair.client_steps(&[]))?;
-        tracer.expect(&pair.server.subject, &pair.server_steps(&[]))?;
+        tracer.expect(&pair.client.expected, &pair.client_steps(&[]))?;
+        tracer.expect(&pair.server.expected, &pair.server_steps(&[]))?;
     }
     tracer.finish()
 }
@@ -148,7 +148,7 @@ pub fn syncookies(lab: &Lab) -> Result<()> {
 /// A connect that failed.
 struct FailedConnect {
     connecting: Span,
-    subject: ExpectedSocket,
+    expected: ExpectedSocket,
 }
 
 impl FailedConnect {
@@ -156,7 +156,7 @@ impl FailedConnect {
     fn is_traced(&self, tracer: &LiveTracer, reason: EventEndReason) -> Result<()> {
         let (begin, end) =
             (step(Close, SynSent, self.connecting), step(SynSent, Close, self.connecting).ended(reason));
-        tracer.expect(&self.subject, &[begin, end])
+        tracer.expect(&self.expected, &[begin, end])
     }
 }
 
@@ -168,8 +168,8 @@ fn fails_to_connect(socket: Socket, listener: &TestSocket, kind: ErrorKind) -> R
         Err(error) => ensure!(error.kind() == kind, "connect to {target}: {error}, not {kind:?}"),
     }
     let client = TestSocket::new("client", EventRole::Outbound, socket)?;
-    let subject = ExpectedSocket { local: None, remote: Some(target), ..client.subject };
-    Ok(FailedConnect { connecting, subject })
+    let expected = ExpectedSocket { local: None, remote: Some(target), ..client.expected };
+    Ok(FailedConnect { connecting, expected })
 }
 
 /// A handshake whose last ACK is dropped: the listener receives only segments with one of `flags`.
@@ -189,10 +189,10 @@ fn request_of(listener: &TestSocket, client: &TestSocket) -> ExpectedSocket {
     ExpectedSocket {
         label: "request",
         id: None,
-        local: listener.subject.local,
-        remote: client.subject.local,
+        local: listener.expected.local,
+        remote: client.expected.local,
         role: Some(EventRole::Inbound),
-        ..listener.subject.clone()
+        ..listener.expected.clone()
     }
 }
 

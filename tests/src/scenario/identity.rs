@@ -1,5 +1,5 @@
-//! Which socket is which, and which are older than the tracer: cookies that several share, an orphan that stays a full
-//! socket, a namespace that nobody can enter.
+//! Socket identity, and sockets older than the tracer: shared cookies, an orphan that stays a full socket, a namespace that
+//! no process can enter.
 
 use anyhow::{Context, Result, ensure};
 use tcptrace_common::state::TcpState::{Close, Established, FinWait1, FinWait2, TimeWait};
@@ -16,8 +16,8 @@ use crate::scenario::serve::{Exporter, scrape};
 /// Connections of one descriptor that end in `TIME_WAIT`, before it connects once more.
 const ROUNDS: usize = 4;
 
-/// One descriptor connects again and again: its timewait sockets and the full one share a cookie. All are there before
-/// the tracer, and each is followed.
+/// One descriptor connects again and again: its timewait sockets and the full one share a cookie. All exist before
+/// the tracer, and each is tracked.
 pub fn one_cookie_many_sockets(lab: &Lab) -> Result<()> {
     let client = IpFamily::V4.socket()?;
     for _ in 0..ROUNDS {
@@ -88,7 +88,7 @@ pub fn full_orphan(lab: &Lab) -> Result<()> {
 /// Connections that are left in `FIN_WAIT1` when the last process leaves their namespace.
 const LEFT: usize = 10;
 
-/// The last sockets of a container that died are closing, in a namespace that nobody can enter any more: they turn up
+/// The last sockets of a container that died are closing, in a namespace that no process can enter: they appear
 /// when they end, and are neither lost nor healed.
 pub fn namespace_nobody_can_enter(lab: &Lab) -> Result<()> {
     let ended = std::thread::spawn(leave_orphans).join().map_err(|_| anyhow::anyhow!("panicked"))??;

@@ -100,7 +100,7 @@ fn make_until(deadline: Instant, thread: u8) -> Result<usize> {
     Ok(made)
 }
 
-/// The most memory a process has had in use.
+/// Peak memory of a process.
 fn peak_kib(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;

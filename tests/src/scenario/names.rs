@@ -1,4 +1,4 @@
-//! The names of network namespaces, which are given, changed and taken away while the tracer runs.
+//! Names of network namespaces that are added, changed and removed while the tracer runs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::pair::{ConnectedPair, IpFamily};
 use crate::process::StartChild as _;
 use crate::scenario::recording::{RecorderProcess, TempFolder};
 
-/// A name in `ip netns` for this thread's namespace, taken away with the value.
+/// A name in `ip netns` for this thread's namespace, removed on drop.
 struct NetnsName(PathBuf);
 
 impl NetnsName {

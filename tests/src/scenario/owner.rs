@@ -16,7 +16,7 @@ use crate::pair::{ConnectedPair, IpFamily, TestSocket};
 use crate::process::StartChild as _;
 use crate::tracer::TracerFormat;
 
-/// A child inherits the connected socket and closes it by ending: from then on it is the child's.
+/// A child inherits the connected socket and closes it by exiting: the child is its last owner.
 pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     for family in IpFamily::BOTH {
@@ -43,7 +43,7 @@ pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
             step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
         ]
         .map(|step| step.owner(EventOwner::Exact, child_pid));
-        tracer.expect(&pair.client.subject, &pair.client_steps(&childs))?;
+        tracer.expect(&pair.client.expected, &pair.client_steps(&childs))?;
         let id = pair.client.id();
         let seen = tracer.events(1, |event| event.id == id && event.from == Established)?;
         let comms: Vec<_> = seen.iter().map(|event| event.comm.as_deref()).collect();
@@ -52,7 +52,7 @@ pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
     tracer.finish()
 }
 
-/// A process named to attack the terminal.
+/// A process whose name attacks the terminal.
 pub fn hostile_name(lab: &Lab) -> Result<()> {
     let json = lab.trace()?;
     let text = lab.trace_with(&["events", "--format", "text"], TracerFormat::Text)?;

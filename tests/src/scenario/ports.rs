@@ -1,4 +1,4 @@
-//! Local ports: a client that runs out of them, and everything that is counted as one or is not.
+//! Local ports: a client that runs out of them, and which sockets use one.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -52,7 +52,7 @@ pub fn exhaustion(lab: &Lab) -> Result<()> {
     let ended_ns = now_ns();
     let distinct = BTreeSet::from_iter(&opened).len() as u64;
     ensure!(distinct == BUDGET, "{distinct} ports, not {BUDGET}: {opened:?}");
-    // On a starved machine a port or two came back before the end; which part of the kernel let them go is not known.
+    // On an overloaded machine one or two ports were released early, for an unknown reason.
     if opened.len() as u64 > distinct {
         println!("  {} connections from {distinct} ports: {opened:?}", opened.len());
     }
@@ -119,7 +119,7 @@ fn predicted(
     Ok(())
 }
 
-/// With `tcp_tw_reuse` the same client goes on, and the tracer counts what the kernel does.
+/// With `tcp_tw_reuse` the same client continues; tracer and kernel counts agree.
 fn reused(
     ports: &PortsRun,
     of: impl Fn(&PortsDocument) -> Option<PortsDestination>,
@@ -259,7 +259,7 @@ pub fn single_snapshot(lab: &Lab) -> Result<()> {
     server.stop()
 }
 
-/// Connects and closes, first; the other side closes then. Returns the local port, none when there was none left.
+/// Connects and closes first; the other side closes then. Returns the local port, `None` if none was left.
 fn connect_and_close(to: SocketAddr) -> Result<Option<u16>> {
     let socket = if to.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 }.socket()?;
     match socket.connect(&to.into()) {

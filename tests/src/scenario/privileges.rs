@@ -41,7 +41,7 @@ fn traces(lab: &Lab, mut command: Command) -> Result<()> {
     let tracer = LiveTracer::start(command, TracerFormat::Json, lab.netns(), Precision::of(lab.binary()?)?)?;
     let mut pair = ConnectedPair::open(IpFamily::V4)?;
     let closing = pair.close_client_first()?;
-    tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))?;
+    tracer.expect(&pair.client.expected, &pair.client_steps(&closing.steps()))?;
     tracer.finish()
 }
 

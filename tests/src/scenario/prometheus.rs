@@ -23,9 +23,9 @@ use crate::{documents, netns};
 const API: u16 = 9090;
 /// Ports to connect from: a destination has no more.
 const PORTS: [u16; 2] = [40_000, 40_063];
-/// Sockets that nobody closes.
+/// Sockets that are never closed.
 const LEAKED: usize = 12;
-/// Alerts that this scenario provokes; those that it can't are `promtool test rules`' part.
+/// Alerts that this scenario provokes; `promtool test rules` covers the others.
 const PROVOKED: [&str; 4] =
     ["LocalPortsRunOut", "ConnectsFindNoLocalPort", "CloseWaitLeaks", "TimeWaitOverflows"];
 /// Replacements in the rules that make alerts fire within seconds: the duration of a condition, and the age of a CLOSE_WAIT.
@@ -99,7 +99,7 @@ fn panels(prometheus: &Prometheus, dashboard: &str) -> Result<()> {
     Ok(())
 }
 
-/// Connections that their clients have closed, and nobody here does.
+/// Connections that the clients have closed and this side has not.
 fn leak_close_wait() -> Result<Vec<TcpStream>> {
     let listener = TcpListener::bind("127.0.0.1:7001")?;
     let target = listener.local_addr()?;
@@ -179,7 +179,7 @@ pub fn metrics_pass_promtool(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A Prometheus of its own that scrapes the tracer and itself every second; killed with the value.
+/// A Prometheus of its own that scrapes the tracer and itself every second; killed on drop.
 pub(super) struct Prometheus {
     child: KillOnDrop,
     api: SocketAddr,

@@ -1,5 +1,4 @@
-//! Recordings: the contents of a file against live output, and the rest of a file when its writer is killed or the disk is
-//! full.
+//! Recordings: contents against live output, and what remains readable after a kill or a full disk.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -154,7 +153,7 @@ impl RecorderProcess {
     }
 }
 
-/// Connections, one after the other, until it is dropped. None waits for anything: where nothing happens nothing is
+/// Connections, one after the other, until it is dropped. No pauses: without traffic nothing is
 /// recorded.
 pub(super) struct SerialConnections {
     stop: Arc<AtomicBool>,
@@ -297,7 +296,7 @@ fn states(document: &str) -> Result<BTreeMap<String, usize>> {
 /// reader reports it.
 pub fn killed(lab: &Lab) -> Result<()> {
     lab.binary()?;
-    // How long a disk takes is not the recorder's to answer for.
+    // The disk's latency is not the recorder's fault.
     let folder = TempFolder::of_size("1g")?;
     let _traffic = SerialConnections::start()?;
     let (kills, at_once) = kills();
@@ -345,8 +344,8 @@ pub fn killed(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// How long the threads that records pass through were ready to run and had no CPU, as the kernel counts it: what
-/// other work on the machine takes from them is not theirs to answer for.
+/// Run queue delay of the threads that handle records, as the kernel counts it: time that other load takes is not
+/// their fault.
 pub(super) struct Starved {
     /// Time of the sample, and the total until then.
     samples: Vec<(u64, u64)>,
@@ -356,7 +355,7 @@ impl Starved {
     /// Names of the threads.
     const THREADS: [&str; 2] = ["pipeline", "recorder"];
 
-    /// Asks again and again for so long.
+    /// Samples for this long.
     pub(super) fn watch(pid: u32, length: Duration) -> Result<Self> {
         let end_ns = now_ns() + length.as_nanos() as u64;
         let mut samples = Vec::new();
@@ -373,10 +372,10 @@ impl Starved {
         let mut waited_ns = 0;
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
             let task = task?.path();
-            // A thread that has ended since it was listed waits for nothing any more.
+            // The thread may have ended since it was listed.
             let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
             if Self::THREADS.contains(&name.trim_end()) {
-                // Time on the CPU, time in wait for it, times it ran. A kernel that does not count counts for nothing.
+                // Time on the CPU, run queue delay, number of time slices; zero on kernels that do not count.
                 let counts = std::fs::read_to_string(task.join("schedstat")).unwrap_or_default();
                 waited_ns += counts.split(' ').nth(1).map_or(Ok(0), str::parse)?;
             }
@@ -392,7 +391,7 @@ impl Starved {
     }
 }
 
-/// The readable rest of a recording.
+/// The readable part of a cut recording.
 struct RemainingRecords {
     rows: usize,
     /// The time of the last row, by the wall clock.

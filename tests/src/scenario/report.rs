@@ -17,7 +17,7 @@ use crate::lab::Lab;
 
 /// Connections, closed by the client.
 const CONNECTIONS: u64 = 120;
-/// So long goes the recording at least: some intervals of the timeline.
+/// Minimum length of the recording: some intervals of the timeline.
 const LENGTH: Duration = Duration::from_millis(2_500);
 
 /// A service in another namespace, and its process.
@@ -41,7 +41,7 @@ const CHART: &str = "(() => {
     };
 })()";
 
-/// A page is made, opened, hovered and zoomed; nothing is fetched and nothing complained of.
+/// A page is made, opened, hovered and zoomed, without network requests, errors or warnings.
 pub fn in_a_browser(lab: &Lab) -> Result<()> {
     let folder = TempFolder::new()?;
     // First, so that a host without one skips this at once.
@@ -162,7 +162,7 @@ fn hover_and_zoom(browser: &mut Browser, document: &Value) -> Result<()> {
     ensure!(zoomed["marks"] != unzoomed["marks"], "the marks stay when zoomed: {zoomed}");
     browser.evaluate("document.querySelector('figure[data-chart=highest] [data-act=all]').click()")?;
     let again = browser.evaluate(CHART)?;
-    // The program drew the first charts, the script these.
+    // tcptrace drew the first charts, the script draws these.
     ensure!(
         again["all"] == true && again["marks"] == unzoomed["marks"],
         "all again: {again}, at first {unzoomed}"
@@ -170,7 +170,7 @@ fn hover_and_zoom(browser: &mut Browser, document: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Curves go and come, the theme changes, and it prints.
+/// Curves are hidden and shown, the theme changes, and the page prints.
 fn switches(browser: &mut Browser) -> Result<()> {
     let click = "const button = document.querySelector('figure[data-chart=highest] button[data-state=TIME_WAIT]'); button.click(); \
                  [button.getAttribute('aria-pressed'), document.querySelector('figure[data-chart=highest] .drawn .s-TIME_WAIT').getAttribute('d')]";

@@ -1,5 +1,5 @@
-//! Recorders that are left running: started again and again, killed, hung up on, and out of disk. Nothing written before is
-//! lost, and nothing in memory is dropped while they run.
+//! Long-running recorders: restarted, killed, hung up, and with a full disk. Written data is not lost, and nothing in memory
+//! is dropped while they run.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
@@ -79,8 +79,8 @@ pub fn series(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A recorder that is killed and started again, ten times: each goes on behind the one before, whose files stay as they
-/// are, and at most a second is missing of each.
+/// A recorder that is killed and started again, ten times: each continues after the previous one, whose files do not
+/// change, and each misses at most a second.
 pub fn killed(lab: &Lab) -> Result<()> {
     lab.binary()?;
     let folder = TempFolder::of_size("1g")?;

@@ -18,7 +18,7 @@ use crate::clock::{is_emulated, soon, wait_for};
 use crate::lab::Lab;
 use crate::netns;
 
-/// Says how many seconds it goes on, which is otherwise until every peer has been there.
+/// Environment variable with the duration in seconds; by default until every peer has connected.
 const SECONDS: &str = "TCPTRACE_SCRAPE_SECONDS";
 /// Memory is compared in spans of this length: the first begins when the TIME_WAIT of the first minute have ended.
 const SPAN: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ fn peers() -> u32 {
     if is_emulated() { 5_000 } else { 100_000 }
 }
 
-/// A hundred thousand peers, and what a Prometheus saw meanwhile.
+/// A hundred thousand peers, and the samples of a Prometheus meanwhile.
 pub fn busy(lab: &Lab) -> Result<()> {
     let seconds = std::env::var(SECONDS).ok().map(|text| text.parse().context(SECONDS)).transpose()?;
     netns::sysctl("tcp_max_tw_buckets", "2000000")?;
@@ -59,7 +59,7 @@ pub fn busy(lab: &Lab) -> Result<()> {
         clients.check()?;
         Ok((clients.connections() >= peers() && started.elapsed() >= least).then_some(()))
     })?;
-    // It knows that many peers.
+    // It tracks that many peers.
     prometheus.wait_for("every peer", &format!("tcptrace_services_other >= {}", peers() - MOST))?;
     let connections = clients.connections();
     let took = started.elapsed();

@@ -1,4 +1,4 @@
-//! The screen itself: `top` on a terminal, its numbers against the kernel's, its keys, and how it leaves.
+//! The screen: `top` on a terminal, its numbers against the kernel's, its keys, and its exit.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
@@ -9,7 +9,7 @@ use tcptrace_common::state::TcpState::{CloseWait, TimeWait};
 
 use super::owner::Shell;
 use super::seed::counts_by_kernel;
-use super::storm::{DIALLED, dial};
+use super::storm::{SERVER_PORT, make_connections};
 use crate::clock::{is_emulated, soon, wait_for};
 use crate::kernel;
 use crate::lab::Lab;
@@ -34,9 +34,9 @@ struct ScreenSockets {
 }
 
 impl ScreenSockets {
-    /// Some hundred TIME_WAIT, an open connection over IPv6, and a process that keeps what its peer has closed.
+    /// Some hundred TIME_WAIT, an open connection over IPv6, and a process that keeps sockets that its peer has closed.
     fn make() -> Result<Self> {
-        dial(IpFamily::V4, if is_emulated() { 40 } else { 300 })?;
+        make_connections(IpFamily::V4, if is_emulated() { 40 } else { 300 })?;
         let open = ConnectedPair::open(IpFamily::V6)?;
         let listener = TestSocket::listen((IpFamily::V4.loopback(), 0).into())?;
         let port = listener.local()?.port();
@@ -115,7 +115,7 @@ fn wait_equal(terminal: &mut TestTerminal) -> Result<BTreeMap<String, usize>> {
     })
 }
 
-/// Numbers equal to the kernel's in both sizes; from the groups to the process that leaks; and the terminal is given back.
+/// Numbers equal to the kernel's in both sizes; drill-down to the leaking process; restored terminal.
 pub fn numbers_and_keys(lab: &Lab) -> Result<()> {
     lab.binary()?;
     let mut traffic = ScreenSockets::make()?;
@@ -166,7 +166,7 @@ fn drill_down(terminal: &mut TestTerminal, pid: u32) -> Result<()> {
     terminal.press("\x1b")?;
     wait_group(terminal)?;
     terminal.press("\x1b")?;
-    terminal.wait_text(&format!(":{DIALLED}"))?;
+    terminal.wait_text(&format!(":{SERVER_PORT}"))?;
     wait_equal(terminal).map(drop)
 }
 
@@ -180,19 +180,19 @@ fn resize(terminal: &mut TestTerminal) -> Result<()> {
     terminal.press("?")?;
     wait_equal(terminal)?;
     terminal.resize(LARGE)?;
-    // The smaller picture has no room for it.
+    // The small screen has no room for it.
     terminal.wait_text("CLOSING")?;
     wait_equal(terminal).map(drop)
 }
 
-/// A picture that is held does not change, and has caught up when it goes on.
+/// A paused screen does not change; after the pause it shows the present.
 fn hold_and_go_on(terminal: &mut TestTerminal, lab: &Lab, traffic: &mut ScreenSockets) -> Result<()> {
     let before = wait_equal(terminal)?;
     terminal.press(" ")?;
     terminal.wait_text("PAUSED")?;
     traffic.forgetful.kill()?;
     traffic.forgetful.wait()?;
-    // A view beside it knows: so this one could.
+    // Another view shows it: so this one could.
     wait_for("the end of CLOSE_WAIT", soon(), || {
         Ok((super::seed::SocketCounts::query(lab, &["states"])?.of(CloseWait) == 0).then_some(()))
     })?;
@@ -204,7 +204,7 @@ fn hold_and_go_on(terminal: &mut TestTerminal, lab: &Lab, traffic: &mut ScreenSo
     Ok(())
 }
 
-/// Ctrl-Z and `fg`: the shell has its terminal meanwhile.
+/// Ctrl-Z and `fg`: meanwhile the shell has its terminal.
 fn suspend(terminal: &mut TestTerminal) -> Result<()> {
     terminal.press("\x1a")?;
     terminal.wait_shell()?;
@@ -214,7 +214,7 @@ fn suspend(terminal: &mut TestTerminal) -> Result<()> {
     Ok(())
 }
 
-/// A terminal that can't place its cursor gets text, one picture below the other; pasted text is no command on one that can.
+/// A terminal that can't place its cursor gets text, one snapshot below the other; pasted text is no command on one that can.
 pub fn dumb_and_pasted(lab: &Lab) -> Result<()> {
     let _traffic = ScreenSockets::make()?;
     let netns = lab.netns().to_string();

@@ -58,7 +58,7 @@ pub fn counts_by_kernel() -> Result<BTreeMap<String, usize>> {
     Ok(counts)
 }
 
-/// One socket in every lasting state is there before the tracer; then each of them moves on.
+/// One socket in every lasting state exists before the tracer; then each changes its state.
 pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
     let birth_ns = now_ns();
     let mut all = Vec::new();
@@ -89,11 +89,11 @@ pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
         let ended = orphan.server.ends(answered)?;
         let stepped = orphan.client.reaches(TimeWait, answered)?;
         tracer.expect(
-            &seeded(&orphan.client.subject),
+            &seeded(&orphan.client.expected),
             &[known(step(FinWait2, TimeWait, stepped)).any_owner().orphan().by_segment()],
         )?;
         tracer.expect(
-            &seeded(&orphan.server.subject),
+            &seeded(&orphan.server.expected),
             &[
                 known(step(CloseWait, LastAck, answered)),
                 step(LastAck, Close, ended).ended(EventEndReason::Closed),
@@ -103,7 +103,7 @@ pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
         let answered = held.server.close();
         let stepped = held.client.reaches(TimeWait, answered)?;
         tracer.expect(
-            &seeded(&held.client.subject),
+            &seeded(&held.client.expected),
             &[known(step(FinWait2, TimeWait, stepped)).owner(EventOwner::Proc, me).held()],
         )?;
 
@@ -111,11 +111,11 @@ pub fn older_than_the_tracer(lab: &Lab) -> Result<()> {
         let acknowledged = open.client.reaches(FinWait2, closed)?;
         let received = open.server.reaches(CloseWait, closed)?;
         tracer.expect(
-            &seeded(&open.client.subject),
+            &seeded(&open.client.expected),
             &[known(step(Established, FinWait1, closed)), step(FinWait1, FinWait2, acknowledged).orphan()],
         )?;
         tracer.expect(
-            &seeded(&open.server.subject),
+            &seeded(&open.server.expected),
             &[known(step(Established, CloseWait, received)).owner(EventOwner::Proc, me)],
         )?;
     }
@@ -139,7 +139,7 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
         let ended = pair.client.ends(kill)?;
         let longest = Duration::from_nanos(now_ns() - birth_ns);
         tracer.expect(
-            &seeded(&pair.client.subject),
+            &seeded(&pair.client.expected),
             &[step(TimeWait, Close, ended)
                 .dwelt(Duration::ZERO, longest)
                 .inferred()
@@ -150,7 +150,7 @@ pub fn time_wait_killed(lab: &Lab) -> Result<()> {
     tracer.finish()
 }
 
-/// Two tracers see the same.
+/// Two tracers report the same events.
 pub fn two_tracers(lab: &Lab) -> Result<()> {
     let tracers = [lab.trace()?, lab.trace()?];
     both_families(|family| {
@@ -158,12 +158,12 @@ pub fn two_tracers(lab: &Lab) -> Result<()> {
         let closing = pair.close_client_first()?;
         tracers
             .iter()
-            .try_for_each(|tracer| tracer.expect(&pair.client.subject, &pair.client_steps(&closing.steps())))
+            .try_for_each(|tracer| tracer.expect(&pair.client.expected, &pair.client_steps(&closing.steps())))
     })?;
     tracers.into_iter().try_for_each(crate::tracer::LiveTracer::finish)
 }
 
-/// Which end it is can only be guessed.
-fn seeded(subject: &crate::expect::ExpectedSocket) -> crate::expect::ExpectedSocket {
-    crate::expect::ExpectedSocket { role: None, ..subject.clone() }
+/// The role can only be guessed.
+fn seeded(socket: &crate::expect::ExpectedSocket) -> crate::expect::ExpectedSocket {
+    crate::expect::ExpectedSocket { role: None, ..socket.clone() }
 }

@@ -23,7 +23,7 @@ const CONNECTIONS: usize = 150;
 /// Connections that a scraper may have open.
 const PLACES: usize = 16;
 
-/// A running exporter, killed with the value.
+/// A running exporter, killed on drop.
 pub(super) struct Exporter {
     child: KillOnDrop,
 }
@@ -146,11 +146,11 @@ pub fn counters(lab: &Lab) -> Result<()> {
         // The scrapes of this scenario begin after it.
         traffic(CONNECTIONS)
     })?;
-    // The last segment of the last close() may still be on its way.
+    // The last segment of the last close() may arrive late.
     let expected = wait_for("a TIME_WAIT of each connection in the kernel", soon(), || {
         Ok(Some(by_kernel()?).filter(|counts| *counts == BTreeMap::from([(TcpState::TimeWait, CONNECTIONS)])))
     })?;
-    // As long as sweeps take to mend what was missed.
+    // The time that sweeps need to repair missed changes.
     wait_for("the kernel's counts", 3 * soon(), || {
         let samples = scrape()?;
         let all = TcpState::ALL.into_iter().all(|state| {
@@ -199,7 +199,7 @@ pub fn slow_scrapers(lab: &Lab) -> Result<()> {
     }
     traffic(CONNECTIONS)?;
     let is_reported = || {
-        // A place that is just being given back counts as taken.
+        // A slot that is just being released counts as used.
         let Ok(samples) = scrape() else { return Ok(None) };
         let entered = number(&samples, "tcptrace_transitions_total{state=\"TIME_WAIT\"}")?;
         Ok((entered as usize == CONNECTIONS).then_some(()))

@@ -27,8 +27,7 @@ const TRANSACTIONS: u32 = 100;
 const CLIENTS: u32 = 4;
 const REQUESTS: u32 = 500;
 
-/// Both at once: two services, whose connections the servers count themselves, the right programs at both ends, and who
-/// closed first.
+/// Both at once: two services, whose connections the servers count themselves, the right programs at both ends, and the closer.
 pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
     let programs = ServerPrograms::find()?;
     // Each TIME_WAIT is to be there when they are counted.

@@ -32,7 +32,7 @@ pub fn storm(lab: &Lab) -> Result<()> {
         kernel::counts("PassiveOpens", connections() as u64, || {
             IpFamily::BOTH
                 .into_iter()
-                .try_for_each(|family| dial(family, connections() / IpFamily::BOTH.len()))
+                .try_for_each(|family| make_connections(family, connections() / IpFamily::BOTH.len()))
         })
     })?;
     let reused = (kernel::counter("TWRecycled")? - reused_before) as usize;
@@ -67,12 +67,12 @@ fn compare(lab: &Lab, tracer: &LiveTracer, reused: usize) -> Result<()> {
     Ok(())
 }
 
-/// The port that [`dial`] connects to.
-pub(super) const DIALLED: u16 = 1_023;
+/// The port that [`make_connections`] connects to.
+pub(super) const SERVER_PORT: u16 = 1_023;
 
-/// So many connections, one after the other; the client closes first.
-pub(super) fn dial(family: IpFamily, connections: usize) -> Result<()> {
-    let listener = TestSocket::listen((family.loopback(), DIALLED).into())?;
+/// Makes `connections` connections, one after the other; the client closes first.
+pub(super) fn make_connections(family: IpFamily, connections: usize) -> Result<()> {
+    let listener = TestSocket::listen((family.loopback(), SERVER_PORT).into())?;
     let target = listener.local()?.into();
     for _ in 0..connections {
         let client = family.socket()?;

@@ -46,7 +46,7 @@ const MAY_HOLD: [(&str, u64); 15] = [
 /// Threads that visit namespaces live for a moment, and are the threads' that start them.
 const VISITOR: (&str, u64) = ("netns", INSPECTING);
 
-/// A recording with all that a recording can have, of 41 connections.
+/// A recording of 41 connections with every kind of row.
 const RECORDING: &[u8] = include_bytes!("../../fixtures/session-v1.tcptrace");
 /// The mark at its end, without which a reader waits for more.
 const END_BYTES: usize = 8;
@@ -78,7 +78,7 @@ fn threads(pid: u32) -> Result<Vec<Thread>> {
     Ok(threads)
 }
 
-/// Threads that hold more than they may, in words. `main` is what the first thread may hold.
+/// Descriptions of threads with too many capabilities. `main` is the set that the first thread may have.
 fn faults(threads: &[Thread], main: u64) -> Vec<String> {
     let pipeline = if reads_counters_without_bpf() { 0 } else { BPF };
     let allowed = |name: &str| match name {
@@ -161,7 +161,7 @@ pub fn of_live_commands(lab: &Lab) -> Result<()> {
     ];
     for (args, more, main) in commands {
         let process = start(lab, args)?;
-        // The seed's thread ends where nothing is watched.
+        // The seed's thread ends if nothing is watched.
         let more = more.iter().filter(|name| **name != "seed" || matches!(args[0], "doctor" | "record"));
         let wanted: Vec<_> = can_inspect.iter().chain(more).copied().collect();
         let threads = check(process.0.id(), &args.join(" "), &wanted, main)?;
@@ -176,7 +176,7 @@ pub fn of_live_commands(lab: &Lab) -> Result<()> {
     ends(pid)
 }
 
-/// Every command that reads recordings: nothing of one is seen by a thread that can do anything.
+/// Every command that reads recordings: only threads without capabilities read them.
 pub fn of_readers(lab: &Lab) -> Result<()> {
     needs_root()?;
     let folder = TempFolder::new()?;
@@ -233,7 +233,7 @@ fn ends(pid: u32) -> Result<()> {
     })
 }
 
-/// A FIFO with a writer, removed with the value.
+/// A FIFO with a writer, removed on drop.
 struct Fifo {
     path: PathBuf,
     writer: File,

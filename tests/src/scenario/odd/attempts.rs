@@ -1,4 +1,4 @@
-//! Connects that come to nothing, and who ended them.
+//! Failed connects, and why they ended.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use anyhow::{Result, ensure};
 use tcptrace_common::state::TcpState::{Close, SynSent};
 
-use super::parts::{Unanswered, dial};
+use super::parts::{Unanswered, start_connect};
 use super::{OddCase, OddLab, case};
 use crate::clock::{Span, soon};
 use crate::event::{EventCloser, EventEndReason};
@@ -40,10 +40,10 @@ fn given_up(stage: &OddLab, act: impl Fn(&mut TestSocket) -> Result<()>) -> Resu
             })
         })?;
         let steps = [
-            step(Close, SynSent, attempt.dialled),
+            step(Close, SynSent, attempt.connecting),
             step(SynSent, Close, ended).ended(EventEndReason::Abandoned).closer(EventCloser::None),
         ];
-        stage.expect(&attempt.client.subject, &steps)?;
+        stage.expect(&attempt.client.expected, &steps)?;
     }
     Ok(())
 }
@@ -63,10 +63,10 @@ fn closed(stage: &OddLab) -> Result<()> {
     })
 }
 
-/// The kernel counts data that is thrown away, and sends nothing: there is no connection yet.
+/// The kernel counts discarded data, and sends nothing: there is no connection yet.
 fn closed_with_linger(stage: &OddLab) -> Result<()> {
     kernel::counts("TCPAbortOnData", 2, || given_up(stage, |client| client.close_with_reset().map(drop)))?;
-    stage.count_beside("TCPAbortOnData", 2, "SO_LINGER 0 in SYN_SENT: counted, and nothing to reset");
+    stage.add_unended("TCPAbortOnData", 2, "SO_LINGER 0 in SYN_SENT: counted, and nothing to reset");
     Ok(())
 }
 
@@ -77,7 +77,7 @@ fn refused(stage: &OddLab) -> Result<()> {
         listener.close();
         let (client, span) = kernel::counts("AttemptFails", 1, || {
             kernel::counts("OutRsts", 1, || {
-                let (client, span) = dial(family.socket()?, target)?;
+                let (client, span) = start_connect(family.socket()?, target)?;
                 let ended = client.ends(span)?;
                 Ok((client, ended))
             })
@@ -88,7 +88,7 @@ fn refused(stage: &OddLab) -> Result<()> {
             step(Close, SynSent, span),
             step(SynSent, Close, span).ended(EventEndReason::Refused).closer(EventCloser::Refused),
         ];
-        stage.expect(&client.subject, &steps)?;
+        stage.expect(&client.expected, &steps)?;
     }
     Ok(())
 }
@@ -120,10 +120,10 @@ fn icmp_errors(stage: &OddLab) -> Result<()> {
             let errno = attempt.client.socket()?.take_error()?;
             ensure!(errno.is_some(), "no error after {error:?}");
             let steps = [
-                step(Close, SynSent, attempt.dialled),
+                step(Close, SynSent, attempt.connecting),
                 step(SynSent, Close, ended).ended(EventEndReason::Unreachable),
             ];
-            stage.expect(&attempt.client.subject, &steps).map_err(|wrong| {
+            stage.expect(&attempt.client.expected, &steps).map_err(|wrong| {
                 wrong.context(format!(
                     "{family:?} {error:?}, {}",
                     errno.map(|e| e.to_string()).unwrap_or_default()
@@ -139,12 +139,12 @@ fn unanswered(stage: &OddLab) -> Result<()> {
     kernel::counts("TCPAbortOnTimeout", 2, || {
         both_families(|family| {
             let attempt = Unanswered::begin(family)?;
-            let ended = attempt.client.ends(attempt.dialled)?;
+            let ended = attempt.client.ends(attempt.connecting)?;
             let steps = [
-                step(Close, SynSent, attempt.dialled),
+                step(Close, SynSent, attempt.connecting),
                 step(SynSent, Close, ended).ended(EventEndReason::Timeout).closer(EventCloser::TimedOut),
             ];
-            stage.expect(&attempt.client.subject, &steps)
+            stage.expect(&attempt.client.expected, &steps)
         })
     })
 }
@@ -161,10 +161,10 @@ fn killed(stage: &OddLab) -> Result<()> {
             })
         })?;
         let steps = [
-            step(Close, SynSent, attempt.dialled),
+            step(Close, SynSent, attempt.connecting),
             step(SynSent, Close, ended).ended(EventEndReason::Killed),
         ];
-        stage.expect(&attempt.client.subject, &steps)?;
+        stage.expect(&attempt.client.expected, &steps)?;
     }
     Ok(())
 }
@@ -183,13 +183,13 @@ fn no_port(stage: &OddLab) -> Result<()> {
         let error = result.err().map(|error| error.kind());
         ensure!(error == Some(ErrorKind::AddrNotAvailable), "the error is {error:?}");
         let mut client = TestSocket::new("client", crate::event::EventRole::Outbound, socket)?;
-        client.subject.local = None;
-        client.subject.remote = Some(target);
+        client.expected.local = None;
+        client.expected.remote = Some(target);
         let steps = [
             step(Close, SynSent, span),
             step(SynSent, Close, span).ended(EventEndReason::NoPort).closer(EventCloser::None),
         ];
-        stage.expect(&client.subject, &steps)?;
+        stage.expect(&client.expected, &steps)?;
         let mut first = first;
         first.close_client_first()?;
         first.server.wait_end(soon())?;

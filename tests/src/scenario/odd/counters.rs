@@ -107,14 +107,14 @@ const RULES: &[CounterRule] = &[
 struct CounterComparison {
     kernel: u64,
     tcptrace: u64,
-    beside: u64,
+    unended: u64,
     line: String,
 }
 
 impl CounterComparison {
     /// The kernel did not report the reason of `unsure` ends: each may be another.
     const fn agrees(&self, unsure: u64) -> bool {
-        self.kernel.abs_diff(self.tcptrace + self.beside) <= unsure
+        self.kernel.abs_diff(self.tcptrace + self.unended) <= unsure
     }
 }
 
@@ -122,19 +122,19 @@ fn compare(
     rule: &CounterRule,
     before: u64,
     events: &[EventLine],
-    beside: &[UnendedCount],
+    unended: &[UnendedCount],
 ) -> Result<CounterComparison> {
     let kernel = kernel::counter(rule.counter)? - before;
     let counts = |event: &&EventLine| event.end_reason.is_some_and(|reason| (rule.counts)(event, reason));
     let tcptrace = events.iter().filter(counts).count() as u64;
     let others: Vec<_> =
-        beside.iter().filter(|beside| beside.counter == rule.counter && beside.by > 0).collect();
-    let by = others.iter().map(|beside| beside.by).sum();
-    let mut line = format!("{:<20} {kernel:>6} {tcptrace:>8} {by:>6}  {}", rule.counter, rule.in_words);
+        unended.iter().filter(|unended| unended.counter == rule.counter && unended.by > 0).collect();
+    let by = others.iter().map(|unended| unended.by).sum();
+    let mut line = format!("{:<20} {kernel:>6} {tcptrace:>8} {by:>7}  {}", rule.counter, rule.in_words);
     for other in others {
         write!(line, "; {} {}", other.by, other.why)?;
     }
-    Ok(CounterComparison { kernel, tcptrace, beside: by, line })
+    Ok(CounterComparison { kernel, tcptrace, unended: by, line })
 }
 
 /// Changes that `inet_sock_set_state` and tcptrace both show of a full socket.
@@ -185,7 +185,7 @@ pub fn counters(lab: &Lab) -> Result<()> {
     println!("{} odd connections, {} of them not here", cases.len(), outcomes.skipped.len());
     let events = || stage.events(0, |event| event.netns == lab.netns());
     let settle = |compare: &dyn Fn(&[EventLine]) -> Result<String>| settled(&stage, || compare(&events()?));
-    let counted = settle(&|events| compare_counters(&before, events, &stage.beside()));
+    let counted = settle(&|events| compare_counters(&before, events, &stage.unended()));
     let states = ftrace.and_then(|ftrace| settle(&|events| compare_states(&ftrace, events)));
     for table in [&counted, &states].into_iter().flatten() {
         println!("{}", table.trim_end());
@@ -194,7 +194,7 @@ pub fn counters(lab: &Lab) -> Result<()> {
     stage.tracer.finish()
 }
 
-/// Compares until nothing differs: the last events are on their way. Without a tracer everything does.
+/// Compares until nothing differs: the last events arrive late. Without a tracer everything differs.
 fn settled(stage: &OddLab, compare: impl Fn() -> Result<String>) -> Result<String> {
     let mut last = compare();
     if !stage.tracer.is_present() {
@@ -209,13 +209,13 @@ fn settled(stage: &OddLab, compare: impl Fn() -> Result<String>) -> Result<Strin
     last
 }
 
-fn compare_counters(before: &[u64], events: &[EventLine], beside: &[UnendedCount]) -> Result<String> {
+fn compare_counters(before: &[u64], events: &[EventLine], unended: &[UnendedCount]) -> Result<String> {
     let unsure = |event: &&EventLine| event.reason_inferred || event.end_reason == Some(Unexplained);
     let unsure = events.iter().filter(unsure).count() as u64;
-    let rows = RULES.iter().zip(before).map(|(rule, before)| compare(rule, *before, events, beside));
+    let rows = RULES.iter().zip(before).map(|(rule, before)| compare(rule, *before, events, unended));
     let rows = rows.collect::<Result<Vec<_>>>()?;
     let mut table = format!(
-        "{:<20} kernel tcptrace beside  end reasons; beside them ({unsure} inferred or unexplained)\n",
+        "{:<20} kernel tcptrace unended  end reasons; unended counts ({unsure} inferred or unexplained)\n",
         "counter"
     );
     rows.iter().try_for_each(|row| writeln!(table, "{}", row.line))?;

@@ -24,16 +24,16 @@ pub(super) const CASES: &[OddCase] = &[
 const WITHOUT_COOKIES: &str = "1543";
 const MSG_FASTOPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
 
-/// Connects with a byte in the SYN. If `deaf`, the client drops every answer.
-fn open(family: IpFamily, deaf: bool) -> Result<ConnectedPair> {
+/// Connects with a byte in the SYN. If `drops_answers`, the client drops every answer.
+fn open(family: IpFamily, drops_answers: bool) -> Result<ConnectedPair> {
     let listener = TestSocket::listen((family.loopback(), 0).into())?;
     let target: SocketAddr = listener.local()?;
     let client = family.socket()?;
-    if deaf {
+    if drops_answers {
         filter::drop_segments(&client)?;
     }
     client.set_nonblocking(true)?;
-    let (server, dialled) = kernel::counts("TCPFastOpenPassive", 1, || {
+    let (server, connecting) = kernel::counts("TCPFastOpenPassive", 1, || {
         let (sent, span) = Span::of(|| rustix::net::sendto(&client, b"!", MSG_FASTOPEN, &target));
         match sent {
             Ok(1) | Err(rustix::io::Errno::INPROGRESS) => {}
@@ -42,11 +42,11 @@ fn open(family: IpFamily, deaf: bool) -> Result<ConnectedPair> {
         Ok((listener.socket()?.accept().context("accept")?.0, Span::since(span.start_ns)))
     })?;
     let mut client = TestSocket::new("client", EventRole::Outbound, client)?;
-    client.subject.remote = Some(target);
+    client.expected.remote = Some(target);
     let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
-    server.subject.handshake = Some(dialled);
-    let pair = ConnectedPair { listener, client, server, dialled };
-    if deaf {
+    server.expected.handshake = Some(connecting);
+    let pair = ConnectedPair { listener, client, server, connecting };
+    if drops_answers {
         pair.server.wait(SynRecv)?;
         pair.client.wait(SynSent)?;
     }
@@ -62,13 +62,13 @@ fn orderly(stage: &OddLab) -> Result<()> {
         let closing = pair.close_client_first()?;
         let ended = pair.server.ends(closing.time_wait)?;
         let span = Span { start_ns: closing.closed.start_ns, ..ended };
-        stage.expect(&pair.client.subject, &pair.client_steps(&closing.steps()))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&closing.steps()))?;
         let steps = [
             step(Established, CloseWait, span).by_listener().closer(EventCloser::Remote),
             step(CloseWait, LastAck, span),
             step(LastAck, Close, span).ended(EventEndReason::Closed).closer(EventCloser::Remote),
         ];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
     }
     Ok(())
 }
@@ -94,24 +94,24 @@ fn child_resets(
         let failed = kernel::counter("AttemptFails")?;
         let closed = kernel::counts(counter, 1, || kernel::counts("OutRsts", 1, || act(&mut pair.server)))?;
         let failed = kernel::counter("AttemptFails")? - failed;
-        stage.count_beside("AttemptFails", failed, "a fast-open child in SYN_RECV");
+        stage.add_unended("AttemptFails", failed, "a fast-open child in SYN_RECV");
         ensure!(pair.server.find_diag()?.is_none(), "the child is still there");
         let steps = [
             step(
                 Listen,
                 SynRecv,
-                if shows_children_at_once() { pair.dialled } else { pair.dialled.to(closed) },
+                if shows_children_at_once() { pair.connecting } else { pair.connecting.to(closed) },
             )
             .by_listener(),
             step(SynRecv, Close, closed).pid(std::process::id()).ended(reason).closer(EventCloser::ResetSent),
         ];
-        stage.expect(&pair.server.subject, &steps)?;
+        stage.expect(&pair.server.expected, &steps)?;
         let given_up = pair.client.close();
         let steps = [
-            step(Close, SynSent, pair.dialled),
+            step(Close, SynSent, pair.connecting),
             step(SynSent, Close, given_up).ended(EventEndReason::Abandoned).closer(EventCloser::None),
         ];
-        stage.expect(&pair.client.subject, &steps)?;
+        stage.expect(&pair.client.expected, &steps)?;
     }
     Ok(())
 }

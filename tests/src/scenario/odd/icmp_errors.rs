@@ -59,27 +59,27 @@ fn soft_error_then_timeout(stage: &OddLab, error: Unreachable, kinds: [ErrorKind
         ensure!(kind == Some(expected), "the error is {kind:?}");
         let ended =
             step(Established, Close, ended).ended(EventEndReason::Timeout).closer(EventCloser::TimedOut);
-        stage.expect(&pair.client.subject, &pair.client_steps(&[ended]))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&[ended]))?;
         close_deserted(stage, pair)?;
     }
     Ok(())
 }
 
-/// The server closes; its FIN meets nobody, and a RST is the answer.
+/// The server closes; its FIN finds no socket, and a RST answers it.
 fn close_deserted(stage: &OddLab, mut pair: ConnectedPair) -> Result<()> {
     filter::accept_all(pair.server.socket()?)?;
     let (shut, reset) = kernel::counts("OutRsts", 1, || {
         let shut = pair.server.shutdown_write()?;
         Ok((shut, pair.server.ends(shut)?))
     })?;
-    stage.count_beside("OutRsts", 1, "a FIN to a connection that is no more");
+    stage.add_unended("OutRsts", 1, "a FIN to a connection that is no more");
     let _ = shut;
     pair.server.close();
     let steps = [
         step(Established, FinWait1, shut),
         step(FinWait1, Close, reset).ended(EventEndReason::ResetReceived).closer(EventCloser::Local),
     ];
-    stage.expect(&pair.server.subject, &pair.server_steps(&steps))
+    stage.expect(&pair.server.expected, &pair.server_steps(&steps))
 }
 
 /// An established pair whose client has the error of an ICMP message, by `IP_RECVERR`.
@@ -130,12 +130,12 @@ fn error_then_linger(stage: &OddLab) -> Result<()> {
 fn reset_out(stage: &OddLab, pair: &ConnectedPair, closed: Span, reason: EventEndReason) -> Result<()> {
     let ended = pair.server.ends(closed)?;
     let sent = step(Established, Close, closed).ended(reason).closer(EventCloser::ResetSent);
-    stage.expect(&pair.client.subject, &pair.client_steps(&[sent]))?;
+    stage.expect(&pair.client.expected, &pair.client_steps(&[sent]))?;
     let received = step(Established, Close, ended)
         .by_listener()
         .ended(EventEndReason::ResetReceived)
         .closer(EventCloser::ResetReceived);
-    stage.expect(&pair.server.subject, &pair.server_steps(&[received]))
+    stage.expect(&pair.server.expected, &pair.server_steps(&[received]))
 }
 
 /// The error of the ICMP message is still the socket's when the last ACK comes.
@@ -154,7 +154,7 @@ fn error_then_close(stage: &OddLab) -> Result<()> {
             step(CloseWait, LastAck, answered),
             step(LastAck, Close, ended).ended(EventEndReason::Closed).closer(EventCloser::Remote),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
     }
     Ok(())
 }
@@ -173,10 +173,10 @@ fn error_then_reset(stage: &OddLab) -> Result<()> {
         let sent = step(Established, Close, reset)
             .ended(EventEndReason::ResetSentLinger)
             .closer(EventCloser::ResetSent);
-        stage.expect(&pair.server.subject, &pair.server_steps(&[sent]))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&[sent]))?;
         let received = step(Established, Close, ended)
             .ended(EventEndReason::ResetReceived)
             .closer(EventCloser::ResetReceived);
-        stage.expect(&pair.client.subject, &pair.client_steps(&[received]))
+        stage.expect(&pair.client.expected, &pair.client_steps(&[received]))
     })
 }

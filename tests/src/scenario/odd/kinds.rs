@@ -1,4 +1,4 @@
-//! Connections of a special kind: made by both sides at once, given up by a timer, over addresses that need care, MPTCP.
+//! Connections of a special kind: made by both sides at once, given up by a timer, over special addresses, MPTCP.
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tcptrace_common::state::TcpState::{
     Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent, TimeWait,
 };
 
-use super::parts::{bound, dial};
+use super::parts::{bound, start_connect};
 use super::{OddCase, OddLab, case};
 use crate::clock::{Span, now_ns, soon, wait_for};
 use crate::event::{EventCloser, EventEndReason, EventRole};
@@ -36,24 +36,24 @@ fn simultaneous_open(stage: &OddLab) -> Result<()> {
         let (socket, first_address) = bound(family)?;
         let (other, second_address) = bound(family)?;
         filter::drop_segments(&socket)?;
-        let (mut first, dialled) = kernel::counts("OutRsts", 1, || dial(socket, second_address))?;
-        stage.count_beside("OutRsts", 1, "a SYN to a socket that has not connected yet");
+        let (mut first, connecting) = kernel::counts("OutRsts", 1, || start_connect(socket, second_address))?;
+        stage.add_unended("OutRsts", 1, "a SYN to a socket that has not connected yet");
         first.wait(SynSent)?;
         filter::accept_all(first.socket()?)?;
-        let (mut second, crossed) = dial(other, first_address)?;
+        let (mut second, crossed) = start_connect(other, first_address)?;
         let established = first.reaches(Established, crossed)?;
         second.wait(Established)?;
         let closed = second.close_with_reset()?;
         let ended = first.ends(closed)?;
         let steps = [
-            step(Close, SynSent, dialled),
+            step(Close, SynSent, connecting),
             step(SynSent, SynRecv, established),
             step(SynRecv, Established, established),
             step(Established, Close, ended)
                 .ended(EventEndReason::ResetReceived)
                 .closer(EventCloser::ResetReceived),
         ];
-        stage.expect(&first.subject, &steps)?;
+        stage.expect(&first.expected, &steps)?;
         let steps = [
             step(Close, SynSent, crossed),
             step(SynSent, Established, established),
@@ -61,7 +61,7 @@ fn simultaneous_open(stage: &OddLab) -> Result<()> {
                 .ended(EventEndReason::ResetSentLinger)
                 .closer(EventCloser::ResetSent),
         ];
-        stage.expect(&second.subject, &steps)?;
+        stage.expect(&second.expected, &steps)?;
         first.close();
     }
     Ok(())
@@ -71,19 +71,19 @@ fn simultaneous_open(stage: &OddLab) -> Result<()> {
 fn to_itself(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
         let (socket, address) = bound(family)?;
-        let (mut end, dialled) = dial(socket, address)?;
-        let dialled = end.reaches(Established, dialled)?;
+        let (mut end, connecting) = start_connect(socket, address)?;
+        let connecting = end.reaches(Established, connecting)?;
         let closed = end.close();
         let time_wait = end.reaches(TimeWait, closed)?;
         let steps = [
-            step(Close, SynSent, dialled),
-            step(SynSent, SynRecv, dialled),
-            step(SynRecv, Established, dialled),
+            step(Close, SynSent, connecting),
+            step(SynSent, SynRecv, connecting),
+            step(SynRecv, Established, connecting),
             step(Established, FinWait1, closed),
             step(FinWait1, Closing, time_wait),
             step(Closing, TimeWait, time_wait).closer(EventCloser::Both),
         ];
-        stage.expect(&end.subject, &steps)?;
+        stage.expect(&end.expected, &steps)?;
     }
     Ok(())
 }
@@ -107,12 +107,12 @@ fn keepalive(stage: &OddLab) -> Result<()> {
                 let ended = step(Established, Close, ended)
                     .ended(EventEndReason::Timeout)
                     .closer(EventCloser::TimedOut);
-                stage.expect(&pair.client.subject, &pair.client_steps(&[ended]))?;
+                stage.expect(&pair.client.expected, &pair.client_steps(&[ended]))?;
                 quietly_killed(&mut pair.server)
             })
         })
     })?;
-    stage.count_beside("OutRsts", 2, "a keepalive that gave up");
+    stage.add_unended("OutRsts", 2, "a keepalive that gave up");
     Ok(())
 }
 
@@ -137,7 +137,7 @@ fn user_timeout(stage: &OddLab) -> Result<()> {
                 let ended = step(Established, Close, ended)
                     .ended(EventEndReason::Timeout)
                     .closer(EventCloser::TimedOut);
-                stage.expect(&pair.client.subject, &pair.client_steps(&[ended]))?;
+                stage.expect(&pair.client.expected, &pair.client_steps(&[ended]))?;
                 quietly_killed(&mut pair.server)
             })
         })
@@ -153,7 +153,7 @@ fn mapped(stage: &OddLab) -> Result<()> {
         socket.listen(1)?;
         let mut listener = TestSocket::new("dual-stack listener", EventRole::Listener, socket)?;
         let port = listener.local()?.port();
-        listener.subject.local = Some((IpFamily::V4.loopback(), port).into());
+        listener.expected.local = Some((IpFamily::V4.loopback(), port).into());
         let client = IpFamily::V6.socket()?;
         client.set_only_v6(false)?;
         let target: SocketAddr = format!("[::ffff:127.0.0.1]:{port}").parse()?;
@@ -164,10 +164,10 @@ fn mapped(stage: &OddLab) -> Result<()> {
             let sent = step(Established, Close, closed)
                 .ended(EventEndReason::ResetSentLinger)
                 .closer(EventCloser::ResetSent);
-            stage.expect(&pair.client.subject, &pair.client_steps(&[sent]))?;
+            stage.expect(&pair.client.expected, &pair.client_steps(&[sent]))?;
             let received = step(Established, Close, ended).by_listener().ended(EventEndReason::ResetReceived);
             stage.expect(
-                &pair.server.subject,
+                &pair.server.expected,
                 &pair.server_steps(&[received.closer(EventCloser::ResetReceived)]),
             )?;
             continue;
@@ -178,13 +178,13 @@ fn mapped(stage: &OddLab) -> Result<()> {
         let time_wait = pair.server.reaches(TimeWait, answered)?;
         let ended = pair.client.ends(answered)?;
         let last = step(FinWait2, TimeWait, time_wait).orphan().by_segment().closer(EventCloser::Local);
-        stage.expect(&pair.server.subject, &pair.server_steps(&orphaned.then([last])))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&orphaned.then([last])))?;
         let steps = [
             step(Established, CloseWait, received),
             step(CloseWait, LastAck, answered),
             step(LastAck, Close, ended).ended(EventEndReason::Closed).closer(EventCloser::Remote),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
     }
     Ok(())
 }
@@ -206,7 +206,7 @@ fn add_link_local(address: Ipv6Addr) -> Result<()> {
     message.extend(address.octets());
     netlink::request(None, RTM_NEWADDR, netlink::ACK | NLM_F_CREATE, &message)
         .context("a link-local address")?;
-    // A worker of the kernel's adds the route; before that the SYN is answered by an ICMP error.
+    // A kernel worker adds the route; before that the SYN is answered by an ICMP error.
     let local_route = format!("{:032x} 80 ", address.to_bits());
     wait_for("a route to a link-local address", soon(), || {
         let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route")?;
@@ -226,7 +226,7 @@ fn link_local(stage: &OddLab) -> Result<()> {
     // Such a socket is bound to its device, which a lookup must name: this reads the whole dump.
     let reaches = |end: &TestSocket, state, cause: Span| -> Result<Span> {
         let id = end.id();
-        wait_for(&format!("{} in {state:?}", end.subject.label), soon(), || {
+        wait_for(&format!("{} in {state:?}", end.expected.label), soon(), || {
             let all = kernel::sockets()?;
             let now = all.iter().find(|socket| socket.cookie == id).map(|socket| socket.state);
             Ok((now == state).then_some(()))
@@ -244,13 +244,13 @@ fn link_local(stage: &OddLab) -> Result<()> {
         step(FinWait1, FinWait2, acknowledged).orphan(),
         step(FinWait2, TimeWait, time_wait).orphan().by_segment().closer(EventCloser::Local),
     ];
-    stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+    stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
     let steps = [
         step(Established, CloseWait, received).by_listener(),
         step(CloseWait, LastAck, answered),
         step(LastAck, Close, ended).ended(EventEndReason::Closed).closer(EventCloser::Remote),
     ];
-    stage.expect(&pair.server.subject, &pair.server_steps(&steps))
+    stage.expect(&pair.server.expected, &pair.server_steps(&steps))
 }
 
 const IPPROTO_MPTCP: i32 = 262;
@@ -270,13 +270,13 @@ fn mptcp(stage: &OddLab) -> Result<()> {
         let client = socket()?;
         // Its port is known since the first state change: the subflow has no descriptor for `SO_COOKIE`.
         client.bind(&SocketAddr::new(family.loopback(), 0).into())?;
-        let (server, dialled) = kernel::counts("MPCapableSYNRX", 1, || {
+        let (server, connecting) = kernel::counts("MPCapableSYNRX", 1, || {
             let start_ns = now_ns();
             client.connect(&target.into())?;
             Ok((listener.accept()?.0, Span::since(start_ns)))
         })?;
         let local = client.local_addr()?.as_socket().context("an address")?;
-        let subject = |label, local, remote, role| -> Result<ExpectedSocket> {
+        let expected = |label, local, remote, role| -> Result<ExpectedSocket> {
             Ok(ExpectedSocket {
                 label,
                 id: None,
@@ -287,12 +287,14 @@ fn mptcp(stage: &OddLab) -> Result<()> {
                 role,
             })
         };
-        let client_end = subject("MPTCP client", Some(local), Some(target), Some(EventRole::Outbound))?;
-        let server_end = subject("MPTCP server", Some(target), Some(local), Some(EventRole::Inbound))?;
-        let steps = [step(Close, SynSent, dialled), step(SynSent, Established, dialled)];
+        let client_end = expected("MPTCP client", Some(local), Some(target), Some(EventRole::Outbound))?;
+        let server_end = expected("MPTCP server", Some(target), Some(local), Some(EventRole::Inbound))?;
+        let steps = [step(Close, SynSent, connecting), step(SynSent, Established, connecting)];
         stage.expect(&client_end, &steps)?;
-        let steps =
-            [step(Listen, SynRecv, dialled).by_listener(), step(SynRecv, Established, dialled).by_listener()];
+        let steps = [
+            step(Listen, SynRecv, connecting).by_listener(),
+            step(SynRecv, Established, connecting).by_listener(),
+        ];
         stage.expect(&server_end, &steps)?;
         drop(client);
         drop(server);

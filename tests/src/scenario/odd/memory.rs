@@ -21,7 +21,7 @@ pub(super) const CASES: &[OddCase] =
 
 const PATH: &str = "/proc/sys/net/ipv4/tcp_max_orphans";
 
-/// Runs `close` while no orphan is allowed. Only the first network namespace has the setting: a thread goes there.
+/// Runs `close` while no orphan is allowed. Only the first network namespace has the setting: a thread enters it.
 fn without_orphans<T: Send>(close: impl FnOnce() -> T + Send) -> Result<T> {
     let (release, released) = std::sync::mpsc::channel::<()>();
     let (lowered, is_lowered) = std::sync::mpsc::channel();
@@ -74,8 +74,8 @@ impl UnackedOrphan {
     }
 }
 
-/// Closes once; returns whether a RST went out for want of memory. Waits for the `peer` then: where the ACK of the FIN meets
-/// nobody any more, one more RST is the answer.
+/// Closes once; returns whether a RST went out because of `tcp_max_orphans`. Then waits for `peer`: if the ACK of the FIN
+/// finds no socket, a second RST answers it.
 fn reset_for_memory(
     stage: &OddLab,
     peer: &TestSocket,
@@ -90,7 +90,7 @@ fn reset_for_memory(
     let ended = peer.ends(closed)?;
     let resets = kernel::counter("OutRsts")? - resets;
     ensure!(aborted == 1 && (1..=2).contains(&resets), "{aborted} TCPAbortOnMemory, {resets} OutRsts");
-    stage.count_beside("OutRsts", resets - 1, "the ACK of a FIN that met nobody any more");
+    stage.add_unended("OutRsts", resets - 1, "the ACK of a FIN that met nobody any more");
     Ok(Some((closed, ended)))
 }
 
@@ -106,7 +106,7 @@ fn in_fin_wait1(stage: &OddLab) -> Result<()> {
             step(Established, FinWait1, closed),
             step(FinWait1, Close, closed).ended(EventEndReason::ResetSentMemory).closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
         let id = pair.server.id();
         let last = stage.events(1, |event| event.id == id && event.to == Close)?;
         let reasons: Vec<_> = last.iter().filter_map(|event| event.end_reason).collect();
@@ -135,7 +135,7 @@ fn in_last_ack(stage: &OddLab) -> Result<()> {
             step(CloseWait, LastAck, closed),
             step(LastAck, Close, closed).ended(EventEndReason::ResetSentMemory).closer(EventCloser::Remote),
         ];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
     }
     orphan.end()
 }

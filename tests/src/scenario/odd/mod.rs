@@ -1,4 +1,4 @@
-//! Odd connections: the rare ways in which a connection begins, ends or changes its owner.
+//! Odd connections: rare ways in which a connection begins, ends or changes its owner.
 //!
 //! A case makes its traffic, proves it by the kernel's counters and `sock_diag`, and states the expected states, end reason,
 //! closer and owner. [`counters()`] runs them all and compares the kernel's counters and ftrace with the events of tcptrace.
@@ -54,7 +54,7 @@ const ALL: &[&[OddCase]] = &[
     owners::IO_URING,
 ];
 
-/// Counts of the kernel without an end reason of tcptrace, with the cause.
+/// Counts of the kernel that end no socket, with the cause.
 #[derive(Clone)]
 struct UnendedCount {
     counter: &'static str,
@@ -65,16 +65,16 @@ struct UnendedCount {
 /// The environment of a case.
 struct OddLab {
     tracer: LiveTracer,
-    beside: Mutex<Vec<UnendedCount>>,
+    unended: Mutex<Vec<UnendedCount>>,
 }
 
 impl OddLab {
     fn new(lab: &Lab) -> Result<Self> {
-        Ok(Self { tracer: lab.trace()?, beside: Mutex::default() })
+        Ok(Self { tracer: lab.trace()?, unended: Mutex::default() })
     }
 
-    fn expect(&self, subject: &ExpectedSocket, steps: &[ExpectedStep]) -> Result<()> {
-        self.tracer.expect(subject, steps)
+    fn expect(&self, socket: &ExpectedSocket, steps: &[ExpectedStep]) -> Result<()> {
+        self.tracer.expect(socket, steps)
     }
 
     fn events(&self, count: usize, test: impl Fn(&EventLine) -> bool) -> Result<Vec<EventLine>> {
@@ -89,16 +89,16 @@ impl OddLab {
         Ok(())
     }
 
-    fn beside(&self) -> Vec<UnendedCount> {
-        self.beside.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn unended(&self) -> Vec<UnendedCount> {
+        self.unended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Adds `by` counts of `counter` that the kernel makes without ending a socket, as the case has proved.
-    fn count_beside(&self, counter: &'static str, by: u64, why: &'static str) {
-        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
-        match beside.iter_mut().find(|known| (known.counter, known.why) == (counter, why)) {
+    fn add_unended(&self, counter: &'static str, by: u64, why: &'static str) {
+        let mut unended = self.unended.lock().unwrap_or_else(PoisonError::into_inner);
+        match unended.iter_mut().find(|known| (known.counter, known.why) == (counter, why)) {
             Some(known) => known.by += by,
-            None => beside.push(UnendedCount { counter, by, why }),
+            None => unended.push(UnendedCount { counter, by, why }),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) const CASES: &[OddCase] =
 /// This needs `io_uring`, which a host may refuse.
 pub(super) const IO_URING: &[OddCase] = &[case("io_uring", by_io_uring)];
 
-/// The argument that makes of this program the receiver of a socket.
+/// The argument that makes this program the receiver of a socket.
 pub const RECEIVE: &str = "--receive-socket";
 
 /// The receiver: receives a socket on its standard input, confirms it, and sends the FIN on request.
@@ -85,13 +85,13 @@ fn passed(stage: &OddLab) -> Result<()> {
             step(FinWait2, TimeWait, time_wait).held().closer(EventCloser::Local),
         ]
         .map(|step| step.owner(EventOwner::Exact, receiver));
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
         pair.server.wait_end(soon())?;
     }
     Ok(())
 }
 
-/// The process stays, and takes another name.
+/// The process continues under another name.
 fn kept_over_exec(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
         let mut pair = ConnectedPair::open(family)?;
@@ -119,7 +119,7 @@ fn kept_over_exec(stage: &OddLab) -> Result<()> {
             step(FinWait2, TimeWait, time_wait).orphan().by_segment().closer(EventCloser::Local),
         ]
         .map(|step| step.owner(EventOwner::Exact, pid));
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
         let id = pair.client.id();
         let seen = stage.events(1, |event| event.id == id && event.from == Established)?;
         ensure!(seen.iter().all(|event| event.comm.as_deref() == Some("head")), "its name: {seen:?}");
@@ -128,7 +128,7 @@ fn kept_over_exec(stage: &OddLab) -> Result<()> {
     Ok(())
 }
 
-/// Threads of the kernel connect and shut down in this process's name.
+/// Kernel threads connect and shut down on behalf of this process.
 fn by_io_uring(stage: &OddLab) -> Result<()> {
     let mut ring = IoUring::new()?;
     for family in IpFamily::BOTH {
@@ -138,11 +138,11 @@ fn by_io_uring(stage: &OddLab) -> Result<()> {
         let start_ns = now_ns();
         ring.connect(&socket, target)?;
         let (server, _) = listener.socket()?.accept()?;
-        let dialled = Span::since(start_ns);
+        let connecting = Span::since(start_ns);
         let client = TestSocket::new("client", EventRole::Outbound, socket)?;
         let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
-        server.subject.handshake = Some(dialled);
-        let mut pair = ConnectedPair { listener, client, server, dialled };
+        server.expected.handshake = Some(connecting);
+        let mut pair = ConnectedPair { listener, client, server, connecting };
         let (shut, span) = Span::of(|| ring.shut_down(pair.client.socket()?));
         shut?;
         let acknowledged = pair.client.reaches(FinWait2, span)?;
@@ -154,7 +154,7 @@ fn by_io_uring(stage: &OddLab) -> Result<()> {
             step(FinWait1, FinWait2, acknowledged).held(),
             step(FinWait2, TimeWait, time_wait).held().closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
         pair.server.wait_end(soon())?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Beginnings shared by several cases.
+//! Set-up shared by several cases.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::filter;
 use crate::pair::{IpFamily, TestSocket};
 
 /// Starts to connect and does not wait: the client is in `SYN_SENT`, or past it.
-pub fn dial(socket: Socket, target: SocketAddr) -> Result<(TestSocket, Span)> {
+pub fn start_connect(socket: Socket, target: SocketAddr) -> Result<(TestSocket, Span)> {
     socket.set_nonblocking(true)?;
     let (result, span) = Span::of(|| socket.connect(&target.into()));
     if let Err(error) = result
@@ -21,18 +21,18 @@ pub fn dial(socket: Socket, target: SocketAddr) -> Result<(TestSocket, Span)> {
         bail!("connect to {target}: {error}");
     }
     let mut client = TestSocket::new("client", EventRole::Outbound, socket)?;
-    client.subject.remote = Some(target);
+    client.expected.remote = Some(target);
     Ok((client, span))
 }
 
 /// A client whose SYN nobody answers.
 pub struct Unanswered {
-    /// Hears nothing.
+    /// Drops every segment.
     pub listener: TestSocket,
     /// In `SYN_SENT`.
     pub client: TestSocket,
-    /// It called `connect()`.
-    pub dialled: Span,
+    /// The call of `connect()`.
+    pub connecting: Span,
 }
 
 impl Unanswered {
@@ -40,9 +40,9 @@ impl Unanswered {
     pub fn begin(family: IpFamily) -> Result<Self> {
         let listener = TestSocket::listen((family.loopback(), 0).into())?;
         filter::drop_segments(listener.socket()?)?;
-        let (client, dialled) = dial(family.socket()?, listener.local()?)?;
+        let (client, connecting) = start_connect(family.socket()?, listener.local()?)?;
         client.wait(tcptrace_common::state::TcpState::SynSent)?;
-        Ok(Self { listener, client, dialled })
+        Ok(Self { listener, client, connecting })
     }
 }
 

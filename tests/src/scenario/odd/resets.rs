@@ -5,7 +5,7 @@ use tcptrace_common::state::TcpState::{
     Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynRecv, TimeWait,
 };
 
-use super::parts::dial;
+use super::parts::start_connect;
 use super::{OddCase, OddLab, case};
 use crate::clock::{Span, soon, wait_for};
 use crate::event::{EventCloser, EventEndReason, EventRole};
@@ -49,8 +49,8 @@ fn data_in_fin_wait1(stage: &OddLab) -> Result<()> {
             step(Established, FinWait1, closed),
             step(FinWait1, Close, reset).ended(EventEndReason::Aborted).closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
-        stage.expect(&pair.server.subject, &pair.server_steps(&[received_reset(Established, ended)]))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&[received_reset(Established, ended)]))?;
     }
     Ok(())
 }
@@ -76,9 +76,9 @@ fn writes_to_orphan(stage: &OddLab, mut pair: ConnectedPair, counted: u64) -> Re
     if counted == 0 {
         last = last.by_segment();
     }
-    stage.expect(&pair.client.subject, &pair.client_steps(&orphaned.then([last])))?;
+    stage.expect(&pair.client.expected, &pair.client_steps(&orphaned.then([last])))?;
     let steps = [step(Established, CloseWait, received).by_listener(), received_reset(CloseWait, ended)];
-    stage.expect(&pair.server.subject, &pair.server_steps(&steps))
+    stage.expect(&pair.server.expected, &pair.server_steps(&steps))
 }
 
 fn data_in_orphan_fin_wait2(stage: &OddLab) -> Result<()> {
@@ -96,7 +96,7 @@ fn data_in_full_fin_wait2(stage: &OddLab) -> Result<()> {
         option::set(pair.client.socket()?, option::TCP_LINGER2, 90)?;
         writes_to_orphan(stage, pair, 1)?;
     }
-    stage.count_beside("TCPAbortOnData", 2, "data to an orphan FIN_WAIT2 that is a full socket");
+    stage.add_unended("TCPAbortOnData", 2, "data to an orphan FIN_WAIT2 that is a full socket");
     Ok(())
 }
 
@@ -121,9 +121,9 @@ fn data_in_held_fin_wait2(stage: &OddLab) -> Result<()> {
             step(FinWait1, FinWait2, acknowledged).held(),
             step(FinWait2, Close, reset).held().ended(EventEndReason::Aborted).closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
         let steps = [step(Established, CloseWait, received).by_listener(), received_reset(CloseWait, ended)];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
     }
     Ok(())
 }
@@ -140,11 +140,11 @@ fn unread_in_established(stage: &OddLab) -> Result<()> {
         let sent = step(Established, Close, closed)
             .ended(EventEndReason::ResetSentUnread)
             .closer(EventCloser::ResetSent);
-        stage.expect(&pair.server.subject, &pair.server_steps(&[sent]))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&[sent]))?;
         let received = step(Established, Close, ended)
             .ended(EventEndReason::ResetReceived)
             .closer(EventCloser::ResetReceived);
-        stage.expect(&pair.client.subject, &pair.client_steps(&[received]))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&[received]))?;
     }
     Ok(())
 }
@@ -159,8 +159,8 @@ fn linger_in_established(stage: &OddLab) -> Result<()> {
         let sent = step(Established, Close, closed)
             .ended(EventEndReason::ResetSentLinger)
             .closer(EventCloser::ResetSent);
-        stage.expect(&pair.client.subject, &pair.client_steps(&[sent]))?;
-        stage.expect(&pair.server.subject, &pair.server_steps(&[received_reset(Established, ended)]))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&[sent]))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&[received_reset(Established, ended)]))?;
     }
     Ok(())
 }
@@ -186,10 +186,10 @@ fn unread_in_close_wait(stage: &OddLab) -> Result<()> {
             step(Established, CloseWait, received).by_listener(),
             step(CloseWait, Close, closed).ended(EventEndReason::ResetSentUnread).closer(EventCloser::Remote),
         ];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
         let last = step(FinWait2, Close, ended).orphan().ended(EventEndReason::Reset).by_segment();
         stage.expect(
-            &pair.client.subject,
+            &pair.client.expected,
             &pair.client_steps(&orphaned.then([last.closer(EventCloser::Local)])),
         )?;
     }
@@ -213,12 +213,12 @@ fn unread_in_last_ack(stage: &OddLab) -> Result<()> {
             step(CloseWait, LastAck, shut),
             step(LastAck, Close, closed).ended(EventEndReason::ResetSentUnread).closer(EventCloser::Remote),
         ];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
         let rest = [
             step(FinWait2, TimeWait, time_wait).orphan().by_segment(),
             step(TimeWait, Close, ended).ended(EventEndReason::Reset).by_segment(),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&orphaned.then(rest)))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&orphaned.then(rest)))?;
     }
     Ok(())
 }
@@ -248,16 +248,16 @@ fn linger_in_last_ack(stage: &OddLab) -> Result<()> {
             let closed = pair.server.close_with_reset()?;
             Ok((closed, pair.client.ends(closed)?))
         })?;
-        // A RST beyond what came is challenged (RFC 5961), and the challenge meets nobody: one more.
+        // A RST beyond what came is challenged (RFC 5961), and the challenge ACK finds no socket: one more RST.
         let resets = kernel::counter("OutRsts")? - resets;
         ensure!((1..=2).contains(&resets), "{resets} RSTs");
-        stage.count_beside("OutRsts", resets - 1, "the answer to a challenge ACK");
+        stage.add_unended("OutRsts", resets - 1, "the answer to a challenge ACK");
         let steps = [
             step(Established, CloseWait, received).by_listener(),
             step(CloseWait, LastAck, shut),
             step(LastAck, Close, closed).ended(EventEndReason::ResetSentLinger).closer(EventCloser::Remote),
         ];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
         let steps = [
             step(Established, FinWait1, client_shut),
             step(FinWait1, FinWait2, acknowledged).held(),
@@ -266,7 +266,7 @@ fn linger_in_last_ack(stage: &OddLab) -> Result<()> {
                 .ended(EventEndReason::ResetReceived)
                 .closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
     }
     Ok(())
 }
@@ -290,9 +290,9 @@ fn linger_in_last_ack_all_sent(stage: &OddLab) -> Result<()> {
             step(CloseWait, LastAck, shut),
             step(LastAck, Close, closed).ended(EventEndReason::Silent).closer(EventCloser::Remote),
         ];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
     }
-    stage.count_beside("TCPAbortOnData", 2, "SO_LINGER 0 in LAST_ACK, all sent: counted, and no RST");
+    stage.add_unended("TCPAbortOnData", 2, "SO_LINGER 0 in LAST_ACK, all sent: counted, and no RST");
     Ok(())
 }
 
@@ -314,9 +314,9 @@ fn linger2_at_close(stage: &OddLab) -> Result<()> {
             // It has no descriptor any more when it ends, and no wait without one began.
             step(FinWait2, Close, closed).ended(EventEndReason::ResetSentLinger2).closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
         let steps = [step(Established, CloseWait, received).by_listener(), received_reset(CloseWait, ended)];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
     }
     Ok(())
 }
@@ -337,12 +337,12 @@ fn linger2_at_ack(stage: &OddLab) -> Result<()> {
             step(FinWait1, FinWait2, ended).orphan(),
             step(FinWait2, Close, ended).orphan().ended(EventEndReason::Aborted).closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
         let steps =
             [step(Established, CloseWait, peer_ended).by_listener(), received_reset(CloseWait, peer_ended)];
-        stage.expect(&pair.server.subject, &pair.server_steps(&steps))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
     }
-    stage.count_beside("TCPAbortOnData", 2, "TCP_LINGER2 below 0 at the ACK of the FIN");
+    stage.add_unended("TCPAbortOnData", 2, "TCP_LINGER2 below 0 at the ACK of the FIN");
     Ok(())
 }
 
@@ -356,8 +356,8 @@ fn disconnected(stage: &OddLab) -> Result<()> {
         let ended = pair.server.ends(span)?;
         let sent =
             step(Established, Close, span).ended(EventEndReason::Disconnected).closer(EventCloser::ResetSent);
-        stage.expect(&pair.client.subject, &pair.client_steps(&[sent]))?;
-        stage.expect(&pair.server.subject, &pair.server_steps(&[received_reset(Established, ended)]))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&[sent]))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&[received_reset(Established, ended)]))?;
     }
     Ok(())
 }
@@ -367,14 +367,14 @@ fn never_accepted(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
         let mut listener = TestSocket::listen((family.loopback(), 0).into())?;
         let target = listener.local()?;
-        let (client, dialled) = dial(family.socket()?, target)?;
+        let (client, connecting) = start_connect(family.socket()?, target)?;
         client.wait(Established)?;
         let local = client.local()?;
         let queued = wait_for("the server's end", soon(), || {
             let mut all = kernel::sockets()?.into_iter();
             Ok(all.find(|socket| (socket.local, socket.remote, socket.state) == (target, local, Established)))
         })?;
-        let established = Span::since(dialled.start_ns);
+        let established = Span::since(connecting.start_ns);
         let closed = kernel::counts("OutRsts", 1, || Ok(listener.close()))?;
         let ended = client.ends(closed)?;
         let server = crate::expect::ExpectedSocket {
@@ -384,7 +384,7 @@ fn never_accepted(stage: &OddLab) -> Result<()> {
             remote: Some(local),
             handshake: Some(established),
             role: Some(EventRole::Inbound),
-            ..listener.subject.clone()
+            ..listener.expected.clone()
         };
         let steps = [
             step(tcptrace_common::state::TcpState::Listen, SynRecv, established).by_listener(),
@@ -414,8 +414,9 @@ fn killed(stage: &OddLab) -> Result<()> {
         let (ended, peer_ended) = (pair.client.ends(span)?, pair.server.ends(span)?);
         let killed =
             step(Established, Close, ended).ended(EventEndReason::Killed).closer(EventCloser::ResetSent);
-        stage.expect(&pair.client.subject, &pair.client_steps(&[killed]))?;
-        stage.expect(&pair.server.subject, &pair.server_steps(&[received_reset(Established, peer_ended)]))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&[killed]))?;
+        stage
+            .expect(&pair.server.expected, &pair.server_steps(&[received_reset(Established, peer_ended)]))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use tcptrace_common::state::TcpState::{
     Close, CloseWait, Established, FinWait1, FinWait2, SynSent, TimeWait,
 };
 
-use super::parts::{bound, dial};
+use super::parts::{bound, start_connect};
 use super::{OddCase, OddLab, case};
 use crate::clock::{Span, hold, soon, wait_for};
 use crate::event::{EventCloser, EventEndReason, EventRole};
@@ -58,23 +58,26 @@ fn reopened_into_a_full_queue(stage: &OddLab) -> Result<()> {
         let (pair, steps) = server_in_time_wait(family, 0)?;
         let target = pair.listener.local()?;
         // One connection that nobody accepts fills a queue of length 0.
-        let (filler, _) = dial(family.socket()?, target)?;
+        let (filler, _) = start_connect(family.socket()?, target)?;
         filler.wait(Established)?;
         wait_for("the filler in the queue", soon(), || {
             let in_queue =
                 |socket: &kernel::DiagSocket| socket.local == target && socket.state == Established;
             Ok(kernel::sockets()?.iter().any(in_queue).then_some(()))
         })?;
-        let (mut client, dialled) =
-            kernel::counts("ListenOverflows", 1, || dial(same_address(&pair, family)?, target))?;
+        let (mut client, connecting) =
+            kernel::counts("ListenOverflows", 1, || start_connect(same_address(&pair, family)?, target))?;
         client.wait(SynSent)?;
         ensure!(pair.server.find_diag()?.is_none(), "the TIME_WAIT is still there");
         let given_up = client.close();
-        let ended = step(TimeWait, Close, dialled).ended(EventEndReason::Reopened).closer(EventCloser::Local);
-        stage.expect(&pair.server.subject, &[&steps[..], &[ended.by_segment()]].concat())?;
-        let attempt =
-            [step(Close, SynSent, dialled), step(SynSent, Close, given_up).ended(EventEndReason::Abandoned)];
-        stage.expect(&client.subject, &attempt)?;
+        let ended =
+            step(TimeWait, Close, connecting).ended(EventEndReason::Reopened).closer(EventCloser::Local);
+        stage.expect(&pair.server.expected, &[&steps[..], &[ended.by_segment()]].concat())?;
+        let attempt = [
+            step(Close, SynSent, connecting),
+            step(SynSent, Close, given_up).ended(EventEndReason::Abandoned),
+        ];
+        stage.expect(&client.expected, &attempt)?;
     }
     Ok(())
 }
@@ -82,12 +85,13 @@ fn reopened_into_a_full_queue(stage: &OddLab) -> Result<()> {
 fn reopened(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
         let (pair, steps) = server_in_time_wait(family, 8)?;
-        let (first, client) = (pair.server.subject.clone(), same_address(&pair, family)?);
+        let (first, client) = (pair.server.expected.clone(), same_address(&pair, family)?);
         let mut again = ConnectedPair::open_to(pair.listener, client)?;
-        let ended =
-            step(TimeWait, Close, again.dialled).ended(EventEndReason::Reopened).closer(EventCloser::Local);
+        let ended = step(TimeWait, Close, again.connecting)
+            .ended(EventEndReason::Reopened)
+            .closer(EventCloser::Local);
         stage.expect(&first, &[&steps[..], &[ended]].concat())?;
-        stage.expect(&again.server.subject, &again.server_steps(&[]))?;
+        stage.expect(&again.server.expected, &again.server_steps(&[]))?;
         again.close_client_first()?;
         again.server.wait_end(soon())?;
     }
@@ -114,7 +118,8 @@ fn reused(stage: &OddLab) -> Result<()> {
         drop(range);
         let mut second = TestSocket::new("second client", EventRole::Outbound, second)?;
         let ended = step(TimeWait, Close, reused).ended(EventEndReason::Reused).closer(EventCloser::Local);
-        stage.expect(&pair.client.subject, &pair.client_steps(&[&closing.steps()[..], &[ended]].concat()))?;
+        stage
+            .expect(&pair.client.expected, &pair.client_steps(&[&closing.steps()[..], &[ended]].concat()))?;
         second.close_to_orphan()?;
     }
     Ok(())
@@ -133,13 +138,13 @@ fn overflow(stage: &OddLab) -> Result<()> {
             step(FinWait1, FinWait2, ended).orphan(),
             step(FinWait2, Close, ended).orphan().ended(EventEndReason::Overflow).closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
         kernel::counts("OutRsts", 1, || {
             pair.server.wait(CloseWait)?;
             let answered = pair.server.close();
             pair.server.ends(answered)
         })?;
-        stage.count_beside("OutRsts", 1, "a FIN to a TIME_WAIT that never was");
+        stage.add_unended("OutRsts", 1, "a FIN to a TIME_WAIT that never was");
     }
     Ok(())
 }
@@ -157,7 +162,8 @@ fn reset(stage: &OddLab) -> Result<()> {
         let ended = pair.client.ends(span)?;
         let ended =
             step(TimeWait, Close, ended).ended(EventEndReason::Reset).closer(EventCloser::Local).by_segment();
-        stage.expect(&pair.client.subject, &pair.client_steps(&[&closing.steps()[..], &[ended]].concat()))?;
+        stage
+            .expect(&pair.client.expected, &pair.client_steps(&[&closing.steps()[..], &[ended]].concat()))?;
     }
     Ok(())
 }
@@ -171,12 +177,13 @@ fn killed(stage: &OddLab) -> Result<()> {
         killed?;
         let ended = pair.client.ends(span)?;
         let ended = step(TimeWait, Close, ended).ended(EventEndReason::Killed).closer(EventCloser::Local);
-        stage.expect(&pair.client.subject, &pair.client_steps(&[&closing.steps()[..], &[ended]].concat()))?;
+        stage
+            .expect(&pair.client.expected, &pair.client_steps(&[&closing.steps()[..], &[ended]].concat()))?;
     }
     Ok(())
 }
 
-/// As a checkpoint of a container ends: nothing is sent, and the peer knows nothing of it.
+/// Like the end of a checkpointed container: nothing is sent, and the peer is not informed.
 fn closed_in_repair(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
         let mut pair = ConnectedPair::open(family)?;
@@ -186,28 +193,28 @@ fn closed_in_repair(stage: &OddLab) -> Result<()> {
         option::set(pair.server.socket()?, option::TCP_REPAIR, 1)?;
         let closed = kernel::counts("OutRsts", 0, || Ok(pair.server.close()))?;
         let silent = step(Established, Close, closed).ended(EventEndReason::Silent).closer(EventCloser::None);
-        stage.expect(&pair.server.subject, &pair.server_steps(&[silent]))?;
+        stage.expect(&pair.server.expected, &pair.server_steps(&[silent]))?;
         let (shut, ended) = kernel::counts("OutRsts", 1, || {
             let shut = pair.client.close();
             Ok((shut, pair.client.ends(shut)?))
         })?;
-        stage.count_beside("OutRsts", 1, "a FIN to a connection closed in TCP_REPAIR");
+        stage.add_unended("OutRsts", 1, "a FIN to a connection closed in TCP_REPAIR");
         let steps = [
             step(Established, FinWait1, shut),
             step(FinWait1, Close, ended).ended(EventEndReason::ResetReceived).closer(EventCloser::Local),
         ];
-        stage.expect(&pair.client.subject, &pair.client_steps(&steps))?;
+        stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
     }
     Ok(())
 }
 
-/// As a restored container makes its connections: without a segment, and without a peer.
+/// Like a connection of a restored container: no segment and no peer.
 fn made_in_repair(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
         let (socket, local) = bound(family)?;
         let (peer, remote) = bound(family)?;
         option::set(&socket, option::TCP_REPAIR, 1)?;
-        let (mut end, dialled) = kernel::counts("OutSegs", 0, || dial(socket, remote))?;
+        let (mut end, connecting) = kernel::counts("OutSegs", 0, || start_connect(socket, remote))?;
         ensure!(
             end.find_diag()?.is_some_and(|socket| socket.state == Established),
             "{local} is not ESTABLISHED"
@@ -215,11 +222,11 @@ fn made_in_repair(stage: &OddLab) -> Result<()> {
         let closed = kernel::counts("OutSegs", 0, || Ok(end.close()))?;
         drop(peer);
         let steps = [
-            step(Close, SynSent, dialled),
-            step(SynSent, Established, dialled),
+            step(Close, SynSent, connecting),
+            step(SynSent, Established, connecting),
             step(Established, Close, closed).ended(EventEndReason::Silent).closer(EventCloser::None),
         ];
-        stage.expect(&end.subject, &steps)?;
+        stage.expect(&end.expected, &steps)?;
     }
     Ok(())
 }
