@@ -1,6 +1,6 @@
 //! `cargo xtask btf`: in, Debian's kernels; out, for each the part of its BTF that tcptrace reads, as test data for
-//! `kernel::btf`. Its reader is another one than the one under test, whose faults would shape the fixtures. Not `bpftool gen
-//! min_core_btf`: it keeps what CO-RE relocations name, and the object of rustc has none.
+//! `kernel::btf`. It has a reader of its own, as a fault of the reader under test would shape the fixtures. Not `bpftool gen
+//! min_core_btf`: it keeps the types that CO-RE relocations name, and rustc emits no relocations.
 
 use std::collections::HashMap;
 use std::fs;

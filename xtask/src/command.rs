@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Runs to the end; output goes to the terminal. Any end but success is an error.
+/// Runs to the end; output goes to the terminal. Fails on any exit status but 0.
 pub fn run(command: &mut Command) -> Result<()> {
     announce(command);
     let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
@@ -36,7 +36,7 @@ pub fn stream(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitSt
     let mut to = std::io::stdout();
     let mut bytes = Vec::new();
     while from.read_until(b'\n', &mut bytes)? > 0 {
-        // A closed terminal must not end the tests half way: the child would fail with a broken pipe.
+        // A closed terminal must not end the tests early: the child would fail with a broken pipe.
         let _ = to.write_all(&bytes).and_then(|()| to.flush());
         see(String::from_utf8_lossy(&bytes).trim_end());
         bytes.clear();

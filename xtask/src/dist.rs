@@ -1,5 +1,5 @@
 //! `cargo xtask gen`: man pages and completions. `cargo xtask dist`: a Debian package with them, the unit, the alerts and
-//! the dashboard, by dpkg-deb alone; and a check of it in a root of its own.
+//! the dashboard, built by dpkg-deb alone; and a check of it in a separate root.
 
 mod check;
 
@@ -20,7 +20,7 @@ pub struct DistArgs {
     check: bool,
 }
 
-/// Debian's `tcptrace` is another program, of a higher version: apt would "upgrade" a package of that name to it.
+/// Debian's `tcptrace` is a different program with a higher version: apt would "upgrade" a package of that name to it.
 const PACKAGE: &str = "tcptrace-bpf";
 
 /// A file of the repository, and where the package has it.
@@ -110,8 +110,8 @@ fn package(repo: &Repo, generated: &Path) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// `Conflicts`, as both packages have `/usr/bin/tcptrace`; no `Replaces`, or dpkg would remove the other without a question;
-/// no `Provides`, as neither can do the work of the other (Debian Policy 7.4 to 7.6).
+/// `Conflicts`, as both packages have `/usr/bin/tcptrace`; no `Replaces`, or dpkg would silently remove the other;
+/// no `Provides`, as neither can substitute the other (Debian Policy 7.4 to 7.6).
 fn control(root: &Path) -> Result<()> {
     let debian = root.join("DEBIAN");
     fs::create_dir_all(&debian)?;

@@ -85,7 +85,7 @@ fn check_object(repo: &Repo) -> Result<TestVerdict> {
     })
 }
 
-/// Only the recorded versions of all tools give the same bytes: with others nothing is compared.
+/// Only the recorded versions of all tools give the same bytes: with other versions the comparison is skipped.
 fn check_rebuild(repo: &Repo) -> Result<TestVerdict> {
     let provenance = Provenance::read(&repo.provenance())?;
     if !sources_match(repo)? {

@@ -74,7 +74,7 @@ fn ebpf_clippy(repo: &Repo) -> TestVerdict {
     run_command(command.args(["--", "-D", "warnings"]))
 }
 
-/// Checks what nothing else here does. It takes minutes to install and fetches a database, so it runs where it is installed.
+/// Checks what no other lint covers. It takes minutes to install and fetches a database, so it runs where it is installed.
 fn cargo_deny(repo: &Repo) -> TestVerdict {
     let deny = |args: &[&str]| cargo(repo, &[&["deny", "--all-features"], args].concat());
     let present = command::output(&mut deny(&["--version"]))

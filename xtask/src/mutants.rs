@@ -46,7 +46,7 @@ pub fn run(repo: &Repo, args: &MutantsArgs) -> Result<ExitCode> {
     let out = repo.target.join("mutants");
     let mut cargo = repo.cargo();
     cargo.env("PATH", with_tools(repo)?).env("CARGO_TARGET_DIR", out.join("target"));
-    // Each change is built and tested once: lines for a backtrace, and many cases of a property, do not pay.
+    // Each change is built and tested once: line tables and many property cases do not pay off.
     cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("PROPTEST_CASES", "64");
     cargo.args([
         "mutants",

@@ -55,7 +55,7 @@ pub const VM: &[&str] = &[
     "zstd",            // newer kernels are
 ];
 
-/// Runs apt-get where package scripts start no service: the mounts exist for this process only, however it ends.
+/// Runs apt-get where package scripts start no service: the mounts exist for this process only.
 const WITHOUT_SERVICES: &str = "for starter in /usr/sbin/invoke-rc.d /usr/bin/deb-systemd-invoke; do \
      mount --bind /bin/true $starter; done; exec apt-get \"$@\"";
 

@@ -80,7 +80,7 @@ fn is_source(name: &str) -> bool {
     matches!(extension, Some("rs" | "toml" | "lock"))
 }
 
-/// Independent of the order in which the file system lists files. The length before each text keeps a byte from moving
+/// Independent of the listing order of the file system. Each text is preceded by its length, so that no byte can move
 /// to the next file, or from a name to the content, without changing the hash.
 fn tree_sha256(mut files: Vec<SourceFile>) -> String {
     files.sort();

@@ -37,7 +37,7 @@ pub struct TestCounts {
     pub passed: u64,
     pub failed: u64,
     pub skipped: u64,
-    /// Live scenarios that passed only when run again, without an explanation: no success.
+    /// Live scenarios that passed only when run again, for an unknown reason; not a success.
     pub flaky: u64,
     /// Live scenarios that passed once the kernel hid no events from BPF programs.
     pub excused: u64,

@@ -40,7 +40,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Those of this machine; an error names the first one missing.
+    /// The versions on this machine; an error names the first missing tool.
     pub fn installed(repo: &Repo) -> Result<Self> {
         let libcore = output("dpkg-query", &["--show", "--showformat", "${Version}", CORE_PACKAGE]);
         Ok(Self {

@@ -27,7 +27,7 @@ pub enum CaseProgram {
     Peer(&'static str),
 }
 
-/// Where the number of records is.
+/// Source of the number of records.
 #[derive(Clone, Copy)]
 enum RecordCount {
     /// tcptrace's closing line: "N records".
@@ -75,7 +75,7 @@ const fn tcptrace(name: &'static str, args: &'static [&'static str], ready: Read
     BenchCase { name, program: CaseProgram::Tcptrace, args, ready, record_count: RecordCount::Summary }
 }
 
-/// Gives the peer the trace file system, in a mount namespace of its own.
+/// Mounts the trace file system for the peer, in a private mount namespace.
 const WITH_TRACEFS: &str = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; \
      mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null; exec \"$@\"";
 /// Excludes the start of a tracer and its last records from the cost of the load.
@@ -115,7 +115,7 @@ impl BenchCase {
         let load = Load::run(bench, bench.seconds)?;
         std::thread::sleep(PAUSE);
         let spent = tracer.spent()?.since(&before);
-        // Counting the time in the kernel takes time: half a load more, only for that.
+        // Measuring the time in the kernel has a cost: a second, half-length load measures only that.
         let stats = BpfStats::on()?;
         let before = tracer.in_kernel()?;
         let counted = Load::run(bench, bench.seconds / 2.0)?;
@@ -130,7 +130,7 @@ impl BenchCase {
         };
         let lost = match self.record_count {
             RecordCount::Summary => ended.summary_lost()?,
-            // Only transitions are counted, each once, and those of the rest of the host as well.
+            // bpftrace counts transitions only, but those of the whole host.
             RecordCount::Lines | RecordCount::Counts => {
                 (load.transitions + counted.transitions).saturating_sub(records)
             }

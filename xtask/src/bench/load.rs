@@ -105,7 +105,7 @@ impl Drop for IdleSockets {
     }
 }
 
-/// The longest wait for the kernel to clean up, in steps of [`STEP`].
+/// Maximum wait for the kernel to clean up, in steps of [`STEP`].
 const STEPS: u32 = 100;
 const STEP: Duration = Duration::from_millis(150);
 

@@ -47,7 +47,7 @@ pub fn measure(bench: &Bench, rounds: u32) -> Result<()> {
                 times[index].push(milliseconds);
                 peaks[index].push(peak);
             }
-            // Some of them would end during another round.
+            // Some would end during the next round.
             if made.elapsed() * (round + 2) / (round + 1) > LIFETIME {
                 break;
             }

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command;
 
-/// The sign that it traces.
+/// How the start of tracing is detected.
 #[derive(Clone, Copy)]
 pub enum ReadySignal {
-    /// A word on stderr.
+    /// Text on stderr.
     Stderr(&'static str),
     /// Its first output.
     Stdout,
@@ -21,7 +21,7 @@ pub enum ReadySignal {
     Attached,
 }
 
-/// For its start, and for its end.
+/// Time limit of its start, and of its end.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A process whose output goes to files.

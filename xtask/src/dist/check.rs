@@ -68,7 +68,7 @@ exec env -i container=namespace PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --s
 find "$group" -depth -type d -exec rmdir {} +
 exit $status"#;
 
-/// The unit that [`BOOT`] starts, and with it tcptrace.service. Its end is that of systemd, with its exit status.
+/// The unit that [`BOOT`] starts, which starts tcptrace.service. When it ends, systemd ends with its exit status.
 const ASK: (&str, &str) = (
     "ask.service",
     r#"[Unit]
@@ -87,7 +87,7 @@ ExecStart=bash -c 'ask() { exec 3<>/dev/tcp/127.0.0.1/9435 && printf "GET /metri
 "#,
 );
 
-/// Checks in a root that debootstrap made, which is kept for the next check.
+/// Runs the check in a root made by debootstrap, which is kept for the next check.
 pub fn run(repo: &Repo, package: &Path) -> Result<()> {
     let root = repo.target.join("dist/debian");
     if !root.join("usr/bin/dpkg").exists() {

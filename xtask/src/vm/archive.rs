@@ -1,5 +1,5 @@
-//! Packages of another Debian release: in, its name; out, its packages, from the mirror that this machine's apt uses, in an
-//! apt state of its own. The machine's state stays as it is.
+//! Packages of another Debian release: in, its name; out, its packages, from the mirror that this machine's apt uses, in a
+//! separate apt state. The machine's own apt state does not change.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::command;
 use crate::repo::Repo;
 
-/// Signs every release; part of each Debian.
+/// The keys that sign every release; every Debian system has them.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Names of releases that are not code names.
 const RELEASE_ALIASES: [&str; 5] = ["oldstable", "stable", "testing", "sid", "unstable"];

@@ -14,9 +14,9 @@ const QEMU: &str = "qemu-system-x86_64";
 const APPEND: &str = "console=ttyS0 loglevel=1 panic=-1 rdinit=/init";
 /// Variables that the guest inherits: the kernel passes unknown parameters to the environment of `init`.
 const INHERITED: [&str; 1] = ["TCPTRACE_FLOOD_SECONDS"];
-/// All tests on one kernel take some four minutes.
+/// Time limit; all tests on one kernel take about four minutes.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(25 * 60);
-/// The longest a live test is silent: one that waits for the end of a TIME_WAIT.
+/// Maximum time without output from a live test: one waits for the end of a TIME_WAIT.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The last line of the guest.
 const END: &str = "vm: end";
@@ -66,7 +66,7 @@ impl Guest {
     fn start(image: &Path, initramfs: &Path) -> Result<Self> {
         let mut command = Command::new(QEMU);
         command
-            // Never KVM: test machines seldom have it, and a slow guest shows races.
+            // Never KVM: test machines rarely have it, and a slow guest exposes races.
             .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2", "-no-reboot"])
             .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append", &append()])
             .args(["-net", "none", "-kernel"])
@@ -95,7 +95,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // An error means that it ended before.
+        // An error means that it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

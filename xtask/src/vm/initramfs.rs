@@ -42,7 +42,7 @@ pub fn build(
     let tested = [(programs.tcptrace.as_path(), "tcptrace".as_ref()), (&programs.live, "live".as_ref())];
     for (program, name) in present.filter_map(|program| Some((program, program.file_name()?))).chain(tested) {
         let to = root.join("bin").join(name);
-        // Line tables are nine tenths of a program.
+        // Line tables make up 90 % of a program.
         command::run(Command::new("strip").arg("-o").arg(&to).arg(program))?;
         for library in libraries(program)? {
             let to = root.join(library.strip_prefix("/")?);

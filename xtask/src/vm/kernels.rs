@@ -15,7 +15,7 @@ use crate::repo::Repo;
 pub enum Expectation {
     /// Every live test passes.
     Traces,
-    /// tcptrace names the missing helper, and still counts states.
+    /// tcptrace refuses to trace, naming the missing helper; `states` still works.
     Refuses,
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: in, versions of Debian kernels; out, the results of the release binary and of the live tests on each,
 //! booted in an emulator, and a closing line of counts.
 //!
-//! Not by virtme-ng or vmtest: these give the guest the host's files by 9p, which Debian's cloud kernels lack (`CONFIG_NET_9P`).
+//! Not with virtme-ng or vmtest: they share the host's files over 9p, which Debian's cloud kernels lack (`CONFIG_NET_9P`).
 
 mod archive;
 mod guest;
@@ -74,7 +74,7 @@ pub fn all() -> Vec<&'static DebianKernel> {
 /// The emulator and the programs of its guest.
 pub fn install(repo: &Repo) -> Result<()> {
     packages::install(packages::VM).or_else(|error| {
-        // Where a part of qemu is installed from the backports, the rest must be from there too.
+        // All parts of qemu must come from the same release: backports if one is from there.
         let codename = archive::codename()?;
         let archive = Archive::open(repo, &format!("{codename} {codename}-backports")).context(error)?;
         packages::install_by(packages::VM, || {
@@ -99,7 +99,7 @@ impl From<bool> for Console {
     }
 }
 
-/// Boots each of `kernels`; returns the rows of the table. A kernel that cannot be fetched is skipped, with the reason.
+/// Boots each of `kernels`; returns the rows of the table. Skips a kernel that cannot be fetched, with the reason.
 pub fn test(
     repo: &Repo,
     kernels: &[&DebianKernel],

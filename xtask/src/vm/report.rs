@@ -1,4 +1,4 @@
-//! The results of one guest: in, lines of its console; out, verdicts and counts, and a row of the table of kernels.
+//! Results of one guest: reads the lines of its console; returns verdicts, counts, and its row of the kernel table.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::tally::{TestCounts, TestTally, TestVerdict};
 
 /// Exit status of a command that cannot trace on this host.
 const CANNOT_TRACE: i64 = 3;
-/// The helper that a kernel too old lacks: the refusal must name it.
+/// The helper that too old kernels lack; the refusal must name it.
 const MISSING_HELPER: &str = "bpf_get_socket_cookie";
 
 /// The results so far.
@@ -40,12 +40,12 @@ impl GuestReport {
         }
     }
 
-    /// The live tests, if they printed their closing counts.
+    /// The live tests; `None` until they have printed their final counts.
     pub fn live(&self) -> Option<&TestTally> {
         self.live.live_closed().then_some(&self.live)
     }
 
-    /// The verdicts on everything but the live tests.
+    /// The verdicts of all checks except the live tests.
     pub fn verdicts(&self, kernel: &DebianKernel) -> Vec<(&'static str, TestVerdict)> {
         let verdict =
             |right: bool, wrong: String| if right { TestVerdict::Passed } else { TestVerdict::Failed(wrong) };
@@ -62,10 +62,8 @@ impl GuestReport {
         let mut verdicts = vec![("states", states), ("check", check)];
         match kernel.expectation {
             Expectation::Traces if self.live().is_none() => {
-                verdicts.push((
-                    "live tests",
-                    TestVerdict::Failed("they ended before their closing counts".into()),
-                ));
+                verdicts
+                    .push(("live tests", TestVerdict::Failed("they ended before their final counts".into())));
             }
             Expectation::Traces => {}
             Expectation::Refuses => verdicts.push((
@@ -89,7 +87,7 @@ impl GuestReport {
         checks.iter().find(|check| check["name"] == name)?["status"].as_str()
     }
 
-    /// Its row of the table of kernels.
+    /// Its row in the kernel table.
     pub fn row(&self, kernel: &DebianKernel, counts: TestCounts) -> String {
         let works = |name| self.status(name) == Some("works");
         let release = self.release.as_deref().unwrap_or(kernel.version);

@@ -1,4 +1,4 @@
-//! The README's table of kernels: in, a row per kernel by its guest; out, the README with these rows.
+//! Updates the kernel table in the README with one row per booted kernel.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ use anyhow::{Context, Result};
 use super::kernels::KERNELS;
 use crate::repo::Repo;
 
-/// The head of the table.
+/// Header of the table.
 pub const HEAD: &str = "\
 | Kernel | States, handshakes, timewait timers | Segments to timewait sockets | Orphan FIN_WAIT2 -> TIME_WAIT | RST or data ends a timewait socket | Tests |
 |---|---|---|---|---|---|";
 const BEGIN: &str = "<!-- written by cargo xtask vm --table -->\n";
 const END: &str = "<!-- end of the table -->\n";
 
-/// Writes the rows into the README; those of kernels that were not booted stay as they are.
+/// Writes the rows into the README; keeps the rows of kernels that were not booted.
 pub fn write(repo: &Repo, rows: &[String]) -> Result<()> {
     let path = repo.root.join("README.md");
     let text = fs::read_to_string(&path)?;
@@ -22,8 +22,8 @@ pub fn write(repo: &Repo, rows: &[String]) -> Result<()> {
 }
 
 fn replaced(text: &str, rows: &[String]) -> Result<String> {
-    let (before, rest) = text.split_once(BEGIN).context("README.md has no place for the table of kernels")?;
-    let (table, after) = rest.split_once(END).context("README.md has no end of the table of kernels")?;
+    let (before, rest) = text.split_once(BEGIN).context("README.md has no start of the kernel table")?;
+    let (table, after) = rest.split_once(END).context("README.md has no end of the kernel table")?;
     let rows = KERNELS.iter().filter_map(|kernel| {
         let begin = format!("| {}.", kernel.version);
         let mut newest_first = rows.iter().map(String::as_str).chain(table.lines());

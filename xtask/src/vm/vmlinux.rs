@@ -19,7 +19,7 @@ const SECTOR: usize = 512;
 const COMPRESSORS: [(&[u8], &str); 4] =
     [(b"\xfd7zXZ", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\x1f\x8b", "gzip"), (b"\x02\x21\x4c\x18", "lz4")];
 
-/// The BTF of the kernel in `image`; `folder` is for files in between.
+/// The BTF of the kernel in `image`; `folder` is for temporary files.
 pub fn btf(image: &Path, folder: &Path) -> Result<Vec<u8>> {
     let bytes = fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
     let payload = payload(&bytes).context("the image has no payload where the boot protocol says")?;
@@ -34,7 +34,7 @@ pub fn btf(image: &Path, folder: &Path) -> Result<Vec<u8>> {
     Ok(fs::read(&btf)?)
 }
 
-/// The compressed kernel, without the length that the build puts behind it.
+/// The compressed kernel, without the length that the build appends.
 fn payload(image: &[u8]) -> Option<&[u8]> {
     let number = |at| Some(u32::from_le_bytes(*image.get(at..)?.first_chunk()?) as usize);
     let sectors = match *image.get(SETUP_SECTS)? {
