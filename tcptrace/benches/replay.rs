@@ -36,9 +36,9 @@ fn main() {
     let mut player =
         Player::open(Input::open(Path::new(path)).expect("a file"), wanted, |_, _| {}).expect("a recording");
     let took = began.elapsed();
-    let last = picture(&mut player, usize::MAX).0;
+    let last = seek_to(&mut player, usize::MAX).0;
     let (kept, bytes) = player.kept();
-    println!("pictures                  {}", player.index().len());
+    println!("snapshots                 {}", player.index().len());
     println!("records                   {last}");
     println!(
         "read and indexed in       {:.2} s, {:.0} records/s",
@@ -56,24 +56,24 @@ fn main() {
 }
 
 fn seek(player: &mut Player, seeks: usize) -> (Vec<Duration>, Vec<Duration>, Vec<Duration>) {
-    let pictures = player.index().len() as u64;
+    let snapshots = player.index().len() as u64;
     let mut random: u64 = 1;
     let mut times = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..seeks {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let n = ((random >> 33) % pictures.max(1)) as usize;
-        times.0.push(picture(player, n).1);
-        times.1.push(picture(player, n.saturating_sub(1)).1);
-        times.2.push(picture(player, n).1);
+        let n = ((random >> 33) % snapshots.max(1)) as usize;
+        times.0.push(seek_to(player, n).1);
+        times.1.push(seek_to(player, n.saturating_sub(1)).1);
+        times.2.push(seek_to(player, n).1);
     }
     times
 }
 
 /// Seeks to snapshot `n`; returns its records so far and the time of the seek.
-fn picture(player: &mut Player, n: usize) -> (u64, Duration) {
+fn seek_to(player: &mut Player, n: usize) -> (u64, Duration) {
     let began = Instant::now();
     match player.show(n, &mut || true).expect("a recording") {
-        SeekResult::Picture(picture) => (picture.records, began.elapsed()),
+        SeekResult::Snapshot(snapshot) => (snapshot.records, began.elapsed()),
         SeekResult::Interrupted => unreachable!("nothing interrupts"),
     }
 }

@@ -26,13 +26,13 @@ struct Cost {
     sockets: u64,
     record_ns: f64,
     resident_mib: f64,
-    picture_ms: f64,
+    snapshot_ms: f64,
     copy_ms: f64,
 }
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    println!("sockets    ns/record    records/s    resident MiB    picture ms    copy ms");
+    println!("sockets    ns/record    records/s    resident MiB    snapshot ms    copy ms");
     let costs = SOCKETS.map(|sockets| {
         let cost = measure(sockets);
         println!(
@@ -41,7 +41,7 @@ fn main() {
             cost.record_ns,
             1e9 / cost.record_ns,
             cost.resident_mib,
-            cost.picture_ms,
+            cost.snapshot_ms,
             cost.copy_ms
         );
         cost
@@ -60,7 +60,7 @@ fn measure(wanted: u64) -> Cost {
             milliseconds(|| ring.each(|record| engine.take(record))) * 1e6 / ring.len() as f64
         })
         .collect();
-    let mut pictures: Vec<f64> = (0..8).map(|_| milliseconds(|| drop(engine.snapshot()))).collect();
+    let mut snapshots: Vec<f64> = (0..8).map(|_| milliseconds(|| drop(engine.snapshot()))).collect();
     // Few sockets are copied many times: one copy would fit into memory that was already resident.
     let copies = (MAX_COPIED_SOCKETS / wanted).max(1) as usize;
     let before = resident_kib();
@@ -72,7 +72,7 @@ fn measure(wanted: u64) -> Cost {
         sockets: engine.tracker().sockets().count() as u64,
         record_ns: quarter(&mut times),
         resident_mib,
-        picture_ms: quarter(&mut pictures),
+        snapshot_ms: quarter(&mut snapshots),
         copy_ms,
     }
 }
@@ -106,7 +106,7 @@ type Curve = (&'static str, fn(&Cost) -> f64);
 const CURVES: [Curve; 4] = [
     ("nanoseconds per record", |cost| cost.record_ns),
     ("resident memory, MiB", |cost| cost.resident_mib),
-    ("a picture of all, milliseconds", |cost| cost.picture_ms),
+    ("a snapshot of all, milliseconds", |cost| cost.snapshot_ms),
     ("a copy of the state, milliseconds", |cost| cost.copy_ms),
 ];
 

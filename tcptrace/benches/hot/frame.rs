@@ -24,9 +24,9 @@ pub fn bench(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("screen", by), |bencher| {
             let engine = engine.get_or_insert_with(&mut grown);
-            let picture = Arc::new(engine.snapshot());
-            let mut screen = Offscreen::new(Arc::clone(&picture), 200, 50).expect("no terminal");
-            bencher.iter(|| screen.show(Arc::clone(&picture)).expect("no terminal"));
+            let snapshot = Arc::new(engine.snapshot());
+            let mut screen = Offscreen::new(Arc::clone(&snapshot), 200, 50).expect("no terminal");
+            bencher.iter(|| screen.show(Arc::clone(&snapshot)).expect("no terminal"));
         });
         let (sockets, clone) = (engine.as_ref(), BenchmarkId::new("checkpoint", by));
         if let Some(engine) = sockets {

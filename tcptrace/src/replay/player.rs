@@ -84,7 +84,7 @@ pub struct ReplayHead {
 /// Result of [`ReplayHead::step`].
 enum SeekStep {
     /// A snapshot is due now.
-    Picture,
+    Snapshot,
     /// A batch is processed.
     Batch,
     /// The recording ended: the final snapshot is due.
@@ -115,7 +115,7 @@ impl ReplayHead {
                 && self.schedule.is_due(self.engine.now())
             {
                 self.passed += 1;
-                return Ok(SeekStep::Picture);
+                return Ok(SeekStep::Snapshot);
             }
         }
         if self.has_ended {
@@ -138,7 +138,7 @@ impl ReplayHead {
 #[derive(Clone, Debug)]
 pub enum SeekResult {
     /// The snapshot.
-    Picture(Arc<Snapshot>),
+    Snapshot(Arc<Snapshot>),
     /// The seek was interrupted.
     Interrupted,
 }
@@ -202,13 +202,13 @@ impl Player {
                     player.before += 1;
                 } else if !index.push(frame) {
                     bail!(
-                        "the recording has more than {} pictures: ask for fewer with a longer --interval",
+                        "the recording has more than {} snapshots: a longer --interval gives fewer",
                         units::count(MAX_FRAMES as u64)
                     );
                 }
             }
             match step {
-                SeekStep::Picture => player.head.engine.pass(),
+                SeekStep::Snapshot => player.head.engine.pass(),
                 SeekStep::Batch => {
                     progress(player.head.reader.position(), player.recording.length);
                     player.keep()?;
@@ -287,28 +287,28 @@ impl Player {
             return;
         }
         self.shown = self.shown.take().filter(|(n, _)| *n + 1 == self.head.passed);
-        if let Some((_, picture)) = &mut self.shown {
+        if let Some((_, snapshot)) = &mut self.shown {
             self.head.engine.focus(query, self.fault.as_deref());
-            *picture = Arc::new(self.head.engine.answer(picture));
+            *snapshot = Arc::new(self.head.engine.answer(snapshot));
         }
     }
 
     /// Shows snapshot `n`, or the last. Calls `goes_on` now and then during a long seek; `false` interrupts it.
     pub fn show(&mut self, n: usize, goes_on: &mut dyn FnMut() -> bool) -> Result<SeekResult> {
         let n = self.before + n.min(self.index.len().saturating_sub(1));
-        if let Some((shown, picture)) = &self.shown
+        if let Some((shown, snapshot)) = &self.shown
             && *shown == n
         {
-            return Ok(SeekResult::Picture(Arc::clone(picture)));
+            return Ok(SeekResult::Snapshot(Arc::clone(snapshot)));
         }
         self.restore_before(n)?;
         loop {
             match self.head.step()? {
-                SeekStep::Picture if self.head.passed <= n => self.head.engine.pass(),
-                SeekStep::Picture | SeekStep::End => {
-                    let picture = Arc::new(self.head.engine.snapshot());
-                    self.shown = Some((n, Arc::clone(&picture)));
-                    return Ok(SeekResult::Picture(picture));
+                SeekStep::Snapshot if self.head.passed <= n => self.head.engine.pass(),
+                SeekStep::Snapshot | SeekStep::End => {
+                    let snapshot = Arc::new(self.head.engine.snapshot());
+                    self.shown = Some((n, Arc::clone(&snapshot)));
+                    return Ok(SeekResult::Snapshot(snapshot));
                 }
                 SeekStep::Batch => {
                     self.keep()?;

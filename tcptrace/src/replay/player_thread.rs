@@ -65,7 +65,7 @@ const FASTEST: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayStatus {
     /// Number of the snapshot shown.
-    pub picture: usize,
+    pub frame: usize,
     /// Number of the snapshot being sought, if different.
     pub target: Option<usize>,
     /// Whether playback runs.
@@ -102,8 +102,8 @@ impl Drive {
 pub fn drive(player: Player, speed: f64) -> std::io::Result<Drive> {
     let (requests, receiver) = mpsc::channel();
     let (publish, snapshots) = watch::channel(None);
-    let status = ReplayStatus { picture: 0, target: None, is_playing: true, speed, note: None };
-    let (tell, status_receiver) = watch::channel(status.clone());
+    let status = ReplayStatus { frame: 0, target: None, is_playing: true, speed, note: None };
+    let (publish_status, status_receiver) = watch::channel(status.clone());
     let index = Arc::clone(player.index());
     let driver = Driver {
         player,
@@ -111,7 +111,7 @@ pub fn drive(player: Player, speed: f64) -> std::io::Result<Drive> {
         waiting: None,
         is_stale: true,
         publish,
-        tell,
+        publish_status,
         status,
         target: 0,
         since: (Instant::now(), Nanos(0)),
@@ -128,7 +128,7 @@ struct Driver {
     /// The snapshot shown does not match the query yet.
     is_stale: bool,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
-    tell: watch::Sender<ReplayStatus>,
+    publish_status: watch::Sender<ReplayStatus>,
     status: ReplayStatus,
     /// Number of the snapshot to show.
     target: usize,
@@ -138,11 +138,11 @@ struct Driver {
 
 /// Why [`Driver::wait`] returned.
 enum WakeReason {
-    Asked(Request),
+    Requested(Request),
     /// The next snapshot is due.
     Due,
     /// All request senders are gone.
-    Alone,
+    Disconnected,
 }
 
 impl Driver {
@@ -151,10 +151,10 @@ impl Driver {
         self.begin();
         loop {
             match self.wait() {
-                WakeReason::Asked(Request::Time(command)) => self.apply_command(command),
-                WakeReason::Asked(Request::SetQuery(query)) => self.ask(*query)?,
+                WakeReason::Requested(Request::Time(command)) => self.apply_command(command),
+                WakeReason::Requested(Request::SetQuery(query)) => self.ask(*query)?,
                 WakeReason::Due => self.play_on(),
-                WakeReason::Asked(Request::Stop) | WakeReason::Alone => return Ok(()),
+                WakeReason::Requested(Request::Stop) | WakeReason::Disconnected => return Ok(()),
             }
             self.go()?;
         }
@@ -163,23 +163,23 @@ impl Driver {
     /// Waits for a request, or until the next snapshot is due.
     fn wait(&mut self) -> WakeReason {
         if let Some(request) = self.waiting.take() {
-            return WakeReason::Asked(request);
+            return WakeReason::Requested(request);
         }
         if self.status.target.is_some() || self.is_stale {
             // A command that changes no position interrupted a seek: continue it.
             return match self.requests.try_recv() {
-                Ok(request) => WakeReason::Asked(request),
+                Ok(request) => WakeReason::Requested(request),
                 Err(TryRecvError::Empty) => WakeReason::Due,
-                Err(TryRecvError::Disconnected) => WakeReason::Alone,
+                Err(TryRecvError::Disconnected) => WakeReason::Disconnected,
             };
         }
         if !self.status.is_playing {
-            return self.requests.recv().map_or(WakeReason::Alone, WakeReason::Asked);
+            return self.requests.recv().map_or(WakeReason::Disconnected, WakeReason::Requested);
         }
         match self.requests.recv_timeout(self.time_to_next()) {
-            Ok(request) => WakeReason::Asked(request),
+            Ok(request) => WakeReason::Requested(request),
             Err(RecvTimeoutError::Timeout) => WakeReason::Due,
-            Err(RecvTimeoutError::Disconnected) => WakeReason::Alone,
+            Err(RecvTimeoutError::Disconnected) => WakeReason::Disconnected,
         }
     }
 
@@ -230,9 +230,9 @@ impl Driver {
             ReplayCommand::Slower => {
                 self.set_speed(SPEEDS.into_iter().rev().find(|&speed| speed < self.status.speed));
             }
-            ReplayCommand::Step(pictures) => {
+            ReplayCommand::Step(frames) => {
                 self.status.is_playing = false;
-                self.target = self.target.saturating_add_signed(pictures).min(last);
+                self.target = self.target.saturating_add_signed(frames).min(last);
             }
             ReplayCommand::Go(ts) => self.target = index.at(ts),
             ReplayCommand::Start => self.target = 0,
@@ -264,9 +264,9 @@ impl Driver {
 
     /// Seeks to the target snapshot, unless a request arrives meanwhile.
     fn go(&mut self) -> Result<()> {
-        let is_elsewhere = self.target != self.status.picture || self.is_stale;
+        let is_elsewhere = self.target != self.status.frame || self.is_stale;
         self.status.target = is_elsewhere.then_some(self.target);
-        self.tell.send_replace(self.status.clone());
+        self.publish_status.send_replace(self.status.clone());
         if !is_elsewhere {
             return Ok(());
         }
@@ -280,12 +280,12 @@ impl Driver {
             }
             false
         })?;
-        if let SeekResult::Picture(picture) = shown {
+        if let SeekResult::Snapshot(snapshot) = shown {
             self.is_stale = false;
-            self.status.picture = self.target;
+            self.status.frame = self.target;
             self.status.target = None;
-            self.publish.send_replace(Some(picture));
-            self.tell.send_replace(self.status.clone());
+            self.publish.send_replace(Some(snapshot));
+            self.publish_status.send_replace(self.status.clone());
         }
         Ok(())
     }

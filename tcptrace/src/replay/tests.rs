@@ -80,17 +80,17 @@ fn straight(path: &std::path::Path, wanted: &SeekTarget) -> Vec<String> {
     };
     let reader = Reader::open(path, AtEnd::Stop).expect("a recording");
     let running = pipeline::start(Box::new(reader), plan).expect("a thread");
-    let mut pictures = Vec::new();
-    while let Some(picture) = receive.blocking_recv() {
-        pictures.push(document(&picture));
+    let mut snapshots = Vec::new();
+    while let Some(snapshot) = receive.blocking_recv() {
+        snapshots.push(document(&snapshot));
     }
-    pictures.push(document(&running.finish().expect("a recording")));
-    pictures
+    snapshots.push(document(&running.finish().expect("a recording")));
+    snapshots
 }
 
 fn show(player: &mut Player, n: usize) -> Arc<Snapshot> {
     match player.show(n, &mut || true).expect("a recording") {
-        SeekResult::Picture(picture) => picture,
+        SeekResult::Snapshot(snapshot) => snapshot,
         SeekResult::Interrupted => panic!("nothing interrupts"),
     }
 }
@@ -248,15 +248,15 @@ fn recording_without_records_has_one_snapshot() {
     );
 }
 
-/// Waits until `drive` shows `picture` with the given playback state.
-fn until(drive: &mut Drive, picture: usize, is_playing: bool) {
+/// Waits until `drive` shows `frame` with the given playback state.
+fn until(drive: &mut Drive, frame: usize, is_playing: bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         let status = drive.status.borrow().clone();
-        if (status.picture, status.target, status.is_playing) == (picture, None, is_playing) {
+        if (status.frame, status.target, status.is_playing) == (frame, None, is_playing) {
             return;
         }
-        assert!(std::time::Instant::now() < deadline, "status is {status:?}, expected snapshot {picture}");
+        assert!(std::time::Instant::now() < deadline, "status is {status:?}, expected snapshot {frame}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -285,10 +285,10 @@ fn commands_seek_to_their_position() {
         (ReplayCommand::Start, 0),
         (ReplayCommand::Go(end), last),
     ];
-    for (command, picture) in steps {
+    for (command, frame) in steps {
         drive.requests.send(Request::Time(command)).expect("a running thread");
-        until(&mut drive, picture, false);
-        assert_eq!(shown(&drive), made.straight[picture], "{command:?}");
+        until(&mut drive, frame, false);
+        assert_eq!(shown(&drive), made.straight[frame], "{command:?}");
     }
     // Resumed at its end, playback restarts.
     drive.requests.send(Request::Time(ReplayCommand::Toggle)).expect("a running thread");
@@ -338,8 +338,8 @@ fn finish_interrupts_a_seek() {
     let status = drive.status.clone();
     drive.finish().expect("a recording");
     // The seek was under way, not started, or just finished: the thread ends in every case.
-    let picture = status.borrow().picture;
-    assert!(picture == 0 || picture == made.straight.len() - 1, "{picture}");
+    let frame = status.borrow().frame;
+    assert!(frame == 0 || frame == made.straight.len() - 1, "{frame}");
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn snapshot() -> Snapshot {
     snapshot
 }
 
-fn picture(snapshot: &Snapshot, missing: &[&str], width: u16) -> String {
+fn render(snapshot: &Snapshot, missing: &[&str], width: u16) -> String {
     let missing: Vec<String> = missing.iter().map(|sentence| (*sentence).to_owned()).collect();
     let mut out = Vec::new();
     let layout = PortsLayout { width, max_rows: 40, zone: TimeZone::UTC };
@@ -103,32 +103,32 @@ fn picture(snapshot: &Snapshot, missing: &[&str], width: u16) -> String {
 
 #[test]
 fn table_at_80_columns() {
-    let picture = picture(&snapshot(), &[], 80);
-    assert!(picture.lines().all(|line| line.len() <= 80), "{picture}");
-    insta::assert_snapshot!(picture);
+    let text = render(&snapshot(), &[], 80);
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    insta::assert_snapshot!(text);
 }
 
 #[test]
 fn table_at_160_columns() {
-    insta::assert_snapshot!(picture(&snapshot(), &[], 160));
+    insta::assert_snapshot!(render(&snapshot(), &[], 160));
 }
 
 #[test]
 fn single_snapshot_has_no_rates() {
     let mut snapshot = snapshot();
     snapshot.began = snapshot.ts;
-    insta::assert_snapshot!(picture(&snapshot, &["rates: they take tracing (CAP_BPF)."], 80));
+    insta::assert_snapshot!(render(&snapshot, &["rates: they take tracing (CAP_BPF)."], 80));
 }
 
 #[test]
 fn no_connections_print_a_message() {
-    insta::assert_snapshot!(picture(&fixture::empty(), &[], 80));
+    insta::assert_snapshot!(render(&fixture::empty(), &[], 80));
 }
 
 #[test]
 fn every_width_renders() {
     for width in 0..200 {
-        picture(&snapshot(), &["a word"], width);
+        render(&snapshot(), &["a word"], width);
     }
 }
 

@@ -48,7 +48,7 @@ fn index() -> Arc<Index> {
 }
 
 fn status() -> ReplayStatus {
-    ReplayStatus { picture: 74, target: None, is_playing: true, speed: 2.0, note: None }
+    ReplayStatus { frame: 74, target: None, is_playing: true, speed: 2.0, note: None }
 }
 
 fn state(status: ReplayStatus) -> ScreenState {
@@ -86,7 +86,7 @@ fn base_size() {
 
 #[test]
 fn large_while_seeking() {
-    let going = ReplayStatus { picture: 400, target: Some(74), is_playing: false, ..status() };
+    let going = ReplayStatus { frame: 400, target: Some(74), is_playing: false, ..status() };
     insta::assert_snapshot!(frame(&mut state(going), RICH, 160, 50).0);
 }
 

@@ -64,16 +64,16 @@ impl Replay {
 
     /// The time of the shown snapshot.
     pub fn now(&self) -> Nanos {
-        self.moment(self.status.picture)
+        self.time_of(self.status.frame)
     }
 
     /// The time that the replay seeks to.
     pub fn target(&self) -> Option<Nanos> {
-        self.status.target.map(|picture| self.moment(picture))
+        self.status.target.map(|frame| self.time_of(frame))
     }
 
-    fn moment(&self, picture: usize) -> Nanos {
-        self.index.frame(picture).map_or(Nanos(0), |frame| frame.ts)
+    fn time_of(&self, frame: usize) -> Nanos {
+        self.index.frame(frame).map_or(Nanos(0), |frame| frame.ts)
     }
 
     /// First and last time of the recording.
