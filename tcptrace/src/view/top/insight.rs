@@ -220,7 +220,7 @@ mod tests {
     use super::{super::fixture, *};
     use crate::{aggregate::Losses, lifecycle::Since};
 
-    fn said(change: impl Fn(&mut Snapshot)) -> (InsightSeverity, String) {
+    fn insight_after(change: impl Fn(&mut Snapshot)) -> (InsightSeverity, String) {
         let mut snapshot = fixture::busy();
         change(&mut snapshot);
         let insight = of(&snapshot);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn leak_insight_names_process_and_age() {
-        let (severity, text) = said(|_| {});
+        let (severity, text) = insight_after(|_| {});
         assert_eq!(severity, InsightSeverity::Warning);
         assert_eq!(
             text,
@@ -241,17 +241,17 @@ mod tests {
              the peer closed, it has not called close()."
         );
         assert_eq!(of(&fixture::busy()).group, Some(2));
-        let older = said(|snapshot| {
+        let older = insight_after(|snapshot| {
             snapshot.groups[2].oldest_close_wait = Some(Since::AtLatest(Nanos(20_000_000_000)));
         });
         assert!(older.1.contains("the oldest for at least 15m22s"), "{}", older.1);
-        let one = said(|snapshot| snapshot.groups[2].counts[TcpState::CloseWait.index()] = 1);
+        let one = insight_after(|snapshot| snapshot.groups[2].counts[TcpState::CloseWait.index()] = 1);
         assert!(one.1.contains(" leaves a socket in CLOSE_WAIT, for 15m22s: "), "{}", one.1);
     }
 
     #[test]
     fn leak_insight_names_the_leaking_process_of_several() {
-        let (_, text) = said(|snapshot| {
+        let (_, text) = insight_after(|snapshot| {
             let group = &mut snapshot.groups[2];
             group.key = "shop".into();
             (group.process, group.other_processes) = (Some(fixture::process(811, "nginx")), 1);
@@ -261,7 +261,7 @@ mod tests {
             "1,204 sockets of shop in CLOSE_WAIT, the oldest, of batch-exporter (pid 90210), for 15m22s: \
              the peer closed, it has not called close()."
         );
-        let (_, text) = said(|snapshot| {
+        let (_, text) = insight_after(|snapshot| {
             without_leak(snapshot);
             snapshot.groups[1].fin_wait2_orphan = 0;
             snapshot.groups[1].other_processes = 1;
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn port_exhaustion_comes_first() {
-        let (severity, text) = said(|snapshot| {
+        let (severity, text) = insight_after(|snapshot| {
             fixture::use_ports(snapshot, Some(Nanos(26_000_000_000)));
             snapshot.losses = Losses { ring_full: 5_000, ..Losses::default() };
         });
@@ -281,9 +281,9 @@ mod tests {
             "10.0.0.5:5432 runs out of local ports in 26.0s: pgbench (pid 4127) opens 408 connections/s and \
              closes first."
         );
-        let (_, none) = said(|snapshot| fixture::use_ports(snapshot, Some(Nanos(0))));
+        let (_, none) = insight_after(|snapshot| fixture::use_ports(snapshot, Some(Nanos(0))));
         assert!(none.starts_with("10.0.0.5:5432 has no local port left: pgbench"), "{none}");
-        let (severity, _) = said(|snapshot| fixture::use_ports(snapshot, None));
+        let (severity, _) = insight_after(|snapshot| fixture::use_ports(snapshot, None));
         assert_eq!(severity, InsightSeverity::Warning);
     }
 
@@ -291,14 +291,14 @@ mod tests {
     fn many_losses_outrank_a_leak_and_few_do_not() {
         let lose =
             |n| move |snapshot: &mut Snapshot| snapshot.losses = Losses { ring_full: n, ..Losses::default() };
-        assert_eq!(said(lose(5_000)).0, InsightSeverity::Alarm);
-        assert!(said(lose(5_000)).1.starts_with("Counts may be off: lost 5,000: ring full 5,000"));
-        assert_eq!(said(lose(5)).0, InsightSeverity::Warning);
+        assert_eq!(insight_after(lose(5_000)).0, InsightSeverity::Alarm);
+        assert!(insight_after(lose(5_000)).1.starts_with("Counts may be off: lost 5,000: ring full 5,000"));
+        assert_eq!(insight_after(lose(5)).0, InsightSeverity::Warning);
     }
 
     #[test]
     fn lower_rules_apply_in_order() {
-        let growing = said(without_leak);
+        let growing = insight_after(without_leak);
         assert_eq!(
             growing,
             (
@@ -308,12 +308,12 @@ mod tests {
                     .into()
             )
         );
-        let overflown = said(|snapshot| {
+        let overflown = insight_after(|snapshot| {
             without_leak(snapshot);
             snapshot.groups[0].ended[EndReason::Overflow as usize] = 12;
         });
         assert!(overflown.1.starts_with("12 connections of 10.0.0.5:5432 ended without TIME_WAIT"));
-        let held = said(|snapshot| {
+        let held = insight_after(|snapshot| {
             without_leak(snapshot);
             snapshot.groups[0].ended[EndReason::Overflow as usize] = 12;
             snapshot.groups[1].fin_wait2_orphan = 0;

@@ -28,7 +28,7 @@ pub fn action(event: MouseEvent, regions: &Regions) -> Option<(Action, usize)> {
         MouseEventKind::ScrollUp => Some((Action::Move(Move::Up), WHEEL_ROWS)),
         MouseEventKind::ScrollDown => Some((Action::Move(Move::Down), WHEEL_ROWS)),
         MouseEventKind::Down(MouseButton::Left) if regions.rows.contains(at) => {
-            Some((Action::Move(Move::Shown((at.y - regions.rows.y) as usize)), 1))
+            Some((Action::Move(Move::ToLine((at.y - regions.rows.y) as usize)), 1))
         }
         MouseEventKind::Down(MouseButton::Left) | MouseEventKind::Drag(MouseButton::Left)
             if regions.timeline.contains(at) =>
@@ -61,7 +61,7 @@ mod tests {
             action(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, &regions)
         };
         let click = MouseEventKind::Down(MouseButton::Left);
-        assert_eq!(event(click, 3, 10), Some((Action::Move(Move::Shown(2)), 1)));
+        assert_eq!(event(click, 3, 10), Some((Action::Move(Move::ToLine(2)), 1)));
         assert_eq!(event(click, 22, 7), Some((Action::SortBy(5), 1)));
         assert_eq!(event(click, 20, 7), None);
         assert_eq!(event(click, 13, 4), Some((Action::Click(1), 1)));

@@ -65,20 +65,20 @@ pub async fn run(
     queries: watch::Sender<Query>,
     settings: ScreenSettings,
 ) -> io::Result<()> {
-    show(snapshots, Asks::Pipeline(queries), settings, |state| state).await
+    show(snapshots, QueryReceiver::Pipeline(queries), settings, |state| state).await
 }
 
 /// Shows a recording, with replay control.
 pub async fn replay(drive: &Drive, settings: ScreenSettings) -> io::Result<()> {
     let status = drive.status.borrow().clone();
     let control = Replay::new(Arc::clone(&drive.index), status, settings.zone.clone());
-    let asks = Asks::Replay { requests: drive.requests.clone(), status: drive.status.clone() };
-    show(drive.snapshots.clone(), asks, settings, |state| state.of_replay(control)).await
+    let receiver = QueryReceiver::Replay { requests: drive.requests.clone(), status: drive.status.clone() };
+    show(drive.snapshots.clone(), receiver, settings, |state| state.of_replay(control)).await
 }
 
 async fn show(
     mut snapshots: Snapshots,
-    asks: Asks,
+    receiver: QueryReceiver,
     settings: ScreenSettings,
     prepare: impl FnOnce(ScreenState) -> ScreenState,
 ) -> io::Result<()> {
@@ -94,7 +94,7 @@ async fn show(
             asked: state.query(),
             state,
             snapshots,
-            asks,
+            receiver,
             settings,
             regions: Regions::default(),
             over: false,
@@ -152,10 +152,10 @@ impl Screen {
         let show = show(Terminal::enter(mouse)?);
         let flags = Arc::new(Flags::default());
         let (finish, done) = oneshot::channel();
-        let (going, gone) = std_mpsc::channel();
+        let (alive, gone) = std_mpsc::channel();
         let for_thread = Arc::clone(&flags);
         privileges::spawn("screen", Work::Nothing, move || {
-            let _going: std_mpsc::Sender<()> = going;
+            let _alive: std_mpsc::Sender<()> = alive;
             let _ = finish.send(show.run(&for_thread));
         })?;
         Ok(Self { flags, done, gone })
@@ -171,7 +171,7 @@ impl Drop for Screen {
 }
 
 /// Receiver of the screen's queries.
-enum Asks {
+enum QueryReceiver {
     Pipeline(watch::Sender<Query>),
     Replay { requests: std_mpsc::Sender<Request>, status: watch::Receiver<ReplayStatus> },
 }
@@ -181,7 +181,7 @@ struct Show {
     terminal: Terminal,
     state: ScreenState,
     snapshots: Snapshots,
-    asks: Asks,
+    receiver: QueryReceiver,
     /// Last query sent to a replay.
     asked: Query,
     settings: ScreenSettings,
@@ -193,11 +193,10 @@ struct Show {
 
 /// Next step of the screen loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goes {
-    On,
-    /// Continue, with a frame to draw.
+enum LoopStep {
+    Wait,
     DrawFrame,
-    LeaveLoop,
+    Quit,
 }
 
 impl Show {
@@ -208,22 +207,22 @@ impl Show {
             if Terminal::has_lost_terminal() {
                 return Err(io::Error::other("a thread panicked and took the terminal from the screen"));
             }
-            let mut goes = self.listen(flags)?;
-            if goes == Goes::LeaveLoop {
+            let mut step = self.listen(flags)?;
+            if step == LoopStep::Quit {
                 return Ok(());
             }
             if flags.continued.swap(false, Ordering::Relaxed) {
                 self.terminal.suspend(|| {})?;
-                goes = Goes::DrawFrame;
+                step = LoopStep::DrawFrame;
             }
             // Replay snapshots are not throttled here: they come on request, at the pace of the replay.
             let is_replay = self.state.replay().is_some();
             let is_time = is_replay || followed.elapsed() >= MIN_SNAPSHOT_INTERVAL || self.awaits_answer();
             if is_time && (self.update_replay_status() | self.follow()) {
                 followed = Instant::now();
-                goes = Goes::DrawFrame;
+                step = LoopStep::DrawFrame;
             }
-            if goes == Goes::DrawFrame {
+            if step == LoopStep::DrawFrame {
                 self.draw()?;
             }
         }
@@ -233,8 +232,8 @@ impl Show {
     /// Sends the query if it has changed, and draws a frame.
     fn draw(&mut self) -> io::Result<()> {
         let query = self.state.query();
-        match &self.asks {
-            Asks::Pipeline(queries) => {
+        match &self.receiver {
+            QueryReceiver::Pipeline(queries) => {
                 queries.send_if_modified(|asked| {
                     let is_new = *asked != query;
                     if is_new {
@@ -243,19 +242,19 @@ impl Show {
                     is_new
                 });
             }
-            Asks::Replay { .. } if query != self.asked => {
+            QueryReceiver::Replay { .. } if query != self.asked => {
                 self.asked = query.clone();
                 self.send(Request::SetQuery(Box::new(query)));
             }
-            Asks::Replay { .. } => {}
+            QueryReceiver::Replay { .. } => {}
         }
         self.regions = self.terminal.draw(&mut self.state, &self.settings)?;
         Ok(())
     }
 
     /// Waits for input events and handles them.
-    fn listen(&mut self, flags: &Flags) -> io::Result<Goes> {
-        let mut goes = Goes::On;
+    fn listen(&mut self, flags: &Flags) -> io::Result<LoopStep> {
+        let mut step = LoopStep::Wait;
         let mut wait = LOOK_EVERY;
         for _ in 0..EVENTS_PER_FRAME {
             if !event::poll(wait)? {
@@ -264,24 +263,24 @@ impl Show {
             wait = Duration::ZERO;
             match handle(&event::read()?, &mut self.state, &self.settings, &self.regions) {
                 None => {}
-                Some(FollowUp::Draw) => goes = Goes::DrawFrame,
+                Some(FollowUp::Draw) => step = LoopStep::DrawFrame,
                 Some(FollowUp::Redraw) => {
                     self.terminal.clear()?;
-                    goes = Goes::DrawFrame;
+                    step = LoopStep::DrawFrame;
                 }
                 Some(FollowUp::Drive(command)) => {
                     self.send(Request::Time(command));
-                    goes = Goes::DrawFrame;
+                    step = LoopStep::DrawFrame;
                 }
-                Some(FollowUp::Quit) => return Ok(Goes::LeaveLoop),
+                Some(FollowUp::Quit) => return Ok(LoopStep::Quit),
                 Some(FollowUp::Suspend) => {
                     self.terminal.suspend(suspend)?;
                     flags.continued.store(false, Ordering::Relaxed);
-                    goes = Goes::DrawFrame;
+                    step = LoopStep::DrawFrame;
                 }
             }
         }
-        Ok(goes)
+        Ok(step)
     }
 
     /// Whether the answer on the screen is not yet that to the current query.
@@ -292,7 +291,7 @@ impl Show {
 
     /// Sends a request to the replay.
     fn send(&self, request: Request) {
-        if let Asks::Replay { requests, .. } = &self.asks {
+        if let QueryReceiver::Replay { requests, .. } = &self.receiver {
             // This fails only after the replay has ended; its thread returns the reason.
             let _ = requests.send(request);
         }
@@ -300,7 +299,7 @@ impl Show {
 
     /// Updates the replay status; returns whether it has changed.
     fn update_replay_status(&mut self) -> bool {
-        let Asks::Replay { status, .. } = &mut self.asks else { return false };
+        let QueryReceiver::Replay { status, .. } = &mut self.receiver else { return false };
         let has_changed = status.has_changed().unwrap_or(false);
         if has_changed && let Some(replay) = self.state.replay_mut() {
             replay.take(status.borrow_and_update().clone());
@@ -313,14 +312,14 @@ impl Show {
         if self.over {
             return false;
         }
-        let goes_on = self.snapshots.has_changed();
-        if let Ok(false) = goes_on {
+        let has_newer = self.snapshots.has_changed();
+        if let Ok(false) = has_newer {
             return false;
         }
         if let Some(newest) = self.snapshots.borrow_and_update().as_ref() {
             self.state.take(Arc::clone(newest));
         }
-        if goes_on.is_err() {
+        if has_newer.is_err() {
             self.over = true;
             self.state.end();
         }

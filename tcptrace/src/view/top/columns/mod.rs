@@ -7,7 +7,7 @@ mod value;
 mod words;
 
 pub use groups::{ALL, GROUPS, TIME_WAIT, ports_of, rate};
-pub use sockets::{AGE, ALL_OF_SOCKETS, SOCKETS, looked_at};
+pub use sockets::{AGE, ALL_OF_SOCKETS, SOCKETS, time_of};
 pub use value::{CellValue, bounded, count};
 pub use words::{closer, owner, role};
 

@@ -24,14 +24,12 @@ pub const SOCKETS: [Of; 10] = [
     Of::words("state", "STATE", 2, |_, socket| CellValue::Text(socket.state.name().into()))
         .width(11, 11)
         .help("current state"),
-    Of::number("age", "AGE", 3, |snapshot, socket| CellValue::Bounded(socket.age(looked_at(snapshot))))
+    Of::number("age", "AGE", 3, |snapshot, socket| CellValue::Bounded(socket.age(time_of(snapshot))))
         .width(7, 7)
         .help("time in this state; >: at least, ~: computed"),
-    Of::number("left", "LEFT", 4, |snapshot, socket| {
-        CellValue::Bounded(socket.time_left(looked_at(snapshot)))
-    })
-    .width(6, 6)
-    .help("TIME_WAIT: time until it ends"),
+    Of::number("left", "LEFT", 4, |snapshot, socket| CellValue::Bounded(socket.time_left(time_of(snapshot))))
+        .width(6, 6)
+        .help("TIME_WAIT: time until it ends"),
     Of::words("process", "PROCESS", 5, |_, socket| {
         CellValue::Text(socket.process.as_ref().map_or("-".into(), |process| text::sanitise(&process.comm)))
     })
@@ -58,7 +56,7 @@ pub const ALL_OF_SOCKETS: [usize; SOCKETS.len()] = numbers();
 pub const AGE: usize = 3;
 
 /// Time at which the sockets of a snapshot were read.
-pub fn looked_at(snapshot: &Snapshot) -> Nanos {
+pub fn time_of(snapshot: &Snapshot) -> Nanos {
     snapshot.answer.as_ref().map_or(snapshot.ts, |answer| answer.ts)
 }
 

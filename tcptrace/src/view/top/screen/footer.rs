@@ -96,7 +96,7 @@ fn draw_prompt(frame: &mut Frame<'_>, area: Rect, prompt: &Prompt, state: &Scree
         Typing::Filter => {
             ("filter: ", "state time-wait and rport 5432, comm nginx, peer 10.0.0.0/8, not role inbound")
         }
-        Typing::Moment => ("go to: ", replay::EXPECTED),
+        Typing::Time => ("go to: ", replay::EXPECTED),
     };
     let before = text::sanitise(prompt.before_cursor()).width();
     let room = (area.width as usize).saturating_sub(head.len() + 1);

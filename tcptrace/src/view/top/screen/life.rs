@@ -17,7 +17,7 @@ use crate::{
     view::{
         clock,
         top::{
-            columns::{bounded, looked_at, role},
+            columns::{bounded, role, time_of},
             mouse::Regions,
             settings::ScreenSettings,
             state::ScreenState,
@@ -132,7 +132,7 @@ fn change(step: &StateChange) -> String {
 /// The current state.
 fn now(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Line<'static> {
     let socket = &life.socket;
-    let at = looked_at(snapshot);
+    let at = time_of(snapshot);
     if socket.state == TcpState::Close {
         return Line::styled("now           it has ended", theme.style(StyleRole::Held));
     }

@@ -16,7 +16,7 @@ pub enum Move {
     /// To the last row.
     Last,
     /// To the row this many rows below the first on the screen.
-    Shown(usize),
+    ToLine(usize),
 }
 
 /// Indices of the rows in order, and the identity of the selected one.
@@ -88,8 +88,8 @@ impl<I: PartialEq> List<I> {
             Move::PageDown => from(|place| place) + self.page,
             Move::First => 0,
             Move::Last => usize::MAX,
-            Move::Shown(line) if self.offset + line >= self.order.len() => return,
-            Move::Shown(line) => self.offset + line,
+            Move::ToLine(line) if self.offset + line >= self.order.len() => return,
+            Move::ToLine(line) => self.offset + line,
         };
         self.go_to(place, id);
     }
@@ -128,8 +128,8 @@ mod tests {
         assert_eq!(go(&mut list, &[Move::Up]), Some(0));
         assert_eq!(go(&mut list, &[Move::PageDown]), Some(2));
         assert_eq!(go(&mut list, &[Move::PageDown]), Some(3));
-        assert_eq!(go(&mut list, &[Move::Shown(0)]), Some(2));
-        assert_eq!(go(&mut list, &[Move::Shown(7)]), Some(2));
+        assert_eq!(go(&mut list, &[Move::ToLine(0)]), Some(2));
+        assert_eq!(go(&mut list, &[Move::ToLine(7)]), Some(2));
         assert_eq!(go(&mut list, &[Move::First]), Some(0));
     }
 

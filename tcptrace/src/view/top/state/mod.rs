@@ -51,7 +51,7 @@ pub enum Typing {
     /// A filter.
     Filter,
     /// A time in the recording.
-    Moment,
+    Time,
 }
 
 /// The group whose sockets are shown.
@@ -213,7 +213,7 @@ impl ScreenState {
 
     /// Reason why the typed input is not in use.
     pub fn filter_fault(&self) -> Option<String> {
-        if self.typing == Typing::Moment {
+        if self.typing == Typing::Time {
             return self.time_error.clone();
         }
         let typed = self.fault.as_ref().map(|fault| fault.message.clone());

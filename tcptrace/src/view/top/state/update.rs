@@ -41,10 +41,10 @@ impl ScreenState {
                 self.prompt = Some(Prompt::new(&self.filter));
             }
             Action::GoTo => {
-                self.typing = Typing::Moment;
+                self.typing = Typing::Time;
                 self.prompt = Some(Prompt::default());
             }
-            Action::Edit(edit) if self.typing == Typing::Moment => return self.edit_time(edit),
+            Action::Edit(edit) if self.typing == Typing::Time => return self.edit_time(edit),
             Action::Edit(edit) => self.edit(edit),
             Action::Time(command) => return FollowUp::Drive(command),
             Action::Click(column) => {
@@ -77,7 +77,7 @@ impl ScreenState {
                     self.select_insight();
                 }
                 if self.groups.selected().is_none() {
-                    self.go(Move::Shown(0));
+                    self.go(Move::ToLine(0));
                 }
                 let selected = self.groups.selected();
                 let group = self.snapshot().groups.iter().find(|group| Some(&group.id) == selected);
@@ -94,7 +94,7 @@ impl ScreenState {
             }
             ScreenView::Sockets => {
                 if self.sockets.selected().is_none() {
-                    self.go(Move::Shown(0));
+                    self.go(Move::ToLine(0));
                 }
                 if self.sockets.selected().is_some() {
                     self.place = ScreenView::Life;
@@ -232,6 +232,6 @@ const fn scrolled(line: usize, step: Move) -> usize {
         Move::PageDown => line.saturating_add(PAGE),
         Move::First => 0,
         Move::Last => usize::MAX,
-        Move::Shown(_) => line,
+        Move::ToLine(_) => line,
     }
 }
