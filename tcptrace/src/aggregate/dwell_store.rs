@@ -304,7 +304,7 @@ mod tests {
         (stays, growth)
     }
 
-    fn told(histograms: &Histograms) -> String {
+    fn as_text(histograms: &Histograms) -> String {
         let states = histograms.states(&[2; TcpState::COUNT], 1);
         let ends = TcpState::ALL.map(|state| (histograms.ends(state), histograms.quantiles(state)));
         let ended = (histograms.ended(), histograms.orphans_ended(), histograms.connects_ended());
@@ -328,7 +328,7 @@ mod tests {
             for &departure in &all {
                 whole.take(departure, scope);
             }
-            prop_assert_eq!(told(&stays.histograms(scope)), told(&whole));
+            prop_assert_eq!(as_text(&stays.histograms(scope)), as_text(&whole));
             let kept = all.iter().filter(|departure| every || is_split(departure.state())).count();
             if every {
                 prop_assert_eq!(stays.len(), kept as u64);
@@ -339,10 +339,10 @@ mod tests {
             for part in [first, rest] {
                 taken(part, scope).0.add_to(&mut sum, scope);
             }
-            prop_assert_eq!(told(&sum), told(&whole));
+            prop_assert_eq!(as_text(&sum), as_text(&whole));
             let mut merged = taken(first, scope).0.histograms(scope).into_owned();
             merged.merge(&taken(rest, scope).0.histograms(scope));
-            prop_assert_eq!(told(&merged), told(&whole));
+            prop_assert_eq!(as_text(&merged), as_text(&whole));
             // Each end is counted once, of the kind of socket that it was.
             let ends = |of: &dyn Fn(&PackedDwell) -> bool| {
                 all.iter().filter(|departure| departure.end().is_some() && of(departure)).count() as u64

@@ -85,7 +85,7 @@ impl Row for Entry {
 
 /// The groups of one snapshot.
 #[derive(Debug)]
-pub(super) struct Picture {
+pub(super) struct GroupsSnapshot {
     /// Groups shown individually.
     pub(super) groups: Vec<Group>,
     /// Groups counted together as "other", those folded since the start included.
@@ -109,7 +109,7 @@ impl Groups {
     }
 
     /// An empty table with the same limits.
-    pub(super) fn anew(&self, grouping: Grouping) -> Self {
+    pub(super) fn cleared(&self, grouping: Grouping) -> Self {
         let scope = self.scope;
         Self { scope, ..Self::new(grouping, scope, self.limits) }
     }
@@ -237,7 +237,7 @@ impl Groups {
         ts: Nanos,
         shown: &GroupValues<'_>,
         oldest_close_wait: &FxHashMap<u32, Oldest>,
-    ) -> Picture {
+    ) -> GroupsSnapshot {
         let shown = &GroupValues { scope: self.scope, ..*shown };
         let oldest = |index: u32| oldest_close_wait.get(&index).cloned();
         let in_use: Vec<u32> = self
@@ -276,7 +276,7 @@ impl Groups {
             let sockets: u64 = group.counts.iter().sum();
             std::cmp::Reverse((group.time_wait.now, sockets, group.time_wait.entered))
         });
-        Picture { groups, others: self.table.evicted_rows() + hidden }
+        GroupsSnapshot { groups, others: self.table.evicted_rows() + hidden }
     }
 
     /// Starts a rate interval.

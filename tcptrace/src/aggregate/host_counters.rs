@@ -414,18 +414,18 @@ mod tests {
     #[test]
     fn counters_include_their_growth() {
         let mut observed = Observed::default();
-        let told = |ts, value: Option<u64>| Record::NetnsCounters {
+        let counted = |ts, value: Option<u64>| Record::NetnsCounters {
             ts: Nanos(ts),
             netns: NetnsId(1),
             counters: value.map(|value| ("a".to_owned(), value)).into_iter().collect(),
         };
         for (ts, value) in [(1, 10), (2, 12), (3, 17)] {
-            assert!(observed.take(&told(ts, Some(value))));
+            assert!(observed.take(&counted(ts, Some(value))));
             let of = &observed.netns[&NetnsId(1)];
             assert_eq!((of.now("a"), of.grown("a"), of.now("b")), (Some(value), Some(value - 10), None));
         }
         // A counter that restarts has not shrunk.
-        assert!(observed.take(&told(4, Some(3))));
+        assert!(observed.take(&counted(4, Some(3))));
         assert_eq!(observed.netns[&NetnsId(1)].grown("a"), Some(0));
         let again: Vec<Record> = observed.records(Nanos(9)).collect();
         let [Record::NetnsCounters { ts: Nanos(9), netns: NetnsId(1), counters }] = &again[..] else {
@@ -441,13 +441,13 @@ mod tests {
         let mut observed = Observed::default();
         let mut names = HostNames::default();
         let sysctls = |value: &str| [("net.ipv4.a".to_owned(), value.to_owned())].into();
-        let mut tell = |observed: &mut Observed, name: &str, value: &str| {
+        let mut set_names = |observed: &mut Observed, name: &str, value: &str| {
             names.take(&Record::NetnsName { ts: Nanos(1), netns: NetnsId(1), name: name.into() });
             names.take(&Record::NetnsSettings { ts: Nanos(1), netns: NetnsId(1), sysctls: sysctls(value) });
             observed.complete(&names);
         };
         assert!(observed.take(&counters(1, 1)));
-        tell(&mut observed, "blue", "7");
+        set_names(&mut observed, "blue", "7");
         let of = &observed.netns[&NetnsId(1)];
         assert_eq!(
             (of.name.as_deref(), of.sysctl("net.ipv4.a"), of.number("net.ipv4.a")),
@@ -455,7 +455,7 @@ mod tests {
         );
         assert_eq!((of.sysctl("b"), of.number("b")), (None, None));
         assert!(observed.take(&gone(1, 2)));
-        tell(&mut observed, "red", "x");
+        set_names(&mut observed, "red", "x");
         let of = &observed.netns[&NetnsId(1)];
         assert_eq!((of.name.as_deref(), of.number("net.ipv4.a")), (Some("blue"), Some(7)));
     }

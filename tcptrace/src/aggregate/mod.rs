@@ -185,7 +185,7 @@ impl Aggregate {
         tracker: &mut Tracker,
         judge: impl Fn(&mut Socket, &Processes),
     ) {
-        self.groups = self.groups.anew(grouping);
+        self.groups = self.groups.cleared(grouping);
         self.totals = Default::default();
         self.stays = self.stays.as_ref().map(|_| Default::default());
         self.orphans = 0;
@@ -273,7 +273,7 @@ impl Aggregate {
             interval_s: interval.as_secs_f64(),
         };
         let tables = self.tables(tracker, names, &context.observed);
-        let picture = self.groups.snapshot(ts, &shown, &oldest_close_wait);
+        let shown_groups = self.groups.snapshot(ts, &shown, &oldest_close_wait);
         let snapshot = Snapshot {
             ts,
             began: self.began.unwrap_or(ts),
@@ -288,8 +288,8 @@ impl Aggregate {
             history: self.history.iter().copied().collect(),
             timeline: self.timeline.clone(),
             grouping: self.groups.grouping(),
-            groups: picture.groups,
-            other_groups: picture.others,
+            groups: shown_groups.groups,
+            other_groups: shown_groups.others,
             observed: context.observed,
             standing: Vec::new(),
             ports: self.ports.snapshot(ts, names),

@@ -143,7 +143,7 @@ struct BoundedTable<K, V> {
     rows: HashMap<K, NameRow<V>, DefaultHashBuilder>,
     bytes: usize,
     most_bytes: usize,
-    told: u64,
+    inserted: u64,
     /// Rows that were referenced at the last cleanup.
     used: usize,
 }
@@ -153,12 +153,12 @@ struct NameRow<V> {
     value: V,
     bytes: usize,
     /// Sequence number of the insertion.
-    told: u64,
+    inserted: u64,
 }
 
 impl<K: Copy + Eq + Hash, V> BoundedTable<K, V> {
     fn new(most_bytes: usize) -> Self {
-        Self { rows: HashMap::default(), bytes: 0, most_bytes, told: 0, used: 0 }
+        Self { rows: HashMap::default(), bytes: 0, most_bytes, inserted: 0, used: 0 }
     }
 
     fn get(&self, key: K) -> Option<&V> {
@@ -175,9 +175,9 @@ impl<K: Copy + Eq + Hash, V> BoundedTable<K, V> {
         if bytes > LONGEST || self.rows.len() >= MOST || self.bytes + bytes > self.most_bytes {
             return false;
         }
-        self.told += 1;
+        self.inserted += 1;
         self.bytes += bytes;
-        self.rows.insert(key, NameRow { value, bytes, told: self.told });
+        self.rows.insert(key, NameRow { value, bytes, inserted: self.inserted });
         true
     }
 
@@ -196,14 +196,18 @@ impl<K: Copy + Eq + Hash, V> BoundedTable<K, V> {
         if !self.is_crowded() {
             return;
         }
-        let mut unused: Vec<(u64, K)> =
-            self.rows.iter().filter(|(key, _)| !is_used(key)).map(|(key, row)| (row.told, *key)).collect();
+        let mut unused: Vec<(u64, K)> = self
+            .rows
+            .iter()
+            .filter(|(key, _)| !is_used(key))
+            .map(|(key, row)| (row.inserted, *key))
+            .collect();
         self.used = self.rows.len() - unused.len();
         // A table of few long texts evicts as many rows as one of many short texts.
         let stay = MAX_UNUSED_NAMES.min(unused.len() / 2);
         let goes = unused.len() - stay;
         if stay > 0 {
-            unused.select_nth_unstable_by_key(goes, |(told, _)| *told);
+            unused.select_nth_unstable_by_key(goes, |(inserted, _)| *inserted);
         }
         unused[..goes].iter().for_each(|&(_, key)| self.remove(key));
     }
@@ -212,26 +216,26 @@ impl<K: Copy + Eq + Hash, V> BoundedTable<K, V> {
 /// Rate limit for cleanups: a cleanup scans all sockets, and the rows added since the last one must justify that.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CleanupThrottle {
-    told: u64,
+    inserted: u64,
     wanted: u64,
 }
 
 impl CleanupThrottle {
     /// Counts one more row.
     pub const fn note(&mut self) {
-        self.told += 1;
+        self.inserted += 1;
     }
 
     /// Whether enough rows were added since the last cleanup.
     pub const fn is_over(&self) -> bool {
-        self.told >= self.wanted
+        self.inserted >= self.wanted
     }
 
     /// Restarts the count after a cleanup that scanned `sockets` sockets, and found room or not.
-    pub fn looked(&mut self, sockets: usize, has_room: bool) {
+    pub fn restart(&mut self, sockets: usize, has_room: bool) {
         let sockets = sockets as u64;
         *self = Self {
-            told: 0,
+            inserted: 0,
             wanted: MIN_ROWS_BETWEEN_CLEANUPS.max(if has_room { sockets / SOCKETS_PER_ROW } else { sockets }),
         };
     }
@@ -307,7 +311,7 @@ mod tests {
                 patience.note();
                 let is_over = patience.is_over();
                 if is_over {
-                    patience.looked(sockets, has_room);
+                    patience.restart(sockets, has_room);
                 }
                 is_over
             });
@@ -338,9 +342,9 @@ mod tests {
     #[test]
     fn tables_need_cleanup_at_twice_the_spare_rows() {
         let rows = 2 * MAX_UNUSED_NAMES as u32;
-        let tell: [fn(u32) -> Record; 3] =
+        let makers: [fn(u32) -> Record; 3] =
             [|n| name(n, "a"), |n| path(n.into(), "/a"), |n| settings(n, &[("a", "1")])];
-        for (table, record) in tell.into_iter().enumerate() {
+        for (table, record) in makers.into_iter().enumerate() {
             let mut names = HostNames::default();
             for n in 1..rows {
                 assert!(names.take(&record(n)) && !names.is_crowded(), "{table} {n}");

@@ -390,7 +390,7 @@ fn time_wait_and_fin_wait2_are_split() {
 #[test]
 fn timewait_ends_count_report_and_add_consistently() {
     use crate::lifecycle::EndReason;
-    let told =
+    let total =
         |ends: &TimeWaitEnds| EndReason::ALL.into_iter().filter_map(|reason| ends.of(reason)).sum::<u64>();
     let mut all = TimeWaitEnds::default();
     for reason in EndReason::ALL {
@@ -398,10 +398,10 @@ fn timewait_ends_count_report_and_add_consistently() {
         ends.count(reason, 3);
         // A received RST is reported as `reset`.
         assert!(ends.of(reason).is_none_or(|n| n == 3), "{reason:?}");
-        let (before, counted) = (told(&all), if ends == TimeWaitEnds::default() { 0 } else { 3 });
-        assert_eq!(told(&ends), counted, "{reason:?}");
+        let (before, counted) = (total(&all), if ends == TimeWaitEnds::default() { 0 } else { 3 });
+        assert_eq!(total(&ends), counted, "{reason:?}");
         all.add(&ends);
-        assert_eq!(told(&all), before + counted, "{reason:?}");
+        assert_eq!(total(&all), before + counted, "{reason:?}");
     }
 }
 

@@ -236,19 +236,19 @@ mod tests {
         ) {
             let kernel = RefCell::new(Kernel { runs: runs.clone(), now: 0, read: [0; RINGS] });
             let mut rings = Rings::new((0..RINGS).map(|ring| Of(&kernel, ring)));
-            let mut told = Vec::new();
+            let mut drained = Vec::new();
             for pause in pauses.into_iter().chain([300, 300]) {
                 kernel.borrow_mut().now += pause;
                 let until = kernel.borrow().now;
-                rings.drain(usize::MAX, Nanos(until), |seen| told.push(seen.raw.cookie as usize));
+                rings.drain(usize::MAX, Nanos(until), |seen| drained.push(seen.raw.cookie as usize));
             }
-            for (at, &later) in told.iter().enumerate() {
-                for &earlier in &told[at + 1..] {
+            for (at, &later) in drained.iter().enumerate() {
+                for &earlier in &drained[at + 1..] {
                     prop_assert!(runs[earlier].submit >= runs[later].clock, "{earlier} came after {later}");
                 }
             }
-            told.sort_unstable();
-            prop_assert_eq!(told, (0..runs.len()).collect::<Vec<_>>());
+            drained.sort_unstable();
+            prop_assert_eq!(drained, (0..runs.len()).collect::<Vec<_>>());
         }
     }
 }

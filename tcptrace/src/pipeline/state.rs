@@ -92,7 +92,7 @@ impl PipelineState {
         if self.seeded && self.patience.is_over() {
             self.make_room(tracker);
             let has_room = is_kept || keep(self);
-            self.patience.looked(tracker.count(), has_room);
+            self.patience.restart(tracker.count(), has_room);
             if has_room {
                 return;
             }

@@ -408,8 +408,8 @@ mod tests {
             limits
         };
         assert!(limits(&records).is_empty());
-        let told = limits(&late).concat();
-        assert!(told.contains("later than asked for"), "{told}");
+        let text = limits(&late).concat();
+        assert!(text.contains("later than asked for"), "{text}");
     }
 
     #[test]
