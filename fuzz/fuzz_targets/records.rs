@@ -13,7 +13,7 @@ use tcptrace_common::record::{RECORD_LEN, RECORD_WITH_TASK_LEN, flag};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut tracker = Tracker::new(TrackerLimits { sockets: 64 });
-    let mut told = Mirror::default();
+    let mut mirror = Mirror::default();
     let mut now = Nanos(0);
     // As in the ring, each entry has its own length, encoded in the first byte.
     let mut rest = bytes;
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(entry.len() >= RECORD_LEN);
         assert_eq!(seen.task.is_some(), seen.raw.flags & flag::TASK != 0);
         now = Nanos(seen.raw.ts_ns);
-        tracker.take(&Record::Kernel(seen), &mut told);
+        tracker.take(&Record::Kernel(seen), &mut mirror);
     }
-    told.compare(&tracker, now);
+    mirror.compare(&tracker, now);
 });

@@ -15,7 +15,7 @@ use tcptrace::{
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut reader) = Reader::new(Box::new(Cursor::new(bytes.to_vec())), AtEnd::Stop) else { return };
     let mut tracker = Tracker::new(TrackerLimits { sockets: 4096 });
-    let mut told = Mirror::default();
+    let mut mirror = Mirror::default();
     let mut now = Nanos(0);
     let mut host = HostFacts::default();
     loop {
@@ -33,12 +33,12 @@ fuzz_target!(|bytes: &[u8]| {
                 wall_ns == u64::MAX || shown.is_some_and(|shown| shown <= now),
                 "{wall_ns} {now:?} {shown:?}"
             );
-            tracker.take(&record, &mut told);
+            tracker.take(&record, &mut mirror);
         });
         if !matches!(flow, Ok(Flow::Running)) {
             break;
         }
     }
-    told.compare(&tracker, now);
+    mirror.compare(&tracker, now);
     assert!(reader.position() <= bytes.len() as u64);
 });

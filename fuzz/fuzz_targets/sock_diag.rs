@@ -17,9 +17,9 @@ fuzz_target!(|bytes: &[u8]| {
     let most = bytes.len() as u64 / 16 + 1;
     assert!(sockets.len() as u64 + read.map_or(0, |summary| summary.undecoded) <= most);
     let mut tracker = Tracker::new(TrackerLimits { sockets: 64 });
-    let mut told = Mirror::default();
+    let mut mirror = Mirror::default();
     for socket in sockets {
-        tracker.take(&Record::Seed(socket), &mut told);
+        tracker.take(&Record::Seed(socket), &mut mirror);
     }
-    told.compare(&tracker, Nanos(1));
+    mirror.compare(&tracker, Nanos(1));
 });

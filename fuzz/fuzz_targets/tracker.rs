@@ -16,15 +16,15 @@ const ROUNDS: u32 = 3;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut tracker = Tracker::new(LIMITS);
-    let mut told = Mirror::default();
+    let mut mirror = Mirror::default();
     let mut now = Nanos(0);
     for _ in 0..ROUNDS {
         let mut script = Script::new(bytes);
         while let Some(record) = script.next() {
             now = now.max(script.now());
-            tracker.take(&record, &mut told);
+            tracker.take(&record, &mut mirror);
         }
-        told.compare(&tracker, now);
+        mirror.compare(&tracker, now);
     }
     assert!(tracker.sockets().count() <= LIMITS.sockets);
     for (table, entries) in tracker.side_tables() {
@@ -34,6 +34,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // Let everything that waits expire.
     let late = now.plus(Nanos(3_600 * Nanos::SECOND.0));
-    tracker.take(&Record::Tick { ts: late }, &mut told);
-    told.compare(&tracker, late);
+    tracker.take(&Record::Tick { ts: late }, &mut mirror);
+    mirror.compare(&tracker, late);
 });

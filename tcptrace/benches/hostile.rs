@@ -273,11 +273,11 @@ fn names(size: u32) -> f64 {
 }
 
 /// Each namespace reports something, and disappears after `AT_ONCE` later ones appeared.
-fn namespace_churn(size: u32, told: impl Fn(u32) -> Record) -> f64 {
+fn namespace_churn(size: u32, report: impl Fn(u32) -> Record) -> f64 {
     const AT_ONCE: u32 = 1 << 10;
     let ts = Nanos(1_000_000);
     let gone = |n| Record::NetnsSettings { ts, netns: NetnsId(n), sysctls: BTreeMap::new() };
-    let step = |n: u32| [Some(told(n)), n.checked_sub(AT_ONCE).map(gone)].into_iter().flatten();
+    let step = |n: u32| [Some(report(n)), n.checked_sub(AT_ONCE).map(gone)].into_iter().flatten();
     counted("service", &(0..size).flat_map(step).collect::<Vec<_>>())
 }
 

@@ -133,7 +133,7 @@ fn keep(wanted: CapabilitySet) {
 /// precaution is lost.
 fn log_failure(done: Result<(), rustix::io::Errno>) {
     if let Err(errno) = done {
-        log::debug!("privileges can't be given up: {}", io::Error::from(errno));
+        log::debug!("privileges can't be dropped: {}", io::Error::from(errno));
     }
 }
 

@@ -119,17 +119,20 @@ fn panic_restores_the_terminal() {
     let status = wait_for_exit(&mut child);
     let is_raw = !tcgetattr(&kept).expect("the line").local_modes.contains(LocalModes::ICANON);
     drop(kept);
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     // All other users of the line are gone: reading ends with an error.
-    let _ = File::from(master).read_to_end(&mut said);
-    let said = String::from_utf8_lossy(&said);
+    let _ = File::from(master).read_to_end(&mut output);
+    let output = String::from_utf8_lossy(&output);
 
-    assert_eq!(status.code(), Some(1), "{said:?}");
+    assert_eq!(status.code(), Some(1), "{output:?}");
     assert!(!is_raw, "the line is still raw");
-    let (entered, left, told) = ("\x1b[?1049h", "\x1b[?1049l", said.find(MESSAGE));
-    assert_eq!(said.matches(entered).count(), 1, "{said:?}");
-    assert_eq!(said.matches(left).count(), 1, "{said:?}");
-    assert!(said.find(left) < told && told.is_some(), "the message is lost with the screen: {said:?}");
-    assert!(said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l"), "the cursor is hidden: {said:?}");
-    assert!(said.contains("took the terminal"), "{said:?}");
+    let (entered, left, at_message) = ("\x1b[?1049h", "\x1b[?1049l", output.find(MESSAGE));
+    assert_eq!(output.matches(entered).count(), 1, "{output:?}");
+    assert_eq!(output.matches(left).count(), 1, "{output:?}");
+    assert!(
+        output.find(left) < at_message && at_message.is_some(),
+        "the message is lost with the screen: {output:?}"
+    );
+    assert!(output.rfind("\x1b[?25h") > output.rfind("\x1b[?25l"), "the cursor is hidden: {output:?}");
+    assert!(output.contains("took the terminal"), "{output:?}");
 }

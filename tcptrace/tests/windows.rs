@@ -57,9 +57,9 @@ fn seconds(s: u64) -> String {
 fn every_reading_command_accepts_a_window() {
     let records = |args: &[&str]| {
         let output = run(args);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{args:?}: {said}");
-        let line = said.lines().find(|line| line.contains(" records in ")).expect("a summary").to_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        let line = stderr.lines().find(|line| line.contains(" records in ")).expect("a summary").to_owned();
         line.split(' ').nth(1).expect("a number").replace(',', "").parse::<u64>().expect("a number")
     };
     for command in [
@@ -115,9 +115,9 @@ fn invalid_window_is_an_error() {
     ];
     for (args, status, words) in cases {
         let output = run(args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(status), "{args:?}: {said}");
-        assert!(said.contains(words), "{args:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
         assert!(output.stdout.is_empty(), "{args:?}");
     }
 }

@@ -69,7 +69,7 @@ impl Source for RecordingSource {
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
         if let Some(input) = self.input.take() {
             let reader = Reader::confined(input, self.at_end, &sandbox::confine());
-            self.reader = Some(reader.with_context(|| self.name.clone())?.telling(&self.ending));
+            self.reader = Some(reader.with_context(|| self.name.clone())?.report_ending_to(&self.ending));
         }
         let Some(reader) = &mut self.reader else { return Ok(Flow::Ended) };
         let flow = reader.fill(take).with_context(|| self.name.clone())?;
@@ -139,7 +139,10 @@ mod tests {
         let mut source = RecordingSource::open(&path, AtEnd::Stop).expect("it opens");
         let thread = privileges::spawn("test", Work::Nothing, move || source.fill(&mut drop).map(drop));
         let error = thread.expect("a thread").join().expect("no panic").expect_err("no recording");
-        let said = format!("{error:#}");
-        assert!(said.starts_with(&shown(&path)) && said.matches("not.tcptrace").count() == 1, "{said}");
+        let message = format!("{error:#}");
+        assert!(
+            message.starts_with(&shown(&path)) && message.matches("not.tcptrace").count() == 1,
+            "{message}"
+        );
     }
 }

@@ -195,7 +195,7 @@ impl Reader {
 
     /// Reports how the recording ended through `ending`.
     #[must_use]
-    pub fn telling(self, ending: &Arc<Mutex<Option<Ending>>>) -> Self {
+    pub fn report_ending_to(self, ending: &Arc<Mutex<Option<Ending>>>) -> Self {
         Self { ending: Arc::clone(ending), ..self }
     }
 

@@ -84,8 +84,8 @@ pub fn start(plan: &RecordPlan) -> Result<(Recorder, Recording), WriteError> {
     let (queue, portions) = sync_channel(QUEUE);
     let (finish, done) = oneshot::channel();
     let (begun_sender, begun) = oneshot::channel();
-    let (tell, dumps) = tokio::sync::mpsc::unbounded_channel();
-    let writer = RecordingWriter::new(output, compressor, Arc::clone(&status), begun_sender, tell);
+    let (dump_results, dumps) = tokio::sync::mpsc::unbounded_channel();
+    let writer = RecordingWriter::new(output, compressor, Arc::clone(&status), begun_sender, dump_results);
     privileges::spawn("recorder", Work::Files, move || finish.send(writer.run(&portions)))
         .map_err(unwritten)?;
     let recorder = Recorder::new(queue, Arc::clone(&status));
@@ -336,7 +336,7 @@ mod tests {
                 Portion::Records(records) | Portion::Head { records, .. } => records,
             })
             .collect();
-        let told: Vec<_> = taken
+        let counts: Vec<_> = taken
             .iter()
             .map(|record| match record {
                 Record::Loss { ts, losses } => (ts.0, losses.not_recorded, losses.read_faults),
@@ -344,6 +344,6 @@ mod tests {
             })
             .collect();
         // Of the gap, as it is; then the record itself, and the milestone.
-        assert_eq!(told, [(7, 2, 4), (7, 2, 4), (9, 0, 0)]);
+        assert_eq!(counts, [(7, 2, 4), (7, 2, 4), (9, 0, 0)]);
     }
 }

@@ -380,9 +380,9 @@ fn through_a_file(encoder: &mut Encoder, records: &[Record]) -> Vec<Record> {
     read
 }
 
-fn follow(tracker: &mut Tracker, told: &mut EventText, records: &[Record]) {
+fn follow(tracker: &mut Tracker, text: &mut EventText, records: &[Record]) {
     for record in records {
-        tracker.take(record, told);
+        tracker.take(record, text);
     }
 }
 

@@ -419,8 +419,8 @@ fn a_fifo_without_a_writer_does_not_block() {
 #[test]
 fn an_error_is_reported_once() {
     let Err(error) = Reader::open("/there/is/none".as_ref(), AtEnd::Stop) else { panic!("file opened") };
-    let told = format!("{:#}", anyhow::Error::from(error).context("none"));
-    assert_eq!(told, "none: No such file or directory (os error 2)");
+    let message = format!("{:#}", anyhow::Error::from(error).context("none"));
+    assert_eq!(message, "none: No such file or directory (os error 2)");
 }
 
 /// A series of recordings that can be concatenated, and the live run's last snapshot.
@@ -474,8 +474,8 @@ fn unreadable_data_after_the_end_is_reported() {
         // The sentence is in the final host record.
         assert_eq!(read.len(), records.len() + 1, "{why}");
         let Some(Record::Host(host)) = read.last() else { panic!("{:?}", read.last()) };
-        let told = host.limits.last().expect("a sentence");
-        assert!(told.contains(why) && told.contains("was not read"), "{told}");
+        let limit = host.limits.last().expect("a sentence");
+        assert!(limit.contains(why) && limit.contains("was not read"), "{limit}");
     }
 }
 
@@ -492,13 +492,13 @@ fn losses_of_concatenated_recordings_add_up() {
     };
     let bytes = [of(&[loss(10, 3), loss(20, 5)]), of(&[loss(30, 1)]), of(&[loss(40, 2)])].concat();
     let (read, ending) = read_all(&bytes).expect("a recording");
-    let told: Vec<u64> = read
+    let losses: Vec<u64> = read
         .iter()
         .filter_map(
             |record| if let Record::Loss { losses, .. } = record { Some(losses.ring_full) } else { None },
         )
         .collect();
-    assert_eq!((told, ending), (vec![3, 5, 6, 8], Ending::Closed));
+    assert_eq!((losses, ending), (vec![3, 5, 6, 8], Ending::Closed));
 }
 
 #[test]

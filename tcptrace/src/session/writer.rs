@@ -57,18 +57,18 @@ pub struct RecordingWriter {
     /// A new piece was requested and has not begun.
     wants_head: bool,
     begun: Option<oneshot::Sender<PathBuf>>,
-    tell: UnboundedSender<Result<Written, Failure>>,
+    dump_results: UnboundedSender<Result<Written, Failure>>,
 }
 
 impl RecordingWriter {
-    /// Creates a writer. `begun` receives the path once the initial state is written, `tell` the results of
+    /// Creates a writer. `begun` receives the path once the initial state is written, `dump_results` the results of
     /// requested dumps.
     pub fn new(
         output: RecordingOutput,
         compressor: Compressor,
         status: Arc<RecorderStatus>,
         begun: oneshot::Sender<PathBuf>,
-        tell: UnboundedSender<Result<Written, Failure>>,
+        dump_results: UnboundedSender<Result<Written, Failure>>,
     ) -> Self {
         Self {
             encoder: Encoder::default(),
@@ -85,7 +85,7 @@ impl RecordingWriter {
             dumped: 0,
             wants_head: false,
             begun: Some(begun),
-            tell,
+            dump_results,
         }
     }
 
@@ -232,7 +232,7 @@ impl RecordingWriter {
         self.dumped = self.status.wants_dump.load(Relaxed);
         self.flush()?;
         if let Some(written) = self.output.dump() {
-            let _ = self.tell.send(written);
+            let _ = self.dump_results.send(written);
         }
         Ok(())
     }

@@ -159,9 +159,9 @@ fn any_record() -> impl Strategy<Value = Record> {
 }
 
 /// Describes records; kernel objects are numbered in order of appearance, if the file contains them.
-fn told(records: &[Record]) -> Vec<String> {
+fn as_text(records: &[Record]) -> Vec<String> {
     let mut objects = std::collections::HashMap::new();
-    let told = |record: &Record| {
+    let as_text = |record: &Record| {
         let Record::Kernel(seen) = record else { return format!("{record:?}") };
         let mut seen = *seen;
         let is_unpaired = Kind::from_raw(seen.raw.kind)
@@ -174,7 +174,7 @@ fn told(records: &[Record]) -> Vec<String> {
         };
         format!("{seen:?}")
     };
-    records.iter().map(told).collect()
+    records.iter().map(as_text).collect()
 }
 
 proptest! {
@@ -184,7 +184,7 @@ proptest! {
     ) {
         let (read, ending) = read_all(&written(&records, portion)).expect("a recording");
         prop_assert_eq!(ending, Ending::Closed);
-        prop_assert_eq!(told(&read), told(&records));
+        prop_assert_eq!(as_text(&read), as_text(&records));
     }
 }
 

@@ -71,10 +71,10 @@ pub fn overflow(case: &Case<'_>) -> Option<Found> {
 
 /// The kernel's default: half the number of hash table buckets (`tcp_sk_init()`).
 pub fn default_tw_buckets(case: &Case<'_>, netns: NetnsId) -> u64 {
-    let told = case.setting(netns, "net.ipv4.tcp_ehash_entries").map(i64::unsigned_abs).filter(|&n| n > 0);
+    let setting = case.setting(netns, "net.ipv4.tcp_ehash_entries").map(i64::unsigned_abs).filter(|&n| n > 0);
     // The kernel sizes the table at one bucket per 128 KiB of memory, at most 512 Ki.
     let by_memory = || (case.snapshot.host.memory_bytes >> 17).next_power_of_two().min(512 << 10);
-    told.unwrap_or_else(by_memory) / 2
+    setting.unwrap_or_else(by_memory) / 2
 }
 
 /// Finding: TIME_WAIT of accepted connections.

@@ -104,8 +104,8 @@ pub static METRICS: &[Metric] = &[
     ),
     counter("tcptrace_connects_failed", "Connects that ended without a connection, by reason.", |shown, samples| {
         let ended = |reason| (reason, sum(shown, |group| group.connects_ended[reason as usize]));
-        let told = EndReason::ALL.map(ended).into_iter().filter(|(reason, n)| *n > 0 || FAILURES.contains(reason));
-        each(samples, "reason", told.map(|(reason, n)| (reason.name(), n)))
+        let shown_reasons = EndReason::ALL.map(ended).into_iter().filter(|(reason, n)| *n > 0 || FAILURES.contains(reason));
+        each(samples, "reason", shown_reasons.map(|(reason, n)| (reason.name(), n)))
     }),
     counter("tcptrace_closes", "Connections closed, including those in TIME_WAIT, by the side that closed first.", |shown, samples| {
         let of = |closer| sum(shown, |group| group.closed[closer as usize]);
@@ -268,22 +268,22 @@ fn ended(shown: &MetricsInput, reason: EndReason) -> u64 {
 
 fn services(
     shown: &MetricsInput,
-    mut tell: impl FnMut(&[(&str, &str); 2], &Group) -> fmt::Result,
+    mut write: impl FnMut(&[(&str, &str); 2], &Group) -> fmt::Result,
 ) -> fmt::Result {
     shown
         .services()
-        .try_for_each(|group| tell(&[("service", &group.key), ("role", group.role.name())], group))
+        .try_for_each(|group| write(&[("service", &group.key), ("role", group.role.name())], group))
 }
 
 fn destinations(
     shown: &MetricsInput,
-    mut tell: impl FnMut(&[(&str, &str); 3], &DestinationPorts) -> fmt::Result,
+    mut write: impl FnMut(&[(&str, &str); 3], &DestinationPorts) -> fmt::Result,
 ) -> fmt::Result {
     shown.destinations().try_for_each(|row| {
         let name = shown.snapshot.ports.netns_of(row).and_then(|netns| netns.name.as_deref());
         let netns = name
             .map_or_else(|| row.netns.to_string(), |name| crate::model::text::sanitise(name).into_owned());
         let (local, remote) = (row.local.addr.to_string(), row.remote.to_string());
-        tell(&[("netns", &netns), ("local", &local), ("destination", &remote)], row)
+        write(&[("netns", &netns), ("local", &local), ("destination", &remote)], row)
     })
 }

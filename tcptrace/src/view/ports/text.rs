@@ -68,8 +68,9 @@ pub fn write(
     }
     writeln!(out)?;
     table(out, snapshot, layout.max_rows, width)?;
-    let told = ports.destinations.iter().filter(|row| wording::needs_explanation(row)).take(MAX_EXPLAINED);
-    for row in told {
+    let explained =
+        ports.destinations.iter().filter(|row| wording::needs_explanation(row)).take(MAX_EXPLAINED);
+    for row in explained {
         writeln!(out)?;
         for (n, sentence) in wording::about(snapshot, row).iter().enumerate() {
             let indent = if n == 0 { "" } else { "  " };
