@@ -34,7 +34,7 @@ pub struct Decoder {
     kinds: Vec<Option<RowKind>>,
     from: Vec<Option<u8>>,
     to: Vec<Option<u8>>,
-    said: Vec<DictEntry>,
+    entries: Vec<DictEntry>,
     tasks: Vec<raw::Task>,
     before: KernelLosses,
     /// Rows of kinds this version does not know.
@@ -130,7 +130,7 @@ impl Decoder {
             kinds: Vec::new(),
             from: Vec::new(),
             to: Vec::new(),
-            said: Vec::new(),
+            entries: Vec::new(),
             tasks: Vec::new(),
             before: KernelLosses::default(),
             unknown_rows: 0,
@@ -143,7 +143,7 @@ impl Decoder {
             kinds: self.kinds.clone(),
             from: self.from.clone(),
             to: self.to.clone(),
-            said: self.said.clone(),
+            entries: self.entries.clone(),
             tasks: self.tasks.clone(),
             before: self.before,
             unknown_rows: self.unknown_rows,
@@ -153,7 +153,7 @@ impl Decoder {
 
     /// Approximate size of a [`Self::fork`], in bytes.
     pub fn size_bytes(&self) -> usize {
-        size_of_val(&*self.said) + size_of_val(&*self.tasks)
+        size_of_val(&*self.entries) + size_of_val(&*self.tasks)
     }
 
     /// The recording's layout.

@@ -57,7 +57,7 @@ impl Default for DictEntry {
 #[derive(Debug, Default)]
 pub struct NumberTable {
     by_key: FxHashMap<u64, u32>,
-    said: Vec<DictEntry>,
+    entries: Vec<DictEntry>,
     used: Vec<Use>,
     /// Where the search for a free number begins. Numbers are allocated in rotation: sockets that live at the
     /// same time, and end in the order in which they began, get adjacent numbers, which compress well.
@@ -100,7 +100,7 @@ impl NumberTable {
         let number = self.next;
         if number == self.used.len() {
             self.used.push(Use::Taken);
-            self.said.push(DictEntry::default());
+            self.entries.push(DictEntry::default());
         } else {
             self.used[number] = Use::Taken;
         }
@@ -109,8 +109,8 @@ impl NumberTable {
     }
 
     /// The last written entry of the socket `number`.
-    pub fn said(&mut self, number: u32) -> &mut DictEntry {
-        &mut self.said[number as usize]
+    pub fn entry(&mut self, number: u32) -> &mut DictEntry {
+        &mut self.entries[number as usize]
     }
 
     /// Frees the number of the socket with `key`, from the next batch on.
@@ -137,7 +137,7 @@ impl NumberTable {
     /// Discards all entries: every socket is defined again.
     pub fn forget(&mut self) {
         self.by_key.clear();
-        self.said.clear();
+        self.entries.clear();
         self.used.clear();
         self.next = 0;
         self.released.clear();

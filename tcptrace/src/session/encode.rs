@@ -33,7 +33,7 @@ pub struct Encoder {
     non_tick_rows: usize,
     columns: Columns,
     /// Definitions of numbers: a batch of its own before the others, so that its columns hold nothing else.
-    meanings: Columns,
+    definitions: Columns,
     definition_rows: usize,
     numbers: NumberTable,
     tasks: Tasks,
@@ -146,10 +146,10 @@ impl Encoder {
             return Ok(());
         }
         if self.definition_rows > 0 {
-            compressor.batch(self.definition_rows, &mut self.meanings.all(), out)?;
+            compressor.batch(self.definition_rows, &mut self.definitions.all(), out)?;
         }
         compressor.batch(self.rows, &mut self.columns.all(), out)?;
-        self.meanings.all().into_iter().chain(self.columns.all()).for_each(Finish::clear);
+        self.definitions.all().into_iter().chain(self.columns.all()).for_each(Finish::clear);
         (self.rows, self.non_tick_rows, self.definition_rows) = (0, 0, 0);
         self.numbers.end_batch();
         if self.tasks.is_full() {
@@ -286,8 +286,8 @@ impl Encoder {
     }
 
     fn define_task(&mut self, number: u32, task: &raw::Task) {
-        let row = self.mean(RowKind::Task);
-        let columns = &mut self.meanings;
+        let row = self.begin_definition(RowKind::Task);
+        let columns = &mut self.definitions;
         columns.task.set(row, number);
         columns.pid.set(row, task.tgid);
         columns.tid.set(row, task.tid);
@@ -295,27 +295,27 @@ impl Encoder {
         columns.cgroup.set(row, task.cgroup);
     }
 
-    fn define_socket(&mut self, number: u32, said: &DictEntry) {
-        let row = self.mean(RowKind::Socket);
-        let columns = &mut self.meanings;
+    fn define_socket(&mut self, number: u32, entry: &DictEntry) {
+        let row = self.begin_definition(RowKind::Socket);
+        let columns = &mut self.definitions;
         columns.socket.set(row, number);
-        columns.cookie.set(row, said.cookie);
-        columns.object.set(row, said.object);
-        columns.netns.set(row, said.netns);
-        columns.saddr.set(row, said.saddr.0);
-        columns.daddr.set(row, said.daddr.0);
-        columns.sport.set(row, said.sport);
-        columns.dport.set(row, said.dport);
-        columns.ifindex.set(row, said.ifindex);
-        if said.listener != 0 {
-            columns.listener.set(row, said.listener);
+        columns.cookie.set(row, entry.cookie);
+        columns.object.set(row, entry.object);
+        columns.netns.set(row, entry.netns);
+        columns.saddr.set(row, entry.saddr.0);
+        columns.daddr.set(row, entry.daddr.0);
+        columns.sport.set(row, entry.sport);
+        columns.dport.set(row, entry.dport);
+        columns.ifindex.set(row, entry.ifindex);
+        if entry.listener != 0 {
+            columns.listener.set(row, entry.listener);
         }
     }
 
     /// Begins a row that defines a number.
-    fn mean(&mut self, kind: RowKind) -> usize {
+    fn begin_definition(&mut self, kind: RowKind) -> usize {
         let row = self.definition_rows;
-        self.meanings.kind.set(row, index_of(kind).unwrap_or(u8::MAX));
+        self.definitions.kind.set(row, index_of(kind).unwrap_or(u8::MAX));
         self.definition_rows += 1;
         row
     }
@@ -326,7 +326,7 @@ impl Encoder {
         // number, and the columns would identify the socket of each row.
         let key = if raw.cookie == 0 { raw.object } else { raw.cookie };
         let numbered = self.numbers.of(key);
-        let said = self.numbers.said(numbered.number);
+        let said = self.numbers.entry(numbered.number);
         let now = DictEntry {
             cookie: raw.cookie,
             object: match kind.object {

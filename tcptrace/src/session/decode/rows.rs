@@ -179,17 +179,17 @@ impl Decoder {
 
     /// Redefines a socket number.
     fn define_socket(&mut self, row: usize) -> Result<(), Wrong> {
-        let said = self.updated_entry(row, &DictEntry::default());
-        *self.entry_of(row)? = said;
+        let entry = self.updated_entry(row, &DictEntry::default());
+        *self.entry_of(row)? = entry;
         Ok(())
     }
 
     /// The row's socket: its last known fields, updated from the row.
     fn identity(&mut self, row: usize) -> Result<DictEntry, Wrong> {
         let before = *self.entry_of(row)?;
-        let said = self.updated_entry(row, &before);
-        *self.entry_of(row)? = said;
-        Ok(said)
+        let entry = self.updated_entry(row, &before);
+        *self.entry_of(row)? = entry;
+        Ok(entry)
     }
 
     fn entry_of(&mut self, row: usize) -> Result<&mut DictEntry, Wrong> {
@@ -197,10 +197,10 @@ impl Decoder {
         if number >= MAX_SOCKET_NUMBERS {
             return Err("more sockets than there can be");
         }
-        if number >= self.said.len() {
-            self.said.resize(number + 1, DictEntry::default());
+        if number >= self.entries.len() {
+            self.entries.resize(number + 1, DictEntry::default());
         }
-        Ok(&mut self.said[number])
+        Ok(&mut self.entries[number])
     }
 
     fn updated_entry(&self, row: usize, before: &DictEntry) -> DictEntry {
