@@ -163,9 +163,7 @@ impl Player {
     /// Reads all of `input`; calls `progress` with the bytes read and the total.
     pub fn open(input: Input, wanted: SeekTarget, progress: impl FnMut(u64, u64)) -> Result<Self> {
         let Some((file, length)) = input.into_file() else {
-            bail!(
-                "replay goes back and forth, which takes a regular file: save what comes here to one first"
-            );
+            bail!("replay seeks, so it needs a regular file: save this input to a file first");
         };
         let recording = OpenedFile { file: Arc::new(file), length };
         Self::read(recording, wanted, CheckpointLimits::default(), progress)

@@ -25,7 +25,7 @@ pub const PORTS: [Of; 12] = [
         row.available.map_or(CellValue::Text("?".into()), CellValue::Count)
     })
     .width(6, 6)
-    .help("local ports that it may have: the range, less what is reserved or taken by bind()"),
+    .help("local ports that it may use: the range, less reserved ports and those that bind() holds"),
     Of::number("time_wait", "TIME_WAIT", 8, |_, row| CellValue::Count(row.count(TcpState::TimeWait)))
         .short("TW")
         .width(6, 9)
@@ -34,20 +34,20 @@ pub const PORTS: [Of; 12] = [
         CellValue::Rate(measured(snapshot).map(|_| row.entered_per_s))
     })
     .width(5, 5)
-    .help("ports taken by connect(), per second"),
+    .help("ports that connect() takes per second"),
     Of::number("left", "-/s", 9, |snapshot, row| CellValue::Rate(measured(snapshot).map(|_| row.left_per_s)))
         .width(5, 5)
-        .help("ports given back, per second"),
+        .help("ports released per second"),
     Of::number("predicted", "LEVEL", 7, |snapshot, row| counted(snapshot, row.predicted))
         .width(6, 6)
-        .help("ports that the current rates lead to (rate x dwell), if there were enough"),
+        .help("ports needed at the current rates (rate x dwell); may exceed OF"),
     Of::number("runs_out", "RUNS OUT", 3, |snapshot, row| CellValue::Text(runs_out(snapshot, row).into()))
         .for_cells(8, 9)
-        .help("when no local port is left, if the rates stay"),
+        .help("when local ports run out, at the current rates"),
     Of::number("failed", "FAILED", 5, |snapshot, row| counted(snapshot, row.connect_failures))
         .help("connect() calls that found no port (EADDRNOTAVAIL)"),
     Of::number("reused", "REUSED", 11, |snapshot, row| counted(snapshot, row.reused))
-        .help("TIME_WAIT taken over by connect() (tcp_tw_reuse)"),
+        .help("TIME_WAIT reused by connect() (tcp_tw_reuse)"),
     Of::words("process", "PROCESS", 10, |_, row| CellValue::Text(process(row).into()))
         .for_cells(7, 24)
         .help("process that opened most of them; +N: others"),

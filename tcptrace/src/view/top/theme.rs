@@ -144,8 +144,9 @@ impl TryFrom<String> for Colour {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let expected =
-            || format!("'{text}' is no colour; expected a name such as red, light blue or reset, or #rrggbb");
+        let expected = || {
+            format!("'{text}' is not a colour; expected a name such as red, light blue or reset, or #rrggbb")
+        };
         Color::from_str(&text).map(Self).map_err(|_| expected())
     }
 }

@@ -39,7 +39,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, settings: &S
             head
         }
         None if state.is_gone() => vec![Line::raw("This socket has ended; its history is not kept.")],
-        None => vec![Line::raw("Looking...")],
+        None => vec![Line::raw("Loading...")],
     };
     frame.render_widget(Paragraph::new(lines), area);
     Regions::default()

@@ -22,7 +22,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut ScreenState, theme: &
         let text = if state.is_gone() {
             "This group has no sockets left. Go back to see all groups."
         } else {
-            "Looking..."
+            "Loading..."
         };
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
         return Regions::default();
