@@ -21,7 +21,7 @@ use super::{
 };
 use crate::model::{
     Record, SeedSocket, TcpState,
-    record::{Listing, SeedObject, Sweep, SweepEnd},
+    record::{Listing, Sweep, SweepEnd},
 };
 
 /// Sockets in a listing.
@@ -158,7 +158,7 @@ impl Sweeper {
             |netns| may_be_in(&self.filter, netns.id),
             |netns| {
                 let listed = sock_diag::for_each(mask(sweep), netns.id, |socket| {
-                    if wanted.is_err() || !self.is_wanted(sweep, &socket) {
+                    if wanted.is_err() || !self.filter.passes(&socket.tuple.ends(socket.netns)) {
                         return;
                     }
                     listed_in_all += 1;
@@ -183,11 +183,6 @@ impl Sweeper {
     fn send(&self, sweep: Sweep, sockets: Vec<SeedSocket>, end: Option<SweepEnd>) -> Result<(), PollerEnded> {
         let listing = Record::Listing(Box::new(Listing { sweep, sockets, end }));
         Ok(self.findings.send(listing)?)
-    }
-
-    fn is_wanted(&self, sweep: Sweep, socket: &SeedSocket) -> bool {
-        (sweep == Sweep::Whole || matches!(socket.object, SeedObject::Timewait { .. }))
-            && self.filter.passes(&socket.tuple.ends(socket.netns))
     }
 }
 

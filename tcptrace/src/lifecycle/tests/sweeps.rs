@@ -197,3 +197,18 @@ fn fin_wait2_sweep_leaves_a_cancelled_timer_to_its_explanation() {
     run.time(6_000);
     assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>CLOSE 5070ms orphan unexplained"]);
 }
+
+#[test]
+fn orphan_listed_as_a_full_socket_is_still_in_fin_wait2() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    // `tcp_fin_timeout` above 60 s: `tcp_keepalive_timer()` makes it a timewait socket during the sweep.
+    run.reach_fin_wait2(7);
+    run.sweep(Sweep::Whole, 5_000, &[SeedSocket { inode: 0, ..seed(7, T::FinWait2, SeedObject::Full) }])
+        .take(kernel(timewait(30_030, Kind::TimewaitArmed, 7, T::FinWait2)))
+        .client(30_030, 7, T::FinWait2, T::Close)
+        .sweep(Sweep::FinWait2, 30_020, &[seed(7, T::FinWait2, SeedObject::Full)]);
+    assert_eq!((run.count(T::FinWait2), run.count(T::TimeWait)), (1, 0));
+    run.sweep(Sweep::FinWait2, 31_020, &[]);
+    assert_eq!((run.count(T::FinWait2), run.count(T::TimeWait)), (0, 1));
+}
