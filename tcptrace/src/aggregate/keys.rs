@@ -63,6 +63,7 @@ const KEYS: &[KeyRow] = &[
 ];
 
 impl KeyRow {
+    /// The value comes from the owner: commands search `/proc` for it.
     const fn of_owner(self) -> Self {
         Self { needs_owner: true, ..self }
     }

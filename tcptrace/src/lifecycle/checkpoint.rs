@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{
     Closer, Nanos, NetnsId, Phase, SocketId,
-    checkpoint::{Cancelled, Memory, SocketCheckpoint, TimerOf, TrackerCheckpoint},
+    checkpoint::{Cancelled, ExtraState, SocketCheckpoint, TimerOf, TrackerCheckpoint},
     record::Process,
 };
 
@@ -65,7 +65,7 @@ impl Pending {
 
 impl Socket {
     /// Its state that has no column.
-    const fn memory(&self) -> Memory {
+    const fn extra(&self) -> ExtraState {
         let Self {
             since,
             orphan_since,
@@ -101,7 +101,7 @@ impl Socket {
             // Recomputed: whatever is closed at the checkpoint was closed before the new file.
             closed_before: _,
         } = *self;
-        Memory {
+        ExtraState {
             since,
             orphan_since,
             phase,
@@ -121,23 +121,39 @@ impl Socket {
     /// Rebuilds the socket of a checkpoint, without its owner.
     const fn restored(carried: &SocketCheckpoint) -> Self {
         let SocketCheckpoint { tuple, netns, state, previous, object, ref memory, .. } = *carried;
-        let mut socket = Self::new(tuple, netns, state, memory.since);
-        socket.previous = previous;
-        socket.object = object;
-        socket.orphan_since = memory.orphan_since;
-        socket.phase = memory.phase;
-        socket.role = memory.role;
-        socket.role_guessed = memory.role_guessed;
-        socket.listener_is_any = memory.listener_is_any;
-        socket.closer = memory.closer;
-        socket.closed_before = !matches!(memory.closer, Closer::None);
-        socket.owner = memory.owner;
-        socket.bound = memory.bound;
-        socket.only_seeded = memory.only_seeded;
-        socket.extended = memory.extended;
-        socket.awaits_fin = memory.awaits_fin;
-        socket.reset = memory.reset;
-        socket
+        let ExtraState {
+            since,
+            orphan_since,
+            phase,
+            role,
+            role_guessed,
+            listener_is_any,
+            closer,
+            owner,
+            bound,
+            only_seeded,
+            extended,
+            awaits_fin,
+            reset,
+        } = *memory;
+        Self {
+            previous,
+            object,
+            orphan_since,
+            phase,
+            role,
+            role_guessed,
+            listener_is_any,
+            closer,
+            closed_before: !matches!(closer, Closer::None),
+            owner,
+            bound,
+            only_seeded,
+            extended,
+            awaits_fin,
+            reset,
+            ..Self::new(tuple, netns, state, since)
+        }
     }
 }
 
@@ -190,7 +206,7 @@ impl Tracker {
                     state,
                     previous,
                     object,
-                    memory: socket.memory(),
+                    memory: socket.extra(),
                     process,
                 }
             })

@@ -14,14 +14,14 @@ pub struct ProcessId(u32);
 #[derive(Clone, Debug)]
 struct ProcessSlot {
     process: Arc<Process>,
-    key: Key,
+    key: ProcessKey,
     sockets: u32,
     /// It moved to another cgroup, and its sockets are not counted there yet.
     moved: bool,
 }
 
 /// A process is identified by pid and name: pids are reused, and `exec` changes the name.
-type Key = (u32, [u8; 16]);
+type ProcessKey = (u32, [u8; 16]);
 
 /// All processes that own a tracked socket.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +29,7 @@ pub struct Processes {
     slots: Vec<Option<ProcessSlot>>,
     free: Vec<u32>,
     /// Hashed with a random seed: a process chooses its name.
-    by_key: HashMap<Key, ProcessId>,
+    by_key: HashMap<ProcessKey, ProcessId>,
     passes: Passes,
 }
 
@@ -90,7 +90,13 @@ impl Processes {
         id
     }
 
-    fn acquire(&mut self, key: Key, cgroup: u64, ts: Nanos, process: impl FnOnce() -> Process) -> ProcessId {
+    fn acquire(
+        &mut self,
+        key: ProcessKey,
+        cgroup: u64,
+        ts: Nanos,
+        process: impl FnOnce() -> Process,
+    ) -> ProcessId {
         if let Some(&id) = self.by_key.get(&key) {
             self.move_to(id, cgroup, ts);
             return self.acquire_again(id);

@@ -24,7 +24,7 @@ pub struct SocketCheckpoint {
     /// Kernel address of the request socket or the timewait socket; 0 when unknown.
     pub object: u64,
     /// State that has no column.
-    pub memory: Memory,
+    pub memory: ExtraState,
     /// Its owner.
     pub process: Option<Process>,
 }
@@ -32,7 +32,7 @@ pub struct SocketCheckpoint {
 /// State of a socket that has no column in the table of sockets. Fields unknown to older versions have defaults.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct ExtraState {
     /// When the current state began.
     pub since: Since,
     /// FIN_WAIT2: when the last process closed it.

@@ -25,15 +25,20 @@ impl<'a> Case<'a> {
         Self { snapshot }
     }
 
+    /// Which moment sockets per state belong to.
+    pub fn when(&self) -> &'static str {
+        if self.snapshot.host.blind { "at the start" } else { "now" }
+    }
+
     /// Every namespace that was polled.
-    pub fn netns(&self) -> impl Iterator<Item = (NetnsId, &'a Surroundings)> + use<'a> {
+    pub fn polled_netns(&self) -> impl Iterator<Item = (NetnsId, &'a Surroundings)> + use<'a> {
         self.snapshot.observed.netns.iter().map(|(&netns, surroundings)| (netns, surroundings))
     }
 
     /// Namespaces in which `counter` has grown, the largest growth first.
     pub fn grown(&self, counter: &str) -> Vec<(NetnsId, u64)> {
         let mut grown: Vec<_> = self
-            .netns()
+            .polled_netns()
             .filter_map(|(netns, surroundings)| Some((netns, surroundings.grown(counter)?)))
             .filter(|&(_, grown)| grown > 0)
             .collect();
@@ -98,7 +103,7 @@ impl<'a> Case<'a> {
     }
 
     /// Groups whose connections have this role.
-    pub fn groups(&self, role: Role) -> impl Iterator<Item = &'a Group> + use<'a> {
+    pub fn groups_of(&self, role: Role) -> impl Iterator<Item = &'a Group> + use<'a> {
         self.snapshot.groups.iter().filter(move |group| group.role == role)
     }
 

@@ -16,7 +16,7 @@ pub fn reasons(snapshot: &Snapshot) -> Vec<String> {
     let now = |state: TcpState| snapshot.states[state.index()].now;
     let grown = |name: &str| case.grown(name).iter().map(|(_, grown)| grown).sum::<u64>();
     let fullest = case
-        .netns()
+        .polled_netns()
         .filter_map(|(netns, surroundings)| {
             let limit = u64::try_from(surroundings.number("net.ipv4.tcp_max_tw_buckets")?).ok()?;
             Some((surroundings.now("sockstat.tw")?, limit, netns))

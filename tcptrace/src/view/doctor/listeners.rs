@@ -135,8 +135,9 @@ pub fn syn_queue(case: &Case<'_>) -> Option<Found> {
                 case.place(netns)
             ),
             format!(
-                "{} in SYN_RECV now",
-                plural(case.snapshot.states[TcpState::SynRecv.index()].now, "handshake", "handshakes")
+                "{} in SYN_RECV {}",
+                plural(case.snapshot.states[TcpState::SynRecv.index()].now, "handshake", "handshakes"),
+                case.when()
             ),
         ],
         numbers: vec![
@@ -166,7 +167,7 @@ pub fn syn_acks(case: &Case<'_>) -> Option<Found> {
         title: format!("{} sent again: the last ACK does not come", plural(again, "SYN-ACK was", "SYN-ACKs were")),
         evidence: vec![
             format!("{} in {}", plural(again, "SYN-ACK sent again", "SYN-ACKs sent again"), case.watched()),
-            format!("{} in SYN_RECV now", plural(case.snapshot.states[TcpState::SynRecv.index()].now, "handshake", "handshakes")),
+            format!("{} in SYN_RECV {}", plural(case.snapshot.states[TcpState::SynRecv.index()].now, "handshake", "handshakes"), case.when()),
         ],
         numbers: vec![("synacks_again", again)],
         why: "A SYN came and its SYN-ACK was not answered within 1, 3, 7 s: the return path is lossy or filtered, the \

@@ -30,7 +30,7 @@ fn shown(line: &SysctlLine) -> String {
 /// Namespaces where the value of setting `name` meets `test`, the tracer's own first.
 fn where_set(case: &Case<'_>, name: &str, test: impl Fn(NetnsId, i64) -> bool) -> Vec<(NetnsId, i64)> {
     let mut found: Vec<_> = case
-        .netns()
+        .polled_netns()
         .filter_map(|(netns, surroundings)| Some((netns, surroundings.number(name)?)))
         .filter(|&(netns, value)| test(netns, value))
         .collect();
@@ -63,7 +63,7 @@ pub fn tw_recycle(case: &Case<'_>) -> Option<Found> {
     if lines.is_empty() && set.is_empty() {
         return None;
     }
-    let exists = case.netns().any(|(_, surroundings)| surroundings.sysctl(NAME).is_some());
+    let exists = case.polled_netns().any(|(_, surroundings)| surroundings.sysctl(NAME).is_some());
     let fix = lines.first().map_or_else(
         || case.set(set.first().map_or(NetnsId(case.snapshot.host.netns), |&(netns, _)| netns), NAME, 0),
         |line| format!("Take the line out: {}:{}", line.file, line.line),
@@ -223,7 +223,7 @@ fn ports(case: &Case<'_>, netns: NetnsId) -> Option<PortSettings> {
 /// the ends differ.
 pub fn port_range(case: &Case<'_>) -> Option<Found> {
     const NAME: &str = "net.ipv4.ip_local_port_range";
-    let ranges = case.netns().filter_map(|(netns, _)| Some((netns, ports(case, netns)?.range)));
+    let ranges = case.polled_netns().filter_map(|(netns, _)| Some((netns, ports(case, netns)?.range)));
     let mut found: Vec<_> = ranges.filter(|(_, (first, last))| first % 2 == last % 2).collect();
     found.sort_by_key(|&(netns, _)| netns.0 != case.snapshot.host.netns);
     let &(netns, (first, last)) = found.first()?;
@@ -303,7 +303,7 @@ pub fn netns_settings(case: &Case<'_>) -> Option<Found> {
     let mut evidence = Vec::new();
     let mut netns_count = 0;
     let mut fix = Vec::new();
-    for (netns, surroundings) in case.netns().filter(|(netns, _)| netns.0 != host.netns) {
+    for (netns, surroundings) in case.polled_netns().filter(|(netns, _)| netns.0 != host.netns) {
         let has_sockets = surroundings.now("sockstat.alloc").is_some_and(|alloc| alloc > 0)
             || surroundings.now("sockstat.tw").is_some_and(|tw| tw > 0);
         let differs = |line: &&SysctlLine| {

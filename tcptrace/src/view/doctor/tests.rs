@@ -405,3 +405,13 @@ fn lines_fit_and_colours_are_optional() {
     }
     assert_eq!(colours, plain);
 }
+
+#[test]
+fn causes_follow_from_nothing() {
+    for row in FINDINGS {
+        for cause in row.causes {
+            let cause = FINDINGS.iter().find(|other| other.id == *cause).expect("a finding");
+            assert!(cause.causes.is_empty(), "{} follows from {}, which follows itself", row.id, cause.id);
+        }
+    }
+}

@@ -79,7 +79,7 @@ pub fn default_tw_buckets(case: &Case<'_>, netns: NetnsId) -> u64 {
 
 /// Finding: TIME_WAIT of accepted connections.
 pub fn harmless(case: &Case<'_>) -> Option<Found> {
-    let inbound = || case.groups(Role::Inbound);
+    let inbound = || case.groups_of(Role::Inbound);
     let now: u64 = inbound().map(|group| group.time_wait.now).sum();
     if now < MANY {
         return None;
@@ -123,7 +123,7 @@ pub fn harmless(case: &Case<'_>) -> Option<Found> {
 pub fn reuse(case: &Case<'_>) -> Option<Found> {
     let recycled = case.grown("TWRecycled");
     let counted: u64 = recycled.iter().map(|(_, grown)| grown).sum();
-    let outbound = || case.groups(Role::Outbound);
+    let outbound = || case.groups_of(Role::Outbound);
     let traced: u64 = outbound().map(|group| group.time_wait.ended.reused).sum();
     let held: u64 = outbound().map(|group| group.time_wait.now).sum();
     if counted > 0 || traced > 0 {

@@ -157,7 +157,7 @@ fn numbers(out: &mut impl Write, distribution: &Distribution, layout: &HistLayou
 fn beside(out: &mut impl Write, distribution: &Distribution) -> io::Result<()> {
     let parts = [
         (distribution.at_least, "older than the trace (>=)"),
-        (distribution.inferred, "inferred from a timer"),
+        (distribution.inferred, "inferred (~)"),
         (distribution.unknown, "of unknown beginning"),
     ];
     let parts: Vec<String> = parts

@@ -98,7 +98,7 @@ fn dwells(out: &mut String, report: &Report<'_>) -> fmt::Result {
     out.write_str(
         "<p>From the moment a socket entered a state to the moment it left it. Only dwells whose both ends were seen are in \
          the charts and the quantiles; the others are counted beside them: <b>&gt;=</b> began before the recording and \
-         lasted at least as long as was seen, <b>~</b> was computed from a timer, <b>?</b> had a beginning that was missed.</p>\
+         lasted at least as long as was seen, <b>~</b> was inferred from a timer or a sweep, <b>?</b> had a beginning that was missed.</p>\
          <div class=\"cards\">",
     )?;
     for state in STATES {
