@@ -129,7 +129,7 @@ pub struct Distribution {
     pub mean: Nanos,
     /// Dwells that began before the trace: lower bounds, not in the histogram.
     pub at_least: u64,
-    /// Dwells whose start was computed from a timer, not in the histogram.
+    /// Dwells whose start or end was computed from a timer or found by a sweep, not in the histogram.
     pub inferred: u64,
     /// Dwells whose start was missed, not in the histogram.
     pub unknown: u64,

@@ -85,7 +85,6 @@ pub struct Tracer {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The attached hooks.
     attached: Vec<&'static Hook>,
-    has_entry_stamp: bool,
     /// Keeps programs and links alive.
     ebpf: Ebpf,
 }
@@ -151,7 +150,6 @@ impl Tracer {
             losses: losses.try_into().map_err(|_| LoadError::Part("LOSSES array"))?,
             logger,
             attached,
-            has_entry_stamp: offsets.tw_entry_stamp != tcptrace_common::config::ABSENT,
             ebpf,
         })
     }
@@ -160,12 +158,6 @@ impl Tracer {
     pub fn is_attached(&self, tracepoint: &str) -> bool {
         self.attached.iter().any(|hook| hook.tracepoint == tracepoint)
     }
-
-    /// Whether timewait sockets carry the time of their entry into TIME_WAIT.
-    pub const fn has_entry_stamp(&self) -> bool {
-        self.has_entry_stamp
-    }
-
     /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order.
     pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
         let covered = Twice::ALL.map(|hook| self.covered(hook).unwrap_or(0));

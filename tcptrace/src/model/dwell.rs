@@ -67,7 +67,7 @@ pub enum Bound {
     Exact,
     /// The state began before tracing: the dwell is at least this long.
     AtLeast,
-    /// An end was computed (from a timewait socket's timer), not observed.
+    /// Its beginning or end was computed from a timewait socket's timer or found by a sweep, not observed.
     Inferred,
 }
 

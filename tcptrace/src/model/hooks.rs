@@ -200,8 +200,8 @@ pub const HOOKS: &[Hook] = &[
             // The fourth is the receiving socket.
             arguments: Some(4),
             shows: "Shows segments that reach a TIME_WAIT socket.",
-            lost_without: "It does not name the receiving socket: when an orphan FIN_WAIT2 becomes TIME_WAIT is known \
-                           only at its end, and what ended a TIME_WAIT early may stay unexplained.",
+            lost_without: "It does not name the receiving socket: when an orphan FIN_WAIT2 becomes TIME_WAIT may be \
+                           found a second late, and what ended a TIME_WAIT early may stay unexplained.",
             available: "Linux 6.11 or later shows it.",
         }),
         reports: &[ReportedKind {

@@ -177,7 +177,8 @@ pub struct SeedSocket {
     pub object: SeedObject,
     /// Inode number in the socket file system, 0 when no process holds it.
     pub inode: u32,
-    /// User id of the owner; 0 for timewait sockets, which have none.
+    /// User id of the socket (`idiag_uid`). 0 also where there is none: timewait sockets, request sockets, sockets
+    /// without an inode.
     pub uid: u32,
     /// Listener: connections waiting to be accepted; else bytes not yet read.
     pub rqueue: u32,

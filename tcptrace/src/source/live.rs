@@ -66,15 +66,12 @@ impl Live {
         facts.segments = tracer.is_attached(KFREE_SKB);
         facts.ends = tracer.is_attached(SEND_RESET);
         if !facts.segments {
-            facts.limits.push(format!(
+            facts.limits.push(
                 "This kernel does not show segments that reach a TIME_WAIT socket (6.11 does): the step from an \
-                 orphan FIN_WAIT2 to TIME_WAIT is {}, and a TIME_WAIT ended by a RST reads 'unexplained'.",
-                if tracer.has_entry_stamp() {
-                    "known to a millisecond, when the socket ends"
-                } else {
-                    "a bound, known when the socket ends"
-                }
-            ));
+                 orphan FIN_WAIT2 to TIME_WAIT may be found a second late (~), and a TIME_WAIT ended by a RST reads \
+                 'unexplained'."
+                    .into(),
+            );
         }
         let seed = seed::start(facts.clone(), &options.filter, polls).context("no thread for the seed")?;
         let sweeps = sweep::start(&options.filter, facts.segments).context("no thread for sweeps")?;
