@@ -121,13 +121,16 @@ impl PackedDwell {
         let split = event.end_reason.map_or(Split::Fin, Split::Ended);
         let whole = Self::new(event.from, split, event.dwell, socket.phase);
         let is_fin_wait2 = event.from == TcpState::FinWait2;
-        let orphan_for = event.orphan_for.unwrap_or_default();
+        let orphan_for = event.orphan_for.unwrap_or(Dwell { length: Nanos(0), bound: Bound::Exact });
         let part = |split, length: fn(Dwell, Nanos) -> Nanos| {
-            let dwell = event.dwell.map(|dwell| Dwell { length: length(dwell, orphan_for), ..dwell });
+            let dwell = event.dwell.map(|dwell| Dwell {
+                length: length(dwell, orphan_for.length),
+                bound: if dwell.bound == Bound::Exact { orphan_for.bound } else { dwell.bound },
+            });
             Self::new(event.from, split, dwell, socket.phase)
         };
         let orphan = event.orphan_for.is_some();
-        let held = event.dwell.map_or(!orphan, |dwell| dwell.length > orphan_for);
+        let held = event.dwell.map_or(!orphan, |dwell| dwell.length > orphan_for.length);
         let orphan = (is_fin_wait2 && orphan)
             .then(|| part(Split::Orphan, |dwell, orphan_for| dwell.length.min(orphan_for)));
         let held = (is_fin_wait2 && held)
@@ -194,7 +197,7 @@ mod tests {
             end_reason: None,
             reason_inferred: false,
             orphan: None,
-            orphan_for: orphan_for.map(Nanos),
+            orphan_for: orphan_for.map(|ns| Dwell { length: Nanos(ns), bound: Bound::Exact }),
             extended: false,
             owner: OwnerKind::Unknown,
             process: None,
@@ -229,6 +232,18 @@ mod tests {
                 "{dwell:?} {orphan_for:?}"
             );
         }
+        let inferred = Some(Dwell { length: Nanos(4), bound: Bound::Inferred });
+        let bounds: Vec<_> = PackedDwell::of(
+            &Event { orphan_for: inferred, ..event(TcpState::FinWait2, Some(10), None) },
+            &socket,
+        )
+        .map(|part| part.dwell().map(|dwell| dwell.bound))
+        .collect();
+        assert_eq!(
+            bounds,
+            [Bound::Exact, Bound::Inferred, Bound::Inferred].map(Some),
+            "where they meet is inferred"
+        );
         let expired = EndReason::Expired;
         let ended = Event { end_reason: Some(expired), ..event(TcpState::TimeWait, Some(5), Some(3)) };
         assert_eq!(parts(&ended), [("expired", Some(5))]);

@@ -69,6 +69,7 @@ impl Socket {
         let Self {
             since,
             orphan_since,
+            orphan_inferred,
             phase,
             role,
             role_guessed,
@@ -104,6 +105,7 @@ impl Socket {
         ExtraState {
             since,
             orphan_since,
+            orphan_inferred,
             phase,
             role,
             role_guessed,
@@ -124,6 +126,7 @@ impl Socket {
         let ExtraState {
             since,
             orphan_since,
+            orphan_inferred,
             phase,
             role,
             role_guessed,
@@ -140,6 +143,7 @@ impl Socket {
             previous,
             object,
             orphan_since,
+            orphan_inferred,
             phase,
             role,
             role_guessed,

@@ -40,7 +40,7 @@ pub struct Event<'a> {
     /// When `from` or `to` is FIN_WAIT2: whether it is an orphan (no process holds it).
     pub orphan: Option<bool>,
     /// Leaving an orphan FIN_WAIT2: the part of the dwell without an owner.
-    pub orphan_for: Option<Nanos>,
+    pub orphan_for: Option<Dwell>,
     /// Leaving TIME_WAIT: a late segment restarted its timer.
     pub extended: bool,
     /// How the owner is known.

@@ -172,7 +172,7 @@ impl Tracker {
         }
         out.corrected(from, socket, &self.processes);
         if state != TcpState::FinWait2 {
-            socket.orphan_since = None;
+            socket.clear_orphan();
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Socket {
     pub since: Since,
     /// FIN_WAIT2: when the last process closed it.
     pub orphan_since: Option<Nanos>,
+    /// A sweep found that: it may have been earlier.
+    pub orphan_inferred: bool,
     /// Current kernel object.
     pub phase: Phase,
     /// Which side opened it.
@@ -93,6 +95,12 @@ impl Socket {
     /// `group` of a socket that is in no group.
     pub const NO_GROUP: u32 = u32::MAX;
 
+    /// It is no orphan.
+    pub const fn clear_orphan(&mut self) {
+        self.orphan_since = None;
+        self.orphan_inferred = false;
+    }
+
     /// Creates a socket of which only the tuple, the namespace and the state are known.
     pub const fn new(tuple: Tuple, netns: NetnsId, state: TcpState, since: Since) -> Self {
         Self {
@@ -102,6 +110,7 @@ impl Socket {
             previous: TcpState::Close,
             since,
             orphan_since: None,
+            orphan_inferred: false,
             phase: Phase::Full,
             role: Role::Unknown,
             role_guessed: false,

@@ -195,6 +195,7 @@ impl Tracker {
             }
             if has_lost_owner(socket, found) {
                 socket.orphan_since = Some(found.ts);
+                socket.orphan_inferred = true;
                 out.orphaned(socket);
             }
             return;
@@ -233,7 +234,7 @@ impl Tracker {
         }
         let is_orphan = found.state == TcpState::FinWait2 && found.inode == 0;
         if !is_orphan {
-            socket.orphan_since = None;
+            socket.clear_orphan();
         } else if socket.orphan_since.is_none() {
             socket.orphan_since = Some(found.ts);
             out.orphaned(socket);

@@ -21,7 +21,7 @@ use super::{
     suspicions::SweepComparison,
     table::{SlotRef, Sockets},
 };
-use crate::model::{HookRecord, Nanos, NetnsId, Record, SocketId, TcpState, Tuple};
+use crate::model::{Bound, Dwell, HookRecord, Nanos, NetnsId, Record, SocketId, TcpState, Tuple};
 
 /// Receives the changes. Counts of sockets per state follow from these calls alone, except for the sockets that
 /// [`Tracker::scoped`] excludes.
@@ -348,6 +348,7 @@ impl Tracker {
         }
         socket.closer = closer_after(socket.closer, from, to, end_reason);
         let orphan_since = socket.orphan_since;
+        let orphan_bound = if socket.orphan_inferred { Bound::Inferred } else { Bound::Exact };
         let event = Event {
             ts,
             id: at.id,
@@ -367,7 +368,7 @@ impl Tracker {
             orphan_for: (from == TcpState::FinWait2)
                 .then_some(orphan_since)
                 .flatten()
-                .map(|since| ts.since(since)),
+                .map(|since| Dwell { length: ts.since(since), bound: orphan_bound }),
             extended: socket.extended,
             owner: socket.owner,
             process: socket.process.and_then(|id| self.processes.get(id)).map(AsRef::as_ref),
@@ -381,7 +382,7 @@ impl Tracker {
             self.listeners.remove(at.id);
         }
         if to != TcpState::FinWait2 {
-            socket.orphan_since = None;
+            socket.clear_orphan();
         }
         if to == TcpState::Close {
             self.remove(at, ts);

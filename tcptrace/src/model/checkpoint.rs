@@ -38,6 +38,9 @@ pub struct ExtraState {
     /// FIN_WAIT2: when the last process closed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orphan_since: Option<Nanos>,
+    /// A sweep found that: it may have been earlier.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub orphan_inferred: bool,
     /// Kernel object.
     pub phase: Phase,
     /// Which side opened it.

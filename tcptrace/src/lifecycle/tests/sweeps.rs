@@ -204,8 +204,10 @@ fn orphan_listed_as_a_full_socket_is_still_in_fin_wait2() {
     let mut run = TrackerRun::new();
     // `tcp_fin_timeout` above 60 s: `tcp_keepalive_timer()` makes it a timewait socket during the sweep.
     run.reach_fin_wait2(7);
-    run.sweep(Sweep::Whole, 5_000, &[SeedSocket { inode: 0, ..seed(7, T::FinWait2, SeedObject::Full) }])
-        .take(kernel(timewait(30_030, Kind::TimewaitArmed, 7, T::FinWait2)))
+    run.sweep(Sweep::Whole, 5_000, &[SeedSocket { inode: 0, ..seed(7, T::FinWait2, SeedObject::Full) }]);
+    let socket = run.tracker.socket(SocketId(7)).expect("tracked");
+    assert!(socket.is_orphan_fin_wait2() && socket.orphan_inferred, "the close() was before the sweep");
+    run.take(kernel(timewait(30_030, Kind::TimewaitArmed, 7, T::FinWait2)))
         .client(30_030, 7, T::FinWait2, T::Close)
         .sweep(Sweep::FinWait2, 30_020, &[seed(7, T::FinWait2, SeedObject::Full)]);
     assert_eq!((run.count(T::FinWait2), run.count(T::TimeWait)), (1, 0));
