@@ -202,6 +202,7 @@ pub fn bad_ends(lab: &Lab) -> Result<()> {
     for (id, number, expected) in [
         ("closes_unread_data", "traced", 6),
         ("closes_linger_zero", "traced", 7),
+        ("peer_resets", "traced", 6 + 7),
         ("connects_refused", "traced", 5),
         ("connects_unanswered", "waiting", 3),
     ] {

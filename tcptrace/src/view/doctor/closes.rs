@@ -76,6 +76,29 @@ pub fn linger_zero(case: &Case<'_>) -> Option<Found> {
     })
 }
 
+/// Finding: RSTs received. Where both ends are on this host, it follows from why the other end sent them.
+pub fn peer_resets(case: &Case<'_>) -> Option<Found> {
+    let traced = case.ended(None, EndReason::ResetReceived);
+    if traced < FEW {
+        return None;
+    }
+    Some(Found {
+        severity: Severity::Note,
+        title: format!("{} reset by the peer", plural(traced, "connection was", "connections were")),
+        evidence: vec![format!("traced: {} ended by a RST in {}", units::count(traced), case.watched())],
+        numbers: vec![("traced", traced)],
+        why: "A RST came instead of a FIN: the peer closed with data unread or aborted, its host restarted, or a load \
+              balancer, firewall or NAT on the way no longer knew the connection.",
+        who: case.by_count(|group| group.ended[EndReason::ResetReceived as usize]),
+        fix: vec![
+            "On the peer's host: tcptrace events shows why it sends them (reset_sent_*, killed).".into(),
+            "If the connections were idle: keep them alive, or end them, before the idle timeout of what is on the way.".into(),
+        ],
+        dont: "Do not retry blindly: a request may have been carried out before the RST.",
+        verify: "tcptrace events   # no reset_received".into(),
+    })
+}
+
 /// Finding: `connect()` without an answer.
 pub fn unanswered(case: &Case<'_>) -> Option<Found> {
     let waiting: Vec<_> = case

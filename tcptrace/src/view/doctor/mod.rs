@@ -57,6 +57,7 @@ const FINDINGS: &[FindingRow] = &[
     row("connects_refused", closes::refused),
     row("closes_unread_data", closes::unread_data),
     row("closes_linger_zero", closes::linger_zero),
+    row("peer_resets", closes::peer_resets).follows_from(&["closes_unread_data", "closes_linger_zero"]),
     row("tw_recycle_line", settings::tw_recycle),
     row("timestamps_off", settings::timestamps),
     row("tw_buckets_lowered", settings::tw_buckets),

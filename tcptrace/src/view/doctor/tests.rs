@@ -265,6 +265,12 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
         "traced: 6",
     ),
     (
+        "peer_resets",
+        |s| group(s, Role::Inbound, |g| g.ended[EndReason::ResetReceived as usize] = 9),
+        Severity::Note,
+        "9 connections were reset by the peer",
+    ),
+    (
         "tw_recycle_line",
         |s| line(s, "tcp_tw_recycle", "1"),
         Severity::Note,
