@@ -33,6 +33,8 @@ pub enum Key {
     Netns,
     /// TCP state.
     State,
+    /// Local address.
+    Laddr,
 }
 
 /// Name, heading and extractor of one key.
@@ -60,6 +62,7 @@ const KEYS: &[KeyRow] = &[
     row(Key::Cgroup, "cgroup", "CGROUP", cgroup).of_owner(),
     row(Key::Netns, "netns", "NETNS", |s, _, _| KeyPart::Netns(s.netns)),
     row(Key::State, "state", "STATE", |s, _, _| KeyPart::State(s.state)),
+    row(Key::Laddr, "laddr", "LADDR", |s, _, _| KeyPart::Address(s.tuple.saddr)),
 ];
 
 impl KeyRow {
@@ -227,6 +230,7 @@ enum KeyPart {
     Cgroup(u64),
     Netns(NetnsId),
     State(TcpState),
+    Address(Addr),
     All,
     Other,
 }
@@ -301,6 +305,7 @@ impl GroupKey {
                 | KeyPart::Process(_)
                 | KeyPart::Comm(_)
                 | KeyPart::State(_)
+                | KeyPart::Address(_)
                 | KeyPart::All
                 | KeyPart::Other => {}
             }
@@ -342,6 +347,8 @@ impl KeyPart {
             },
             Self::Netns(netns) => netns_label(*netns, names),
             Self::State(state) => state.name().into(),
+            Self::Address(addr) if addr.is_any() => "*".into(),
+            Self::Address(addr) => addr.to_string(),
             Self::All => "all".into(),
             Self::Other => "other".into(),
         }
