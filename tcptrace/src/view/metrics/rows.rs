@@ -158,6 +158,11 @@ pub static METRICS: &[Metric] = &[
         },
     )
     .in_unit(&Unit::Seconds),
+    gauge(
+        "tcptrace_service_fin_wait2_held",
+        "Sockets of a service in FIN_WAIT2 now that a process still holds: no timeout ends them.",
+        |shown, samples| services(shown, |labels, group| samples.number(labels, group.fin_wait2_held())),
+    ),
     gauge("tcptrace_services_other", "Services without a place, which have no samples of their own.", |shown, samples| {
         samples.number(&[], shown.other_services())
     }),
