@@ -181,11 +181,17 @@ impl TestSocket {
         Ok(Span::since(cause.start_ns))
     }
 
-    /// Waits until `sock_diag` no longer lists the socket.
+    /// Waits until `sock_diag` no longer lists the socket, and the kernel is done with its end.
     pub fn wait_end(&self, bound: Duration) -> Result<()> {
         wait_for(&format!("the end of the {}", self.expected.label), bound, || {
             Ok(self.find_diag()?.is_none().then_some(()))
-        })
+        })?;
+        // tcp_set_state() takes it off the list, then changes the state; counters come later still, and a process that reads
+        // SO_ERROR before clears the error. All of that happens under the socket's lock, which this waits for.
+        if let Some(socket) = &self.socket {
+            socket.set_keepalive(socket.keepalive()?)?;
+        }
+        Ok(())
     }
 
     /// The same, as the span from the start of `cause` until then.
