@@ -302,8 +302,8 @@ mod tests {
     #[test]
     fn long_keys_get_width_before_late_columns() {
         assert!(heads(40, 160, TIME_WAIT).contains(&"k".repeat(40)));
-        assert!(!heads(40, 160, TIME_WAIT).contains("SYN_RECV"));
-        assert!(heads(21, 180, TIME_WAIT).contains("SYN_RECV"));
+        assert!(!heads(40, 160, TIME_WAIT).contains("RESETS"));
+        assert!(heads(21, 180, TIME_WAIT).contains("RESETS"));
         assert!(heads(200, 400, TIME_WAIT).contains(&"k".repeat(200)));
     }
 

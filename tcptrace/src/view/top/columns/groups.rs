@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     aggregate::{DestinationPorts, DwellQuantiles, Group, Snapshot},
-    lifecycle::Role,
+    lifecycle::{Closer, Role},
     model::{Nanos, TcpState, text},
 };
 
@@ -22,7 +22,7 @@ pub const TIME_WAIT: usize = 5;
 type Of = TableColumn<Group>;
 
 /// Every column of the groups, from left to right.
-pub const GROUPS: [Of; 18] = [
+pub const GROUPS: [Of; 19] = [
     Of::words("key", "", 0, |_, group| CellValue::Key(text::sanitise(&group.key)))
         .for_cells(21, u16::MAX)
         .help("the key that the sockets share"),
@@ -86,6 +86,12 @@ pub const GROUPS: [Of; 18] = [
     })
     .for_cells(8, 9)
     .help("when local ports run out, at the current rates"),
+    Of::number("resets", "RESETS", 19, |_, group| {
+        CellValue::Count(
+            [Closer::ResetReceived, Closer::ResetSent].map(|by| group.closed[by as usize]).iter().sum(),
+        )
+    })
+    .help("connections ended by a RST, received or sent, so far"),
 ];
 
 /// Local ports towards the destination of an outbound group, for the local address that runs out first.
