@@ -135,8 +135,13 @@ pub const ACTIONS: [ActionRow; 39] = [
         .hinted("filter", TABLES),
     row(Action::GroupNext, "group-next", &[Plain(KeyCode::Tab)], "group by the next key")
         .hinted("group", GROUPS),
-    row(Action::GroupPrevious, "group-previous", &[Plain(KeyCode::BackTab)], "group by the key before"),
-    row(Action::GroupBy(Key::Service), "by-service", &[typed('1')], "group by service: who is connected to"),
+    row(Action::GroupPrevious, "group-previous", &[Plain(KeyCode::BackTab)], "group by the previous key"),
+    row(
+        Action::GroupBy(Key::Service),
+        "by-service",
+        &[typed('1')],
+        "group by service: local listener or remote address",
+    ),
     row(Action::GroupBy(Key::Peer), "by-peer", &[typed('2')], "group by peer: the other end's address"),
     row(Action::GroupBy(Key::Rport), "by-rport", &[typed('3')], "group by remote port"),
     row(Action::GroupBy(Key::Lport), "by-lport", &[typed('4')], "group by local port"),
