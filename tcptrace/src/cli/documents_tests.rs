@@ -96,9 +96,11 @@ fn daemon_set_matches_the_documents() {
 #[test]
 fn documents_list_every_grouping_key() {
     let names = Grouping::names();
-    for (page, list) in [("README.md", names.join(", ")), ("README.zh-CN.md", names.join("、"))] {
+    for (page, list) in [("README.md", names.join(",")), ("README.zh-CN.md", names.join("、"))] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page));
-        assert!(text.expect("a page").contains(&list), "{page}: {list}");
+        // The list may continue on the next line.
+        let text: String = text.expect("a page").split_whitespace().collect();
+        assert!(text.contains(&list), "{page}: {list}");
     }
     let formats = include_str!("../../../docs/json.md");
     let heads: Vec<&str> = formats.lines().filter(|line| line.starts_with("| `")).collect();
