@@ -275,7 +275,7 @@ impl SnapshotSender {
     fn snapshot(&self, flow: &mut PipelineState, tracker: &Tracker) -> Snapshot {
         let mut snapshot = flow.snapshot(tracker, &self.source_name);
         if self.polls == PollKind::Host {
-            snapshot.standing =
+            snapshot.stuck =
                 stuck_sockets::of(tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts);
         }
         snapshot

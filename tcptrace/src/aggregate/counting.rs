@@ -41,9 +41,9 @@ impl Observer for Aggregate {
         self.ports.changed(event, socket, processes);
         if socket.is_counted() {
             self.leave(event.from, Orphan::before(event));
-            if let Some(stays) = &mut self.stays {
-                for departure in PackedDwell::of(event, socket) {
-                    stays[socket.role as usize].take(departure, Scope::Every);
+            if let Some(dwells) = &mut self.dwells {
+                for packed in PackedDwell::of(event, socket) {
+                    dwells[socket.role as usize].take(packed, Scope::Every);
                 }
             }
             self.groups.leave(event, socket);

@@ -65,23 +65,23 @@ impl Default for DwellStore {
 
 impl DwellStore {
     /// Adds a dwell; returns by how many bytes the histograms grew.
-    pub(super) fn take(&mut self, departure: PackedDwell, scope: Scope) -> usize {
+    pub(super) fn take(&mut self, dwell: PackedDwell, scope: Scope) -> usize {
         match self {
             Self::Few(few) if few.len() < FEW => {
                 if few.len() == few.capacity() {
                     few.reserve_exact(few.len().max(4));
                 }
-                few.push(departure);
+                few.push(dwell);
                 0
             }
             Self::Few(_) => {
                 let mut histograms = self.histograms(scope).into_owned();
-                histograms.take(departure, scope);
+                histograms.take(dwell, scope);
                 let size = histograms.size();
                 *self = Self::Many(Box::new(histograms));
                 size
             }
-            Self::Many(histograms) => histograms.take(departure, scope),
+            Self::Many(histograms) => histograms.take(dwell, scope),
         }
     }
 
@@ -110,8 +110,8 @@ impl DwellStore {
         match self {
             Self::Few(few) => {
                 let mut histograms = Histograms::default();
-                for &departure in few {
-                    histograms.take(departure, scope);
+                for &dwell in few {
+                    histograms.take(dwell, scope);
                 }
                 Cow::Owned(histograms)
             }
@@ -123,8 +123,8 @@ impl DwellStore {
     pub(super) fn add_to(&self, sum: &mut Histograms, scope: Scope) {
         match self {
             Self::Few(few) => {
-                for &departure in few {
-                    sum.take(departure, scope);
+                for &dwell in few {
+                    sum.take(dwell, scope);
                 }
             }
             Self::Many(histograms) => sum.merge(histograms),
@@ -153,9 +153,9 @@ const fn is_split(state: TcpState) -> bool {
 
 impl Histograms {
     /// Adds a dwell; returns by how many bytes the histograms grew.
-    pub(super) fn take(&mut self, departure: PackedDwell, scope: Scope) -> usize {
-        let state = departure.state();
-        match departure.end() {
+    pub(super) fn take(&mut self, dwell: PackedDwell, scope: Scope) -> usize {
+        let state = dwell.state();
+        match dwell.end() {
             Some((reason, Phase::Timewait)) if state == TcpState::FinWait2 => {
                 self.orphans_ended[reason as usize] += 1;
             }
@@ -169,8 +169,8 @@ impl Histograms {
             return 0;
         }
         let kinds = self.kinds.len();
-        let dwells = self.of_kind((state, is_split(state).then(|| departure.split())));
-        let mut growth = usize::from(dwells.record(departure.dwell())) * BUCKET_BYTES;
+        let dwells = self.of_kind((state, is_split(state).then(|| dwell.split())));
+        let mut growth = usize::from(dwells.record(dwell.dwell())) * BUCKET_BYTES;
         growth += (self.kinds.len() - kinds) * HISTOGRAM_BYTES;
         growth
     }
@@ -288,7 +288,7 @@ mod tests {
     };
 
     /// A stay out of any two numbers.
-    fn departure((n, length): (usize, u64)) -> PackedDwell {
+    fn dwell((n, length): (usize, u64)) -> PackedDwell {
         let state = TcpState::ALL[n % TcpState::COUNT];
         let reason = EndReason::ALL[n / 16 % EndReason::COUNT];
         let splits = [Split::Fin, Split::Orphan, Split::Held, Split::Ended(reason), Split::Ended(reason)];
@@ -298,10 +298,10 @@ mod tests {
         PackedDwell::new(state, splits[n / 3 % splits.len()], dwell, phase)
     }
 
-    fn taken(departures: &[PackedDwell], scope: Scope) -> (DwellStore, usize) {
-        let mut stays = DwellStore::default();
-        let growth = departures.iter().map(|&departure| stays.take(departure, scope)).sum();
-        (stays, growth)
+    fn taken(ended: &[PackedDwell], scope: Scope) -> (DwellStore, usize) {
+        let mut dwells = DwellStore::default();
+        let growth = ended.iter().map(|&dwell| dwells.take(dwell, scope)).sum();
+        (dwells, growth)
     }
 
     fn as_text(histograms: &Histograms) -> String {
@@ -319,19 +319,19 @@ mod tests {
             all in prop::collection::vec((0..2_000_usize, 0..1_u64 << 40), 0..60), cut in 0..60_usize, every in any::<bool>(),
         ) {
             let scope = if every { Scope::Every } else { Scope::TimewaitSockets };
-            let all: Vec<PackedDwell> = all.into_iter().map(departure).collect();
-            let (stays, growth) = taken(&all, scope);
-            prop_assert_eq!(growth, stays.size(), "what it grew by is what it takes");
-            prop_assert_eq!(stays.size() > 0, all.len() > FEW && !stays.histograms(scope).kinds.is_empty());
-            prop_assert_eq!(stays.is_empty(), all.is_empty());
+            let all: Vec<PackedDwell> = all.into_iter().map(dwell).collect();
+            let (dwells, growth) = taken(&all, scope);
+            prop_assert_eq!(growth, dwells.size(), "what it grew by is what it takes");
+            prop_assert_eq!(dwells.size() > 0, all.len() > FEW && !dwells.histograms(scope).kinds.is_empty());
+            prop_assert_eq!(dwells.is_empty(), all.is_empty());
             let mut whole = Histograms::default();
-            for &departure in &all {
-                whole.take(departure, scope);
+            for &dwell in &all {
+                whole.take(dwell, scope);
             }
-            prop_assert_eq!(as_text(&stays.histograms(scope)), as_text(&whole));
-            let kept = all.iter().filter(|departure| every || is_split(departure.state())).count();
+            prop_assert_eq!(as_text(&dwells.histograms(scope)), as_text(&whole));
+            let kept = all.iter().filter(|dwell| every || is_split(dwell.state())).count();
             if every {
-                prop_assert_eq!(stays.len(), kept as u64);
+                prop_assert_eq!(dwells.len(), kept as u64);
             }
             // In two parts.
             let (first, rest) = all.split_at(cut.min(all.len()));
@@ -345,13 +345,13 @@ mod tests {
             prop_assert_eq!(as_text(&merged), as_text(&whole));
             // Each end is counted once, of the kind of socket that it was.
             let ends = |of: &dyn Fn(&PackedDwell) -> bool| {
-                all.iter().filter(|departure| departure.end().is_some() && of(departure)).count() as u64
+                all.iter().filter(|dwell| dwell.end().is_some() && of(dwell)).count() as u64
             };
-            let is_full = |departure: &PackedDwell| departure.end().is_some_and(|(_, phase)| phase == Phase::Full);
+            let is_full = |dwell: &PackedDwell| dwell.end().is_some_and(|(_, phase)| phase == Phase::Full);
             prop_assert_eq!(whole.ended().iter().sum::<u64>(), ends(&is_full));
-            let syn_sent = |departure: &PackedDwell| is_full(departure) && departure.state() == TcpState::SynSent;
+            let syn_sent = |dwell: &PackedDwell| is_full(dwell) && dwell.state() == TcpState::SynSent;
             prop_assert_eq!(whole.connects_ended().iter().sum::<u64>(), ends(&syn_sent));
-            let orphan = |departure: &PackedDwell| !is_full(departure) && departure.state() == TcpState::FinWait2;
+            let orphan = |dwell: &PackedDwell| !is_full(dwell) && dwell.state() == TcpState::FinWait2;
             prop_assert_eq!(whole.orphans_ended().iter().sum::<u64>(), ends(&orphan));
         }
     }
@@ -366,11 +366,14 @@ mod tests {
                 Phase::Full,
             )
         };
-        let mut stays = DwellStore::default();
-        let few: usize = (0..FEW as u64).map(|n| stays.take(exact(n), Scope::Every)).sum();
-        assert_eq!((few, stays.size()), (0, 0));
-        assert_eq!(stays.take(exact(1_000), Scope::Every), HISTOGRAM_BYTES + (FEW + 1) * BUCKET_BYTES);
-        assert_eq!([1_000, 2_000].map(|ns| stays.take(exact(ns), Scope::Every)), [0, BUCKET_BYTES]);
-        assert_eq!((stays.size(), stays.len()), (HISTOGRAM_BYTES + (FEW + 2) * BUCKET_BYTES, FEW as u64 + 3));
+        let mut dwells = DwellStore::default();
+        let few: usize = (0..FEW as u64).map(|n| dwells.take(exact(n), Scope::Every)).sum();
+        assert_eq!((few, dwells.size()), (0, 0));
+        assert_eq!(dwells.take(exact(1_000), Scope::Every), HISTOGRAM_BYTES + (FEW + 1) * BUCKET_BYTES);
+        assert_eq!([1_000, 2_000].map(|ns| dwells.take(exact(ns), Scope::Every)), [0, BUCKET_BYTES]);
+        assert_eq!(
+            (dwells.size(), dwells.len()),
+            (HISTOGRAM_BYTES + (FEW + 2) * BUCKET_BYTES, FEW as u64 + 3)
+        );
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Entry {
     time_wait: Entered,
     fin_wait2: Entered,
     orphans: u64,
-    pub(super) stays: DwellStore,
+    pub(super) dwells: DwellStore,
     /// Dwells moved to "other" to save memory.
     pub(super) elsewhere: u64,
     /// Only with [`Scope::Whole`].
@@ -92,7 +92,7 @@ impl Entry {
             time_wait: Entered::default(),
             fin_wait2: Entered::default(),
             orphans: 0,
-            stays: DwellStore::default(),
+            dwells: DwellStore::default(),
             elsewhere: 0,
             over_time: None,
         }
@@ -174,9 +174,9 @@ impl Entry {
     }
 
     /// Samples its sockets for the mean over time.
-    pub(super) fn look(&mut self) {
+    pub(super) fn sample(&mut self) {
         if let Some(over_time) = &mut self.over_time {
-            over_time.look(&self.counts);
+            over_time.sample(&self.counts);
         }
     }
 
@@ -185,7 +185,7 @@ impl Entry {
         if !scope.keeps(event) {
             return 0;
         }
-        PackedDwell::of(event, socket).map(|departure| self.stays.take(departure, scope)).sum()
+        PackedDwell::of(event, socket).map(|packed| self.dwells.take(packed, scope)).sum()
     }
 
     pub(super) fn orphaned(&mut self) {
@@ -206,7 +206,7 @@ impl Entry {
     pub(super) fn is_blank(&self) -> bool {
         let closed: u64 = self.closers.iter().sum();
         let did = self.elsewhere + self.time_wait.all + self.fin_wait2.all + closed;
-        self.sockets() + did == 0 && self.stays.is_empty()
+        self.sockets() + did == 0 && self.dwells.is_empty()
     }
 
     /// Adds everything but the owners to `sum`.
@@ -232,16 +232,16 @@ impl Entry {
         if let (Some(sum), Some(over_time)) = (&mut sum.over_time, &self.over_time) {
             sum.merge(over_time);
         }
-        sum.merge_dwells(&self.stays, scope);
+        sum.merge_dwells(&self.dwells, scope);
     }
 
-    /// Merges `stays` into its own.
-    pub(super) fn merge_dwells(&mut self, stays: &DwellStore, scope: Scope) {
-        if let DwellStore::Few(_) = self.stays {
-            self.stays = DwellStore::Many(Box::new(self.stays.histograms(scope).into_owned()));
+    /// Merges `dwells` into its own.
+    pub(super) fn merge_dwells(&mut self, dwells: &DwellStore, scope: Scope) {
+        if let DwellStore::Few(_) = self.dwells {
+            self.dwells = DwellStore::Many(Box::new(self.dwells.histograms(scope).into_owned()));
         }
-        if let DwellStore::Many(histograms) = &mut self.stays {
-            stays.add_to(histograms, scope);
+        if let DwellStore::Many(histograms) = &mut self.dwells {
+            dwells.add_to(histograms, scope);
         }
     }
 
@@ -280,7 +280,7 @@ impl Entry {
 
     pub(super) fn snapshot(&self, shown: &GroupValues<'_>, oldest_close_wait: Option<Oldest>) -> Group {
         let counts = self.counts.map(u64::from);
-        let histograms = self.stays.histograms(shown.scope);
+        let histograms = self.dwells.histograms(shown.scope);
         let timewaits = |state: TcpState, entered: Entered| {
             let (dwell, dwell_bounds) = histograms.quantiles(state);
             TimewaitSockets {
@@ -316,11 +316,11 @@ impl Entry {
         }
     }
 
-    /// Summary over the trace; `looks` is the number of samples.
-    pub(super) fn summary(&self, names: &HostNames, own_netns: u32, looks: u64) -> GroupSummary {
-        let histograms = self.stays.histograms(Scope::Whole);
+    /// Summary over the trace of so many `samples`.
+    pub(super) fn summary(&self, names: &HostNames, own_netns: u32, samples: u64) -> GroupSummary {
+        let histograms = self.dwells.histograms(Scope::Whole);
         let over_time = self.over_time.as_deref().cloned().unwrap_or_default();
-        let states = over_time.states(&self.counts.map(u64::from), looks, |state| histograms.whole(state));
+        let states = over_time.states(&self.counts.map(u64::from), samples, |state| histograms.whole(state));
         GroupSummary {
             key: self.key.label(names, own_netns),
             role: self.role(),
@@ -334,7 +334,7 @@ impl Entry {
 
     /// The dwells kept for the group.
     pub(super) fn all_dwells(&self, scope: Scope) -> Vec<super::StateDwells> {
-        self.stays.histograms(scope).states(&self.counts.map(u64::from), self.orphans)
+        self.dwells.histograms(scope).states(&self.counts.map(u64::from), self.orphans)
     }
 
     fn dwells(&self, histograms: &Histograms, scope: Scope) -> Vec<super::StateDwells> {

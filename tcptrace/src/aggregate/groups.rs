@@ -294,16 +294,16 @@ impl Groups {
     }
 
     /// Samples the sockets of every group for the mean over time.
-    pub(super) fn look(&mut self) {
+    pub(super) fn sample(&mut self) {
         for (_, entry) in self.table.iter_mut() {
-            entry.look();
+            entry.sample();
         }
     }
 
-    /// Summary of every group over the trace; `looks` is the number of samples.
-    pub(super) fn summary(&self, names: &HostNames, own_netns: u32, looks: u64) -> Vec<GroupSummary> {
+    /// Summary of every group over the trace of so many `samples`.
+    pub(super) fn summary(&self, names: &HostNames, own_netns: u32, samples: u64) -> Vec<GroupSummary> {
         let rows = self.table.iter().map(|(_, entry)| entry).filter(|entry| !entry.is_blank());
-        rows.map(|entry| entry.summary(names, own_netns, looks)).collect()
+        rows.map(|entry| entry.summary(names, own_netns, samples)).collect()
     }
 
     /// Members of `in_use` shown individually by current rank; may contain duplicates.
@@ -342,7 +342,7 @@ impl Groups {
     #[cfg(test)]
     pub(super) fn histograms_in_bytes(&self) -> (usize, usize) {
         let groups = self.table.iter().filter(|(index, _)| *index != OTHER);
-        (groups.map(|(_, entry)| entry.stays.size()).sum(), self.histogram_bytes)
+        (groups.map(|(_, entry)| entry.dwells.size()).sum(), self.histogram_bytes)
     }
 
     #[cfg(test)]
@@ -394,7 +394,7 @@ impl Groups {
     }
 
     fn fold(&mut self, entry: &Entry) {
-        self.histogram_bytes -= entry.stays.size().min(self.histogram_bytes);
+        self.histogram_bytes -= entry.dwells.size().min(self.histogram_bytes);
         if let Some(other) = self.table.get_mut(OTHER) {
             entry.add_to(other, self.scope);
         }
@@ -407,19 +407,19 @@ impl Groups {
         if self.histogram_bytes <= self.limits.histogram_bytes {
             return;
         }
-        let mut by_weight = self.table.by_weight(|entry| matches!(entry.stays, DwellStore::Many(_)));
+        let mut by_weight = self.table.by_weight(|entry| matches!(entry.dwells, DwellStore::Many(_)));
         by_weight.sort_unstable();
         for (_, index) in by_weight {
             if self.histogram_bytes <= self.limits.histogram_bytes / 2 {
                 break;
             }
             let Some(entry) = self.table.get_mut(index) else { continue };
-            self.histogram_bytes -= entry.stays.size().min(self.histogram_bytes);
-            let stays = std::mem::take(&mut entry.stays);
-            entry.elsewhere += stays.len();
+            self.histogram_bytes -= entry.dwells.size().min(self.histogram_bytes);
+            let dwells = std::mem::take(&mut entry.dwells);
+            entry.elsewhere += dwells.len();
             self.histograms_folded += 1;
             if let Some(other) = self.table.get_mut(OTHER) {
-                other.merge_dwells(&stays, self.scope);
+                other.merge_dwells(&dwells, self.scope);
             }
         }
     }

@@ -65,10 +65,11 @@ pub struct Aggregate {
     totals: [Total; TcpState::COUNT],
     scope: Scope,
     /// Ended dwells of all sockets, indexed by `Role as usize`; only if the scope keeps every state.
-    stays: Option<[Histograms; Role::ALL.len()]>,
-    /// Only with [`Scope::Whole`]; `looks` counts its samples.
+    dwells: Option<[Histograms; Role::ALL.len()]>,
+    /// Only with [`Scope::Whole`].
     over_time: Option<OverTime>,
-    looks: u64,
+    /// Number of its samples.
+    samples: u64,
     ports: Ports,
     orphans: u64,
     history: VecDeque<Sample>,
@@ -145,9 +146,9 @@ impl Aggregate {
             groups: Groups::new(grouping, scope.of_groups(), limits),
             scope,
             totals: Default::default(),
-            stays: (!matches!(scope, Scope::TimewaitSockets | Scope::Nothing)).then(Default::default),
+            dwells: (!matches!(scope, Scope::TimewaitSockets | Scope::Nothing)).then(Default::default),
             over_time: (scope == Scope::Whole).then(OverTime::default),
-            looks: 0,
+            samples: 0,
             ports: Ports::default(),
             orphans: 0,
             history: VecDeque::with_capacity(HISTORY),
@@ -187,7 +188,7 @@ impl Aggregate {
     ) {
         self.groups = self.groups.cleared(grouping);
         self.totals = Default::default();
-        self.stays = self.stays.as_ref().map(|_| Default::default());
+        self.dwells = self.dwells.as_ref().map(|_| Default::default());
         self.orphans = 0;
         self.last = None;
         if history == History::Ends {
@@ -291,9 +292,9 @@ impl Aggregate {
             groups: shown_groups.groups,
             other_groups: shown_groups.others,
             observed: context.observed,
-            standing: Vec::new(),
+            stuck: Vec::new(),
             ports: self.ports.snapshot(ts, names),
-            dwells: self.merged_dwells().map(|stays| stays.states(&now, self.orphans)).unwrap_or_default(),
+            dwells: self.merged_dwells().map(|dwells| dwells.states(&now, self.orphans)).unwrap_or_default(),
             dwells_by_role: self.dwells_by_role(),
             tables,
             answer: context.answer,
@@ -375,26 +376,26 @@ impl Aggregate {
     }
 
     /// Samples the sockets per state for the mean over time, see [`Scope::Whole`].
-    pub fn look(&mut self) {
-        self.looks += 1;
+    pub fn sample(&mut self) {
+        self.samples += 1;
         if let Some(over_time) = &mut self.over_time {
-            over_time.look(&self.totals.map(|total| total.now));
-            self.groups.look();
+            over_time.sample(&self.totals.map(|total| total.now));
+            self.groups.sample();
         }
     }
 
     /// Summary of all sockets and of each group over the trace, see [`Scope::Whole`].
     pub fn summary(&self, names: &HostNames, own_netns: u32) -> (GroupSummary, Vec<GroupSummary>) {
-        let groups = self.groups.summary(names, own_netns, self.looks);
+        let groups = self.groups.summary(names, own_netns, self.samples);
         let now = self.totals.map(|total| total.now);
         let over_time = self.over_time.clone().unwrap_or_default();
-        let stays = self.merged_dwells().unwrap_or_default();
-        let dwells = |state| stays.whole(state);
+        let dwells = self.merged_dwells().unwrap_or_default();
+        let dwells = |state| dwells.whole(state);
         let mut all = GroupSummary {
             key: "all".into(),
             role: Role::Unknown,
             process: None,
-            states: over_time.states(&now, self.looks, dwells),
+            states: over_time.states(&now, self.samples, dwells),
             closed: Default::default(),
             ended: Default::default(),
             dwells_elsewhere: 0,
@@ -412,24 +413,24 @@ impl Aggregate {
 
     /// Ended dwells of all roles, merged.
     fn merged_dwells(&self) -> Option<Histograms> {
-        let (first, rest) = self.stays.as_ref()?.split_first()?;
+        let (first, rest) = self.dwells.as_ref()?.split_first()?;
         let mut sum = first.clone();
-        for stays in rest {
-            sum.merge(stays);
+        for dwells in rest {
+            sum.merge(dwells);
         }
         Some(sum)
     }
 
     /// Non-empty dwells by role and state; only with [`Scope::Roles`].
     fn dwells_by_role(&self) -> Vec<RoleDwells> {
-        let Some(stays) = self.stays.as_ref().filter(|_| self.scope == Scope::Roles) else {
+        let Some(dwells) = self.dwells.as_ref().filter(|_| self.scope == Scope::Roles) else {
             return Vec::new();
         };
-        let each = Role::ALL.into_iter().zip(stays).flat_map(|(role, stays)| {
+        let each = Role::ALL.into_iter().zip(dwells).flat_map(|(role, dwells)| {
             TcpState::ALL.into_iter().map(move |state| RoleDwells {
                 role,
                 state,
-                distribution: stays.whole(state).distribution(),
+                distribution: dwells.whole(state).distribution(),
             })
         });
         each.filter(|dwells| dwells.distribution.count > 0).collect()

@@ -307,7 +307,7 @@ mod tests {
         let sockets_per_row = |sockets: usize, has_room: bool| {
             const ROWS: usize = 1 << 24;
             let mut patience = CleanupThrottle::default();
-            let looks = (0..ROWS).filter(|_| {
+            let lookups = (0..ROWS).filter(|_| {
                 patience.note();
                 let is_over = patience.is_over();
                 if is_over {
@@ -315,7 +315,7 @@ mod tests {
                 }
                 is_over
             });
-            looks.count() * sockets / ROWS
+            lookups.count() * sockets / ROWS
         };
         for sockets in [1 << 10, 1 << 17, 1 << 22] {
             assert!(

@@ -19,7 +19,7 @@ impl OverTime {
         self.entered[state.index()] += 1;
     }
 
-    pub(super) fn look<N: Into<u64> + Copy>(&mut self, counts: &[N; TcpState::COUNT]) {
+    pub(super) fn sample<N: Into<u64> + Copy>(&mut self, counts: &[N; TcpState::COUNT]) {
         for (state, &count) in counts.iter().enumerate() {
             self.sums[state] += count.into();
             self.most[state] = self.most[state].max(count.into());
@@ -39,7 +39,7 @@ impl OverTime {
     pub(super) fn states(
         &self,
         now: &[u64; TcpState::COUNT],
-        looks: u64,
+        samples: u64,
         dwells: impl Fn(TcpState) -> Dwells,
     ) -> Vec<StateSummary> {
         let summary = |state: TcpState| {
@@ -50,7 +50,7 @@ impl OverTime {
             (!is_empty).then(|| StateSummary {
                 state,
                 entered,
-                mean: if looks == 0 { 0.0 } else { self.sums[at] as f64 / looks as f64 },
+                mean: if samples == 0 { 0.0 } else { self.sums[at] as f64 / samples as f64 },
                 most,
                 dwells,
             })

@@ -153,17 +153,13 @@ mod tests {
             for state in TcpState::ALL {
                 for bound in [Bound::Exact, Bound::AtLeast, Bound::Inferred] {
                     let dwell = Some(Dwell { length: Nanos(61_234_567_891), bound });
-                    let departure = PackedDwell::new(state, split, dwell, Phase::Full);
-                    assert_eq!(
-                        (departure.state(), departure.split(), departure.dwell()),
-                        (state, split, dwell)
-                    );
+                    let packed = PackedDwell::new(state, split, dwell, Phase::Full);
+                    assert_eq!((packed.state(), packed.split(), packed.dwell()), (state, split, dwell));
                 }
             }
         }
-        let departure =
-            PackedDwell::new(TcpState::LastAck, Split::Ended(EndReason::Closed), None, Phase::Full);
-        assert_eq!((departure.dwell(), departure.end()), (None, Some((EndReason::Closed, Phase::Full))));
+        let packed = PackedDwell::new(TcpState::LastAck, Split::Ended(EndReason::Closed), None, Phase::Full);
+        assert_eq!((packed.dwell(), packed.end()), (None, Some((EndReason::Closed, Phase::Full))));
         let timewait =
             PackedDwell::new(TcpState::TimeWait, Split::Ended(EndReason::Expired), None, Phase::Timewait);
         assert_eq!(timewait.end(), Some((EndReason::Expired, Phase::Timewait)));
@@ -172,8 +168,8 @@ mod tests {
     #[test]
     fn too_long_dwell_saturates() {
         let dwell = Some(Dwell { length: Nanos(u64::MAX), bound: Bound::Exact });
-        let departure = PackedDwell::new(TcpState::Established, Split::Fin, dwell, Phase::Full);
-        let days = departure.dwell().expect("known").length.0 / 86_400_000_000_000;
+        let packed = PackedDwell::new(TcpState::Established, Split::Fin, dwell, Phase::Full);
+        let days = packed.dwell().expect("known").length.0 / 86_400_000_000_000;
         assert_eq!(days, 26);
     }
 
@@ -213,7 +209,7 @@ mod tests {
             crate::lifecycle::Since::Unknown,
         );
         let parts = |event: &Event<'_>| -> Vec<(&str, Option<u64>)> {
-            let length = |departure: PackedDwell| departure.dwell().map(|dwell| dwell.length.0);
+            let length = |packed: PackedDwell| packed.dwell().map(|dwell| dwell.length.0);
             PackedDwell::of(event, &socket).map(|part| (part.split().name(), length(part))).collect()
         };
         // (dwell, without an owner for, parts)

@@ -34,7 +34,7 @@ fn state_is_shown_if_it_has_or_had_sockets() {
         [TcpState::SynSent],
         "entered and left between two samples"
     );
-    over_time.look(&now);
+    over_time.sample(&now);
     assert_eq!(shown(&over_time, &[0; TcpState::COUNT]), [TcpState::SynSent, TcpState::Listen]);
 }
 

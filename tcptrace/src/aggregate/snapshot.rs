@@ -56,7 +56,7 @@ pub struct Snapshot {
     /// Host counters, accept queues and descriptors.
     pub observed: Arc<Observed>,
     /// Sockets that wait for a process or a peer; empty unless requested.
-    pub standing: Vec<StuckSockets>,
+    pub stuck: Vec<StuckSockets>,
     /// Local ports by destination.
     pub ports: PortsSnapshot,
     /// Row count of each table, by name; every table is bounded.

@@ -78,7 +78,7 @@ pub fn of(
         let process = socket.process.and_then(|id| tracker.processes().get(id));
         let pid = process.map(|process| process.pid);
         let key = (socket.state as u8, socket.netns, service.addr.0, service.port, socket.role as u8, pid);
-        let standing = found.entry(key).or_insert_with(|| StuckSockets {
+        let stuck = found.entry(key).or_insert_with(|| StuckSockets {
             state: socket.state,
             netns: socket.netns,
             role: socket.role,
@@ -89,8 +89,8 @@ pub fn of(
             oldest: Vec::new(),
         });
         let age = ts.since(socket.since.time().unwrap_or(ts));
-        standing.count += 1;
-        standing.old += u64::from(age >= old);
+        stuck.count += 1;
+        stuck.old += u64::from(age >= old);
         let one = One {
             id,
             local: socket.tuple.local(),
@@ -98,10 +98,10 @@ pub fn of(
             age,
             at_least: !matches!(socket.since, Since::Exact(_)),
         };
-        let place = standing.oldest.partition_point(|other| (other.age, other.id.0) > (age, id.0));
+        let place = stuck.oldest.partition_point(|other| (other.age, other.id.0) > (age, id.0));
         if place < MAX_LISTED_SOCKETS {
-            standing.oldest.truncate(MAX_LISTED_SOCKETS - 1);
-            standing.oldest.insert(place, one);
+            stuck.oldest.truncate(MAX_LISTED_SOCKETS - 1);
+            stuck.oldest.insert(place, one);
         }
     }
     found.into_values().collect()

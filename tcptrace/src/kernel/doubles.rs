@@ -43,7 +43,7 @@ impl Doubles {
         DuplicateWatch { doubles: self, seen: 0 }
     }
 
-    fn look_at(&mut self, raw: &Record) {
+    fn check(&mut self, raw: &Record) {
         let Some(hook) = hook_of(raw.kind) else { return };
         let name =
             EventName { kind: raw.kind, object: raw.object, states: (raw.old, raw.new), arg0: raw.arg0 };
@@ -74,10 +74,10 @@ pub(super) struct DuplicateWatch<'a> {
 
 impl DuplicateWatch<'_> {
     /// Examines the next record.
-    pub fn look_at(&mut self, raw: &Record) {
+    pub fn check(&mut self, raw: &Record) {
         self.seen += 1;
         if self.doubles.is_watching {
-            self.doubles.look_at(raw);
+            self.doubles.check(raw);
         }
     }
 
@@ -103,7 +103,7 @@ mod tests {
     fn read(doubles: &mut Doubles, covered: u64, records: &[Record]) {
         let mut watch = doubles.begin(covered);
         for raw in records {
-            watch.look_at(raw);
+            watch.check(raw);
         }
         watch.end(usize::MAX);
     }

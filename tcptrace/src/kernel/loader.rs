@@ -164,7 +164,7 @@ impl Tracer {
         let Self { rings, reset_reasons, doubles, .. } = self;
         let mut watch = doubles.begin(covered.iter().sum());
         rings.drain(most, until, |mut seen| {
-            watch.look_at(&seen.raw);
+            watch.check(&seen.raw);
             if seen.raw.kind == Kind::ResetSent as u8 {
                 seen.raw.arg0 = translate_reset_reason(reset_reasons, seen.raw.arg0) as u64;
             }

@@ -107,21 +107,21 @@ impl<R: Ring> Rings<R> {
 
     /// Passes on at most `most` records that are not younger than `until`, a time in the past.
     pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
-        if !(0..self.rings.len()).all(|at| self.look(at)) {
+        if !(0..self.rings.len()).all(|at| self.buffer_head(at)) {
             return;
         }
         for _ in 0..most {
             let Some(at) = self.oldest(until) else { return };
             let Some(seen) = self.rings[at].1.pop_front() else { return };
             take(seen);
-            if !self.look(at) {
+            if !self.buffer_head(at) {
                 return;
             }
         }
     }
 
     /// Buffers the head of a ring, if it has one; returns false if an uncommitted record blocks it.
-    fn look(&mut self, at: usize) -> bool {
+    fn buffer_head(&mut self, at: usize) -> bool {
         let (ring, first) = &mut self.rings[at];
         if !first.is_empty() {
             return true;

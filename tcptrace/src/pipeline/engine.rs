@@ -88,7 +88,7 @@ impl Engine {
             && self.flow.seeded
             && ts >= self.next_sample
         {
-            self.flow.aggregate.look();
+            self.flow.aggregate.sample();
             self.next_sample = ts.plus(SAMPLE_INTERVAL);
         }
     }

@@ -265,7 +265,7 @@ impl Player {
         let query = &self.wanted.query;
         let is_grouped_alike = query.grouping == before.grouping;
         if is_grouped_alike && query.filter == before.filter {
-            self.look(&before);
+            self.answer_details(&before);
             return Ok(());
         }
         match self.head.engine.filter(query) {
@@ -279,7 +279,7 @@ impl Player {
     }
 
     /// Changes only the detail of the current snapshot.
-    fn look(&mut self, before: &Query) {
+    fn answer_details(&mut self, before: &Query) {
         let query = &self.wanted.query;
         if query == before {
             return;

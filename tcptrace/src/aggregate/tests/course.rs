@@ -61,7 +61,7 @@ impl Course {
             if !matches!(record, Record::Tick { .. }) {
                 continue;
             }
-            self.aggregate.look();
+            self.aggregate.sample();
             if self.now.0 / Nanos::SECOND.0 > second {
                 let snapshot = self.snapshot();
                 if self.now.0 >= (1_000 + seconds) * 1_000 * MS {

@@ -102,10 +102,10 @@ pub fn peer_resets(case: &Case<'_>) -> Option<Found> {
 /// Finding: `connect()` without an answer.
 pub fn unanswered(case: &Case<'_>) -> Option<Found> {
     let waiting: Vec<_> = case
-        .standing(TcpState::SynSent)
-        .filter(|standing| standing.oldest.first().is_some_and(|one| one.age >= SYN_TIMEOUT))
+        .stuck(TcpState::SynSent)
+        .filter(|stuck| stuck.oldest.first().is_some_and(|one| one.age >= SYN_TIMEOUT))
         .collect();
-    let waiting_now: u64 = waiting.iter().map(|standing| standing.count).sum();
+    let waiting_now: u64 = waiting.iter().map(|stuck| stuck.count).sum();
     let ended = |reason: EndReason| -> u64 {
         case.snapshot.groups.iter().map(|group| group.connects_ended[reason as usize]).sum()
     };
@@ -113,7 +113,7 @@ pub fn unanswered(case: &Case<'_>) -> Option<Found> {
     if waiting_now + timed_out + given_up == 0 {
         return None;
     }
-    let mut who = case.top_stuck_owners(&waiting, |standing| standing.count);
+    let mut who = case.top_stuck_owners(&waiting, |stuck| stuck.count);
     if who.is_empty() {
         who = case.by_count(|group| {
             group.connects_ended[EndReason::Timeout as usize]

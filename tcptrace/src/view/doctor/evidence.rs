@@ -93,10 +93,10 @@ impl<'a> Case<'a> {
     }
 
     fn any_pid(&self, netns: NetnsId) -> Option<u32> {
-        let standing = self.snapshot.standing.iter().filter(|standing| standing.netns == netns);
+        let stuck = self.snapshot.stuck.iter().filter(|stuck| stuck.netns == netns);
         let groups = self.snapshot.groups.iter().filter(|group| group.netns() == Some(netns));
-        standing
-            .filter_map(|standing| standing.process.as_ref())
+        stuck
+            .filter_map(|stuck| stuck.process.as_ref())
             .chain(groups.filter_map(|group| group.process.as_ref()))
             .map(|process| process.pid)
             .next()
@@ -146,34 +146,34 @@ impl<'a> Case<'a> {
     }
 
     /// Stuck sockets in `state`.
-    pub fn standing(&self, state: TcpState) -> impl Iterator<Item = &'a StuckSockets> + use<'a> {
-        self.snapshot.standing.iter().filter(move |standing| standing.state == state)
+    pub fn stuck(&self, state: TcpState) -> impl Iterator<Item = &'a StuckSockets> + use<'a> {
+        self.snapshot.stuck.iter().filter(move |stuck| stuck.state == state)
     }
 
     /// Process, service and oldest sockets of a row of stuck sockets.
-    pub fn stuck_owner(&self, standing: &StuckSockets, count: u64) -> Who {
+    pub fn stuck_owner(&self, stuck: &StuckSockets, count: u64) -> Who {
         let descriptors = &self.snapshot.observed.descriptors;
-        let oldest = standing.oldest.first();
+        let oldest = stuck.oldest.first();
         Who {
-            service: standing.service.to_string(),
+            service: stuck.service.to_string(),
             count,
-            fds: standing.oldest.iter().filter_map(|one: &One| descriptors.get(&one.id).copied()).collect(),
+            fds: stuck.oldest.iter().filter_map(|one: &One| descriptors.get(&one.id).copied()).collect(),
             oldest: oldest.map(|one| one.age),
             at_least: oldest.map(|one| one.at_least),
-            ..self.process(Some(standing.netns), standing.process.as_ref())
+            ..self.process(Some(stuck.netns), stuck.process.as_ref())
         }
     }
 
-    /// The rows of `standing` with the highest `count`.
+    /// The rows of `stuck` with the highest `count`.
     pub fn top_stuck_owners(
         &self,
-        standing: &[&StuckSockets],
+        stuck: &[&StuckSockets],
         count: impl Fn(&StuckSockets) -> u64,
     ) -> Vec<Who> {
         let mut counted: Vec<(u64, &&StuckSockets)> =
-            standing.iter().map(|standing| (count(standing), standing)).collect();
+            stuck.iter().map(|stuck| (count(stuck), stuck)).collect();
         counted.sort_by_key(|&(count, _)| std::cmp::Reverse(count));
-        counted.iter().take(MOST_NAMED).map(|(count, standing)| self.stuck_owner(standing, *count)).collect()
+        counted.iter().take(MOST_NAMED).map(|(count, stuck)| self.stuck_owner(stuck, *count)).collect()
     }
 
     /// Watch time in words.

@@ -40,7 +40,7 @@ pub fn reasons(snapshot: &Snapshot) -> Vec<String> {
             grown("TCPTimeWaitOverflow")
         ));
     }
-    let old = |state: TcpState| case.standing(state).map(|standing| standing.old).sum::<u64>();
+    let old = |state: TcpState| case.stuck(state).map(|stuck| stuck.old).sum::<u64>();
     reasons.push(format!(
         "CLOSE_WAIT: {}, {} of them old; held FIN_WAIT2: {} old",
         units::count(now(TcpState::CloseWait)),

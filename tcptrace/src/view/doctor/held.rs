@@ -19,14 +19,14 @@ const MANY_ORPHANS: u64 = 200;
 
 /// Number of old sockets in `state`, and their rows.
 fn old<'a>(case: &Case<'a>, state: TcpState) -> (u64, Vec<&'a StuckSockets>) {
-    let old: Vec<_> = case.standing(state).filter(|standing| standing.old > 0).collect();
-    (old.iter().map(|standing| standing.old).sum(), old)
+    let old: Vec<_> = case.stuck(state).filter(|stuck| stuck.old > 0).collect();
+    (old.iter().map(|stuck| stuck.old).sum(), old)
 }
 
 /// One line for each of the oldest sockets: ends, age, descriptor.
 fn lines(case: &Case<'_>, old: &[&StuckSockets]) -> Vec<String> {
     const MOST: usize = 3;
-    let mut oldest: Vec<_> = old.iter().flat_map(|standing| &standing.oldest).collect();
+    let mut oldest: Vec<_> = old.iter().flat_map(|stuck| &stuck.oldest).collect();
     oldest.sort_by_key(|one| std::cmp::Reverse(one.age));
     let line = |one: &&&One| {
         let fd = case.snapshot.observed.descriptors.get(&one.id);
@@ -43,7 +43,7 @@ pub fn close_wait(case: &Case<'_>) -> Option<Found> {
     if count == 0 {
         return None;
     }
-    let all: u64 = case.standing(TcpState::CloseWait).map(|standing| standing.count).sum();
+    let all: u64 = case.stuck(TcpState::CloseWait).map(|stuck| stuck.count).sum();
     let mut evidence = vec![format!(
         "{} of {} CLOSE_WAIT did not change state in the last {}",
         units::count(count),
@@ -51,7 +51,7 @@ pub fn close_wait(case: &Case<'_>) -> Option<Found> {
         patience(case)
     )];
     evidence.extend(lines(case, &old));
-    let who = case.top_stuck_owners(&old, |standing| standing.old);
+    let who = case.top_stuck_owners(&old, |stuck| stuck.old);
     let pid = who.first().and_then(|who| who.pid).map_or_else(|| "PID".into(), |pid| pid.to_string());
     Some(Found {
         severity: if count >= CRITICAL_LEAKED { Severity::Critical } else { Severity::Warning },
@@ -94,7 +94,7 @@ pub fn fin_wait2(case: &Case<'_>) -> Option<Found> {
         numbers: vec![("old", count)],
         why: "The process called shutdown() for writing and keeps the socket; the peer does not close. While a \
               process holds the socket the kernel sets no limit in time.",
-        who: case.top_stuck_owners(&old, |standing| standing.old),
+        who: case.top_stuck_owners(&old, |stuck| stuck.old),
         fix: vec![
             "In the application: after shutdown(), read to the end with a timeout of its own, then close()."
                 .into(),

@@ -21,10 +21,10 @@ const MIN_SYN_ACKS: u64 = 5;
 fn full<'a>(case: &Case<'a>, netns: NetnsId) -> Vec<(&'a StuckSockets, Queue)> {
     let queues = &case.snapshot.observed.queues;
     let mut full: Vec<(&StuckSockets, Queue)> = case
-        .standing(TcpState::Listen)
-        .filter(|standing| standing.netns == netns)
-        .flat_map(|standing| standing.oldest.iter().map(move |one| (standing, one)))
-        .filter_map(|(standing, one)| Some((standing, *queues.get(&one.id)?)))
+        .stuck(TcpState::Listen)
+        .filter(|stuck| stuck.netns == netns)
+        .flat_map(|stuck| stuck.oldest.iter().map(move |one| (stuck, one)))
+        .filter_map(|(stuck, one)| Some((stuck, *queues.get(&one.id)?)))
         .filter(|(_, queue)| queue.was_full())
         .collect();
     full.sort_by_key(|(_, queue)| std::cmp::Reverse(queue.most));
@@ -43,10 +43,10 @@ pub fn accept_queue(case: &Case<'_>) -> Option<Found> {
             format!("ListenOverflows +{}{} in {}", units::count(grown), case.place(netns), case.watched())
         })
         .collect();
-    evidence.extend(full.iter().take(MOST_NAMED).map(|(standing, queue)| {
+    evidence.extend(full.iter().take(MOST_NAMED).map(|(stuck, queue)| {
         format!(
             "{}: {} waiting for accept(), its backlog is {}",
-            standing.service,
+            stuck.service,
             units::count(queue.most.into()),
             units::count(queue.limit.into())
         )
@@ -57,10 +57,10 @@ pub fn accept_queue(case: &Case<'_>) -> Option<Found> {
     let who: Vec<Who> = full
         .iter()
         .take(MOST_NAMED)
-        .map(|(standing, queue)| Who {
+        .map(|(stuck, queue)| Who {
             oldest: None,
             at_least: None,
-            ..case.stuck_owner(standing, queue.most.into())
+            ..case.stuck_owner(stuck, queue.most.into())
         })
         .collect();
     let limit = full.first().map(|(_, queue)| i64::from(queue.limit));
@@ -187,16 +187,13 @@ fn again(case: &Case<'_>) -> Vec<Who> {
     let mut again: Vec<_> = case.snapshot.observed.synacks_again.iter().collect();
     again.sort_by_key(|&(_, count)| std::cmp::Reverse(*count));
     let who = |&(&(netns, local), &count): &(&(NetnsId, crate::model::Endpoint), &u64)| {
-        let listener = case.standing(TcpState::Listen).find(|standing| {
-            standing.netns == netns
-                && standing.service.port == local.port
-                && (standing.service.addr == local.addr || standing.service.addr.is_any())
+        let listener = case.stuck(TcpState::Listen).find(|stuck| {
+            stuck.netns == netns
+                && stuck.service.port == local.port
+                && (stuck.service.addr == local.addr || stuck.service.addr.is_any())
         });
-        let known = listener.map(|standing| Who {
-            oldest: None,
-            at_least: None,
-            ..case.stuck_owner(standing, count)
-        });
+        let known =
+            listener.map(|stuck| Who { oldest: None, at_least: None, ..case.stuck_owner(stuck, count) });
         known.unwrap_or_else(|| Who {
             netns: case.name(netns),
             service: local.to_string(),

@@ -252,24 +252,21 @@ pub fn port_range(case: &Case<'_>) -> Option<Found> {
 
 /// Finding: an outgoing connection may hold a listener's port when the listener restarts.
 pub fn port_range_listeners(case: &Case<'_>) -> Option<Found> {
-    let overlaps = |standing: &&StuckSockets| {
-        ports(case, standing.netns).is_some_and(|ports| ports.offers(standing.service.port))
+    let overlaps = |stuck: &&StuckSockets| {
+        ports(case, stuck.netns).is_some_and(|ports| ports.offers(stuck.service.port))
     };
-    let found: Vec<_> = case.standing(TcpState::Listen).filter(overlaps).collect();
+    let found: Vec<_> = case.stuck(TcpState::Listen).filter(overlaps).collect();
     let first = found.first()?;
     let (low, high) = ports(case, first.netns)?.range;
-    let mut numbers: Vec<u16> = found
-        .iter()
-        .filter(|standing| standing.netns == first.netns)
-        .map(|standing| standing.service.port)
-        .collect();
+    let mut numbers: Vec<u16> =
+        found.iter().filter(|stuck| stuck.netns == first.netns).map(|stuck| stuck.service.port).collect();
     numbers.sort_unstable();
     numbers.dedup();
     let named: Vec<String> = numbers.iter().map(u16::to_string).collect();
     let who: Vec<Who> = found
         .iter()
         .take(MAX_LISTENERS)
-        .map(|standing| Who { oldest: None, at_least: None, ..case.stuck_owner(standing, standing.count) })
+        .map(|stuck| Who { oldest: None, at_least: None, ..case.stuck_owner(stuck, stuck.count) })
         .collect();
     Some(Found {
         severity: Severity::Note,

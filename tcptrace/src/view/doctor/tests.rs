@@ -105,11 +105,11 @@ fn group(snapshot: &mut Snapshot, role: Role, change: impl FnOnce(&mut Group)) {
     snapshot.groups.push(group);
 }
 
-fn standing(snapshot: &mut Snapshot, state: TcpState, age_s: u64) {
+fn stuck(snapshot: &mut Snapshot, state: TcpState, age_s: u64) {
     let id = SocketId(100 + state as u64);
     let age = Nanos(age_s * Nanos::SECOND.0);
     let one = One { id, local: end("10.0.0.1:40000"), remote: end("10.0.0.5:5432"), age, at_least: true };
-    snapshot.standing.push(StuckSockets {
+    snapshot.stuck.push(StuckSockets {
         state,
         netns: OWN,
         role: Role::Outbound,
@@ -208,7 +208,7 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
         "accept_queue_overflow",
         |s| {
             count(s, OWN, "ListenOverflows", 12);
-            standing(s, TcpState::Listen, 9);
+            stuck(s, TcpState::Listen, 9);
             let queue = Queue { length: 5, limit: 4, most: 5 };
             Arc::make_mut(&mut Arc::make_mut(&mut s.observed).queues)
                 .insert(SocketId(100 + TcpState::Listen as u64), queue);
@@ -228,18 +228,18 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
     ),
     (
         "close_wait_leak",
-        |s| standing(s, TcpState::CloseWait, 9),
+        |s| stuck(s, TcpState::CloseWait, 9),
         Severity::Warning,
         "for >= 9.00s, descriptor 17",
     ),
-    ("fin_wait2_held", |s| standing(s, TcpState::FinWait2, 9), Severity::Warning, "descriptor 17"),
+    ("fin_wait2_held", |s| stuck(s, TcpState::FinWait2, 9), Severity::Warning, "descriptor 17"),
     (
         "fin_wait2_orphans",
         |s| group(s, Role::Inbound, |g| g.fin_wait2_orphan = 300),
         Severity::Warning,
         "300 FIN_WAIT2 without a process",
     ),
-    ("connects_unanswered", |s| standing(s, TcpState::SynSent, 3), Severity::Warning, "3 connects wait"),
+    ("connects_unanswered", |s| stuck(s, TcpState::SynSent, 3), Severity::Warning, "3 connects wait"),
     (
         "connects_unanswered",
         |s| group(s, Role::Outbound, |g| g.connects_ended[EndReason::Timeout as usize] = 2),
@@ -306,8 +306,8 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
 ];
 
 fn overlap(snapshot: &mut Snapshot) {
-    standing(snapshot, TcpState::Listen, 9);
-    snapshot.standing[0].service.port = 40_000;
+    stuck(snapshot, TcpState::Listen, 9);
+    snapshot.stuck[0].service.port = 40_000;
 }
 
 #[test]
@@ -346,8 +346,8 @@ fn commands_run_in_the_namespace_of_the_setting() {
     // Without a name, use a process inside the namespace.
     let mut snapshot = healthy();
     set(&mut snapshot, BLUE, "tcp_timestamps", "0");
-    standing(&mut snapshot, TcpState::Listen, 1);
-    snapshot.standing[0].netns = BLUE;
+    stuck(&mut snapshot, TcpState::Listen, 1);
+    snapshot.stuck[0].netns = BLUE;
     Arc::make_mut(&mut snapshot.observed).netns.get_mut(&BLUE).expect("known").name = None;
     assert_eq!(diagnose(&snapshot)[0].fix, ["nsenter -t 4711 -n sysctl -w net.ipv4.tcp_timestamps=1"]);
 }
@@ -358,8 +358,8 @@ fn untrusted_names_are_sanitised_and_quoted() {
     let evil = "a'; reboot\x1b[2J".into();
     Arc::make_mut(&mut snapshot.observed).netns.get_mut(&BLUE).expect("known").name = Some(evil);
     set(&mut snapshot, BLUE, "tcp_timestamps", "0");
-    standing(&mut snapshot, TcpState::CloseWait, 9);
-    snapshot.standing[0].process = Some(Process { comm: "\x1b[31mred\n".into(), ..process() });
+    stuck(&mut snapshot, TcpState::CloseWait, 9);
+    snapshot.stuck[0].process = Some(Process { comm: "\x1b[31mred\n".into(), ..process() });
     let shown = shown(&snapshot, FindingDetail::Full, Paint::Plain, 80);
     assert!(!shown.contains('\x1b'), "{shown}");
     assert!(shown.contains(r"ip netns exec 'a'\''; reboot?[2J' sysctl"), "{shown}");
@@ -375,7 +375,7 @@ fn shown(snapshot: &Snapshot, detail: FindingDetail, paint: Paint, width: usize)
 fn ill() -> Snapshot {
     let mut snapshot = healthy();
     ports(&mut snapshot, 28_232, 37);
-    standing(&mut snapshot, TcpState::CloseWait, 9);
+    stuck(&mut snapshot, TcpState::CloseWait, 9);
     group(&mut snapshot, Role::Inbound, |group| group.time_wait.now = 18_122);
     set(&mut snapshot, OWN, "tcp_fin_timeout", "30");
     snapshot

@@ -139,12 +139,12 @@ struct Waiting {
 
 /// The sockets in `state`, if the oldest has been there too long.
 fn waiting(report: &Report<'_>, state: TcpState) -> Option<Waiting> {
-    let of_state = || report.snapshot.standing.iter().filter(|standing| standing.state == state);
-    let age = |standing: &StuckSockets| standing.oldest.first().map(|one| one.age);
-    let longest = of_state().max_by_key(|standing| age(standing))?;
+    let of_state = || report.snapshot.stuck.iter().filter(|stuck| stuck.state == state);
+    let age = |stuck: &StuckSockets| stuck.oldest.first().map(|one| one.age);
+    let longest = of_state().max_by_key(|stuck| age(stuck))?;
     let oldest = longest.oldest.first().filter(|one| one.age >= FORGOTTEN)?;
     let bound = if oldest.at_least { ">= " } else { "" };
-    let count = of_state().map(|standing| standing.count).sum();
+    let count = of_state().map(|stuck| stuck.count).sum();
     let process = longest.process.as_ref();
     Some(Waiting {
         sockets: if count == 1 {

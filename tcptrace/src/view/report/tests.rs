@@ -73,7 +73,7 @@ fn busy() -> Snapshot {
     let mut time_wait: Distribution = (0..900).map(|n| 60 * S + n * 37 % 2_048 * 1_000_000).collect();
     time_wait.at_least = 12;
     time_wait.inferred = 7;
-    snapshot.standing = vec![
+    snapshot.stuck = vec![
         waiting(TcpState::CloseWait, 1_200, 14 * S, Some("batch-exporter")),
         waiting(TcpState::CloseWait, 4, 840 * S, Some(HOSTILE)),
         waiting(TcpState::FinWait2, 1, 11 * S, None),

@@ -43,7 +43,7 @@ pub fn empty() -> Snapshot {
         dwells: Vec::new(),
         dwells_by_role: Vec::new(),
         observed: Arc::default(),
-        standing: Vec::new(),
+        stuck: Vec::new(),
         ports: PortsSnapshot::default(),
         tables: Vec::new(),
         answer: None,

@@ -114,9 +114,9 @@ async fn show(
 /// Returns once the terminal has hung up. SIGHUP normally ends the command first, but `nohup` ignores it, and the
 /// screen thread would then poll for keys in an endless busy loop.
 async fn wait_for_hangup() {
-    let mut looks = tokio::time::interval(HANGUP_CHECK_INTERVAL);
+    let mut checks = tokio::time::interval(HANGUP_CHECK_INTERVAL);
     loop {
-        looks.tick().await;
+        checks.tick().await;
         let stdout = io::stdout();
         let mut there = [PollFd::new(&stdout, PollFlags::OUT)];
         if poll(&mut there, Some(&Timespec::default())).is_ok()
