@@ -2,7 +2,7 @@
 
 use super::{Aggregate, dwell_store::Scope, orphan::Orphan, packed_dwell::PackedDwell};
 use crate::{
-    lifecycle::{Event, Observer, Processes, Socket},
+    lifecycle::{Counted, Event, Observer, Processes, Socket},
     model::{SocketId, TcpState},
 };
 
@@ -56,7 +56,7 @@ impl Observer for Aggregate {
             }
             self.groups.enter(socket, processes);
         } else {
-            socket.group = Socket::NO_GROUP;
+            socket.counted.group = Counted::NO_GROUP;
         }
     }
 

@@ -136,15 +136,15 @@ impl Entry {
 
     /// Counts the closer of a socket, replacing an earlier guess: once per socket, even if it is added again.
     pub(super) fn count_closer(&mut self, socket: &mut Socket) {
-        if socket.counted_closer != socket.closer {
+        if socket.counted.closer != socket.closer {
             self.uncount_closer(socket);
             self.closers[socket.closer as usize] += 1;
-            socket.counted_closer = socket.closer;
+            socket.counted.closer = socket.closer;
         }
     }
 
     pub(super) fn uncount_closer(&mut self, socket: &mut Socket) {
-        let counted = std::mem::take(&mut socket.counted_closer);
+        let counted = std::mem::take(&mut socket.counted.closer);
         if counted != Closer::None {
             let count = &mut self.closers[counted as usize];
             *count = count.saturating_sub(1);

@@ -20,7 +20,7 @@ use super::{
     table::{GroupTable, OTHER, Row},
 };
 use crate::{
-    lifecycle::{Event, Processes, Socket},
+    lifecycle::{Counted, Event, Processes, Socket},
     model::{Nanos, TcpState},
 };
 
@@ -131,14 +131,14 @@ impl Groups {
     /// Counts a socket in its current state.
     pub(super) fn join(&mut self, socket: &mut Socket, processes: &Processes) {
         self.assign_group(socket, processes);
-        if let Some(entry) = self.table.of(&mut socket.group) {
+        if let Some(entry) = self.table.of(&mut socket.counted.group) {
             entry.add(socket);
         }
     }
 
     fn assign_group(&mut self, socket: &mut Socket, processes: &Processes) {
-        socket.group = self.place(self.grouping.of(socket, processes));
-        if let Some(entry) = self.table.of(&mut socket.group) {
+        socket.counted.group = self.place(self.grouping.of(socket, processes));
+        if let Some(entry) = self.table.of(&mut socket.counted.group) {
             entry.add_socket(socket, processes);
         }
     }
@@ -146,14 +146,14 @@ impl Groups {
     /// Regroups a socket whose role or owner became known.
     pub(super) fn identify(&mut self, socket: &mut Socket, processes: &Processes) {
         let key = self.grouping.of(socket, processes);
-        let Some(entry) = self.table.of(&mut socket.group) else { return };
+        let Some(entry) = self.table.of(&mut socket.counted.group) else { return };
         if entry.key == key {
             entry.note_owner(socket, processes);
             return;
         }
         entry.take_back(socket.state, socket);
-        socket.group = self.place(key);
-        if let Some(entry) = self.table.of(&mut socket.group) {
+        socket.counted.group = self.place(key);
+        if let Some(entry) = self.table.of(&mut socket.counted.group) {
             entry.add_socket(socket, processes);
             entry.add(socket);
         }
@@ -162,7 +162,7 @@ impl Groups {
     /// Updates the owner of a counted socket that moved to another cgroup: the group has already counted this owner.
     pub(super) fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
         let key = self.grouping.of(socket, processes);
-        match self.table.of(&mut socket.group) {
+        match self.table.of(&mut socket.counted.group) {
             Some(entry) if entry.key == key => entry.owners.renew(socket, processes),
             _ => self.identify(socket, processes),
         }
@@ -171,12 +171,12 @@ impl Groups {
     /// Records that a counted socket leaves a state; the event may also close or end it.
     pub(super) fn leave(&mut self, event: &Event<'_>, socket: &mut Socket) {
         let scope = self.scope;
-        let Some(entry) = self.table.of(&mut socket.group) else { return };
+        let Some(entry) = self.table.of(&mut socket.counted.group) else { return };
         entry.sub(event.from, Orphan::before(event));
         entry.count_closer(socket);
         entry.count_closed(event, socket);
         let growth = entry.leave(event, socket, scope);
-        if socket.group != OTHER {
+        if socket.counted.group != OTHER {
             self.grow(growth);
         }
     }
@@ -186,12 +186,12 @@ impl Groups {
         if !socket.is_counted() {
             self.assign_group(socket, processes);
         } else if self.grouping.has_state() {
-            if let Some(entry) = self.table.of(&mut socket.group) {
+            if let Some(entry) = self.table.of(&mut socket.counted.group) {
                 entry.uncount_closer(socket);
             }
             self.assign_group(socket, processes);
         }
-        if let Some(entry) = self.table.of(&mut socket.group) {
+        if let Some(entry) = self.table.of(&mut socket.counted.group) {
             entry.add(socket);
             entry.enter(socket);
         }
@@ -199,21 +199,21 @@ impl Groups {
 
     /// Reverts the count of a socket in `state`.
     pub(super) fn uncount_socket(&mut self, state: TcpState, socket: &mut Socket) {
-        if let Some(entry) = self.table.of(&mut socket.group) {
+        if let Some(entry) = self.table.of(&mut socket.counted.group) {
             entry.take_back(state, socket);
         }
-        socket.group = Socket::NO_GROUP;
+        socket.counted.group = Counted::NO_GROUP;
     }
 
     pub(super) fn orphaned(&mut self, socket: &mut Socket) {
-        if let Some(entry) = self.table.of(&mut socket.group) {
+        if let Some(entry) = self.table.of(&mut socket.counted.group) {
             entry.orphaned();
         }
     }
 
     /// Row index that counts a socket, for [`Self::snapshot`].
     pub(super) fn row_index_of(&self, socket: &Socket) -> u32 {
-        if self.table.get(socket.group).is_some() { socket.group } else { OTHER }
+        if self.table.get(socket.counted.group).is_some() { socket.counted.group } else { OTHER }
     }
 
     /// Row index of a group, comparable with [`Self::row_index_of`]; `None` if the group has no row.

@@ -29,7 +29,7 @@ use std::{collections::VecDeque, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    lifecycle::{Closer, Processes, Role, Since, Socket, Tracker},
+    lifecycle::{Closer, Counted, Processes, Role, Since, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
         record::{HostFacts, KernelLosses},
@@ -197,8 +197,8 @@ impl Aggregate {
             self.ports.hide_all();
         }
         tracker.for_each_socket(|socket, processes| {
-            socket.group = Socket::NO_GROUP;
-            socket.counted_closer = Closer::None;
+            socket.counted.group = Counted::NO_GROUP;
+            socket.counted.closer = Closer::None;
             judge(socket, processes);
             if history == History::Ends {
                 self.ports.identified(socket, processes);

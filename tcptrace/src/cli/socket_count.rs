@@ -98,7 +98,7 @@ pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec
     }
     for (id, socket) in tracker.sockets() {
         let mut socket = socket.clone();
-        socket.shown = filter.states(&socket.subject(tracker.processes()));
+        socket.counted.shown = filter.states(&socket.subject(tracker.processes()));
         aggregate.appeared(id, &mut socket, tracker.processes());
     }
     Ok((finish(aggregate, &round, &tracker, facts), missing))

@@ -91,14 +91,10 @@ impl Socket {
             object: _,
             // A process id is local to this tracker; the checkpoint stores the process itself.
             process: _,
-            // Belong to the observer, and the reader has its own.
-            shown: _,
-            group: _,
-            port_use: _,
-            destination: _,
+            // The reader has an observer of its own.
+            counted: _,
             // A replay does not sweep.
             listed: _,
-            counted_closer: _,
             // Recomputed: whatever is closed at the checkpoint was closed before the new file.
             closed_before: _,
         } = *self;

@@ -11,6 +11,7 @@
 mod checkpoint;
 mod closing;
 mod connects;
+mod counted;
 mod ended;
 mod event;
 mod full;
@@ -34,9 +35,10 @@ pub(crate) mod tests;
 mod timewait;
 mod tracker;
 
+pub use counted::{Counted, PortUse};
 pub use event::Event;
 pub use processes::{ProcessId, Processes};
-pub use socket::{PortUse, Socket};
+pub use socket::Socket;
 pub use tracker::{Counters, Observer, Tracker, TrackerLimits};
 
 // The types of the fields of an [`Event`] and a [`Socket`].

@@ -1,31 +1,16 @@
 //! State of one tracked socket.
 
-use super::processes::{ProcessId, Processes};
+use super::{
+    counted::Counted,
+    processes::{ProcessId, Processes},
+};
 use crate::{
     filter::Subject,
     model::{
-        Addr, Closer, Endpoint, Nanos, NetnsId, OwnerKind, Phase, Role, Since, StateSet, TcpState, Tuple,
+        Addr, Closer, Endpoint, Nanos, NetnsId, OwnerKind, Phase, Role, Since, TcpState, Tuple,
         checkpoint::Reset,
     },
 };
-
-/// How a socket's local port constrains new connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PortUse {
-    /// No constraint: the port is outside the range that `connect()` chooses from, or not known.
-    #[default]
-    None,
-    /// `connect()` is in progress and the port is not known yet: still searching, or the records do not carry it.
-    Choosing,
-    /// `connect()` chose the port: in use for this destination only.
-    Chosen,
-    /// `bind()` chose the port before `connect()`: in use for every destination.
-    Bound,
-    /// An outbound connection whose port is outside the range that `connect()` chooses from.
-    Outside,
-    /// The port of a listener, or of a connection accepted by one: in use for every destination.
-    Served,
-}
 
 /// One tracked socket.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -77,24 +62,11 @@ pub struct Socket {
     pub object: u64,
     /// Number of the last sweep that listed it, modulo 256.
     pub listed: u8,
-    // The observer's fields are here, because a type of its own would be a parameter of every type that holds sockets, and a
-    // table beside this one would cost a lookup per event.
-    /// For the observer: the states in which it is shown.
-    pub shown: StateSet,
-    /// For the observer: the group it is counted in.
-    pub group: u32,
-    /// For the observer: how it counts among local ports.
-    pub port_use: PortUse,
-    /// For the observer: the destination it counts for.
-    pub destination: u32,
-    /// For the observer: the closer counted in its group.
-    pub counted_closer: Closer,
+    /// How the observer counts it.
+    pub counted: Counted,
 }
 
 impl Socket {
-    /// `group` of a socket that is in no group.
-    pub const NO_GROUP: u32 = u32::MAX;
-
     /// It is no orphan.
     pub const fn clear_orphan(&mut self) {
         self.orphan_since = None;
@@ -127,11 +99,7 @@ impl Socket {
             reset: None,
             object: 0,
             listed: 0,
-            shown: StateSet::ALL,
-            group: Self::NO_GROUP,
-            port_use: PortUse::None,
-            destination: 0,
-            counted_closer: Closer::None,
+            counted: Counted::NEW,
         }
     }
 
@@ -160,12 +128,12 @@ impl Socket {
 
     /// Whether it is shown in its current state. CLOSE is not a connection.
     pub fn is_shown(&self) -> bool {
-        self.state != TcpState::Close && self.shown.contains(self.state)
+        self.state != TcpState::Close && self.counted.shown.contains(self.state)
     }
 
     /// Whether it is counted in a group.
     pub const fn is_counted(&self) -> bool {
-        self.group != Self::NO_GROUP
+        self.counted.group != Counted::NO_GROUP
     }
 
     /// Whether it is in FIN_WAIT2 and no process holds it.

@@ -130,7 +130,7 @@ impl Engine {
     /// Sockets per network namespace, with the name of the namespace, if known.
     pub fn counts_by_netns(&self) -> Vec<(NetnsId, Option<Arc<str>>, StateCounts)> {
         let mut counts: BTreeMap<NetnsId, StateCounts> = BTreeMap::new();
-        let shown = self.tracker.sockets().filter(|(_, socket)| socket.shown.contains(socket.state));
+        let shown = self.tracker.sockets().filter(|(_, socket)| socket.counted.shown.contains(socket.state));
         for (_, socket) in shown {
             let counts = counts.entry(socket.netns).or_default();
             if socket.is_orphan_fin_wait2() {

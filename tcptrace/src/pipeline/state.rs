@@ -172,7 +172,7 @@ impl PipelineState {
             QueryChange::Filter => History::Ends,
         };
         aggregate.restart(active.query().grouping, history, tracker, |socket, processes| {
-            socket.shown = filter.states(&socket.subject(processes));
+            socket.counted.shown = filter.states(&socket.subject(processes));
         });
         active.recounted(*now);
         change
@@ -249,7 +249,7 @@ impl PipelineState {
     /// Sets the states in which `socket` matches the filter, as far as known.
     fn judge(&self, socket: &mut Socket, processes: &Processes) {
         if !self.filter.is_everything() {
-            socket.shown = self.filter.states(&socket.subject(processes));
+            socket.counted.shown = self.filter.states(&socket.subject(processes));
         }
     }
 }
@@ -270,7 +270,7 @@ impl Observer for PipelineState {
         // An inbound connection is reported as coming from LISTEN, a state that the socket itself never had.
         let from = if event.begins { TcpState::Close } else { event.from };
         if let Some(events) = &mut self.events
-            && (socket.shown.contains(from) || socket.shown.contains(event.to))
+            && (socket.counted.shown.contains(from) || socket.counted.shown.contains(event.to))
         {
             events.event(event, &self.host);
         }

@@ -122,7 +122,7 @@ impl Destination {
     /// Adds a socket in its current state.
     pub(super) fn add(&mut self, socket: &Socket) {
         self.joined += 1;
-        match socket.port_use {
+        match socket.counted.port_use {
             PortUse::Bound => self.bound += 1,
             PortUse::Outside => self.outside += 1,
             port_use => {
@@ -153,7 +153,7 @@ impl Destination {
 
     /// Counts the owner of a socket, and notes whether the socket matches the filter.
     pub(super) fn note(&mut self, socket: &Socket, processes: &Processes) {
-        self.is_wanted |= !socket.shown.is_empty();
+        self.is_wanted |= !socket.counted.shown.is_empty();
         self.owners.note(socket, processes);
     }
 

@@ -115,20 +115,20 @@ impl Ports {
 
     /// Counts a new socket in its current state.
     pub(super) fn appeared(&mut self, socket: &mut Socket, processes: &Processes) {
-        if socket.port_use == PortUse::None {
+        if socket.counted.port_use == PortUse::None {
             self.join(socket, processes);
         }
     }
 
     /// Records a state change of a socket.
     pub(super) fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
-        let is_new = socket.port_use == PortUse::None;
+        let is_new = socket.counted.port_use == PortUse::None;
         if is_new {
             self.join(socket, processes);
         }
         let delay = self.settings.get(&socket.netns).map(|settings| settings.reuse_delay);
-        if is_chosen(socket.port_use)
-            && let Some(destination) = self.destinations.of(&mut socket.destination)
+        if is_chosen(socket.counted.port_use)
+            && let Some(destination) = self.destinations.of(&mut socket.counted.destination)
         {
             if is_new {
                 destination.opened(event, socket.state);
@@ -150,10 +150,10 @@ impl Ports {
     /// Recounts a socket whose role, owner or port became known.
     pub(super) fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
         let port_use = self.classify_port(socket);
-        let has_chosen = (socket.port_use, port_use) == (PortUse::Choosing, PortUse::Chosen);
-        let is_there = (port_use == socket.port_use || has_chosen)
+        let has_chosen = (socket.counted.port_use, port_use) == (PortUse::Choosing, PortUse::Chosen);
+        let is_there = (port_use == socket.counted.port_use || has_chosen)
             && (!has_destination(port_use)
-                || self.destinations.of(&mut socket.destination).is_some_and(|destination| {
+                || self.destinations.of(&mut socket.counted.destination).is_some_and(|destination| {
                     destination.note(socket, processes);
                     let is_it = destination.key == DestinationKey::of(socket)
                         || destination.key == DestinationKey::OTHER;
@@ -163,12 +163,12 @@ impl Ports {
                     is_it
                 }));
         if is_there {
-            socket.port_use = port_use;
+            socket.counted.port_use = port_use;
             return;
         }
-        if is_chosen(socket.port_use)
+        if is_chosen(socket.counted.port_use)
             && socket.state == TcpState::SynSent
-            && let Some(destination) = self.destinations.of(&mut socket.destination)
+            && let Some(destination) = self.destinations.of(&mut socket.counted.destination)
         {
             destination.revert_opened();
         }
@@ -178,8 +178,8 @@ impl Ports {
 
     /// Updates the owner of a socket after a move to another cgroup.
     pub(super) fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
-        if has_destination(socket.port_use)
-            && let Some(destination) = self.destinations.of(&mut socket.destination)
+        if has_destination(socket.counted.port_use)
+            && let Some(destination) = self.destinations.of(&mut socket.counted.destination)
         {
             destination.owners.renew(socket, processes);
         }
@@ -192,13 +192,13 @@ impl Ports {
 
     /// Counts a socket in its current state.
     fn join(&mut self, socket: &mut Socket, processes: &Processes) {
-        socket.port_use = self.classify_port(socket);
-        if matches!(socket.port_use, PortUse::Bound | PortUse::Served) {
+        socket.counted.port_use = self.classify_port(socket);
+        if matches!(socket.counted.port_use, PortUse::Bound | PortUse::Served) {
             *self.taken.entry((socket.netns, socket.tuple.sport)).or_default() += 1;
         }
-        if has_destination(socket.port_use) {
-            socket.destination = self.place(DestinationKey::of(socket));
-            if let Some(destination) = self.destinations.of(&mut socket.destination) {
+        if has_destination(socket.counted.port_use) {
+            socket.counted.destination = self.place(DestinationKey::of(socket));
+            if let Some(destination) = self.destinations.of(&mut socket.counted.destination) {
                 destination.add(socket);
                 destination.note(socket, processes);
             }
@@ -207,7 +207,7 @@ impl Ports {
 
     /// Reverts the count of a socket in `state`.
     fn leave(&mut self, state: TcpState, socket: &mut Socket) {
-        let port_use = std::mem::take(&mut socket.port_use);
+        let port_use = std::mem::take(&mut socket.counted.port_use);
         if matches!(port_use, PortUse::Bound | PortUse::Served) {
             let key = (socket.netns, socket.tuple.sport);
             if let Some(sockets) = self.taken.get_mut(&key) {
@@ -218,7 +218,7 @@ impl Ports {
             }
         }
         if has_destination(port_use)
-            && let Some(destination) = self.destinations.of(&mut socket.destination)
+            && let Some(destination) = self.destinations.of(&mut socket.counted.destination)
         {
             destination.sub(port_use, state, socket);
         }

@@ -390,7 +390,7 @@ fn filter_selects_destinations_but_not_their_sockets() {
         };
         let since = crate::lifecycle::Since::Exact(Nanos(T0));
         let mut socket = Socket::new(tuple, NETNS, TcpState::Established, since);
-        (socket.role, socket.shown) = (Role::Outbound, shown);
+        (socket.role, socket.counted.shown) = (Role::Outbound, shown);
         host.aggregate.ports.appeared(&mut socket, host.tracker.processes());
     }
     let seen = host.ports(T0 + S);
@@ -562,7 +562,7 @@ fn unknown_budget_has_no_prediction_and_sorts_last() {
             Tuple { saddr: known.saddr, daddr: known.daddr, sport: known.sport, dport: 80, ifindex: 0 };
         let since = crate::lifecycle::Since::Exact(Nanos(T0));
         let mut socket = Socket::new(tuple, NetnsId(8), TcpState::Established, since);
-        (socket.role, socket.shown) = (Role::Outbound, StateSet::ALL);
+        (socket.role, socket.counted.shown) = (Role::Outbound, StateSet::ALL);
         host.aggregate.ports.appeared(&mut socket, host.tracker.processes());
     }
     let rows = host.ports(T0 + 200 * S).destinations;

@@ -22,12 +22,12 @@ fn sockets_show_in_requested_states_except_close() {
     for state in TcpState::ALL {
         let mut socket = socket(state);
         assert_eq!(socket.is_shown(), state != TcpState::Close, "{state:?}");
-        socket.shown = StateSet::EMPTY;
+        socket.counted.shown = StateSet::EMPTY;
         assert!(!socket.is_shown(), "{state:?}");
-        socket.shown = StateSet::of(TcpState::CloseWait);
+        socket.counted.shown = StateSet::of(TcpState::CloseWait);
         assert_eq!(socket.is_shown(), state == TcpState::CloseWait, "{state:?}");
         assert!(!socket.is_counted());
-        socket.group = 0;
+        socket.counted.group = 0;
         assert!(socket.is_counted());
         assert!(!socket.is_orphan_fin_wait2());
         socket.orphan_since = Some(Nanos(1));
