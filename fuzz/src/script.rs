@@ -81,7 +81,7 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
 fn observation(step: &[u8; STEP], ts: Nanos) -> HookRecord {
     let argument = |byte: u8| ARGUMENTS.get(usize::from(byte)).copied().unwrap_or(u64::from(byte));
     let Tuple { saddr, daddr, sport, dport, ifindex } = tuple(step);
-    let raw = raw::Record {
+    let raw = raw::RawRecord {
         ts_ns: ts.0,
         cookie: u64::from(step[1] % 8),
         object: u64::from(step[2] % 8),

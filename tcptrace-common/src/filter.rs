@@ -13,7 +13,7 @@
 #![allow(clippy::inline_always)]
 
 use crate::{
-    record::{Kind, Record},
+    record::{Kind, RawRecord},
     state::TcpState,
 };
 
@@ -99,7 +99,7 @@ pub const fn tested_sport(kind: u8, old: u8, sport: u16) -> u16 {
 
 impl Ends {
     /// The ends of `record` as the kernel side tests them.
-    pub const fn of(record: &Record) -> Self {
+    pub const fn of(record: &RawRecord) -> Self {
         Self {
             saddr: words(&record.saddr),
             daddr: words(&record.daddr),

@@ -1,7 +1,7 @@
 //! Defines the layout of a record in the ring buffer: the eBPF program's `emit` module writes it, `kernel::decode` on
 //! the user side reads it.
 //!
-//! Every record starts with a [`Record`]. A [`Task`] follows when the hook runs in the context of the task that caused
+//! Every record starts with a [`RawRecord`]. A [`Task`] follows when the hook runs in the context of the task that caused
 //! the event ([`flag::TASK`]).
 
 /// Kind of a record. The numbers are part of the ring-buffer contract.
@@ -125,7 +125,7 @@ impl Kind {
     }
 }
 
-/// Bits of [`Record::flags`].
+/// Bits of [`RawRecord::flags`].
 pub mod flag {
     /// A [`super::Task`] follows: the hook ran in the context of the task that caused the event.
     pub const TASK: u8 = 1;
@@ -151,7 +151,7 @@ pub mod flag {
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
-pub struct Record {
+pub struct RawRecord {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub ts_ns: u64,
     /// The socket cookie, which a timewait socket inherits; 0 for a request socket, which has none.
@@ -200,18 +200,18 @@ pub struct Task {
     pub comm: [u8; 16],
 }
 
-/// A [`Record`] with its [`Task`], as one entry of the ring buffer.
+/// A [`RawRecord`] with its [`Task`], as one entry of the ring buffer.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct RecordWithTask {
     /// The record.
-    pub record: Record,
+    pub record: RawRecord,
     /// The task that caused it.
     pub task: Task,
 }
 
 /// Length of a record without its task.
-pub const RECORD_LEN: usize = core::mem::size_of::<Record>();
+pub const RECORD_LEN: usize = core::mem::size_of::<RawRecord>();
 /// Length of a record with its task.
 pub const RECORD_WITH_TASK_LEN: usize = core::mem::size_of::<RecordWithTask>();
 

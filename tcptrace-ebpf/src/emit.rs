@@ -13,7 +13,7 @@ use aya_log_ebpf::warn;
 use tcptrace_common::config::ABSENT;
 use tcptrace_common::{
     filter::{Ends, passes, tested_sport},
-    record::{Kind, Record, RecordWithTask, Task, flag, loss},
+    record::{Kind, RawRecord, RecordWithTask, Task, flag, loss},
 };
 
 use crate::{
@@ -68,7 +68,7 @@ pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> 
         }
         entry.submit(wakeup());
     } else {
-        let Some(mut entry) = reserve::<Record>() else {
+        let Some(mut entry) = reserve::<RawRecord>() else {
             count(loss::RING_FULL);
             return false;
         };
@@ -97,13 +97,13 @@ fn wakeup() -> u64 {
 /// `to` is valid for writing a complete record.
 #[inline(always)]
 unsafe fn write_record(
-    to: *mut Record,
+    to: *mut RawRecord,
     ts_ns: u64,
     common: &impl SockCommon,
     ends: &Ends,
     seen: Observation,
 ) {
-    // SAFETY: by contract; the address fields are 8-byte aligned (`Record` is 88 bytes of
+    // SAFETY: by contract; the address fields are 8-byte aligned (`RawRecord` is 88 bytes of
     // naturally aligned fields).
     unsafe {
         (&raw mut (*to).ts_ns).write(ts_ns);

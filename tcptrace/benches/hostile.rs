@@ -125,9 +125,9 @@ fn tuple(n: u32) -> Tuple {
     }
 }
 
-fn raw(kind: Kind, cookie: u64, n: u32) -> raw::Record {
+fn raw(kind: Kind, cookie: u64, n: u32) -> raw::RawRecord {
     let Tuple { saddr, daddr, sport, dport, ifindex } = tuple(n);
-    raw::Record {
+    raw::RawRecord {
         ts_ns: 1_000_000,
         cookie,
         object: u64::from(n) + 1,
@@ -146,7 +146,7 @@ fn raw(kind: Kind, cookie: u64, n: u32) -> raw::Record {
     }
 }
 
-fn kernel(raw: raw::Record) -> Record {
+fn kernel(raw: raw::RawRecord) -> Record {
     let task = raw::Task { cgroup: 1, tgid: 70, tid: raw.object as u32, comm: [b'x'; 16] };
     Record::Kernel(HookRecord { raw, task: (raw.flags & flag::TASK != 0).then_some(task) })
 }
@@ -155,7 +155,7 @@ fn kernel(raw: raw::Record) -> Record {
 fn one_cookie(size: u32) -> f64 {
     let connect = |n| {
         let (old, new) = (TcpState::Close as u8, TcpState::SynSent as u8);
-        kernel(raw::Record { old, new, ..raw(Kind::Transition, 7, n) })
+        kernel(raw::RawRecord { old, new, ..raw(Kind::Transition, 7, n) })
     };
     let begun = (0..size).flat_map(|n| [connect(n), kernel(raw(Kind::TimewaitArmed, 7, n))]);
     let ended = (0..size).map(|n| kernel(raw(Kind::TimewaitExpired, 7, n)));
@@ -173,7 +173,7 @@ fn cancelled_timers(size: u32) -> f64 {
 fn connects(size: u32) -> f64 {
     let connect = |n| {
         let raw = raw(Kind::Transition, u64::from(n) + 1, n);
-        kernel(raw::Record {
+        kernel(raw::RawRecord {
             old: TcpState::Close as u8,
             new: TcpState::SynSent as u8,
             flags: flag::TASK,
@@ -189,9 +189,9 @@ fn listeners(size: u32) -> f64 {
     let listen = |n| {
         let raw = raw(Kind::Transition, u64::from(n) + 1, n);
         let (old, new) = (TcpState::Close as u8, TcpState::Listen as u8);
-        kernel(raw::Record { old, new, saddr: addr(n).0, daddr: [0; 16], dport: 0, ..raw })
+        kernel(raw::RawRecord { old, new, saddr: addr(n).0, daddr: [0; 16], dport: 0, ..raw })
     };
-    let syn = |n| kernel(raw::Record { saddr: addr(n).0, arg0: 0, ..raw(Kind::RequestArmed, 0, n) });
+    let syn = |n| kernel(raw::RawRecord { saddr: addr(n).0, arg0: 0, ..raw(Kind::RequestArmed, 0, n) });
     let records: Vec<_> = (0..size).map(listen).chain((0..size).map(syn)).collect();
     cost(&mut tracing(), &records)
 }
@@ -305,7 +305,7 @@ fn groups(size: u32) -> f64 {
     let addr = |n: u32| Addr::from(std::net::IpAddr::from(Ipv4Addr::from(0x0b00_0000 + n)));
     let step = |n: u32, old: TcpState, new: TcpState| {
         let raw = raw(Kind::Transition, u64::from(n) + 1, n);
-        kernel(raw::Record { daddr: addr(n).0, old: old as u8, new: new as u8, ..raw })
+        kernel(raw::RawRecord { daddr: addr(n).0, old: old as u8, new: new as u8, ..raw })
     };
     let connection = |n| {
         [
@@ -324,7 +324,7 @@ fn destinations(size: u32) -> f64 {
         let Tuple { saddr, daddr, sport, dport, .. } = tuple(n);
         let raw = raw(Kind::Transition, u64::from(n) + 1, n);
         let (old, new) = (old as u8, new as u8);
-        kernel(raw::Record {
+        kernel(raw::RawRecord {
             saddr: saddr.0,
             daddr: daddr.0,
             sport: 40_000 + sport,
@@ -348,7 +348,7 @@ fn destinations(size: u32) -> f64 {
 fn synacks_again(size: u32) -> f64 {
     let addr = |n: u32| Addr::from(std::net::IpAddr::from(Ipv4Addr::from(0x7f00_0001 + n)));
     let armed = |n: u32, times: u64| {
-        kernel(raw::Record { saddr: addr(n).0, arg0: 0, arg1: times, ..raw(Kind::RequestArmed, 0, n) })
+        kernel(raw::RawRecord { saddr: addr(n).0, arg0: 0, arg1: times, ..raw(Kind::RequestArmed, 0, n) })
     };
     let records: Vec<_> = (0..size).flat_map(|n| [armed(n, 0), armed(n, 1)]).collect();
     counted("service", &records)

@@ -285,7 +285,7 @@ impl Traffic {
             _ if old == SYN_SENT && new == CLOSE => (ECONNREFUSED, 0),
             _ => (0, 0),
         };
-        let raw = raw::Record {
+        let raw = raw::RawRecord {
             ts_ns: ts,
             cookie: if is_request { 0 } else { now.cookie },
             object: if is_request { now.request } else { now.timewait },

@@ -289,7 +289,7 @@ fn many_long_names() {
 fn connection(n: u32, ts: u64) -> impl Iterator<Item = Record> {
     use TcpState::{Close, Established, FinWait1, FinWait2, SynSent};
     let addr = |n: u32| Addr::from(std::net::IpAddr::from(std::net::Ipv4Addr::from(n)));
-    let record = raw::Record {
+    let record = raw::RawRecord {
         ts_ns: ts,
         cookie: u64::from(n) + 1,
         object: u64::from(n) + 1,
@@ -307,9 +307,13 @@ fn connection(n: u32, ts: u64) -> impl Iterator<Item = Record> {
         flags: 0,
     };
     let transition =
-        move |old: TcpState, new: TcpState| raw::Record { old: old as u8, new: new as u8, ..record };
-    let timewait =
-        move |kind: Kind| raw::Record { kind: kind as u8, old: 0, new: TcpState::TimeWait as u8, ..record };
+        move |old: TcpState, new: TcpState| raw::RawRecord { old: old as u8, new: new as u8, ..record };
+    let timewait = move |kind: Kind| raw::RawRecord {
+        kind: kind as u8,
+        old: 0,
+        new: TcpState::TimeWait as u8,
+        ..record
+    };
     let records = [
         record,
         transition(SynSent, Established),

@@ -392,12 +392,12 @@ mod tests {
         use bytemuck::Zeroable as _;
         use tcptrace_common::record as raw;
         let again = |netns: u32, sport: u16| {
-            let raw = raw::Record {
+            let raw = raw::RawRecord {
                 kind: Kind::RequestArmed as u8,
                 arg1: 1,
                 netns,
                 sport,
-                ..raw::Record::zeroed()
+                ..raw::RawRecord::zeroed()
             };
             Record::Kernel(HookRecord { raw, task: None })
         };

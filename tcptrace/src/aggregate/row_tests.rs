@@ -42,11 +42,11 @@ fn state_is_shown_if_it_has_or_had_sockets() {
 fn only_synack_retransmits_are_counted() {
     let mut observed = Observed::default();
     let armed = |retransmitted, sport| {
-        let raw = raw::Record {
+        let raw = raw::RawRecord {
             kind: Kind::RequestArmed as u8,
             arg1: retransmitted,
             sport,
-            ..raw::Record::zeroed()
+            ..raw::RawRecord::zeroed()
         };
         Record::Kernel(HookRecord { raw, task: None })
     };

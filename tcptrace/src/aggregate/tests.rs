@@ -27,7 +27,7 @@ struct TestConnection {
 
 impl TestConnection {
     fn step(self, at_ns: u64, kind: Kind, old: TcpState, new: TcpState, arg0: u64) -> Record {
-        let raw = raw::Record {
+        let raw = raw::RawRecord {
             ts_ns: at_ns,
             cookie: self.cookie,
             object: self.cookie,

@@ -1,13 +1,13 @@
 //! Decodes ring buffer entries into [`HookRecord`]s.
 
-use tcptrace_common::record::{Kind, RECORD_LEN, RECORD_WITH_TASK_LEN, Record, Task, flag};
+use tcptrace_common::record::{Kind, RECORD_LEN, RECORD_WITH_TASK_LEN, RawRecord, Task, flag};
 
 use crate::model::{HookRecord, SocketId};
 
 /// Decodes one entry of the ring buffer; `None` when this version does not know its length or kind, or when its cookie
 /// is out of range.
 pub fn decode(bytes: &[u8]) -> Option<HookRecord> {
-    let raw: Record = bytemuck::pod_read_unaligned(bytes.get(..RECORD_LEN)?);
+    let raw: RawRecord = bytemuck::pod_read_unaligned(bytes.get(..RECORD_LEN)?);
     Kind::from_raw(raw.kind)?;
     if !SocketId::is_cookie(raw.cookie) {
         return None;

@@ -1,7 +1,7 @@
 //! Counts events that both copies of a program reported, which bounds the events that both missed. The tracker drops
 //! the duplicate report itself.
 
-use tcptrace_common::record::{Record, Twice};
+use tcptrace_common::record::{RawRecord, Twice};
 
 use crate::model::hooks::{HOOKS, Hook, Programs};
 
@@ -43,7 +43,7 @@ impl Doubles {
         DuplicateWatch { doubles: self, seen: 0 }
     }
 
-    fn check(&mut self, raw: &Record) {
+    fn check(&mut self, raw: &RawRecord) {
         let Some(hook) = hook_of(raw.kind) else { return };
         let name =
             EventName { kind: raw.kind, object: raw.object, states: (raw.old, raw.new), arg0: raw.arg0 };
@@ -74,7 +74,7 @@ pub(super) struct DuplicateWatch<'a> {
 
 impl DuplicateWatch<'_> {
     /// Examines the next record.
-    pub fn check(&mut self, raw: &Record) {
+    pub fn check(&mut self, raw: &RawRecord) {
         self.seen += 1;
         if self.doubles.is_watching {
             self.doubles.check(raw);
@@ -95,12 +95,12 @@ mod tests {
 
     use super::*;
 
-    fn transition(ts_ns: u64, object: u64, new: u8) -> Record {
+    fn transition(ts_ns: u64, object: u64, new: u8) -> RawRecord {
         let kind = Kind::Transition as u8;
-        Record { ts_ns, object, kind, new, ..bytemuck::Zeroable::zeroed() }
+        RawRecord { ts_ns, object, kind, new, ..bytemuck::Zeroable::zeroed() }
     }
 
-    fn read(doubles: &mut Doubles, covered: u64, records: &[Record]) {
+    fn read(doubles: &mut Doubles, covered: u64, records: &[RawRecord]) {
         let mut watch = doubles.begin(covered);
         for raw in records {
             watch.check(raw);

@@ -152,7 +152,7 @@ mod tests {
 
     use bytemuck::Zeroable as _;
     use proptest::prelude::*;
-    use tcptrace_common::record::Record;
+    use tcptrace_common::record::RawRecord;
 
     use super::*;
 
@@ -196,7 +196,7 @@ mod tests {
                 return RingHead::Unfinished;
             }
             self.read[ring] += 1;
-            let raw = Record { ts_ns: run.clock, cookie: number as u64, ..Record::zeroed() };
+            let raw = RawRecord { ts_ns: run.clock, cookie: number as u64, ..RawRecord::zeroed() };
             RingHead::Record(HookRecord { raw, task: None })
         }
     }
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn unknown_record_is_counted_and_skipped() {
-        let record = || RingHead::Record(HookRecord { raw: Record::zeroed(), task: None });
+        let record = || RingHead::Record(HookRecord { raw: RawRecord::zeroed(), task: None });
         let listed = vec![record(), RingHead::Unknown, record(), RingHead::Unknown, RingHead::Unknown];
         let mut rings = Rings::new([ListedRing(listed)]);
         let mut seen = 0;

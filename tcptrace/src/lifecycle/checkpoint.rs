@@ -33,7 +33,7 @@ impl Pending {
     }
 
     fn restored(id: SocketId, cancelled: Cancelled, socket: &Socket) -> Self {
-        let record = |substate, arg0, arg1| raw::Record {
+        let record = |substate, arg0, arg1| raw::RawRecord {
             ts_ns: cancelled.ts.0,
             cookie: id.0,
             object: socket.object,

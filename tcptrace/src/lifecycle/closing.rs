@@ -57,8 +57,8 @@ impl Evidence {
 
 impl Closing {
     /// Decodes `raw`, a transition to CLOSE; `bound`: whether `bind()` chose the port.
-    pub const fn of(raw: &raw::Record, bound: bool) -> Self {
-        let raw::Record { old, arg0, arg1, flags, sport, .. } = *raw;
+    pub const fn of(raw: &raw::RawRecord, bound: bool) -> Self {
+        let raw::RawRecord { old, arg0, arg1, flags, sport, .. } = *raw;
         Self { old, sk_err: arg0 as u32, flags, sport, bound, detail: arg1 }
     }
 

@@ -23,7 +23,7 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    pub(super) const fn timewait(raw: &raw::Record) -> Self {
+    pub(super) const fn timewait(raw: &raw::RawRecord) -> Self {
         Self::Timewait(raw.cookie, NetnsId(raw.netns), Tuple::of(raw).without_interface())
     }
 

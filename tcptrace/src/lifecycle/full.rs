@@ -60,7 +60,7 @@ impl Tracker {
         &mut self,
         id: SocketId,
         change: Transition,
-        raw: &raw::Record,
+        raw: &raw::RawRecord,
         out: &mut impl Observer,
     ) -> Option<SlotRef> {
         let Transition { old, new } = change;
@@ -128,7 +128,7 @@ impl Tracker {
         &mut self,
         id: SocketId,
         change: Transition,
-        raw: &raw::Record,
+        raw: &raw::RawRecord,
         out: &mut impl Observer,
     ) -> Option<SlotRef> {
         let tuple = Tuple::of(raw);
@@ -213,7 +213,7 @@ impl Tracker {
     }
 
     /// A full socket goes to CLOSE: ends it now if the reason is known, else when the kernel has reported more.
-    fn close_full(&mut self, at: SlotRef, raw: &raw::Record, out: &mut impl Observer) {
+    fn close_full(&mut self, at: SlotRef, raw: &raw::RawRecord, out: &mut impl Observer) {
         let ts = Nanos(raw.ts_ns);
         let socket = &mut self.sockets[at];
         let closing = Closing::of(raw, socket.bound);
@@ -229,7 +229,7 @@ impl Tracker {
     }
 
     /// This host sends a RST for a full socket.
-    pub(super) fn reset_sent(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn reset_sent(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) {
         let (reason, answers) = (ResetReason::from_raw(raw.arg0), raw.arg1 != 0);
         let Some(at) = self.full_socket(raw) else { return };
         if self.sockets[at].is_closing {
@@ -241,14 +241,14 @@ impl Tracker {
     }
 
     /// A RST that ends a full socket was received.
-    pub(super) fn reset_received(&mut self, raw: &raw::Record) {
+    pub(super) fn reset_received(&mut self, raw: &raw::RawRecord) {
         if let Some(at) = self.full_socket(raw) {
             self.sockets[at].reset = Some(Reset::Received);
         }
     }
 
     /// A full socket in CLOSE reports its error.
-    pub(super) fn error_reported(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn error_reported(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) {
         if let Some(at) = self.full_socket(raw)
             && self.sockets[at].is_closing
             && self.sockets[at].reset.is_none()
@@ -257,7 +257,7 @@ impl Tracker {
         }
     }
 
-    fn full_socket(&self, raw: &raw::Record) -> Option<SlotRef> {
+    fn full_socket(&self, raw: &raw::RawRecord) -> Option<SlotRef> {
         let at = self.sockets.find(SocketId(raw.cookie))?;
         (self.sockets[at].phase == Phase::Full).then_some(at)
     }

@@ -15,7 +15,7 @@ use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
 impl Tracker {
     /// A SYN arrived, or the SYN-ACK timer was armed again.
-    pub(super) fn request_armed(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn request_armed(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) {
         let (netns, tuple, ts) = (NetnsId(raw.netns), Tuple::of(raw), Nanos(raw.ts_ns));
         if let Some(known) = self.handshakes.get(netns, &tuple) {
             // reqsk_timer_handler(): with tcp_migrate_req a handshake whose listener was closed continues as a clone,
@@ -48,7 +48,7 @@ impl Tracker {
     }
 
     /// The handshake completed, was dropped, or its SYN-ACK timer is about to expire.
-    pub(super) fn request_cancelled(&mut self, raw: &raw::Record) {
+    pub(super) fn request_cancelled(&mut self, raw: &raw::RawRecord) {
         if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &Tuple::of(raw)) {
             let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::Request };
             self.pending.push(pending);
@@ -59,7 +59,7 @@ impl Tracker {
     }
 
     /// The SYN-ACK timer expired: the kernel retransmits the SYN-ACK, or gives up.
-    pub(super) fn request_expired(&mut self, raw: &raw::Record) {
+    pub(super) fn request_expired(&mut self, raw: &raw::RawRecord) {
         if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &Tuple::of(raw)) {
             self.pending.take(known.id);
             let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::RequestExpired };
@@ -68,7 +68,7 @@ impl Tracker {
     }
 
     /// A listener clones itself for a finished handshake.
-    pub(super) fn child_cloned(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn child_cloned(&mut self, id: SocketId, raw: &raw::RawRecord, out: &mut impl Observer) {
         // Before 6.15 these are the listener's own cookie and tuple: the child appears when it becomes ESTABLISHED.
         let is_listeners_record =
             raw.dport == 0 || self.sockets.get(id).is_some_and(|socket| socket.state == TcpState::Listen);
@@ -79,7 +79,7 @@ impl Tracker {
 
     /// Adds the full socket of a handshake: it replaces the request socket, or, with syncookies and TCP Fast Open,
     /// begins here.
-    pub(super) fn begin_child(&mut self, id: SocketId, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn begin_child(&mut self, id: SocketId, raw: &raw::RawRecord, out: &mut impl Observer) {
         let (netns, tuple) = (NetnsId(raw.netns), Tuple::of(raw));
         let Some(handshake) = self.handshakes.get(netns, &tuple) else {
             self.end_reopened(netns, &tuple, out);
@@ -161,7 +161,7 @@ impl Tracker {
     fn begin_inbound(
         &mut self,
         id: SocketId,
-        raw: &raw::Record,
+        raw: &raw::RawRecord,
         since: Since,
         out: &mut impl Observer,
     ) -> Option<SlotRef> {

@@ -41,10 +41,10 @@ impl Pending {
 #[derive(Clone, Copy, Debug)]
 pub enum CancelCause {
     /// A timewait socket's timer was cancelled by this record.
-    Timewait(raw::Record),
+    Timewait(raw::RawRecord),
     /// A timewait socket's due timer was cancelled on a thread that was connecting to the same remote end: reused,
     /// unless an expiry record follows.
-    TakenOver(raw::Record),
+    TakenOver(raw::RawRecord),
     /// A handshake's timer was cancelled.
     Request,
     /// A handshake's timer expired; the kernel arms it again unless it gives up.
@@ -129,14 +129,14 @@ mod tests {
     use super::*;
 
     fn cancelled(id: u64, ms: u64, port: u16) -> Pending {
-        let record: raw::Record = bytemuck::Zeroable::zeroed();
-        let cause = CancelCause::Timewait(raw::Record { sport: port, ..record });
+        let record: raw::RawRecord = bytemuck::Zeroable::zeroed();
+        let cause = CancelCause::Timewait(raw::RawRecord { sport: port, ..record });
         Pending { id: SocketId(id), ts: Nanos::of_millis(ms), cause }
     }
 
     fn ends(port: u16) -> Tuple {
-        let record: raw::Record = bytemuck::Zeroable::zeroed();
-        Tuple::of(&raw::Record { sport: port, ifindex: 3, ..record })
+        let record: raw::RawRecord = bytemuck::Zeroable::zeroed();
+        Tuple::of(&raw::RawRecord { sport: port, ifindex: 3, ..record })
     }
 
     #[test]

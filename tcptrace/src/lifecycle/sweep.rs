@@ -127,7 +127,7 @@ impl Tracker {
     }
 
     /// Clears the suspicions about the socket of a hook record: the record is newer than the sweep.
-    pub(super) fn clear_suspicion(&mut self, raw: &raw::Record) {
+    pub(super) fn clear_suspicion(&mut self, raw: &raw::RawRecord) {
         if self.sweeps.suspects.is_empty() {
             return;
         }

@@ -188,8 +188,8 @@ fn addr(last: u8) -> Addr {
     std::net::IpAddr::from([10, 0, 0, last]).into()
 }
 
-fn record(ms: u64, kind: Kind) -> raw::Record {
-    raw::Record {
+fn record(ms: u64, kind: Kind) -> raw::RawRecord {
+    raw::RawRecord {
         ts_ns: ms * MS,
         cookie: 0,
         object: 0xabc0,
@@ -208,7 +208,7 @@ fn record(ms: u64, kind: Kind) -> raw::Record {
     }
 }
 
-pub(crate) fn kernel(raw: raw::Record) -> Record {
+pub(crate) fn kernel(raw: raw::RawRecord) -> Record {
     let task = (raw.flags & flag::TASK != 0).then_some(raw::Task {
         cgroup: 1,
         tgid: 70,
@@ -221,26 +221,33 @@ pub(crate) fn kernel(raw: raw::Record) -> Record {
 pub(crate) fn full(ms: u64, cookie: u64, old: TcpState, new: TcpState, sk_err: u64, flags: u8) -> Record {
     let task = if matches!(new, TcpState::SynSent | TcpState::FinWait1) { flag::TASK } else { 0 };
     let raw = record(ms, Kind::Transition);
-    kernel(raw::Record { cookie, old: old as u8, new: new as u8, arg0: sk_err, flags: flags | task, ..raw })
+    kernel(raw::RawRecord {
+        cookie,
+        old: old as u8,
+        new: new as u8,
+        arg0: sk_err,
+        flags: flags | task,
+        ..raw
+    })
 }
 
-pub(crate) fn timewait(ms: u64, kind: Kind, cookie: u64, substate: TcpState) -> raw::Record {
-    raw::Record { cookie, new: substate as u8, arg0: 60 * HZ, ..record(ms, kind) }
+pub(crate) fn timewait(ms: u64, kind: Kind, cookie: u64, substate: TcpState) -> raw::RawRecord {
+    raw::RawRecord { cookie, new: substate as u8, arg0: 60 * HZ, ..record(ms, kind) }
 }
 
 fn segment(ms: u64, cookie: u64, substate: TcpState, tcp_flags: u64) -> Record {
-    kernel(raw::Record { arg0: tcp_flags, ..timewait(ms, Kind::Segment, cookie, substate) })
+    kernel(raw::RawRecord { arg0: tcp_flags, ..timewait(ms, Kind::Segment, cookie, substate) })
 }
 
-fn request(ms: u64, kind: Kind) -> raw::Record {
+fn request(ms: u64, kind: Kind) -> raw::RawRecord {
     // The server's tuple: the client's ports, swapped.
     let (saddr, daddr) = (addr(2).0, addr(1).0);
-    raw::Record { saddr, daddr, sport: SERVER, dport: CLIENT, new: 12, ..record(ms, kind) }
+    raw::RawRecord { saddr, daddr, sport: SERVER, dport: CLIENT, new: 12, ..record(ms, kind) }
 }
 
 fn server(ms: u64, cookie: u64, old: TcpState, new: TcpState) -> Record {
     let raw = request(ms, Kind::Transition);
-    kernel(raw::Record { cookie, old: old as u8, new: new as u8, ..raw })
+    kernel(raw::RawRecord { cookie, old: old as u8, new: new as u8, ..raw })
 }
 
 fn seed(cookie: u64, state: TcpState, object: SeedObject) -> SeedSocket {

@@ -21,13 +21,13 @@ const TIMEWAIT_SECONDS: i64 = 60;
 const NO_THREAD: u32 = 0;
 
 /// The thread whose system call cancelled a timer.
-const fn thread_of(raw: &raw::Record) -> u32 {
+const fn thread_of(raw: &raw::RawRecord) -> u32 {
     (raw.arg1 >> 32) as u32
 }
 
 impl Tracker {
     /// A timewait socket was created, or its timer was armed again.
-    pub(super) fn timewait_armed(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn timewait_armed(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) {
         let ts = Nanos(raw.ts_ns);
         let substate = TcpState::from_kernel(raw.new);
         let Some(substate @ (TcpState::FinWait2 | TcpState::TimeWait)) = substate else {
@@ -83,7 +83,7 @@ impl Tracker {
 
     /// Adds an untracked socket that is already a timewait socket. One without a cookie is older than the trace and in
     /// a namespace that the seed could not visit.
-    fn begin_timewait(&mut self, substate: TcpState, raw: &raw::Record, out: &mut impl Observer) {
+    fn begin_timewait(&mut self, substate: TcpState, raw: &raw::RawRecord, out: &mut impl Observer) {
         if raw.cookie == 0 {
             return;
         }
@@ -122,7 +122,7 @@ impl Tracker {
     }
 
     /// A timewait socket's timer was cancelled: its end becomes pending unless the reason is known.
-    pub(super) fn timewait_cancelled(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn timewait_cancelled(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) {
         let is_dying = raw.flags & flag::NETNS_DYING != 0;
         if is_dying {
             self.sweeps.add_dying_namespace(NetnsId(raw.netns));
@@ -140,13 +140,13 @@ impl Tracker {
         // Do not apply the TIME_WAIT substate yet: if the timer is armed again, that record gives the exact time.
         // Store the tracked tuple, as a checkpoint does.
         let Tuple { saddr, daddr, sport, dport, .. } = self.sockets[at].tuple;
-        let raw = raw::Record { saddr: saddr.0, daddr: daddr.0, sport, dport, ..*raw };
+        let raw = raw::RawRecord { saddr: saddr.0, daddr: daddr.0, sport, dport, ..*raw };
         let cause = if taken_over { CancelCause::TakenOver(raw) } else { CancelCause::Timewait(raw) };
         self.pending.push(Pending { id: at.id, ts, cause });
     }
 
     /// A timewait socket's timer expired.
-    pub(super) fn timewait_expired(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn timewait_expired(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) {
         if let Some(at) = self.ending_timewait(raw, out) {
             self.pending.take(at.id);
             self.end_timewait(at, raw, End::sure(EndReason::Expired), out);
@@ -154,7 +154,7 @@ impl Tracker {
     }
 
     /// A segment reached a timewait socket.
-    pub(super) fn timewait_segment(&mut self, raw: &raw::Record, out: &mut impl Observer) {
+    pub(super) fn timewait_segment(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) {
         let is_time_wait = raw.new == TcpState::TimeWait as u8;
         let Some(at) = self.known_timewait(raw, out) else {
             // Older than the trace; the seed may have listed it just before this FIN.
@@ -264,7 +264,7 @@ impl Tracker {
         }
     }
 
-    fn end_timewait(&mut self, at: SlotRef, raw: &raw::Record, end: End, out: &mut impl Observer) {
+    fn end_timewait(&mut self, at: SlotRef, raw: &raw::RawRecord, end: End, out: &mut impl Observer) {
         self.apply_unseen_time_wait(at, raw, out);
         self.close(at, Nanos(raw.ts_ns), end, out);
     }
@@ -272,7 +272,7 @@ impl Tracker {
     /// Applies an unseen step from FIN_WAIT2 to TIME_WAIT. Without segment records it shows only at the end, in
     /// `tw_entry_stamp` or in the time the timer was last set to; this is more exact than an entry that a FIN_WAIT2
     /// sweep has found.
-    fn apply_unseen_time_wait(&mut self, at: SlotRef, raw: &raw::Record, out: &mut impl Observer) {
+    fn apply_unseen_time_wait(&mut self, at: SlotRef, raw: &raw::RawRecord, out: &mut impl Observer) {
         if raw.new != TcpState::TimeWait as u8 {
             return;
         }
@@ -291,7 +291,7 @@ impl Tracker {
     }
 
     /// Latest time at which the timewait socket that ends with `raw` entered TIME_WAIT.
-    fn time_wait_entry(&self, raw: &raw::Record) -> Nanos {
+    fn time_wait_entry(&self, raw: &raw::RawRecord) -> Nanos {
         let ts = Nanos(raw.ts_ns);
         match (raw.arg1 as u32, self.hz) {
             (0, None) => ts,
@@ -323,7 +323,7 @@ impl Tracker {
     }
 
     /// Finds the socket of a timewait record by cookie and tuple.
-    pub(super) fn find_timewait(&self, raw: &raw::Record) -> Option<SlotRef> {
+    pub(super) fn find_timewait(&self, raw: &raw::RawRecord) -> Option<SlotRef> {
         let (netns, tuple) = (NetnsId(raw.netns), Tuple::of(raw));
         let aside = self.rekeyed.find(raw.cookie, netns, &tuple).and_then(|id| self.sockets.find(id));
         // The kernel address of a socket older than the trace is not known.
@@ -337,7 +337,7 @@ impl Tracker {
 
     /// Finds the tracked timewait socket of a record. If it is still tracked as a full socket, the transitions between
     /// were missed, and its state is corrected.
-    fn known_timewait(&mut self, raw: &raw::Record, out: &mut impl Observer) -> Option<SlotRef> {
+    fn known_timewait(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) -> Option<SlotRef> {
         let at = self.find_timewait(raw)?;
         let socket = &mut self.sockets[at];
         if socket.phase == Phase::Full {
@@ -367,7 +367,7 @@ impl Tracker {
 
     /// Like `known_timewait`, for a record that may be the last. The seed must not bring back a socket that ends before
     /// it is read.
-    fn ending_timewait(&mut self, raw: &raw::Record, out: &mut impl Observer) -> Option<SlotRef> {
+    fn ending_timewait(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) -> Option<SlotRef> {
         let known = self.known_timewait(raw, out);
         if known.is_none() && self.seeding && raw.cookie != 0 {
             self.remember_ended_in_seed(Ended::timewait(raw));

@@ -120,8 +120,8 @@ pub struct Tuple {
 
 impl Tuple {
     /// The tuple of a record.
-    pub const fn of(raw: &raw::Record) -> Self {
-        let raw::Record { saddr, daddr, sport, dport, ifindex, .. } = *raw;
+    pub const fn of(raw: &raw::RawRecord) -> Self {
+        let raw::RawRecord { saddr, daddr, sport, dport, ifindex, .. } = *raw;
         Self { saddr: Addr(saddr), daddr: Addr(daddr), sport, dport, ifindex }
     }
 

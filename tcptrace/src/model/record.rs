@@ -155,7 +155,7 @@ impl Record {
 #[derive(Clone, Copy, Debug)]
 pub struct HookRecord {
     /// As the kernel side wrote it.
-    pub raw: raw::Record,
+    pub raw: raw::RawRecord,
     /// The task in whose context it happened, where this is meaningful.
     pub task: Option<raw::Task>,
 }

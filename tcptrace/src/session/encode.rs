@@ -321,7 +321,7 @@ impl Encoder {
     }
 
     /// Writes the socket's number and its changed fields. Returns the listener's cookie of a request socket.
-    fn identity(&mut self, row: usize, kind: &ReportedKind, raw: &raw::Record) -> u64 {
+    fn identity(&mut self, row: usize, kind: &ReportedKind, raw: &raw::RawRecord) -> u64 {
         // A cookie counted down from 2^64-1 could equal the address of a request socket. Both would share a
         // number, and the columns would identify the socket of each row.
         let key = if raw.cookie == 0 { raw.object } else { raw.cookie };

@@ -311,24 +311,24 @@ impl Stream {
     fn transition(&mut self, slot: SocketSlot, old: S, new: S, arg0: u64, flags: u8) {
         let object = 0xffff_8880_0000_0000 + u64::from(slot.number);
         let raw = self.raw(slot, Kind::Transition, object);
-        self.push(raw::Record { old: old as u8, new: new as u8, arg0, flags, ..raw });
+        self.push(raw::RawRecord { old: old as u8, new: new as u8, arg0, flags, ..raw });
     }
 
     fn timewait(&mut self, slot: SocketSlot, kind: Kind, substate: S, arg0: u64, arg1: u64) {
         let object = 0xffff_8881_0000_0000 + (u64::from(slot.number) << 16) + u64::from(slot.lives);
         let raw = self.raw(slot, kind, object);
-        self.push(raw::Record { new: substate as u8, arg0, arg1, ..raw });
+        self.push(raw::RawRecord { new: substate as u8, arg0, arg1, ..raw });
     }
 
     fn request(&mut self, slot: SocketSlot, kind: Kind, timeouts: u64) {
         let object = 0xffff_8882_0000_0000 + u64::from(slot.number);
         let raw = self.raw(slot, kind, object);
-        self.push(raw::Record { cookie: 0, new: 12, arg0: LISTENER, arg1: timeouts, ..raw });
+        self.push(raw::RawRecord { cookie: 0, new: 12, arg0: LISTENER, arg1: timeouts, ..raw });
     }
 
-    fn raw(&self, slot: SocketSlot, kind: Kind, object: u64) -> raw::Record {
+    fn raw(&self, slot: SocketSlot, kind: Kind, object: u64) -> raw::RawRecord {
         let Tuple { saddr, daddr, sport, dport, ifindex } = tuple(slot.number, slot.lives);
-        raw::Record {
+        raw::RawRecord {
             ts_ns: self.ts,
             cookie: u64::from(slot.number) + 1,
             object,
@@ -347,7 +347,7 @@ impl Stream {
         }
     }
 
-    fn push(&mut self, raw: raw::Record) {
+    fn push(&mut self, raw: raw::RawRecord) {
         let mut comm = [0; 16];
         comm[..6].copy_from_slice(b"worker");
         let tid = 40 + u32::from(raw.sport % 3);

@@ -356,7 +356,7 @@ mod tests {
 
     /// A socket in the namespace `netns` leaves the state `old`.
     fn transition(netns: u32, old: TcpState) -> HookRecord {
-        let raw = tcptrace_common::record::Record {
+        let raw = tcptrace_common::record::RawRecord {
             netns,
             kind: Kind::Transition as u8,
             old: old as u8,

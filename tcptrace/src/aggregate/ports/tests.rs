@@ -79,7 +79,7 @@ impl Host {
             Kind::Transition
         };
         let chosen_late = old == TcpState::Close && flags & flag::DONE == 0;
-        let raw = raw::Record {
+        let raw = raw::RawRecord {
             ts_ns: at,
             cookie: client.cookie,
             object: client.cookie,
@@ -141,7 +141,7 @@ impl Host {
 
     /// The connecting thread reuses the TIME_WAIT of `old`.
     fn reuse_timewait(&mut self, at: u64, old: Client) {
-        let raw = raw::Record {
+        let raw = raw::RawRecord {
             ts_ns: at,
             cookie: old.cookie,
             object: old.cookie,

@@ -4,7 +4,7 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 use tcptrace_common::{
     filter::Ends,
-    record::{Kind, Record},
+    record::{Kind, RawRecord},
 };
 
 use super::*;
@@ -111,8 +111,8 @@ impl FinalSocket {
         Subject { tuple, netns: self.netns, role: self.role, closer: self.closer, owner, process }
     }
 
-    fn record(&self, tuple: Tuple, kind: Kind, old: TcpState, new: TcpState) -> Record {
-        Record {
+    fn record(&self, tuple: Tuple, kind: Kind, old: TcpState, new: TcpState) -> RawRecord {
+        RawRecord {
             saddr: tuple.saddr.0,
             daddr: tuple.daddr.0,
             sport: tuple.sport,
@@ -126,7 +126,7 @@ impl FinalSocket {
     }
 
     /// Its records before and when its port is chosen.
-    fn first_records(&self) -> Vec<Record> {
+    fn first_records(&self) -> Vec<RawRecord> {
         let portless = Tuple { sport: 0, ..self.tuple };
         vec![
             self.record(portless, Kind::Transition, TcpState::Close, TcpState::SynSent),
@@ -136,7 +136,7 @@ impl FinalSocket {
     }
 
     /// Its later records, and those of its listener.
-    fn later_records(&self) -> Vec<Record> {
+    fn later_records(&self) -> Vec<RawRecord> {
         let any = if self.listener.is_ipv4() { addr("0.0.0.0") } else { Addr::ANY };
         let listener = Tuple { saddr: self.listener, daddr: any, dport: 0, ..self.tuple };
         let unreadable = Self { netns: NetnsId(0), ..*self };

@@ -19,7 +19,7 @@ pub(crate) fn any_record() -> impl Strategy<Value = Record> {
     let states = (0_u8..14, 0_u8..14);
     (0_u64..100_000, 0_u8..14, states, 0_u64..6, 0_u64..4, any::<u8>(), any::<(u64, u64)>(), 0_u16..3)
         .prop_map(|(ms, kind, (old, new), cookie, object, flags, (arg0, arg1), port)| {
-            let raw = raw::Record {
+            let raw = raw::RawRecord {
                 kind,
                 old,
                 new,

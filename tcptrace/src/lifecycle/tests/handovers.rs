@@ -6,13 +6,13 @@ use super::*;
 fn connect(ms: u64, cookie: u64, sport: u16) -> Record {
     let raw = record(ms, Kind::Transition);
     let (old, new) = (TcpState::Close as u8, TcpState::SynSent as u8);
-    kernel(raw::Record { cookie, object: 1, old, new, sport, flags: flag::TASK, ..raw })
+    kernel(raw::RawRecord { cookie, object: 1, old, new, sport, flags: flag::TASK, ..raw })
 }
 
 /// A TIME_WAIT timer cancelled by a system call of that thread, with half a minute left.
 fn cancelled_by_thread(ms: u64, cookie: u64) -> Record {
     let raw = timewait(ms, Kind::TimewaitCancelled, cookie, TcpState::TimeWait);
-    kernel(raw::Record { arg0: 30 * HZ, arg1: 71 << 32, flags: flag::TASK, ..raw })
+    kernel(raw::RawRecord { arg0: 30 * HZ, arg1: 71 << 32, flags: flag::TASK, ..raw })
 }
 
 fn last(run: &TrackerRun) -> &str {
@@ -111,7 +111,7 @@ fn clone_with_the_listeners_cookie_is_ignored() {
 fn tick_is_learned_from_the_first_full_minute() {
     use TcpState as T;
     let armed = |ms, cookie, left: i64| {
-        kernel(raw::Record { arg0: left as u64, ..timewait(ms, Kind::TimewaitArmed, cookie, T::TimeWait) })
+        kernel(raw::RawRecord { arg0: left as u64, ..timewait(ms, Kind::TimewaitArmed, cookie, T::TimeWait) })
     };
     let mut run = TrackerRun::new();
     for (cookie, left) in [(1, 0), (2, -60), (3, 14_999), (4, -15_000)] {
@@ -123,7 +123,7 @@ fn tick_is_learned_from_the_first_full_minute() {
     // Without a stamp the timer shows the entry: 2 s of the minute are left.
     run.reach_fin_wait2(8).take(kernel(timewait(30, Kind::TimewaitArmed, 8, T::FinWait2)));
     let end = timewait(60_000, Kind::TimewaitExpired, 8, T::TimeWait);
-    run.take(kernel(raw::Record { arg0: 500, ..end }));
+    run.take(kernel(raw::RawRecord { arg0: 500, ..end }));
     assert_eq!(last(&run), "8 TIME_WAIT>CLOSE ~58000ms expired");
 }
 
@@ -146,7 +146,7 @@ fn handshakes_match_by_tuple_without_interface() {
     use TcpState as T;
     let mut run = TrackerRun::new();
     let armed = request(10, Kind::RequestArmed);
-    run.take(kernel(raw::Record { ifindex: 3, ..armed })).take(kernel(raw::Record {
+    run.take(kernel(raw::RawRecord { ifindex: 3, ..armed })).take(kernel(raw::RawRecord {
         dport: CLIENT + 1,
         object: 0xabc1,
         ..armed
@@ -161,7 +161,7 @@ fn handshakes_match_by_tuple_without_interface() {
 fn second_syn_with_the_same_tuple_drops_the_first_request() {
     use TcpState as T;
     let mut run = TrackerRun::new();
-    let armed = |ms, object| kernel(raw::Record { object, ..request(ms, Kind::RequestArmed) });
+    let armed = |ms, object| kernel(raw::RawRecord { object, ..request(ms, Kind::RequestArmed) });
     run.take(armed(10, 1)).take(armed(15, 1));
     assert_eq!(run.lines(), ["h LISTEN>SYN_RECV"], "its timer is armed again");
     run.take(armed(20, 2));
@@ -173,14 +173,14 @@ fn second_syn_with_the_same_tuple_drops_the_first_request() {
 fn handshake_with_a_cookie_keeps_its_id_from_the_syn() {
     use TcpState as T;
     let mut run = TrackerRun::new();
-    run.take(kernel(raw::Record { cookie: 9, ..request(10, Kind::RequestArmed) }));
+    run.take(kernel(raw::RawRecord { cookie: 9, ..request(10, Kind::RequestArmed) }));
     let ids = |run: &TrackerRun| run.tracker.sockets().map(|(id, _)| id).collect::<Vec<_>>();
     assert_eq!(ids(&run), [SocketId(9)]);
     run.take(server(20, 9, T::Listen, T::SynRecv)).take(server(21, 9, T::SynRecv, T::Established));
     assert_eq!(run.lines(), ["9 LISTEN>SYN_RECV", "9 SYN_RECV>ESTABLISHED 11ms"]);
     // The cookie of a live socket is never another's.
     let again = request(30, Kind::RequestArmed);
-    run.take(kernel(raw::Record { cookie: 9, dport: CLIENT + 1, object: 2, ..again }));
+    run.take(kernel(raw::RawRecord { cookie: 9, dport: CLIENT + 1, object: 2, ..again }));
     assert_eq!((run.count(T::Established), run.count(T::SynRecv)), (1, 1));
     assert!(ids(&run).iter().any(|id| id.kind() == crate::model::IdKind::Handshake));
 }
@@ -196,7 +196,7 @@ fn connect_that_left_syn_sent_reuses_nothing() {
     let mut run = TrackerRun::new();
     let elsewhere = match connect(1_000, 8, 0) {
         Record::Kernel(seen) => {
-            Record::Kernel(HookRecord { raw: raw::Record { netns: 2, ..seen.raw }, ..seen })
+            Record::Kernel(HookRecord { raw: raw::RawRecord { netns: 2, ..seen.raw }, ..seen })
         }
         other => other,
     };

@@ -21,7 +21,7 @@ fn before_6_15_a_clone_carries_the_listeners_cookie() {
     let mut run = TrackerRun::new();
     let listener = |ms, old: T, new: T| {
         let raw = request(ms, Kind::Transition);
-        kernel(raw::Record { cookie: 3, old: old as u8, new: new as u8, dport: 0, daddr: [0; 16], ..raw })
+        kernel(raw::RawRecord { cookie: 3, old: old as u8, new: new as u8, dport: 0, daddr: [0; 16], ..raw })
     };
     run.take(listener(0, T::Close, T::Listen))
         .take(kernel(request(10, Kind::RequestArmed)))
@@ -37,7 +37,7 @@ fn before_6_15_a_clone_carries_the_listeners_cookie() {
 fn abandoned_handshake_times_out() {
     use TcpState as T;
     let mut run = TrackerRun::new();
-    let retransmitted = raw::Record { arg1: 1, ..request(1_000, Kind::RequestArmed) };
+    let retransmitted = raw::RawRecord { arg1: 1, ..request(1_000, Kind::RequestArmed) };
     run.take(kernel(request(0, Kind::RequestArmed)))
         .take(kernel(request(1_000, Kind::RequestCancelled)))
         .take(kernel(request(1_000, Kind::RequestExpired)))
@@ -78,10 +78,11 @@ fn connections_of_a_listener_without_port_inherit_its_owner() {
     use TcpState as T;
     let mut run = TrackerRun::new();
     // inet_csk_listen_start() reports LISTEN before it chooses a port.
-    let raw = raw::Record { cookie: 3, old: 7, new: 10, sport: 0, dport: 0, ..request(0, Kind::Transition) };
-    let listener = raw::Record { saddr: [0; 16], daddr: [0; 16], flags: flag::TASK, ..raw };
+    let raw =
+        raw::RawRecord { cookie: 3, old: 7, new: 10, sport: 0, dport: 0, ..request(0, Kind::Transition) };
+    let listener = raw::RawRecord { saddr: [0; 16], daddr: [0; 16], flags: flag::TASK, ..raw };
     run.take(kernel(listener))
-        .take(kernel(raw::Record { arg0: 3, ..request(10, Kind::RequestArmed) }))
+        .take(kernel(raw::RawRecord { arg0: 3, ..request(10, Kind::RequestArmed) }))
         .take(server(20, 8, T::Listen, T::SynRecv))
         .take(server(20, 8, T::SynRecv, T::Established));
     let socket = |id| run.tracker.sockets().find(|(known, _)| *known == SocketId(id)).expect("tracked").1;

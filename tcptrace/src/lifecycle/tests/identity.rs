@@ -36,9 +36,10 @@ fn sockets_with_a_shared_cookie_are_all_seeded() {
         assert_eq!(counts(&run), (5, 1), "the list begins at {turned}");
         // From then on each is found by its tuple.
         let third = timewait(20_005, Kind::TimewaitExpired, 7, T::TimeWait);
-        run.take(kernel(raw::Record { sport: 3, ..third }));
+        run.take(kernel(raw::RawRecord { sport: 3, ..third }));
         assert_eq!(counts(&run), (4, 1));
-        let change = raw::Record { cookie: 7, old: 1, new: 8, sport: 6, ..record(20_006, Kind::Transition) };
+        let change =
+            raw::RawRecord { cookie: 7, old: 1, new: 8, sport: 6, ..record(20_006, Kind::Transition) };
         run.take(kernel(change));
         assert_eq!((run.count(T::CloseWait), counts(&run)), (1, (4, 0)));
         assert_eq!(run.tracker.counters(), Counters::default());
@@ -82,7 +83,7 @@ fn seed_skips_only_the_socket_that_ended() {
     use TcpState as T;
     let mut run = TrackerRun::seeding();
     let ended = timewait(1, Kind::TimewaitExpired, 7, T::TimeWait);
-    run.take(kernel(raw::Record { sport: 3, ..ended }));
+    run.take(kernel(raw::RawRecord { sport: 3, ..ended }));
     for socket in one_descriptor() {
         run.take(Record::Seed(socket));
     }
@@ -96,7 +97,7 @@ fn same_cookie_with_another_tuple_is_another_socket() {
     run.reach_time_wait(7);
     // All records of the connection in between are lost.
     let other = |ms, kind| {
-        kernel(raw::Record { sport: CLIENT + 1, object: 0xabc1, ..timewait(ms, kind, 7, T::TimeWait) })
+        kernel(raw::RawRecord { sport: CLIENT + 1, object: 0xabc1, ..timewait(ms, kind, 7, T::TimeWait) })
     };
     run.take(other(100, Kind::TimewaitArmed));
     assert_eq!((run.count(T::TimeWait), run.tracker.counters().healed), (2, 1));
@@ -137,15 +138,15 @@ fn descending_cookies_are_normal_sockets() {
 fn migrated_handshake_continues_under_another_listener() {
     use TcpState as T;
     let mut run = TrackerRun::new();
-    let expired = |ms, kind| kernel(raw::Record { object: 1, ..request(ms, kind) });
-    let clone = raw::Record { object: 2, arg1: 1, ..request(1_000, Kind::RequestArmed) };
+    let expired = |ms, kind| kernel(raw::RawRecord { object: 1, ..request(ms, kind) });
+    let clone = raw::RawRecord { object: 2, arg1: 1, ..request(1_000, Kind::RequestArmed) };
     run.take(expired(0, Kind::RequestArmed))
         .take(expired(1_000, Kind::RequestCancelled))
         .take(expired(1_000, Kind::RequestExpired))
         .take(kernel(clone))
         .time(2_000);
     assert_eq!(run.lines(), ["h LISTEN>SYN_RECV"], "neither dropped nor restarted");
-    run.take(kernel(raw::Record { object: 2, ..request(2_500, Kind::RequestCancelled) }))
+    run.take(kernel(raw::RawRecord { object: 2, ..request(2_500, Kind::RequestCancelled) }))
         .take(server(2_500, 8, T::Listen, T::SynRecv))
         .take(server(2_500, 8, T::SynRecv, T::Established));
     assert_eq!(run.lines(), ["h LISTEN>SYN_RECV", "8 SYN_RECV>ESTABLISHED 2500ms"]);
@@ -156,13 +157,14 @@ fn migrated_handshake_gets_its_new_listeners_owner() {
     let mut run = TrackerRun::new();
     let listener = |cookie, tgid| {
         let raw = request(0, Kind::Transition);
-        let raw = raw::Record { cookie, old: 7, new: 10, dport: 0, daddr: [0; 16], flags: flag::TASK, ..raw };
+        let raw =
+            raw::RawRecord { cookie, old: 7, new: 10, dport: 0, daddr: [0; 16], flags: flag::TASK, ..raw };
         let task = Some(raw::Task { cgroup: 1, tgid, tid: tgid, comm: *b"server\0\0\0\0\0\0\0\0\0\0" });
         Record::Kernel(HookRecord { raw, task })
     };
     run.take(listener(3, 70)).take(listener(4, 80));
     let armed = |ms, object, arg0, arg1| {
-        kernel(raw::Record { object, arg0, arg1, ..request(ms, Kind::RequestArmed) })
+        kernel(raw::RawRecord { object, arg0, arg1, ..request(ms, Kind::RequestArmed) })
     };
     let owner = |run: &TrackerRun| {
         let (_, socket) = run.tracker.sockets().find(|(_, s)| s.state == TcpState::SynRecv).expect("tracked");
@@ -191,7 +193,7 @@ fn finished_handshake_leaves_the_next_syn_alone() {
         },
         |run, _| {
             let armed = request(200, Kind::TimewaitArmed);
-            run.take(kernel(raw::Record { cookie: 8, new: T::TimeWait as u8, arg0: 60 * HZ, ..armed }));
+            run.take(kernel(raw::RawRecord { cookie: 8, new: T::TimeWait as u8, arg0: 60 * HZ, ..armed }));
         },
     ];
     for (n, lose) in lost.into_iter().enumerate() {
@@ -199,7 +201,7 @@ fn finished_handshake_leaves_the_next_syn_alone() {
         run.take(Record::Seed(as_request)).take(Record::SeedEnd { ts: Nanos(10 * MS), began: Nanos(0) });
         lose(&mut run, as_child);
         assert_eq!((run.count(T::SynRecv), entries(&run.tracker, "handshakes")), (0, 0), "case {n}");
-        run.take(kernel(raw::Record { object: 9, ..request(1_000, Kind::RequestArmed) }));
+        run.take(kernel(raw::RawRecord { object: 9, ..request(1_000, Kind::RequestArmed) }));
         assert_eq!(run.count(T::SynRecv), 1, "case {n}: the next SYN with this tuple");
     }
 }
@@ -233,14 +235,14 @@ fn unseeded_namespace_counts_no_loss() {
     use TcpState as T;
     let elsewhere = |ms, cookie, old: T, new: T| {
         let raw = record(ms, Kind::Transition);
-        kernel(raw::Record { netns: 2, cookie, old: old as u8, new: new as u8, ..raw })
+        kernel(raw::RawRecord { netns: 2, cookie, old: old as u8, new: new as u8, ..raw })
     };
     let mut run = TrackerRun::seeding();
     run.take(Record::SeedEnd { ts: Nanos(10 * MS), began: Nanos(0) });
     // An orphan of a container that died before the trace times out.
     run.take(elsewhere(1_000, 7, T::FinWait1, T::Close));
     let timewait = timewait(1_001, Kind::TimewaitArmed, 8, T::TimeWait);
-    run.take(kernel(raw::Record { netns: 2, ..timewait }));
+    run.take(kernel(raw::RawRecord { netns: 2, ..timewait }));
     assert_eq!(run.tracker.counters(), Counters { unseeded: 2, ..Counters::default() });
     assert_eq!(run.lines(), ["7 FIN_WAIT1>CLOSE >=1000ms ~disconnected"], "older than the trace");
     // The seed could visit this one.

@@ -63,7 +63,7 @@ fn socket_out_of_scope_is_dropped_once_its_port_is_known() {
     run.take(Record::SeedEnd { ts: Nanos(1), began: Nanos(0) });
     assert_eq!(run.tracker.sockets().count(), 0);
 
-    let syn = raw::Record { cookie: 7, old: 7, new: 2, sport: 0, ..record(0, Kind::Transition) };
+    let syn = raw::RawRecord { cookie: 7, old: 7, new: 2, sport: 0, ..record(0, Kind::Transition) };
     run.take(kernel(syn));
     assert_eq!(run.tracker.sockets().count(), 1);
     // Both copies may report it; a kernel side without the filter would report the rest.

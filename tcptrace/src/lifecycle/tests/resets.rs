@@ -3,7 +3,7 @@
 use super::*;
 
 fn ends(ms: u64, kind: Kind, arg0: u64) -> Record {
-    kernel(raw::Record { cookie: 7, arg0, ..record(ms, kind) })
+    kernel(raw::RawRecord { cookie: 7, arg0, ..record(ms, kind) })
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn rst_before_close_gives_the_reason() {
 #[test]
 fn data_after_close_is_not_a_received_rst() {
     use TcpState as T;
-    let answer = |ms| kernel(raw::Record { cookie: 7, arg0: 1, arg1: 1, ..record(ms, Kind::ResetSent) });
+    let answer = |ms| kernel(raw::RawRecord { cookie: 7, arg0: 1, arg1: 1, ..record(ms, Kind::ResetSent) });
     for (sends, reason) in [(true, "aborted"), (false, "reset_received")] {
         let mut run = TrackerRun::new();
         run.sees_ends().reach_established(7);
@@ -58,7 +58,7 @@ fn rst_that_answers_a_segment_ends_no_socket() {
     use TcpState as T;
     let mut run = TrackerRun::new();
     run.sees_ends().reach_established(7);
-    let answer = kernel(raw::Record { cookie: 7, arg0: 8, arg1: 1, ..record(30, Kind::ResetSent) });
+    let answer = kernel(raw::RawRecord { cookie: 7, arg0: 8, arg1: 1, ..record(30, Kind::ResetSent) });
     run.take(answer).take(full(40, 7, T::Established, T::Close, 110, 0)).time(300);
     assert_eq!(run.lines()[2..], ["7 ESTABLISHED>CLOSE 30ms timeout"]);
 }

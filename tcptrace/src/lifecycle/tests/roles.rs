@@ -8,7 +8,7 @@ fn socket_with_a_missed_beginning_gets_a_guessed_role() {
     let mut run = TrackerRun::new();
     let change = |cookie, old: T, new: T, sport, dport| {
         let raw = record(10, Kind::Transition);
-        kernel(raw::Record { cookie, old: old as u8, new: new as u8, sport, dport, ..raw })
+        kernel(raw::RawRecord { cookie, old: old as u8, new: new as u8, sport, dport, ..raw })
     };
     run.take(change(1, T::Close, T::Listen, 8080, 0));
     run.take(change(7, T::Established, T::CloseWait, 8080, 50_000));

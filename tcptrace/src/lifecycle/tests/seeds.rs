@@ -111,19 +111,19 @@ fn ended_timewait_is_not_seeded_when_its_cookie_reconnects() {
     use TcpState as T;
     let mut run = TrackerRun::seeding();
     // The port of the new connection is not known yet: it could be the timewait socket's.
-    let connect = raw::Record {
+    let connect = raw::RawRecord {
         cookie: 7,
         sport: 0,
         old: T::Close as u8,
         new: T::SynSent as u8,
         ..record(1, Kind::Transition)
     };
-    let old = raw::Record {
+    let old = raw::RawRecord {
         sport: CLIENT + 1,
         object: 0xabc1,
         ..timewait(2, Kind::TimewaitExpired, 7, T::TimeWait)
     };
-    run.take(kernel(raw::Record { flags: flag::TASK, ..connect })).take(kernel(old));
+    run.take(kernel(raw::RawRecord { flags: flag::TASK, ..connect })).take(kernel(old));
     run.client(3, 7, T::SynSent, T::Established);
     let mut listed = seed(7, T::TimeWait, SeedObject::Timewait { left: Nanos(S) });
     listed.tuple.sport = CLIENT + 1;

@@ -103,7 +103,7 @@ fn sweep_matches_handshakes_by_tuple() {
 fn socket_in_an_unlisted_namespace_is_not_missing() {
     use TcpState as T;
     let mut run = TrackerRun::new();
-    let elsewhere = raw::Record { netns: 2, cookie: 9, old: 7, new: 2, ..record(0, Kind::Transition) };
+    let elsewhere = raw::RawRecord { netns: 2, cookie: 9, old: 7, new: 2, ..record(0, Kind::Transition) };
     run.take(kernel(elsewhere));
     for ms in [100, 200, 300] {
         run.sweep(Sweep::Whole, ms, &[]);
@@ -111,7 +111,7 @@ fn socket_in_an_unlisted_namespace_is_not_missing() {
     assert_eq!(run.count(T::SynSent), 1);
     // A dying namespace can't be listed, and its sockets end too.
     let dying = timewait(400, Kind::TimewaitCancelled, 77, T::TimeWait);
-    run.take(kernel(raw::Record { netns: 2, flags: flag::NETNS_DYING, ..dying }));
+    run.take(kernel(raw::RawRecord { netns: 2, flags: flag::NETNS_DYING, ..dying }));
     run.sweep(Sweep::Whole, 500, &[]).sweep(Sweep::Whole, 600, &[]);
     assert_eq!((run.count(T::SynSent), run.tracker.counters().healed), (0, 1));
 }
@@ -120,7 +120,7 @@ fn socket_in_an_unlisted_namespace_is_not_missing() {
 fn sweep_reports_a_late_port_at_once() {
     use TcpState as T;
     let mut run = TrackerRun::new();
-    let connect = raw::Record { cookie: 7, old: 7, new: 2, sport: 0, ..record(0, Kind::Transition) };
+    let connect = raw::RawRecord { cookie: 7, old: 7, new: 2, sport: 0, ..record(0, Kind::Transition) };
     run.take(kernel(connect)).sweep(Sweep::Whole, 100, &[seed(7, T::SynSent, SeedObject::Full)]);
     let (_, socket) = run.tracker.sockets().next().expect("tracked");
     assert_eq!((socket.tuple.sport, run.tracker.counters()), (CLIENT, Counters::default()));

@@ -66,7 +66,8 @@ fn late_fin_across_buckets_begins_time_wait_once() {
 fn without_segments_the_entry_is_inferred_at_the_end() {
     use TcpState as T;
     let mut run = TrackerRun::new();
-    let stamp = |ms: u64| raw::Record { arg1: 2_030, ..timewait(ms, Kind::TimewaitExpired, 7, T::TimeWait) };
+    let stamp =
+        |ms: u64| raw::RawRecord { arg1: 2_030, ..timewait(ms, Kind::TimewaitExpired, 7, T::TimeWait) };
     run.reach_fin_wait2(7)
         .take(kernel(timewait(30, Kind::TimewaitArmed, 7, T::FinWait2)))
         .take(kernel(stamp(62_030)));
@@ -76,7 +77,7 @@ fn without_segments_the_entry_is_inferred_at_the_end() {
     );
     // Without a stamp, the timer shows when it was last set, once the tick is known.
     let mut run = TrackerRun::new();
-    let end = raw::Record { arg0: 0, ..timewait(62_030, Kind::TimewaitExpired, 8, T::TimeWait) };
+    let end = raw::RawRecord { arg0: 0, ..timewait(62_030, Kind::TimewaitExpired, 8, T::TimeWait) };
     run.take(kernel(timewait(0, Kind::TimewaitArmed, 6, T::TimeWait)))
         .reach_fin_wait2(8)
         .take(kernel(timewait(30, Kind::TimewaitArmed, 8, T::FinWait2)))
@@ -113,7 +114,7 @@ fn without_segments_the_end_refines_a_swept_entry() {
         .reach_fin_wait2(8)
         .take(kernel(timewait(30, Kind::TimewaitArmed, 8, T::FinWait2)))
         .sweep(Sweep::FinWait2, 2_999, &[])
-        .take(kernel(raw::Record { arg0: 0, ..timewait(62_030, Kind::TimewaitExpired, 8, T::TimeWait) }));
+        .take(kernel(raw::RawRecord { arg0: 0, ..timewait(62_030, Kind::TimewaitExpired, 8, T::TimeWait) }));
     assert_eq!(
         run.lines()[4..],
         ["8 FIN_WAIT2>TIME_WAIT ~2970ms orphan", "8 TIME_WAIT>CLOSE ~60000ms expired"]
@@ -140,7 +141,7 @@ fn early_timewait_ends_have_distinct_reasons() {
     };
     let cancelled = |tid: u64, flags: u8| {
         let raw = timewait(5_040, Kind::TimewaitCancelled, 7, T::TimeWait);
-        kernel(raw::Record { arg1: tid << 32, flags, ..raw })
+        kernel(raw::RawRecord { arg1: tid << 32, flags, ..raw })
     };
     let cases: [(&str, Steps); 7] = [
         ("killed", |run, by_task, _, _| {
@@ -152,7 +153,7 @@ fn early_timewait_ends_have_distinct_reasons() {
         }),
         ("unexplained", |run, by_task, _, _| {
             let Record::Kernel(seen) = by_task else { return };
-            let by_kernel_thread = raw::Record { arg1: u64::from(raw::KERNEL_THREAD) << 32, ..seen.raw };
+            let by_kernel_thread = raw::RawRecord { arg1: u64::from(raw::KERNEL_THREAD) << 32, ..seen.raw };
             run.take(kernel(by_kernel_thread)).time(5_300);
         }),
         ("purged", |run, _, _, dying| {
@@ -164,7 +165,7 @@ fn early_timewait_ends_have_distinct_reasons() {
         ("reused", |run, by_task, _, _| {
             // Thread 71 connects to the same remote end, and its port is not chosen yet.
             let raw = record(5_039, Kind::Transition);
-            let connect = raw::Record { cookie: 9, old: 7, new: 2, sport: 0, flags: flag::TASK, ..raw };
+            let connect = raw::RawRecord { cookie: 9, old: 7, new: 2, sport: 0, flags: flag::TASK, ..raw };
             run.take(kernel(connect)).take(by_task);
         }),
         ("reopened", |run, _, by_idle, _| {
@@ -186,7 +187,7 @@ fn early_timewait_ends_have_distinct_reasons() {
 fn due_timer_with_a_late_expiry_record_counts_as_expired() {
     use TcpState as T;
     let mut run = TrackerRun::new();
-    let late = |ms, kind| kernel(raw::Record { arg0: 0, ..timewait(ms, kind, 7, T::TimeWait) });
+    let late = |ms, kind| kernel(raw::RawRecord { arg0: 0, ..timewait(ms, kind, 7, T::TimeWait) });
     run.reach_time_wait(7)
         .take(late(60_040, Kind::TimewaitCancelled))
         .time(60_200)
@@ -221,7 +222,7 @@ fn reconnecting_cookie_keeps_its_timewait_socket() {
     use TcpState as T;
     let mut run = TrackerRun::new();
     run.reach_time_wait(7);
-    let again = raw::Record {
+    let again = raw::RawRecord {
         object: 1,
         cookie: 7,
         old: 7,
@@ -241,7 +242,7 @@ fn reused_kernel_address_is_a_new_timewait_socket() {
     use TcpState as T;
     let mut run = TrackerRun::new();
     run.reach_time_wait(7);
-    let again = raw::Record {
+    let again = raw::RawRecord {
         object: 1,
         sport: 0,
         dport: 99,

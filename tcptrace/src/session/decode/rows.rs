@@ -154,7 +154,7 @@ impl Decoder {
         if !SocketId::is_cookie(said.cookie) {
             return Err("a cookie that no socket has");
         }
-        let raw = raw::Record {
+        let raw = raw::RawRecord {
             ts_ns: ts.0,
             cookie: said.cookie,
             object: u64::from(said.object),

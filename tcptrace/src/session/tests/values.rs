@@ -83,7 +83,7 @@ fn kernel() -> impl Strategy<Value = Record> {
                 comm[..name.len()].copy_from_slice(name.as_bytes());
                 raw::Task { cgroup, tgid, tid, comm }
             });
-            let raw = raw::Record {
+            let raw = raw::RawRecord {
                 ts_ns,
                 cookie,
                 object,
