@@ -1,7 +1,7 @@
 //! Writes messages of an Arrow IPC stream: the schema, a dictionary, a batch, the end mark.
 //!
-//! Builds them directly from Arrow's flatbuffer tables: the buffers exist already, and each needs our
-//! compression level and a checksum, which Arrow's own writer does not add.
+//! Not by arrow_ipc's `StreamWriter`: it adds no checksums, so that flipped bits become wrong values, and takes longer
+//! for small batches (docs/benchmarks.md).
 
 use std::{borrow::Cow, io, ops::Range};
 
