@@ -136,7 +136,8 @@ fn reused(
         hold(APART);
     }
     let recycled = kernel::counter("TWRecycled")? - before;
-    ensure!(recycled == 20, "the kernel recycled {recycled}");
+    // On a slow machine a port may be free again, so that a connection recycles none: the tracer must count as the kernel does.
+    ensure!((15..=20).contains(&recycled), "the kernel recycled {recycled}");
     // On a slow machine a TIME_WAIT may be over by now: the kernel knows how many ports are in use.
     let is_counted = |row: &PortsDestination| {
         row.tw_reuse.reused == Some(recycled)
