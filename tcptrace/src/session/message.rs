@@ -1,6 +1,6 @@
 //! Writes messages of an Arrow IPC stream: the schema, a dictionary, a batch, the end mark.
 //!
-//! Not by arrow_ipc's `StreamWriter`: it adds no checksums, so that flipped bits become wrong values, and takes longer
+//! Not by `arrow_ipc::writer::StreamWriter`: it adds no checksums, so that flipped bits become wrong values, and takes longer
 //! for small batches (docs/benchmarks.md).
 
 use std::{borrow::Cow, io, ops::Range};
