@@ -1,5 +1,6 @@
 //! Ends of `TIME_WAIT` that leave nothing behind, and of connections that were closed in `TCP_REPAIR`.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -49,7 +50,12 @@ fn server_in_time_wait(
 fn same_address(pair: &ConnectedPair, family: IpFamily) -> Result<socket2::Socket> {
     let client = family.socket()?;
     client.set_reuse_address(true)?;
-    client.bind(&pair.client.local()?.into())?;
+    let address = pair.client.local()?.into();
+    // tcp_set_state() gives the port back a moment after it takes the socket off the list.
+    wait_for("the port of the closed client", soon(), || match client.bind(&address) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
+        bound => Ok(Some(bound?)),
+    })?;
     Ok(client)
 }
 
