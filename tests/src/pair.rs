@@ -1,6 +1,6 @@
 //! A connection over loopback with all three sockets at hand: listener, client, server.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -246,6 +246,19 @@ pub struct ConnectedPair {
 }
 
 impl ConnectedPair {
+    /// A new socket with the address and port of the client, which has closed.
+    pub fn same_client(&self, family: IpFamily) -> Result<Socket> {
+        let client = family.socket()?;
+        client.set_reuse_address(true)?;
+        let address = self.client.local()?.into();
+        // tcp_set_state() gives the port back a moment after it takes the socket off the list.
+        wait_for("the port of the closed client", soon(), || match client.bind(&address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
+            bound => Ok(Some(bound?)),
+        })?;
+        Ok(client)
+    }
+
     /// Connects over loopback, to a port the kernel chooses.
     pub fn open(family: IpFamily) -> Result<Self> {
         let listener = TestSocket::listen(SocketAddr::new(family.loopback(), 0))?;

@@ -62,9 +62,7 @@ pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
         let answered = pair.client.close();
         let time_wait = pair.server.reaches(TimeWait, answered)?;
         pair.client.wait_end(soon())?;
-        let client = family.socket()?;
-        client.set_reuse_address(true)?;
-        client.bind(&pair.client.local()?.into())?;
+        let client = pair.same_client(family)?;
         let first = pair.server.expected.clone();
         let first_steps = pair.server_steps(&[]);
         let again = ConnectedPair::open_to(pair.listener, client)?;

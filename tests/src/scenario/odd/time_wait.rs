@@ -1,6 +1,5 @@
 //! Ends of `TIME_WAIT` that leave nothing behind, and of connections that were closed in `TCP_REPAIR`.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -47,18 +46,6 @@ fn server_in_time_wait(
     Ok((pair, steps))
 }
 
-fn same_address(pair: &ConnectedPair, family: IpFamily) -> Result<socket2::Socket> {
-    let client = family.socket()?;
-    client.set_reuse_address(true)?;
-    let address = pair.client.local()?.into();
-    // tcp_set_state() gives the port back a moment after it takes the socket off the list.
-    wait_for("the port of the closed client", soon(), || match client.bind(&address) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
-        bound => Ok(Some(bound?)),
-    })?;
-    Ok(client)
-}
-
 fn reopened_into_a_full_queue(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
         let (pair, steps) = server_in_time_wait(family, 0)?;
@@ -72,7 +59,7 @@ fn reopened_into_a_full_queue(stage: &OddLab) -> Result<()> {
             Ok(kernel::sockets()?.iter().any(in_queue).then_some(()))
         })?;
         let (mut client, connecting) =
-            kernel::counts("ListenOverflows", 1, || start_connect(same_address(&pair, family)?, target))?;
+            kernel::counts("ListenOverflows", 1, || start_connect(pair.same_client(family)?, target))?;
         client.wait(SynSent)?;
         ensure!(pair.server.find_diag()?.is_none(), "the TIME_WAIT is still there");
         let given_up = client.close();
@@ -91,7 +78,7 @@ fn reopened_into_a_full_queue(stage: &OddLab) -> Result<()> {
 fn reopened(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
         let (pair, steps) = server_in_time_wait(family, 8)?;
-        let (first, client) = (pair.server.expected.clone(), same_address(&pair, family)?);
+        let (first, client) = (pair.server.expected.clone(), pair.same_client(family)?);
         let mut again = ConnectedPair::open_to(pair.listener, client)?;
         let ended = step(TimeWait, Close, again.connecting)
             .ended(EventEndReason::Reopened)
