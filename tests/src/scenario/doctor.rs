@@ -15,7 +15,7 @@ use crate::lab::{Lab, Skip};
 use crate::pair::{ConnectedPair, IpFamily, TestSocket};
 use crate::precision::Precision;
 use crate::scenario::recording::{RecorderProcess, TempFolder};
-use crate::{filter, kernel, netns};
+use crate::{filter, kernel, netns, process};
 
 /// Longer than half of the short time that a scenario is watched, and than a second.
 const LONG: Duration = Duration::from_millis(2_500);
@@ -377,8 +377,7 @@ pub fn ports_exhausted(lab: &Lab) -> Result<()> {
             let client = IpFamily::V4.socket()?;
             client.connect(&listener.local()?.into()).context("reuse does not help")?;
             let (server, _) = listener.socket()?.accept()?;
-            drop(client);
-            drop(server);
+            process::close((client, server));
         }
         Ok(())
     };

@@ -20,7 +20,7 @@ use crate::documents::{ShownCommand, commands, pages};
 use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::precision::cannot_trace;
-use crate::process::StartChild as _;
+use crate::process::{self, StartChild as _};
 
 /// Extensions of recordings in the documents.
 const RECORDINGS: [&str; 2] = [".tcptrace", ".tcpt"];
@@ -240,7 +240,7 @@ impl<'a> CommandNetns<'a> {
     fn connect(&self) -> Result<()> {
         let client = TcpStream::connect(self.listener.local_addr()?)?;
         let (mut server, _) = self.listener.accept()?;
-        drop(client);
+        process::close(client);
         ensure!(server.read(&mut [0])? == 0, "no end of the stream");
         Ok(())
     }

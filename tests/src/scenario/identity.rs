@@ -6,12 +6,11 @@ use tcptrace_common::state::TcpState::{Close, Established, FinWait1, FinWait2, T
 
 use crate::clock::{is_emulated, soon, wait_for};
 use crate::event::EventEndReason;
-use crate::kernel;
 use crate::lab::Lab;
-use crate::netns;
 use crate::pair::{ConnectedPair, IpFamily, TestSocket};
 use crate::scenario::seed::{SocketCounts, counts_by_kernel};
 use crate::scenario::serve::{Exporter, scrape};
+use crate::{kernel, netns, process};
 
 /// Connections of one descriptor that end in `TIME_WAIT`, before it connects once more.
 const ROUNDS: usize = 4;
@@ -26,7 +25,7 @@ pub fn one_cookie_many_sockets(lab: &Lab) -> Result<()> {
         let (server, _) = listener.socket()?.accept()?;
         let before = kernel::count(TimeWait)?;
         client.shutdown(std::net::Shutdown::Write)?;
-        drop(server);
+        process::close(server);
         wait_for("TIME_WAIT", soon(), || Ok((kernel::count(TimeWait)? > before).then_some(())))?;
         rustix::net::connect_unspec(&client)?;
         listener.close();

@@ -18,7 +18,7 @@ use crate::lab::{Lab, run_to_end};
 use crate::pair::IpFamily;
 use crate::ports::{self, PortsDestination, PortsDocument, PortsRun};
 use crate::precision::Precision;
-use crate::process::StartChild as _;
+use crate::process::{self, StartChild as _};
 use crate::{kernel, netns};
 
 const PORT: u16 = 7_000;
@@ -264,7 +264,12 @@ pub fn single_snapshot(lab: &Lab) -> Result<()> {
 fn connect_and_close(to: SocketAddr) -> Result<Option<u16>> {
     let socket = if to.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 }.socket()?;
     match socket.connect(&to.into()) {
-        Ok(()) => Ok(socket.local_addr()?.as_socket().map(|local| local.port())),
+        Ok(()) => {
+            let port = socket.local_addr()?.as_socket().map(|local| local.port());
+            // Else a child of another scenario may close it, and be its owner from then on.
+            process::close(socket);
+            Ok(port)
+        }
         Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Ok(None),
         Err(error) => bail!("connect to {to}: {error}"),
     }

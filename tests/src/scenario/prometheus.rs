@@ -16,7 +16,7 @@ use super::recording::TempFolder;
 use super::serve::{Exporter, PORT, get_as, traffic};
 use crate::clock::{soon, wait_for};
 use crate::lab::{Lab, Skip, run_to_end};
-use crate::process::{KillOnDrop, StartChild as _};
+use crate::process::{self, KillOnDrop, StartChild as _};
 use crate::{documents, netns};
 
 /// Where Prometheus answers.
@@ -106,7 +106,7 @@ fn leak_close_wait() -> Result<Vec<TcpStream>> {
     let accept = |_| {
         let client = TcpStream::connect(target)?;
         let (mut server, _) = listener.accept()?;
-        drop(client);
+        process::close(client);
         ensure!(server.read(&mut [0])? == 0, "no end of the stream");
         Ok(server)
     };
@@ -121,7 +121,7 @@ fn run_out_of_ports() -> Result<()> {
         match TcpStream::connect(target) {
             Ok(client) => {
                 let (mut server, _) = listener.accept()?;
-                drop(client);
+                process::close(client);
                 ensure!(server.read(&mut [0])? == 0, "no end of the stream");
             }
             Err(error) if error.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error()) => return Ok(()),

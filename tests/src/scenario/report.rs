@@ -12,8 +12,8 @@ use tcptrace_common::state::TcpState::TimeWait;
 use super::recording::{RecorderProcess, TempFolder};
 use crate::browser::Browser;
 use crate::clock::{hold, soon, wait_for};
-use crate::kernel;
 use crate::lab::Lab;
+use crate::{kernel, process};
 
 /// Connections, closed by the client.
 const CONNECTIONS: u64 = 120;
@@ -94,8 +94,7 @@ fn record(lab: &Lab, file: &std::path::Path) -> Result<()> {
         for _ in 0..CONNECTIONS {
             let client = TcpStream::connect(target)?;
             let (server, _) = listener.accept()?;
-            drop(client);
-            drop(server);
+            process::close((client, server));
         }
         wait_for("every TIME_WAIT", soon(), || {
             Ok((kernel::count(TimeWait)? as u64 == CONNECTIONS).then_some(()))

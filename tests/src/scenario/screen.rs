@@ -14,7 +14,7 @@ use crate::clock::{is_emulated, soon, wait_for};
 use crate::kernel;
 use crate::lab::Lab;
 use crate::pair::{ConnectedPair, IpFamily, TestSocket};
-use crate::process::StartChild as _;
+use crate::process::{self, StartChild as _};
 use crate::terminal::{Size, TestTerminal};
 
 const LARGE: Size = (160, 50);
@@ -47,7 +47,7 @@ impl ScreenSockets {
         for _ in 0..LEAKS {
             servers.push(listener.socket()?.accept().context("accept")?.0);
         }
-        crate::process::while_none_starts(|| drop(servers));
+        process::close(servers);
         wait_for("sockets in CLOSE_WAIT", soon(), || Ok((kernel::count(CloseWait)? == LEAKS).then_some(())))?;
         Ok(Self { _open: open, _listener: listener, _shell: shell, forgetful })
     }

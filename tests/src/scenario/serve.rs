@@ -14,7 +14,7 @@ use crate::clock::{soon, wait_for};
 use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::precision::cannot_trace;
-use crate::process::{KillOnDrop, StartChild as _};
+use crate::process::{self, KillOnDrop, StartChild as _};
 
 /// In a namespace of its own every port is free.
 pub(super) const PORT: u16 = 9435;
@@ -117,7 +117,7 @@ pub(super) fn traffic(connections: usize) -> Result<()> {
     for _ in 0..connections {
         let client = TcpStream::connect(target)?;
         let (mut server, _) = listener.accept()?;
-        drop(client);
+        process::close(client);
         // Its FIN must be there before ours goes out: else both ends are the first to close.
         ensure!(server.read(&mut [0])? == 0, "no end of the stream");
     }

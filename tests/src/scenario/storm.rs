@@ -6,12 +6,11 @@ use tcptrace_common::state::TcpState::{Close, Established, Listen, SynRecv, SynS
 
 use crate::clock::{is_emulated, soon, wait_for};
 use crate::event::EventEndReason;
-use crate::kernel;
 use crate::lab::Lab;
-use crate::netns;
 use crate::pair::{IpFamily, TestSocket};
 use crate::scenario::seed::{SocketCounts, counts_by_kernel};
 use crate::tracer::{LiveTracer, TracerFormat};
+use crate::{kernel, netns, process};
 
 /// All of them must be there when the first TIME_WAIT ends.
 fn connections() -> usize {
@@ -78,11 +77,11 @@ pub(super) fn make_connections(family: IpFamily, connections: usize) -> Result<(
         let client = family.socket()?;
         client.connect(&target)?;
         let (server, _) = listener.socket()?.accept()?;
-        drop(client);
+        process::close(client);
         // Its FIN must be there before ours goes out: else both ends are the first to close.
         let (length, _) = rustix::net::recv(&server, &mut [0], RecvFlags::empty())?;
         ensure!(length == 0, "no end of the stream");
-        drop(server);
+        process::close(server);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::event::{EventCloser, EventEndReason, EventRole};
 use crate::expect::{ExpectedSocket, step};
 use crate::lab::Skip;
 use crate::pair::{ConnectedPair, IpFamily, TestSocket, both_families};
-use crate::{filter, kernel, netlink, netns};
+use crate::{filter, kernel, netlink, netns, process};
 
 pub(super) const CASES: &[OddCase] = &[
     case("simultaneous open", simultaneous_open),
@@ -296,8 +296,7 @@ fn mptcp(stage: &OddLab) -> Result<()> {
             step(SynRecv, Established, connecting).by_listener(),
         ];
         stage.expect(&server_end, &steps)?;
-        drop(client);
-        drop(server);
+        process::close((client, server));
         let is_expected = |socket: &kernel::DiagSocket| {
             socket.remote.port() == target.port() && socket.state != TimeWait
                 || socket.local.port() == target.port() && ![Listen, TimeWait].contains(&socket.state)

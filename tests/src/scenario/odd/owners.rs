@@ -19,7 +19,7 @@ use crate::clock::{Span, now_ns, soon, wait_for};
 use crate::event::{EventCloser, EventOwner, EventRole};
 use crate::expect::step;
 use crate::pair::{ConnectedPair, IpFamily, TestSocket};
-use crate::process::StartChild as _;
+use crate::process::{self, StartChild as _};
 use crate::ring::IoUring;
 
 pub(super) const CASES: &[OddCase] =
@@ -66,7 +66,7 @@ fn passed(stage: &OddLab) -> Result<()> {
         ensure!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room for a descriptor");
         sendmsg(&ours, &[IoSlice::new(b"!")], &mut ancillary, SendFlags::empty())?;
         ours.read_exact(&mut [0])?;
-        drop(socket);
+        process::close(socket);
         ensure!(pair.client.diag()?.state == Established, "the connection is gone");
         let start_ns = now_ns();
         ours.write_all(b"!")?;
