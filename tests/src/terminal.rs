@@ -27,6 +27,9 @@ while [ $status -eq 148 ]; do
 done
 exit $status"#;
 
+/// Written to the terminal after the end of the program.
+const END_OF_OUTPUT: &str = "\r\nthe program has ended\r\n";
+
 /// Columns and lines.
 pub type Size = (u16, u16);
 
@@ -176,6 +179,9 @@ impl TestTerminal {
             self.screen()?;
             Ok(self.child.try_wait()?)
         })?;
+        // The kernel passes output on later, in order (`flush_to_ldisc()`): after this text nothing of the program comes.
+        rustix::io::write(&self.slave, END_OF_OUTPUT.as_bytes()).context("write after the program's end")?;
+        self.wait_text(END_OF_OUTPUT.trim())?;
         self.is_given_back()?;
         Ok((status, self.screen()?.contents()))
     }
