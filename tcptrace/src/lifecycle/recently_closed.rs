@@ -11,12 +11,15 @@ pub(super) struct RecentlyClosed {
 }
 
 impl RecentlyClosed {
-    const LENGTH: usize = 64;
-    /// One CPU emits both reports of a transition, back to back.
-    const WINDOW: Nanos = Nanos(1_000_000);
+    const LENGTH: usize = 4_096;
+    /// Between both reports of a transition. Usually a CPU emits them back to back; where tracing programs are preemptible (7.2),
+    /// other threads may run in between: 14 ms have been seen.
+    const WINDOW: Nanos = Nanos::SECOND;
 
     pub fn push(&mut self, id: SocketId, ts: Nanos) {
-        if self.last.len() == Self::LENGTH {
+        while self.last.len() == Self::LENGTH
+            || self.last.front().is_some_and(|&(_, at)| ts.since(at) >= Self::WINDOW)
+        {
             self.last.pop_front();
         }
         self.last.push_back((id, ts));
@@ -27,7 +30,7 @@ impl RecentlyClosed {
         self.last.iter().copied()
     }
 
-    /// Whether the socket closed just before `ts`.
+    /// Whether the socket closed shortly before `ts`.
     pub fn contains(&self, id: SocketId, ts: Nanos) -> bool {
         self.last.iter().rev().any(|&(closed, at)| closed == id && ts.since(at) < Self::WINDOW)
     }

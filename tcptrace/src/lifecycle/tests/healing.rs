@@ -32,3 +32,17 @@ fn duplicate_transition_report_changes_nothing() {
     assert_eq!(run.lines().len(), 2);
     assert_eq!((run.tracker.counters().doubles, run.tracker.counters().healed), (2, 0));
 }
+
+/// On 7.2 a thread can lose its CPU between both reports of a close.
+#[test]
+fn duplicate_report_of_a_close_may_come_after_other_closes() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.client(0, 7, T::Close, T::SynSent).client(10, 7, T::SynSent, T::Close);
+    for id in 100..400 {
+        run.client(11, id, T::Close, T::SynSent).client(12, id, T::SynSent, T::Close);
+    }
+    run.client(24, 7, T::SynSent, T::Close);
+    assert_eq!(run.lines().len(), 602);
+    assert_eq!((run.tracker.counters().doubles, run.tracker.counters().healed), (1, 0));
+}
