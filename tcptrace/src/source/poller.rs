@@ -52,7 +52,7 @@ impl<P: Poller> PollerThread<P> {
         let (requests, requested) = sync_channel(P::REQUESTS);
         let (sender, findings) = sync_channel(P::FINDINGS);
         let poller = new(sender);
-        privileges::spawn(P::NAME, Work::InspectHost, move || run(poller, &requested))?;
+        privileges::spawn(P::NAME, Work::InspectHost, move || run(poller, requested))?;
         Ok(Self { requests, findings })
     }
 
@@ -62,7 +62,7 @@ impl<P: Poller> PollerThread<P> {
     }
 }
 
-fn run<P: Poller>(mut poller: P, requests: &Receiver<P::Request>) {
+fn run<P: Poller>(mut poller: P, requests: Receiver<P::Request>) {
     loop {
         let request = match poller.due() {
             Some(due) => requests.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -70,14 +70,12 @@ fn run<P: Poller>(mut poller: P, requests: &Receiver<P::Request>) {
         };
         match request {
             Ok(request) => poller.request(request),
-            Err(RecvTimeoutError::Timeout) => {
-                if poller.poll().is_err() {
-                    return;
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) if poller.poll().is_ok() => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
+    // Before the findings: whoever knows that the poller has ended can't send it a request.
+    drop(requests);
 }
 
 /// Pause between two polls, depending on the cost of the first.
