@@ -23,7 +23,7 @@ use crate::process::StartChild as _;
 const NOBODY: u32 = 65_534;
 const POSTGRES_PORT: u16 = 5_432;
 const REDIS_PORT: u16 = 6_379;
-const TRANSACTIONS: u32 = 100;
+const TRANSACTIONS: u32 = 50;
 const CLIENTS: u32 = 4;
 const REQUESTS: u32 = 500;
 
