@@ -9,6 +9,7 @@ use tcptrace_common::record as raw;
 use super::{
     Observer, Socket, Tracker,
     pending::{CancelCause, Pending},
+    recently_closed::RecentlyClosed,
 };
 use crate::model::{
     Closer, Nanos, NetnsId, Phase, SocketId,
@@ -268,9 +269,7 @@ impl Tracker {
         self.handshakes.go_on_from(handshakes);
         self.rekeyed.go_on_from(rekeyed);
         self.hz = self.hz.or(hz);
-        for &(id, at) in closed {
-            self.recently_closed.push(id, at);
-        }
+        self.recently_closed = RecentlyClosed::restored(closed);
         for &(tid, id, since) in connecting {
             self.connects.insert(tid, id, since);
         }

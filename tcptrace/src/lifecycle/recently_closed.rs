@@ -16,6 +16,12 @@ impl RecentlyClosed {
     /// other threads may run in between: 14 ms have been seen.
     const WINDOW: Nanos = Nanos::SECOND;
 
+    /// From ids and close times, oldest first.
+    pub fn restored(closed: &[(SocketId, Nanos)]) -> Self {
+        let kept = closed.len().saturating_sub(Self::LENGTH);
+        Self { last: closed[kept..].iter().copied().collect() }
+    }
+
     pub fn push(&mut self, id: SocketId, ts: Nanos) {
         while self.last.len() == Self::LENGTH
             || self.last.front().is_some_and(|&(_, at)| ts.since(at) >= Self::WINDOW)
