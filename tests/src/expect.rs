@@ -202,7 +202,9 @@ impl ExpectedStep {
             }
         };
         check((event.from, event.to) == (self.from, self.to), &|| "other states".into());
-        check(self.within.holds(event.ts_ns, jiffy()), &|| {
+        // An inferred time comes from jiffies, which lag while an emulated machine has no CPU.
+        let lag = if event.inferred { late() } else { jiffy() };
+        check(self.within.holds(event.ts_ns, lag), &|| {
             format!("not within {} .. {}", self.within.start_ns, self.within.end_ns)
         });
         check(event.end_reason == self.end_reason, &|| format!("end reason is not {:?}", self.end_reason));
@@ -232,8 +234,6 @@ impl ExpectedStep {
         }
         if let Some((least, most)) = self.dwell {
             let dwell = event.dwell_ns.map(Duration::from_nanos);
-            // An inferred time comes from jiffies, which lag while an emulated machine has no CPU.
-            let lag = if event.inferred { late() } else { jiffy() };
             let right = dwell.is_some_and(|dwell| dwell + lag >= least && dwell <= most + lag);
             check(right, &|| format!("dwell is not {least:?} .. {most:?}"));
         }
