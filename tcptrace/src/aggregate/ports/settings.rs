@@ -85,6 +85,23 @@ impl PortSettings {
         self.length().saturating_sub(self.reserved)
     }
 
+    /// Whether `connect()` tries `port` before ports of the other parity (`__inet_hash_connect()`).
+    pub const fn is_tried_first(&self, port: u16) -> bool {
+        port % 2 == self.range.0 % 2
+    }
+
+    /// Number of ports that `connect()` tries first; part of [`Self::size`].
+    pub fn size_tried_first(&self) -> u64 {
+        // Ports of the parity of the first one, in a range from `first` to `last`.
+        let count = |first: u16, last: u16| {
+            let first = u64::from(first) + u64::from(!self.is_tried_first(first));
+            (u64::from(last) + 2).saturating_sub(first) / 2
+        };
+        let (low, high) = self.range;
+        let reserved: u64 = self.reserved_ranges.iter().map(|&(first, last)| count(first, last)).sum();
+        count(low, high.max(low)).saturating_sub(reserved)
+    }
+
     /// Whether one `connect()` call tries all ports: it omits the first or the last of an odd-length range.
     pub fn one_call_tries_all(&self) -> bool {
         self.length() == 1 || self.length().is_multiple_of(2)
@@ -137,6 +154,27 @@ mod tests {
                 (size, reserved_there),
                 "{range} less {reserved}"
             );
+        }
+    }
+
+    #[test]
+    fn ports_of_the_parity_of_the_first_are_tried_first() {
+        let cases = [
+            ("32768 60999", ""),
+            ("41000 41099", "41000-41009"),
+            ("41001 41100", "80,8080-8090,41050"),
+            ("41000 41100", "40990-41004,41003,41098-41200"),
+            ("41001 41001", ""),
+            ("41000 41000", "41000"),
+            ("1 65535", "2-65534"),
+            ("1 65535", "1-65535"),
+        ];
+        for (range, reserved) in cases {
+            let settings = settings(&[("ip_local_port_range", range), ("ip_local_reserved_ports", reserved)])
+                .expect("a range");
+            let ports = 0..=u16::MAX;
+            let tried_first = ports.filter(|&port| settings.offers(port) && settings.is_tried_first(port));
+            assert_eq!(settings.size_tried_first(), tried_first.count() as u64, "{range} less {reserved}");
         }
     }
 

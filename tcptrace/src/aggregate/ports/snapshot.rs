@@ -22,9 +22,6 @@ const TIME_WAIT: Nanos = Nanos(60 * Nanos::SECOND.0);
 const EXHAUSTION_HORIZON: Nanos = Nanos(600 * Nanos::SECOND.0);
 /// Below this share of held ports exhaustion is far away, however fast the level grows at the moment.
 const MIN_HELD_SHARE: f64 = 0.1;
-/// From this share on `connect()` searches long: `__inet_hash_connect()` tries the ports of one parity first; if all
-/// of them are held, it has tried half of the range before it finds a free one.
-const LONG_SEARCH_SHARE: f64 = 0.5;
 /// Maximum delay of a TIME_WAIT timer.
 const MAX_TIMER_DELAY: Nanos = Nanos(2 * Nanos::SECOND.0);
 
@@ -130,6 +127,10 @@ pub struct DestinationPorts {
     /// Budget of the destination, see [`NetnsPorts::available`]; includes the ports that it holds, even if `bind()`
     /// took one of them again later. `None` if the settings of the namespace are unknown.
     pub available: Option<u64>,
+    /// Number of unavailable ports from which on `connect()` searches long: those of the parity that it tries first
+    /// (`__inet_hash_connect()`). If all of them are held, it has tried half of the range before it finds a free one.
+    /// `None` like `available`.
+    pub slow_above: Option<u64>,
     /// Connections whose port came from `bind()` before `connect()`, which makes it unavailable to every destination.
     pub bound: u64,
     /// Connections whose port is outside the range, or reserved.
@@ -194,7 +195,7 @@ impl DestinationPorts {
 
     /// Whether `connect()` has a long search for a free port.
     pub fn searches_long(&self) -> bool {
-        self.held_share() >= LONG_SEARCH_SHARE
+        self.slow_above.is_some_and(|slow_above| self.held() >= slow_above)
     }
 
     /// The state that holds the most ports.
@@ -260,7 +261,7 @@ impl Ports {
             netns,
             name: names.netns(netns).cloned(),
             settings: self.settings.get(&netns).cloned(),
-            taken: taken.get(&netns).copied().unwrap_or_default(),
+            taken: taken.get(&netns).copied().unwrap_or_default().all,
         });
         PortsSnapshot {
             netns: netns.collect(),
@@ -270,15 +271,25 @@ impl Ports {
     }
 
     /// Per namespace, the ports of its range that are unavailable to every destination.
-    fn unavailable_in_range(&self) -> BTreeMap<NetnsId, u64> {
-        let mut taken = BTreeMap::new();
+    fn unavailable_in_range(&self) -> BTreeMap<NetnsId, TakenPorts> {
+        let mut taken = BTreeMap::<NetnsId, TakenPorts>::new();
         for &(netns, port) in self.taken.keys() {
-            if self.settings.get(&netns).is_some_and(|settings| settings.offers(port)) {
-                *taken.entry(netns).or_default() += 1;
+            if let Some(settings) = self.settings.get(&netns).filter(|settings| settings.offers(port)) {
+                let taken = taken.entry(netns).or_default();
+                taken.all += 1;
+                taken.tried_first += u64::from(settings.is_tried_first(port));
             }
         }
         taken
     }
+}
+
+/// Number of ports of a range that are unavailable to every destination.
+#[derive(Clone, Copy, Default)]
+struct TakenPorts {
+    all: u64,
+    /// See [`PortSettings::is_tried_first`].
+    tried_first: u64,
 }
 
 /// Whether the destination matched the filter and has any activity.
@@ -288,8 +299,15 @@ fn is_shown(row: &Destination) -> bool {
 }
 
 impl Destination {
-    fn snapshot(&mut self, now: Nanos, settings: Option<&PortSettings>, taken: u64) -> DestinationPorts {
-        let available = settings.map(|settings| settings.size().saturating_sub(taken));
+    fn snapshot(
+        &mut self,
+        now: Nanos,
+        settings: Option<&PortSettings>,
+        taken: TakenPorts,
+    ) -> DestinationPorts {
+        let available = settings.map(|settings| settings.size().saturating_sub(taken.all));
+        let slow_above =
+            settings.map(|settings| settings.size_tried_first().saturating_sub(taken.tried_first));
         let (used, available) = self.level(available);
         let mut counts = self.counts.map(u64::from);
         // A SYN_SENT socket beyond the budget searches in vain and holds no port.
@@ -327,6 +345,8 @@ impl Destination {
             counts,
             used,
             available,
+            // With none to try first every search is long; a destination that holds no port has no search.
+            slow_above: slow_above.map(|ports| ports.max(1)),
             bound: self.bound.into(),
             outside: self.outside.into(),
             entered_per_s: entered.per_s,

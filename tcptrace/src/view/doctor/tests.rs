@@ -133,6 +133,7 @@ fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
         counts,
         used,
         available: Some(28_232),
+        slow_above: Some(14_116),
         bound: 0,
         outside: 0,
         entered_per_s: 410.0,

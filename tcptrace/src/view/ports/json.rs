@@ -97,6 +97,7 @@ struct DestinationDocument<'a> {
     dport: u16,
     used: u64,
     available: Option<u64>,
+    slow_above: Option<u64>,
     time_wait: u64,
     #[serde(serialize_with = "counts")]
     counts: &'a [u64; TcpState::COUNT],
@@ -122,6 +123,7 @@ impl<'a> DestinationDocument<'a> {
             dport: row.remote.port,
             used: row.used,
             available: row.available,
+            slow_above: row.slow_above,
             time_wait: row.count(TcpState::TimeWait),
             counts: &row.counts,
             bound: row.bound,

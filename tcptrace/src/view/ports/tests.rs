@@ -35,6 +35,7 @@ fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: 
         counts,
         used,
         available: Some(available),
+        slow_above: Some(available / 2),
         bound: 0,
         outside: 0,
         entered_per_s: 410.3,
@@ -89,7 +90,7 @@ fn snapshot() -> Snapshot {
         others: 3,
     };
     let mut snapshot = Snapshot { began: base.ts.minus(Nanos(5 * S)), ports, ..base };
-    snapshot.ports.destinations[3].available = None;
+    (snapshot.ports.destinations[3].available, snapshot.ports.destinations[3].slow_above) = (None, None);
     snapshot
 }
 

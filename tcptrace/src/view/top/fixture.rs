@@ -205,6 +205,7 @@ pub fn use_ports(snapshot: &mut Snapshot, exhausted_in: Option<Nanos>) {
         counts: snapshot.groups[0].counts,
         used: 17_852,
         available: Some(28_232),
+        slow_above: Some(14_116),
         bound: 0,
         outside: 0,
         entered_per_s: 408.0,

@@ -127,6 +127,7 @@ fn time_to_exhaustion_orders_destinations() {
         counts: [0; TcpState::COUNT],
         used,
         available: Some(100),
+        slow_above: Some(50),
         bound: 0,
         outside: 0,
         entered_per_s: 0.0,
@@ -161,7 +162,7 @@ fn time_to_exhaustion_orders_destinations() {
         [(9, 100), (10, 100), (0, 0)].map(|(time_wait, used)| with_time_wait(time_wait, used)),
         [false, true, false]
     );
-    let unknown = DestinationPorts { available: None, ..row(1, 100, None) };
+    let unknown = DestinationPorts { available: None, slow_above: None, ..row(1, 100, None) };
     assert_eq!((unknown.share(), unknown.searches_long()), (None, false));
 }
 
