@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use crate::arch::Arch;
 use crate::repo::Repo;
 use crate::vm::{KERNELS, vmlinux};
 
@@ -18,7 +19,7 @@ mod hooks;
 use hooks::HOOKS;
 
 /// Structures whose members tcptrace reads. Members that are other structures lose their type.
-const STRUCTS: [&str; 11] = [
+const STRUCTS: [&str; 13] = [
     "sock_common",
     "sock",
     "socket",
@@ -30,19 +31,27 @@ const STRUCTS: [&str; 11] = [
     "request_sock",
     "timer_list",
     "sk_buff",
+    "task_struct",
+    "thread_info",
 ];
 const ENUMS: [&str; 2] = ["sock_flags", "sk_rst_reason"];
 const FUNCTIONS: [&str; 1] = ["bpf_get_socket_ptr_cookie"];
 
-/// Writes `tcptrace/src/kernel/fixtures/VERSION.btf` for every kernel of the table.
+/// Kernels of arm64 among the fixtures: their layouts hardly differ from those of x86-64.
+const ARM64: &str = "7.2";
+
+/// Writes `tcptrace/src/kernel/fixtures/VERSION.btf` for every kernel of the table, and one of arm64.
 pub fn run(repo: &Repo) -> Result<ExitCode> {
     let folder = repo.root.join("tcptrace/src/kernel/fixtures");
     fs::create_dir_all(&folder)?;
-    for kernel in &KERNELS {
-        let files = kernel.fetch(repo)?;
-        let full = vmlinux::btf(&files.image, &repo.vm().join(format!("vmlinux-{}", kernel.version)))?;
-        let reduced = reduce(&full).with_context(|| format!("the BTF of {}", kernel.version))?;
-        let path = folder.join(format!("{}.btf", kernel.version));
+    let of_amd64 = KERNELS.iter().map(|kernel| (Arch::Amd64, kernel, kernel.version.to_owned()));
+    let of_arm64 = KERNELS.iter().filter(|kernel| kernel.version == ARM64);
+    let of_arm64 = of_arm64.map(|kernel| (Arch::Arm64, kernel, format!("{}-arm64", kernel.version)));
+    for (arch, kernel, name) in of_amd64.chain(of_arm64) {
+        let files = kernel.fetch(repo, arch)?;
+        let full = vmlinux::btf(arch, &files.image, &repo.vm().join(format!("vmlinux-{name}")))?;
+        let reduced = reduce(&full).with_context(|| format!("the BTF of {name}"))?;
+        let path = folder.join(format!("{name}.btf"));
         fs::write(&path, &reduced).with_context(|| format!("cannot write {}", path.display()))?;
         println!("{}: {} of {} bytes", path.display(), reduced.len(), full.len());
     }

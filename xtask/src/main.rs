@@ -1,8 +1,11 @@
 //! Build and test tasks: `cargo xtask COMMAND`, one file per command.
 
+mod arch;
+mod archive;
 mod bench;
 mod btf;
 mod command;
+mod cross;
 mod dist;
 mod ebpf;
 mod fuzz;

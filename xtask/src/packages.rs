@@ -7,6 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::command;
 
+/// Debian's compiler: its standard library exists for other architectures.
+pub const COMPILER: &[&str] = &["rustc-web", "cargo-web"];
+
 /// Build and lint the eBPF object.
 pub const EBPF: &[&str] = &[
     "rustc-web",               // its LLVM is the one that bpf-linker links
@@ -46,13 +49,31 @@ pub const BENCH: &[&str] = &[
 
 /// Boot other kernels: `cargo xtask vm`.
 pub const VM: &[&str] = &[
-    "qemu-system-x86", // the emulator
-    "busybox-static",  // the guest's shell and its tools
-    "cpio",            // packs the guest's file system
-    "binutils",        // strip: a smaller guest; objcopy: the kernel's BTF
-    "xz-utils",        // kernel modules are compressed
-    "lz4",             // older kernels are
-    "zstd",            // newer kernels are
+    "busybox-static", // the guest's shell and its tools
+    "cpio",           // packs the guest's file system
+    "binutils",       // strip: a smaller guest; readelf: the libraries of a program
+    "xz-utils",       // kernel modules are compressed
+    "lz4",            // older kernels are
+    "zstd",           // newer kernels are
+];
+
+/// The emulators of `cargo xtask vm`: of whole machines, and of programs for the unit tests.
+pub const EMULATORS_AMD64: &[&str] = &["qemu-system-x86"];
+pub const EMULATORS_ARM64: &[&str] = &["qemu-system-arm", "qemu-user"];
+
+/// A guest of another architecture gets these from there: programs that live tests use, and their libraries.
+pub const FOREIGN_GUEST: &[&str] = &[
+    "busybox-static",
+    "bash",
+    "util-linux",  // setpriv
+    "libcap2-bin", // setcap
+    "bpftool",
+    "libc6",
+    "libtinfo6",  // of bash
+    "libcap-ng0", // of setpriv
+    "libcap2",    // of setcap and bpftool
+    "libelf1",    // of bpftool
+    "zlib1g",     // of bpftool
 ];
 
 /// Runs apt-get where package scripts start no service: the mounts exist for this process only.

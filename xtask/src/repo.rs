@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::arch::Arch;
 use crate::command;
 
 /// The checkout this xtask belongs to.
@@ -54,6 +55,11 @@ impl Repo {
     /// Kernels, package lists and guests of `cargo xtask vm`.
     pub fn vm(&self) -> PathBuf {
         self.target.join("vm")
+    }
+
+    /// Builds for another architecture, and the standard library for them.
+    pub fn cross(&self, arch: Arch) -> PathBuf {
+        self.target.join(arch.debian())
     }
 
     /// The program as users install it.

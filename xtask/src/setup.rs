@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 
+use crate::arch::Arch;
 use crate::repo::Repo;
 use crate::toolchain::{BPF_LINKER_VERSION, LLVM_PREFIX, bpf_linker_version};
 use crate::{command, packages, queries, vm};
@@ -15,6 +16,9 @@ pub struct SetupArgs {
     /// Also install the emulator that boots other kernels
     #[arg(long)]
     vm: bool,
+    /// Architectures of these kernels
+    #[arg(long, value_enum, default_values_t = [Arch::native()], requires = "vm")]
+    arch: Vec<Arch>,
 }
 
 pub fn run(repo: &Repo, args: &SetupArgs) -> Result<()> {
@@ -24,7 +28,7 @@ pub fn run(repo: &Repo, args: &SetupArgs) -> Result<()> {
         queries::install(repo).context("without these the queries of the documents are skipped")?;
     }
     if args.vm {
-        vm::install(repo)?;
+        args.arch.iter().try_for_each(|arch| vm::install(repo, *arch))?;
     }
     Ok(())
 }

@@ -6,10 +6,11 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::arch::Arch;
 use crate::repo::Repo;
 use crate::tally::{TestTally, TestVerdict};
 use crate::vm::{self, Console};
-use crate::{command, ebpf, fuzz, packages, queries, setup};
+use crate::{command, cross, ebpf, fuzz, packages, queries, setup};
 
 #[derive(clap::Args)]
 pub struct TestArgs {
@@ -19,6 +20,9 @@ pub struct TestArgs {
     /// Also boot other kernels in an emulator: some minutes each
     #[arg(long)]
     vm: bool,
+    /// Architectures of the unit tests and of the emulated kernels
+    #[arg(long, value_enum, default_values_t = [Arch::native()])]
+    arch: Vec<Arch>,
     /// Run this part only
     #[arg(long, value_enum)]
     only: Option<TestPart>,
@@ -64,20 +68,20 @@ impl TestPart {
         }
     }
 
-    fn install(self, repo: &Repo) -> Result<()> {
+    fn install(self, repo: &Repo, archs: &[Arch]) -> Result<()> {
         match self {
-            Self::Unit => Ok(()),
+            Self::Unit => foreign(archs).try_for_each(|arch| vm::install(repo, arch)),
             Self::Ebpf => setup::ebpf_tools(repo),
             Self::Queries => queries::install(repo),
             Self::Fuzz => fuzz::install(),
             Self::Live => setup::live_test_packages(),
-            Self::Vm => vm::install(repo),
+            Self::Vm => archs.iter().try_for_each(|arch| vm::install(repo, *arch)),
         }
     }
 
-    fn run(self, repo: &Repo, filters: &[String], tally: &mut TestTally) -> Result<()> {
+    fn run(self, repo: &Repo, archs: &[Arch], filters: &[String], tally: &mut TestTally) -> Result<()> {
         match self {
-            Self::Unit => unit(repo, filters, tally),
+            Self::Unit => archs.iter().try_for_each(|arch| unit(repo, *arch, filters, tally)),
             Self::Ebpf => {
                 for (name, verdict) in ebpf::check(repo) {
                     tally.verdict(name, &verdict);
@@ -87,7 +91,9 @@ impl TestPart {
             Self::Queries => queries::run(repo, tally),
             Self::Fuzz => fuzz::test(repo, tally),
             Self::Live => live(repo, filters, tally),
-            Self::Vm => vm::test(repo, &vm::all(), filters, Console::Results, tally).map(drop),
+            Self::Vm => archs.iter().try_for_each(|arch| {
+                vm::test(repo, *arch, &vm::all(), filters, Console::Results, tally).map(drop)
+            }),
         }
     }
 }
@@ -98,12 +104,12 @@ pub fn run(repo: &Repo, args: &TestArgs) -> ExitCode {
     for part in TestPart::ALL.into_iter().filter(|part| args.wants(*part)) {
         let start = Instant::now();
         if !args.no_install
-            && let Err(error) = part.install(repo)
+            && let Err(error) = part.install(repo, &args.arch)
         {
             // Not a test failure: tests that need it are skipped, each with its reason.
             eprintln!("{}: not everything could be installed: {error:#}", part.name());
         }
-        if let Err(error) = part.run(repo, &args.filters, &mut tally) {
+        if let Err(error) = part.run(repo, &args.arch, &args.filters, &mut tally) {
             tally.verdict(part.name(), &TestVerdict::Failed(format!("{error:#}")));
         }
         times.push(format!("{} {:.0} s", part.name(), start.elapsed().as_secs_f64()));
@@ -120,17 +126,35 @@ pub fn run(repo: &Repo, args: &TestArgs) -> ExitCode {
     if tally.counts.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn unit(repo: &Repo, filters: &[String], tally: &mut TestTally) -> Result<()> {
+fn foreign(archs: &[Arch]) -> impl Iterator<Item = Arch> {
+    archs.iter().copied().filter(|arch| *arch != Arch::native())
+}
+
+fn unit(repo: &Repo, arch: Arch, filters: &[String], tally: &mut TestTally) -> Result<()> {
+    let is_native = arch == Arch::native();
+    if !is_native && let Err(error) = cross::can_run(repo, arch) {
+        tally.verdict(&format!("{}: unit tests", arch.debian()), &TestVerdict::skipped(&error));
+        return Ok(());
+    }
     // The live tests are a test program of the crate `tests`; its library has unit tests.
-    for selection in [["--workspace", "--exclude", "tests"].as_slice(), &["--package", "tests", "--lib"]] {
-        let mut cargo = repo.cargo();
+    let tests: &[&str] = &["--package", "tests", "--lib"];
+    // xtask runs on the host only.
+    let others: &[&str] = if is_native {
+        &["--workspace", "--exclude", "tests"]
+    } else {
+        &["--package", "tcptrace", "--package", "tcptrace-common"]
+    };
+    for selection in [others, tests] {
+        let mut cargo = if is_native { repo.cargo() } else { cross::cargo(repo, arch)? };
         cargo.args(["test", "--no-fail-fast"]).args(selection).arg("--").args(filters);
-        let failed_before = tally.counts.failed;
-        let status = command::stream(&mut cargo, |line| tally.cargo_test_line(line))?;
-        if !status.success() && tally.counts.failed == failed_before {
+        let mut of_arch = TestTally::default();
+        let status = command::stream(&mut cargo, |line| of_arch.cargo_test_line(line))?;
+        if !status.success() && of_arch.counts.failed == 0 {
             let reason = format!("{status} without a failed test: see above");
-            tally.verdict(&format!("cargo test {}", selection.join(" ")), &TestVerdict::Failed(reason));
+            of_arch.verdict(&format!("cargo test {}", selection.join(" ")), &TestVerdict::Failed(reason));
         }
+        let prefix = if is_native { String::new() } else { format!("{}: ", arch.debian()) };
+        tally.merge(&prefix, &of_arch);
     }
     Ok(())
 }

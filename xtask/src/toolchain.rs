@@ -1,4 +1,4 @@
-//! The pinned recipe of the eBPF object: in, the repository; out, commands of Debian's toolchain.
+//! Debian's toolchain: in, the repository; out, its commands, and the pinned recipe of the eBPF object.
 //!
 //! Debian's rustc comes with a compiled core for the BPF target, so neither a nightly compiler nor `-Z build-std`
 //! is needed, and the same sources give the same bytes wherever these versions are installed.
@@ -79,30 +79,38 @@ pub fn llvm_strip() -> PathBuf {
     Path::new(LLVM_PREFIX).join("bin/llvm-strip")
 }
 
-/// Debian's cargo in the eBPF crate, untouched by the settings of the cargo that runs xtask.
+/// Debian's cargo in the eBPF crate.
 pub fn cargo(repo: &Repo) -> Result<Command> {
-    debian(CARGO, repo)
+    in_ebpf_crate(debian_cargo(), repo)
 }
 
 /// Debian's clippy in the eBPF crate; its first argument is `clippy`.
 pub fn cargo_clippy(repo: &Repo) -> Result<Command> {
     output(CARGO_CLIPPY, &["--version"])?;
     Tools::installed(repo)?;
-    let mut command = debian(CARGO_CLIPPY, repo)?;
+    let mut command = in_ebpf_crate(debian(CARGO_CLIPPY), repo)?;
     command.arg("clippy");
     Ok(command)
 }
 
-fn debian(program: &str, repo: &Repo) -> Result<Command> {
+/// Debian's cargo, untouched by the settings of the cargo that runs xtask.
+pub fn debian_cargo() -> Command {
+    debian(CARGO)
+}
+
+fn debian(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| changes_the_build(name)) {
         command.env_remove(name);
     }
+    command.env("CARGO", CARGO).env("RUSTC", RUSTC);
+    command
+}
+
+fn in_ebpf_crate(mut command: Command, repo: &Repo) -> Result<Command> {
     command
         .current_dir(repo.ebpf_crate())
         .env("PATH", command::path_with(repo.ebpf_tools().join("bin"))?)
-        .env("CARGO", CARGO)
-        .env("RUSTC", RUSTC)
         // aya-ebpf uses an unstable feature.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(repo)?.join("\x1f"));

@@ -8,29 +8,52 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::arch::Arch;
 use crate::command;
 
-const QEMU: &str = "qemu-system-x86_64";
-const APPEND: &str = "console=ttyS0 loglevel=1 panic=-1 rdinit=/init";
+const APPEND: &str = "loglevel=1 panic=-1 rdinit=/init";
 /// Variables that the guest inherits: the kernel passes unknown parameters to the environment of `init`.
 const INHERITED: [&str; 1] = ["TCPTRACE_FLOOD_SECONDS"];
-/// Time limit; all tests on one kernel take about four minutes.
+/// Time limit; all tests on one kernel take four to six minutes.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(25 * 60);
 /// Maximum time without output from a live test: one waits for the end of a TIME_WAIT.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The last line of the guest.
 const END: &str = "vm: end";
 
+/// An emulated machine.
+struct Machine {
+    emulator: &'static str,
+    options: &'static [&'static str],
+    console: &'static str,
+}
+
+impl Machine {
+    const fn of(arch: Arch) -> Self {
+        match arch {
+            Arch::Amd64 => {
+                Self { emulator: "qemu-system-x86_64", options: &["-cpu", "max"], console: "ttyS0" }
+            }
+            Arch::Arm64 => Self {
+                emulator: "qemu-system-aarch64",
+                // A server's CPU, with pages of 4, 16 and 64 KiB; pointer authentication of newer ones is slow to emulate.
+                options: &["-machine", "virt", "-cpu", "neoverse-n1"],
+                console: "ttyAMA0",
+            },
+        }
+    }
+}
+
 /// Fails if the emulator is not installed.
-pub fn can_boot() -> Result<()> {
-    command::output(Command::new(QEMU).arg("--version"))
+pub fn can_boot(arch: Arch) -> Result<()> {
+    command::output(Command::new(Machine::of(arch).emulator).arg("--version"))
         .map(drop)
         .context("no emulator here: run `cargo xtask setup --vm`")
 }
 
 /// Boots and passes each line to `see`; fails unless the guest printed its last line.
-pub fn boot(image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result<()> {
-    let mut guest = Guest::start(image, initramfs)?;
+pub fn boot(arch: Arch, image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result<()> {
+    let mut guest = Guest::start(&Machine::of(arch), image, initramfs)?;
     let deadline = Instant::now() + TOTAL_TIMEOUT;
     let mut ended = false;
     loop {
@@ -51,9 +74,9 @@ pub fn boot(image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result
     }
 }
 
-fn append() -> String {
+fn append(console: &str) -> String {
     let passed = INHERITED.iter().filter_map(|name| Some(format!(" {name}={}", std::env::var(name).ok()?)));
-    passed.fold(APPEND.to_owned(), |line, variable| line + &variable)
+    passed.fold(format!("console={console} {APPEND}"), |line, variable| line + &variable)
 }
 
 /// A running emulator, killed on drop.
@@ -63,20 +86,23 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(image: &Path, initramfs: &Path) -> Result<Self> {
-        let mut command = Command::new(QEMU);
+    fn start(machine: &Machine, image: &Path, initramfs: &Path) -> Result<Self> {
+        let mut command = Command::new(machine.emulator);
         command
             // Never KVM: test machines rarely have it, and a slow guest exposes races.
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2", "-no-reboot"])
-            .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append", &append()])
+            .args(["-accel", "tcg", "-m", "1024", "-smp", "2", "-no-reboot"])
+            .args(machine.options)
+            .args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
+            .args(["-append", &append(machine.console)])
             .args(["-net", "none", "-kernel"])
             .arg(image)
             .arg("-initrd")
             .arg(initramfs)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut child =
-            command.spawn().with_context(|| format!("cannot start {QEMU}: run `cargo xtask setup --vm`"))?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}: run `cargo xtask setup --vm`", machine.emulator))?;
         let console = child.stdout.take().context("the guest has no console")?;
         let (sender, lines) = channel();
         std::thread::spawn(move || {

@@ -8,15 +8,23 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::kernels::{KernelFiles, MODULES};
+use crate::arch::Arch;
 use crate::command;
 
-const BUSYBOX: &str = "/bin/busybox";
-/// Programs of the host that live tests use; a test whose program is missing is skipped in the guest.
-const HOST_PROGRAMS: [&str; 4] = ["/bin/bash", "/usr/bin/setpriv", "/usr/sbin/setcap", "/usr/sbin/bpftool"];
+const BUSYBOX: &str = "busybox";
+/// Programs that live tests use; a test whose program is missing is skipped in the guest.
+const PROGRAMS: [&str; 4] = ["bash", "setpriv", "setcap", "bpftool"];
+/// Unpacked packages have programs in each of these.
+const PROGRAM_FOLDERS: [&str; 4] = ["bin", "sbin", "usr/bin", "usr/sbin"];
+/// Folders of shared libraries, each with one folder per architecture.
+const LIBRARY_FOLDERS: [&str; 2] = ["lib", "usr/lib"];
 const INIT: &str = include_str!("init.sh");
 
-/// The programs under test.
+/// The programs of a guest.
 pub struct GuestPrograms {
+    pub arch: Arch,
+    /// A Debian system of that architecture, which has busybox and the programs that live tests use.
+    pub system: PathBuf,
     pub tcptrace: PathBuf,
     /// The test program of the live tests.
     pub live: PathBuf,
@@ -36,19 +44,19 @@ pub fn build(
     for needed in ["bin", "etc", "lib", "proc", "sys", "dev", "tmp", "modules"] {
         fs::create_dir_all(root.join(needed))?;
     }
-    copy(Path::new(BUSYBOX), &root.join("bin/busybox"))?;
+    // The loader of x86-64 is there.
+    symlink("lib", root.join("lib64"))?;
+    let system = System { root: &programs.system, arch: programs.arch };
+    let busybox = system.program(BUSYBOX).context("the guest's system has no busybox")?;
+    copy(&busybox, &root.join("bin/busybox"))?;
     symlink("busybox", root.join("bin/sh"))?;
-    let present = HOST_PROGRAMS.map(Path::new).into_iter().filter(|program| program.is_file());
-    let tested = [(programs.tcptrace.as_path(), "tcptrace".as_ref()), (&programs.live, "live".as_ref())];
-    for (program, name) in present.filter_map(|program| Some((program, program.file_name()?))).chain(tested) {
-        let to = root.join("bin").join(name);
+    let present = PROGRAMS.into_iter().filter_map(|name| Some((name, system.program(name)?)));
+    let tested = [("tcptrace", programs.tcptrace.clone()), ("live", programs.live.clone())];
+    for (name, program) in present.chain(tested) {
         // Line tables make up 90 % of a program.
-        command::run(Command::new("strip").arg("-o").arg(&to).arg(program))?;
-        for library in libraries(program)? {
-            let to = root.join(library.strip_prefix("/")?);
-            fs::create_dir_all(to.parent().context("a library in no folder")?)?;
-            copy(&library, &to)?;
-        }
+        let strip = format!("{}-strip", programs.arch.gnu());
+        command::run(Command::new(strip).arg("-o").arg(root.join("bin").join(name)).arg(&program))?;
+        system.copy_libraries(&program, &root.join("lib"))?;
     }
     for (module, name) in kernel.modules.iter().zip(MODULES) {
         copy(module, &root.join("modules").join(format!("{name}.ko")))?;
@@ -61,15 +69,48 @@ pub fn build(
     archive(&root, &folder.join("initramfs.cpio"))
 }
 
-/// The shared libraries of `program`, the loader among them.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let answer = command::output(Command::new("ldd").arg(program))?;
-    Ok(answer.lines().filter_map(library).map(PathBuf::from).collect())
+/// A Debian system.
+struct System<'a> {
+    root: &'a Path,
+    arch: Arch,
 }
 
-/// `libc.so.6 => /lib/libc.so.6 (0x...)`, or `/lib64/ld-linux.so.2 (0x...)`.
-fn library(line: &str) -> Option<&str> {
-    line.split_whitespace().find(|word| word.starts_with('/'))
+impl System<'_> {
+    fn program(&self, name: &str) -> Option<PathBuf> {
+        let mut files = PROGRAM_FOLDERS.iter().map(|folder| self.root.join(folder).join(name));
+        files.find(|file| file.is_file())
+    }
+
+    fn library(&self, name: &str) -> Option<PathBuf> {
+        let path = |folder| self.root.join(folder).join(self.arch.gnu()).join(name);
+        LIBRARY_FOLDERS.into_iter().map(path).find(|file| file.is_file())
+    }
+
+    /// Copies the libraries that `program` needs, and those that they need; the loader is one of them.
+    fn copy_libraries(&self, program: &Path, to: &Path) -> Result<()> {
+        for name in needed(program)? {
+            let copied = to.join(&name);
+            if copied.exists() {
+                continue;
+            }
+            let library = self.library(&name);
+            let library = library.with_context(|| format!("{} needs {name}", program.display()))?;
+            copy(&library, &copied)?;
+            self.copy_libraries(&library, to)?;
+        }
+        Ok(())
+    }
+}
+
+/// The names of the libraries that the file needs by itself. Not by ldd, which starts the program's loader.
+fn needed(file: &Path) -> Result<Vec<String>> {
+    let dynamic = command::output(Command::new("readelf").args(["--wide", "--dynamic"]).arg(file))?;
+    Ok(dynamic.lines().filter_map(needed_name).map(str::to_owned).collect())
+}
+
+/// ` 0x0000000000000001 (NEEDED)             Shared library: [libc.so.6]`
+fn needed_name(line: &str) -> Option<&str> {
+    line.split_once("(NEEDED)")?.1.split_once('[')?.1.strip_suffix(']')
 }
 
 fn archive(root: &Path, to: &Path) -> Result<PathBuf> {
@@ -97,12 +138,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_the_paths_that_ldd_names() {
-        assert_eq!(library("\tlinux-vdso.so.1 (0x00007ffd)"), None);
-        assert_eq!(
-            library("\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)"),
-            Some("/lib/x86_64-linux-gnu/libc.so.6")
-        );
-        assert_eq!(library("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)"), Some("/lib64/ld-linux-x86-64.so.2"));
+    fn needed_libraries_are_those_in_the_dynamic_section() {
+        let line = " 0x0000000000000001 (NEEDED)             Shared library: [libc.so.6]";
+        assert_eq!(needed_name(line), Some("libc.so.6"));
+        let own_name = " 0x000000000000000e (SONAME)             Library soname: [libcap.so.2]";
+        assert_eq!(needed_name(own_name), None);
     }
 }

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::archive::Archive;
+use crate::arch::Arch;
+use crate::archive::Archive;
 use crate::command;
 use crate::repo::Repo;
 
@@ -27,8 +28,14 @@ pub struct DebianKernel {
     pub suite: &'static str,
     /// The part of its packages' names before the version.
     packages: &'static [&'static str],
+    /// Its flavour on arm64.
+    arm64_flavour: &'static str,
     pub expectation: Expectation,
 }
+
+/// The smallest kernels.
+const CLOUD_AMD64: &str = "cloud-amd64";
+const CLOUD_ARM64: &str = "cloud-arm64";
 
 /// Oldest first.
 pub const KERNELS: [DebianKernel; 4] = [
@@ -36,24 +43,29 @@ pub const KERNELS: [DebianKernel; 4] = [
         version: "5.10",
         suite: "bullseye",
         packages: &["linux-image"],
+        arm64_flavour: CLOUD_ARM64,
         expectation: Expectation::Refuses,
     },
     DebianKernel {
         version: "6.1",
         suite: "bookworm",
         packages: &["linux-image"],
+        arm64_flavour: CLOUD_ARM64,
         expectation: Expectation::Traces,
     },
     DebianKernel {
         version: "6.12",
         suite: "trixie",
         packages: &["linux-image"],
+        arm64_flavour: CLOUD_ARM64,
         expectation: Expectation::Traces,
     },
     DebianKernel {
         version: "7.2",
         suite: "sid",
         packages: &["linux-binary-unsigned", "linux-modules"],
+        // Pages of 16 KiB; Debian has no cloud kernel with them.
+        arm64_flavour: "arm64-16k",
         expectation: Expectation::Traces,
     },
 ];
@@ -67,25 +79,34 @@ impl DebianKernel {
         KERNELS.iter().find(|kernel| kernel.version == version)
     }
 
-    /// Its files, downloaded if missing.
-    pub fn fetch(&self, repo: &Repo) -> Result<KernelFiles> {
-        let folder = repo.vm().join(format!("kernel-{}", self.version));
+    /// The end of its packages' names, and of its release.
+    pub fn flavour(&self, arch: Arch) -> &'static str {
+        match arch {
+            Arch::Amd64 => CLOUD_AMD64,
+            Arch::Arm64 => self.arm64_flavour,
+        }
+    }
+
+    /// Its files for `arch`, downloaded if missing.
+    pub fn fetch(&self, repo: &Repo, arch: Arch) -> Result<KernelFiles> {
+        let flavour = self.flavour(arch);
+        let folder = repo.vm().join(format!("kernel-{}-{flavour}", self.version));
         if let Ok(files) = KernelFiles::in_folder(&folder) {
             return Ok(files);
         }
-        let archive = Archive::open(repo, self.suite)?;
+        let archive = Archive::of_suites(repo, arch, self.suite)?;
         let names = archive.package_names()?;
-        let unpacked = repo.vm().join(format!("unpack-{}", self.version));
-        for begin in self.packages {
-            let name = newest(&names, begin, self.version).with_context(|| {
+        let packages = self.packages.iter().map(|begin| {
+            let newest = newest(&names, begin, self.version, flavour);
+            newest.with_context(|| {
                 format!(
-                    "Debian {} has no package {begin}-{}.* for cloud-amd64 (any more)",
+                    "Debian {} has no package {begin}-{}.* for {flavour} (any more)",
                     self.suite, self.version
                 )
-            })?;
-            let package = archive.download(name)?;
-            command::run(Command::new("dpkg-deb").arg("-x").args([&package, &unpacked]))?;
-        }
+            })
+        });
+        let unpacked = repo.vm().join(format!("unpack-{}-{flavour}", self.version));
+        archive.unpack(&packages.collect::<Result<Vec<_>>>()?, &unpacked)?;
         fs::create_dir_all(&folder)?;
         fs::rename(find(&unpacked, "vmlinuz")?, folder.join(IMAGE))?;
         for module in MODULES {
@@ -124,10 +145,10 @@ impl KernelFiles {
     }
 }
 
-/// The newest package in `names` that begins with `begin` and `version`, without debug symbols.
-fn newest<'a>(names: &'a [String], begin: &str, version: &str) -> Option<&'a str> {
+/// The newest package in `names` that begins with `begin` and `version`, for `flavour`, without debug symbols.
+fn newest<'a>(names: &'a [String], begin: &str, version: &str, flavour: &str) -> Option<&'a str> {
     let start = format!("{begin}-{version}.");
-    let is_kernel = |name: &str| name.trim_end_matches("-unsigned").ends_with("-cloud-amd64");
+    let is_kernel = |name: &str| name.trim_end_matches("-unsigned").ends_with(&format!("-{flavour}"));
     let fitting = names.iter().filter(|name| name.starts_with(&start) && is_kernel(name));
     fitting.max_by_key(|name| numbers(name)).map(String::as_str)
 }
@@ -165,15 +186,28 @@ mod tests {
             "linux-binary-unsigned-7.2.9+deb14-cloud-amd64",
             "linux-binary-unsigned-7.2.13+deb14-cloud-amd64",
             "linux-binary-unsigned-7.2.13+deb14-amd64",
+            "linux-binary-unsigned-7.2.13+deb14-arm64-16k",
         ]
         .map(str::to_owned);
         let cases = [
-            ("linux-image", "6.1", Some("linux-image-6.1.0-50-cloud-amd64-unsigned")),
-            ("linux-binary-unsigned", "7.2", Some("linux-binary-unsigned-7.2.13+deb14-cloud-amd64")),
-            ("linux-image", "7.2", None),
+            ("linux-image", "6.1", CLOUD_AMD64, Some("linux-image-6.1.0-50-cloud-amd64-unsigned")),
+            (
+                "linux-binary-unsigned",
+                "7.2",
+                CLOUD_AMD64,
+                Some("linux-binary-unsigned-7.2.13+deb14-cloud-amd64"),
+            ),
+            (
+                "linux-binary-unsigned",
+                "7.2",
+                "arm64-16k",
+                Some("linux-binary-unsigned-7.2.13+deb14-arm64-16k"),
+            ),
+            ("linux-binary-unsigned", "7.2", CLOUD_ARM64, None),
+            ("linux-image", "7.2", CLOUD_AMD64, None),
         ];
-        for (begin, version, expected) in cases {
-            assert_eq!(newest(&names, begin, version), expected, "{begin}-{version}");
+        for (begin, version, flavour, expected) in cases {
+            assert_eq!(newest(&names, begin, version, flavour), expected, "{begin}-{version}-{flavour}");
         }
     }
 }

@@ -1,9 +1,8 @@
-//! `cargo xtask vm`: in, versions of Debian kernels; out, the results of the release binary and of the live tests on each,
-//! booted in an emulator, and a closing line of counts.
+//! `cargo xtask vm`: in, an architecture and versions of Debian kernels; out, the results of the release binary and of the
+//! live tests on each, booted in an emulator, and a closing line of counts.
 //!
 //! Not with virtme-ng or vmtest: they share the host's files over 9p, which Debian's cloud kernels lack (`CONFIG_NET_9P`).
 
-mod archive;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -11,23 +10,29 @@ mod report;
 mod table;
 pub mod vmlinux;
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use self::archive::Archive;
 use self::initramfs::GuestPrograms;
 use self::kernels::DebianKernel;
 pub use self::kernels::KERNELS;
 use self::report::GuestReport;
+use self::table::KernelRow;
+use crate::arch::Arch;
+use crate::archive::{self, Archive};
 use crate::repo::Repo;
 use crate::tally::{TestTally, TestVerdict};
-use crate::{command, packages};
+use crate::{command, cross, packages};
 
 #[derive(clap::Args)]
 pub struct VmArgs {
+    /// Architecture of the guests
+    #[arg(long, value_enum, default_value_t = Arch::native())]
+    arch: Arch,
     /// Kernels to boot; all by default
     #[arg(long, value_name = "VERSION", value_parser = kernel)]
     kernel: Vec<&'static DebianKernel>,
@@ -48,14 +53,17 @@ fn kernel(version: &str) -> Result<&'static DebianKernel, String> {
 }
 
 pub fn run(repo: &Repo, args: &VmArgs) -> Result<ExitCode> {
-    if let Err(error) = install(repo) {
+    if let Err(error) = install(repo, args.arch) {
         eprintln!("not everything could be installed: {error:#}");
     }
     let kernels = if args.kernel.is_empty() { all() } else { args.kernel.clone() };
     let mut tally = TestTally::default();
-    let rows = test(repo, &kernels, &args.filters, args.verbose.into(), &mut tally)?;
+    let rows = test(repo, args.arch, &kernels, &args.filters, args.verbose.into(), &mut tally)?;
     if args.table {
-        println!("{}\n{}", table::HEAD, rows.join("\n"));
+        println!("{}", table::HEAD);
+        for row in &rows {
+            println!("{}", row.line(None));
+        }
         if tally.counts.is_success() && args.filters.is_empty() {
             table::write(repo, &rows)?;
         } else {
@@ -71,19 +79,45 @@ pub fn all() -> Vec<&'static DebianKernel> {
     KERNELS.iter().collect()
 }
 
-/// The emulator and the programs of its guest.
-pub fn install(repo: &Repo) -> Result<()> {
-    packages::install(packages::VM).or_else(|error| {
+/// The emulators of `arch` and the programs of its guests.
+pub fn install(repo: &Repo, arch: Arch) -> Result<()> {
+    packages::install(packages::VM)?;
+    install_emulators(repo, arch)?;
+    if arch == Arch::native() {
+        return Ok(());
+    }
+    cross::install(repo, arch)?;
+    let system = system(repo, arch);
+    if system.is_dir() {
+        return Ok(());
+    }
+    let unpacked = system.with_extension("new");
+    Archive::of_this_release(repo, arch)?.unpack(packages::FOREIGN_GUEST, &unpacked)?;
+    Ok(fs::rename(unpacked, system)?)
+}
+
+fn install_emulators(repo: &Repo, arch: Arch) -> Result<()> {
+    let emulators = match arch {
+        Arch::Amd64 => packages::EMULATORS_AMD64,
+        Arch::Arm64 => packages::EMULATORS_ARM64,
+    };
+    packages::install(emulators).or_else(|error| {
         // All parts of qemu must come from the same release: backports if one is from there.
         let codename = archive::codename()?;
-        let archive = Archive::open(repo, &format!("{codename} {codename}-backports")).context(error)?;
-        packages::install_by(packages::VM, || {
+        let suites = format!("{codename} {codename}-backports");
+        let archive = Archive::of_suites(repo, Arch::native(), &suites).context(error)?;
+        packages::install_by(emulators, || {
             let mut apt = archive.command("apt-get");
             apt.args(["--target-release", &format!("{codename}-backports")]);
             apt
         })
         .map(drop)
     })
+}
+
+/// The Debian system whose programs the guests of `arch` get.
+fn system(repo: &Repo, arch: Arch) -> PathBuf {
+    if arch == Arch::native() { "/".into() } else { repo.vm().join(format!("system-{}", arch.debian())) }
 }
 
 /// The part of a guest's console that is shown.
@@ -99,26 +133,29 @@ impl From<bool> for Console {
     }
 }
 
-/// Boots each of `kernels`; returns the rows of the table. Skips a kernel that cannot be fetched, with the reason.
+/// Boots each of `kernels` on `arch`; returns the rows of the table. Skips a kernel that cannot be fetched, with the reason.
 pub fn test(
     repo: &Repo,
+    arch: Arch,
     kernels: &[&DebianKernel],
     filters: &[String],
     console: Console,
     tally: &mut TestTally,
-) -> Result<Vec<String>> {
-    if let Err(error) = guest::can_boot() {
+) -> Result<Vec<KernelRow>> {
+    let guest_name = |kernel: &DebianKernel| format!("vm {} {}", arch.debian(), kernel.version);
+    let can_build = || if arch == Arch::native() { Ok(()) } else { cross::cargo(repo, arch).map(drop) };
+    if let Err(error) = guest::can_boot(arch).and_then(|()| can_build()) {
         // One for each kernel: the count shows how many were not tried.
         for kernel in kernels {
-            tally.verdict(&format!("vm {}", kernel.version), &TestVerdict::Skipped(format!("{error:#}")));
+            tally.verdict(&guest_name(kernel), &TestVerdict::Skipped(format!("{error:#}")));
         }
         return Ok(Vec::new());
     }
-    let programs = build(repo)?;
+    let programs = build(repo, arch)?;
     let mut rows = Vec::new();
     for kernel in kernels {
-        let name = format!("vm {}", kernel.version);
-        let files = match kernel.fetch(repo) {
+        let name = guest_name(kernel);
+        let files = match kernel.fetch(repo, arch) {
             Ok(files) => files,
             Err(error) => {
                 tally.verdict(&name, &TestVerdict::skipped(&error));
@@ -127,10 +164,10 @@ pub fn test(
             }
         };
         let start = Instant::now();
-        let folder = repo.vm().join(format!("guest-{}", kernel.version));
+        let folder = repo.vm().join(format!("guest-{}-{}", kernel.version, arch.debian()));
         let initramfs = initramfs::build(&folder, &files, &programs, filters)?;
         let mut report = GuestReport::default();
-        let booted = guest::boot(&files.image, &initramfs, |line| {
+        let booted = guest::boot(arch, &files.image, &initramfs, |line| {
             report.line(line);
             if console == Console::Whole || !line.starts_with("vm: ") {
                 println!("{name}: {line}");
@@ -148,30 +185,38 @@ pub fn test(
         }
         let release = report.release.as_deref().unwrap_or("it did not boot");
         println!("{name}: {} ({release}, {:.0} s)", of_kernel.counts, start.elapsed().as_secs_f64());
-        rows.push(report.row(kernel, of_kernel.counts));
+        rows.push(report.row(kernel, arch, of_kernel.counts));
         tally.merge(&format!("{name}: "), &of_kernel);
     }
     Ok(rows)
 }
 
-fn build(repo: &Repo) -> Result<GuestPrograms> {
-    command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
-    let mut cargo = repo.cargo();
-    cargo.args([
-        "test",
-        "--release",
-        "--package",
-        "tests",
-        "--test",
-        "live",
-        "--no-run",
-        "--message-format=json",
-    ]);
-    let messages = command::output(&mut cargo)?;
+/// A second release build only for guests takes half the time with these.
+const QUICK_BUILD: [(&str, &str); 3] = [
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
+];
+
+fn build(repo: &Repo, arch: Arch) -> Result<GuestPrograms> {
+    let is_native = arch == Arch::native();
+    let cargo = || {
+        if is_native {
+            return Ok(repo.cargo());
+        }
+        let mut cargo = cross::cargo(repo, arch)?;
+        cargo.envs(QUICK_BUILD);
+        anyhow::Ok(cargo)
+    };
+    command::run(cargo()?.args(["build", "--release", "--package", "tcptrace"]))?;
+    let mut tests = cargo()?;
+    tests.args(["test", "--release", "--package", "tests", "--test", "live", "--no-run"]);
+    let messages = command::output(tests.arg("--message-format=json"))?;
     let executable = |line: &str| -> Option<PathBuf> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         (message["target"]["name"] == "live").then(|| message["executable"].as_str().map(PathBuf::from))?
     };
     let Some(live) = messages.lines().find_map(executable) else { bail!("cargo names no live test program") };
-    Ok(GuestPrograms { tcptrace: repo.release_binary(), live })
+    let tcptrace = if is_native { repo.release_binary() } else { cross::release_binary(repo, arch) };
+    Ok(GuestPrograms { arch, system: system(repo, arch), tcptrace, live })
 }

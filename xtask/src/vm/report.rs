@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::kernels::{DebianKernel, Expectation};
+use super::table::KernelRow;
+use crate::arch::Arch;
 use crate::tally::{TestCounts, TestTally, TestVerdict};
 
 /// Exit status of a command that cannot trace on this host.
@@ -88,9 +90,10 @@ impl GuestReport {
     }
 
     /// Its row in the kernel table.
-    pub fn row(&self, kernel: &DebianKernel, counts: TestCounts) -> String {
+    pub fn row(&self, kernel: &DebianKernel, arch: Arch, counts: TestCounts) -> KernelRow {
         let works = |name| self.status(name) == Some("works");
         let release = self.release.as_deref().unwrap_or(kernel.version);
+        let flavour = format!("-{}", kernel.flavour(arch));
         let needed = ["inet_sock_set_state", "timer_start", "timer_cancel", "timer_expire_entry"];
         let entry = if works("kfree_skb") {
             "to the nanosecond"
@@ -99,7 +102,7 @@ impl GuestReport {
         } else {
             "upper bound, inferred"
         };
-        let cells = if self.check_exit == Some(0) {
+        let shows = if self.check_exit == Some(0) {
             [
                 if needed.into_iter().all(works) { "yes" } else { "no" },
                 if works("kfree_skb") { "yes" } else { "no" },
@@ -109,7 +112,12 @@ impl GuestReport {
         } else {
             ["no", "no", "-", "-"]
         };
-        format!("| {release} | {} | {counts} |", cells.join(" | "))
+        KernelRow {
+            release: release.strip_suffix(&flavour).unwrap_or(release).to_owned(),
+            shows,
+            arch,
+            counts,
+        }
     }
 }
 
@@ -133,7 +141,11 @@ mod tests {
         );
         assert!(report.verdicts(kernel).iter().all(|(_, verdict)| matches!(verdict, TestVerdict::Passed)));
         assert_eq!(report.live().unwrap().counts.passed, 1);
-        assert!(report.row(kernel, TestCounts::default()).contains("upper bound, inferred"));
+        let row = report.row(kernel, Arch::Amd64, TestCounts::default()).line(None);
+        assert_eq!(
+            row,
+            "| 6.1.0-50 | no | no | upper bound, inferred | unexplained | 0 passed, 0 failed, 0 skipped | - |"
+        );
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Packages of another Debian release: in, its name; out, its packages, from the mirror that this machine's apt uses, in a
-//! separate apt state. The machine's own apt state does not change.
+//! Packages of another Debian release or architecture: in, their names; out, its packages, from the mirrors that this
+//! machine's apt uses, in a separate apt state. The machine's own apt state does not change.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::arch::Arch;
 use crate::command;
 use crate::repo::Repo;
 
@@ -15,7 +16,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Names of releases that are not code names.
 const RELEASE_ALIASES: [&str; 5] = ["oldstable", "stable", "testing", "sid", "unstable"];
 
-/// The packages of some releases.
+/// The packages of some releases for one architecture.
 pub struct Archive {
     folder: PathBuf,
     /// Options of every apt command.
@@ -24,22 +25,36 @@ pub struct Archive {
 
 impl Archive {
     /// Fetches the package lists of `suites`, names separated by spaces.
-    pub fn open(repo: &Repo, suites: &str) -> Result<Self> {
-        let folder = repo.vm().join("apt").join(suites.replace(' ', "+"));
+    pub fn of_suites(repo: &Repo, arch: Arch, suites: &str) -> Result<Self> {
+        let folder = repo.vm().join("apt").join(format!("{}-{}", suites.replace(' ', "+"), arch.debian()));
+        fs::create_dir_all(&folder)?;
+        let list = folder.join("debian.list");
+        fs::write(&list, sources(&mirror()?, suites))?;
+        let sources = vec![
+            format!("Dir::Etc::sourcelist={}", list.display()),
+            "Dir::Etc::sourceparts=/dev/null".into(),
+        ];
+        Self::open(folder, arch, sources)
+    }
+
+    /// Fetches the package lists of this machine's own sources, for `arch`.
+    pub fn of_this_release(repo: &Repo, arch: Arch) -> Result<Self> {
+        Self::open(repo.vm().join("apt").join(arch.debian()), arch, Vec::new())
+    }
+
+    fn open(folder: PathBuf, arch: Arch, mut options: Vec<String>) -> Result<Self> {
         for needed in ["lists/partial", "cache/archives/partial", "packages"] {
             fs::create_dir_all(folder.join(needed))?;
         }
-        let list = folder.join("debian.list");
-        fs::write(&list, sources(&mirror()?, suites))?;
         let folder_of = |name| folder.join(name).display().to_string();
-        let options = [
-            format!("Dir::Etc::sourcelist={}", list.display()),
-            "Dir::Etc::sourceparts=/dev/null".into(),
+        options.extend([
             format!("Dir::State::lists={}", folder_of("lists")),
             format!("Dir::Cache={}", folder_of("cache")),
+            format!("APT::Architecture={}", arch.debian()),
+            format!("APT::Architectures={}", arch.debian()),
             // The user of apt's sandbox may have no access to these folders.
             "APT::Sandbox::User=root".into(),
-        ];
+        ]);
         let archive =
             Self { options: options.into_iter().flat_map(|option| ["-o".into(), option]).collect(), folder };
         command::run(archive.command("apt-get").arg("update"))?;
@@ -52,16 +67,26 @@ impl Archive {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// The package file of `name`.
-    pub fn download(&self, name: &str) -> Result<PathBuf> {
+    /// Unpacks the packages `names` below `root`, without running their scripts. A name may have a version: `name=1.0`.
+    pub fn unpack(&self, names: &[&str], root: &Path) -> Result<()> {
+        for name in names {
+            let package = self.download(name)?;
+            command::run(Command::new("dpkg-deb").arg("-x").args([&package, root]))?;
+        }
+        Ok(())
+    }
+
+    /// The package file of `wanted`, a name or `name=version`.
+    fn download(&self, wanted: &str) -> Result<PathBuf> {
         let folder = self.folder.join("packages");
+        let name = wanted.split('=').next().unwrap_or(wanted);
         let present = || -> Result<Option<PathBuf>> {
             let files = fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
             let is_named =
                 |file: &fs::DirEntry| file.file_name().to_string_lossy().starts_with(&format!("{name}_"));
             Ok(files.iter().find(|file| is_named(file)).map(fs::DirEntry::path))
         };
-        command::run(self.command("apt-get").current_dir(&folder).args(["download", name]))?;
+        command::run(self.command("apt-get").current_dir(&folder).args(["download", wanted]))?;
         present()?.with_context(|| format!("apt-get download left no file of {name}"))
     }
 
