@@ -1,65 +1,49 @@
-//! `cargo xtask gen`: man pages and completions. `cargo xtask dist`: a Debian package with them, the unit, the alerts and
-//! the dashboard, built by dpkg-deb alone; and a check of it in a separate root.
+//! `cargo xtask gen`: man pages and completions. `cargo xtask dist`: all files of a release: in, the checkout; out, below
+//! `target/dist`, an archive, a .deb, an .rpm and an image for each architecture, an SBOM, and the hashes of all of them.
+//!
+//! dpkg-deb, rpmbuild and buildah make them. Every date is that of the commit, so the same sources give the same bytes.
 
+mod archive;
 mod check;
+mod deb;
+mod dependencies;
+mod image;
+mod rpm;
+mod sbom;
+mod staging;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::command;
+use self::staging::Staging;
+use crate::arch::Arch;
+use crate::provenance::sha256;
 use crate::repo::Repo;
+use crate::{command, cross, packages};
 
 #[derive(clap::Args)]
 pub struct DistArgs {
-    /// Also install it in a fresh Debian root, run it there, and remove it (needs root and debootstrap)
+    /// Also build a second time and compare; install, run and remove every package; check the chart and the crates
     #[arg(long)]
     check: bool,
+    /// Build for this architecture only
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
 }
 
-/// Debian's `tcptrace` is a different program with a higher version: apt would "upgrade" a package of that name to it.
-const PACKAGE: &str = "tcptrace-bpf";
+impl DistArgs {
+    fn archs(&self) -> Vec<Arch> {
+        self.arch.map_or_else(|| vec![Arch::Amd64, Arch::Arm64], |arch| vec![arch])
+    }
+}
 
-/// A file of the repository, and where the package has it.
-const FILES: [(&str, &str); 8] = [
-    ("contrib/systemd/tcptrace.service", "usr/lib/systemd/system/tcptrace.service"),
-    ("contrib/prometheus/tcptrace.rules.yml", "usr/share/doc/tcptrace-bpf/prometheus/tcptrace.rules.yml"),
-    ("contrib/prometheus/scrape.yml", "usr/share/doc/tcptrace-bpf/prometheus/scrape.yml"),
-    ("contrib/grafana/tcptrace.json", "usr/share/doc/tcptrace-bpf/grafana/tcptrace.json"),
-    ("README.md", "usr/share/doc/tcptrace-bpf/README.md"),
-    ("CHANGELOG.md", "usr/share/doc/tcptrace-bpf/CHANGELOG.md"),
-    ("LICENSE-MIT", "usr/share/doc/tcptrace-bpf/LICENSE-MIT"),
-    ("LICENSE-APACHE", "usr/share/doc/tcptrace-bpf/LICENSE-APACHE"),
-];
-
-/// The file of completions for each shell, and its path in the package.
-const COMPLETIONS: [(&str, &str); 3] = [
-    ("tcptrace.bash", "usr/share/bash-completion/completions/tcptrace"),
-    ("_tcptrace", "usr/share/zsh/vendor-completions/_tcptrace"),
-    ("tcptrace.fish", "usr/share/fish/vendor_completions.d/tcptrace.fish"),
-];
-
-const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
-Upstream-Name: tcptrace
-
-Files: *
-Copyright: the tcptrace authors
-License: MIT or Apache-2.0
- The texts are beside this file. The eBPF program inside is Dual MIT/GPL.
-";
-
-/// The unit is neither enabled nor started: the administrator chooses its address.
-const SCRIPTS: [(&str, &str); 3] = [
-    ("postinst", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
-    (
-        "prerm",
-        "if [ -d /run/systemd/system ] && [ \"$1\" = remove ]; then systemctl --no-reload disable --now tcptrace.service; fi\n",
-    ),
-    ("postrm", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
-];
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The budget of the program, in bytes.
+const MAX_BINARY_LEN: u64 = 12 << 20;
+const HASHES: &str = "SHA256SUMS";
 
 /// Writes man pages and completions below the target folder; returns the path.
 pub fn generate(repo: &Repo) -> Result<PathBuf> {
@@ -72,71 +56,105 @@ pub fn generate(repo: &Repo) -> Result<PathBuf> {
 }
 
 pub fn run(repo: &Repo, args: &DistArgs) -> Result<()> {
-    command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
-    let package = package(repo, &generate(repo)?)?;
+    packages::install(packages::DIST)?;
+    let generated = generate(repo)?;
+    let release = build(repo, &args.archs(), &generated, commit_time(repo)?)?;
     if args.check {
-        check::run(repo, &package)?;
+        check::run(repo, &args.archs(), &generated, &release)?;
     }
-    println!("{}", package.display());
-    Ok(())
-}
-
-fn package(repo: &Repo, generated: &Path) -> Result<PathBuf> {
-    let dist = repo.target.join("dist");
-    let root = dist.join("root");
-    if root.exists() {
-        fs::remove_dir_all(&root)?;
-    }
-    let put = |from: &Path, to: &str| put(from, &root.join(to), 0o644);
-    self::put(&repo.release_binary(), &root.join("usr/bin/tcptrace"), 0o755)?;
-    command::run(Command::new("strip").arg("--strip-unneeded").arg(root.join("usr/bin/tcptrace")))?;
-    for (from, to) in FILES {
-        put(&repo.root.join(from), to)?;
-    }
-    for (from, to) in COMPLETIONS {
-        put(&generated.join("completions").join(from), to)?;
-    }
-    for page in fs::read_dir(generated.join("man"))? {
-        let page = page?;
-        let to = format!("usr/share/man/man1/{}", page.file_name().to_string_lossy());
-        put(&page.path(), &to)?;
-        command::run(Command::new("gzip").args(["-9nf"]).arg(root.join(to)))?;
-    }
-    fs::write(root.join("usr/share/doc/tcptrace-bpf/copyright"), COPYRIGHT)?;
-    control(&root)?;
-    let architecture = command::output(Command::new("dpkg").arg("--print-architecture"))?;
-    let package = dist.join(format!("{PACKAGE}_{}_{architecture}.deb", env!("CARGO_PKG_VERSION")));
-    command::run(Command::new("dpkg-deb").args(["--build", "--root-owner-group"]).arg(&root).arg(&package))?;
-    Ok(package)
-}
-
-/// `Conflicts`, as both packages have `/usr/bin/tcptrace`; no `Replaces`, or dpkg would silently remove the other;
-/// no `Provides`, as neither can substitute the other (Debian Policy 7.4 to 7.6).
-fn control(root: &Path) -> Result<()> {
-    let debian = root.join("DEBIAN");
-    fs::create_dir_all(&debian)?;
-    let architecture = command::output(Command::new("dpkg").arg("--print-architecture"))?;
-    let libc = command::output(Command::new("getconf").arg("GNU_LIBC_VERSION"))?;
-    let libc = libc.strip_prefix("glibc ").context("this is not glibc")?;
-    let control = format!(
-        "Package: {PACKAGE}\nVersion: {}\nArchitecture: {architecture}\nMaintainer: the tcptrace authors <tcptrace@localhost>\n\
-         Depends: libc6 (>= {libc}), libgcc-s1\nConflicts: tcptrace\nSection: net\nPriority: optional\n\
-         Description: how long TCP sockets really stay in every state\n \
-         TIME_WAIT and FIN_WAIT2 included, and which services, peers, ports and processes\n \
-         produce them. By eBPF, on Linux 5.12 or later with BTF.\n",
-        env!("CARGO_PKG_VERSION"),
-    );
-    fs::write(debian.join("control"), control)?;
-    for (name, script) in SCRIPTS {
-        let path = debian.join(name);
-        fs::write(&path, format!("#!/bin/sh\nset -e\n{script}"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    for file in &release.files {
+        println!("{}", file.display());
     }
     Ok(())
 }
 
-fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    fs::create_dir_all(to.parent().context("no folder")?)?;
-    fs::copy(from, to).with_context(|| format!("copy {}", from.display()))?;
-    Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
+/// The files of a release.
+struct Release {
+    /// Where they are.
+    folder: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+/// Builds all files for `archs`, dated `epoch`, in seconds since 1970.
+fn build(repo: &Repo, archs: &[Arch], generated: &Path, epoch: u64) -> Result<Release> {
+    let folder = repo.target.join("dist");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    let dependencies = dependencies::list(repo)?;
+    let mut files = vec![folder.join(format!("tcptrace-{VERSION}.cdx.json"))];
+    fs::write(&files[0], sbom::document(&dependencies, epoch)?)?;
+    let licences = folder.join("THIRD-PARTY-LICENSES.txt");
+    fs::write(&licences, dependencies::licence_texts(&dependencies)?)?;
+    for &arch in archs {
+        let binary = program(repo, arch)?;
+        let staging = Staging { repo, arch, folder: &folder, binary, generated, licences: &licences, epoch };
+        files.push(archive::build(&staging)?);
+        files.push(deb::build(&staging)?);
+        files.push(rpm::build(&staging)?);
+        files.push(image::build(&staging)?);
+    }
+    let mut hashes = String::new();
+    for file in &files {
+        let name = file.file_name().context("no name")?.to_string_lossy();
+        hashes += &format!("{}  {name}\n", sha256(&fs::read(file)?));
+    }
+    let sums = folder.join(HASHES);
+    fs::write(&sums, hashes)?;
+    files.push(sums);
+    Ok(Release { folder, files })
+}
+
+/// Builds the program for `arch`: static and stripped. It reads no user database and resolves no name, so nothing of the C
+/// library needs the host's.
+fn program(repo: &Repo, arch: Arch) -> Result<PathBuf> {
+    cross::install(repo, arch)?;
+    let mut cargo = cross::cargo(repo, arch)?;
+    cargo.args(["build", "--locked", "--profile", "dist", "--package", "tcptrace", "--bin", "tcptrace"]);
+    command::run(&mut cargo)?;
+    let binary = cross::binary(repo, arch, "dist");
+    let headers =
+        command::output(Command::new("readelf").args(["--wide", "--program-headers"]).arg(&binary))?;
+    ensure!(!headers.contains(" INTERP "), "{} is linked dynamically", binary.display());
+    let len = binary.metadata()?.len();
+    ensure!(len <= MAX_BINARY_LEN, "{} has {len} bytes, more than {MAX_BINARY_LEN}", binary.display());
+    Ok(binary)
+}
+
+/// Seconds since 1970, the date of everything in the packages.
+fn commit_time(repo: &Repo) -> Result<u64> {
+    let time = match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(time) => time,
+        Err(_) => {
+            command::output(Command::new("git").current_dir(&repo.root).args(["log", "-1", "--format=%ct"]))
+                .context("no git repository here: set SOURCE_DATE_EPOCH")?
+        }
+    };
+    time.parse().with_context(|| format!("SOURCE_DATE_EPOCH is no number of seconds: {time:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_has_the_version_of_the_workspace() {
+        let root = Repo::find().unwrap().root;
+        for (file, line) in [
+            (
+                "Cargo.toml",
+                format!("tcptrace-common = {{ path = \"tcptrace-common\", version = \"{VERSION}\" }}"),
+            ),
+            ("tcptrace-common/Cargo.toml", format!("version = \"{VERSION}\"")),
+            ("tcptrace-ebpf/Cargo.toml", format!("version = \"{VERSION}\"")),
+            ("contrib/helm/tcptrace/Chart.yaml", format!("version: {VERSION}")),
+            ("contrib/helm/tcptrace/Chart.yaml", format!("appVersion: \"{VERSION}\"")),
+            ("contrib/kubernetes/tcptrace.yaml", format!("image: tcptrace:{VERSION}")),
+            ("CHANGELOG.md", format!("## {VERSION} ")),
+        ] {
+            let text = fs::read_to_string(root.join(file)).unwrap();
+            assert!(text.lines().any(|found| found.trim().starts_with(&line)), "{file}: {line}");
+        }
+    }
 }

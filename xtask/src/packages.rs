@@ -76,6 +76,20 @@ pub const FOREIGN_GUEST: &[&str] = &[
     "zlib1g",     // of bpftool
 ];
 
+/// Make and check the files of a release: `cargo xtask dist`.
+pub const DIST: &[&str] = &[
+    "binutils", // readelf: whether the program is static
+    "rpm",      // rpmbuild, rpm
+    "buildah",  // the container image
+];
+
+/// Check the files of a release: `cargo xtask dist --check`.
+pub const DIST_CHECK: &[&str] = &[
+    "debootstrap", // roots to install packages in
+    "podman",      // runs the image
+    "qemu-user",   // runs the program of another architecture
+];
+
 /// Runs apt-get where package scripts start no service: the mounts exist for this process only.
 const WITHOUT_SERVICES: &str = "for starter in /usr/sbin/invoke-rc.d /usr/bin/deb-systemd-invoke; do \
      mount --bind /bin/true $starter; done; exec apt-get \"$@\"";
@@ -85,9 +99,14 @@ pub fn install(packages: &[&str]) -> Result<()> {
     install_by(packages, || Command::new("apt-get")).map(drop)
 }
 
-/// Installs the programs of the live tests. Their services start neither now nor at boot: tests run their own.
+/// Installs the programs of the live tests.
 pub fn install_live() -> Result<()> {
-    let installed = install_by(LIVE, || {
+    install_without_services(LIVE)
+}
+
+/// Installs programs whose services start neither now nor at boot: tests run their own.
+pub fn install_without_services(packages: &[&str]) -> Result<()> {
+    let installed = install_by(packages, || {
         let mut apt_get = Command::new("unshare");
         apt_get.args(["--mount", "sh", "-c", WITHOUT_SERVICES, "apt-get"]);
         apt_get

@@ -62,7 +62,7 @@ impl Repo {
         self.target.join(arch.debian())
     }
 
-    /// The program as users install it.
+    /// The program of a release build for this machine.
     pub fn release_binary(&self) -> PathBuf {
         self.target.join("release/tcptrace")
     }

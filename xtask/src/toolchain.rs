@@ -22,7 +22,7 @@ pub const TARGET: &str = "bpfel-unknown-none";
 pub const FLAGS: &[&str] = &["-C", "linker=bpf-linker", "-C", "debuginfo=2", "-C", "link-arg=--btf"];
 
 // By their paths: a rustup that comes first in PATH has no core for the BPF target.
-const RUSTC: &str = "/usr/bin/rustc";
+pub const RUSTC: &str = "/usr/bin/rustc";
 const CARGO: &str = "/usr/bin/cargo";
 const CARGO_CLIPPY: &str = "/usr/bin/cargo-clippy";
 const CORE_PACKAGE: &str = "libstd-rust-web-dev-bpf";
@@ -126,11 +126,14 @@ fn changes_the_build(name: &OsStr) -> bool {
 }
 
 fn rustflags(repo: &Repo) -> Result<Vec<String>> {
-    let mut flags: Vec<_> = FLAGS.iter().map(|&flag| flag.to_owned()).collect();
-    for (from, to) in remapped_paths(repo)? {
-        flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-    }
-    Ok(flags)
+    let flags = FLAGS.iter().map(|&flag| flag.to_owned());
+    Ok(flags.chain(remap_flags(repo)?).collect())
+}
+
+/// The flags that keep paths of this machine out of what is built.
+pub fn remap_flags(repo: &Repo) -> Result<Vec<String>> {
+    let paths = remapped_paths(repo)?.into_iter();
+    Ok(paths.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())).collect())
 }
 
 /// Folders of this machine and their names in the object; of two that match rustc uses the later one.

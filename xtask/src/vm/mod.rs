@@ -217,6 +217,6 @@ fn build(repo: &Repo, arch: Arch) -> Result<GuestPrograms> {
         (message["target"]["name"] == "live").then(|| message["executable"].as_str().map(PathBuf::from))?
     };
     let Some(live) = messages.lines().find_map(executable) else { bail!("cargo names no live test program") };
-    let tcptrace = if is_native { repo.release_binary() } else { cross::release_binary(repo, arch) };
+    let tcptrace = if is_native { repo.release_binary() } else { cross::binary(repo, arch, "release") };
     Ok(GuestPrograms { arch, system: system(repo, arch), tcptrace, live })
 }
