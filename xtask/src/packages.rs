@@ -87,6 +87,7 @@ pub const DIST: &[&str] = &[
 pub const DIST_CHECK: &[&str] = &[
     "debootstrap", // roots to install packages in
     "podman",      // runs the image
+    "runc",        // crun refuses hosts with both versions of control groups
     "qemu-user",   // runs the program of another architecture
 ];
 

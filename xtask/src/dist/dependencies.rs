@@ -22,7 +22,7 @@ pub struct Dependency {
     pub version: String,
     /// An SPDX expression.
     pub licence: String,
-    /// SHA-256 of the package on crates.io; crates of this repository have none.
+    /// SHA-256 of the package in the registry; crates of this repository have none.
     pub checksum: Option<String>,
     /// Names and versions of the crates that it uses.
     pub uses: Vec<(String, String)>,

@@ -59,6 +59,6 @@ const CAPABILITIES: [&str; 6] = ["BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARC
 fn podman(storage: &Path) -> Command {
     let mut podman = Command::new("podman");
     podman.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
-    podman.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+    podman.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"]);
     podman
 }
