@@ -69,6 +69,7 @@ impl Archive {
 
     /// Unpacks the packages `names` below `root`, without running their scripts. A name may have a version: `name=1.0`.
     pub fn unpack(&self, names: &[&str], root: &Path) -> Result<()> {
+        fs::create_dir_all(root)?;
         for name in names {
             let package = self.download(name)?;
             command::run(Command::new("dpkg-deb").arg("-x").args([&package, root]))?;

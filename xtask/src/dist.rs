@@ -12,6 +12,7 @@ mod rpm;
 mod sbom;
 mod staging;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -98,7 +99,7 @@ fn build(repo: &Repo, archs: &[Arch], generated: &Path, epoch: u64) -> Result<Re
     let mut hashes = String::new();
     for file in &files {
         let name = file.file_name().context("no name")?.to_string_lossy();
-        hashes += &format!("{}  {name}\n", sha256(&fs::read(file)?));
+        writeln!(hashes, "{}  {name}", sha256(&fs::read(file)?))?;
     }
     let sums = folder.join(HASHES);
     fs::write(&sums, hashes)?;

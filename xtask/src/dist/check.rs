@@ -67,7 +67,7 @@ fn foreign(repo: &Repo, arch: Arch, release: &Release) -> Result<()> {
         let mut run = Command::new(&emulator);
         command::output(run.current_dir(&repo.root).arg(cross::binary(repo, arch, "dist")).args(args))
     };
-    let version = run(&["--version"])?;
+    let version = run(&["-V"])?;
     ensure!(version == format!("tcptrace {VERSION}"), "{version}");
     ensure!(run(&["states", "--from", RECORDING])?.contains("TIME_WAIT"), "no states of the recording");
     println!("{} by {emulator}: {version}", arch.machine());

@@ -40,7 +40,6 @@ if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 %files
 %defattr(-,root,root)
-%dir /usr/share/doc/tcptrace-bpf
 "#;
 
 /// Macros that keep this machine and the time of the build out of the package, and a compression that old releases read.
@@ -59,7 +58,11 @@ pub fn build(staging: &Staging) -> Result<PathBuf> {
     staging.set_dates(&root)?;
     let top = staging.empty("rpmbuild")?;
     let spec = top.join("tcptrace-bpf.spec");
-    let files = command::output(Command::new("find").arg(&root).args(["-type", "f", "-printf", "/%P\n"]))?;
+    // Folders of the documents are the package's own.
+    let mut find = Command::new("find");
+    find.arg(&root).args(["-type", "f", "-printf", "/%P\n", "-o"]);
+    find.args(["-type", "d", "-path", &format!("*/doc/{PACKAGE}*"), "-printf", "%%dir /%P\n"]);
+    let files = command::output(&mut find)?;
     let mut files: Vec<&str> = files.lines().collect();
     files.sort_unstable();
     let text = SPEC.replace("@VERSION@", VERSION).replace("@ROOT@", &root.display().to_string());

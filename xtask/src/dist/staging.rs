@@ -72,12 +72,12 @@ impl Staging<'_> {
         ] {
             put(&completions.join(from), &root.join(to), 0o644)?;
         }
+        let man = root.join("usr/share/man/man1");
         for page in fs::read_dir(self.generated.join("man"))? {
             let page = page?;
-            let to = root.join("usr/share/man/man1").join(page.file_name());
-            put(&page.path(), &to, 0o644)?;
-            command::run(Command::new("gzip").arg("-9nf").arg(to))?;
+            put(&page.path(), &man.join(page.file_name()), 0o644)?;
         }
+        command::run(Command::new("gzip").arg("-9nr").arg(man))?;
         Ok(root)
     }
 

@@ -11,7 +11,7 @@ use crate::command;
 use crate::dist::Release;
 use crate::repo::Repo;
 
-/// A Debian release, and whether its systemd computes the exposure of a unit that is not running (250 and later).
+/// A Debian release, and whether its systemd checks units where it is not running (250 and later).
 const SUITES: [(&str, bool); 3] = [("bullseye", false), ("bookworm", true), ("trixie", true)];
 /// The release of the checks that are made once.
 const ONCE: &str = "bookworm";
@@ -25,17 +25,17 @@ const INSTALL_RPM: &str = "rpm -i --nodeps --nosignature /tmp/tcptrace-bpf.rpm
 rpm -V --nodeps tcptrace-bpf
 ";
 
-/// The program, a page, a completion, licences, the unit.
+/// The program, a page, a completion, licences.
 const USE: &str = "tcptrace --version
 tcptrace states > /dev/null
 tcptrace top --once > /dev/null
-MANWIDTH=160 man --no-justification tcptrace-top | grep -q 'Show which services have how many sockets'
+man tcptrace-top | grep -q -- --once
 grep -q -- --listen /usr/share/bash-completion/completions/tcptrace
 grep -q 'Apache License' /usr/share/doc/tcptrace-bpf/THIRD-PARTY-LICENSES.txt
-systemd-analyze verify /usr/lib/systemd/system/tcptrace.service
 ";
-/// It is 2.9 of 10.
-const EXPOSURE: &str = "systemd-analyze security --offline=true --threshold=30 /usr/lib/systemd/system/tcptrace.service | tail -n 1
+/// The exposure that systemd computes is 2.9 of 10.
+const VERIFY_UNIT: &str = "systemd-analyze verify /usr/lib/systemd/system/tcptrace.service
+systemd-analyze security --offline=true --threshold=30 /usr/lib/systemd/system/tcptrace.service | tail -n 1
 ";
 
 /// Debian's `tcptrace` neither replaces the installed package in an upgrade nor is installed beside it.
@@ -110,18 +110,19 @@ ExecStart=bash -c 'ask() { exec 3<>/dev/tcp/127.0.0.1/9435 && printf "GET /metri
 pub fn check(repo: &Repo, release: &Release) -> Result<()> {
     let deb = release.file(&format!("_{}.deb", Arch::native().debian()))?;
     let rpm = release.file(&format!(".{}.rpm", Arch::native().machine()))?;
-    for (suite, has_exposure) in SUITES {
+    for (suite, verifies_units) in SUITES {
         println!("Debian {suite}:");
         let root = root(repo, suite)?;
         fs::copy(deb, root.join("tmp/tcptrace-bpf.deb"))?;
-        fs::copy(rpm, root.join("tmp/tcptrace-bpf.rpm"))?;
-        let exposure = if has_exposure { EXPOSURE } else { "" };
-        inside(&root, &[INSTALL_DEB, USE, exposure])?;
+        let unit_checks = if verifies_units { VERIFY_UNIT } else { "" };
+        inside(&root, &[INSTALL_DEB, USE, unit_checks])?;
         if suite == ONCE {
             inside(&root, &[CONFLICT])?;
             unit(&root)?;
         }
         inside(&root, &[REMOVE_DEB, NOTHING_LEFT])?;
+        // Not before: the systemd that starts the unit cleans /tmp.
+        fs::copy(rpm, root.join("tmp/tcptrace-bpf.rpm"))?;
         inside(&root, &[INSTALL_RPM, USE, REMOVE_RPM, NOTHING_LEFT])?;
     }
     Ok(())
@@ -129,25 +130,29 @@ pub fn check(repo: &Repo, release: &Release) -> Result<()> {
 
 /// A root of the release `suite`.
 fn root(repo: &Repo, suite: &str) -> Result<PathBuf> {
-    let root = repo.target.join("roots").join(suite);
-    if !root.join("usr/bin/rpm").exists() {
-        if root.exists() {
-            fs::remove_dir_all(&root).context("cannot remove an incomplete root")?;
+    let roots = repo.target.join("roots");
+    let (root, incomplete) = (roots.join(suite), roots.join(format!("{suite}.incomplete")));
+    if !root.exists() {
+        if incomplete.exists() {
+            fs::remove_dir_all(&incomplete)?;
         }
-        let mut debootstrap = Command::new("debootstrap");
-        command::run(debootstrap.args(["--variant=minbase", INCLUDE, suite]).arg(&root))?;
+        fs::create_dir_all(&roots)?;
+        // In a mount namespace: a debootstrap that is killed leaves no /proc mounted in the root.
+        let mut debootstrap = Command::new("unshare");
+        debootstrap.args(["--mount", "debootstrap", "--variant=minbase", INCLUDE, suite]);
+        command::run(debootstrap.arg(&incomplete))?;
+        fs::rename(&incomplete, &root)?;
     }
     Ok(root)
 }
 
+/// The root is a mount of its own, which the rpm of Debian 13 requires.
 fn inside(root: &Path, scripts: &[&str]) -> Result<()> {
+    let script =
+        format!("set -ex\nmount -t proc proc /proc\nmount -t sysfs sysfs /sys\n{}", scripts.concat());
     let mut inside = Command::new("unshare");
-    inside.args(["--mount", "--pid", "--fork", "chroot"]).arg(root);
-    inside.args([
-        "sh",
-        "-c",
-        &format!("set -ex\nmount -t proc proc /proc\nmount -t sysfs sysfs /sys\n{}", scripts.concat()),
-    ]);
+    inside.args(["--mount", "--pid", "--fork", "sh", "-c"]);
+    inside.arg("mount --bind \"$0\" \"$0\" && exec chroot \"$0\" sh -c \"$1\"").arg(root).arg(script);
     let status = inside.status().context("cannot start unshare")?;
     ensure!(status.success(), "in the fresh root: {status}");
     Ok(())
