@@ -62,7 +62,7 @@ enum XtaskTask {
     Btf,
     /// Man pages and shell completions, from the definition of the arguments
     Gen,
-    /// A Debian package
+    /// All files of a release: archives, packages, images, SBOM
     Dist(dist::DistArgs),
     /// The live tests on other kernels, each booted in an emulator
     Vm(vm::VmArgs),
