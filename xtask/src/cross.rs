@@ -64,14 +64,14 @@ pub fn cargo(repo: &Repo, arch: Arch) -> Result<Command> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env(format!("CC_{variable}"), format!("{}-gcc", arch.gnu()))
         .env(format!("AR_{variable}"), format!("{}-ar", arch.gnu()))
-        .env(format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()), format!("{}-gcc", arch.gnu()))
-        // `cargo test` runs programs in user-mode emulation.
-        .env(format!("CARGO_TARGET_{}_RUNNER", variable.to_uppercase()), emulator(arch));
+        .env(format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()), format!("{}-gcc", arch.gnu()));
     if arch != Arch::native() {
         let rustc = std_folder(repo, arch, &compiler_version()?).join(RUSTC_SCRIPT);
         let name = arch.debian();
         ensure!(rustc.exists(), "no standard library for {name}: run `cargo xtask setup --vm --arch {name}`");
         cargo.env("RUSTC", rustc);
+        // `cargo test` runs programs in user-mode emulation.
+        cargo.env(format!("CARGO_TARGET_{}_RUNNER", variable.to_uppercase()), emulator(arch));
     }
     Ok(cargo)
 }

@@ -62,7 +62,7 @@ fn reproducible(repo: &Repo, archs: &[Arch], generated: &Path, release: &Release
 /// The program of another architecture, in an emulator of its processor; its packages have the same files as those of this
 /// machine.
 fn foreign(repo: &Repo, arch: Arch, release: &Release) -> Result<()> {
-    let emulator = format!("qemu-{}", arch.machine());
+    let emulator = cross::emulator(arch);
     let run = |args: &[&str]| {
         let mut run = Command::new(&emulator);
         command::output(run.current_dir(&repo.root).arg(cross::binary(repo, arch, "dist")).args(args))
