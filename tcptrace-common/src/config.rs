@@ -93,6 +93,8 @@ pub struct Offsets {
     pub task_flags: u32,
     /// `task_struct.stack`, or [`ABSENT`]
     pub task_stack: u32,
+    /// `task_struct.thread_info.preempt_count`, or [`ABSENT`] where the kernel counts per CPU (x86-64).
+    pub task_preempt_count: u32,
     /// `tcp_sock.rcv_nxt`, or [`ABSENT`]
     pub rcv_nxt: u32,
     /// `tcp_sock.copied_seq`, or [`ABSENT`] where the kernel gives a reason for its RSTs.
@@ -125,8 +127,6 @@ pub struct Config {
     pub ring_mask: u32,
     /// 1 where `tcp_send_reset` passes a reason (6.10).
     pub has_reset_reason: u32,
-    /// Zero.
-    pub padding: u32,
     /// Field offsets.
     pub offsets: Offsets,
 }
@@ -136,7 +136,7 @@ pub mod ring {
     /// Names of the maps; the first ones are used.
     pub const MAPS: [&str; 8] =
         ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
-    /// Size of an unused ring, in bytes.
+    /// Size of an unused ring, in bytes: the kernel refuses one smaller than a page, and arm64 has pages of 64 KiB.
     pub const SMALLEST: u32 = 64 << 10;
 }
 

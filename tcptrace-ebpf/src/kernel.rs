@@ -117,18 +117,30 @@ pub fn is_kernel_thread(task: Address) -> bool {
     flags != ABSENT && load::<u32>(task, flags) & PF_KTHREAD != 0
 }
 
-/// Whether the tracepoint with the context `ctx` was reached in a system call of the current thread. `ctx` is on the
-/// stack: a softirq has its own stack, and deferred work runs in kernel threads.
+/// Whether the tracepoint with the context `ctx` was reached in a system call of the current thread; deferred work runs
+/// in kernel threads.
 #[inline(always)]
 pub fn is_system_call(ctx: Address) -> bool {
     let task = current_task();
-    is_on_stack_of(task, ctx) && !is_kernel_thread(task)
+    is_in_task(task, ctx) && !is_kernel_thread(task)
 }
 
-/// Whether the thread `task` itself reached the tracepoint, not a softirq on top of it.
+/// Whether the current thread `task` itself reached the tracepoint, not a softirq on top of it.
 #[inline(always)]
-pub fn is_on_stack_of(task: Address, ctx: Address) -> bool {
-    /// `THREAD_SIZE`
+pub fn is_in_task(task: Address, ctx: Address) -> bool {
+    /// `SOFTIRQ_OFFSET`: set while a softirq runs, not while softirqs are disabled.
+    const SERVING_SOFTIRQ: u32 = 1 << 8;
+    match config!(offsets.task_preempt_count) {
+        ABSENT => is_on_stack_of(task, ctx),
+        // Before 6.1 softirqs of arm64 run on the stack of the task.
+        offset => load::<u32>(task, offset) & SERVING_SOFTIRQ == 0,
+    }
+}
+
+/// Whether `ctx`, which is on the stack, is on that of the thread `task`: on x86-64 softirqs have their own.
+#[inline(always)]
+fn is_on_stack_of(task: Address, ctx: Address) -> bool {
+    /// `THREAD_SIZE` of x86-64
     const STACK_LEN: u64 = 16 << 10;
     let stack = config!(offsets.task_stack);
     if stack == ABSENT {

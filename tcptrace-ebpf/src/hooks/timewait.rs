@@ -13,7 +13,7 @@ use tcptrace_common::{
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
     kernel::{
-        Address, Copied, SockCommon, container_of, current_task, is_kernel_thread, is_on_stack_of, load,
+        Address, Copied, SockCommon, container_of, current_task, is_in_task, is_kernel_thread, load,
         net_is_dying, read,
     },
     maps::config,
@@ -40,7 +40,7 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     let mut tid = 0;
     if kind as u8 == Kind::TimewaitCancelled as u8 {
         let task = current_task();
-        if is_on_stack_of(task, ctx.as_ptr()) {
+        if is_in_task(task, ctx.as_ptr()) {
             tid = if is_kernel_thread(task) { KERNEL_THREAD } else { bpf_get_current_pid_tgid() as u32 };
         }
         if net_is_dying(common.net()) {

@@ -115,7 +115,6 @@ impl Tracer {
             idle: u32::from(is_disabled(Disabled::Reports)),
             ring_mask: rings as u32 - 1,
             has_reset_reason: u32::from(has_reset_reason),
-            padding: 0,
             offsets,
         };
         let mut handlers =

@@ -103,6 +103,7 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
         task_comm: optional("task_struct.comm"),
         task_flags: optional("task_struct.flags"),
         task_stack: optional("task_struct.stack"),
+        task_preempt_count: optional("task_struct.thread_info.preempt_count"),
         rcv_nxt: optional("tcp_sock.rcv_nxt"),
         copied_seq: optional("tcp_sock.copied_seq"),
         snd_una: optional("tcp_sock.snd_una"),

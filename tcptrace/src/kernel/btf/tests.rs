@@ -10,6 +10,8 @@ const LINUX_6_1: &[u8] = include_bytes!("../fixtures/6.1.btf");
 const LINUX_6_12: &[u8] = include_bytes!("../fixtures/6.12.btf");
 const LINUX_7_2: &[u8] = include_bytes!("../fixtures/7.2.btf");
 const ALL: [&[u8]; 4] = [LINUX_5_10, LINUX_6_1, LINUX_6_12, LINUX_7_2];
+/// arm64 with pages of 16 KiB.
+const LINUX_7_2_ARM64: &[u8] = include_bytes!("../fixtures/7.2-arm64.btf");
 
 fn offsets(btf: &[u8]) -> Offsets {
     KernelTypes::parse(btf).unwrap().offsets().unwrap()
@@ -17,7 +19,7 @@ fn offsets(btf: &[u8]) -> Offsets {
 
 #[test]
 fn stable_fields_have_their_offsets() {
-    for btf in ALL {
+    for btf in ALL.into_iter().chain([LINUX_7_2_ARM64]) {
         let offsets = offsets(btf);
         let common = [
             (offsets.skc_daddr, 0),
@@ -67,6 +69,18 @@ fn moved_fields_have_their_offsets() {
     for (name, field, expected) in fields {
         assert_eq!(ALL.map(|btf| field(&offsets(btf))), expected, "{name}");
     }
+}
+
+#[test]
+fn only_arm64_counts_softirqs_in_the_task() {
+    for btf in ALL {
+        let offsets = offsets(btf);
+        assert_eq!(offsets.task_preempt_count, ABSENT);
+        assert_ne!(offsets.task_stack, ABSENT);
+    }
+    let offsets = offsets(LINUX_7_2_ARM64);
+    assert_eq!(offsets.task_preempt_count, 8);
+    assert_eq!((offsets.task_flags, offsets.sk_err, offsets.net_inum), (52, 284, 280));
 }
 
 #[test]
