@@ -74,7 +74,7 @@ fn run<P: Poller>(mut poller: P, requests: Receiver<P::Request>) {
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
-    // Before the findings: whoever knows that the poller has ended can't send it a request.
+    // Before the poller closes its findings: once a receiver sees that it has ended, no request is accepted.
     drop(requests);
 }
 

@@ -306,8 +306,9 @@ impl Destination {
         taken: TakenPorts,
     ) -> DestinationPorts {
         let available = settings.map(|settings| settings.size().saturating_sub(taken.all));
+        // With none to try first every search is long; a destination that holds no port has no search.
         let slow_above =
-            settings.map(|settings| settings.size_tried_first().saturating_sub(taken.tried_first));
+            settings.map(|settings| settings.size_tried_first().saturating_sub(taken.tried_first).max(1));
         let (used, available) = self.level(available);
         let mut counts = self.counts.map(u64::from);
         // A SYN_SENT socket beyond the budget searches in vain and holds no port.
@@ -345,8 +346,7 @@ impl Destination {
             counts,
             used,
             available,
-            // With none to try first every search is long; a destination that holds no port has no search.
-            slow_above: slow_above.map(|ports| ports.max(1)),
+            slow_above,
             bound: self.bound.into(),
             outside: self.outside.into(),
             entered_per_s: entered.per_s,
