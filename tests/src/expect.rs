@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tcptrace_common::state::TcpState;
 
-use crate::clock::{Span, jiffy, late};
+use crate::clock::{Span, is_emulated, jiffy, late};
 use crate::event::{EventCloser, EventEndReason, EventLine, EventOwner, EventRole};
 use crate::precision::Precision;
 
@@ -203,7 +203,7 @@ impl ExpectedStep {
         };
         check((event.from, event.to) == (self.from, self.to), &|| "other states".into());
         // An inferred time comes from jiffies, which lag while an emulated machine has no CPU.
-        let lag = if event.inferred { late() } else { jiffy() };
+        let lag = if event.inferred && is_emulated() { late() } else { jiffy() };
         check(self.within.holds(event.ts_ns, lag), &|| {
             format!("not within {} .. {}", self.within.start_ns, self.within.end_ns)
         });
