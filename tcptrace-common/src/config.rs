@@ -127,6 +127,10 @@ pub struct Config {
     pub ring_mask: u32,
     /// 1 where `tcp_send_reset` passes a reason (6.10).
     pub has_reset_reason: u32,
+    /// Number of attached copies of the programs of a hook that may interrupt itself.
+    pub copies: u32,
+    /// Unused: the length is a multiple of 8 bytes.
+    pub padding: u32,
     /// Field offsets.
     pub offsets: Offsets,
 }

@@ -215,10 +215,10 @@ pub const RECORD_LEN: usize = core::mem::size_of::<RawRecord>();
 /// Length of a record with its task.
 pub const RECORD_WITH_TASK_LEN: usize = core::mem::size_of::<RecordWithTask>();
 
-/// Hooks with two attached copies of their program.
+/// Hooks that may interrupt themselves: several copies of their program are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Twice {
+pub enum Reentrant {
     /// [`Kind::Transition`]
     SetState = 0,
     /// [`Kind::Segment`]
@@ -229,7 +229,7 @@ pub enum Twice {
     ResetReceived = 3,
 }
 
-impl Twice {
+impl Reentrant {
     /// Every hook, by number.
     pub const ALL: [Self; 4] = [Self::SetState, Self::Segment, Self::ResetSent, Self::ResetReceived];
 }
@@ -240,10 +240,10 @@ pub mod loss {
     pub const RING_FULL: u32 = 0;
     /// Kernel memory could not be read.
     pub const READ_FAULT: u32 = 1;
-    /// Not a loss: how often the second copy of a program found no mark of the first one, because the kernel's
-    /// recursion guard had skipped the first, or because a nested event had overwritten the mark (a duplicate). One
-    /// counter per [`super::Twice`].
+    /// Not a loss: how often a later copy of a program found no mark of an earlier one, because the kernel's recursion
+    /// guard had skipped those, or because a nested event had overwritten the mark (a duplicate). One counter per
+    /// [`super::Reentrant`].
     pub const COVERED: u32 = 2;
     /// Number of counters.
-    pub const COUNT: u32 = COVERED + super::Twice::ALL.len() as u32;
+    pub const COUNT: u32 = COVERED + super::Reentrant::ALL.len() as u32;
 }

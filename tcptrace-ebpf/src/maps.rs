@@ -9,7 +9,7 @@ use aya_ebpf::{
 use tcptrace_common::{
     config::{Config, learned, ring},
     filter::{KernelFilter, Term, test},
-    record::{Twice, loss},
+    record::{Reentrant, loss},
 };
 
 /// Ring buffers for records, named as in [`ring::MAPS`]. User space sets their number and size.
@@ -27,9 +27,9 @@ rings!(RING_0 RING_1 RING_2 RING_3 RING_4 RING_5 RING_6 RING_7);
 #[map]
 pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::COUNT, 0);
 
-/// The event that the first copy of a program attached twice has just handled on this CPU, by hook.
+/// The event that a copy of a program attached more than once has just handled on this CPU, by hook.
 #[map]
-static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(Twice::ALL.len() as u32, 0);
+static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(Reentrant::ALL.len() as u32, 0);
 
 /// Handler addresses learned by `hooks::learn`.
 #[map]
@@ -44,33 +44,23 @@ pub struct Handled {
 }
 
 impl Handled {
-    /// Marks this event as handled on this CPU.
+    /// In the copy with the number `copy`, from 0: whether an earlier one has just handled this event on this CPU.
+    /// Counts a missing mark. Leaves a mark for the next copy; the last one removes it.
     #[inline(always)]
-    pub fn mark(self, hook: Twice) {
-        if let Some(mark) = HANDLED.get_ptr_mut(hook as u32) {
-            // SAFETY: the slot belongs to this CPU; a nested program may overwrite it, which causes a duplicate.
-            unsafe { *mark = self };
-        }
-    }
-
-    /// Whether the first copy has just handled this event on this CPU; removes its mark, or counts the missing mark.
-    #[inline(always)]
-    pub fn is_handled(self, hook: Twice) -> bool {
-        let is_marked = self.take_mark(hook);
-        if !is_marked {
+    pub fn is_handled(self, hook: Reentrant, copy: u32) -> bool {
+        let Some(mark) = HANDLED.get_ptr_mut(hook as u32) else { return false };
+        // SAFETY: the slot belongs to this CPU; a nested program may overwrite it, which causes a duplicate.
+        let is_marked = copy > 0 && unsafe { *mark } == self;
+        if copy > 0 && !is_marked {
             count(loss::COVERED + hook as u32);
         }
-        is_marked
-    }
-
-    #[inline(always)]
-    fn take_mark(self, hook: Twice) -> bool {
-        let Some(mark) = HANDLED.get_ptr_mut(hook as u32) else { return false };
-        // SAFETY: as above.
-        let is_marked = unsafe { *mark } == self;
-        if is_marked {
+        let is_last = copy + 1 == config!(copies);
+        if is_last && is_marked {
             // SAFETY: as above.
             unsafe { (*mark).object = 0 };
+        } else if !is_last && !is_marked {
+            // SAFETY: as above.
+            unsafe { *mark = self };
         }
         is_marked
     }

@@ -54,7 +54,15 @@ pub fn sysctl(name: &str, value: &str) -> Result<()> {
     fs::write(&path, value).with_context(|| format!("write {value:?} to {path}"))
 }
 
-/// The same until the guard is dropped.
+/// Makes every TIME_WAIT of this thread's namespace last its minute: no `connect()` reuses one that a second's boundary has
+/// passed, and no RST ends one. A CPU that stands still for 200 ms sends a FIN twice; the second ACK for it may find its
+/// socket gone, and the answer is a RST.
+pub fn keep_time_wait() -> Result<()> {
+    sysctl("tcp_tw_reuse", "0")?;
+    sysctl("tcp_rfc1337", "1")
+}
+
+/// A `sysctl` until the guard is dropped.
 pub fn sysctl_for_now(name: &str, value: &str) -> Result<Sysctl> {
     let path = format!("/proc/sys/net/ipv4/{name}");
     let before = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;

@@ -2,9 +2,10 @@
 //!
 //! Since about 6.1 the kernel skips a tracing program that interrupts itself: a softirq's event during a task's event.
 //! So hooks that fire in both contexts have their program attached twice: while one copy is active the other one runs.
-//! The first copy leaves a mark per CPU; the second one finds it and does not report. When a nested event has
-//! overwritten the mark, the second copy reports a duplicate, which user space drops: a duplicate is better than a
-//! loss.
+//! Since 7.0 a task may lose its CPU inside a program: one task waits inside the first copy, another is interrupted
+//! inside the second. There a third copy is attached.
+//! The copy that reports leaves a mark per CPU; the next ones find it and do not report. When a nested event has
+//! overwritten the mark, a later copy reports a duplicate, which user space drops: a duplicate is better than a loss.
 
 mod learn;
 mod request;

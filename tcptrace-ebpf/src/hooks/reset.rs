@@ -1,9 +1,9 @@
 //! `tcp_send_reset`, `tcp_receive_reset`, `inet_sk_error_report`: the kernel's reasons for the end of a full socket. On
-//! a healthy host they are rarely called. Those that run in both tasks and softirqs are attached twice, see `hooks`.
+//! a healthy host they are rarely called. Those that run in both tasks and softirqs are attached in copies, see `hooks`.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use tcptrace_common::{
-    record::{Kind, Twice},
+    record::{Kind, Reentrant},
     state::TcpState,
 };
 
@@ -15,22 +15,32 @@ use crate::{
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn reset_sent_first(ctx: BtfTracePointContext) -> i32 {
-    first(&ctx, Twice::ResetSent, reset_sent)
+    copy(&ctx, Reentrant::ResetSent, 0, reset_sent)
 }
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn reset_sent_second(ctx: BtfTracePointContext) -> i32 {
-    second(&ctx, Twice::ResetSent, reset_sent)
+    copy(&ctx, Reentrant::ResetSent, 1, reset_sent)
+}
+
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn reset_sent_third(ctx: BtfTracePointContext) -> i32 {
+    copy(&ctx, Reentrant::ResetSent, 2, reset_sent)
 }
 
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn reset_received_first(ctx: BtfTracePointContext) -> i32 {
-    first(&ctx, Twice::ResetReceived, reset_received)
+    copy(&ctx, Reentrant::ResetReceived, 0, reset_received)
 }
 
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn reset_received_second(ctx: BtfTracePointContext) -> i32 {
-    second(&ctx, Twice::ResetReceived, reset_received)
+    copy(&ctx, Reentrant::ResetReceived, 1, reset_received)
+}
+
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub fn reset_received_third(ctx: BtfTracePointContext) -> i32 {
+    copy(&ctx, Reentrant::ResetReceived, 2, reset_received)
 }
 
 #[btf_tracepoint(function = "inet_sk_error_report")]
@@ -43,17 +53,13 @@ pub fn error_reported(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn first(ctx: &BtfTracePointContext, hook: Twice, report: impl Fn(&BtfTracePointContext)) -> i32 {
-    if !is_idle() {
-        event(ctx).mark(hook);
-        report(ctx);
-    }
-    0
-}
-
-#[inline(always)]
-fn second(ctx: &BtfTracePointContext, hook: Twice, report: impl Fn(&BtfTracePointContext)) -> i32 {
-    if !is_idle() && !event(ctx).is_handled(hook) {
+fn copy(
+    ctx: &BtfTracePointContext,
+    hook: Reentrant,
+    number: u32,
+    report: impl Fn(&BtfTracePointContext),
+) -> i32 {
+    if !is_idle() && !event(ctx).is_handled(hook, number) {
         report(ctx);
     }
     0

@@ -1,10 +1,10 @@
 //! `kfree_skb` with a receiving socket (6.11): the kernel frees every segment for a timewait socket there. It shows, to
 //! the nanosecond, the FIN that moves a timewait socket from FIN_WAIT2 to TIME_WAIT, and the RST or data that ends one.
-//! Attached twice, see `hooks`.
+//! Attached in copies, see `hooks`.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use tcptrace_common::{
-    record::{Kind, Twice},
+    record::{Kind, Reentrant},
     state::TcpState,
 };
 
@@ -22,19 +22,25 @@ const TCP_FLAGS: u32 = 13;
 
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn segment_first(ctx: BtfTracePointContext) -> i32 {
-    if let Some(timewait) = receiver(&ctx) {
-        event(&ctx).mark(Twice::Segment);
-        report(&ctx, timewait);
-    }
-    0
+    copy(&ctx, 0)
 }
 
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn segment_second(ctx: BtfTracePointContext) -> i32 {
-    if let Some(timewait) = receiver(&ctx)
-        && !event(&ctx).is_handled(Twice::Segment)
+    copy(&ctx, 1)
+}
+
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn segment_third(ctx: BtfTracePointContext) -> i32 {
+    copy(&ctx, 2)
+}
+
+#[inline(always)]
+fn copy(ctx: &BtfTracePointContext, number: u32) -> i32 {
+    if let Some(timewait) = receiver(ctx)
+        && !event(ctx).is_handled(Reentrant::Segment, number)
     {
-        report(&ctx, timewait);
+        report(ctx, timewait);
     }
     0
 }

@@ -1,5 +1,5 @@
 //! `inet_sock_set_state`: every state change of a full socket.
-//! Attached twice, see `hooks`.
+//! Attached in copies, see `hooks`.
 
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint,
@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use tcptrace_common::{
     config::ABSENT,
-    record::{Kind, Twice, close, flag},
+    record::{Kind, Reentrant, close, flag},
     state::TcpState,
 };
 
@@ -23,18 +23,23 @@ const SHUTDOWN_MASK: u8 = 3;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_first(ctx: BtfTracePointContext) -> i32 {
-    if is_idle() {
-        return 0;
-    }
-    event(&ctx).mark(Twice::SetState);
-    report(&ctx);
-    0
+    copy(&ctx, 0)
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn set_state_second(ctx: BtfTracePointContext) -> i32 {
-    if !is_idle() && !event(&ctx).is_handled(Twice::SetState) {
-        report(&ctx);
+    copy(&ctx, 1)
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn set_state_third(ctx: BtfTracePointContext) -> i32 {
+    copy(&ctx, 2)
+}
+
+#[inline(always)]
+fn copy(ctx: &BtfTracePointContext, number: u32) -> i32 {
+    if !is_idle() && !event(ctx).is_handled(Reentrant::SetState, number) {
+        report(ctx);
     }
     0
 }

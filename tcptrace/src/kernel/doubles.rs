@@ -1,7 +1,7 @@
-//! Counts events that both copies of a program reported, which bounds the events that both missed. The tracker drops
+//! Counts events that two copies of a program reported, which bounds the events that all missed. The tracker drops
 //! the duplicate report itself.
 
-use tcptrace_common::record::{RawRecord, Twice};
+use tcptrace_common::record::{RawRecord, Reentrant};
 
 use crate::model::hooks::{HOOKS, Hook, Programs};
 
@@ -22,17 +22,17 @@ struct EventName {
 /// Counts duplicates while there can be some.
 #[derive(Debug, Default)]
 pub(super) struct Doubles {
-    counted: [u64; Twice::ALL.len()],
+    counted: [u64; Reentrant::ALL.len()],
     recent: [(EventName, u64); RECENT],
     next: usize,
-    /// Events that the second copies found without a mark; without such an event there is no duplicate.
+    /// Events that later copies found without a mark; without such an event there is no duplicate.
     covered: u64,
     is_watching: bool,
 }
 
 impl Doubles {
     /// Number of duplicates.
-    pub const fn of(&self, hook: Twice) -> u64 {
+    pub const fn of(&self, hook: Reentrant) -> u64 {
         self.counted[hook as usize]
     }
 
@@ -58,7 +58,7 @@ impl Doubles {
     }
 }
 
-fn hook_of(kind: u8) -> Option<Twice> {
+fn hook_of(kind: u8) -> Option<Reentrant> {
     let reports = |hook: &&Hook| hook.reports.iter().any(|reported| reported.kind as u8 == kind);
     match HOOKS.iter().find(reports)?.programs {
         Programs::Copies(hook, _) => Some(hook),
@@ -112,16 +112,16 @@ mod tests {
     fn two_reports_of_one_event_are_a_duplicate() {
         let mut doubles = Doubles::default();
         read(&mut doubles, 1, &[transition(1_000, 7, 1), transition(1_100, 8, 1), transition(1_200, 7, 1)]);
-        assert_eq!(doubles.of(Twice::SetState), 1);
+        assert_eq!(doubles.of(Reentrant::SetState), 1);
         // Other events, and the same one much later.
         read(&mut doubles, 2, &[transition(1_300, 7, 2), transition(9_000_000, 7, 1)]);
-        assert_eq!((doubles.of(Twice::SetState), doubles.of(Twice::Segment)), (1, 0));
+        assert_eq!((doubles.of(Reentrant::SetState), doubles.of(Reentrant::Segment)), (1, 0));
     }
 
     #[test]
     fn events_are_not_compared_without_a_missing_mark() {
         let mut doubles = Doubles::default();
         read(&mut doubles, 0, &[transition(1_000, 7, 1), transition(1_200, 7, 1)]);
-        assert_eq!(doubles.of(Twice::SetState), 0);
+        assert_eq!(doubles.of(Reentrant::SetState), 0);
     }
 }

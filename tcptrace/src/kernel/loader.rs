@@ -8,10 +8,11 @@ use aya::{
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
+use rustix::system::uname;
 use tcptrace_common::{
     config::{Config, ring},
     filter::KernelFilter,
-    record::{Kind, ResetReason, Twice, loss},
+    record::{Kind, Reentrant, ResetReason, loss},
 };
 
 use super::{
@@ -79,7 +80,9 @@ pub struct Tracer {
     /// The kernel's numbers for reset reasons.
     reset_reasons: Vec<(u32, ResetReason)>,
     doubles: Doubles,
-    /// Events missed by both copies, when last computed.
+    /// Number of copies of the programs of hooks that may interrupt themselves.
+    copies: usize,
+    /// Events missed by every copy, when last computed.
     previous_missed: u64,
     losses: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -103,6 +106,7 @@ impl Tracer {
             // The reset reason shows unread data, so the program need not read this field.
             offsets.copied_seq = tcptrace_common::config::ABSENT;
         }
+        let copies = copies_for(uname().release().to_bytes());
         let btf = Btf::parse(&types.tracepoints_only(), Endianness::default())?;
         let rings = ring_count(online_cpus().map_or(1, |cpus| cpus.len()));
         let ring_bytes = options.ring_bytes / rings as u32;
@@ -115,6 +119,8 @@ impl Tracer {
             idle: u32::from(is_disabled(Disabled::Reports)),
             ring_mask: rings as u32 - 1,
             has_reset_reason: u32::from(has_reset_reason),
+            copies: copies as u32,
+            padding: 0,
             offsets,
         };
         let mut handlers =
@@ -127,7 +133,7 @@ impl Tracer {
 
         let mut ebpf = load_object(&config, &options.filter, ring_bytes)?;
         for hook in &attached {
-            for function in hook.functions() {
+            for function in hook.functions(copies) {
                 attach(&mut ebpf, function, hook.tracepoint, &btf)?;
             }
         }
@@ -144,6 +150,7 @@ impl Tracer {
             alarm: Alarm::of(&rings).map_err(LoadError::Alarm)?,
             rings: Rings::new(rings),
             doubles: Doubles::default(),
+            copies,
             previous_missed: 0,
             reset_reasons: types.reset_reasons().to_vec(),
             losses: losses.try_into().map_err(|_| LoadError::Part("LOSSES array"))?,
@@ -159,7 +166,7 @@ impl Tracer {
     }
     /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order.
     pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
-        let covered = Twice::ALL.map(|hook| self.covered(hook).unwrap_or(0));
+        let covered = Reentrant::ALL.map(|hook| self.covered(hook).unwrap_or(0));
         let Self { rings, reset_reasons, doubles, .. } = self;
         let mut watch = doubles.begin(covered.iter().sum());
         rings.drain(most, until, |mut seen| {
@@ -211,32 +218,42 @@ impl Tracer {
         }
     }
 
-    /// Events that both copies of a program missed. Of the events that the first copy missed, the second one reported
-    /// `covered` minus the duplicates. The result is at most the rest, and at most what the second copy missed. `None`
-    /// when the kernel does not expose the counters.
+    /// Events that every copy of a program missed. Of the events that the first copy missed, later ones reported `covered`
+    /// minus the duplicates. The result is at most the rest, and at most what each copy missed. `None` when the kernel
+    /// does not expose the counters.
     fn recursion_missed(&self) -> Option<u64> {
         let misses = |name: &str| {
             let program = self.ebpf.program(name)?.fd().ok()?;
             recursion_misses(program.as_fd()).ok()
         };
-        let by_both = |hook: &&Hook| match hook.programs {
+        let by_all = |hook: &&Hook| match hook.programs {
             Programs::One(_) => Some(0),
-            Programs::Copies(hook, [first, second]) => {
+            Programs::Copies(hook, ref names) => {
                 // The order matters: a duplicate is counted as covered before the reader sees it.
-                let (first, second) = (misses(first)?, misses(second)?);
-                Some(second.min(not_covered(first, self.covered(hook)?, self.doubles.of(hook))))
+                let by_copy =
+                    names[..self.copies].iter().map(|name| misses(name)).collect::<Option<Vec<_>>>()?;
+                let rest = not_covered(by_copy[0], self.covered(hook)?, self.doubles.of(hook));
+                by_copy.into_iter().chain([rest]).min()
             }
         };
-        self.attached.iter().map(by_both).sum()
+        self.attached.iter().map(by_all).sum()
     }
 
-    /// How often the second copy of a program found no mark of the first.
-    fn covered(&self, hook: Twice) -> Option<u64> {
+    /// How often a later copy of a program found no mark of an earlier one.
+    fn covered(&self, hook: Reentrant) -> Option<u64> {
         Some(self.losses.get(&(loss::COVERED + hook as u32), 0).ok()?.iter().copied().sum())
     }
 }
 
-/// Of the events that the first copy `missed`, those that the second did not report.
+/// How many copies of the programs of a hook that may interrupt itself this kernel needs: since 7.0 a task may lose its
+/// CPU inside a program.
+fn copies_for(release: &[u8]) -> usize {
+    let major =
+        str::from_utf8(release).ok().and_then(|release| release.split('.').next()?.parse::<u32>().ok());
+    if major.is_none_or(|major| major >= 7) { 3 } else { 2 }
+}
+
+/// Of the events that the first copy `missed`, those that the others did not report.
 const fn not_covered(missed: u64, covered: u64, doubles: u64) -> u64 {
     (missed + doubles).saturating_sub(covered)
 }
@@ -282,6 +299,12 @@ mod tests {
     fn ring_count_is_a_bounded_power_of_two() {
         let of = [0, 1, 2, 3, 4, 6, 8, 128].map(ring_count);
         assert_eq!(of, [1, 1, 2, 2, 4, 4, 8, 8]);
+    }
+
+    #[test]
+    fn preemptible_programs_need_a_third_copy() {
+        let releases: [&[u8]; 5] = [b"5.10.0-36", b"6.18.5+", b"7.2.13+deb14-cloud-amd64", b"10.0", b"?"];
+        assert_eq!(releases.map(copies_for), [2, 2, 3, 3, 3]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub struct Counters {
     pub evicted: u64,
     /// Records with a state or kind that TCP does not have.
     pub undecodable: u64,
-    /// Transitions reported by both copies of the program: dropped, not lost.
+    /// Transitions reported by two copies of the program: dropped, not lost.
     pub doubles: u64,
 }
 

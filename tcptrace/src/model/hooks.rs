@@ -1,7 +1,7 @@
 //! The table of hooks: where the eBPF programs are attached, and which kinds of records they report. The loader,
 //! `tcptrace check`, the `--without` argument, recordings, exports and docs/session-format.md derive from it.
 
-use tcptrace_common::record::{Kind, Twice};
+use tcptrace_common::record::{Kind, Reentrant};
 
 /// A tracepoint with the programs that are attached to it.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub struct Hook {
 pub enum Programs {
     /// The hook can't interrupt itself.
     One(&'static str),
-    /// The hook may interrupt itself: two copies, see `tcptrace-ebpf/src/hooks/mod.rs`.
-    Copies(Twice, [&'static str; 2]),
+    /// The hook may interrupt itself: two or three copies are attached, see `tcptrace-ebpf/src/hooks/mod.rs`.
+    Copies(Reentrant, [&'static str; 3]),
 }
 
 /// Whether tracing is possible without a hook.
@@ -103,7 +103,10 @@ pub const SEND_RESET: &str = "tcp_send_reset";
 pub const HOOKS: &[Hook] = &[
     Hook {
         tracepoint: "inet_sock_set_state",
-        programs: Programs::Copies(Twice::SetState, ["set_state_first", "set_state_second"]),
+        programs: Programs::Copies(
+            Reentrant::SetState,
+            ["set_state_first", "set_state_second", "set_state_third"],
+        ),
         requirement: Requirement::Needed,
         reports: &[ReportedKind {
             kind: Kind::Transition,
@@ -194,7 +197,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         tracepoint: KFREE_SKB,
-        programs: Programs::Copies(Twice::Segment, ["segment_first", "segment_second"]),
+        programs: Programs::Copies(Reentrant::Segment, ["segment_first", "segment_second", "segment_third"]),
         requirement: Requirement::Optional(OptionalHook {
             name: "segment",
             // The fourth is the receiving socket.
@@ -216,7 +219,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         tracepoint: SEND_RESET,
-        programs: Programs::Copies(Twice::ResetSent, ["reset_sent_first", "reset_sent_second"]),
+        programs: Programs::Copies(
+            Reentrant::ResetSent,
+            ["reset_sent_first", "reset_sent_second", "reset_sent_third"],
+        ),
         requirement: Requirement::Optional(OptionalHook {
             name: "ends",
             arguments: None,
@@ -240,7 +246,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         tracepoint: "tcp_receive_reset",
-        programs: Programs::Copies(Twice::ResetReceived, ["reset_received_first", "reset_received_second"]),
+        programs: Programs::Copies(
+            Reentrant::ResetReceived,
+            ["reset_received_first", "reset_received_second", "reset_received_third"],
+        ),
         requirement: Requirement::With(SEND_RESET),
         reports: &[ReportedKind {
             kind: Kind::ResetReceived,
@@ -285,11 +294,11 @@ impl Hook {
         }
     }
 
-    /// Functions of its programs.
-    pub fn functions(&self) -> &[&'static str] {
+    /// Functions of its programs, where `copies` of those that may interrupt themselves are attached.
+    pub fn functions(&self, copies: usize) -> &[&'static str] {
         match &self.programs {
             Programs::One(function) => std::slice::from_ref(function),
-            Programs::Copies(_, functions) => functions,
+            Programs::Copies(_, functions) => &functions[..copies],
         }
     }
 }

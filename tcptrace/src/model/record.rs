@@ -304,7 +304,7 @@ pub struct SysctlLine {
 pub struct KernelLosses {
     /// Records the ring buffer had no room for.
     pub ring_full: u64,
-    /// Events that both copies of a program missed (before format 1.2: may have missed).
+    /// Events that every copy of a program missed (before format 1.2: may have missed).
     pub recursion_missed: u64,
     /// Failed reads of kernel memory.
     pub read_faults: u64,

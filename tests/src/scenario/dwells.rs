@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::clock::{Span, hold, now_ns};
 use crate::hist::{self, CloserCounts, DwellHistogram, Hist, HistGroup};
 use crate::lab::Lab;
+use crate::netns;
 use crate::process::while_none_starts;
 
 /// How many connections of each length a service gets.
@@ -72,6 +73,7 @@ const fn between(began: Span, ended: Span) -> DwellBounds {
 /// ESTABLISHED for 10, 100 and 1000 ms in thirds and CLOSE_WAIT for 50 ms at one service, others at another: counts
 /// must be exact, quantiles within the precision of the histogram.
 pub fn known_dwells(lab: &Lab) -> Result<()> {
+    netns::keep_time_wait()?;
     let hist = hist::start(lab, "service")?;
     let runs: Vec<_> = thread::scope(|scope| {
         let runs: Vec<_> = SERVICES.iter().map(|service| scope.spawn(move || serve(service))).collect();

@@ -38,7 +38,7 @@ pub fn exhaustion(lab: &Lab) -> Result<()> {
     self_test_elsewhere(lab)?;
     netns::sysctl("ip_local_port_range", RANGE)?;
     netns::sysctl("ip_local_reserved_ports", RESERVED)?;
-    netns::sysctl("tcp_tw_reuse", "0")?;
+    netns::keep_time_wait()?;
     let server = ClosingServer::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
     let ports = ports::start(lab)?;
     let of = |document: &PortsDocument| document.find(lab.netns(), "127.0.0.1", "127.0.0.1", PORT).cloned();

@@ -31,7 +31,7 @@ const REQUESTS: u32 = 500;
 pub fn postgres_and_redis(lab: &Lab) -> Result<()> {
     let programs = ServerPrograms::find()?;
     // Each TIME_WAIT is to be there when they are counted.
-    netns::sysctl("tcp_tw_reuse", "0")?;
+    netns::keep_time_wait()?;
     let folder = ServersFolder::create(lab)?;
     let postgres = Postgres::start(&programs, &folder.0)?;
     let redis = Redis::start(&folder.0)?;
