@@ -1,33 +1,67 @@
 //! Counts events that two copies of a program reported, which bounds the events that all missed. The tracker drops
 //! the duplicate report itself.
 
+use std::hash::BuildHasher as _;
+
+use rustc_hash::FxBuildHasher;
 use tcptrace_common::record::{RawRecord, Reentrant};
 
 use crate::model::hooks::{HOOKS, Hook, Programs};
 
-/// One CPU emits both reports of an event, back to back, except for one or two nested events.
-const RECENT: usize = 16;
-/// Largest distance of both reports, in nanoseconds: a thread may be preempted between them.
-const WINDOW_NS: u64 = 1_000_000;
+/// Sockets whose last event is kept: a thread may lose its CPU between the two reports, while others report theirs.
+const SOCKETS: usize = 1024;
+/// Largest distance of both reports, in nanoseconds. The events of a hook that may repeat, such as RSTs, are further apart.
+const WINDOW_NS: u64 = 100_000_000;
 
-/// Identity of an event: its hook, its object, and the change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct EventName {
+/// An event: its hook, its socket, the change, and the time.
+#[derive(Clone, Copy, Debug, Default)]
+struct SocketEvent {
     kind: u8,
     object: u64,
+    cookie: u64,
     states: (u8, u8),
     arg0: u64,
+    ts_ns: u64,
+}
+
+impl SocketEvent {
+    const fn of(raw: &RawRecord) -> Self {
+        let RawRecord { kind, object, cookie, arg0, ts_ns, .. } = *raw;
+        Self { kind, object, cookie, states: (raw.old, raw.new), arg0, ts_ns }
+    }
+
+    /// Its place in the table: one for each kind of events of a socket.
+    fn place(&self) -> usize {
+        FxBuildHasher.hash_one((self.cookie, self.kind)) as usize % SOCKETS
+    }
+
+    fn is_reported_again(&self, again: &Self) -> bool {
+        let is_near = again.ts_ns.saturating_sub(self.ts_ns) < WINDOW_NS;
+        let name = |event: &Self| (event.kind, event.object, event.cookie, event.states, event.arg0);
+        is_near && name(self) == name(again)
+    }
 }
 
 /// Counts duplicates while there can be some.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Doubles {
     counted: [u64; Reentrant::ALL.len()],
-    recent: [(EventName, u64); RECENT],
-    next: usize,
+    /// The last event of each socket, by [`SocketEvent::place`]; the newer one where two meet.
+    last: Box<[SocketEvent; SOCKETS]>,
     /// Events that later copies found without a mark; without such an event there is no duplicate.
     covered: u64,
     is_watching: bool,
+}
+
+impl Default for Doubles {
+    fn default() -> Self {
+        Self {
+            counted: [0; Reentrant::ALL.len()],
+            last: Box::new([SocketEvent::default(); SOCKETS]),
+            covered: 0,
+            is_watching: false,
+        }
+    }
 }
 
 impl Doubles {
@@ -45,16 +79,10 @@ impl Doubles {
 
     fn check(&mut self, raw: &RawRecord) {
         let Some(hook) = hook_of(raw.kind) else { return };
-        let name =
-            EventName { kind: raw.kind, object: raw.object, states: (raw.old, raw.new), arg0: raw.arg0 };
-        let is_same = |&(before, ts_ns): &(EventName, u64)| {
-            before == name && raw.ts_ns.saturating_sub(ts_ns) < WINDOW_NS
-        };
-        if self.recent.iter().any(is_same) {
-            self.counted[hook as usize] += 1;
-        }
-        self.recent[self.next] = (name, raw.ts_ns);
-        self.next = (self.next + 1) % RECENT;
+        let event = SocketEvent::of(raw);
+        let last = &mut self.last[event.place()];
+        self.counted[hook as usize] += u64::from(last.is_reported_again(&event));
+        *last = event;
     }
 }
 
@@ -97,7 +125,7 @@ mod tests {
 
     fn transition(ts_ns: u64, object: u64, new: u8) -> RawRecord {
         let kind = Kind::Transition as u8;
-        RawRecord { ts_ns, object, kind, new, ..bytemuck::Zeroable::zeroed() }
+        RawRecord { ts_ns, object, cookie: object, kind, new, ..bytemuck::Zeroable::zeroed() }
     }
 
     fn read(doubles: &mut Doubles, covered: u64, records: &[RawRecord]) {
@@ -114,8 +142,36 @@ mod tests {
         read(&mut doubles, 1, &[transition(1_000, 7, 1), transition(1_100, 8, 1), transition(1_200, 7, 1)]);
         assert_eq!(doubles.of(Reentrant::SetState), 1);
         // Other events, and the same one much later.
-        read(&mut doubles, 2, &[transition(1_300, 7, 2), transition(9_000_000, 7, 1)]);
+        read(&mut doubles, 2, &[transition(1_300, 7, 2), transition(900_000_000, 7, 2)]);
         assert_eq!((doubles.of(Reentrant::SetState), doubles.of(Reentrant::Segment)), (1, 0));
+    }
+
+    #[test]
+    fn next_socket_at_the_same_address_is_another_one() {
+        let next = RawRecord { cookie: 2, ..transition(1_100, 7, 1) };
+        let mut doubles = Doubles::default();
+        read(&mut doubles, 1, &[transition(1_000, 7, 1), next]);
+        assert_eq!(doubles.of(Reentrant::SetState), 0);
+    }
+
+    #[test]
+    fn repeated_event_of_a_socket_is_no_duplicate_after_another_one() {
+        let mut doubles = Doubles::default();
+        read(&mut doubles, 1, &[transition(1_000, 7, 1), transition(1_100, 7, 2), transition(1_200, 7, 1)]);
+        assert_eq!(doubles.of(Reentrant::SetState), 0);
+    }
+
+    #[test]
+    fn duplicate_may_come_after_many_other_events() {
+        let mut doubles = Doubles::default();
+        let others = (1..100).map(|n| transition(1_000 + n, 7 + n, 1));
+        let events: Vec<_> = [transition(1_000, 7, 1)]
+            .into_iter()
+            .chain(others)
+            .chain([transition(14_000_000, 7, 1)])
+            .collect();
+        read(&mut doubles, 1, &events);
+        assert_eq!(doubles.of(Reentrant::SetState), 1);
     }
 
     #[test]
