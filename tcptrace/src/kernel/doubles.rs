@@ -47,7 +47,7 @@ impl SocketEvent {
 pub(super) struct Doubles {
     counted: [u64; Reentrant::ALL.len()],
     /// The last event of each socket, by [`SocketEvent::place`]; the newer one where two meet.
-    last: Box<[SocketEvent; SOCKETS]>,
+    last: Box<[SocketEvent]>,
     /// Events that later copies found without a mark; without such an event there is no duplicate.
     covered: u64,
     is_watching: bool,
@@ -57,7 +57,7 @@ impl Default for Doubles {
     fn default() -> Self {
         Self {
             counted: [0; Reentrant::ALL.len()],
-            last: Box::new([SocketEvent::default(); SOCKETS]),
+            last: vec![SocketEvent::default(); SOCKETS].into_boxed_slice(),
             covered: 0,
             is_watching: false,
         }

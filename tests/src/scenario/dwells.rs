@@ -15,9 +15,7 @@ use crate::process::while_none_starts;
 
 /// How many connections of each length a service gets.
 const OF_EACH: usize = 30;
-/// The connections of a service begin one after the other. From 7.2 on, tracing programs can be preempted: where many threads
-/// are ready to run, one waits inside the first copy of a program and another inside the second, and the events of that CPU
-/// are missed meanwhile, and counted (`flood` has that). On two emulated CPUs 180 threads at once missed up to 47 of 1,700.
+/// The connections of a service begin one after the other: on two emulated CPUs, 180 threads at once take seconds to connect.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
 /// The relative error of a histogram with three significant digits.
 const PRECISION: f64 = 1e-3;
