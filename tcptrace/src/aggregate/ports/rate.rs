@@ -46,26 +46,39 @@ impl Rate {
 
     /// Event rate at `now`.
     pub(super) fn per_second(&mut self, now: Nanos) -> PerSecond {
-        self.advance(now);
-        let over = |seconds: usize| -> (u64, f64) {
-            let first = self.second.saturating_sub(seconds as u64);
-            let n = (first..=self.second).map(|second| u64::from(self.by_second[slot(second)])).sum();
-            let start = Nanos(first * Nanos::SECOND.0);
-            let start = self.began.map_or(start, |began| began.max(start));
-            (n, now.since(start).as_secs_f64().max(1.0))
-        };
-        let (n, seconds) = WINDOWS
-            .into_iter()
-            .map(|(seconds, least)| (over(seconds), least))
-            .find(|&((n, _), least)| n >= least)
-            .map_or((0, 1.0), |(window, _)| window);
-        if n == 0 {
-            return PerSecond::default();
+        let [only] = Self::compared([self], now);
+        only
+    }
+
+    /// Rates at `now` over one window, whose differences are therefore growth: that of the busiest, from the start of the
+    /// longest activity.
+    pub(super) fn compared<const N: usize>(mut rates: [&mut Self; N], now: Nanos) -> [PerSecond; N] {
+        for rate in &mut rates {
+            rate.advance(now);
         }
-        // A window that starts with an event contains half an interval too much on average.
-        let opens_with_event = self.began.is_some_and(|began| now.since(began).as_secs_f64() <= seconds);
-        let events = n as f64 - if opens_with_event { 0.5 } else { 0.0 };
-        PerSecond { per_s: events / seconds, spread: (n as f64).sqrt() / seconds }
+        let began = rates.iter().filter_map(|rate| rate.began).min();
+        let counts = |seconds: usize| rates.each_ref().map(|rate| rate.over(seconds));
+        let has_enough = |&(seconds, least): &(usize, u64)| counts(seconds).iter().any(|&n| n >= least);
+        let (window, _) = WINDOWS.into_iter().find(has_enough).unwrap_or(WINDOWS[WINDOWS.len() - 1]);
+        let start = Nanos((now.0 / Nanos::SECOND.0).saturating_sub(window as u64) * Nanos::SECOND.0);
+        let start = began.map_or(start, |began| began.max(start));
+        let seconds = now.since(start).as_secs_f64().max(1.0);
+        rates.map(|rate| {
+            let n = rate.over(window);
+            if n == 0 {
+                return PerSecond::default();
+            }
+            // A window that starts with an event contains half an interval too much on average.
+            let opens_with_event = rate.began == Some(start);
+            let events = n as f64 - if opens_with_event { 0.5 } else { 0.0 };
+            PerSecond { per_s: events / seconds, spread: (n as f64).sqrt() / seconds }
+        })
+    }
+
+    /// Number of events in the last `seconds` and the current one.
+    fn over(&self, seconds: usize) -> u64 {
+        let first = self.second.saturating_sub(seconds as u64);
+        (first..=self.second).map(|second| u64::from(self.by_second[slot(second)])).sum()
     }
 
     fn advance(&mut self, ts: Nanos) {
@@ -125,6 +138,21 @@ mod tests {
         (0..400).for_each(|n| rate.add(Nanos(later + n * 10_000_000), 1));
         let seen = rate.per_second(Nanos(later + 4_000_000_000)).per_s;
         assert!((seen - 100.0).abs() < 5.0, "{seen}");
+    }
+
+    #[test]
+    fn compared_rates_have_one_window() {
+        let mut late = regular(20, 50_000_000);
+        let mut rate = regular(20, 1);
+        let again = T0 + 12_500_000_000;
+        for n in 0..20 {
+            rate.add(Nanos(again + n * 50_000_000), 1);
+            late.add(Nanos(again + n * 50_000_000), 1);
+        }
+        // The one had a pause that is long enough to begin anew, the other one had not.
+        assert!(rate.began > late.began);
+        let seen = Rate::compared([&mut rate, &mut late], Nanos(again + 1_000_000_000));
+        assert_eq!(seen[0], seen[1]);
     }
 
     #[test]

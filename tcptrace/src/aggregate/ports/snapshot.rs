@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{PortFlow, PortSettings, Ports, destination::Destination, predict::PortReturn};
+use super::{PortFlow, PortSettings, Ports, destination::Destination, predict::PortReturn, rate::Rate};
 use crate::{
     aggregate::{HostNames, table::OTHER},
     model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, record::Process},
@@ -325,8 +325,8 @@ impl Destination {
         } else {
             reuse
         };
-        let (entered, closed) = (self.opened.per_second(now), self.closed.per_second(now));
-        let time_wait_entries = self.time_wait_entries.per_second(now);
+        let [entered, closed, time_wait_entries] =
+            Rate::compared([&mut self.opened, &mut self.closed, &mut self.time_wait_entries], now);
         let is_reused = reuse == TwReuse::On;
         let flow = PortFlow {
             available: available.unwrap_or(u64::MAX),
