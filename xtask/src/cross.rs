@@ -76,6 +76,13 @@ pub fn cargo(repo: &Repo, arch: Arch) -> Result<Command> {
     Ok(cargo)
 }
 
+/// A second release build, only for tests, takes half the time with these variables.
+pub const QUICK_BUILD: [(&str, &str); 3] = [
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
+];
+
 /// Fails if programs of `arch` cannot be built and run here.
 pub fn can_run(repo: &Repo, arch: Arch) -> Result<()> {
     cargo(repo, arch)?;

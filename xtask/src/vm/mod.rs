@@ -191,13 +191,6 @@ pub fn test(
     Ok(rows)
 }
 
-/// A second release build only for guests takes half the time with these.
-const QUICK_BUILD: [(&str, &str); 3] = [
-    ("CARGO_PROFILE_RELEASE_LTO", "off"),
-    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
-    ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
-];
-
 fn build(repo: &Repo, arch: Arch) -> Result<GuestPrograms> {
     let is_native = arch == Arch::native();
     let cargo = || {
@@ -205,7 +198,7 @@ fn build(repo: &Repo, arch: Arch) -> Result<GuestPrograms> {
             return Ok(repo.cargo());
         }
         let mut cargo = cross::cargo(repo, arch)?;
-        cargo.envs(QUICK_BUILD);
+        cargo.envs(cross::QUICK_BUILD);
         anyhow::Ok(cargo)
     };
     command::run(cargo()?.args(["build", "--release", "--package", "tcptrace"]))?;
