@@ -20,6 +20,7 @@ mod time_wait;
 mod trace;
 
 pub use self::finding::{Finding, Severity, Who};
+pub use self::time_wait::TIMEWAIT_BYTES;
 use self::{evidence::Case, finding::Found};
 use crate::aggregate::Snapshot;
 

@@ -15,7 +15,7 @@ use crate::{
 /// Fewer are not worth a finding.
 const MANY: u64 = 1_000;
 /// Memory of one timewait socket: `sizeof(struct tcp_timewait_sock)` plus slab overhead.
-const BYTES_EACH: u64 = 250;
+pub const TIMEWAIT_BYTES: u64 = 250;
 
 const MAX_TW_BUCKETS: &str = "net.ipv4.tcp_max_tw_buckets";
 const TW_REUSE: &str = "net.ipv4.tcp_tw_reuse";
@@ -92,7 +92,7 @@ pub fn harmless(case: &Case<'_>) -> Option<Found> {
     let mut evidence = vec![format!(
         "{} on the accepting side, {} of memory in all; none of them takes a local port",
         plural(now, "TIME_WAIT", "TIME_WAIT"),
-        units::bytes(now * BYTES_EACH)
+        units::bytes(now * TIMEWAIT_BYTES)
     )];
     if let Some(limit) = limit.filter(|&limit| limit > 0) {
         evidence.push(format!(
@@ -106,7 +106,7 @@ pub fn harmless(case: &Case<'_>) -> Option<Found> {
         severity: Severity::Note,
         title: format!("{} TIME_WAIT on the server side, and they are harmless", units::count(now)),
         evidence,
-        numbers: vec![("time_wait", now), ("bytes", now * BYTES_EACH), ("limit", limit.unwrap_or(0))],
+        numbers: vec![("time_wait", now), ("bytes", now * TIMEWAIT_BYTES), ("limit", limit.unwrap_or(0))],
         why: "This side closes first, so it keeps the TIME_WAIT: 60 s times the connections closed per second. \
               They cost memory, about 250 bytes each, and nothing else: all of them share the listener's port.",
         who: case.by_count(|group| if group.role == Role::Inbound { group.time_wait.now } else { 0 }),

@@ -1,10 +1,10 @@
 //! Insight line: the most important finding of a snapshot as one sentence. [`RULES`] gives the order.
 
 use crate::{
-    aggregate::{Group, Snapshot},
+    aggregate::{DestinationPorts, Group, Snapshot},
     lifecycle::{Bound, Closer, EndReason, Role},
     model::{Nanos, TcpState, record::Process, text, units},
-    view::losses::losses,
+    view::{doctor::TIMEWAIT_BYTES, losses::losses},
 };
 
 /// Severity of an insight.
@@ -41,7 +41,7 @@ const RULES: [Rule; 6] = [exhausted, lost, leaked, held, overflown, growing];
 pub fn of(snapshot: &Snapshot) -> Insight {
     RULES.iter().find_map(|rule| rule(snapshot)).unwrap_or_else(|| Insight {
         severity: InsightSeverity::Calm,
-        text: "No problem found.".into(),
+        text: harmless(snapshot),
         group: None,
     })
 }
@@ -187,6 +187,65 @@ fn growing(snapshot: &Snapshot) -> Option<Insight> {
     })
 }
 
+/// What the TIME_WAIT sockets of a host without a finding cost.
+fn harmless(snapshot: &Snapshot) -> String {
+    let of = |role: Role| -> u64 {
+        let groups = snapshot.groups.iter().filter(|group| group.role == role);
+        groups.map(|group| group.counts[TcpState::TimeWait.index()]).sum()
+    };
+    let (accepted, connected) = (of(Role::Inbound), of(Role::Outbound));
+    let all = accepted + connected + of(Role::Unknown);
+    let sockets = format!("{} TIME_WAIT", units::count(all));
+    if all == 0 {
+        return "No problem found.".into();
+    }
+    if accepted == all {
+        let memory = units::bytes(all * TIMEWAIT_BYTES);
+        let who = accepting(snapshot);
+        return format!("{sockets} on the accepting side{who}: {memory}, no local port held. Nothing to do.");
+    }
+    let share =
+        |ports: &&DestinationPorts| ports.available.map(|available| ports.used * 1_000 / available.max(1));
+    let fullest = snapshot.ports.destinations.iter().filter(|ports| ports.used > 0).max_by_key(share);
+    let Some((ports, available)) = fullest.and_then(|ports| Some((ports, ports.available?))) else {
+        return format!("No problem found: {sockets}, {} on the accepting side.", units::count(accepted));
+    };
+    let side = match connected {
+        connected if connected == all => "on the connecting side".into(),
+        connected => format!("{} on the connecting side", units::count(connected)),
+    };
+    let verdict = match ports.slow_above {
+        Some(slow_above) if ports.used > slow_above => {
+            format!("From {} on connect() searches long.", units::count(slow_above))
+        }
+        _ => "Nothing to do.".into(),
+    };
+    format!(
+        "{sockets}, {side}. Most ports are held to {}: {} of {}. {verdict}",
+        ports.remote,
+        units::count(ports.used),
+        units::count(available)
+    )
+}
+
+/// The processes with most accepted connections in TIME_WAIT: ` (haproxy, nginx)`.
+fn accepting(snapshot: &Snapshot) -> String {
+    const NAMED: usize = 2;
+    let count = |group: &&Group| group.counts[TcpState::TimeWait.index()];
+    let mut groups: Vec<_> = snapshot.groups.iter().filter(|group| count(group) > 0).collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(count(group)));
+    let mut names: Vec<String> = Vec::new();
+    for process in groups.iter().filter_map(|group| group.process.as_ref()) {
+        let name = text::sanitise(&process.comm).into_owned();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let others = if names.len() > NAMED { ", ..." } else { "" };
+    names.truncate(NAMED);
+    if names.is_empty() { String::new() } else { format!(" ({}{others})", names.join(", ")) }
+}
+
 /// Time window of a trend.
 const TREND_WINDOW: Nanos = Nanos(10_000_000_000);
 
@@ -320,5 +379,42 @@ mod tests {
         });
         assert!(held.1.starts_with("nginx (pid 811) holds 15 half-closed sockets"), "{}", held.1);
         assert_eq!(of(&fixture::empty()).severity, InsightSeverity::Calm);
+    }
+
+    #[test]
+    fn harmless_time_wait_is_explained() {
+        let calm = |keep: &[usize], change: &dyn Fn(&mut Snapshot)| {
+            let (severity, text) = insight_after(|snapshot| {
+                without_leak(snapshot);
+                snapshot.history.clear();
+                snapshot.groups[1].fin_wait2_orphan = 15;
+                snapshot.groups = keep.iter().map(|&index| snapshot.groups[index].clone()).collect();
+                change(snapshot);
+            });
+            assert_eq!(severity, InsightSeverity::Calm, "{text}");
+            text
+        };
+        assert_eq!(
+            calm(&[1], &|_| {}),
+            "210 TIME_WAIT on the accepting side (nginx): 51.3 KiB, no local port held. Nothing to do."
+        );
+        assert_eq!(calm(&[3], &|_| {}), "No problem found.");
+        assert_eq!(
+            calm(&[0, 1], &|snapshot| snapshot.ports.destinations.clear()),
+            "No problem found: 18,332 TIME_WAIT, 210 on the accepting side."
+        );
+        let ports = |used: u64| {
+            move |snapshot: &mut Snapshot| {
+                fixture::use_ports(snapshot, None);
+                let ports = &mut snapshot.ports.destinations[0];
+                (ports.used, ports.available, ports.slow_above) = (used, Some(28_232), Some(14_116));
+            }
+        };
+        assert_eq!(
+            calm(&[0, 1], &ports(2_000)),
+            "18,332 TIME_WAIT, 18,122 on the connecting side. Most ports are held to 10.0.0.5:5432: 2,000 of 28,232. \
+             Nothing to do."
+        );
+        assert!(calm(&[0], &ports(20_000)).ends_with("From 14,116 on connect() searches long."));
     }
 }
