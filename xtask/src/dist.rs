@@ -74,6 +74,8 @@ struct Release {
     /// Where they are.
     folder: PathBuf,
     files: Vec<PathBuf>,
+    /// The date of everything in them, in seconds since 1970.
+    epoch: u64,
 }
 
 /// Builds all files for `archs`, dated `epoch`, in seconds since 1970.
@@ -104,7 +106,7 @@ fn build(repo: &Repo, archs: &[Arch], generated: &Path, epoch: u64) -> Result<Re
     let sums = folder.join(HASHES);
     fs::write(&sums, hashes)?;
     files.push(sums);
-    Ok(Release { folder, files })
+    Ok(Release { folder, files, epoch })
 }
 
 /// Builds the program for `arch`: static and stripped. It reads no user database and resolves no name, so nothing of the C

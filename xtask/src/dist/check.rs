@@ -49,7 +49,7 @@ fn reproducible(repo: &Repo, archs: &[Arch], generated: &Path, release: &Release
         cross::install(&again, arch)?;
     }
     // The copy has no history to take the date from.
-    let again = build(&again, archs, generated, super::commit_time(repo)?)?;
+    let again = build(&again, archs, generated, release.epoch)?;
     let [first, second] = [release, &again].map(|release| fs::read_to_string(release.folder.join(HASHES)));
     let (first, second) = (first?, second?);
     let differing: Vec<_> =

@@ -32,8 +32,9 @@ const SCRIPTS: [(&str, &str); 3] = [
 ];
 
 /// Sizes and hashes of the installed files, as dpkg expects them.
-const SUMS: &str = "cd \"$0\" && du -sk --apparent-size usr | sed 's/\\t.*//;s/^/Installed-Size: /' >> DEBIAN/control \
-     && find usr -type f -print0 | sort -z | xargs -0 md5sum > DEBIAN/md5sums";
+const SUMS: &str = r#"cd "$0" && find usr -type f -printf '%s\n' | awk '{ kib += int(($1 + 1023) / 1024) }
+     END { print "Installed-Size: " kib }' >> DEBIAN/control \
+     && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum > DEBIAN/md5sums"#;
 
 pub fn build(staging: &Staging) -> Result<PathBuf> {
     let root = staging.installed("deb", "usr/share/zsh/vendor-completions")?;
@@ -47,7 +48,7 @@ pub fn build(staging: &Staging) -> Result<PathBuf> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     command::run(Command::new("sh").args(["-c", SUMS]).arg(&root))?;
-    staging.set_dates(&root)?;
+    staging.normalise(&root)?;
     let package = staging.folder.join(format!("{PACKAGE}_{VERSION}_{}.deb", staging.arch.debian()));
     // xz, as dpkg of Debian 11 reads no zstd; one thread, as their number changes the bytes.
     let mut dpkg_deb = Command::new("dpkg-deb");

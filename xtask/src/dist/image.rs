@@ -19,6 +19,7 @@ pub fn build(staging: &Staging) -> Result<PathBuf> {
         let from = staging.repo.root.join(licence);
         put(&from, &doc.join(from.file_name().unwrap_or_default()), 0o644)?;
     }
+    staging.normalise(&context)?;
     let (storage, layout) = (staging.empty("buildah")?, staging.empty("oci")?);
     let name = format!("tcptrace:{VERSION}");
     let mut build = buildah(&storage, "build");

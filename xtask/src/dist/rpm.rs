@@ -55,7 +55,7 @@ const MACROS: [(&str, &str); 7] = [
 
 pub fn build(staging: &Staging) -> Result<PathBuf> {
     let root = staging.installed("rpm", "usr/share/zsh/site-functions")?;
-    staging.set_dates(&root)?;
+    staging.normalise(&root)?;
     let top = staging.empty("rpmbuild")?;
     let spec = top.join("tcptrace-bpf.spec");
     // Folders of the documents are the package's own.

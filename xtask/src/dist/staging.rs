@@ -81,8 +81,9 @@ impl Staging<'_> {
         Ok(root)
     }
 
-    /// Sets the date of everything below `root`.
-    pub fn set_dates(&self, root: &Path) -> Result<()> {
+    /// Sets the date of everything below `root`, and modes that do not depend on the umask.
+    pub fn normalise(&self, root: &Path) -> Result<()> {
+        command::run(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(root))?;
         let date = format!("--date=@{}", self.epoch);
         command::run(Command::new("find").arg(root).args([
             "-exec",
