@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::VERSION;
 use super::staging::{Staging, put};
+use crate::arch::Arch;
 use crate::command;
 
 const FILES: [&str; 6] = [
@@ -19,8 +20,13 @@ const FILES: [&str; 6] = [
     "contrib/systemd/tcptrace.service",
 ];
 
+/// The folder in the archive, and the archive without its ending.
+fn name(arch: Arch) -> String {
+    format!("tcptrace-{VERSION}-{}", arch.rust_target())
+}
+
 pub fn build(staging: &Staging) -> Result<PathBuf> {
-    let name = format!("tcptrace-{VERSION}-{}", staging.arch.rust_target());
+    let name = name(staging.arch);
     let parent = staging.empty("archive")?;
     let root = parent.join(&name);
     put(&staging.binary, &root.join("tcptrace"), 0o755)?;
@@ -39,4 +45,29 @@ pub fn build(staging: &Staging) -> Result<PathBuf> {
     staging.tar(&parent, &tar, &[&name])?;
     command::run(Command::new("gzip").arg("-9nf").arg(&tar))?;
     Ok(staging.folder.join(format!("{name}.tar.gz")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::Repo;
+
+    #[test]
+    fn binstall_finds_the_archive_and_the_program_in_it() {
+        let manifest = Repo::find().unwrap().root.join("tcptrace/Cargo.toml");
+        let manifest: toml::Table = toml::from_str(&fs::read_to_string(manifest).unwrap()).unwrap();
+        let binstall = &manifest["package"]["metadata"]["binstall"];
+        for arch in [Arch::Amd64, Arch::Arm64] {
+            let filled = |field: &str| {
+                let template = binstall[field].as_str().unwrap().replace("{ target }", arch.rust_target());
+                template
+                    .replace("{ version }", VERSION)
+                    .replace("{ name }", "tcptrace")
+                    .replace("{ bin }", "tcptrace")
+            };
+            let name = name(arch);
+            assert_eq!(filled("pkg-url"), format!("{{ repo }}/releases/download/v{VERSION}/{name}.tar.gz"));
+            assert_eq!(filled("bin-dir"), format!("{name}/tcptrace"));
+        }
+    }
 }
