@@ -138,17 +138,34 @@ pub fn remap_flags(repo: &Repo) -> Result<Vec<String>> {
 
 /// Folders of this machine and their names in the object; of two that match rustc uses the later one.
 pub fn remapped_paths(repo: &Repo) -> Result<Vec<(PathBuf, &'static str)>> {
-    let home = std::env::home_dir().context("no home folder: set HOME")?;
-    let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
-    let mut paths = vec![(home, "/home"), (cargo_home.clone(), "/cargo")];
-    // One folder for each registry, named for its host: that name must not be in the object.
-    if let Ok(registries) = cargo_home.join("registry/src").read_dir() {
-        for registry in registries {
-            paths.push((registry?.path(), "/registry"));
-        }
-    }
+    let mut paths = vec![(home()?, "/home"), (cargo_home()?, "/cargo")];
+    // Without the local ones: `cargo publish --dry-run` adds one, and other flags rebuild everything.
+    let registries = registries()?.into_iter().filter(|registry| !is_local(registry));
+    paths.extend(registries.map(|registry| (registry, "/registry")));
     paths.push((repo.root.clone(), "/tcptrace"));
     Ok(paths)
+}
+
+/// Folders of unpacked crates, one for each registry. Their names begin with that of the registry's host, which must not be in
+/// the object.
+pub fn registries() -> Result<Vec<PathBuf>> {
+    let Ok(folders) = cargo_home()?.join("registry/src").read_dir() else {
+        return Ok(Vec::new());
+    };
+    folders.map(|folder| Ok(folder?.path())).collect()
+}
+
+/// Whether this registry is a folder, which has no host, such as that of `cargo publish --dry-run`.
+pub fn is_local(registry: &Path) -> bool {
+    registry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('-'))
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    std::env::var_os("CARGO_HOME").map_or_else(|| Ok(home()?.join(".cargo")), |home| Ok(home.into()))
+}
+
+fn home() -> Result<PathBuf> {
+    std::env::home_dir().context("no home folder: set HOME")
 }
 
 fn output(program: impl AsRef<OsStr>, args: &[&str]) -> Result<String> {
@@ -181,6 +198,12 @@ mod tests {
         {
             assert!(!changes_the_build(OsStr::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn a_registry_without_a_host_is_local() {
+        assert!(is_local(Path::new("/cargo/registry/src/-6160e45b5b1aa7ac")));
+        assert!(!is_local(Path::new("/cargo/registry/src/registry.example-1949cf8c6b5b557f")));
     }
 
     #[test]

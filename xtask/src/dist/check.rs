@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{HASHES, Release, VERSION, build};
 use crate::arch::Arch;
 use crate::repo::Repo;
-use crate::{command, cross, packages};
+use crate::{command, cross, packages, toolchain};
 
 /// A recording that every program can read.
 const RECORDING: &str = "tests/fixtures/session-v1.tcptrace";
@@ -87,6 +87,14 @@ fn foreign(repo: &Repo, arch: Arch, release: &Release) -> Result<()> {
 
 /// Whether every crate can be published: packages them, and builds what is in the packages.
 fn crates(repo: &Repo) -> Result<()> {
+    // cargo reuses tcptrace-common of the last dry run, unpacked and compiled, because it has the same version.
+    for registry in toolchain::registries()?.iter().filter(|registry| toolchain::is_local(registry)) {
+        let unpacked = registry.join(format!("tcptrace-common-{VERSION}"));
+        if unpacked.exists() {
+            fs::remove_dir_all(unpacked)?;
+        }
+    }
+    command::run(repo.cargo().args(["clean", "--quiet", "--package", "tcptrace-common"]))?;
     let mut publish = repo.cargo();
     publish.args(["publish", "--dry-run", "--workspace", "--locked", "--allow-dirty"]);
     command::run(&mut publish)
