@@ -49,6 +49,8 @@ pub struct Offsets {
     pub sk_socket: u32,
     /// `socket.state`, or [`ABSENT`]
     pub socket_state: u32,
+    /// `socket_alloc.vfs_inode.i_ino`: the inode number of a `struct socket`; or [`ABSENT`]
+    pub socket_inode: u32,
     /// `sock.sk_shutdown`
     pub sk_shutdown: u32,
     /// `sock.sk_lingertime`
@@ -129,6 +131,9 @@ pub struct Config {
     pub has_reset_reason: u32,
     /// Number of attached copies of the programs of a hook that may interrupt itself.
     pub copies: u32,
+    /// 1 where programs at tracepoints may request a socket's cookie (5.12), and the current task as a typed pointer (5.11).
+    /// 0: the records carry what user space needs to identify the socket, see [`identity`](crate::record::identity).
+    pub has_helpers: u32,
     /// Unused: the length is a multiple of 8 bytes.
     pub padding: u32,
     /// Field offsets.

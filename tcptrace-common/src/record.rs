@@ -46,6 +46,16 @@ pub enum Kind {
 /// Upper half of `arg1` of [`Kind::TimewaitCancelled`]: a kernel thread cancelled it.
 pub const KERNEL_THREAD: u32 = u32::MAX;
 
+/// Content of `arg1` where [`Config::has_helpers`](crate::config::Config::has_helpers) is 0. User space identifies the
+/// socket by it, and restores the content that [`Kind`] describes.
+///
+/// At a transition from CLOSE: the inode number of the socket, as in `sock_diag`; 0 when it has none.
+pub mod identity {
+    /// At a record of a request socket: lowest bit of the listener's kernel address without its highest byte, in which all
+    /// bits are set. `num_timeout` has 7 bits.
+    pub const LISTENER: u32 = 8;
+}
+
 /// Content of `arg1` at a transition to CLOSE.
 pub mod close {
     /// `sk_err_soft`, when `sk_err` is not 0.
@@ -154,7 +164,8 @@ pub mod flag {
 pub struct RawRecord {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub ts_ns: u64,
-    /// The socket cookie, which a timewait socket inherits; 0 for a request socket, which has none.
+    /// The socket cookie, which a timewait socket inherits; 0 for a request socket, which has none. Without the helper
+    /// that assigns one: 0 until something else requests it. User space then replaces it by an id of its own.
     pub cookie: u64,
     /// Kernel address of the socket, timewait socket or request socket. It links records about one live object and is
     /// reused immediately afterwards: never an identity.

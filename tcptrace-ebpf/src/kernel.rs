@@ -2,7 +2,7 @@
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel};
 use tcptrace_common::config::{ABSENT, SOCK_COMMON_LEN};
 
 use crate::maps::config;
@@ -114,7 +114,7 @@ pub trait SockCommon {
 pub fn is_kernel_thread(task: Address) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let flags = config!(offsets.task_flags);
-    flags != ABSENT && load::<u32>(task, flags) & PF_KTHREAD != 0
+    flags != ABSENT && task_field::<u32>(task, flags) & PF_KTHREAD != 0
 }
 
 /// Whether the tracepoint with the context `ctx` was reached in a system call of the current thread; deferred work runs
@@ -133,7 +133,7 @@ pub fn is_in_task(task: Address, ctx: Address) -> bool {
     match config!(offsets.task_preempt_count) {
         ABSENT => is_on_stack_of(task, ctx),
         // Before 6.1 softirqs of arm64 run on the stack of the task.
-        offset => load::<u32>(task, offset) & SERVING_SOFTIRQ == 0,
+        offset => task_field::<u32>(task, offset) & SERVING_SOFTIRQ == 0,
     }
 }
 
@@ -149,14 +149,27 @@ fn is_on_stack_of(task: Address, ctx: Address) -> bool {
     // The verifier allows no arithmetic on the context, so its address is read back as a number.
     let place = ctx;
     let Some(at) = read::<u64>((&raw const place).cast(), 0) else { return true };
-    at.wrapping_sub(load::<u64>(task, stack)) < STACK_LEN
+    at.wrapping_sub(task_field::<u64>(task, stack)) < STACK_LEN
 }
 
-/// The current thread's `struct task_struct`, for [`load`].
+/// The current thread's `struct task_struct`, for [`task_field`].
 #[inline(always)]
 pub fn current_task() -> Address {
+    let has_helpers = config!(has_helpers);
     // SAFETY: no arguments.
-    unsafe { bpf_get_current_task_btf() as Address }
+    unsafe {
+        if has_helpers == 0 {
+            bpf_get_current_task() as Address
+        } else {
+            bpf_get_current_task_btf() as Address
+        }
+    }
+}
+
+/// A field of [`current_task`], whose type the verifier knows where the kernel has the helper.
+#[inline(always)]
+fn task_field<T: Copy + Default>(task: Address, offset: u32) -> T {
+    if config!(has_helpers) == 0 { read(task, offset).unwrap_or_default() } else { load(task, offset) }
 }
 
 /// An argument of the tracepoint: each field is a plain load. Pointers are an exception: for each load of one the

@@ -13,8 +13,9 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 /// For reading kernel symbols.
 const SYMBOLS: CapabilitySet = CapabilitySet::SYSLOG;
-/// For loading the program.
-const LOADING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON).union(SYMBOLS);
+/// For loading the program; before 5.11 `CAP_SYS_RESOURCE` raises the limit of locked memory for it.
+const LOADING: CapabilitySet =
+    CapabilitySet::BPF.union(CapabilitySet::PERFMON).union(CapabilitySet::SYS_RESOURCE).union(SYMBOLS);
 /// For reading the counters of a loaded program; `CAP_SYS_ADMIN` suffices if `CAP_BPF` was not granted.
 const COUNTING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN);
 /// For entering other network namespaces and reading other users' descriptors.

@@ -19,10 +19,12 @@ mod hooks;
 use hooks::HOOKS;
 
 /// Structures whose members tcptrace reads. Members that are other structures lose their type.
-const STRUCTS: [&str; 13] = [
+const STRUCTS: [&str; 16] = [
     "sock_common",
     "sock",
     "socket",
+    "socket_alloc",
+    "inode",
     "tcp_sock",
     "inet_sock",
     "net",
@@ -33,6 +35,7 @@ const STRUCTS: [&str; 13] = [
     "sk_buff",
     "task_struct",
     "thread_info",
+    "bpf_prog",
 ];
 const ENUMS: [&str; 2] = ["sock_flags", "sk_rst_reason"];
 const FUNCTIONS: [&str; 1] = ["bpf_get_socket_ptr_cookie"];

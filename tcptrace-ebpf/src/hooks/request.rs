@@ -1,7 +1,7 @@
 //! The timer of a request socket (`request_sock.rsk_timer`): the actual SYN_RECV.
 
 use aya_ebpf::programs::BtfTracePointContext;
-use tcptrace_common::record::Kind;
+use tcptrace_common::record::{Kind, identity};
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
@@ -22,6 +22,8 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
     // `rsk_listener` shares a union with `skc_flags`.
     let listener = common.flags() as Address;
     let listener_cookie = read::<u64>(listener, config!(offsets.skc_cookie)).unwrap_or(0);
+    let timeouts = (timeouts >> (config!(offsets.num_timeout_shift) & 7)) as u64;
+    let listener = if config!(has_helpers) == 0 { (listener as u64) << identity::LISTENER } else { 0 };
     let observation = Observation {
         kind,
         old: 0,
@@ -31,7 +33,7 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
         object: request,
         sport: common.num(),
         arg0: listener_cookie,
-        arg1: (timeouts >> (config!(offsets.num_timeout_shift) & 7)) as u64,
+        arg1: listener | timeouts,
     };
     emit(&common, &ends, observation);
 }

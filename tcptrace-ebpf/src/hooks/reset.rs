@@ -107,7 +107,7 @@ fn report(sock: Address, kind: Kind, arg0: u64, arg1: u64) {
         old: 0,
         new: common.state(),
         flags: 0,
-        // The socket's transitions have generated it.
+        // The socket's transitions have generated it, or user space replaces it.
         cookie: common.cookie(),
         object: sock,
         sport,

@@ -63,14 +63,20 @@ fn report(ctx: &BtfTracePointContext) {
     let common = Argument(sock);
     let sport = local_port(&common, old == TcpState::Close as u8);
     let Some(ends) = wanted(&common, Kind::Transition, old, sport) else { return };
-    // SAFETY: the verifier knows `sock` as a `struct sock`.
-    let cookie = unsafe { bpf_get_socket_cookie(sock.cast_mut()) };
+    let cookie = if config!(has_helpers) == 0 {
+        common.cookie()
+    } else {
+        // SAFETY: the verifier knows `sock` as a `struct sock`.
+        unsafe { bpf_get_socket_cookie(sock.cast_mut()) }
+    };
     let mut flags = owner_flags(&common);
     let (mut sk_err, mut detail) = (0, 0);
     if new == TcpState::Close as u8 {
         sk_err = load::<u32>(sock, config!(offsets.sk_err));
         flags |= close_flags(sock, &common, old);
         detail = close_detail(sock, old, sk_err);
+    } else if config!(has_helpers) == 0 && old == TcpState::Close as u8 {
+        detail = inode(sock);
     }
     if is_the_tasks_own(old, new, sk_err) && is_system_call(ctx.as_ptr()) {
         flags |= flag::TASK;
@@ -185,6 +191,19 @@ fn socket_state(sock: Address) -> u64 {
     match read::<u64>(sock, socket) {
         Some(0) | None => 0,
         Some(socket) => read::<u32>(socket as Address, state).unwrap_or(0) as u64 & 0xff,
+    }
+}
+
+/// The socket's inode number, see [`tcptrace_common::record::identity`].
+#[inline(always)]
+fn inode(sock: Address) -> u64 {
+    let (socket, inode) = (config!(offsets.sk_socket), config!(offsets.socket_inode));
+    if socket == ABSENT || inode == ABSENT {
+        return 0;
+    }
+    match read::<u64>(sock, socket) {
+        Some(0) | None => 0,
+        Some(socket) => read::<u64>(socket as Address, inode).unwrap_or(0),
     }
 }
 

@@ -27,8 +27,8 @@ pub struct LiveArgs {
     /// Total size of the ring buffers between kernel and tcptrace, in MiB: a power of two
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = ring_mib, hide_short_help = true)]
     ring_size: u32,
-    /// Trace without a hook, as on a kernel that lacks it (for tests): segment, entry-stamp, ends, kallsyms. With
-    /// `everything` the programs run and report nothing, which measures the overhead of the hooks
+    /// Trace without a hook, as on a kernel that lacks it (for tests): segment, entry-stamp, ends, kallsyms, cookies.
+    /// With `everything` the programs run and report nothing, which measures the overhead of the hooks
     #[arg(long, value_name = "HOOK", value_delimiter = ',', hide = true, value_parser = disabled_parser())]
     without: Vec<Disabled>,
 }

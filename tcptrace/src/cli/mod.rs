@@ -111,7 +111,7 @@ fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
             "{}\n\neBPF object: sha256 {}\n\
-             Kernel:      Linux 5.12 or later with BTF (/sys/kernel/btf/vmlinux); `tcptrace check` checks this host\n\
+             Kernel:      Linux 5.10 or later with BTF (/sys/kernel/btf/vmlinux); `tcptrace check` checks this host\n\
              Privilege:   CAP_BPF and CAP_PERFMON to trace; none for states and for recordings",
             env!("CARGO_PKG_VERSION"),
             kernel::object_sha256(),

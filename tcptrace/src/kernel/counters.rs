@@ -27,7 +27,11 @@ struct ProgInfo {
     recursion_misses: u64,
 }
 
-/// Number of events that the kernel withheld because the program was already active on the CPU (5.12).
+/// Length of `struct bpf_prog_info` without `recursion_misses`.
+const RUN_COUNTERS_END: usize = std::mem::offset_of!(ProgInfo, recursion_misses);
+
+/// Number of events that the kernel withheld because the program was already active on the CPU. 0 before 5.12, which
+/// neither counts nor withholds any.
 pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     let mut info = ProgInfo { before: [0; 24], run_time_ns: 0, run_cnt: 0, recursion_misses: 0 };
     let mut attr = InfoAttr {
@@ -39,7 +43,8 @@ pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     // so the kernel writes nowhere else.
     let result = unsafe { libc::syscall(libc::SYS_bpf, GET_INFO, &raw mut attr, size_of::<InfoAttr>()) };
     match result {
-        0 if attr.info_len as usize == size_of::<ProgInfo>() => Ok(info.recursion_misses),
+        // Where the kernel fills in less, the count remains 0.
+        0 if attr.info_len as usize >= RUN_COUNTERS_END => Ok(info.recursion_misses),
         0 => Err(io::ErrorKind::Unsupported.into()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -19,13 +19,14 @@ use super::{
     btf::KernelTypes,
     counters::recursion_misses,
     doubles::Doubles,
-    learn,
+    identity::Identities,
+    learn, memlock,
     object::{LoadError, attach, load_object},
     rings::{Alarm, Rings},
     symbols::Handlers,
 };
 use crate::model::{
-    HookRecord, Nanos,
+    HookRecord, Nanos, Record,
     hooks::{HOOKS, Hook, Programs, Requirement, SEND_RESET},
     record::KernelLosses,
 };
@@ -39,6 +40,8 @@ pub enum Disabled {
     EntryStamp,
     /// `/proc/kallsyms`: the addresses are learned from a loopback connection.
     Kallsyms,
+    /// The cookies of sockets, and what else kernels before 5.12 lack: ids are made in user space.
+    Cookies,
     /// All reports: the programs return at once, to measure the overhead of the hooks.
     Reports,
 }
@@ -46,8 +49,12 @@ pub enum Disabled {
 impl Disabled {
     /// Every part, by the name of its argument.
     pub fn all() -> impl Iterator<Item = (&'static str, Self)> {
-        let others =
-            [("entry-stamp", Self::EntryStamp), ("kallsyms", Self::Kallsyms), ("everything", Self::Reports)];
+        let others = [
+            ("entry-stamp", Self::EntryStamp),
+            ("kallsyms", Self::Kallsyms),
+            ("cookies", Self::Cookies),
+            ("everything", Self::Reports),
+        ];
         let hooks = HOOKS.iter().filter_map(Hook::optional).map(|hook| (hook.name, Self::Hook(hook.name)));
         hooks.chain(others)
     }
@@ -80,6 +87,8 @@ pub struct Tracer {
     /// The kernel's numbers for reset reasons.
     reset_reasons: Vec<(u32, ResetReason)>,
     doubles: Doubles,
+    /// The ids of sockets, where the kernel assigns no cookies.
+    identities: Option<Identities>,
     /// Number of copies of the programs of hooks that may interrupt themselves.
     copies: usize,
     /// Events missed by every copy, when last computed.
@@ -95,6 +104,14 @@ pub struct Tracer {
 impl Tracer {
     /// Loads the object and attaches every hook.
     pub fn start(types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
+        if !types.counts_locked_memory() {
+            return Self::load(types, options);
+        }
+        memlock::raise_soft_limit();
+        Self::load(types, options).map_err(memlock::explain)
+    }
+
+    fn load(types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
         let mut offsets = types.offsets()?;
         let is_disabled = |part| options.without.contains(&part);
         if is_disabled(Disabled::EntryStamp) {
@@ -106,7 +123,8 @@ impl Tracer {
             // The reset reason shows unread data, so the program need not read this field.
             offsets.copied_seq = tcptrace_common::config::ABSENT;
         }
-        let copies = copies_for(uname().release().to_bytes());
+        let copies = if types.has_recursion_guard() { copies_for(uname().release().to_bytes()) } else { 1 };
+        let has_cookies = types.has_cookie_helper() && !is_disabled(Disabled::Cookies);
         let btf = Btf::parse(&types.tracepoints_only(), Endianness::default())?;
         let rings = ring_count(online_cpus().map_or(1, |cpus| cpus.len()));
         let ring_bytes = options.ring_bytes / rings as u32;
@@ -120,6 +138,7 @@ impl Tracer {
             ring_mask: rings as u32 - 1,
             has_reset_reason: u32::from(has_reset_reason),
             copies: copies as u32,
+            has_helpers: u32::from(has_cookies),
             padding: 0,
             offsets,
         };
@@ -150,6 +169,7 @@ impl Tracer {
             alarm: Alarm::of(&rings).map_err(LoadError::Alarm)?,
             rings: Rings::new(rings),
             doubles: Doubles::default(),
+            identities: (!has_cookies).then(Identities::default),
             copies,
             previous_missed: 0,
             reset_reasons: types.reset_reasons().to_vec(),
@@ -167,16 +187,32 @@ impl Tracer {
     /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order.
     pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
         let covered = Reentrant::ALL.map(|hook| self.covered(hook).unwrap_or(0));
-        let Self { rings, reset_reasons, doubles, .. } = self;
+        let Self { rings, reset_reasons, doubles, identities, .. } = self;
         let mut watch = doubles.begin(covered.iter().sum());
         rings.drain(most, until, |mut seen| {
             watch.check(&seen.raw);
             if seen.raw.kind == Kind::ResetSent as u8 {
                 seen.raw.arg0 = translate_reset_reason(reset_reasons, seen.raw.arg0) as u64;
             }
+            if let Some(identities) = identities {
+                identities.identify(&mut seen);
+            }
             take(seen);
         });
         watch.end(most);
+    }
+
+    /// Whether the ids of sockets are tcptrace's own, because the kernel assigns no cookies.
+    pub const fn makes_ids(&self) -> bool {
+        self.identities.is_some()
+    }
+
+    /// Replaces the cookie in a record that no hook reported by the id of the socket. The hooks' records of everything
+    /// that it lists must have been drained before.
+    pub fn identify(&mut self, record: &mut Record) {
+        if let Some(identities) = &mut self.identities {
+            identities.identify_listed(record);
+        }
     }
 
     /// Waits for `longest`, or until a ring fills faster than that.
@@ -245,8 +281,8 @@ impl Tracer {
     }
 }
 
-/// How many copies of the programs of a hook that may interrupt itself this kernel needs: since 7.0 a task may lose its
-/// CPU inside a program.
+/// How many copies of the programs of a hook that may interrupt itself a kernel needs that skips such programs: since 7.0 a
+/// task may lose its CPU inside a program.
 fn copies_for(release: &[u8]) -> usize {
     let major =
         str::from_utf8(release).ok().and_then(|release| release.split('.').next()?.parse::<u32>().ok());
@@ -264,7 +300,7 @@ fn hooks_to_attach(types: &KernelTypes, without: &[Disabled]) -> Vec<&'static Ho
         |leader: &Hook| leader.optional().is_some_and(|hook| without.contains(&Disabled::Hook(hook.name)));
     let is_wanted = |hook: &&Hook| match hook.requirement {
         Requirement::Needed => true,
-        Requirement::Optional(_) | Requirement::With(_) => {
+        Requirement::Optional(_) | Requirement::With(_) | Requirement::WithIfPresent(_) => {
             let leader = HOOKS.iter().find(|leader| leader.tracepoint == hook.leader());
             leader.is_some_and(|leader| !is_disabled(leader)) && types.has_hook(hook)
         }
@@ -314,7 +350,8 @@ mod tests {
             hooks_to_attach(&types, without).iter().map(|hook| hook.tracepoint).collect()
         };
         let old = attached(include_bytes!("fixtures/5.10.btf"), &[]);
-        assert!(!old.contains(&SEND_RESET), "it lacks a hook that belongs to this one: {old:?}");
+        assert!(old.contains(&SEND_RESET) && !old.contains(&"inet_sk_error_report"), "{old:?}");
+        assert!(attached(include_bytes!("fixtures/6.1.btf"), &[]).contains(&"inet_sk_error_report"));
         let middle = attached(include_bytes!("fixtures/6.1.btf"), &[]);
         assert!(middle.contains(&SEND_RESET) && !middle.contains(&"kfree_skb"), "{middle:?}");
         let new: &[u8] = include_bytes!("fixtures/7.2.btf");

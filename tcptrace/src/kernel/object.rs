@@ -37,6 +37,18 @@ pub enum LoadError {
     /// The object could not be loaded.
     #[error("the eBPF object can't be loaded: {0}")]
     Object(#[from] EbpfError),
+    /// The program needs more memory than the user may lock (before 5.11).
+    #[error(
+        "this kernel counts the memory of eBPF programs against the limit of locked memory, {limit_kib} KiB for this user, and \
+         CAP_SYS_RESOURCE to raise it is missing. Raise it (`ulimit -l`), or use smaller ring buffers: --ring-size 1 needs \
+         2048 KiB. ({source})"
+    )]
+    Memlock {
+        /// The limit.
+        limit_kib: u64,
+        /// The refusal.
+        source: Box<Self>,
+    },
     /// One program could not be loaded or attached.
     #[error("the hook {hook} can't be attached: {}", chain(.source))]
     Hook {

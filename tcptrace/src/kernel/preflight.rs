@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{
-    btf::{COOKIE_HELPER, KernelTypes, VMLINUX},
+    btf::{KernelTypes, VMLINUX},
     loader::has_reset_reasons,
     symbols::Handlers,
 };
@@ -93,7 +93,9 @@ impl Preflight {
         // Reading the symbols takes as long as the other checks, so a thread begins now; if none starts, `symbols()`
         // reads them.
         let _ = privileges::spawn("symbols", Work::Symbols, Handlers::from_kallsyms);
-        let mut checks = capabilities();
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = effective_capabilities(&status);
+        let mut checks = capabilities(effective);
         checks.extend(user_namespace());
         checks.push(lockdown());
         let types = match read_types() {
@@ -102,6 +104,9 @@ impl Preflight {
                 checks.extend(HOOKS.iter().filter_map(|hook| check_hook(hook, &types)));
                 checks.push(helpers(&types));
                 checks.extend(fields(&types));
+                if types.counts_locked_memory() {
+                    checks.push(check_capability(&TO_LOCK_MEMORY, effective));
+                }
                 Some(types)
             }
             Err(check) => {
@@ -162,11 +167,17 @@ const CAPABILITIES: [Capability; 6] = [
     Capability { name: "CAP_SYSLOG", bit: 34, is_needed: false, what_for: "to read kernel symbols" },
 ];
 const SYS_ADMIN: u8 = 21;
+/// Before 5.11.
+const TO_LOCK_MEMORY: Capability = Capability {
+    name: "CAP_SYS_RESOURCE",
+    bit: 24,
+    is_needed: false,
+    what_for: "to raise the limit of locked memory (`ulimit -l`), against which this kernel counts the ring buffers \
+               (--ring-size)",
+};
 const AS_ROOT: &str = "Run as root: sudo tcptrace ...";
 
-fn capabilities() -> Vec<Check> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = effective_capabilities(&status);
+fn capabilities(effective: u64) -> Vec<Check> {
     CAPABILITIES.iter().map(|capability| check_capability(capability, effective)).collect()
 }
 
@@ -235,14 +246,20 @@ fn read_types() -> Result<KernelTypes, Check> {
 fn check_hook(hook: &Hook, types: &KernelTypes) -> Option<Check> {
     let name = hook.tracepoint;
     Some(match (&hook.requirement, types.has_hook(hook)) {
-        (Requirement::With(_), _) => return None,
+        (Requirement::With(_), _) | (Requirement::WithIfPresent(_), true) => return None,
+        (Requirement::WithIfPresent(_), false) => Check::limited(
+            name,
+            "Errors are not seen where a socket reports them: a listener that `ss -K` closes counts as closed by its owner, and \
+             a close in TCP_REPAIR stays unexplained.",
+            "Linux 5.14 or later shows them.",
+        ),
         (Requirement::Needed, true) => Check::works(name, "The hook is there."),
         (Requirement::Needed, false) => Check::missing(
             name,
             format!(
                 "The tracepoint {name} is missing from this kernel: no state can be followed without it."
             ),
-            "Use Linux 5.12 or later with CONFIG_TRACEPOINTS.",
+            "Use Linux 5.10 or later with CONFIG_TRACEPOINTS.",
         ),
         (Requirement::Optional(optional), false) => {
             Check::limited(name, optional.lost_without, optional.available)
@@ -293,17 +310,17 @@ fn symbols() -> Check {
 
 fn helpers(types: &KernelTypes) -> Check {
     const NAME: &str = "socket cookie";
-    if types.has_function(COOKIE_HELPER) {
+    if types.has_cookie_helper() {
         return Check::works(
             NAME,
             "A program may ask for the id that a socket keeps to the end of TIME_WAIT.",
         );
     }
-    Check::missing(
+    Check::limited(
         NAME,
-        "This kernel has no bpf_get_socket_cookie for programs at tracepoints: nothing tells which TIME_WAIT \
-         was which socket.",
-        "Use Linux 5.12 or later.",
+        "This kernel has no bpf_get_socket_cookie for programs at tracepoints: tcptrace identifies sockets by their kernel \
+         addresses, and assigns ids of its own.",
+        "Linux 5.12 or later has it.",
     )
 }
 

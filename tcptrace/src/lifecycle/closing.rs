@@ -103,6 +103,12 @@ impl Closing {
             Evidence::Error(_) if self.sk_err == 0 && self.state() != TcpState::Listen => {
                 End::sure(EndReason::Silent)
             }
+            // Before 5.14 no error shows whether it was tcp_abort() or shutdown().
+            Evidence::Nothing
+                if self.state() == TcpState::Listen && self.sk_err == 0 && !self.has(flag::SHUTDOWN_BOTH) =>
+            {
+                End::inferred(EndReason::ListenerClosed)
+            }
             Evidence::Error(_) | Evidence::Nothing if self.sk_err != 0 => End::sure(self.by_error()),
             Evidence::Error(_) | Evidence::Nothing => self.without_error(),
             Evidence::NotRecorded => End {

@@ -34,6 +34,8 @@ pub enum Requirement {
     Optional(OptionalHook),
     /// It is: attached together with the optional hook at this tracepoint, or neither is.
     With(&'static str),
+    /// It is: attached together with the optional hook at this tracepoint, where the kernel has it.
+    WithIfPresent(&'static str),
 }
 
 /// An optional hook, in the words of `tcptrace check`.
@@ -97,6 +99,9 @@ pub enum LastRecord {
 pub const KFREE_SKB: &str = "kfree_skb";
 /// The tracepoint of the RSTs that this host sends.
 pub const SEND_RESET: &str = "tcp_send_reset";
+
+/// The tracepoint of errors that a socket reports (5.14).
+pub const ERROR_REPORT: &str = "inet_sk_error_report";
 
 /// Every hook. Attached from the last to the first: attaching what ends sockets after what begins them would leave
 /// sockets that never end, and a reason must precede the transition that it explains.
@@ -229,7 +234,7 @@ pub const HOOKS: &[Hook] = &[
             shows: "Says why a RST is sent.",
             lost_without: "RSTs and errors are not seen where they are sent and reported: why a socket ended is inferred \
                            from its last state.",
-            available: "Linux 5.14 or later shows them.",
+            available: "A kernel with the tracepoints tcp_send_reset and tcp_receive_reset shows them.",
         }),
         reports: &[ReportedKind {
             kind: Kind::ResetSent,
@@ -262,9 +267,9 @@ pub const HOOKS: &[Hook] = &[
         }],
     },
     Hook {
-        tracepoint: "inet_sk_error_report",
+        tracepoint: ERROR_REPORT,
         programs: Programs::One("error_reported"),
-        requirement: Requirement::With(SEND_RESET),
+        requirement: Requirement::WithIfPresent(SEND_RESET),
         reports: &[ReportedKind {
             kind: Kind::ErrorReported,
             name: "error_reported",
@@ -281,16 +286,21 @@ impl Hook {
     /// The tracepoint of the hook that decides whether this one is attached.
     pub const fn leader(&self) -> &'static str {
         match self.requirement {
-            Requirement::With(leader) => leader,
+            Requirement::With(leader) | Requirement::WithIfPresent(leader) => leader,
             Requirement::Needed | Requirement::Optional(_) => self.tracepoint,
         }
+    }
+
+    /// Whether the hook at the tracepoint `leader` is attached only together with this one.
+    pub fn is_part_of(&self, leader: &str) -> bool {
+        self.leader() == leader && !matches!(self.requirement, Requirement::WithIfPresent(_))
     }
 
     /// The words for an optional hook; `None` for the others.
     pub const fn optional(&self) -> Option<&OptionalHook> {
         match &self.requirement {
             Requirement::Optional(optional) => Some(optional),
-            Requirement::Needed | Requirement::With(_) => None,
+            Requirement::Needed | Requirement::With(_) | Requirement::WithIfPresent(_) => None,
         }
     }
 

@@ -58,7 +58,8 @@ impl fmt::Display for NetnsId {
 /// that tcptrace assigns when no cookie is unique to this socket; see [`IdKind`].
 ///
 /// The kernel counts cookies up from 1, and down from 2^64-1 for a cookie generated in an interrupt of another
-/// generation (`gen_cookie_next()`). The ids of tcptrace are in between, from 2^51 to 2^53.
+/// generation (`gen_cookie_next()`). The ids of tcptrace are in between, from 2^51 to 2^53. Ids in place of cookies, where the
+/// kernel has none for programs, are in the range of cookies: from 2^50, which no kernel reaches by counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SocketId(pub u64);
 
@@ -78,6 +79,7 @@ pub enum IdKind {
 impl SocketId {
     /// Number of cookies in each direction that count as valid.
     const COOKIES: u64 = 1 << 51;
+    const MADE_UP: u64 = 1 << 50;
     const REKEYED: u64 = 1 << 51;
     const HANDSHAKE: u64 = 1 << 52;
     const ASSIGNED_END: u64 = 1 << 53;
@@ -96,6 +98,12 @@ impl SocketId {
     /// Whether the kernel can have assigned this cookie; 0 means none.
     pub const fn is_cookie(number: u64) -> bool {
         matches!(Self(number).kind(), IdKind::Cookie)
+    }
+
+    /// The `n`-th id in place of a cookie.
+    #[must_use]
+    pub const fn made_up(n: u64) -> Self {
+        Self(Self::MADE_UP | (n & (Self::MADE_UP - 1)))
     }
 
     /// The id of the `n`-th handshake.
@@ -130,6 +138,9 @@ mod tests {
         for n in [0, 1, 1 << 50, u64::MAX] {
             assert_eq!(SocketId::rekeyed(n).kind(), IdKind::Rekeyed, "{n:#x}");
             assert_eq!(SocketId::handshake(n).kind(), IdKind::Handshake, "{n:#x}");
+        }
+        for n in [1, 1 << 49, u64::MAX] {
+            assert_eq!(SocketId::made_up(n).kind(), IdKind::Cookie, "{n:#x}");
         }
         for number in [1 << 53, u64::MAX >> 1, u64::MAX - (1 << 51)] {
             assert_eq!(SocketId(number).kind(), IdKind::Invalid, "{number:#x}");

@@ -10,10 +10,7 @@ use super::{
     counters, host, owners,
     sock_diag::{self, DumpError, StateMask},
 };
-use crate::model::{
-    NetnsId, Record, SocketId, TcpState,
-    record::{HostFacts, SeedObject},
-};
+use crate::model::{NetnsId, Record, SocketId, TcpState, record::SeedObject};
 
 /// What to poll during a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +30,8 @@ const MAX_WANTED_OWNERS: usize = 4096;
 /// The values reported so far.
 #[derive(Debug, Default)]
 pub struct HostPoller {
-    /// Report the sockets that wait for a `close()` in every poll, because no hook reports their end.
+    /// Report the sockets that wait for a `close()` in every poll: where no hook reports their end, and where their cookies
+    /// must be learned before their owners.
     reports_held: bool,
     counters: FxHashMap<NetnsId, Seen<BTreeMap<String, u64>>>,
     /// Length and limit of the accept queues.
@@ -61,8 +59,8 @@ struct Held {
 
 impl HostPoller {
     /// Creates a poller that has reported nothing.
-    pub fn new(facts: &HostFacts) -> Self {
-        Self { reports_held: facts.blind, ..Self::default() }
+    pub fn new(reports_held: bool) -> Self {
+        Self { reports_held, ..Self::default() }
     }
 
     /// Begins a poll.

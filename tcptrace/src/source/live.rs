@@ -20,7 +20,7 @@ use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{
         Flow, Nanos, Record, Source,
-        hooks::{KFREE_SKB, SEND_RESET},
+        hooks::{ERROR_REPORT, KFREE_SKB, SEND_RESET},
         record::{HostFacts, KernelLosses},
     },
     privileges::{self, Work},
@@ -73,7 +73,22 @@ impl Live {
                     .into(),
             );
         }
-        let seed = seed::start(facts.clone(), &options.filter, polls).context("no thread for the seed")?;
+        if facts.ends && !tracer.is_attached(ERROR_REPORT) {
+            facts.limits.push(
+                "This kernel does not show errors that a socket reports (5.14 does): a listener that `ss -K` closes reads \
+                 'listener_closed', and a close in TCP_REPAIR 'unexplained'."
+                    .into(),
+            );
+        }
+        if tracer.makes_ids() {
+            facts.limits.push(
+                "This kernel gives programs no socket cookies (5.12 does): the ids of sockets newer than the trace are \
+                 tcptrace's own."
+                    .into(),
+            );
+        }
+        let seed = seed::start(facts.clone(), &options.filter, polls, tracer.makes_ids())
+            .context("no thread for the seed")?;
         let sweeps = sweep::start(&options.filter, facts.segments).context("no thread for sweeps")?;
         let names = NameResolver::start().context("no thread for names")?;
         let settings = SettingsReader::start().context("no thread for settings")?;
@@ -143,7 +158,8 @@ impl Source for Live {
         });
         self.names.found().into_iter().for_each(&mut *take);
         self.settings.found().for_each(&mut *take);
-        for record in found.into_iter().flatten() {
+        for mut record in found.into_iter().flatten() {
+            self.tracer.identify(&mut record);
             self.names.observe_record(&record);
             if matches!(record, Record::OwnersEnd { .. }) {
                 self.is_seeding = false;

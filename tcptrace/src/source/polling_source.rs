@@ -34,7 +34,8 @@ impl PollingSource {
             "Nothing is traced: {why}. States are those at the start, counters and queues are watched; how and why \
              connections end is not seen."
         ));
-        let seed = seed::start(facts.clone(), filter, PollKind::Host).context("no thread for the seed")?;
+        let seed = seed::start(facts.clone(), filter, PollKind::Host, facts.blind)
+            .context("no thread for the seed")?;
         Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), begun: false })
     }
 }

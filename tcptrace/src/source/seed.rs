@@ -38,11 +38,18 @@ pub struct LastPoll;
 /// Sockets that `filter` drops are omitted, like their records.
 /// [`Filter::kernel_part`](crate::filter::Filter::kernel_part) ensures that these include no listener or owner
 /// that a passing socket needs.
-pub fn start(facts: HostFacts, filter: &KernelFilter, kind: PollKind) -> io::Result<PollerThread<Seed>> {
+///
+/// With `reports_held`, every poll reports the sockets that wait for a `close()`.
+pub fn start(
+    facts: HostFacts,
+    filter: &KernelFilter,
+    kind: PollKind,
+    reports_held: bool,
+) -> io::Result<PollerThread<Seed>> {
     PollerThread::start(|findings| Seed {
         findings,
         batch: Vec::with_capacity(BATCH),
-        host_poller: HostPoller::new(&facts),
+        host_poller: HostPoller::new(reports_held),
         facts,
         filter: *filter,
         kind,

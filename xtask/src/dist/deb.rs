@@ -65,6 +65,6 @@ fn control(architecture: &str) -> String {
          Conflicts: tcptrace\nSection: net\nPriority: optional\n\
          Description: how long TCP sockets really stay in every state\n \
          TIME_WAIT and FIN_WAIT2 included, and which services, peers, ports and processes\n \
-         produce them. By eBPF, on Linux 5.12 or later with BTF.\n",
+         produce them. By eBPF, on Linux 5.10 or later with BTF.\n",
     )
 }

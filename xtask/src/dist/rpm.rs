@@ -22,7 +22,7 @@ AutoReqProv: no
 
 %description
 How long TCP sockets stay in every state, TIME_WAIT and FIN_WAIT2 included, and
-which services, peers, ports and processes produce them. By eBPF, on Linux 5.12
+which services, peers, ports and processes produce them. By eBPF, on Linux 5.10
 or later with BTF.
 
 %install

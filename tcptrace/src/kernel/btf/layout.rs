@@ -8,10 +8,11 @@ use tcptrace_common::{
 use super::blob::{Blob, BtfType, Member, TypeName, kind};
 
 /// Types of the fields and flags: every path below begins with one of these.
-pub const NAMES: [TypeName<'_>; 13] = [
+pub const NAMES: [TypeName<'_>; 15] = [
     layout("sock_common"),
     layout("sock"),
     layout("socket"),
+    layout("socket_alloc"),
     layout("inet_sock"),
     layout("tcp_sock"),
     layout("net"),
@@ -20,6 +21,7 @@ pub const NAMES: [TypeName<'_>; 13] = [
     layout("timer_list"),
     layout("sk_buff"),
     layout("task_struct"),
+    layout("bpf_prog"),
     TypeName { kind: kind::ENUM, text: "sock_flags" },
     TypeName { kind: kind::ENUM, text: RESET_REASONS },
 ];
@@ -81,11 +83,15 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
         sk_err_soft: optional("sock.sk_err_soft"),
         sk_socket: optional("sock.sk_socket"),
         socket_state: optional("socket.state"),
+        socket_inode: optional("socket_alloc.vfs_inode.i_ino"),
         sk_shutdown: need("sock.sk_shutdown"),
         sk_lingertime: need("sock.sk_lingertime"),
         inet_sport: need("inet_sock.inet_sport"),
         net_inum: need("net.ns.inum"),
-        net_count: whole("net.ns.__ns_ref").or_else(|| whole("net.ns.count")).unwrap_or(ABSENT),
+        net_count: ["net.ns.__ns_ref", "net.ns.count", "net.count"]
+            .into_iter()
+            .find_map(whole)
+            .unwrap_or(ABSENT),
         tw_substate: need("inet_timewait_sock.tw_substate"),
         tw_entry_stamp: optional("inet_timewait_sock.tw_entry_stamp"),
         tw_timer: need("inet_timewait_sock.tw_timer"),
@@ -117,6 +123,11 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
     }
     check_sock_common(&offsets)?;
     Ok(offsets)
+}
+
+/// Whether a tracing program that interrupts itself may be skipped on this kernel (5.12, tracepoints about 6.1).
+pub fn has_recursion_guard(blob: &Blob) -> bool {
+    bits(blob, "bpf_prog.active").is_some()
 }
 
 /// The program copies the start of `sock_common` at once: every field must be inside.

@@ -16,7 +16,7 @@ use crate::model::hooks::{HOOKS, Hook, OptionalHook};
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// `bpf_get_socket_cookie()` for a socket pointer, as callable by a program attached to a tracepoint.
-pub const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
+const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
 const FUNCTIONS: [TypeName<'_>; 1] = [TypeName { kind: kind::FUNC, text: COOKIE_HELPER }];
 
 /// Prefix of the typedef of a tracepoint.
@@ -32,6 +32,7 @@ pub struct KernelTypes {
     tracepoints: Vec<Tracepoint>,
     functions: Vec<&'static str>,
     offsets: Result<Offsets, LayoutError>,
+    has_recursion_guard: bool,
     reset_reasons: Vec<(u32, ResetReason)>,
 }
 
@@ -59,6 +60,7 @@ impl KernelTypes {
                 .map(|name| name.text)
                 .collect(),
             offsets: layout::offsets(&blob),
+            has_recursion_guard: layout::has_recursion_guard(&blob),
             reset_reasons: layout::reset_reasons(&blob),
         })
     }
@@ -75,12 +77,27 @@ impl KernelTypes {
             (Some(found), Some(OptionalHook { arguments: Some(wanted), .. })) => found == *wanted,
             (found, _) => found.is_some(),
         };
-        HOOKS.iter().filter(|other| other.leader() == hook.leader()).all(is_usable)
+        is_usable(hook) && HOOKS.iter().filter(|other| other.is_part_of(hook.leader())).all(is_usable)
     }
 
     /// Whether BTF describes the kernel's function `name`.
     pub fn has_function(&self, name: &str) -> bool {
         self.functions.contains(&name)
+    }
+
+    /// Whether a program at a tracepoint may request a socket's cookie (5.12).
+    pub fn has_cookie_helper(&self) -> bool {
+        self.has_function(COOKIE_HELPER)
+    }
+
+    /// Whether the kernel may skip a tracing program that interrupts itself (5.12).
+    pub fn has_recursion_guard(&self) -> bool {
+        self.has_recursion_guard || self.has_cookie_helper()
+    }
+
+    /// Whether the memory of programs and maps counts against the limit of locked memory (before 5.11).
+    pub fn counts_locked_memory(&self) -> bool {
+        !self.has_recursion_guard()
     }
 
     /// Every offset the program needs. An error names each missing field.

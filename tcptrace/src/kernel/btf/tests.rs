@@ -61,7 +61,7 @@ fn moved_fields_have_their_offsets() {
         ("sk_lingertime", |offsets| offsets.sk_lingertime, [544, 520, 576, 592]),
         ("inet_sport", |offsets| offsets.inet_sport, [776, 804, 806, 830]),
         ("net.ns.inum", |offsets| offsets.net_inum, [136, 144, 136, 280]),
-        ("the count of net.ns", |offsets| offsets.net_count, [ABSENT, 148, 140, 192]),
+        ("the count of net.ns", |offsets| offsets.net_count, [4, 148, 140, 192]),
         ("tw_entry_stamp", |offsets| offsets.tw_entry_stamp, [ABSENT, ABSENT, ABSENT, 156]),
         ("skb_head", |offsets| offsets.skb_head, [192, 200, 200, 200]),
         ("transport_header", |offsets| offsets.skb_transport_header, [178, 182, 182, 182]),
@@ -95,6 +95,11 @@ fn btf_shows_hooks_and_helpers() {
     assert_eq!(arguments("no_such_tracepoint"), [None; 4]);
     let helper = |name| ALL.map(|btf| KernelTypes::parse(btf).unwrap().has_function(name));
     assert_eq!(helper("bpf_get_socket_ptr_cookie"), [false, true, true, true]);
+    let types = ALL.map(|btf| KernelTypes::parse(btf).unwrap());
+    assert_eq!(types.each_ref().map(|types| types.has_recursion_guard), [false, true, true, true]);
+    // Its memory is locked before 5.11.
+    assert_eq!(types.each_ref().map(KernelTypes::counts_locked_memory), [true, false, false, false]);
+    assert!(ALL.iter().all(|btf| offsets(btf).socket_inode != ABSENT));
 }
 
 #[test]

@@ -143,6 +143,12 @@ fn rst_without_a_reason_gives_an_inferred_end() {
 }
 
 #[test]
+fn a_listener_whose_error_nothing_reports_is_inferred() {
+    let closed = closing(TcpState::Listen, 0, 0, 0).explain(Evidence::Nothing);
+    assert_eq!(closed, End::inferred(EndReason::ListenerClosed));
+}
+
+#[test]
 fn old_recordings_without_resets_keep_their_reasons() {
     use EndReason as E;
     use TcpState as S;
