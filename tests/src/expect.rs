@@ -36,10 +36,15 @@ pub struct ExpectedSocket {
     pub handshake: Option<Span>,
     /// Its role; `None` where the tracer can only guess.
     pub role: Option<EventRole>,
+    /// When it had its addresses; a later socket may have the same.
+    pub known_ns: u64,
 }
 
+/// The ids of a tracer that can't learn cookies from the kernel.
+pub const MADE_UP: std::ops::Range<u64> = 1 << 50..1 << 51;
+
 impl ExpectedSocket {
-    /// Whether the event is about this socket.
+    /// Whether the event is about this socket by its id.
     pub fn owns(&self, event: &EventLine) -> bool {
         match self.id {
             Some(id) => event.id == id || self.handshake.is_some_and(|span| self.began_with(event, span)),
@@ -57,6 +62,74 @@ impl ExpectedSocket {
     fn at_its_addresses(&self, event: &EventLine) -> bool {
         self.local.is_none_or(|local| local == SocketAddr::new(event.saddr, event.sport))
             && self.remote.is_none_or(|remote| remote == SocketAddr::new(event.daddr, event.dport))
+    }
+}
+
+/// The events of one socket. A made-up id is that of the socket if one of its events has the addresses of the socket; of
+/// several sockets with these addresses, the last one that began before they were known. (The clock may have been set.)
+pub struct SocketEvents<'a> {
+    socket: &'a ExpectedSocket,
+    /// Positions of the events with its own id.
+    own: Vec<usize>,
+    made_up: HashMap<u64, MadeUpSocket>,
+}
+
+/// A socket with a made-up id.
+struct MadeUpSocket {
+    began_ns: u64,
+    ended_ns: Option<u64>,
+    has_addresses: bool,
+    positions: Vec<usize>,
+}
+
+impl<'a> SocketEvents<'a> {
+    /// No event yet.
+    pub fn new(socket: &'a ExpectedSocket) -> Self {
+        Self { socket, own: Vec::new(), made_up: HashMap::new() }
+    }
+
+    /// Adds the event at `position`, if it may be one of the socket.
+    pub fn add(&mut self, position: usize, event: &EventLine) {
+        let socket = self.socket;
+        if socket.owns(event) {
+            self.own.push(position);
+        }
+        if socket.id.is_some() && MADE_UP.contains(&event.id) && event.netns == socket.netns {
+            let is_role = socket.role.is_none_or(|role| role == event.role);
+            let of = self.made_up.entry(event.id).or_insert(MadeUpSocket {
+                began_ns: event.ts_ns,
+                ended_ns: None,
+                has_addresses: false,
+                positions: Vec::new(),
+            });
+            of.has_addresses |= is_role && socket.at_its_addresses(event);
+            of.positions.push(position);
+            if event.to == TcpState::Close {
+                of.ended_ns = Some(event.ts_ns);
+            }
+        }
+    }
+
+    /// Whether it may be the socket by its time: a server began with its handshake, and a socket with both addresses was open
+    /// when these were known.
+    fn may_be(&self, of: &MadeUpSocket) -> bool {
+        let ExpectedSocket { handshake, local, remote, known_ns, .. } = *self.socket;
+        let was_open = of.ended_ns.is_none_or(|ended_ns| ended_ns >= known_ns);
+        handshake.is_none_or(|span| span.holds(of.began_ns, Duration::ZERO))
+            && (was_open || local.is_none() || remote.is_none())
+    }
+
+    /// The positions of its events so far.
+    pub fn positions(&self) -> Vec<usize> {
+        let known_ns = self.socket.known_ns;
+        let same = || self.made_up.values().filter(|of| of.has_addresses && self.may_be(of));
+        let made_up = same().filter(|of| of.began_ns <= known_ns).max_by_key(|of| of.began_ns);
+        let made_up = made_up.or_else(|| same().min_by_key(|of| of.began_ns));
+        let mut all = self.own.clone();
+        all.extend(made_up.iter().flat_map(|of| &of.positions));
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 }
 

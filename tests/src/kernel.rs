@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use tcptrace_common::state::TcpState;
 
+use crate::event::EventEndReason;
 use crate::lab::Skip;
 use crate::netlink::{self, word};
 
@@ -100,6 +101,18 @@ pub fn counter(name: &str) -> Result<u64> {
         }
     }
     bail!("this kernel has no counter {name}")
+}
+
+/// The first two numbers of the running kernel's release.
+pub fn version() -> (u32, u32) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The end reason that only the error of a closed socket shows; before 5.14 nothing reports that, and it is `otherwise`.
+pub fn by_error_report(reason: EventEndReason, otherwise: EventEndReason) -> EventEndReason {
+    if version() >= (5, 14) { reason } else { otherwise }
 }
 
 /// Runs `action` and checks by how much it moved the counter.

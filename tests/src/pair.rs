@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 use tcptrace_common::state::TcpState;
 
-use crate::clock::{Span, soon, wait_for};
+use crate::clock::{Span, now_ns, soon, wait_for};
 use crate::event::EventRole;
 use crate::expect::{ExpectedSocket, ExpectedStep, step};
 use crate::process::while_none_starts;
@@ -83,6 +83,7 @@ impl TestSocket {
             remote: socket.peer_addr().ok().and_then(address),
             handshake: None,
             role: Some(role),
+            known_ns: now_ns(),
         };
         Ok(Self { socket: Some(socket), expected })
     }
@@ -273,7 +274,7 @@ impl ConnectedPair {
 
     /// Connects `client` to `listener` by way of another of its addresses.
     pub fn open_to_address(listener: TestSocket, client: Socket, target: SocketAddr) -> Result<Self> {
-        let start_ns = crate::clock::now_ns();
+        let start_ns = now_ns();
         client.connect(&target.into()).with_context(|| format!("connect to {target}"))?;
         let (server, _) = listener.socket()?.accept().context("accept")?;
         let connecting = Span::since(start_ns);

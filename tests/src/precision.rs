@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 
-use crate::lab::{Skip, run_to_end};
+use crate::lab::run_to_end;
 
 /// How exactly the events of a timewait socket can be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,17 +18,14 @@ pub enum Precision {
     Timers,
 }
 
-/// The precision of a kernel; `None` where it cannot be traced.
-type KernelPrecision = Option<Precision>;
-
 /// The kernels that CI runs the live tests on. A kernel that is not here gets a row before anything runs on it: its
 /// `kfree_skb` tracepoint shows segments where its format has the field `rx_sk`.
-const KERNELS: [(&str, KernelPrecision); 5] = [
-    ("5.10", None),
-    ("6.1", Some(Precision::Timers)),
-    ("6.12", Some(Precision::Segments)),
-    ("6.18", Some(Precision::Segments)),
-    ("7.2", Some(Precision::Segments)),
+const KERNELS: [(&str, Precision); 5] = [
+    ("5.10", Precision::Timers),
+    ("6.1", Precision::Timers),
+    ("6.12", Precision::Segments),
+    ("6.18", Precision::Segments),
+    ("7.2", Precision::Segments),
 ];
 
 #[derive(Deserialize)]
@@ -54,7 +51,7 @@ impl CheckDocument {
 const SEGMENTS: &str = "kfree_skb";
 
 /// The row of the kernel whose release begins with these two numbers.
-fn row(release: &str) -> Result<KernelPrecision> {
+fn row(release: &str) -> Result<Precision> {
     let version = release.splitn(3, ['.', '-', '+']).take(2).collect::<Vec<_>>().join(".");
     let row = KERNELS.iter().find(|(known, _)| *known == version);
     row.map(|&(_, expected)| expected).with_context(|| {
@@ -62,7 +59,7 @@ fn row(release: &str) -> Result<KernelPrecision> {
     })
 }
 
-fn here() -> Result<KernelPrecision> {
+fn here() -> Result<Precision> {
     row(&rustix::system::uname().release().to_string_lossy())
 }
 
@@ -71,7 +68,7 @@ impl Precision {
     pub fn of(binary: &Path) -> Result<Self> {
         static CHECKED: Mutex<Option<Result<Precision, String>>> = Mutex::new(None);
         let mut checked = CHECKED.lock().map_err(|error| anyhow!("{error}"))?;
-        let expected = here()?.ok_or_else(|| Skip("this kernel can't be traced".into()))?;
+        let expected = here()?;
         let result =
             checked.get_or_insert_with(|| agreed(binary, expected).map_err(|error| format!("{error:#}")));
         result.clone().map_err(|error| anyhow!(error))
@@ -100,25 +97,16 @@ fn agreed(binary: &Path, expected: Precision) -> Result<Precision> {
     Ok(expected)
 }
 
-/// The error of a tracer that cannot trace here: a skip where the table expects that, a failure elsewhere.
-pub fn cannot_trace(stderr: &str) -> anyhow::Error {
-    match here() {
-        Ok(None) => Skip(format!("can't trace here: {stderr}")).into(),
-        Ok(Some(_)) => anyhow!("it cannot trace this kernel, against the table: {stderr}"),
-        Err(error) => error.context(stderr.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_release_finds_its_row_and_no_other() {
-        assert_eq!(row("5.10.0-32-cloud-amd64").unwrap(), None);
-        assert_eq!(row("6.1.0-50-cloud-amd64").unwrap(), Some(Precision::Timers));
-        assert_eq!(row("6.12.107+deb13-cloud-amd64").unwrap(), Some(Precision::Segments));
-        assert_eq!(row("7.2-rc1").unwrap(), Some(Precision::Segments));
+        assert_eq!(row("5.10.0-32-cloud-amd64").unwrap(), Precision::Timers);
+        assert_eq!(row("6.1.0-50-cloud-amd64").unwrap(), Precision::Timers);
+        assert_eq!(row("6.12.107+deb13-cloud-amd64").unwrap(), Precision::Segments);
+        assert_eq!(row("7.2-rc1").unwrap(), Precision::Segments);
         assert!(row("6.11.3").unwrap_err().to_string().contains("add what it can show"));
     }
 

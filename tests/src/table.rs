@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tcptrace_common::state::TcpState;
 
 use crate::clock::{now_ns, soon, wait_for};
+use crate::expect::MADE_UP;
 use crate::kernel;
 use crate::lab::Lab;
 use crate::scenario::recording::{RecorderProcess, TempFolder};
@@ -91,7 +92,7 @@ impl TableFollower {
             Ok((self.newest()?.0 >= newest + 2).then_some(self.folder.file(&name(newest + 1))))
         })?;
         let after = by_kernel()?;
-        let tracer = self.by_tracer(lab, &piece)?;
+        let tracer = self.by_tracer(lab, &piece, [&before, &after])?;
         let mut differ = Vec::new();
         let mut sockets = 0;
         for (name, known) in &before {
@@ -124,7 +125,8 @@ impl TableFollower {
         Ok(newest)
     }
 
-    fn by_tracer(&self, lab: &Lab, piece: &Path) -> Result<SocketTable> {
+    /// The tracer's table. A made-up id is replaced by the cookie of the kernel's socket with these ends.
+    fn by_tracer(&self, lab: &Lab, piece: &Path, kernels: [&SocketTable; 2]) -> Result<SocketTable> {
         #[derive(Deserialize)]
         struct ExportedRecord {
             kind: String,
@@ -140,6 +142,11 @@ impl TableFollower {
         let [from, to] = [piece, &table].map(|path| path.to_str().unwrap_or_default());
         let output = lab.run(&["export", "--raw", "--force", from, "-o", to])?;
         ensure!(output.status.success(), "export: {}", String::from_utf8_lossy(&output.stderr));
+        let by_ends: HashMap<_, _> = kernels
+            .into_iter()
+            .flatten()
+            .map(|(key, (_, local, remote))| ((*local, *remote), *key))
+            .collect();
         let mut sockets = SocketTable::new();
         for line in std::fs::read_to_string(&table)?.lines() {
             let row: ExportedRecord = serde_json::from_str(line).with_context(|| line.to_owned())?;
@@ -152,7 +159,12 @@ impl TableFollower {
             };
             let (local, remote) = end(row.saddr, row.sport).zip(end(row.daddr, row.dport)).context("ends")?;
             if state != TcpState::Close {
-                let name = name_of(state, row.cookie.unwrap_or(0), local, remote);
+                let cookie = row.cookie.unwrap_or(0);
+                let by_ends = by_ends.get(&(local, remote)).filter(|_| MADE_UP.contains(&cookie));
+                let name = match by_ends {
+                    Some(&key @ SocketKey::Cookie(_)) => key,
+                    _ => name_of(state, cookie, local, remote),
+                };
                 sockets.insert(name, (state, local, remote));
             }
         }

@@ -11,14 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock::{soon, wait_for};
 use crate::event::EventLine;
-use crate::expect::{ExpectedSocket, ExpectedStep, check_chains, check_steps};
-use crate::precision::{Precision, cannot_trace};
+use crate::expect::{ExpectedSocket, ExpectedStep, SocketEvents, check_chains, check_steps};
+use crate::precision::Precision;
 use crate::process::{KillOnDrop, StartChild as _};
 
 /// The tracer prints this on stderr once the hooks are attached and the seed is read.
 const READY: &str = "tcptrace: tracing";
-/// Exit status of a host or a user that can't trace.
-const CANT_TRACE: i32 = 3;
 /// Loading can be slow where many tracers start at once.
 fn start_bound() -> Duration {
     3 * soon()
@@ -96,7 +94,7 @@ impl LiveTracer {
     /// Checks that the socket has shown these transitions and no others, waiting a little for the last to be printed.
     pub fn expect(&self, socket: &ExpectedSocket, steps: &[ExpectedStep]) -> Result<()> {
         let Some(running) = &self.0 else { return Ok(()) };
-        let seen = running.wait_events(|event| socket.owns(event), steps.len())?;
+        let seen = running.wait_socket(socket, |_| true, steps.len())?;
         check_steps(socket, steps, &seen, running.precision)
             .with_context(|| format!("stderr: {}", running.stderr().join("\n    ")))
     }
@@ -104,6 +102,16 @@ impl LiveTracer {
     /// The events for which `test` holds, once there are `count` of them; fewer when they don't come.
     pub fn events(&self, count: usize, test: impl Fn(&EventLine) -> bool) -> Result<Vec<EventLine>> {
         self.0.as_ref().map_or_else(|| Ok(Vec::new()), |running| running.wait_events(test, count))
+    }
+
+    /// The events of `socket` for which `test` holds, once there are `count` of them; fewer when they don't come.
+    pub fn events_of(
+        &self,
+        socket: &ExpectedSocket,
+        count: usize,
+        test: impl Fn(&EventLine) -> bool,
+    ) -> Result<Vec<EventLine>> {
+        self.0.as_ref().map_or_else(|| Ok(Vec::new()), |running| running.wait_socket(socket, test, count))
     }
 
     /// How many events of a namespace meet `test`, once there are `count` of them or no more come. It may take its time.
@@ -213,9 +221,6 @@ impl TracerProcess {
             let Some(status) = self.child.try_wait()? else { return Ok(None) };
             self.readers.drain(..).for_each(|reader| drop(reader.join()));
             let stderr = self.stderr().join("\n    ");
-            if status.code() == Some(CANT_TRACE) {
-                return Err(cannot_trace(&stderr));
-            }
             bail!("the tracer ended with {status}:\n    {stderr}");
         })
     }
@@ -224,19 +229,49 @@ impl TracerProcess {
         wait_for("the tracer to end", soon(), || Ok(self.child.try_wait()?))
     }
 
-    /// Checks every event once: a slow check would block the reader, and so the tracer.
     fn wait_events(&self, test: impl Fn(&EventLine) -> bool, count: usize) -> Result<Vec<EventLine>> {
-        let deadline = Instant::now() + soon();
         let mut seen = Vec::new();
+        self.wait_output(|added, _| {
+            seen.extend(added.iter().filter(|event| test(event)).cloned());
+            seen.len() >= count
+        })?;
+        Ok(seen)
+    }
+
+    fn wait_socket(
+        &self,
+        socket: &ExpectedSocket,
+        test: impl Fn(&EventLine) -> bool,
+        count: usize,
+    ) -> Result<Vec<EventLine>> {
+        let mut of_socket = SocketEvents::new(socket);
+        let mut checked = 0;
+        let mut seen = Vec::new();
+        self.wait_output(|added, all| {
+            for event in added {
+                of_socket.add(checked, event);
+                checked += 1;
+            }
+            let positions = of_socket.positions();
+            seen = positions.iter().map(|&at| &all[at]).filter(|event| test(event)).cloned().collect();
+            seen.len() >= count
+        })?;
+        Ok(seen)
+    }
+
+    /// Passes the events to `is_enough`, those that it has not seen and all, until it is or no more come. It checks every
+    /// event once: a slow check would block the reader, and so the tracer.
+    fn wait_output(&self, mut is_enough: impl FnMut(&[EventLine], &[EventLine]) -> bool) -> Result<()> {
+        let deadline = Instant::now() + soon();
         let mut checked = 0;
         let mut output = self.output();
         loop {
             ensure!(output.undecodable.is_empty(), "lines outside the contract: {:#?}", output.undecodable);
-            seen.extend(output.events[checked..].iter().filter(|event| test(event)).cloned());
+            let is_done = is_enough(&output.events[checked..], &output.events);
             checked = output.events.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            if seen.len() >= count || left.is_zero() || output.ended {
-                return Ok(seen);
+            if is_done || left.is_zero() || output.ended {
+                return Ok(());
             }
             output =
                 self.output.1.wait_timeout(output, left).map_or_else(|e| e.into_inner().0, |woken| woken.0);

@@ -51,6 +51,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     handshake::syncookies, Short;
     fallback::late_fin_without_segments, Short;
     fallback::hidden_symbols, Short;
+    fallback::no_cookies, Short;
     filters::events, Short;
     filters::counts, Short;
     names::added_renamed_deleted, Short;

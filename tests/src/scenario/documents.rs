@@ -19,7 +19,6 @@ use crate::clock::{hold, is_emulated, soon, wait_for};
 use crate::documents::{ShownCommand, commands, pages};
 use crate::lab::{Lab, Skip};
 use crate::netns;
-use crate::precision::cannot_trace;
 use crate::process::{self, StartChild as _};
 
 /// Extensions of recordings in the documents.
@@ -179,9 +178,6 @@ impl<'a> CommandNetns<'a> {
         }
         let stderr = fs::read_to_string(&err)?;
         let status = ended.with_context(|| stderr.clone())?;
-        if status.code() == Some(3) {
-            return Err(cannot_trace(&stderr));
-        }
         ensure!(status.success(), "it ended with {status}: {stderr}");
         let is_loud = ["panicked", "error:"].iter().any(|word| stderr.contains(word));
         ensure!(!is_loud, "it complains: {stderr}");

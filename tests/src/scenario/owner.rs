@@ -44,8 +44,7 @@ pub fn handed_over_to_a_child(lab: &Lab) -> Result<()> {
         ]
         .map(|step| step.owner(EventOwner::Exact, child_pid));
         tracer.expect(&pair.client.expected, &pair.client_steps(&childs))?;
-        let id = pair.client.id();
-        let seen = tracer.events(1, |event| event.id == id && event.from == Established)?;
+        let seen = tracer.events_of(&pair.client.expected, 1, |event| event.from == Established)?;
         let comms: Vec<_> = seen.iter().map(|event| event.comm.as_deref()).collect();
         ensure!(!tracer.is_present() || comms == [Some("head")], "the name of the child is {comms:?}");
     }

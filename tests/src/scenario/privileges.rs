@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::kernel;
 use crate::lab::{Lab, Skip, run_to_end};
 use crate::pair::{ConnectedPair, IpFamily};
 use crate::precision::Precision;
@@ -13,8 +14,11 @@ use crate::tracer::{LiveTracer, TracerFormat};
 
 /// `nobody`.
 const NOBODY: u32 = 65_534;
-/// The capabilities that tracing needs, as `setpriv` and `setcap` name them.
-const LEAST: [&str; 2] = ["bpf", "perfmon"];
+/// The capabilities that tracing needs, as `setpriv` and `setcap` name them. Before 5.11 eBPF programs count as locked memory.
+fn least() -> Vec<&'static str> {
+    let all = ["bpf", "perfmon", "sys_resource"];
+    if kernel::version() < (5, 11) { all.to_vec() } else { all[..2].to_vec() }
+}
 
 /// A command of an ordinary user with these capabilities and no others.
 fn with_capabilities(binary: &std::path::Path, names: &[&str]) -> Command {
@@ -45,13 +49,13 @@ fn traces(lab: &Lab, mut command: Command) -> Result<()> {
     tracer.finish()
 }
 
-/// `CAP_BPF` and `CAP_PERFMON` are enough to trace, and each of them is needed.
+/// These capabilities are enough to trace, and each of them is needed.
 pub fn least_to_trace(lab: &Lab) -> Result<()> {
     needs("setpriv")?;
     let binary = lab.public_copy()?;
-    traces(lab, with_capabilities(&binary.0, &LEAST))?;
-    for missing in LEAST {
-        let others: Vec<_> = LEAST.into_iter().filter(|name| *name != missing).collect();
+    traces(lab, with_capabilities(&binary.0, &least()))?;
+    for missing in least() {
+        let others: Vec<_> = least().into_iter().filter(|name| *name != missing).collect();
         let mut command = with_capabilities(&binary.0, &others);
         command.args(["top", "--once"]);
         let output = run_to_end(command)?;
@@ -70,7 +74,7 @@ pub fn least_to_trace(lab: &Lab) -> Result<()> {
 /// A binary with file capabilities serves an ordinary user.
 pub fn file_capabilities(lab: &Lab) -> Result<()> {
     let binary = lab.public_copy()?;
-    let names = LEAST.map(|name| format!("cap_{name}")).join(",");
+    let names = least().iter().map(|name| format!("cap_{name}")).collect::<Vec<_>>().join(",");
     let set = Command::new("setcap").arg(format!("{names}=ep")).arg(&binary.0).finish();
     let set = set.map_err(|_| Skip("no setcap here".into()))?;
     if !set.status.success() {

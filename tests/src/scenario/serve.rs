@@ -6,14 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tcptrace_common::state::TcpState;
 
 use crate::clock::{soon, wait_for};
 use crate::kernel;
-use crate::lab::{Lab, Skip, run_to_end};
-use crate::precision::cannot_trace;
+use crate::lab::{Lab, run_to_end};
 use crate::process::{self, KillOnDrop, StartChild as _};
 
 /// In a namespace of its own every port is free.
@@ -48,17 +47,17 @@ impl Exporter {
             .start()?;
         let mut exporter = Self { child: KillOnDrop(child) };
         let ready = wait_for("the exporter to be ready", 3 * soon(), || {
-            if exporter.child.try_wait()?.is_some_and(|status| status.code() == Some(3)) {
-                return Err(cannot_trace(&exporter.stderr()));
+            if let Some(status) = exporter.child.try_wait()? {
+                bail!("it ended with {status}");
             }
             Ok(get("/healthz").is_ok_and(|answer| answer.ends_with("\r\n\r\nready\n")).then_some(()))
         });
         match ready {
-            Err(error) if !error.is::<Skip>() => {
+            Err(error) => {
                 exporter.child.kill().ok();
                 Err(error.context(exporter.stderr()))
             }
-            ready => ready.map(|()| exporter),
+            Ok(()) => Ok(exporter),
         }
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::clock::{soon, wait_for};
+use crate::kernel;
 use crate::lab::{Lab, Skip};
 use crate::process::{KillOnDrop, StartChild as _};
 use crate::scenario::recording::TempFolder;
@@ -99,9 +100,7 @@ fn faults(threads: &[Thread], main: u64) -> Vec<String> {
 
 /// Whether this kernel lets a thread read open maps without `CAP_BPF` under any settings (5.19).
 fn reads_counters_without_bpf() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(5), Some(19))
+    kernel::version() >= (5, 19)
 }
 
 /// Waits until the process has these threads, and none of its threads more than it may.

@@ -22,12 +22,6 @@ tcptrace check --json >/tmp/check
 can_trace=$?
 echo "vm: check exit $can_trace"
 echo "vm: check $(cat /tmp/check)"
-if [ $can_trace = 0 ]; then
-    live $(cat /filters)
-else
-    tcptrace top --once >/tmp/refusal 2>&1
-    echo "vm: top exit $?"
-    sed 's/^/vm: top /' /tmp/refusal
-fi
+[ $can_trace = 0 ] && live $(cat /filters)
 echo "vm: end"
 poweroff -f

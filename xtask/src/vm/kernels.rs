@@ -11,15 +11,6 @@ use crate::archive::Archive;
 use crate::command;
 use crate::repo::Repo;
 
-/// The expected result on a kernel.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Expectation {
-    /// Every live test passes.
-    Traces,
-    /// tcptrace refuses to trace, naming the missing helper; `states` still works.
-    Refuses,
-}
-
 /// A kernel of one Debian release.
 pub struct DebianKernel {
     /// Its name on the command line, and the version of its packages.
@@ -30,7 +21,6 @@ pub struct DebianKernel {
     packages: &'static [&'static str],
     /// Its flavour on arm64.
     arm64_flavour: &'static str,
-    pub expectation: Expectation,
 }
 
 /// The smallest kernels.
@@ -44,29 +34,20 @@ pub const KERNELS: [DebianKernel; 4] = [
         suite: "bullseye",
         packages: &["linux-image"],
         arm64_flavour: CLOUD_ARM64,
-        expectation: Expectation::Refuses,
     },
     DebianKernel {
         version: "6.1",
         suite: "bookworm",
         packages: &["linux-image"],
         arm64_flavour: CLOUD_ARM64,
-        expectation: Expectation::Traces,
     },
-    DebianKernel {
-        version: "6.12",
-        suite: "trixie",
-        packages: &["linux-image"],
-        arm64_flavour: CLOUD_ARM64,
-        expectation: Expectation::Traces,
-    },
+    DebianKernel { version: "6.12", suite: "trixie", packages: &["linux-image"], arm64_flavour: CLOUD_ARM64 },
     DebianKernel {
         version: "7.2",
         suite: "sid",
         packages: &["linux-binary-unsigned", "linux-modules"],
         // Pages of 16 KiB; Debian has no cloud kernel with them.
         arm64_flavour: "arm64-16k",
-        expectation: Expectation::Traces,
     },
 ];
 

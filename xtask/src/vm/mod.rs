@@ -177,7 +177,7 @@ pub fn test(
         if let Err(error) = booted {
             of_kernel.verdict("guest", &TestVerdict::Failed(format!("{error:#}")));
         }
-        for (name, verdict) in report.verdicts(kernel) {
+        for (name, verdict) in report.verdicts() {
             of_kernel.verdict(name, &verdict);
         }
         if let Some(live) = report.live() {

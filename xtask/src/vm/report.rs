@@ -2,15 +2,10 @@
 
 use serde_json::Value;
 
-use super::kernels::{DebianKernel, Expectation};
+use super::kernels::DebianKernel;
 use super::table::KernelRow;
 use crate::arch::Arch;
 use crate::tally::{TestCounts, TestTally, TestVerdict};
-
-/// Exit status of a command that cannot trace on this host.
-const CANNOT_TRACE: i64 = 3;
-/// The helper that too old kernels lack; the refusal must name it.
-const MISSING_HELPER: &str = "bpf_get_socket_cookie";
 
 /// The results so far.
 #[derive(Default)]
@@ -20,8 +15,6 @@ pub struct GuestReport {
     check: Option<Value>,
     check_exit: Option<i64>,
     states_exit: Option<i64>,
-    refusal_exit: Option<i64>,
-    refusal: Vec<String>,
     live: TestTally,
 }
 
@@ -36,8 +29,6 @@ impl GuestReport {
             "check" if exit.is_some() => self.check_exit = exit,
             "check" => self.check = serde_json::from_str(value).ok(),
             "states" => self.states_exit = exit,
-            "top" if exit.is_some() => self.refusal_exit = exit,
-            "top" => self.refusal.push(value.to_owned()),
             _ => {}
         }
     }
@@ -48,34 +39,18 @@ impl GuestReport {
     }
 
     /// The verdicts of all checks except the live tests.
-    pub fn verdicts(&self, kernel: &DebianKernel) -> Vec<(&'static str, TestVerdict)> {
+    pub fn verdicts(&self) -> Vec<(&'static str, TestVerdict)> {
         let verdict =
             |right: bool, wrong: String| if right { TestVerdict::Passed } else { TestVerdict::Failed(wrong) };
         let states =
             verdict(self.states_exit == Some(0), format!("states ended with {:?}", self.states_exit));
-        let check_exit = match kernel.expectation {
-            Expectation::Traces => 0,
-            Expectation::Refuses => CANNOT_TRACE,
-        };
         let check = verdict(
-            self.check_exit == Some(check_exit) && self.check.is_some(),
+            self.check_exit == Some(0) && self.check.is_some(),
             format!("check ended with {:?}: {}", self.check_exit, self.self_test()),
         );
         let mut verdicts = vec![("states", states), ("check", check)];
-        match kernel.expectation {
-            Expectation::Traces if self.live().is_none() => {
-                verdicts
-                    .push(("live tests", TestVerdict::Failed("they ended before their final counts".into())));
-            }
-            Expectation::Traces => {}
-            Expectation::Refuses => verdicts.push((
-                "refusal",
-                verdict(
-                    self.refusal_exit == Some(CANNOT_TRACE)
-                        && self.refusal.iter().any(|line| line.contains(MISSING_HELPER)),
-                    format!("top ended with {:?}: {}", self.refusal_exit, self.refusal.join(" ")),
-                ),
-            )),
+        if self.live().is_none() {
+            verdicts.push(("live tests", TestVerdict::Failed("they ended before their final counts".into())));
         }
         verdicts
     }
@@ -139,7 +114,7 @@ mod tests {
              vm: check {\"checks\":[{\"name\":\"kfree_skb\",\"status\":\"limited\"}],\"self_test\":{}}\n\
              ok close::held (1.0 s)\nlive: 1 passed, 0 failed, 0 skipped\nvm: end",
         );
-        assert!(report.verdicts(kernel).iter().all(|(_, verdict)| matches!(verdict, TestVerdict::Passed)));
+        assert!(report.verdicts().iter().all(|(_, verdict)| matches!(verdict, TestVerdict::Passed)));
         assert_eq!(report.live().unwrap().counts.passed, 1);
         let row = report.row(kernel, Arch::Amd64, TestCounts::default()).line(None);
         assert_eq!(
@@ -149,13 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_must_refuse_names_the_missing_helper() {
-        let kernel = DebianKernel::named("5.10").unwrap();
-        let console = "vm: states exit 0\nvm: check exit 3\nvm: check {}\nvm: top exit 3\n";
-        let silent = report(console).verdicts(kernel);
-        assert!(matches!(silent.last(), Some(("refusal", TestVerdict::Failed(_)))));
-        let named = report(&format!("{console}vm: top   The helper bpf_get_socket_cookie is missing."))
-            .verdicts(kernel);
-        assert!(named.iter().all(|(_, verdict)| matches!(verdict, TestVerdict::Passed)));
+    fn a_guest_that_cannot_trace_fails() {
+        let console = "vm: states exit 0\nvm: check exit 3\nvm: check {}\n";
+        let failed: Vec<_> = report(console)
+            .verdicts()
+            .into_iter()
+            .filter(|(_, verdict)| matches!(verdict, TestVerdict::Failed(_)))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(failed, ["check", "live tests"]);
     }
 }

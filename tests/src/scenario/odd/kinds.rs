@@ -285,6 +285,7 @@ fn mptcp(stage: &OddLab) -> Result<()> {
                 remote,
                 handshake: None,
                 role,
+                known_ns: now_ns(),
             })
         };
         let client_end = expected("MPTCP client", Some(local), Some(target), Some(EventRole::Outbound))?;

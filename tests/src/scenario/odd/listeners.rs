@@ -40,7 +40,8 @@ fn killed(stage: &OddLab) -> Result<()> {
         let (killed, span) = kernel::counts("OutRsts", 0, || Ok(Span::of(|| kernel::destroy(&socket))))?;
         killed?;
         ensure!(!kernel::sockets()?.iter().any(|socket| socket.cookie == id), "it listens on");
-        let steps = [step(Close, Listen, made), step(Listen, Close, span).ended(EventEndReason::Killed)];
+        let reason = kernel::by_error_report(EventEndReason::Killed, EventEndReason::ListenerClosed);
+        let steps = [step(Close, Listen, made), step(Listen, Close, span).ended(reason)];
         stage.expect(&listener.expected, &steps)?;
     }
     Ok(())

@@ -107,8 +107,7 @@ fn in_fin_wait1(stage: &OddLab) -> Result<()> {
             step(FinWait1, Close, closed).ended(EventEndReason::ResetSentMemory).closer(EventCloser::Local),
         ];
         stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
-        let id = pair.server.id();
-        let last = stage.events(1, |event| event.id == id && event.to == Close)?;
+        let last = stage.events_of(&pair.server.expected, 1, |event| event.to == Close)?;
         let reasons: Vec<_> = last.iter().filter_map(|event| event.end_reason).collect();
         stage
             .need(reasons == [EventEndReason::ResetReceived], "a RST at the peer")

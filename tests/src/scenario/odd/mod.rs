@@ -81,6 +81,15 @@ impl OddLab {
         self.tracer.events(count, test)
     }
 
+    fn events_of(
+        &self,
+        socket: &ExpectedSocket,
+        count: usize,
+        test: impl Fn(&EventLine) -> bool,
+    ) -> Result<Vec<EventLine>> {
+        self.tracer.events_of(socket, count, test)
+    }
+
     /// Checks a condition about the tracer, where there is one.
     fn need(&self, right: bool, what: &str) -> Result<()> {
         if self.tracer.is_present() && !right {

@@ -120,8 +120,7 @@ fn kept_over_exec(stage: &OddLab) -> Result<()> {
         ]
         .map(|step| step.owner(EventOwner::Exact, pid));
         stage.expect(&pair.client.expected, &pair.client_steps(&steps))?;
-        let id = pair.client.id();
-        let seen = stage.events(1, |event| event.id == id && event.from == Established)?;
+        let seen = stage.events_of(&pair.client.expected, 1, |event| event.from == Established)?;
         ensure!(seen.iter().all(|event| event.comm.as_deref() == Some("head")), "its name: {seen:?}");
         pair.server.wait_end(soon())?;
     }

@@ -288,7 +288,9 @@ fn linger_in_last_ack_all_sent(stage: &OddLab) -> Result<()> {
         let steps = [
             step(Established, CloseWait, received).by_listener(),
             step(CloseWait, LastAck, shut),
-            step(LastAck, Close, closed).ended(EventEndReason::Silent).closer(EventCloser::Remote),
+            step(LastAck, Close, closed)
+                .ended(kernel::by_error_report(EventEndReason::Silent, EventEndReason::Unexplained))
+                .closer(EventCloser::Remote),
         ];
         stage.expect(&pair.server.expected, &pair.server_steps(&steps))?;
     }
@@ -384,6 +386,7 @@ fn never_accepted(stage: &OddLab) -> Result<()> {
             remote: Some(local),
             handshake: Some(established),
             role: Some(EventRole::Inbound),
+            known_ns: established.end_ns,
             ..listener.expected.clone()
         };
         let steps = [
@@ -395,8 +398,7 @@ fn never_accepted(stage: &OddLab) -> Result<()> {
                 .closer(EventCloser::ResetSent),
         ];
         stage.expect(&server, &steps)?;
-        let id = client.id();
-        let seen = stage.events(1, |event| event.id == id && event.from == Established)?;
+        let seen = stage.events_of(&client.expected, 1, |event| event.from == Established)?;
         ensure!(
             seen.iter().all(|event| event.end_reason == Some(EventEndReason::ResetReceived)),
             "{seen:?} by {ended:?}"

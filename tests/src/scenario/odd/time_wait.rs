@@ -176,6 +176,10 @@ fn killed(stage: &OddLab) -> Result<()> {
     Ok(())
 }
 
+fn silent_end() -> EventEndReason {
+    kernel::by_error_report(EventEndReason::Silent, EventEndReason::Unexplained)
+}
+
 /// Like the end of a checkpointed container: nothing is sent, and the peer is not informed.
 fn closed_in_repair(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
@@ -185,7 +189,7 @@ fn closed_in_repair(stage: &OddLab) -> Result<()> {
         pair.server.wait_readable()?;
         option::set(pair.server.socket()?, option::TCP_REPAIR, 1)?;
         let closed = kernel::counts("OutRsts", 0, || Ok(pair.server.close()))?;
-        let silent = step(Established, Close, closed).ended(EventEndReason::Silent).closer(EventCloser::None);
+        let silent = step(Established, Close, closed).ended(silent_end()).closer(EventCloser::None);
         stage.expect(&pair.server.expected, &pair.server_steps(&[silent]))?;
         let (shut, ended) = kernel::counts("OutRsts", 1, || {
             let shut = pair.client.close();
@@ -217,7 +221,7 @@ fn made_in_repair(stage: &OddLab) -> Result<()> {
         let steps = [
             step(Close, SynSent, connecting),
             step(SynSent, Established, connecting),
-            step(Established, Close, closed).ended(EventEndReason::Silent).closer(EventCloser::None),
+            step(Established, Close, closed).ended(silent_end()).closer(EventCloser::None),
         ];
         stage.expect(&end.expected, &steps)?;
     }
