@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::arch::Arch;
 use crate::repo::Repo;
 use crate::tally::{TestTally, TestVerdict};
-use crate::vm::{self, Console};
+use crate::vm;
 use crate::{command, cross, ebpf, fuzz, packages, queries, setup};
 
 #[derive(clap::Args)]
@@ -91,9 +91,7 @@ impl TestPart {
             Self::Queries => queries::run(repo, tally),
             Self::Fuzz => fuzz::test(repo, tally),
             Self::Live => live(repo, filters, tally),
-            Self::Vm => archs.iter().try_for_each(|arch| {
-                vm::test(repo, *arch, &vm::all(), filters, Console::Results, tally).map(drop)
-            }),
+            Self::Vm => archs.iter().try_for_each(|arch| vm::test_all(repo, *arch, filters, tally)),
         }
     }
 }
