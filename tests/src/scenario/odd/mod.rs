@@ -124,6 +124,8 @@ impl CaseOutcomes {
         let mut outcomes = Self::default();
         for case in cases {
             let Err(error) = (case.run)(stage) else { continue };
+            // At once: each failing case may wait a minute, and together they exceed the time of the scenario.
+            println!("   {}: {error:#}", case.name);
             match error.downcast_ref::<Skip>() {
                 Some(Skip(reason)) => outcomes.skipped.push(format!("{}: {reason}", case.name)),
                 None => outcomes.failed.push(format!("{}: {error:#}", case.name)),
