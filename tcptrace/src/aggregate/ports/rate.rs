@@ -149,7 +149,7 @@ mod tests {
             rate.add(Nanos(again + n * 50_000_000), 1);
             late.add(Nanos(again + n * 50_000_000), 1);
         }
-        // The one had a pause that is long enough to begin anew, the other one had not.
+        // The one had a pause that is long enough to begin again, the other one had not.
         assert!(rate.began > late.began);
         let seen = Rate::compared([&mut rate, &mut late], Nanos(again + 1_000_000_000));
         assert_eq!(seen[0], seen[1]);

@@ -24,7 +24,7 @@ type Ends = (LifeKind, NetnsId, Tuple);
 
 /// One kernel object from its first record to its last.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Life {
+pub(super) struct ObjectLife {
     /// The id of the socket; a timewait socket has that of its full socket. 0 where the seed must list it first.
     pub id: SocketId,
     pub kind: LifeKind,
@@ -41,7 +41,7 @@ pub(super) struct Life {
     pub ended: Option<Nanos>,
 }
 
-impl Life {
+impl ObjectLife {
     fn ends(&self) -> Ends {
         (self.kind, self.netns, self.tuple)
     }
@@ -80,7 +80,7 @@ impl Life {
 /// All of them. Every operation takes constant time.
 #[derive(Debug, Default)]
 pub(super) struct Lives {
-    by_address: HashMap<u64, Life>,
+    by_address: HashMap<u64, ObjectLife>,
     by_ends: HashMap<Ends, u64>,
     by_inode: HashMap<u32, u64>,
     by_cookie: HashMap<u64, u64>,
@@ -95,32 +95,32 @@ impl Lives {
         Self { most, ..Self::default() }
     }
 
-    pub fn at(&self, address: u64) -> Option<&Life> {
+    pub fn at(&self, address: u64) -> Option<&ObjectLife> {
         self.by_address.get(&address)
     }
 
     /// The socket that the indices name, if it has not ended.
-    fn live(&self, address: Option<&u64>) -> Option<(u64, &Life)> {
+    fn live(&self, address: Option<&u64>) -> Option<(u64, &ObjectLife)> {
         let &address = address?;
         let life = self.by_address.get(&address)?;
         life.ended.is_none().then_some((address, life))
     }
 
-    pub fn with_ends(&self, kind: LifeKind, netns: NetnsId, tuple: &Tuple) -> Option<(u64, &Life)> {
+    pub fn with_ends(&self, kind: LifeKind, netns: NetnsId, tuple: &Tuple) -> Option<(u64, &ObjectLife)> {
         self.live(self.by_ends.get(&(kind, netns, tuple.without_interface())))
     }
 
-    pub fn with_inode(&self, inode: u32) -> Option<(u64, &Life)> {
+    pub fn with_inode(&self, inode: u32) -> Option<(u64, &ObjectLife)> {
         self.live(self.by_inode.get(&inode).filter(|_| inode != 0))
     }
 
-    pub fn with_cookie(&self, cookie: u64) -> Option<(u64, &Life)> {
+    pub fn with_cookie(&self, cookie: u64) -> Option<(u64, &ObjectLife)> {
         let address = self.by_cookie.get(&cookie).filter(|_| cookie != 0)?;
         Some((*address, self.by_address.get(address)?))
     }
 
     /// Begins a life at `address`. The one before has ended, even if its last record is missing.
-    pub fn begin(&mut self, address: u64, life: Life) {
+    pub fn begin(&mut self, address: u64, life: ObjectLife) {
         self.remove(address);
         if self.by_address.len() >= self.most {
             return;
@@ -199,7 +199,7 @@ impl Lives {
         }
     }
 
-    fn index_ends(&mut self, address: u64, life: &Life) {
+    fn index_ends(&mut self, address: u64, life: &ObjectLife) {
         if !life.is_cloned() {
             self.by_ends.insert(life.ends(), address);
         }

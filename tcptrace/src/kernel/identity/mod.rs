@@ -16,7 +16,7 @@ mod tests;
 use hashbrown::HashMap;
 use tcptrace_common::record::{Kind, RawRecord, identity::LISTENER};
 
-use self::lives::{Life, LifeKind, Lives};
+use self::lives::{LifeKind, Lives, ObjectLife};
 use crate::model::{
     HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple, record::SeedObject,
 };
@@ -94,7 +94,7 @@ impl Identities {
         let is_first =
             old == Some(TcpState::Close) || (old, new) == (Some(TcpState::Listen), Some(TcpState::SynRecv));
         let inode = if old == Some(TcpState::Close) { std::mem::take(&mut raw.arg1) as u32 } else { 0 };
-        let is_repeated = |life: &Life| {
+        let is_repeated = |life: &ObjectLife| {
             (life.last.0, life.last.1) == (raw.old, raw.new) && last.2.since(life.last.2) < DUPLICATE_WINDOW
         };
         let known = match self.lives.at(raw.object) {
@@ -214,13 +214,13 @@ impl Identities {
     /// The id by the cookie of `raw`: the cookie itself, unless it is an alias. Timewait sockets may share their cookie with
     /// the next connection of one descriptor. `None` without a cookie.
     fn id_of_cookie(&self, raw: &RawRecord) -> Option<SocketId> {
-        let is_it = |life: &Life| life.may_have(NetnsId(raw.netns), &Tuple::of(raw));
+        let is_it = |life: &ObjectLife| life.may_have(NetnsId(raw.netns), &Tuple::of(raw));
         let known = self.lives.with_cookie(raw.cookie).filter(|(_, life)| is_it(life));
         known.map(|(_, life)| life.id).or_else(|| (raw.cookie != 0).then_some(SocketId(raw.cookie)))
     }
 
     fn begin(&mut self, raw: &RawRecord, id: SocketId, kind: LifeKind, cookie: u64, inode: u32) {
-        let life = Life {
+        let life = ObjectLife {
             id,
             kind,
             cookie,
@@ -250,7 +250,7 @@ impl Identities {
             // The full socket has replaced its request socket since.
             SeedObject::Full | SeedObject::Request { .. } => LifeKind::Full,
         };
-        let is_it = |(_, life): &(u64, &Life)| life.kind == kind && life.may_have(netns, tuple);
+        let is_it = |(_, life): &(u64, &ObjectLife)| life.kind == kind && life.may_have(netns, tuple);
         let found = self
             .lives
             .with_cookie(cookie)

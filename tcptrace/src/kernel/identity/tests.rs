@@ -12,12 +12,12 @@ const NETNS: u32 = 7;
 const FIRST: u64 = (1 << 50) + 1;
 
 /// A stream of records with times that count up.
-struct Stream {
+struct RecordStream {
     ids: Identities,
     now: u64,
 }
 
-impl Stream {
+impl RecordStream {
     fn new() -> Self {
         Self { ids: Identities::default(), now: 0 }
     }
@@ -77,7 +77,7 @@ fn listed(cookie: u64, state: S, object: SeedObject, (sport, dport): (u16, u16),
 }
 
 /// The client of a connection up to FIN_WAIT2.
-fn connect(stream: &mut Stream) -> [u64; 4] {
+fn connect(stream: &mut RecordStream) -> [u64; 4] {
     [
         stream.take(RawRecord { arg1: 77, ..step(CLIENT, S::Close, S::SynSent, (0, 80)) }),
         stream.take(step(CLIENT, S::SynSent, S::Established, (4000, 80))),
@@ -88,7 +88,7 @@ fn connect(stream: &mut Stream) -> [u64; 4] {
 
 #[test]
 fn one_connection_has_one_id_per_socket() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     let listener = stream.take(RawRecord { arg1: 5, ..step(LISTENER, S::Close, S::Listen, (80, 0)) });
     let client = stream.take(RawRecord { arg1: 6, ..step(CLIENT, S::Close, S::SynSent, (0, 80)) });
     let address = LISTENER << 8;
@@ -126,7 +126,7 @@ fn one_connection_has_one_id_per_socket() {
 
 #[test]
 fn an_address_is_no_identity_across_close() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     let first = connect(&mut stream)[0];
     assert_eq!(stream.take(step(CLIENT, S::FinWait2, S::Close, (4000, 80))), first);
     // The kernel reports why it closed.
@@ -138,7 +138,7 @@ fn an_address_is_no_identity_across_close() {
 
 #[test]
 fn a_duplicate_report_keeps_the_id() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     let begin = step(CLIENT, S::Close, S::SynSent, (0, 80));
     assert_eq!([stream.take(begin), stream.take(begin)], [FIRST; 2]);
     let end = step(CLIENT, S::SynSent, S::Close, (0, 80));
@@ -148,7 +148,7 @@ fn a_duplicate_report_keeps_the_id() {
 
 #[test]
 fn a_cookie_is_an_alias() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     let id = connect(&mut stream)[0];
     let known = RawRecord { cookie: 40, ..step(CLIENT, S::FinWait2, S::TimeWait, (4000, 80)) };
     assert_eq!(stream.take(known), id);
@@ -165,7 +165,7 @@ fn a_cookie_is_an_alias() {
 
 #[test]
 fn a_listing_is_joined_by_inode_or_by_tuple() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     // Both have no port yet, and the same destination.
     let connecting = [(CLIENT, 31), (CHILD, 32)].map(|(object, inode)| {
         stream.take(RawRecord { arg1: inode, ..step(object, S::Close, S::SynSent, (0, 80)) })
@@ -189,7 +189,7 @@ fn a_listing_is_joined_by_inode_or_by_tuple() {
 
 #[test]
 fn sockets_older_than_the_trace_keep_their_cookie() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     assert_eq!(stream.seed(listed(5, S::Established, SeedObject::Full, (4000, 80), 3)), 5);
     let cookie = |raw: RawRecord| RawRecord { cookie: 5, ..raw };
     for (old, new) in [(S::Established, S::FinWait1), (S::FinWait1, S::FinWait2)] {
@@ -201,7 +201,7 @@ fn sockets_older_than_the_trace_keep_their_cookie() {
 
 #[test]
 fn a_socket_without_a_cookie_is_joined_by_the_seed() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     // Before the seed lists them.
     let full = stream.take(step(CHILD, S::Established, S::CloseWait, (80, 4001)));
     assert_eq!(full, FIRST);
@@ -221,7 +221,7 @@ fn a_socket_without_a_cookie_is_joined_by_the_seed() {
 
 #[test]
 fn the_seed_does_not_bring_back_what_has_ended() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     let id = connect(&mut stream)[0];
     stream.take(step(CLIENT, S::FinWait2, S::Close, (4000, 80)));
     let stale = listed(6, S::FinWait2, SeedObject::Full, (4000, 80), 0);
@@ -232,7 +232,7 @@ fn the_seed_does_not_bring_back_what_has_ended() {
 
 #[test]
 fn a_listed_handshake_may_be_its_child_by_now() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     let child = stream.take(step(CHILD, S::Listen, S::SynRecv, (80, 0)));
     stream.take(step(CHILD, S::SynRecv, S::Established, (80, 4000)));
     let object = SeedObject::Request { timeouts: 0 };
@@ -242,7 +242,7 @@ fn a_listed_handshake_may_be_its_child_by_now() {
 
 #[test]
 fn a_cookie_of_an_unseen_child_is_its_id() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     // TCP Fast Open: the full socket stays in SYN_RECV, and a sweep lists it.
     stream.take(step(CHILD, S::Listen, S::SynRecv, (80, 0)));
     let child = listed(8, S::SynRecv, SeedObject::Full, (80, 4000), 0);
@@ -255,7 +255,7 @@ fn a_cookie_of_an_unseen_child_is_its_id() {
 
 #[test]
 fn a_shared_cookie_is_not_confused() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     // One descriptor: a timewait socket older than the trace, and a new connection.
     let object = SeedObject::Timewait { left: Nanos::SECOND };
     assert_eq!(stream.seed(listed(5, S::TimeWait, object, (4000, 80), 0)), 5);
@@ -269,7 +269,7 @@ fn a_shared_cookie_is_not_confused() {
 
 #[test]
 fn every_index_is_empty_after_the_last_end() {
-    let mut stream = Stream::new();
+    let mut stream = RecordStream::new();
     stream.end_seed();
     for round in 0..50 {
         connect(&mut stream);
@@ -284,7 +284,7 @@ fn every_index_is_empty_after_the_last_end() {
 
 #[test]
 fn a_full_table_is_not_exceeded() {
-    let mut stream = Stream { ids: Identities::new(10), now: 0 };
+    let mut stream = RecordStream { ids: Identities::new(10), now: 0 };
     for n in 0..100 {
         stream.take(step(CLIENT + n, S::Close, S::SynSent, (4000 + n as u16, 80)));
         stream.take(raw(Kind::TimewaitCancelled, TIMEWAIT + n, (5000 + n as u16, 80)));
