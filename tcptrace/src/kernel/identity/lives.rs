@@ -8,7 +8,7 @@ use crate::model::{Nanos, NetnsId, SeedSocket, SocketId, TcpState, Tuple};
 
 /// How long an address still leads to a socket that ended: the records that explain an end follow within
 /// `lifecycle::pending::GRACE`.
-const AFTERLIFE: Nanos = Nanos::SECOND;
+const KEEP_ENDED: Nanos = Nanos::SECOND;
 
 /// The kernel objects that are identified by their address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -181,7 +181,7 @@ impl Lives {
     }
 
     /// The life at `address` goes on: its timer was armed again.
-    pub fn revive(&mut self, address: u64) {
+    pub fn continue_life(&mut self, address: u64) {
         if let Some(life) = self.by_address.get_mut(&address) {
             life.ended = None;
         }
@@ -190,7 +190,7 @@ impl Lives {
     /// Removes the lives that ended some time before `now`.
     pub fn remove_ended(&mut self, now: Nanos) {
         while let Some(&(ts, address)) = self.ended.front()
-            && (now.since(ts) >= AFTERLIFE || self.ended.len() > self.most)
+            && (now.since(ts) >= KEEP_ENDED || self.ended.len() > self.most)
         {
             self.ended.pop_front();
             if self.by_address.get(&address).is_some_and(|life| life.ended == Some(ts)) {

@@ -4,7 +4,7 @@
 //! - A socket gets a new id at CLOSE -> x and at LISTEN -> SYN_RECV; from then on its address identifies it.
 //! - A timewait socket takes the id of the full socket with its tuple, whose -> CLOSE follows.
 //! - Others may request cookies: `ss`, and the listings of tcptrace. A cookie in a record is an alias of the id.
-//! - A listing is joined by alias, inode number, or tuple, and teaches the alias. A socket that no record has shown keeps its
+//! - A listing is joined by alias, inode number, or tuple, and adds the alias. A socket that no record has shown keeps its
 //!   cookie as its id.
 //!
 //! Ambiguous is only a listing that is older than the records by then: a tuple that was used again in between.
@@ -130,7 +130,7 @@ impl Identities {
                 full
             }
             (_, Some(known)) => {
-                self.lives.revive(raw.object);
+                self.lives.continue_life(raw.object);
                 self.lives.learn(raw.object, &tuple, raw.cookie);
                 known
             }
