@@ -46,7 +46,7 @@ fn is_mine(finding: &DoctorFinding) -> Result<()> {
 /// The table of timewait sockets is full: kernel and tracer count each missing TIME_WAIT.
 pub fn time_wait_overflow(lab: &Lab) -> Result<()> {
     netns::sysctl("tcp_max_tw_buckets", "50")?;
-    netns::sysctl("tcp_tw_reuse", "0")?;
+    netns::keep_time_wait()?;
     let doctor = Doctor::start(lab)?;
     let before = kernel::counter("TCPTimeWaitOverflow")?;
     let mut ends = Vec::new();

@@ -274,7 +274,7 @@ impl Show {
                 }
                 Some(FollowUp::Quit) => return Ok(LoopStep::Quit),
                 Some(FollowUp::Suspend) => {
-                    self.terminal.suspend(suspend)?;
+                    self.terminal.suspend(|| suspend(&flags.continued))?;
                     flags.continued.store(false, Ordering::Relaxed);
                     step = LoopStep::DrawFrame;
                 }
@@ -359,12 +359,17 @@ fn handle(
 }
 
 /// Stops the process, like the shell's Ctrl-Z outside raw mode; returns when it continues.
-fn suspend() {
-    // The kernel may deliver the signal to another thread, so that this one runs on for a moment. A process that
-    // no shell can continue (an orphaned process group) does not stop at all.
-    const STOP_DELAY: Duration = Duration::from_millis(50);
+fn suspend(continued: &AtomicBool) {
+    // The kernel may deliver the signal to another thread, so that this one runs on until that one has a CPU. A process
+    // that no shell can continue (an orphaned process group) does not stop at all.
+    const LONGEST: Duration = Duration::from_secs(1);
+    const STEP: Duration = Duration::from_millis(10);
+    continued.store(false, Ordering::Relaxed);
     let _ = kill_process(getpid(), Signal::TSTP);
-    thread::sleep(STOP_DELAY);
+    let asked = Instant::now();
+    while !continued.load(Ordering::Relaxed) && asked.elapsed() < LONGEST {
+        thread::sleep(STEP);
+    }
 }
 
 #[cfg(test)]
