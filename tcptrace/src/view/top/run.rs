@@ -363,11 +363,16 @@ fn suspend(continued: &AtomicBool) {
     // The kernel may deliver the signal to another thread, so that this one runs on until that one has a CPU. A process
     // that no shell can continue (an orphaned process group) does not stop at all.
     const LONGEST: Duration = Duration::from_secs(1);
-    const STEP: Duration = Duration::from_millis(10);
     continued.store(false, Ordering::Relaxed);
     let _ = kill_process(getpid(), Signal::TSTP);
-    let asked = Instant::now();
-    while !continued.load(Ordering::Relaxed) && asked.elapsed() < LONGEST {
+    wait_until(continued, LONGEST);
+}
+
+/// Waits until `flag` is set, for `longest` at most.
+fn wait_until(flag: &AtomicBool, longest: Duration) {
+    const STEP: Duration = Duration::from_millis(10);
+    let began = Instant::now();
+    while !flag.load(Ordering::Relaxed) && began.elapsed() < longest {
         thread::sleep(STEP);
     }
 }

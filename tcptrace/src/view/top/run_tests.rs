@@ -269,3 +269,18 @@ fn prompt_reads_letters_as_input_and_ctrl_c_quits() {
     assert_eq!(press(KeyPress::Ctrl('c')), Some(FollowUp::Quit));
     assert_eq!(state.prompt().map(|prompt| prompt.text().to_owned()).as_deref(), Some("q"));
 }
+
+#[test]
+fn stopped_screen_waits_until_it_continues() {
+    let continued = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(100));
+            continued.store(true, Ordering::Relaxed);
+        });
+        wait_until(&continued, Duration::from_secs(60));
+        assert!(continued.load(Ordering::Relaxed), "it drew before it was stopped and continued");
+    });
+    // An orphaned process group does not stop.
+    wait_until(&AtomicBool::new(false), Duration::from_millis(1));
+}
