@@ -217,6 +217,7 @@ fn read(lab: &Lab, file: &Path, args: &[&str]) -> Result<(Vec<String>, String)> 
 
 /// Recorded during a live trace: a replay gives the same events, and its counts are the kernel's.
 pub fn same_as_live(lab: &Lab) -> Result<()> {
+    netns::keep_time_wait()?;
     let folder = TempFolder::new()?;
     let file = folder.file("a.tcptrace");
     let recorder = RecorderProcess::start(lab, &file, &[])?;
