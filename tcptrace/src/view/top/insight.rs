@@ -210,10 +210,7 @@ fn harmless(snapshot: &Snapshot) -> String {
     let Some((ports, available)) = fullest.and_then(|ports| Some((ports, ports.available?))) else {
         return format!("No problem found: {sockets}, {} on the accepting side.", units::count(accepted));
     };
-    let side = match connected {
-        connected if connected == all => "on the connecting side".into(),
-        connected => format!("{} on the connecting side", units::count(connected)),
-    };
+    let side = if connected == all { String::new() } else { format!("{} ", units::count(connected)) };
     let verdict = match ports.slow_above {
         Some(slow_above) if ports.used > slow_above => {
             format!("From {} on connect() searches long.", units::count(slow_above))
@@ -221,7 +218,7 @@ fn harmless(snapshot: &Snapshot) -> String {
         _ => "Nothing to do.".into(),
     };
     format!(
-        "{sockets}, {side}. Most ports are held to {}: {} of {}. {verdict}",
+        "{sockets}, {side}on the connecting side. Most ports are held to {}: {} of {}. {verdict}",
         ports.remote,
         units::count(ports.used),
         units::count(available)
