@@ -31,9 +31,10 @@ pub struct ExpectedSocket {
     pub local: Option<SocketAddr>,
     /// The remote end; `None` for a listener.
     pub remote: Option<SocketAddr>,
-    /// When its handshake came, of a socket that was accepted. A request socket has no cookie yet: the event
-    /// `LISTEN` -> `SYN_RECV` carries an id of its own and is known by its addresses and its time.
-    pub handshake: Option<Span>,
+    /// When its first event came, as far as it is needed. Of a socket that was accepted: a request socket has no cookie yet, so
+    /// the event `LISTEN` -> `SYN_RECV` carries an id of its own and is known by its addresses and its time. And of one that
+    /// ended before the test knew its addresses.
+    pub began: Option<Span>,
     /// Its role; `None` where the tracer can only guess.
     pub role: Option<EventRole>,
     /// When it had its addresses; a later socket may have the same.
@@ -47,7 +48,7 @@ impl ExpectedSocket {
     /// Whether the event is about this socket by its id.
     pub fn owns(&self, event: &EventLine) -> bool {
         match self.id {
-            Some(id) => event.id == id || self.handshake.is_some_and(|span| self.began_with(event, span)),
+            Some(id) => event.id == id || self.began.is_some_and(|span| self.began_with(event, span)),
             None => event.netns == self.netns && self.at_its_addresses(event),
         }
     }
@@ -110,13 +111,15 @@ impl<'a> SocketEvents<'a> {
         }
     }
 
-    /// Whether it may be the socket by its time: a server began with its handshake, and a socket with both addresses was open
+    /// Whether it may be the socket by its time: where it is not known when it began, a socket with both addresses was open
     /// when these were known.
     fn may_be(&self, of: &MadeUpSocket) -> bool {
-        let ExpectedSocket { handshake, local, remote, known_ns, .. } = *self.socket;
-        let was_open = of.ended_ns.is_none_or(|ended_ns| ended_ns >= known_ns);
-        handshake.is_none_or(|span| span.holds(of.began_ns, Duration::ZERO))
-            && (was_open || local.is_none() || remote.is_none())
+        let ExpectedSocket { began, local, remote, known_ns, .. } = *self.socket;
+        let was_open = || of.ended_ns.is_none_or(|ended_ns| ended_ns >= known_ns);
+        began.map_or_else(
+            || was_open() || local.is_none() || remote.is_none(),
+            |span| span.holds(of.began_ns, Duration::ZERO),
+        )
     }
 
     /// The positions of its events so far.

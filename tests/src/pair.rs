@@ -81,7 +81,7 @@ impl TestSocket {
             netns: netns::current()?,
             local: socket.local_addr().ok().and_then(address),
             remote: socket.peer_addr().ok().and_then(address),
-            handshake: None,
+            began: None,
             role: Some(role),
             known_ns: now_ns(),
         };
@@ -280,7 +280,7 @@ impl ConnectedPair {
         let connecting = Span::since(start_ns);
         let client = TestSocket::new("client", EventRole::Outbound, client)?;
         let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
-        server.expected.handshake = Some(connecting);
+        server.expected.began = Some(connecting);
         Ok(Self { listener, client, server, connecting })
     }
 

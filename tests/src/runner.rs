@@ -39,6 +39,9 @@ struct RunnerArgs {
     /// Make the traffic and check it with the kernel, without the tracer
     #[arg(long)]
     traffic: bool,
+    /// Leave out the scenarios that pass or fail alike on every kernel
+    #[arg(long)]
+    kernel: bool,
     /// Run the scenarios whose name contains one of these
     names: Vec<String>,
 }
@@ -64,6 +67,13 @@ pub struct Scenario {
     pub pace: ScenarioPace,
 }
 
+impl Scenario {
+    /// Whether its name contains one of `names`.
+    fn is_named(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.name.contains(name))
+    }
+}
+
 enum ScenarioOutcome {
     Passed,
     Failed(String),
@@ -86,16 +96,20 @@ struct ScenarioReport {
     hidden: u64,
 }
 
-/// Runs the command line; returns whether nothing failed.
-pub fn main(table: &'static [Scenario]) -> bool {
-    let RunnerArgs { list, traffic, names } = RunnerArgs::parse();
-    let unmatched = unmatched(table, &names);
+/// Runs the command line over `table`; returns whether nothing failed. The scenarios named `on_every_kernel` pass or fail
+/// alike on every kernel.
+pub fn main(table: &'static [Scenario], on_every_kernel: &[&str]) -> bool {
+    let RunnerArgs { list, traffic, kernel, names } = RunnerArgs::parse();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let unmatched = [unmatched(table, &names), unmatched(table, on_every_kernel)].concat();
     if !unmatched.is_empty() {
         eprintln!("no scenario has {unmatched:?} in its name: --list lists all");
         return false;
     }
-    let matches = |scenario: &&Scenario| names.iter().any(|name| scenario.name.contains(name.as_str()));
-    let chosen: Vec<_> = table.iter().filter(|scenario| names.is_empty() || matches(scenario)).collect();
+    let is_chosen = |scenario: &&Scenario| {
+        (names.is_empty() || scenario.is_named(&names)) && !(kernel && scenario.is_named(on_every_kernel))
+    };
+    let chosen: Vec<_> = table.iter().filter(is_chosen).collect();
     if list {
         for scenario in chosen {
             println!("{}", scenario.name);
@@ -111,8 +125,8 @@ pub fn main(table: &'static [Scenario]) -> bool {
 }
 
 /// The names that match no scenario.
-fn unmatched<'a>(table: &[Scenario], names: &'a [String]) -> Vec<&'a String> {
-    names.iter().filter(|name| !table.iter().any(|scenario| scenario.name.contains(name.as_str()))).collect()
+fn unmatched<'a>(table: &[Scenario], names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().copied().filter(|name| !table.iter().any(|scenario| scenario.is_named(&[name]))).collect()
 }
 
 fn binary() -> Option<TestTarget> {
@@ -417,6 +431,6 @@ mod tests {
     #[test]
     fn a_filter_that_matches_nothing_fails() {
         let table = scenario();
-        assert_eq!(unmatched(std::slice::from_ref(table), &["b".into(), "c".into()]), ["c"]);
+        assert_eq!(unmatched(std::slice::from_ref(table), &["b", "c"]), ["c"]);
     }
 }

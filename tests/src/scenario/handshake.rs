@@ -105,7 +105,7 @@ pub fn syn_recv_held(lab: &Lab) -> Result<()> {
         written?;
         let (server, _) = listener.socket()?.accept()?;
         let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
-        server.expected.handshake = Some(connected);
+        server.expected.began = Some(connected);
         let accepted = Span::since(write.start_ns);
         tracer.expect(
             &server.expected,

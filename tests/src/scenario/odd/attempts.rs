@@ -75,13 +75,14 @@ fn refused(stage: &OddLab) -> Result<()> {
         let mut listener = TestSocket::listen((family.loopback(), 0).into())?;
         let target = listener.local()?;
         listener.close();
-        let (client, span) = kernel::counts("AttemptFails", 1, || {
+        let (mut client, span) = kernel::counts("AttemptFails", 1, || {
             kernel::counts("OutRsts", 1, || {
                 let (client, span) = start_connect(family.socket()?, target)?;
                 let ended = client.ends(span)?;
                 Ok((client, ended))
             })
         })?;
+        client.expected.began = Some(span);
         let error = client.socket()?.take_error()?.map(|error| error.kind());
         ensure!(error == Some(ErrorKind::ConnectionRefused), "the error is {error:?}");
         let steps = [
@@ -185,6 +186,7 @@ fn no_port(stage: &OddLab) -> Result<()> {
         let mut client = TestSocket::new("client", crate::event::EventRole::Outbound, socket)?;
         client.expected.local = None;
         client.expected.remote = Some(target);
+        client.expected.began = Some(span);
         let steps = [
             step(Close, SynSent, span),
             step(SynSent, Close, span).ended(EventEndReason::NoPort).closer(EventCloser::None),

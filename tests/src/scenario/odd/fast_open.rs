@@ -44,7 +44,7 @@ fn open(family: IpFamily, drops_answers: bool) -> Result<ConnectedPair> {
     let mut client = TestSocket::new("client", EventRole::Outbound, client)?;
     client.expected.remote = Some(target);
     let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
-    server.expected.handshake = Some(connecting);
+    server.expected.began = Some(connecting);
     let pair = ConnectedPair { listener, client, server, connecting };
     if drops_answers {
         pair.server.wait(SynRecv)?;

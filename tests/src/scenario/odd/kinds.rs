@@ -283,7 +283,7 @@ fn mptcp(stage: &OddLab) -> Result<()> {
                 netns: netns::current()?,
                 local,
                 remote,
-                handshake: None,
+                began: None,
                 role,
                 known_ns: now_ns(),
             })

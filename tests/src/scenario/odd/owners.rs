@@ -140,7 +140,7 @@ fn by_io_uring(stage: &OddLab) -> Result<()> {
         let connecting = Span::since(start_ns);
         let client = TestSocket::new("client", EventRole::Outbound, socket)?;
         let mut server = TestSocket::new("server", EventRole::Inbound, server)?;
-        server.expected.handshake = Some(connecting);
+        server.expected.began = Some(connecting);
         let mut pair = ConnectedPair { listener, client, server, connecting };
         let (shut, span) = Span::of(|| ring.shut_down(pair.client.socket()?));
         shut?;

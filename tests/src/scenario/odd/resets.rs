@@ -384,7 +384,7 @@ fn never_accepted(stage: &OddLab) -> Result<()> {
             id: Some(queued.cookie),
             local: Some(target),
             remote: Some(local),
-            handshake: Some(established),
+            began: Some(established),
             role: Some(EventRole::Inbound),
             known_ns: established.end_ns,
             ..listener.expected.clone()
