@@ -53,7 +53,7 @@ pub struct PipelinePlan {
     pub places: usize,
     /// Time between two snapshots.
     pub interval: Nanos,
-    /// Host data to poll besides the hooks, live only.
+    /// Host data to poll besides the hooks, live only; with [`PollKind::Host`] also what only findings need.
     pub polls: PollKind,
     /// Name of the source.
     pub source: Arc<str>,
@@ -113,11 +113,15 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let first = plan.queries.as_ref().map(|queries| queries.borrow().clone());
+    let mut aggregate = Aggregate::new(plan.grouping, plan.scope).with_places(plan.places);
+    if plan.polls == PollKind::Host {
+        aggregate = aggregate.with_pools();
+    }
     let pipeline = Pipeline {
         queries: plan.queries,
         tracker: Tracker::new(TrackerLimits::default()).scoped(plan.filter.kernel_part()),
         flow: PipelineState::new(
-            Aggregate::new(plan.grouping, plan.scope).with_places(plan.places),
+            aggregate,
             plan.events,
             first.map(|query| ActiveQuery::new(query, plan.filter.clone())),
             plan.filter,

@@ -6,8 +6,8 @@ use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, budget, churn, close, doctor, documents, dwells, ending, fallback, faults, filters, flood,
-    handshake, identity, million, names, odd, owner, ports, privileges, program, prometheus, recording,
-    report, restarts, scrape, screen, seed, serve, servers, storm, threads,
+    handshake, identity, million, names, odd, owner, pools, ports, privileges, program, prometheus,
+    recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads,
 };
 
 macro_rules! scenarios {
@@ -76,6 +76,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     identity::one_cookie_many_sockets, Short;
     identity::full_orphan, Waiting;
     identity::namespace_nobody_can_enter, Short;
+    pools::nginx_without_keepalive, Short;
     ports::exhaustion, Short;
     budget::views_agree, Short;
     ports::budgets, Short;

@@ -39,6 +39,9 @@ impl Observer for Aggregate {
             return;
         }
         self.ports.changed(event, socket, processes);
+        if let Some(pools) = self.pools.as_mut().filter(|_| socket.is_counted() || socket.is_shown()) {
+            pools.changed(event);
+        }
         if socket.is_counted() {
             self.leave(event.from, Orphan::before(event));
             if let Some(dwells) = &mut self.dwells {

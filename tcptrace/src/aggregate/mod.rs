@@ -17,6 +17,7 @@ mod orphan;
 mod over_time;
 mod owners;
 mod packed_dwell;
+mod pools;
 mod ports;
 mod snapshot;
 mod sticky_top_n;
@@ -49,6 +50,8 @@ pub use names::{CleanupThrottle, HostNames, Sysctls, Used};
 use over_time::OverTime;
 pub use over_time::{GroupSummary, StateSummary};
 pub use packed_dwell::Split;
+pub use pools::PoolDemand;
+use pools::Pools;
 use ports::Ports;
 pub use ports::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse};
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
@@ -71,6 +74,7 @@ pub struct Aggregate {
     /// Number of its samples.
     samples: u64,
     ports: Ports,
+    pools: Option<Pools>,
     orphans: u64,
     history: VecDeque<Sample>,
     timeline: Timeline,
@@ -150,6 +154,7 @@ impl Aggregate {
             over_time: (scope == Scope::Whole).then(OverTime::default),
             samples: 0,
             ports: Ports::default(),
+            pools: None,
             orphans: 0,
             history: VecDeque::with_capacity(HISTORY),
             timeline: Timeline::default(),
@@ -165,6 +170,12 @@ impl Aggregate {
         self.groups.places = StickyTopN::new(most);
         self.ports.places = StickyTopN::new(most);
         self
+    }
+
+    /// Simulates connection pools, see [`Snapshot::pools`].
+    #[must_use]
+    pub fn with_pools(self) -> Self {
+        Self { pools: Some(Pools::default()), ..self }
     }
 
     /// Sets the start of the trace; only the first call counts.
@@ -189,6 +200,7 @@ impl Aggregate {
         self.groups = self.groups.cleared(grouping);
         self.totals = Default::default();
         self.dwells = self.dwells.as_ref().map(|_| Default::default());
+        self.pools = self.pools.as_ref().map(|_| Pools::default());
         self.orphans = 0;
         self.last = None;
         if history == History::Ends {
@@ -294,6 +306,7 @@ impl Aggregate {
             observed: context.observed,
             stuck: Vec::new(),
             ports: self.ports.snapshot(ts, names),
+            pools: self.pools.as_ref().map(Pools::snapshot).unwrap_or_default(),
             dwells: self.merged_dwells().map(|dwells| dwells.states(&now, self.orphans)).unwrap_or_default(),
             dwells_by_role: self.dwells_by_role(),
             tables,

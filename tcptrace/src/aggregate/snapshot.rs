@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{
-    GroupKey, Grouping, PortsSnapshot, RoleDwells, StateDwells, Timeline, TimewaitSockets,
+    GroupKey, Grouping, PoolDemand, PortsSnapshot, RoleDwells, StateDwells, Timeline, TimewaitSockets,
     detail::DetailAnswer, host_counters::Observed, stuck_sockets::StuckSockets,
 };
 use crate::{
@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub stuck: Vec<StuckSockets>,
     /// Local ports by destination.
     pub ports: PortsSnapshot,
+    /// Processes for which a connection pool would save most connects, those first; empty unless requested.
+    pub pools: Vec<PoolDemand>,
     /// Row count of each table, by name; every table is bounded.
     pub tables: Vec<(&'static str, usize)>,
     /// Answer to the active detail query, if there is one.

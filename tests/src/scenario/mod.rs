@@ -18,6 +18,7 @@ pub mod million;
 pub mod names;
 pub mod odd;
 pub mod owner;
+pub mod pools;
 pub mod ports;
 pub mod privileges;
 pub mod program;

@@ -10,6 +10,7 @@ mod healthy;
 mod held;
 pub mod json;
 mod listeners;
+mod pools;
 mod ports;
 mod settings;
 pub mod sysctl_facts;
@@ -55,6 +56,7 @@ const FINDINGS: &[FindingRow] = &[
     row("syn_queue_overflow", listeners::syn_queue),
     row("syn_acks_again", listeners::syn_acks).follows_from(&["accept_queue_overflow"]),
     row("connects_unanswered", closes::unanswered).follows_from(&["accept_queue_overflow"]),
+    row("pool_too_small", pools::too_small).follows_from(&["client_ports_exhausted", "client_ports_near"]),
     row("connects_refused", closes::refused),
     row("closes_unread_data", closes::unread_data),
     row("closes_linger_zero", closes::linger_zero),

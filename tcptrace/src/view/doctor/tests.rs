@@ -20,6 +20,8 @@ use crate::{
     view::top::fixture,
 };
 
+#[path = "tests/pools.rs"]
+mod pools_tests;
 #[path = "tests/ports.rs"]
 mod ports_tests;
 

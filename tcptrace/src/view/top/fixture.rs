@@ -44,6 +44,7 @@ pub fn empty() -> Snapshot {
         dwells_by_role: Vec::new(),
         observed: Arc::default(),
         stuck: Vec::new(),
+        pools: Vec::new(),
         ports: PortsSnapshot::default(),
         tables: Vec::new(),
         answer: None,
