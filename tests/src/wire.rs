@@ -66,13 +66,26 @@ impl Wire {
 
 /// Puts a segment without payload and options on the wire.
 pub fn forge(segment: Segment) -> Result<()> {
+    forge_with(segment, &[])
+}
+
+/// As [`forge`], with the timestamp option (RFC 7323, 3.2).
+pub fn forge_with_timestamp(segment: Segment, timestamp: u32) -> Result<()> {
+    // Two NOPs align it; no timestamp is echoed.
+    let mut options = [1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
+    options[4..8].copy_from_slice(&timestamp.to_be_bytes());
+    forge_with(segment, &options)
+}
+
+fn forge_with(segment: Segment, options: &[u8]) -> Result<()> {
     let Segment { source, target, seq, ack, flags, .. } = segment;
-    let mut bytes = [0_u8; HEADER];
+    let mut bytes = vec![0_u8; HEADER];
+    bytes.extend(options);
     bytes[0..2].copy_from_slice(&source.port().to_be_bytes());
     bytes[2..4].copy_from_slice(&target.port().to_be_bytes());
     bytes[4..8].copy_from_slice(&seq.to_be_bytes());
     bytes[8..12].copy_from_slice(&ack.to_be_bytes());
-    bytes[12] = (HEADER as u8 / 4) << 4;
+    bytes[12] = (bytes.len() as u8 / 4) << 4;
     bytes[13] = flags;
     let sum = checksum(&bytes, source.ip(), target.ip());
     bytes[16..18].copy_from_slice(&sum.to_be_bytes());
@@ -103,7 +116,7 @@ fn parse(tcp: &[u8], local: IpAddr) -> Option<Segment> {
 }
 
 /// The TCP checksum with its pseudo header (RFC 9293, 3.1; RFC 8200, 8.1).
-fn checksum(tcp: &[u8; HEADER], source: IpAddr, target: IpAddr) -> u16 {
+fn checksum(tcp: &[u8], source: IpAddr, target: IpAddr) -> u16 {
     let mut bytes = Vec::with_capacity(64);
     for ip in [source, target] {
         match ip {
@@ -111,7 +124,7 @@ fn checksum(tcp: &[u8; HEADER], source: IpAddr, target: IpAddr) -> u16 {
             IpAddr::V6(v6) => bytes.extend(v6.octets()),
         }
     }
-    bytes.extend([0, 6, 0, HEADER as u8]);
+    bytes.extend([0, 6, 0, tcp.len() as u8]);
     bytes.extend(tcp);
     let mut sum: u32 =
         bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();

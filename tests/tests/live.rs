@@ -112,6 +112,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     screen::dumb_and_pasted, Short;
     doctor::time_wait_overflow, Short;
     doctor::forgotten_close, Short;
+    doctor::syn_meets_time_wait, Short;
     doctor::accept_queue, Short;
     doctor::syn_queue, Short;
     doctor::bad_ends, Short;

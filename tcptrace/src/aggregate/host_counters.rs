@@ -7,9 +7,12 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use tcptrace_common::record::Kind;
+use tcptrace_common::record::{Kind, RawRecord};
 
-use super::{HostNames, Sysctls};
+use super::{
+    HostNames, Sysctls,
+    refused_syns::{RefusedSyns, SynsAtTimeWait},
+};
 use crate::model::{Addr, Endpoint, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState};
 
 /// Limits per kind. Records beyond a limit are counted if no row can be evicted.
@@ -35,6 +38,8 @@ pub struct Observed {
     pub waiting: Arc<HashMap<SocketId, Nanos>>,
     /// SYN-ACK retransmits by local endpoint.
     pub synacks_again: Arc<BTreeMap<(NetnsId, Endpoint), u64>>,
+    /// SYNs that a TIME_WAIT refused.
+    syns_at_time_wait: Arc<SynsAtTimeWait>,
     counter_bytes: usize,
 }
 
@@ -152,13 +157,14 @@ impl Observed {
     }
 
     /// Row count of each table.
-    pub fn sizes(&self) -> [(&'static str, usize); 5] {
+    pub fn sizes(&self) -> [(&'static str, usize); 6] {
         [
             ("netns_counters", self.netns.len()),
             ("accept_queues", self.queues.len()),
             ("descriptors", self.descriptors.len()),
             ("waiting", self.waiting.len()),
             ("synacks_again", self.synacks_again.len()),
+            ("refused_syns", self.syns_at_time_wait.len()),
         ]
     }
 
@@ -175,6 +181,9 @@ impl Observed {
         }
         if self.synacks_again.len() >= MAX_QUEUES {
             Arc::make_mut(&mut self.synacks_again).retain(|(netns, _), _| has_sockets(*netns));
+        }
+        if self.syns_at_time_wait.len() >= MAX_QUEUES {
+            Arc::make_mut(&mut self.syns_at_time_wait).retain(&has_sockets);
         }
         if self.netns.len() >= MOST_NETNS || self.counter_bytes >= MAX_COUNTER_BYTES / 2 {
             self.netns.retain(|&netns, _| has_sockets(netns));
@@ -226,20 +235,57 @@ impl Observed {
         has_room
     }
 
+    /// SYNs that a TIME_WAIT refused, by local endpoint.
+    pub fn refused_syns(&self) -> impl Iterator<Item = (NetnsId, Endpoint, RefusedSyns)> {
+        self.syns_at_time_wait.refused()
+    }
+
+    /// Whether it stores anything of a record from the kernel.
+    pub fn wants(&self, raw: &RawRecord) -> bool {
+        match Kind::from_raw(raw.kind) {
+            Some(Kind::Segment) => is_refused_syn(raw),
+            Some(Kind::RequestArmed) => raw.arg1 > 0 || self.syns_at_time_wait.waits(raw),
+            _ => false,
+        }
+    }
+
     fn take_observation(&mut self, seen: &HookRecord) -> bool {
         let raw = &seen.raw;
-        let is_again = Kind::from_raw(raw.kind) == Some(Kind::RequestArmed) && raw.arg1 > 0;
-        if !is_again {
-            return true;
+        match Kind::from_raw(raw.kind) {
+            Some(Kind::Segment) if is_refused_syn(raw) => {
+                Arc::make_mut(&mut self.syns_at_time_wait).refuse(raw, MAX_QUEUES)
+            }
+            Some(Kind::RequestArmed) if raw.arg1 > 0 => self.note_synack(raw),
+            Some(Kind::RequestArmed) if self.syns_at_time_wait.waits(raw) => {
+                Arc::make_mut(&mut self.syns_at_time_wait).accept(raw);
+                true
+            }
+            _ => true,
         }
-        let local = Endpoint { addr: Addr(raw.saddr), port: raw.sport, ifindex: 0 };
-        let key = (NetnsId(raw.netns), local);
+    }
+
+    fn note_synack(&mut self, raw: &RawRecord) -> bool {
+        let key = (NetnsId(raw.netns), local_end(raw));
         let has_room = self.synacks_again.len() < MAX_QUEUES || self.synacks_again.contains_key(&key);
         if has_room {
             *Arc::make_mut(&mut self.synacks_again).entry(key).or_default() += 1;
         }
         has_room
     }
+}
+
+/// Whether the segment was a SYN that a TIME_WAIT received: one that reopens it goes to the listener instead.
+const fn is_refused_syn(raw: &RawRecord) -> bool {
+    const FIN: u64 = 1;
+    const SYN: u64 = 1 << 1;
+    const RST: u64 = 1 << 2;
+    const ACK: u64 = 1 << 4;
+    raw.arg0 & (FIN | SYN | RST | ACK) == SYN && raw.new == TcpState::TimeWait as u8
+}
+
+/// The local end of the socket of a record.
+pub(super) fn local_end(raw: &RawRecord) -> Endpoint {
+    Endpoint { addr: Addr(raw.saddr), port: raw.sport, ifindex: 0 }
 }
 
 /// Memory of the counters, including tree nodes.
@@ -380,6 +426,7 @@ mod tests {
                 ("descriptors", 0),
                 ("waiting", 0),
                 ("synacks_again", 0),
+                ("refused_syns", 0),
             ]
         );
         // Where there is room nothing goes.

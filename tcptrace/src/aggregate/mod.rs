@@ -19,6 +19,7 @@ mod owners;
 mod packed_dwell;
 mod pools;
 mod ports;
+pub mod refused_syns;
 mod snapshot;
 mod sticky_top_n;
 pub mod stuck_sockets;

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tcptrace_common::{
-    filter::{Ends, KernelFilter},
-    record::Kind,
-};
+use tcptrace_common::filter::{Ends, KernelFilter};
 
 use super::{
     event_sink::EventSink,
@@ -120,11 +117,7 @@ impl PipelineState {
                     && scope.passes(&socket.tuple.ends(socket.netns))
             }
             Record::Owner { fd, .. } => fd.is_some(),
-            Record::Kernel(seen) => {
-                seen.raw.kind == Kind::RequestArmed as u8
-                    && seen.raw.arg1 > 0
-                    && scope.passes(&Ends::of(&seen.raw))
-            }
+            Record::Kernel(seen) => self.observed.wants(&seen.raw) && scope.passes(&Ends::of(&seen.raw)),
             _ => false,
         };
         if is_wanted {

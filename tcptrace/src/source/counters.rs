@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 /// The counters to keep, by kernel name. Not every kernel has all of them.
-const KEPT: [&str; 32] = [
+const KEPT: [&str; 33] = [
     "ActiveOpens",
     "AttemptFails",
     "CurrEstab",
@@ -13,6 +13,7 @@ const KEPT: [&str; 32] = [
     "OutRsts",
     "PAWSActive",
     "PAWSEstab",
+    "PAWSTimewait",
     "PassiveOpens",
     "RetransSegs",
     "SyncookiesFailed",

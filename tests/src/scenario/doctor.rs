@@ -15,6 +15,7 @@ use crate::lab::{Lab, Skip};
 use crate::pair::{ConnectedPair, IpFamily, TestSocket};
 use crate::precision::Precision;
 use crate::scenario::recording::{RecorderProcess, TempFolder};
+use crate::wire::{Segment, Wire, forge, forge_with_timestamp};
 use crate::{filter, kernel, netns, process};
 
 /// Longer than half of the short time that a scenario is watched, and than a second.
@@ -119,6 +120,64 @@ pub fn forgotten_close(lab: &Lab) -> Result<()> {
         fds += who.fds.len();
     }
     ensure!(fds == 3, "three of four are named: {found:#?}");
+    Ok(())
+}
+
+/// SYNs with an old timestamp or sequence number meet a TIME_WAIT: the kernel refuses them, until the client's next one.
+pub fn syn_meets_time_wait(lab: &Lab) -> Result<()> {
+    if Precision::of(lab.binary()?)? != Precision::Segments {
+        return Err(Skip("this kernel does not show segments to a TIME_WAIT".into()).into());
+    }
+    netns::keep_time_wait()?;
+    // Timestamps are milliseconds of uptime: without an offset 1 is older than any other.
+    netns::sysctl("tcp_timestamps", "2")?;
+    let doctor = Doctor::start(lab)?;
+    let paws = || -> Result<u64> {
+        Ok(kernel::counter("PAWSEstab")? + kernel::counter("PAWSTimewait").unwrap_or_default())
+    };
+    let (before, mut stalls, mut listeners) = (paws()?, Vec::new(), Vec::new());
+    for family in IpFamily::BOTH {
+        let wire = Wire::open(family.loopback())?;
+        let mut pair = ConnectedPair::open(family)?;
+        pair.server.close_to_orphan()?;
+        pair.client.wait(CloseWait)?;
+        pair.client.close();
+        pair.server.wait(TimeWait)?;
+        pair.client.wait_end(soon())?;
+        let (source, target) = (pair.client.local()?, pair.server.local()?);
+        let fin = wire.wait(source, target, filter::FIN)?;
+        let syn = Segment { flags: filter::SYN, ack: 0, ..fin };
+        let start_ns = now_ns();
+        forge_with_timestamp(Segment { seq: fin.next_seq.wrapping_add(100_000), ..syn }, 1)?;
+        let refused_ns = now_ns();
+        for back in [1, 100_000] {
+            forge(Segment { seq: fin.next_seq.wrapping_sub(back), ..syn })?;
+        }
+        ensure!(pair.server.find_diag()?.is_some_and(|socket| socket.state == TimeWait), "no TIME_WAIT");
+        hold(Duration::from_millis(300));
+        let client = pair.same_client(family)?;
+        let connect_ns = now_ns();
+        let again = ConnectedPair::open_to(pair.listener, client)?;
+        stalls.push((connect_ns - refused_ns, now_ns() - start_ns));
+        listeners.push(again);
+    }
+    let grown = paws()? - before;
+    ensure!(grown == 2, "the kernel counts {grown} older timestamps");
+    let report = doctor.finish()?;
+    let found = report.finding("syns_refused_by_time_wait")?;
+    let numbers = (found.number("syns")?, found.number("connects")?, found.number("accepted")?);
+    ensure!(numbers == (6, 2, 2), "{numbers:?}: {found:#?}");
+    let stall_ns = found.number("longest_stall_ns")?;
+    let (least, most) =
+        stalls.iter().fold((0, 0), |(least, most), stall| (least.max(stall.0), most.max(stall.1)));
+    ensure!((least..=most).contains(&stall_ns), "{stall_ns} ns, not {least} .. {most}");
+    is_mine(found)?;
+    let mut named: Vec<_> = found.who.iter().map(|who| who.service.clone()).collect();
+    let mut expected: Vec<_> =
+        listeners.iter().map(|pair| Ok(pair.listener.local()?.to_string())).collect::<Result<_>>()?;
+    named.sort();
+    expected.sort();
+    ensure!(named == expected, "{named:?}, not {expected:?}");
     Ok(())
 }
 

@@ -5,9 +5,9 @@ use super::{
     finding::{Found, Severity, Who},
 };
 use crate::{
-    aggregate::{host_counters::Queue, stuck_sockets::StuckSockets},
+    aggregate::{host_counters::Queue, refused_syns::RefusedSyns, stuck_sockets::StuckSockets},
     model::{
-        NetnsId, TcpState,
+        Endpoint, NetnsId, TcpState,
         units::{self, plural},
     },
 };
@@ -16,6 +16,8 @@ use crate::{
 const MOST_NAMED: usize = 3;
 /// Fewer retransmitted SYN-ACKs are normal packet loss.
 const MIN_SYN_ACKS: u64 = 5;
+/// Fewer refused SYNs are no finding: any client may take the same port again.
+const MIN_REFUSED_SYNS: u64 = 3;
 
 /// Listeners of `netns` that were seen full, the longest queue first.
 fn full<'a>(case: &Case<'a>, netns: NetnsId) -> Vec<(&'a StuckSockets, Queue)> {
@@ -182,24 +184,85 @@ pub fn syn_acks(case: &Case<'_>) -> Option<Found> {
     })
 }
 
+/// Finding: SYNs that a TIME_WAIT refused.
+pub fn syns_at_time_wait(case: &Case<'_>) -> Option<Found> {
+    let mut refused: Vec<_> = case.snapshot.observed.refused_syns().collect();
+    refused.sort_by_key(|(_, _, refused)| std::cmp::Reverse(refused.syns));
+    let sum = |count: fn(&RefusedSyns) -> u64| -> u64 { refused.iter().map(|(_, _, of)| count(of)).sum() };
+    let (syns, connects, accepted) = (sum(|of| of.syns), sum(|of| of.connects), sum(|of| of.accepted));
+    if syns < MIN_REFUSED_SYNS {
+        return None;
+    }
+    let stall = refused.iter().map(|(_, _, of)| of.longest_stall).max()?;
+    // Before about 6.16 the kernel counts both in PAWSEstab.
+    let grown = |name: &str| case.grown(name).iter().map(|(_, grown)| grown).sum::<u64>();
+    let older = format!(
+        "older timestamps, by the kernel's counters: PAWSTimewait +{}, PAWSEstab +{}",
+        units::count(grown("PAWSTimewait")),
+        units::count(grown("PAWSEstab"))
+    );
+    let later = match accepted {
+        0 => "none of these was accepted so far".into(),
+        n => format!("{} accepted later, after {} at most", units::count(n), units::duration(stall)),
+    };
+    let line = |(netns, local, of): &(NetnsId, Endpoint, RefusedSyns)| {
+        format!("{local}{}: {}, the latest of {}", case.place(*netns), units::count(of.syns), of.peer)
+    };
+    let mut evidence = vec![
+        format!("{} in {}; {later}", plural(connects, "connect met one", "connects met one"), case.watched()),
+        older,
+    ];
+    evidence.extend(refused.iter().take(MOST_NAMED).map(line));
+    Some(Found {
+        severity: Severity::Warning,
+        title: format!("{} refused because of a TIME_WAIT", plural(syns, "SYN was", "SYNs were")),
+        evidence,
+        numbers: vec![
+            ("syns", syns),
+            ("connects", connects),
+            ("accepted", accepted),
+            ("longest_stall_ns", stall.0),
+        ],
+        why: "The client took a port again whose last connection is still in TIME_WAIT here. The kernel reopens it for               a newer timestamp or a higher sequence number only; else it answers with an ACK or drops the SYN, and the               client sends it again after 1 s, 3 s, 7 s. Clients behind one NAT address share its ports and not their               timestamps; a load balancer with few source ports comes back to each within 60 s.",
+        who: refused
+            .iter()
+            .take(MOST_NAMED)
+            .map(|&(netns, local, of)| listening(case, netns, local, of.syns))
+            .collect(),
+        fix: vec![
+            "Let the clients close first, with keep-alive on this side: the TIME_WAIT is theirs then, and they skip its port."
+                .into(),
+            "NAT or balancer in front: more source addresses, or connections that it keeps; TCP timestamps on at all of its              clients, or at none."
+                .into(),
+        ],
+        dont: "Not tcp_tw_recycle (removed): it refused such SYNs for every connection. tcp_tw_reuse changes nothing for                accepted ones.",
+        verify: format!(
+            "{}   # stay constant",
+            case.command(refused[0].0, "nstat -az TcpExtPAWSTimewait TcpExtPAWSEstab")
+        ),
+    })
+}
+
 /// Listeners that retransmitted SYN-ACKs, the most first.
 fn again(case: &Case<'_>) -> Vec<Who> {
     let mut again: Vec<_> = case.snapshot.observed.synacks_again.iter().collect();
     again.sort_by_key(|&(_, count)| std::cmp::Reverse(*count));
-    let who = |&(&(netns, local), &count): &(&(NetnsId, crate::model::Endpoint), &u64)| {
-        let listener = case.stuck(TcpState::Listen).find(|stuck| {
-            stuck.netns == netns
-                && stuck.service.port == local.port
-                && (stuck.service.addr == local.addr || stuck.service.addr.is_any())
-        });
-        let known =
-            listener.map(|stuck| Who { oldest: None, at_least: None, ..case.stuck_owner(stuck, count) });
-        known.unwrap_or_else(|| Who {
-            netns: case.name(netns),
-            service: local.to_string(),
-            count,
-            ..Who::default()
-        })
-    };
-    again.iter().take(MOST_NAMED).map(who).collect()
+    let again = again.iter().take(MOST_NAMED);
+    again.map(|&(&(netns, local), &count)| listening(case, netns, local, count)).collect()
+}
+
+/// The owner of the listener at `local`.
+fn listening(case: &Case<'_>, netns: NetnsId, local: Endpoint, count: u64) -> Who {
+    let listener = case.stuck(TcpState::Listen).find(|stuck| {
+        stuck.netns == netns
+            && stuck.service.port == local.port
+            && (stuck.service.addr == local.addr || stuck.service.addr.is_any())
+    });
+    let known = listener.map(|stuck| Who { oldest: None, at_least: None, ..case.stuck_owner(stuck, count) });
+    known.unwrap_or_else(|| Who {
+        netns: case.name(netns),
+        service: local.to_string(),
+        count,
+        ..Who::default()
+    })
 }

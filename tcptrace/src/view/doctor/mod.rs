@@ -55,6 +55,7 @@ const FINDINGS: &[FindingRow] = &[
     row("fin_wait2_orphans", held::orphans),
     row("syn_queue_overflow", listeners::syn_queue),
     row("syn_acks_again", listeners::syn_acks).follows_from(&["accept_queue_overflow"]),
+    row("syns_refused_by_time_wait", listeners::syns_at_time_wait),
     row("connects_unanswered", closes::unanswered).follows_from(&["accept_queue_overflow"]),
     row("pool_too_small", pools::too_small).follows_from(&["client_ports_exhausted", "client_ports_near"]),
     row("connects_refused", closes::refused),

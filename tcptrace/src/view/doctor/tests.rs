@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytemuck::Zeroable as _;
+use tcptrace_common::record::{Kind, RawRecord};
+
 use super::{
     FINDINGS, Severity, diagnose,
     text::{self, DoctorLayout, FindingDetail, Paint},
@@ -14,7 +17,7 @@ use crate::{
     },
     lifecycle::{EndReason, Role},
     model::{
-        Endpoint, Nanos, NetnsId, SocketId, TcpState,
+        Endpoint, HookRecord, Nanos, NetnsId, Record, SocketId, TcpState,
         record::{HostFacts, Process, SysctlLine},
     },
     view::top::fixture,
@@ -230,6 +233,22 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
         "9 SYN-ACKs sent again",
     ),
     (
+        "syns_refused_by_time_wait",
+        |s| (1..=3).for_each(|at| meet(s, at, Kind::Segment, SYN)),
+        Severity::Warning,
+        "1 connect met one in 10.0s; none of these was accepted so far",
+    ),
+    (
+        "syns_refused_by_time_wait",
+        |s| {
+            (1..=3).for_each(|at| meet(s, at, Kind::Segment, SYN));
+            meet(s, 4, Kind::RequestArmed, 0);
+        },
+        Severity::Warning,
+        "1 accepted later, after 3.00s at most",
+    ),
+    ("pool_too_small", |s| s.pools.push(pools_tests::demand(1, "nginx")), Severity::Warning, "95 of 100"),
+    (
         "close_wait_leak",
         |s| stuck(s, TcpState::CloseWait, 9),
         Severity::Warning,
@@ -307,6 +326,25 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
     ),
     ("tracer_losses", |s| s.losses.ring_full = 12, Severity::Note, "lost 12: ring full 12"),
 ];
+
+/// The flags byte of a SYN.
+const SYN: u64 = 2;
+
+/// A segment of one client at this second.
+fn meet(snapshot: &mut Snapshot, at_s: u64, kind: Kind, flags: u64) {
+    let raw = RawRecord {
+        ts_ns: at_s * Nanos::SECOND.0,
+        netns: OWN.0,
+        sport: 443,
+        dport: 40_000,
+        kind: kind as u8,
+        new: TcpState::TimeWait as u8,
+        arg0: flags,
+        ..RawRecord::zeroed()
+    };
+    let record = Record::Kernel(HookRecord { raw, task: None });
+    assert!(Arc::make_mut(&mut snapshot.observed).take(&record));
+}
 
 fn overlap(snapshot: &mut Snapshot) {
     stuck(snapshot, TcpState::Listen, 9);

@@ -4,7 +4,7 @@ use super::*;
 use crate::aggregate::PoolDemand;
 
 /// 100 connections a second for the ten seconds of the trace.
-fn demand(pid: u32, comm: &str) -> PoolDemand {
+pub(super) fn demand(pid: u32, comm: &str) -> PoolDemand {
     PoolDemand {
         netns: OWN,
         remote: end("10.0.0.5:5432"),
