@@ -9,6 +9,7 @@ pub mod events;
 mod exit;
 pub mod export;
 pub mod filter;
+pub mod help;
 pub mod hist;
 mod listen;
 mod live;
@@ -29,7 +30,7 @@ pub mod window;
 
 use std::{process::ExitCode, sync::LazyLock};
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 use exit::{CANNOT_TRACE, cannot_trace};
 
 use crate::{
@@ -43,7 +44,7 @@ use crate::{
 /// Measure how long TCP sockets stay in each state, TIME_WAIT included, and which services produce them
 #[derive(Debug, Parser)]
 #[command(name = "tcptrace", version, long_version = long_version(), max_term_width = 100)]
-#[command(after_help = "Exit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace.")]
+#[command(after_help = "Filters of all commands: tcptrace help filters\n\nExit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -67,6 +68,12 @@ enum Command {
 }
 
 impl Cli {
+    /// The command line; prints help or an error and exits where that is asked for or wrong.
+    pub fn of_process() -> Self {
+        let matches = help::definition().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the command and returns the exit code.
     pub fn run(self) -> ExitCode {
         privileges::keep_for(self.command.work());

@@ -28,6 +28,7 @@ use crate::{
 
 /// Arguments of every view.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Recordings")]
 pub struct SourceArgs {
     /// Read a recording instead of the running kernel; - is standard input
     #[arg(long, value_name = "FILE")]
