@@ -17,6 +17,7 @@ mod packages;
 mod provenance;
 mod queries;
 mod repo;
+mod samples;
 mod setup;
 mod tally;
 mod test;
@@ -64,6 +65,8 @@ enum XtaskTask {
     Gen,
     /// All files of a release: archives, packages, images, SBOM
     Dist(dist::DistArgs),
+    /// Record the sample incidents of the documents again
+    Samples,
     /// The live tests on other kernels, each booted in an emulator
     Vm(vm::VmArgs),
 }
@@ -88,6 +91,7 @@ fn run(task: XtaskTask) -> Result<ExitCode> {
         XtaskTask::Btf => btf::run(&repo),
         XtaskTask::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
         XtaskTask::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),
+        XtaskTask::Samples => samples::run(&repo).map(|()| ExitCode::SUCCESS),
         XtaskTask::Vm(args) => vm::run(&repo, &args),
     }
 }

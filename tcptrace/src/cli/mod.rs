@@ -44,7 +44,9 @@ use crate::{
 /// Measure how long TCP sockets stay in each state, TIME_WAIT included, and which services produce them
 #[derive(Debug, Parser)]
 #[command(name = "tcptrace", version, long_version = long_version(), max_term_width = 100)]
-#[command(after_help = "Filters of all commands: tcptrace help filters\n\nExit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace.")]
+#[command(
+    after_help = "Filters of all commands: tcptrace help filters\n\nExit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

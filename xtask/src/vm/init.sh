@@ -22,6 +22,6 @@ tcptrace check --json >/tmp/check
 can_trace=$?
 echo "vm: check exit $can_trace"
 echo "vm: check $(cat /tmp/check)"
-[ $can_trace = 0 ] && live $(cat /filters)
+[ $can_trace = 0 ] && sh /script
 echo "vm: end"
 poweroff -f

@@ -26,17 +26,12 @@ pub struct GuestPrograms {
     /// A Debian system of that architecture, which has busybox and the programs that live tests use.
     pub system: PathBuf,
     pub tcptrace: PathBuf,
-    /// The test program of the live tests.
-    pub live: PathBuf,
+    /// A program that makes connections, and its name in the guest.
+    pub load: (&'static str, PathBuf),
 }
 
-/// Writes the archive into `folder` and returns its path; `filters` select live tests.
-pub fn build(
-    folder: &Path,
-    kernel: &KernelFiles,
-    programs: &GuestPrograms,
-    filters: &[String],
-) -> Result<PathBuf> {
+/// Writes the archive into `folder` and returns its path. The guest runs `script` once tcptrace works.
+pub fn build(folder: &Path, kernel: &KernelFiles, programs: &GuestPrograms, script: &str) -> Result<PathBuf> {
     let root = folder.join("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -51,7 +46,7 @@ pub fn build(
     copy(&busybox, &root.join("bin/busybox"))?;
     symlink("busybox", root.join("bin/sh"))?;
     let present = PROGRAMS.into_iter().filter_map(|name| Some((name, system.program(name)?)));
-    let tested = [("tcptrace", programs.tcptrace.clone()), ("live", programs.live.clone())];
+    let tested = [("tcptrace", programs.tcptrace.clone()), programs.load.clone()];
     for (name, program) in present.chain(tested) {
         // Line tables make up 90 % of a program.
         let strip = format!("{}-strip", programs.arch.gnu());
@@ -62,7 +57,7 @@ pub fn build(
         copy(module, &root.join("modules").join(format!("{name}.ko")))?;
     }
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
-    fs::write(root.join("filters"), filters.join(" "))?;
+    fs::write(root.join("script"), script)?;
     let init = root.join("init");
     fs::write(&init, INIT.replace("@MODULES@", &MODULES.join(" ")))?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;

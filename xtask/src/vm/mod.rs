@@ -213,7 +213,8 @@ fn test(
         };
         let start = Instant::now();
         let folder = repo.vm().join(format!("guest-{}-{}", kernel.version, arch.debian()));
-        let initramfs = initramfs::build(&folder, &files, &programs, filters)?;
+        let script = format!("live {}\n", filters.join(" "));
+        let initramfs = initramfs::build(&folder, &files, &programs, &script)?;
         let mut report = GuestReport::default();
         let booted = guest::boot(arch, &files.image, &initramfs, |line| {
             report.line(line);
@@ -239,6 +240,25 @@ fn test(
     Ok(rows)
 }
 
+/// Boots the kernel called `version` on this machine's architecture with `load`; returns the lines that `script` prints there.
+pub fn run_script(
+    repo: &Repo,
+    version: &str,
+    load: (&'static str, PathBuf),
+    script: &str,
+) -> Result<Vec<String>> {
+    let arch = Arch::native();
+    install(repo, arch)?;
+    let kernel = DebianKernel::named(version).context("no such kernel")?;
+    let programs = GuestPrograms { arch, system: system(repo, arch), tcptrace: repo.release_binary(), load };
+    let folder = repo.vm().join(format!("guest-{version}-script"));
+    let files = kernel.fetch(repo, arch)?;
+    let initramfs = initramfs::build(&folder, &files, &programs, script)?;
+    let mut lines = Vec::new();
+    guest::boot(arch, &files.image, &initramfs, |line| lines.push(line.to_owned()))?;
+    Ok(lines)
+}
+
 fn build(repo: &Repo, arch: Arch) -> Result<GuestPrograms> {
     let is_native = arch == Arch::native();
     let cargo = || {
@@ -259,5 +279,5 @@ fn build(repo: &Repo, arch: Arch) -> Result<GuestPrograms> {
     };
     let Some(live) = messages.lines().find_map(executable) else { bail!("cargo names no live test program") };
     let tcptrace = if is_native { repo.release_binary() } else { cross::binary(repo, arch, "release") };
-    Ok(GuestPrograms { arch, system: system(repo, arch), tcptrace, live })
+    Ok(GuestPrograms { arch, system: system(repo, arch), tcptrace, load: ("live", live) })
 }
