@@ -105,6 +105,8 @@ pub struct Offsets {
     pub snd_una: u32,
     /// `tcp_sock.write_seq`, or [`ABSENT`]
     pub write_seq: u32,
+    /// `tcp_sock.srtt_us`, or [`ABSENT`]
+    pub srtt_us: u32,
 }
 
 /// Configuration of the program.
@@ -134,8 +136,6 @@ pub struct Config {
     /// 1 where programs at tracepoints may request a socket's cookie (5.12), and the current task as a typed pointer (5.11).
     /// 0: the records carry what user space needs to identify the socket, see [`identity`](crate::record::identity).
     pub has_helpers: u32,
-    /// Unused: the length is a multiple of 8 bytes.
-    pub padding: u32,
     /// Field offsets.
     pub offsets: Offsets,
 }

@@ -9,7 +9,8 @@
 #[repr(u8)]
 pub enum Kind {
     /// `inet_sock_set_state`: a full socket goes from `old` to `new`.
-    /// At a transition to CLOSE, `arg0`: `sk_err`; `arg1`: see [`close`]. Otherwise both are 0.
+    /// At a transition to CLOSE, `arg0`: `sk_err`; `arg1`: see [`close`]. From SYN_SENT to ESTABLISHED, `arg0`: `srtt_us`, eight
+    /// times the round trip of the SYN in microseconds, 0 where it is not known. Otherwise both are 0.
     Transition = 1,
     /// `timer_start` of a timewait socket: created, or armed again.
     /// `new`: `tw_substate`; `arg0`: jiffies left to `expires` (signed); `arg1`: `tw_entry_stamp`.

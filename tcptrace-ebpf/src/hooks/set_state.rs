@@ -71,10 +71,13 @@ fn report(ctx: &BtfTracePointContext) {
     };
     let mut flags = owner_flags(&common);
     let (mut sk_err, mut detail) = (0, 0);
+    let mut round_trip = 0;
     if new == TcpState::Close as u8 {
         sk_err = load::<u32>(sock, config!(offsets.sk_err));
         flags |= close_flags(sock, &common, old);
         detail = close_detail(sock, old, sk_err);
+    } else if old == TcpState::SynSent as u8 && new == TcpState::Established as u8 {
+        round_trip = srtt(sock);
     } else if config!(has_helpers) == 0 && old == TcpState::Close as u8 {
         detail = inode(sock);
     }
@@ -92,7 +95,7 @@ fn report(ctx: &BtfTracePointContext) {
             cookie,
             object: sock,
             sport,
-            arg0: sk_err as u64,
+            arg0: (sk_err | round_trip) as u64,
             arg1: detail,
         },
     );
@@ -204,6 +207,15 @@ fn inode(sock: Address) -> u64 {
     match read::<u64>(sock, socket) {
         Some(0) | None => 0,
         Some(socket) => read::<u64>(socket as Address, inode).unwrap_or(0),
+    }
+}
+
+/// Eight times the round trip of the SYN: `tcp_ack()` has measured it before the transition.
+#[inline(always)]
+fn srtt(sock: Address) -> u32 {
+    match config!(offsets.srtt_us) {
+        ABSENT => 0,
+        offset => read::<u32>(sock, offset).unwrap_or(0),
     }
 }
 

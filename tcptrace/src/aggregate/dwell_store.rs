@@ -169,7 +169,8 @@ impl Histograms {
             return 0;
         }
         let kinds = self.kinds.len();
-        let dwells = self.of_kind((state, is_split(state).then(|| dwell.split())));
+        let split = Some(dwell.split()).filter(|split| is_split(state) || split.is_part());
+        let dwells = self.of_kind((state, split));
         let mut growth = usize::from(dwells.record(dwell.dwell())) * BUCKET_BYTES;
         growth += (self.kinds.len() - kinds) * HISTOGRAM_BYTES;
         growth

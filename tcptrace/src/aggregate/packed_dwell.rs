@@ -5,10 +5,10 @@ use crate::{
     model::{Nanos, TcpState},
 };
 
-/// Subset of the dwells of TIME_WAIT and FIN_WAIT2.
+/// Subset of the dwells of TIME_WAIT, FIN_WAIT2 and SYN_SENT.
 ///
-/// A dwell is in exactly one of [`Split::Fin`] and [`Split::Ended`]. The orphan and held parts of FIN_WAIT2 are
-/// measured separately: one dwell can have both, first held, then orphan.
+/// A dwell of TIME_WAIT or FIN_WAIT2 is in exactly one of [`Split::Fin`] and [`Split::Ended`]. The orphan and held parts of
+/// FIN_WAIT2, and the two parts of SYN_SENT, are measured separately: one dwell can have both, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
     /// The peer's FIN arrived: FIN_WAIT2 became TIME_WAIT.
@@ -19,6 +19,10 @@ pub enum Split {
     Orphan,
     /// FIN_WAIT2: time held by a process, if any.
     Held,
+    /// SYN_SENT: until the SYN was sent; `connect()` searched for a local port.
+    Search,
+    /// SYN_SENT: from the SYN to its answer.
+    Answer,
 }
 
 impl Split {
@@ -29,6 +33,8 @@ impl Split {
             Self::Ended(reason) => reason.name(),
             Self::Orphan => "orphan",
             Self::Held => "held",
+            Self::Search => "search",
+            Self::Answer => "answer",
         }
     }
 
@@ -37,7 +43,9 @@ impl Split {
             Self::Fin => 0,
             Self::Orphan => 1,
             Self::Held => 2,
-            Self::Ended(reason) => 3 + reason as u64,
+            Self::Search => 3,
+            Self::Answer => 4,
+            Self::Ended(reason) => ENDED + reason as u64,
         }
     }
 
@@ -46,15 +54,20 @@ impl Split {
             0 => Self::Fin,
             1 => Self::Orphan,
             2 => Self::Held,
-            _ => EndReason::ALL.get(code as usize - 3).map_or(Self::Fin, |&reason| Self::Ended(reason)),
+            3 => Self::Search,
+            4 => Self::Answer,
+            _ => EndReason::ALL.get((code - ENDED) as usize).map_or(Self::Fin, |&reason| Self::Ended(reason)),
         }
     }
 
     /// Whether this is a part of a dwell that is counted in another split as well.
     pub const fn is_part(self) -> bool {
-        matches!(self, Self::Orphan | Self::Held)
+        matches!(self, Self::Orphan | Self::Held | Self::Search | Self::Answer)
     }
 }
+
+/// Code of the first [`Split::Ended`].
+const ENDED: u64 = 5;
 
 /// Layout: 51 bits of nanoseconds (26 days; longer dwells saturate), then from the lowest bit up 4 bits state, 5 split,
 /// 2 bound, 1 timewait socket, 1 unknown dwell.
@@ -136,7 +149,13 @@ impl PackedDwell {
         let held = (is_fin_wait2 && held)
             .then(|| part(Split::Held, |dwell, orphan_for| dwell.length.since(orphan_for)));
         let whole = (!event.begins).then_some(whole);
-        whole.into_iter().chain(orphan).chain(held)
+        let exact = |split, length| {
+            Self::new(event.from, split, Some(Dwell { length, bound: Bound::Exact }), socket.phase)
+        };
+        let search = event.search.map(|length| exact(Split::Search, length));
+        let answer = event.search.zip(event.dwell).filter(|_| event.end_reason.is_none());
+        let answer = answer.map(|(search, dwell)| exact(Split::Answer, dwell.length.since(search)));
+        whole.into_iter().chain(orphan).chain(held).chain(search).chain(answer)
     }
 }
 
@@ -146,7 +165,7 @@ mod tests {
 
     #[test]
     fn packing_round_trips() {
-        let splits = [Split::Fin, Split::Orphan, Split::Held]
+        let splits = [Split::Fin, Split::Orphan, Split::Held, Split::Search, Split::Answer]
             .into_iter()
             .chain(EndReason::ALL.into_iter().map(Split::Ended));
         for split in splits {
@@ -194,24 +213,45 @@ mod tests {
             reason_inferred: false,
             orphan: None,
             orphan_for: orphan_for.map(|ns| Dwell { length: Nanos(ns), bound: Bound::Exact }),
+            search: None,
             extended: false,
             owner: OwnerKind::Unknown,
             process: None,
         }
     }
 
-    #[test]
-    fn fin_wait2_has_held_and_orphan_parts() {
-        let socket = Socket::new(
+    fn socket() -> Socket {
+        Socket::new(
             event(TcpState::FinWait2, None, None).tuple,
             crate::model::NetnsId(1),
             TcpState::Close,
             crate::lifecycle::Since::Unknown,
-        );
-        let parts = |event: &Event<'_>| -> Vec<(&str, Option<u64>)> {
-            let length = |packed: PackedDwell| packed.dwell().map(|dwell| dwell.length.0);
-            PackedDwell::of(event, &socket).map(|part| (part.split().name(), length(part))).collect()
+        )
+    }
+
+    fn parts(event: &Event<'_>) -> Vec<(&'static str, Option<u64>)> {
+        let length = |packed: PackedDwell| packed.dwell().map(|dwell| dwell.length.0);
+        PackedDwell::of(event, &socket()).map(|part| (part.split().name(), length(part))).collect()
+    }
+
+    #[test]
+    fn syn_sent_has_search_and_answer() {
+        let search = Some(Nanos(3));
+        let answered =
+            Event { search, to: TcpState::Established, ..event(TcpState::SynSent, Some(10), None) };
+        assert_eq!(parts(&answered), [("fin", Some(10)), ("search", Some(3)), ("answer", Some(7))]);
+        let no_port = Event {
+            search: Some(Nanos(10)),
+            end_reason: Some(EndReason::NoPort),
+            ..event(TcpState::SynSent, Some(10), None)
         };
+        assert_eq!(parts(&no_port), [("no_port", Some(10)), ("search", Some(10))]);
+        let unknown = Event { to: TcpState::Established, ..event(TcpState::SynSent, Some(10), None) };
+        assert_eq!(parts(&unknown), [("fin", Some(10))]);
+    }
+
+    #[test]
+    fn fin_wait2_has_held_and_orphan_parts() {
         // (dwell, without an owner for, parts)
         for (dwell, orphan_for, wanted) in [
             (Some(10), None, vec![("fin", Some(10)), ("held", Some(10))]),
@@ -231,7 +271,7 @@ mod tests {
         let inferred = Some(Dwell { length: Nanos(4), bound: Bound::Inferred });
         let bounds: Vec<_> = PackedDwell::of(
             &Event { orphan_for: inferred, ..event(TcpState::FinWait2, Some(10), None) },
-            &socket,
+            &socket(),
         )
         .map(|part| part.dwell().map(|dwell| dwell.bound))
         .collect();

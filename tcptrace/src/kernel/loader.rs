@@ -139,7 +139,6 @@ impl Tracer {
             has_reset_reason: u32::from(has_reset_reason),
             copies: copies as u32,
             has_helpers: u32::from(has_cookies),
-            padding: 0,
             offsets,
         };
         let mut handlers =

@@ -41,6 +41,9 @@ pub struct Event<'a> {
     pub orphan: Option<bool>,
     /// Leaving an orphan FIN_WAIT2: the part of the dwell without an owner.
     pub orphan_for: Option<Dwell>,
+    /// Leaving SYN_SENT: the part of the dwell before the SYN was sent, in which `connect()` searched for a local port. `None` where
+    /// it is not known.
+    pub search: Option<Nanos>,
     /// Leaving TIME_WAIT: a late segment restarted its timer.
     pub extended: bool,
     /// How the owner is known.

@@ -28,6 +28,11 @@ impl Transition {
     }
 }
 
+/// The round trip of a SYN, from `srtt_us`, which is eight times the first one.
+fn round_trip(raw: &raw::RawRecord) -> Option<Nanos> {
+    (raw.arg0 > 0).then(|| Nanos((raw.arg0 / 8).saturating_mul(1_000)))
+}
+
 impl Tracker {
     pub(super) fn apply_transition(&mut self, seen: &HookRecord, out: &mut impl Observer) {
         let (Some(old), Some(new)) =
@@ -208,6 +213,9 @@ impl Tracker {
         }
         if change.new == TcpState::Close {
             return self.close_full(at, &seen.raw, out);
+        }
+        if (change.old, change.new) == (TcpState::SynSent, TcpState::Established) {
+            return self.enter_answered(at, ts, round_trip(&seen.raw), out);
         }
         self.enter(at, change.new, ts, None, out);
     }

@@ -74,6 +74,9 @@ impl Observer for EventLog {
             };
             let _ = write!(line, " {sign}{}ms", dwell.length.0 / MS);
         }
+        if let Some(search) = event.search.filter(|_| event.to == TcpState::Established) {
+            let _ = write!(line, " search {}us", search.0 / 1_000);
+        }
         if event.orphan == Some(true) {
             line.push_str(" orphan");
         }

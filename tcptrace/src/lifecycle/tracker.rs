@@ -324,20 +324,39 @@ impl Tracker {
         end_reason: Option<EndReason>,
         out: &mut impl Observer,
     ) {
-        self.step(at, to, Since::Exact(ts), end_reason.map(End::sure), out);
+        self.step(at, to, Since::Exact(ts), end_reason.map(End::sure), None, out);
     }
 
     /// Ends a socket.
     pub(super) fn close(&mut self, at: SlotRef, ts: Nanos, end: End, out: &mut impl Observer) {
-        self.step(at, TcpState::Close, Since::Exact(ts), Some(end), out);
+        self.step(at, TcpState::Close, Since::Exact(ts), Some(end), None, out);
     }
 
     /// Like `enter` with a computed time: neither the dwell that ends nor the one that begins is exact.
     pub(super) fn enter_inferred(&mut self, at: SlotRef, to: TcpState, ts: Nanos, out: &mut impl Observer) {
-        self.step(at, to, Since::Inferred(ts), None, out);
+        self.step(at, to, Since::Inferred(ts), None, None, out);
     }
 
-    fn step(&mut self, at: SlotRef, to: TcpState, since: Since, end: Option<End>, out: &mut impl Observer) {
+    /// A connect is answered; the kernel measured this `round_trip` of its SYN.
+    pub(super) fn enter_answered(
+        &mut self,
+        at: SlotRef,
+        ts: Nanos,
+        round_trip: Option<Nanos>,
+        out: &mut impl Observer,
+    ) {
+        self.step(at, TcpState::Established, Since::Exact(ts), None, round_trip, out);
+    }
+
+    fn step(
+        &mut self,
+        at: SlotRef,
+        to: TcpState,
+        since: Since,
+        end: Option<End>,
+        round_trip: Option<Nanos>,
+        out: &mut impl Observer,
+    ) {
         let end_reason = end.map(|end| end.reason);
         let ts = since.time().unwrap_or_default();
         let socket = &mut self.sockets[at];
@@ -349,6 +368,7 @@ impl Tracker {
         socket.closer = closer_after(socket.closer, from, to, end_reason);
         let orphan_since = socket.orphan_since;
         let orphan_bound = if socket.orphan_inferred { Bound::Inferred } else { Bound::Exact };
+        let dwell = if begins { None } else { socket.since.dwell_until(since) };
         let event = Event {
             ts,
             id: at.id,
@@ -359,7 +379,7 @@ impl Tracker {
             from: if begins && to == TcpState::SynRecv { TcpState::Listen } else { from },
             to,
             begins,
-            dwell: if begins { None } else { socket.since.dwell_until(since) },
+            dwell,
             closer: socket.closer,
             end_reason,
             reason_inferred: end.is_some_and(|end| end.inferred),
@@ -369,6 +389,7 @@ impl Tracker {
                 .then_some(orphan_since)
                 .flatten()
                 .map(|since| Dwell { length: ts.since(since), bound: orphan_bound }),
+            search: search(from, end_reason, dwell, round_trip),
             extended: socket.extended,
             owner: socket.owner,
             process: socket.process.and_then(|id| self.processes.get(id)).map(AsRef::as_ref),
@@ -490,6 +511,26 @@ impl Tracker {
             // If the seed brings it back, it remains.
             self.counters.evicted += 1;
         }
+    }
+}
+
+/// When a SYN is sent again for the first time (`TCP_TIMEOUT_INIT`).
+const SYN_TIMEOUT: Nanos = Nanos::SECOND;
+
+/// The part of a dwell in SYN_SENT before the SYN was sent. With a repeated SYN, the first time after a second, the round trip
+/// says nothing about it.
+fn search(
+    from: TcpState,
+    end_reason: Option<EndReason>,
+    dwell: Option<Dwell>,
+    round_trip: Option<Nanos>,
+) -> Option<Nanos> {
+    let dwell = dwell.filter(|dwell| from == TcpState::SynSent && dwell.bound == Bound::Exact)?.length;
+    match end_reason {
+        // No SYN was sent.
+        Some(EndReason::NoPort) => Some(dwell),
+        Some(_) => None,
+        None => round_trip.filter(|_| dwell < SYN_TIMEOUT).map(|round_trip| dwell.since(round_trip)),
     }
 }
 

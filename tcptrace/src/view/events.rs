@@ -252,6 +252,7 @@ mod tests {
             reason_inferred: false,
             orphan: None,
             orphan_for: None,
+            search: None,
             extended: false,
             owner: if process.is_some() { OwnerKind::Exact } else { OwnerKind::Unknown },
             process,

@@ -25,6 +25,7 @@ fn change(id: u64, ts: u64, from: TcpState, to: TcpState) -> Event<'static> {
         reason_inferred: false,
         orphan: None,
         orphan_for: None,
+        search: None,
         extended: false,
         owner: crate::lifecycle::OwnerKind::Unknown,
         process: None,

@@ -114,6 +114,7 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
         copied_seq: optional("tcp_sock.copied_seq"),
         snd_una: optional("tcp_sock.snd_una"),
         write_seq: optional("tcp_sock.write_seq"),
+        srtt_us: optional("tcp_sock.srtt_us"),
     };
     if num_timeout.is_none() {
         missing.push("request_sock.num_timeout");

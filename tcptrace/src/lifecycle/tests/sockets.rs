@@ -216,3 +216,21 @@ fn memory_is_counted_per_socket() {
     assert!((size_of::<Socket>()..=2 * size_of::<Socket>()).contains(&each), "{each}");
     assert_eq!(sizes, [0, each, 2 * each, 3 * each]);
 }
+
+#[test]
+fn search_for_a_port_is_the_dwell_before_the_syn() {
+    use TcpState as T;
+    // (connected at, in ms; eight times the round trip, in us; the rest of the event)
+    for (at_ms, srtt_us, expected) in [
+        (10, 8 * 4_000, " search 6000us"),
+        (10, 0, ""),
+        (10, 8 * 10_500, " search 0us"),
+        (1_010, 8 * 4_000, ""),
+        (10, u64::MAX, " search 0us"),
+    ] {
+        let mut run = TrackerRun::new();
+        run.client(0, 1, T::Close, T::SynSent).take(full(at_ms, 1, T::SynSent, T::Established, srtt_us, 0));
+        let line = format!("1 SYN_SENT>ESTABLISHED {at_ms}ms{expected}");
+        assert_eq!(run.lines().last(), Some(&line.as_str()), "{srtt_us}");
+    }
+}
