@@ -12,6 +12,7 @@ pub mod filter;
 pub mod hist;
 mod listen;
 mod live;
+mod names;
 mod output;
 pub mod ports;
 mod progress;
