@@ -255,7 +255,7 @@ struct NamePoller {
     /// Cgroups to look up.
     wanted: FxHashSet<u64>,
     workloads: WorkloadNames,
-    /// Containers whose names were in no file yet.
+    /// Containers whose name was in no file yet.
     unnamed: Vec<Unnamed>,
     /// Processes to read.
     processes: VecDeque<(u32, Arc<str>)>,
@@ -346,23 +346,17 @@ impl NamePoller {
         findings
     }
 
-    /// Looks the names of a workload up; if no file has them, remembers to do so again.
+    /// Looks the names of a workload up; if no file has all of them, remembers to do so again.
     fn name_workload(&mut self, cgroup: u64, path: &Arc<str>, lookups: u32) -> Option<Record> {
         let found = self.workloads.find(path, &mut self.facts.users)?;
-        if found.is_named {
-            return Some(Record::Workload {
-                ts: host::monotonic_now(),
-                cgroup,
-                workload: found.workload.into(),
-            });
-        }
         // A name of LXC is in the path.
-        let can_be_named = found.workload.runtime.as_deref() != Some("lxc");
-        if can_be_named && lookups < MOST_LOOKUPS && self.unnamed.len() < MAX_UNNAMED {
+        let is_complete = found.is_complete || found.workload.runtime.as_deref() == Some("lxc");
+        if !is_complete && lookups < MOST_LOOKUPS && self.unnamed.len() < MAX_UNNAMED {
             let next = Instant::now() + POLL_INTERVAL * (1 << lookups);
             self.unnamed.push(Unnamed { cgroup, path: Arc::clone(path), lookups: lookups + 1, next });
         }
-        None
+        let workload = found.is_named.then_some(found.workload)?;
+        Some(Record::Workload { ts: host::monotonic_now(), cgroup, workload: workload.into() })
     }
 
     fn look_up_again(&mut self, now: Instant) -> Vec<Record> {

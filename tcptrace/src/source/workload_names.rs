@@ -54,13 +54,16 @@ pub struct WorkloadNames {
     storages: HashMap<PathBuf, Storage>,
 }
 
-/// The names of a workload, and whether a file had them.
+/// The names of a workload, and how many of them a file had.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FoundWorkload {
     /// The names; at least those in the path.
     pub workload: Workload,
-    /// Whether a file of the host named it: until then it may be looked up again.
+    /// Whether a file of the host named the pod or the container.
     pub is_named: bool,
+    /// Whether one named the container: until then it may be looked up again. The kubelet makes the log of a container
+    /// after that of its pod, and when it already runs.
+    pub is_complete: bool,
 }
 
 /// Names found in one place.
@@ -94,6 +97,7 @@ impl WorkloadNames {
             found.add(self.podman(&names, container.id, users));
         }
         let is_named = found != ContainerNames::default();
+        let is_complete = found.container.is_some();
         let mut workload = Workload::from_path(path);
         let set = |name: &mut Option<Arc<str>>, found: Option<String>| {
             if let Some(found) = found {
@@ -104,7 +108,7 @@ impl WorkloadNames {
         set(&mut workload.k8s_namespace, found.namespace);
         set(&mut workload.container, found.container);
         set(&mut workload.image, found.image);
-        Some(FoundWorkload { workload: workload.labelled(), is_named })
+        Some(FoundWorkload { workload: workload.labelled(), is_named, is_complete })
     }
 
     fn bundle(&self, id: &str) -> Option<ContainerNames> {
@@ -374,6 +378,7 @@ mod tests {
         }
         // The sandbox has no log, and only the pod has a name.
         let sandbox = format!("/kubepods.slice/{slice}/cri-containerd-{pause}.scope");
+        assert!(host.find(&sandbox).is_some_and(|found| found.is_named && !found.is_complete));
         let label = "shop/checkout-7d9f (containerd bbbbbbbbbbbb)";
         assert_eq!(host.names(&sandbox), some(["shop/checkout-7d9f", label, ""]));
         let other = format!("/kubepods/pod{}/{}", UID.replace('1', "2"), id('c'));
@@ -479,6 +484,6 @@ mod tests {
         let log = host.0.join(format!("{CONTAINER_LOGS}/p_n_c-{}.log", id('a')));
         std::fs::write(log, "").expect("a file");
         let found = names.find(&path, &mut users).expect("a workload");
-        assert_eq!((found.is_named, found.workload.shown()), (true, Some("n/p (c)")));
+        assert_eq!((found.is_complete, found.workload.shown()), (true, Some("n/p (c)")));
     }
 }

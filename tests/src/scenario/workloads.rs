@@ -6,21 +6,22 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ChildStderr, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::clock::{soon, wait_for};
-use crate::json_snapshots::JsonSnapshots;
 use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::process::{self, KillOnDrop, StartChild as _};
 use crate::scenario::churn::cgroup_root;
 use crate::scenario::recording::{RecorderProcess, TempFolder};
 use crate::scenario::serve::{Exporter, scrape};
+use crate::tracer::nothing_is_lost;
 
 /// Set for a process in a container: the folder of its cgroup, its port, and how many of its connections end.
 const CHILD: &str = "TCPTRACE_WORKLOAD_CHILD";
@@ -227,7 +228,7 @@ pub fn podman(lab: &Lab) -> Result<()> {
     let (netns, root) = (lab.netns().to_string(), folder.file("host").to_string_lossy().into_owned());
     let args =
         ["top", "--json", "--interval", "1s", "--netns", &netns, "--host-root", &root, "--by", "container"];
-    let top = JsonSnapshots::<TopDocument>::start(lab, &args)?;
+    let top = TopRun::start(lab, &args)?;
     let exe = format!("{}:/child:ro", std::env::current_exe()?.display());
     let child = format!("{CHILD}=7001 {TIME_WAIT} {IN_CONTAINER}");
     let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
@@ -242,16 +243,12 @@ pub fn podman(lab: &Lab) -> Result<()> {
     let held = CLOSE_WAIT as u64;
     let is = |document: &TopDocument, counts: (u64, u64)| document.counts() == [("shop-db", counts)].into();
     let document = top.wait(|document| is(document, (TIME_WAIT, held)))?;
-    if let Some(document) = document {
-        ensure!(is(&document, (TIME_WAIT, held)), "{document:#?}");
-        let image = document.groups.iter().find_map(|group| group.process.as_ref()?.image.as_deref());
-        ensure!(image == Some("localhost/shop:1"), "the image is {image:?}");
-    }
+    let image = document.groups.iter().find_map(|group| group.process.as_ref()?.image.as_deref());
+    ensure!(image == Some("localhost/shop:1"), "the image is {image:?}");
     drop(container.stdin.take());
     wait_for("the container to end", 3 * soon(), || Ok(container.try_wait()?))?;
     podman.run(&["rm", "shop-db"])?;
-    let document = top.wait(|document| is(document, (TIME_WAIT + held, 0)))?;
-    ensure!(document.as_ref().is_none_or(|document| is(document, (TIME_WAIT + held, 0))), "{document:#?}");
+    top.wait(|document| is(document, (TIME_WAIT + held, 0)))?;
     top.finish()
 }
 
@@ -286,6 +283,58 @@ impl TopDocument {
     }
 }
 
+/// A running `tcptrace top --json`.
+struct TopRun {
+    child: KillOnDrop,
+    /// Its documents so far.
+    lines: Arc<Mutex<Vec<String>>>,
+    stderr: ChildStderr,
+}
+
+impl TopRun {
+    /// Starts it, and waits for its first document: then it traces.
+    fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(lab.binary()?);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = KillOnDrop(command.start()?);
+        let stdout = BufReader::new(child.stdout.take().context("its stdout")?);
+        let stderr = child.stderr.take().context("its stderr")?;
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let shared = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let run = Self { child, lines, stderr };
+        wait_for("the first document", 3 * soon(), || Ok(run.newest()))?;
+        Ok(run)
+    }
+
+    fn newest(&self) -> Option<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
+    /// The first document that `is_complete` accepts; after a time-out an error with the newest.
+    fn wait(&self, is_complete: impl Fn(&TopDocument) -> bool) -> Result<TopDocument> {
+        let newest = || serde_json::from_str::<TopDocument>(&self.newest().unwrap_or_default());
+        let complete = wait_for("the document to be complete", soon(), || {
+            Ok(Some(newest()?).filter(|document| is_complete(document)))
+        });
+        complete.with_context(|| format!("{:#?}", newest().map(|document| document.groups)))
+    }
+
+    /// Ends it and checks that nothing was lost.
+    fn finish(mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = wait_for("top to end", soon(), || Ok(self.child.try_wait()?))?;
+        let mut stderr = String::new();
+        self.stderr.read_to_string(&mut stderr)?;
+        ensure!(status.success() && nothing_is_lost(&stderr, 0), "{status}: {stderr}");
+        Ok(())
+    }
+}
+
 /// A pod, a container of Docker and one with a hostile name: exact counts by name, live and from the recording, also
 /// after their end and where their files are absent.
 pub fn named(lab: &Lab) -> Result<()> {
@@ -311,7 +360,7 @@ pub fn named(lab: &Lab) -> Result<()> {
     let recorder = RecorderProcess::start(lab, &file, &["--netns", &netns, "--host-root", &root])?;
     let top = |by: &'static str| {
         let args = ["top", "--json", "--interval", "1s", "--netns", &netns, "--host-root", &root, "--by", by];
-        JsonSnapshots::<TopDocument>::start(lab, &args)
+        TopRun::start(lab, &args)
     };
     let (pods, containers) = (top("pod")?, top("container")?);
     let of_pod = top("pod,k8s-namespace")?;
@@ -327,18 +376,12 @@ pub fn named(lab: &Lab) -> Result<()> {
     let is = |document: &TopDocument, expected: &[(&str, (u64, u64))]| {
         document.counts() == expected.iter().copied().collect()
     };
-    let expect = |top: &JsonSnapshots<TopDocument>, expected: &[(&str, (u64, u64))]| {
-        let document = top.wait(|document| is(document, expected))?;
-        ensure!(document.as_ref().is_none_or(|document| is(document, expected)), "{document:#?}");
-        Ok(document)
-    };
+    let expect = |top: &TopRun, expected: &[(&str, (u64, u64))]| top.wait(|document| is(document, expected));
     let other = (TIME_WAIT + FEW, 2 * held);
     expect(&pods, &[(POD, (TIME_WAIT, held)), ("no pod", other)])?;
     expect(&of_pod, &[(&format!("{POD} / shop"), (TIME_WAIT, held)), ("no pod / no k8s-namespace", other)])?;
     let named = [(&*label, (TIME_WAIT, held)), ("web-1", (TIME_WAIT, held)), (HOSTILE_SHOWN, (FEW, held))];
-    if let Some(document) = expect(&containers, &named)? {
-        check_processes(&document)?;
-    }
+    check_processes(&expect(&containers, &named)?)?;
 
     // They are deleted, and nothing on the host names them any more: their TIME_WAIT have their names.
     for container in started {
@@ -352,7 +395,7 @@ pub fn named(lab: &Lab) -> Result<()> {
     expect(&pods, &[(POD, many), ("no pod", (many.0 + few.0, 0))])?;
     let gone = [(&*label, many), ("web-1", many), (HOSTILE_SHOWN, few)];
     expect(&containers, &gone)?;
-    [pods, of_pod, containers].into_iter().try_for_each(JsonSnapshots::finish)?;
+    [pods, of_pod, containers].into_iter().try_for_each(TopRun::finish)?;
     recorder.signal(Signal::TERM)?;
     let (status, stderr) = recorder.wait()?;
     ensure!(status == Some(0), "it ended with {status:?}: {stderr}");
