@@ -2,7 +2,8 @@
 
 use tcptrace::model::{
     Addr, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
-    record::{HostFacts, Process, SeedObject, Sweep},
+    record::{HostFacts, Process, ProcessFacts, SeedObject, Sweep},
+    workload::Workload,
 };
 use tcptrace_common::record as raw;
 
@@ -46,7 +47,7 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
     let id = SocketId(u64::from(step[1] % 8));
     let netns = NetnsId(u32::from(step[11] >> 7));
     let process =
-        || Process { pid: u32::from(step[6] % 4), comm: "name".into(), cgroup: u64::from(step[7] % 3) };
+        || Process::new(u32::from(step[6] % 4), "name", u64::from(step[7] % 3));
     match step[0] {
         0..=191 => Record::Kernel(observation(step, ts)),
         192..=215 => Record::Seed(SeedSocket {
@@ -71,7 +72,17 @@ fn record(step: &[u8; STEP], ts: Nanos) -> Record {
             let id = SocketId(u64::from(step[5]));
             Record::Missing { ts, id, netns, tuple: tuple(step), from }
         }
-        228..=235 => Record::Owner { ts, id, process: process(), fd: None },
+        228..=231 => Record::Owner { ts, id, process: process(), fd: None },
+        232..=233 => {
+            let Process { cgroup, .. } = process();
+            let workload = Workload { pod: Some(step[5].to_string().into()), ..Workload::default() };
+            Record::Workload { ts, cgroup, workload: workload.labelled().into() }
+        }
+        234..=235 => {
+            let Process { pid, comm, .. } = process();
+            let facts = ProcessFacts { uid: Some(step[5].into()), ..ProcessFacts::default() };
+            Record::ProcessFacts { ts, pid, comm, facts: facts.labelled().into() }
+        }
         236..=239 => Record::OwnersEnd { ts },
         240..=243 => Record::Host(Box::new(HostFacts { segments: step[5] & 1 != 0, ..HostFacts::default() })),
         244..=255 => Record::Tick { ts },

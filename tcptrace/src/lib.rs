@@ -35,11 +35,11 @@
 //!     kernel::{Options, preflight::Preflight},
 //!     model::{Nanos, TcpState},
 //!     pipeline::{self, PipelinePlan},
-//!     source::{PollKind, live::Live},
+//!     source::{NameOptions, PollKind, live::Live},
 //! };
 //!
 //! let types = Preflight::run().types()?;
-//! let kernel = Live::start(&types, &Options::default(), String::new(), PollKind::States)?;
+//! let kernel = Live::start(&types, &Options::default(), String::new(), PollKind::States, &NameOptions::default())?;
 //! let plan = PipelinePlan::new(Filter::default(), Grouping::SERVICE, Scope::Every, Nanos::SECOND);
 //! let running = pipeline::start(Box::new(kernel), plan)?;
 //! for _ in 0..60 {

@@ -38,7 +38,7 @@ fn filter(text: &str) -> Filter {
 
 /// Any record, some with their task, plus owner records.
 fn any_owned_record() -> impl Strategy<Value = Record> {
-    let process = (70_u32..73).prop_map(|pid| Process { pid, comm: "curl".into(), cgroup: 0 });
+    let process = (70_u32..73).prop_map(|pid| Process::new(pid, "curl", 0));
     prop_oneof![
         3 => any_record(),
         3 => (any_record(), 70_u32..73).prop_map(|(record, tgid)| match record {

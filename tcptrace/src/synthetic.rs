@@ -188,8 +188,7 @@ impl Traffic {
         });
         self.ready.push_back(Record::SeedEnd { ts, began: ts });
         for service in 0..self.shape.services {
-            let process =
-                Process { pid: 100 + service as u32, comm: format!("server-{service}").into(), cgroup: 7 };
+            let process = Process::new(100 + service as u32, format!("server-{service}"), 7);
             let fd = (service % 2 == 0).then_some(service as u32);
             self.ready.push_back(Record::Owner { ts, id: SocketId(1_000_000_000 + service), process, fd });
         }

@@ -274,7 +274,7 @@ fn many_long_names() {
     let names = (0..NAMES).flat_map(|n| {
         let name: Arc<str> = format!("{n:0>200}").into();
         let path: Arc<str> = format!("/{n:0>1000}").into();
-        let process = Process { pid: n, comm: format!("{n:x}").into(), cgroup: n.into() };
+        let process = Process::new(n, format!("{n:x}"), n.into());
         [
             Record::NetnsName { ts, netns: NetnsId(n), name },
             Record::CgroupPath { ts, cgroup: n.into(), path },

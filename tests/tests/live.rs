@@ -7,7 +7,7 @@ use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, budget, churn, close, doctor, documents, dwells, ending, fallback, faults, filters, flood,
     handshake, identity, million, names, odd, owner, pools, ports, privileges, program, prometheus,
-    recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads,
+    recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads, workloads,
 };
 
 macro_rules! scenarios {
@@ -55,6 +55,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     filters::events, Short;
     filters::counts, Short;
     names::added_renamed_deleted, Short;
+    workloads::named, Short;
+    workloads::come_and_go, Short;
+    workloads::podman, Short;
     odd::attempts, Short;
     odd::icmp, Short;
     odd::resets, Short;
@@ -160,7 +163,7 @@ fn main() -> ExitCode {
         // A scenario started this program for it.
         return odd::receive_socket().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    if let Some(done) = churn::as_child() {
+    if let Some(done) = churn::as_child().or_else(workloads::as_child) {
         return done;
     }
     if runner::main(SCENARIOS, ON_EVERY_KERNEL) { ExitCode::SUCCESS } else { ExitCode::FAILURE }

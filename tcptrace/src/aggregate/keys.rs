@@ -2,14 +2,11 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::{
-    cgroup,
-    names::{HostNames, Used},
-};
+use super::names::{HostNames, Used};
 use crate::{
     filter::Cidr,
     lifecycle::{Processes, Role, Socket},
-    model::{Addr, Endpoint, NetnsId, TcpState, record::Process, text},
+    model::{Addr, Endpoint, NetnsId, TcpState, cgroup, process::NameKind, record::Process, text},
 };
 
 /// A grouping key.
@@ -35,6 +32,8 @@ pub enum Key {
     State,
     /// Local address.
     Laddr,
+    /// A name of the owner: pod, container, unit, program, user.
+    Owner(NameKind),
 }
 
 /// Name, heading and extractor of one key.
@@ -52,6 +51,10 @@ const fn row(key: Key, name: &'static str, head: &'static str, of: ValueOfKey) -
     KeyRow { key, name, head, of, needs_owner: false }
 }
 
+const fn owner_row(kind: NameKind, head: &'static str, of: ValueOfKey) -> KeyRow {
+    row(Key::Owner(kind), kind.name(), head, of).of_owner()
+}
+
 const KEYS: &[KeyRow] = &[
     row(Key::Service, "service", "SERVICE", service),
     row(Key::Peer, "peer", "PEER", peer),
@@ -63,6 +66,12 @@ const KEYS: &[KeyRow] = &[
     row(Key::Netns, "netns", "NETNS", |s, _, _| KeyPart::Netns(s.netns)),
     row(Key::State, "state", "STATE", |s, _, _| KeyPart::State(s.state)),
     row(Key::Laddr, "laddr", "LADDR", |s, _, _| KeyPart::Address(s.tuple.saddr)),
+    owner_row(NameKind::Pod, "POD", |s, p, _| named(NameKind::Pod, s, p)),
+    owner_row(NameKind::Container, "CONTAINER", |s, p, _| named(NameKind::Container, s, p)),
+    owner_row(NameKind::K8sNamespace, "K8S-NAMESPACE", |s, p, _| named(NameKind::K8sNamespace, s, p)),
+    owner_row(NameKind::Unit, "UNIT", |s, p, _| named(NameKind::Unit, s, p)),
+    owner_row(NameKind::Exe, "EXE", |s, p, _| named(NameKind::Exe, s, p)),
+    owner_row(NameKind::Uid, "UID", |s, p, _| named(NameKind::Uid, s, p)),
 ];
 
 impl KeyRow {
@@ -231,8 +240,18 @@ enum KeyPart {
     Netns(NetnsId),
     State(TcpState),
     Address(Addr),
+    Named(NameKind, OwnerName),
     All,
     Other,
+}
+
+/// A name of the owner of a socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum OwnerName {
+    Unknown,
+    /// The owner is in no pod, container or unit.
+    Absent,
+    Name(Arc<str>),
 }
 
 /// Identity of a group: stays equal across snapshots even if the label changes.
@@ -272,6 +291,18 @@ fn cgroup(socket: &Socket, processes: &Processes, _: PeerPrefix) -> KeyPart {
     KeyPart::Cgroup(owner(socket, processes).map_or(0, |process| process.cgroup))
 }
 
+fn named(kind: NameKind, socket: &Socket, processes: &Processes) -> KeyPart {
+    let name = match owner(socket, processes) {
+        None => OwnerName::Unknown,
+        Some(process) => match kind.of(process) {
+            Some(name) => OwnerName::Name(Arc::clone(name)),
+            None if kind.is_absent(process) => OwnerName::Absent,
+            None => OwnerName::Unknown,
+        },
+    };
+    KeyPart::Named(kind, name)
+}
+
 impl GroupKey {
     /// Sockets without a group of their own.
     pub const OTHER: Self = Self { first: KeyPart::Other, second: None };
@@ -306,6 +337,7 @@ impl GroupKey {
                 | KeyPart::Comm(_)
                 | KeyPart::State(_)
                 | KeyPart::Address(_)
+                | KeyPart::Named(..)
                 | KeyPart::All
                 | KeyPart::Other => {}
             }
@@ -340,7 +372,12 @@ impl KeyPart {
             Self::Port(port) => port.to_string(),
             Self::Process(Some((pid, comm))) => format!("{} ({pid})", text::sanitise(comm)),
             Self::Comm(Some(comm)) => text::sanitise(comm).into_owned(),
-            Self::Process(None) | Self::Comm(None) | Self::Cgroup(0) => "unknown".into(),
+            Self::Named(_, OwnerName::Name(name)) => text::sanitise(name).into_owned(),
+            // No name of theirs contains a blank.
+            Self::Named(kind, OwnerName::Absent) => format!("no {}", kind.name()),
+            Self::Process(None) | Self::Comm(None) | Self::Cgroup(0) | Self::Named(_, OwnerName::Unknown) => {
+                "unknown".into()
+            }
             Self::Cgroup(id) => match names.cgroup(*id) {
                 Some(path) => cgroup::name(path),
                 None => format!("cgroup {id}"),
@@ -368,7 +405,7 @@ mod tests {
 
     #[test]
     fn keys_round_trip_through_text() {
-        for text in ["service", "process,peer", "cgroup,netns"] {
+        for text in ["service", "process,peer", "cgroup,netns", "pod,container", "exe,k8s-namespace"] {
             assert_eq!(text.parse::<Grouping>().map(|keys| keys.to_string()), Ok(text.into()));
         }
         assert_eq!("service, comm".parse().map(Grouping::head), Ok("SERVICE / COMM".into()));
@@ -408,7 +445,7 @@ mod tests {
         assert_eq!(of("service"), (true, false, false, false));
         assert_eq!(of("peer,lport"), (false, false, false, false));
         assert_eq!(of("state,rport"), (false, false, true, false));
-        for text in ["process", "netns,comm", "cgroup"] {
+        for text in ["process", "netns,comm", "cgroup", "pod", "k8s-namespace,unit", "uid"] {
             assert_eq!(of(text), (false, true, false, false), "{text}");
         }
         assert_eq!(of("comm,service"), (true, true, false, false));

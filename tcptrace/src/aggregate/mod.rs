@@ -2,7 +2,6 @@
 //!
 //! Pure, like the tracker: time comes only from the events and from the `ts` of a call.
 
-mod cgroup;
 mod counting;
 pub mod detail;
 mod dwell_store;

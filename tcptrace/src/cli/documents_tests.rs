@@ -86,11 +86,15 @@ fn daemon_set_matches_the_documents() {
     );
     let probe = &container["readinessProbe"]["httpGet"];
     assert_eq!((probe["path"].as_str(), &probe["port"]), (Some("/healthz"), &port["name"]));
-    let mounted = &container["volumeMounts"][0];
-    assert_eq!(
-        (&mounted["name"], mounted["mountPath"].as_str()),
-        (&pod["volumes"][0]["name"], Some("/sys/fs/cgroup"))
-    );
+    let (mounts, volumes) = (&container["volumeMounts"], &pod["volumes"]);
+    for (n, path) in ["/sys/fs/cgroup", "/var/log/containers", "/var/log/pods"].into_iter().enumerate() {
+        let (mount, volume) = (&mounts[n], &volumes[n]);
+        assert_eq!((&mount["name"], mount["mountPath"].as_str()), (&volume["name"], Some(path)));
+        assert_eq!(
+            (volume["hostPath"]["path"].as_str(), mount["readOnly"].as_bool()),
+            (Some(path), Some(true))
+        );
+    }
 }
 
 #[test]

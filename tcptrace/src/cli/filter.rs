@@ -41,6 +41,24 @@ pub struct FilterArgs {
     /// Name of the owner's process; * matches anything
     #[arg(long, value_name = "NAME,..")]
     pub comm: Vec<String>,
+    /// Kubernetes pod of the owner: checkout-7d9f or shop/checkout*
+    #[arg(long, value_name = "NAME,..")]
+    pub pod: Vec<String>,
+    /// Container of the owner
+    #[arg(long, value_name = "NAME,..")]
+    pub container: Vec<String>,
+    /// Kubernetes namespace of the owner
+    #[arg(long, value_name = "NAME,..")]
+    pub k8s_namespace: Vec<String>,
+    /// systemd unit of the owner: nginx.service
+    #[arg(long, value_name = "NAME,..")]
+    pub unit: Vec<String>,
+    /// Program of the owner: java or /usr/bin/java
+    #[arg(long, value_name = "PATH,..")]
+    pub exe: Vec<String>,
+    /// User of the owner: name or number
+    #[arg(long, value_name = "USER,..")]
+    pub uid: Vec<String>,
     /// Network namespace: its name in `ip netns`, or its inode number
     #[arg(long, value_name = "NETNS,..")]
     pub netns: Vec<String>,
@@ -84,6 +102,12 @@ impl FilterArgs {
             ("--local", Word::Local, &self.local),
             ("--pid", Word::Pid, &self.pid),
             ("--comm", Word::Comm, &self.comm),
+            ("--pod", Word::Pod, &self.pod),
+            ("--container", Word::Container, &self.container),
+            ("--k8s-namespace", Word::K8sNamespace, &self.k8s_namespace),
+            ("--unit", Word::Unit, &self.unit),
+            ("--exe", Word::Exe, &self.exe),
+            ("--uid", Word::Uid, &self.uid),
             ("--netns", Word::Netns, &self.netns),
             ("--role", Word::Role, &self.role),
         ];

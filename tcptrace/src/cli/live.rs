@@ -13,6 +13,7 @@ use tokio::{
     sync::watch,
 };
 
+use super::names::NameArgs;
 use crate::{
     filter::Filter,
     kernel::{Disabled, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
@@ -31,6 +32,8 @@ pub struct LiveArgs {
     /// With `everything` the programs run and report nothing, which measures the overhead of the hooks
     #[arg(long, value_name = "HOOK", value_delimiter = ',', hide = true, value_parser = disabled_parser())]
     without: Vec<Disabled>,
+    #[command(flatten)]
+    names: NameArgs,
 }
 
 fn disabled_parser() -> impl TypedValueParser<Value = Disabled> {
@@ -55,7 +58,7 @@ impl LiveArgs {
     pub fn open(&self, filter: &Filter, polls: PollKind) -> Result<Live> {
         let types = Preflight::run().types()?;
         // BTF takes some 10 MiB of memory and is freed when this returns.
-        Live::start(&types, &self.options(filter), filter.to_string(), polls)
+        Live::start(&types, &self.options(filter), filter.to_string(), polls, &self.names.options())
     }
 
     /// As `open`, but polls `sock_diag` instead if this host or user can't trace, unless `polls` is
@@ -73,7 +76,8 @@ impl LiveArgs {
         let reasons: Vec<&str> = reasons.lines().skip(1).filter_map(|line| line.strip_prefix("  ")).collect();
         let why = reasons.iter().filter_map(|reason| reason.split(':').next()).collect::<Vec<_>>().join(", ");
         let why = if why.is_empty() { error.to_string() } else { why };
-        Ok(Box::new(PollingSource::start(&filter.kernel_part(), filter.to_string(), &why)?))
+        let names = self.names.options();
+        Ok(Box::new(PollingSource::start(&filter.kernel_part(), filter.to_string(), &why, &names)?))
     }
 
     fn options(&self, filter: &Filter) -> Options {

@@ -13,6 +13,7 @@ pub mod help;
 pub mod hist;
 mod listen;
 mod live;
+mod names;
 mod output;
 pub mod ports;
 mod progress;

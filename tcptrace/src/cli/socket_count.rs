@@ -1,7 +1,7 @@
 //! Counts the sockets that `sock_diag` reports, through a filter. The tracker gets each socket as a seed (role, closer,
 //! owner); a socket that matches counts in its state, and in its group if groups are requested.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -12,7 +12,7 @@ use crate::{
     model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, record::HostFacts, units::plural},
     privileges,
     source::{
-        self, host,
+        self, NameOptions, host,
         netns::{self, Netns, Round},
         owners,
         sock_diag::{self, DumpError, StateMask, Summary},
@@ -42,11 +42,26 @@ struct Visited {
 /// The sockets of every namespace that `filter` may match.
 type Listed = Round<Result<Visited, DumpError>>;
 
+/// The sockets of this host, their owners and names.
+struct Gathered {
+    round: Listed,
+    tracker: Tracker,
+    /// Why owners may be unknown.
+    missing: Vec<String>,
+    /// Records with the names of owners.
+    names: Vec<Record>,
+}
+
 /// Counts the sockets that match `filter`. Fails as [`netns::visit_each`] does.
-pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Result<SocketCount> {
+pub fn count(
+    filter: &Filter,
+    grouping: Grouping,
+    facts: &HostFacts,
+    options: &NameOptions,
+) -> io::Result<SocketCount> {
     let scope = filter.kernel_part();
     let needs_owners = filter.tests_owners() || grouping.needs_owners();
-    let (round, tracker, missing) = gather(filter, needs_owners)?;
+    let Gathered { round, tracker, missing, names } = gather(filter, needs_owners.then_some(options))?;
 
     let mut counts: FxHashMap<NetnsId, StateCounts> = FxHashMap::default();
     let mut aggregate = Aggregate::new(grouping, Scope::TimewaitSockets);
@@ -64,7 +79,7 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
         }
     }
     let groups = (!grouping.is_none()).then(|| {
-        let snapshot = finish(aggregate, &round, &tracker, facts);
+        let snapshot = finish(aggregate, &round, &tracker, &names, facts);
         GroupedCounts { grouping, groups: snapshot.groups, other_groups: snapshot.other_groups }
     });
     let visited = round.visited.into_iter().map(|(netns, result)| {
@@ -83,7 +98,7 @@ pub fn count(filter: &Filter, grouping: Grouping, facts: &HostFacts) -> io::Resu
 /// Returns the sockets that match `filter` as a snapshot without history, and the gaps in it. Fails as
 /// [`netns::visit_each`] does.
 pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<String>)> {
-    let (round, tracker, mut missing) = gather(filter, true)?;
+    let Gathered { round, tracker, mut missing, names } = gather(filter, Some(&NameOptions::default()))?;
     let mut aggregate = Aggregate::new(Grouping::NONE, Scope::TimewaitSockets);
     for (netns, result) in &round.visited {
         match result {
@@ -101,11 +116,12 @@ pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec
         socket.counted.shown = filter.states(&socket.subject(tracker.processes()));
         aggregate.appeared(id, &mut socket, tracker.processes());
     }
-    Ok((finish(aggregate, &round, &tracker, facts), missing))
+    Ok((finish(aggregate, &round, &tracker, &names, facts), missing))
 }
 
-/// Seeds a tracker with every socket that `filter` may match; also returns why owners may be unknown.
-fn gather(filter: &Filter, needs_owners: bool) -> io::Result<(Listed, Tracker, Vec<String>)> {
+/// Seeds a tracker with every socket that `filter` may match, and with their owners, if `owners` says how these are
+/// named.
+fn gather(filter: &Filter, owners: Option<&NameOptions>) -> io::Result<Gathered> {
     let scope = filter.kernel_part();
     let began = host::monotonic_now();
     let round = netns::visit_each(
@@ -127,28 +143,41 @@ fn gather(filter: &Filter, needs_owners: bool) -> io::Result<(Listed, Tracker, V
     let sockets = || visited().flat_map(|visited| &visited.sockets);
     sockets().for_each(|&socket| tracker.take(&Record::Seed(socket), &mut SilentObserver));
     tracker.take(&Record::SeedEnd { ts: host::monotonic_now(), began }, &mut SilentObserver);
-    let missing = if needs_owners { assign_owners(&sockets(), &mut tracker) } else { None };
-    Ok((round, tracker, missing.into_iter().collect()))
+    let (mut missing, mut names) = (None, Vec::new());
+    if let Some(options) = owners {
+        missing = assign_owners(&sockets(), &mut tracker);
+        let owners = tracker.sockets().filter_map(|(_, socket)| tracker.processes().get(socket.process?));
+        let owners: BTreeMap<_, _> = owners.map(|owner| ((owner.pid, &owner.comm), owner)).collect();
+        names = source::names::owner_records(&owners.into_values().cloned().collect::<Vec<_>>(), options);
+        names.iter().for_each(|record| tracker.take(record, &mut SilentObserver));
+        // Processes get the names of their cgroups when time passes.
+        tracker.take(&Record::Tick { ts: host::monotonic_now() }, &mut SilentObserver);
+    }
+    Ok(Gathered { round, tracker, missing: missing.into_iter().collect(), names })
 }
 
 /// Returns the snapshot of `aggregate`.
-fn finish(mut aggregate: Aggregate, round: &Listed, tracker: &Tracker, facts: &HostFacts) -> Snapshot {
+fn finish(
+    mut aggregate: Aggregate,
+    round: &Listed,
+    tracker: &Tracker,
+    owners: &[Record],
+    facts: &HostFacts,
+) -> Snapshot {
     let context = Context { host: Arc::new(facts.clone()), source: Arc::from("live"), ..Context::default() };
-    let names = names(round.visited.iter().map(|(netns, _)| netns), tracker);
+    let names = names(round.visited.iter().map(|(netns, _)| netns), owners);
     aggregate.snapshot(host::monotonic_now(), tracker, &names, context)
 }
 
 /// Names of the namespaces, and of the cgroups of the owners.
-fn names<'a>(visited: impl Iterator<Item = &'a Netns>, tracker: &Tracker) -> HostNames {
+fn names<'a>(visited: impl Iterator<Item = &'a Netns>, owners: &[Record]) -> HostNames {
     let mut names = HostNames::default();
     let ts = host::monotonic_now();
     for (netns, name) in visited.filter_map(|netns| Some((netns.id, netns.name.clone()?))) {
         names.take(&Record::NetnsName { ts, netns, name });
     }
-    let owners = tracker.sockets().filter_map(|(_, socket)| tracker.processes().get(socket.process?));
-    let cgroups = owners.map(|process| process.cgroup).filter(|&cgroup| cgroup != 0).collect();
-    for record in source::names::cgroup_path_records(cgroups) {
-        names.take(&record);
+    for record in owners {
+        names.take(record);
     }
     names
 }

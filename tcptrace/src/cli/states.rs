@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::by::GroupArgs;
 use super::filter::FilterArgs;
+use super::names::NameArgs;
 use super::recording::{RecordingSource, shown};
 use super::socket_count::{self, SocketCount, unreadable_reason};
 use super::source;
@@ -20,6 +21,7 @@ use crate::model::record::HostFacts;
 use crate::model::units::plural;
 use crate::pipeline::{Engine, Window};
 use crate::session::{AtEnd, Ending};
+use crate::source::NameOptions;
 use crate::source::host;
 use crate::source::netns::{self, Round};
 use crate::source::sock_diag::{self, Summary};
@@ -41,6 +43,8 @@ pub struct StatesArgs {
     #[command(flatten)]
     window: WindowArgs,
     #[command(flatten)]
+    names: NameArgs,
+    #[command(flatten)]
     groups: GroupArgs,
     #[command(flatten)]
     filters: FilterArgs,
@@ -53,7 +57,7 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
     let states = match &args.from {
         None => {
             args.window.reject_without_recording();
-            count(&filter, grouping)?
+            count(&filter, grouping, &args.names.options())?
         }
         Some(path) => recorded(path, args.window.window(None), filter, grouping)?,
     };
@@ -91,13 +95,13 @@ fn recorded(path: &Path, window: Window, filter: Filter, grouping: Grouping) -> 
     })
 }
 
-fn count(filter: &Filter, grouping: Grouping) -> anyhow::Result<States> {
+fn count(filter: &Filter, grouping: Grouping, names: &NameOptions) -> anyhow::Result<States> {
     let host = host::facts();
     let taken_at = host::monotonic_now();
     let count = if filter.is_everything() && grouping.is_none() {
         count_all()
     } else {
-        socket_count::count(filter, grouping, &host)
+        socket_count::count(filter, grouping, &host, names)
     };
     let SocketCount { round, names_netns, groups, missing: unknown } =
         count.context("can't search for network namespaces; is /proc mounted?")?;

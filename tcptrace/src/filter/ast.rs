@@ -8,7 +8,7 @@ use super::{
     quote::{is_operator, is_plain, write_escaped},
     ranges::Ranges,
 };
-use crate::model::{Closer, OwnerKind, Role, Set, TcpState};
+use crate::model::{Closer, OwnerKind, Role, Set, TcpState, process::NameKind};
 
 /// An expression. `And` and `Or` have at least two operands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub enum Test {
     Pid(Vec<u32>),
     /// `comm`: the owner's name.
     Comm(Vec<Pattern>),
+    /// `pod`, `container`, `k8s-namespace`, `unit`, `exe`, `uid`: a name of the owner.
+    Named(NameKind, Vec<Pattern>),
     /// `netns`: the network namespace.
     Netns(Vec<NetnsRef>),
     /// `role`: which side opened it.
@@ -159,6 +161,7 @@ impl fmt::Display for Test {
             Self::Local(networks) => write_list(f, "local", networks),
             Self::Pid(pids) => write_list(f, "pid", pids),
             Self::Comm(names) => write_list(f, "comm", names),
+            Self::Named(kind, names) => write_list(f, kind.name(), names),
             Self::Netns(refs) => write_list(f, "netns", refs),
             Self::Role(roles) => write!(f, "role {roles}"),
             Self::Closer(closers) => write!(f, "closer {closers}"),

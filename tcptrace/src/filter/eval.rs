@@ -71,6 +71,9 @@ impl Test {
             Self::Comm(names) => {
                 process.is_some_and(|process| names.iter().any(|name| name.matches(&process.comm)))
             }
+            Self::Named(kind, names) => process.is_some_and(|process| {
+                kind.any(process, |name| names.iter().any(|pattern| pattern.matches(name)))
+            }),
             Self::Netns(refs) => refs.contains(&NetnsRef::Inum(subject.netns.0)),
             Self::Role(roles) => roles.contains(subject.role),
             Self::Closer(closers) => closers.contains(subject.closer),

@@ -86,9 +86,15 @@ impl Clauses {
                 let remote = outside(test::REMOTE_OUTSIDE, &[ipv4()]);
                 Self([local, remote].concat())
             }
-            (Test::State(_) | Test::Pid(_) | Test::Comm(_) | Test::Closer(_) | Test::Owner(_), _) => {
-                Self::default()
-            }
+            (
+                Test::State(_)
+                | Test::Pid(_)
+                | Test::Comm(_)
+                | Test::Named(..)
+                | Test::Closer(_)
+                | Test::Owner(_),
+                _,
+            ) => Self::default(),
         }
     }
 

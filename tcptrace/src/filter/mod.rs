@@ -87,7 +87,9 @@ impl Filter {
     /// Whether it tests the owner of sockets, which requires a search through `/proc`.
     pub fn tests_owners(&self) -> bool {
         self.expr.as_ref().is_some_and(|expr| {
-            expr.any_test(&|test| matches!(test, Test::Pid(_) | Test::Comm(_) | Test::Owner(_)))
+            expr.any_test(&|test| {
+                matches!(test, Test::Pid(_) | Test::Comm(_) | Test::Named(..) | Test::Owner(_))
+            })
         })
     }
 

@@ -1,10 +1,13 @@
 //! Tables for the language, and properties that must hold for every expression.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::*;
-use crate::model::{Addr, Closer, OwnerKind, Role, Tuple, record::Process};
+use crate::model::{
+    Addr, Closer, OwnerKind, Role, Tuple,
+    record::{Process, ProcessFacts},
+    workload::Workload,
+};
 
 mod properties;
 
@@ -76,7 +79,7 @@ fn errors_are_one_line_with_advice() {
         (
             "banana 80",
             "column 1: unknown word \"banana\"; the words are state, port, lport, rport, peer, local, pid, comm, \
-             netns, role, closer, owner, ipv4, ipv6",
+             pod, container, k8s-namespace, unit, exe, uid, netns, role, closer, owner, ipv4, ipv6",
         ),
         ("state time-wiat", "column 7: expected a state, found \"time-wiat\", did you mean `time-wait`?"),
         ("role boss", "column 6: expected a role (inbound, outbound, listener, unknown), found \"boss\""),
@@ -95,7 +98,7 @@ fn errors_are_one_line_with_advice() {
         (
             "comm ä,ö and x",
             "column 14: unknown word \"x\"; the words are state, port, lport, rport, peer, local, \
-             pid, comm, netns, role, closer, owner, ipv4, ipv6",
+             pid, comm, pod, container, k8s-namespace, unit, exe, uid, netns, role, closer, owner, ipv4, ipv6",
         ),
         (
             "netns 99999999999",
@@ -148,7 +151,7 @@ fn no_text_can_exhaust_the_stack_or_the_memory() {
 
 #[test]
 fn sockets_match_by_their_known_properties() {
-    let nginx = Process { pid: 42, comm: Arc::from("nginx"), cgroup: 0 };
+    let nginx = Process::new(42, "nginx", 0);
     let v4 = tuple("10.0.0.5", 40000, "10.1.2.3", 5432);
     let v6 = tuple("2001:db8::1", 40000, "2001:db8::2", 443);
     let cases = [
@@ -187,6 +190,53 @@ fn sockets_match_by_their_known_properties() {
     let unowned = subject(v4, None);
     assert!(!filter("pid 42").matches(&unowned, TcpState::TimeWait));
     assert!(filter("not pid 42 and not comm nginx").matches(&unowned, TcpState::TimeWait));
+}
+
+#[test]
+fn owners_match_by_their_names() {
+    let workload = Workload {
+        pod: Some("checkout-7d9f".into()),
+        k8s_namespace: Some("shop".into()),
+        container: Some("app".into()),
+        ..Workload::default()
+    };
+    let facts = ProcessFacts {
+        exe: Some("/opt/jdk/bin/java".into()),
+        uid: Some(33),
+        user: Some("www-data".into()),
+        ..ProcessFacts::default()
+    };
+    let java = Process {
+        workload: Some(workload.labelled().into()),
+        facts: Some(facts.labelled().into()),
+        ..Process::new(42, "java", 7)
+    };
+    let unnamed = Process::new(42, "java", 7);
+    let v4 = tuple("10.0.0.5", 40000, "10.1.2.3", 5432);
+    for (text, expected) in [
+        ("pod checkout-7d9f", true),
+        ("pod shop/checkout*", true),
+        ("pod checkout", false),
+        ("container app", true),
+        ("container \"shop/checkout-7d9f (app)\"", true),
+        ("k8s-namespace shop and not unit *", true),
+        ("unit nginx.service", false),
+        ("exe java", true),
+        ("exe /opt/*/java", true),
+        ("exe jav", false),
+        ("uid 33", true),
+        ("uid 3", false),
+        ("uid root,www-data", true),
+    ] {
+        let filter = filter(text);
+        assert_eq!(filter.matches(&subject(v4, Some(&java)), TcpState::Established), expected, "{text}");
+        let is_positive = !text.contains("not");
+        assert!(
+            !is_positive || !filter.matches(&subject(v4, Some(&unnamed)), TcpState::Established),
+            "{text}"
+        );
+        assert!(filter.tests_owners() && filter.kernel_part().is_everything(), "{text}");
+    }
 }
 
 #[test]

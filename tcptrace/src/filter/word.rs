@@ -8,7 +8,7 @@ use super::{
     quote::unescape,
     ranges::Ranges,
 };
-use crate::model::{Closer, OwnerKind, Role, Set, TcpState, name_set::Choice};
+use crate::model::{Closer, OwnerKind, Role, Set, TcpState, name_set::Choice, process::NameKind};
 
 /// A word that begins a test with values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,18 @@ pub enum Word {
     Pid,
     /// `comm`
     Comm,
+    /// `pod`
+    Pod,
+    /// `container`
+    Container,
+    /// `k8s-namespace`
+    K8sNamespace,
+    /// `unit`
+    Unit,
+    /// `exe`
+    Exe,
+    /// `uid`
+    Uid,
     /// `netns`
     Netns,
     /// `role`
@@ -57,7 +69,7 @@ const A_COMM: &str = "a process name";
 const A_NETNS: &str = "a network namespace's name or inode number";
 
 /// In the order of [`Word`]'s variants.
-const ROWS: [WordRow; 12] = [
+const ROWS: [WordRow; 18] = [
     row(Word::State, "state", TcpState::DESCRIPTION, "time-wait"),
     row(Word::Port, "port", A_PORT, "443"),
     row(Word::Lport, "lport", A_PORT, "443"),
@@ -66,6 +78,12 @@ const ROWS: [WordRow; 12] = [
     row(Word::Local, "local", A_NETWORK, "10.0.0.5"),
     row(Word::Pid, "pid", A_PID, "4242"),
     row(Word::Comm, "comm", A_COMM, "nginx"),
+    row(Word::Pod, NameKind::Pod.name(), "a pod's name", "shop/checkout*"),
+    row(Word::Container, NameKind::Container.name(), "a container's name", "app"),
+    row(Word::K8sNamespace, NameKind::K8sNamespace.name(), "a Kubernetes namespace", "shop"),
+    row(Word::Unit, NameKind::Unit.name(), "a systemd unit", "nginx.service"),
+    row(Word::Exe, NameKind::Exe.name(), "a program or its path", "java"),
+    row(Word::Uid, NameKind::Uid.name(), "a user's name or number", "www-data"),
     row(Word::Netns, "netns", A_NETNS, "blue"),
     row(Word::Role, "role", Role::DESCRIPTION, "outbound"),
     row(Word::Closer, "closer", Closer::DESCRIPTION, "local"),
@@ -73,7 +91,7 @@ const ROWS: [WordRow; 12] = [
 ];
 
 /// Names in other tools, for suggestions.
-const FOREIGN_NAMES: [(&str, &str); 18] = [
+const FOREIGN_NAMES: [(&str, &str); 21] = [
     ("sport", "lport"),
     ("dport", "rport"),
     ("saddr", "local"),
@@ -90,6 +108,9 @@ const FOREIGN_NAMES: [(&str, &str); 18] = [
     ("process", "comm"),
     ("name", "comm"),
     ("namespace", "netns"),
+    ("user", "uid"),
+    ("service", "unit"),
+    ("program", "exe"),
     ("inet", "ipv4"),
     ("inet6", "ipv6"),
 ];
@@ -137,6 +158,12 @@ impl Test {
             Word::Local => Self::Local(Vec::new()),
             Word::Pid => Self::Pid(Vec::new()),
             Word::Comm => Self::Comm(Vec::new()),
+            Word::Pod => Self::Named(NameKind::Pod, Vec::new()),
+            Word::Container => Self::Named(NameKind::Container, Vec::new()),
+            Word::K8sNamespace => Self::Named(NameKind::K8sNamespace, Vec::new()),
+            Word::Unit => Self::Named(NameKind::Unit, Vec::new()),
+            Word::Exe => Self::Named(NameKind::Exe, Vec::new()),
+            Word::Uid => Self::Named(NameKind::Uid, Vec::new()),
             Word::Netns => Self::Netns(Vec::new()),
             Word::Role => Self::Role(Set::EMPTY),
             Word::Closer => Self::Closer(Set::EMPTY),
@@ -155,6 +182,7 @@ impl Test {
             Self::Peer(networks) | Self::Local(networks) => networks.push(Cidr::parse(text)?),
             Self::Pid(pids) => pids.push(pid(text)?),
             Self::Comm(names) => names.push(comm(Pattern::plain(text))?),
+            Self::Named(_, names) => names.push(Pattern::plain(text)),
             Self::Netns(refs) => refs.push(netns(text)?),
             Self::Role(roles) => *roles = *roles | Set::parse(text)?,
             Self::Closer(closers) => *closers = *closers | Set::parse(text)?,
@@ -168,6 +196,7 @@ impl Test {
     pub(super) fn add_quoted(&mut self, text: &str) -> Result<(), String> {
         match self {
             Self::Comm(names) => names.push(comm(Pattern::quoted(text))?),
+            Self::Named(_, names) => names.push(Pattern::quoted(text)),
             Self::Netns(refs) => refs.push(NetnsRef::Name(unescape(text))),
             _ => self.add(text)?,
         }

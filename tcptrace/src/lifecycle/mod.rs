@@ -23,6 +23,7 @@ mod namespaces;
 mod pending;
 mod port_ranges;
 mod processes;
+mod recent_names;
 mod recently_closed;
 mod rekeyed;
 mod seed;

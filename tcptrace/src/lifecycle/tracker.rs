@@ -36,7 +36,7 @@ pub trait Observer {
     fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes);
     /// The owner, the role or an address or port became known, or known with more certainty.
     fn identified(&mut self, socket: &mut Socket, processes: &Processes);
-    /// The owner is the same, in another cgroup.
+    /// The owner is the same, in another cgroup or with another name.
     fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
         self.identified(socket, processes);
     }
@@ -201,11 +201,18 @@ impl Tracker {
         &self.processes
     }
 
+    /// Names of workloads and programs as records, see [`Processes::names`].
+    pub fn names(&self, ts: Nanos) -> (Vec<Record>, Vec<Record>) {
+        self.processes.names(ts)
+    }
+
     /// Number of entries in each side table, by name: each table must stay bounded.
     #[doc(hidden)]
-    pub fn side_tables(&self) -> [(&'static str, usize); 9] {
+    pub fn side_tables(&self) -> [(&'static str, usize); 11] {
         [
             ("processes", self.processes.count()),
+            ("workloads", self.processes.named_cgroups()),
+            ("process facts", self.processes.known_facts()),
             ("listeners", self.listeners.len()),
             ("handshakes", self.handshakes.len()),
             ("minisockets set aside", self.rekeyed.len()),
@@ -222,7 +229,7 @@ impl Tracker {
         if let Some(ts) = record.ts() {
             self.began.get_or_insert(ts);
             self.settle(ts, out);
-            if self.processes.begin_pass(ts) {
+            if self.processes.begin_pass(ts) && (!self.changed.is_empty() || self.processes.any_moved()) {
                 self.pass(out);
             }
         }
@@ -245,12 +252,14 @@ impl Tracker {
                 self.port_ranges.take(record);
             }
             Record::NetnsSettings { .. } => self.port_ranges.take(record),
+            Record::CgroupPath { .. } | Record::Workload { .. } | Record::ProcessFacts { .. } => {
+                self.processes.take(record);
+            }
             Record::Restart { ts } => self.restart(*ts, out),
             Record::Tick { ts } => self.connects.remove_expired(*ts),
             // No change to a socket: `Tracker::compare` handles listings.
             Record::Listing(_)
             | Record::NetnsName { .. }
-            | Record::CgroupPath { .. }
             | Record::NetnsCounters { .. }
             | Record::ClockStep(_)
             | Record::Loss { .. } => {}
@@ -267,6 +276,8 @@ impl Tracker {
                 self.remove(at, ts);
             }
         }
+        // Another recording may be of another boot, with other cgroups and pids.
+        self.processes = Processes::default();
         self.connects = Connects::default();
         self.pending = PendingEnds::default();
         self.sweeps = SweepComparison::default();
@@ -276,7 +287,8 @@ impl Tracker {
         self.seeding = true;
     }
 
-    /// Calls `out` for every socket whose namespace has changed, or whose process moved to another cgroup.
+    /// Calls `out` for every socket whose namespace has changed, or whose process moved to another cgroup or
+    /// got a name.
     fn pass(&mut self, out: &mut impl Observer) {
         for socket in self.sockets.iter_mut() {
             if self.changed.contains(&socket.netns) {

@@ -2,6 +2,7 @@
 //! here reads a file, a clock or the environment.
 
 pub mod addr;
+pub mod cgroup;
 pub mod checkpoint;
 pub mod clock;
 pub mod connection;
@@ -17,6 +18,7 @@ pub mod source;
 pub mod sysctls;
 pub mod text;
 pub mod units;
+pub mod workload;
 
 pub use addr::{Addr, Endpoint, Tuple};
 pub use connection::{Closer, End, EndReason, OwnerKind, Phase, Role};

@@ -7,10 +7,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record as raw;
 
-pub use super::process::Process;
+pub use super::process::{Process, ProcessFacts};
 use super::{
     Nanos, NetnsId, SocketId, TcpState, Tuple,
     checkpoint::{SocketCheckpoint, TrackerCheckpoint},
+    workload::Workload,
 };
 
 /// One observation.
@@ -79,6 +80,26 @@ pub enum Record {
         /// Its path. Untrusted.
         path: Arc<str>,
     },
+    /// The names of the workload in a cgroup, after its path: pod, container, image.
+    Workload {
+        /// When they were found.
+        ts: Nanos,
+        /// cgroup id.
+        cgroup: u64,
+        /// The names.
+        workload: Arc<Workload>,
+    },
+    /// The program and user of a process that owns a socket.
+    ProcessFacts {
+        /// When they were read.
+        ts: Nanos,
+        /// Process id.
+        pid: u32,
+        /// The kernel name under which it was seen: its own, or that of one of its threads. Untrusted.
+        comm: Arc<str>,
+        /// The facts.
+        facts: Arc<ProcessFacts>,
+    },
     /// The settings of a network namespace that affect TCP states; repeated when one changes, and empty when the
     /// namespace is gone, because another may reuse its number.
     NetnsSettings {
@@ -138,6 +159,8 @@ impl Record {
             | Self::OwnersEnd { ts }
             | Self::NetnsName { ts, .. }
             | Self::CgroupPath { ts, .. }
+            | Self::Workload { ts, .. }
+            | Self::ProcessFacts { ts, .. }
             | Self::NetnsSettings { ts, .. }
             | Self::NetnsCounters { ts, .. }
             | Self::Loss { ts, .. }

@@ -1,6 +1,6 @@
 //! Sanitises untrusted names from the kernel: a process may call itself `"\e[2Jevil"`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 /// `name` with everything that could act on a terminal, a log or a page replaced by `?`:
 /// control characters (C0, DEL, C1), line and paragraph separators, and the marks that reorder text.
@@ -12,6 +12,17 @@ pub fn sanitise(name: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(name)
     }
+}
+
+/// Longest name of a workload, a program or a user, in bytes.
+pub const MAX_NAME_BYTES: usize = 512;
+
+/// `name` sanitised, and cut to [`MAX_NAME_BYTES`].
+pub fn bounded(name: &str) -> Arc<str> {
+    let most = name.len().min(MAX_NAME_BYTES);
+    let end = (0..=most).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+    // A replacement is never longer than the character.
+    sanitise(&name[..end]).into()
 }
 
 /// A CSV cell: quoted where RFC 4180 requires it, and with an apostrophe before a text that a spreadsheet would treat
@@ -47,6 +58,13 @@ mod tests {
     fn control_and_bidi_characters_are_replaced() {
         assert_eq!(sanitise("\u{1b}[2Jevil\u{9b}1m\n\u{202e}"), "?[2Jevil?1m??");
         assert_eq!(sanitise("nginx: wörker"), "nginx: wörker");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        let long = bounded(&"ü\n".repeat(1_000));
+        assert!(long.len() <= MAX_NAME_BYTES && long.len() > MAX_NAME_BYTES - 4, "{}", long.len());
+        assert_eq!(&long[..6], "ü?ü?");
     }
 
     #[test]

@@ -195,10 +195,14 @@ impl PipelineState {
             sysctls: BTreeMap::clone(sysctls),
         }));
         records.extend(self.observed.records(ts));
+        let (workloads, facts) = tracker.names(ts);
+        records.extend(workloads);
         // The checkpoint is not a seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
         let (sockets, rest) = tracker.carry(ts);
         records.extend(sockets.into_iter().map(|carried| Record::SocketCheckpoint(Box::new(carried))));
+        // After the sockets: each finds its process, however many there are.
+        records.extend(facts);
         records.push(Record::TrackerCheckpoint(Box::new(rest)));
         records
     }
@@ -225,6 +229,8 @@ impl PipelineState {
             | Record::Found(_)
             | Record::Missing { .. }
             | Record::Owner { .. }
+            | Record::Workload { .. }
+            | Record::ProcessFacts { .. }
             | Record::NetnsCounters { .. }
             | Record::SocketCheckpoint(_)
             | Record::TrackerCheckpoint(_) => {}

@@ -203,6 +203,17 @@ impl Encoder {
                 self.columns.cgroup.set(row, *cgroup);
                 self.columns.name.set(row, path);
             }
+            Record::Workload { cgroup, workload, .. } => {
+                let row = self.begin(RowKind::Workload, ts);
+                self.columns.cgroup.set(row, *cgroup);
+                self.facts(row, workload);
+            }
+            Record::ProcessFacts { pid, comm, facts, .. } => {
+                let row = self.begin(RowKind::ProcessFacts, ts);
+                self.columns.pid.set(row, *pid);
+                self.columns.comm.set(row, &text::sanitise(comm));
+                self.facts(row, facts);
+            }
             Record::NetnsSettings { netns, sysctls, .. } => {
                 let row = self.begin(RowKind::NetnsSettings, ts);
                 self.columns.netns.set(row, netns.0);

@@ -18,7 +18,7 @@ use crate::{
     lifecycle::{Event, Observer, Processes, Socket, Tracker, TrackerLimits},
     model::{
         Addr, Flow, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, Source as _, Tuple,
-        record::{HostFacts, Process, SeedObject, Sweep},
+        record::{HostFacts, Process, ProcessFacts, SeedObject, Sweep},
     },
 };
 
@@ -121,8 +121,14 @@ impl Stream {
         records.push(seed(1_010, tuple(0, 501), S::TimeWait, left));
         records.push(seed(1_011, tuple(1, 501), S::FinWait2, left));
         records.push(Record::SeedEnd { ts, began: ts });
-        let process = Process { pid: 77, comm: "server".into(), cgroup: 3 };
+        let process = Process::new(77, "server", 3);
         records.push(Record::Owner { ts, id: SocketId(LISTENER), process, fd: Some(3) });
+        let path = "/system.slice/server.service".into();
+        records.push(Record::CgroupPath { ts, cgroup: 3, path });
+        let facts =
+            ProcessFacts { exe: Some("/usr/bin/server".into()), uid: Some(33), ..ProcessFacts::default() };
+        let facts = std::sync::Arc::new(facts.labelled());
+        records.push(Record::ProcessFacts { ts, pid: 77, comm: "server".into(), facts });
         records.push(Record::OwnersEnd { ts });
         Self { ts: BEGAN, slots: slots.collect(), records }
     }
@@ -406,8 +412,10 @@ fn head(tracker: &Tracker, host: &Record, ts: Nanos) -> Vec<Record> {
     let (sockets, rest) = tracker.carry(ts);
     let begin =
         [host.clone(), Record::Tick { ts }, Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }];
+    let (workloads, facts) = tracker.names(ts);
     let sockets = sockets.into_iter().map(|carried| Record::SocketCheckpoint(Box::new(carried)));
-    begin.into_iter().chain(sockets).chain([Record::TrackerCheckpoint(Box::new(rest))]).collect()
+    let rest = Record::TrackerCheckpoint(Box::new(rest));
+    begin.into_iter().chain(workloads).chain(sockets).chain(facts).chain([rest]).collect()
 }
 
 proptest! {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use super::{
     host::{self, ClockWatch},
     host_poller::PollKind,
-    names::NameResolver,
+    names::{NameOptions, NameResolver},
     poller::PollerThread,
     seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
     settings::SettingsReader,
@@ -59,7 +59,13 @@ pub struct Live {
 impl Live {
     /// Attaches the hooks with `options`, then starts to read the existing state. `filter` is the text of the
     /// filter.
-    pub fn start(types: &KernelTypes, options: &Options, filter: String, polls: PollKind) -> Result<Self> {
+    pub fn start(
+        types: &KernelTypes,
+        options: &Options,
+        filter: String,
+        polls: PollKind,
+        names: &NameOptions,
+    ) -> Result<Self> {
         let tracer = Tracer::start(types, options)?;
         privileges::keep_for(Work::Loaded);
         let mut facts = HostFacts { filter, ..host::facts() };
@@ -90,7 +96,7 @@ impl Live {
         let seed = seed::start(facts.clone(), &options.filter, polls, tracer.makes_ids())
             .context("no thread for the seed")?;
         let sweeps = sweep::start(&options.filter, facts.segments).context("no thread for sweeps")?;
-        let names = NameResolver::start().context("no thread for names")?;
+        let names = NameResolver::start(names).context("no thread for names")?;
         let settings = SettingsReader::start().context("no thread for settings")?;
         Ok(Self {
             tracer,

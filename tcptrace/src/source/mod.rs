@@ -3,6 +3,7 @@
 
 mod counters;
 pub mod host;
+mod host_files;
 mod host_poller;
 pub mod live;
 pub mod names;
@@ -11,12 +12,16 @@ pub mod own_cost;
 pub mod owners;
 mod poller;
 pub mod polling_source;
+mod process_facts;
 mod procfs;
 mod seed;
 mod settings;
 pub mod sock_diag;
 mod sweep;
 mod sysctl_files;
+mod users;
+mod workload_names;
 
 pub use host_poller::PollKind;
+pub use names::NameOptions;
 pub use seed::may_be_in;

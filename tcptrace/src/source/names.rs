@@ -1,7 +1,9 @@
-//! Resolves names of cgroups and network namespaces while tracing. A worker thread reads them, so that the ring
-//! reader never waits.
+//! Resolves names of cgroups, processes and network namespaces while tracing. A worker thread reads them, so that the
+//! ring reader never waits.
 //!
-//! It looks a cgroup's path up when its id is first seen, and again after a while if there was none. Names of
+//! It looks a cgroup's path up when its id is first seen, and again after a while if there was none; then the names of
+//! its pod and container, again and again for a minute, because their files come after the first socket. It reads the
+//! program of a process when its pid is first seen with a name. Names of
 //! network namespaces are mounts: it reads them again when the mounts have changed, and reports new and changed
 //! names. An ended namespace keeps its name until a nameless namespace reuses its number, which shows when that
 //! one creates sockets.
@@ -16,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hashbrown::HashSet;
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -25,9 +28,13 @@ use tcptrace_common::record::Kind;
 
 use super::{
     host, netns, owners,
-    poller::{Poller, PollerEnded, PollerThread},
+    poller::{PollBackoff, Poller, PollerEnded, PollerThread},
+    process_facts::{self, FactsReader},
+    workload_names::WorkloadNames,
 };
-use crate::model::{HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState};
+use crate::model::{
+    HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState, process::comm_key, record::Process, text,
+};
 
 /// Most ids remembered of each kind. Consumers keep as many names, so an id is forgotten here before they evict
 /// its name, and is requested again when it is seen again.
@@ -41,6 +48,39 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 const MAX_FOLDERS: usize = 200_000;
 const MAX_DEPTH: usize = 32;
 
+/// Containers without a name that are looked up again, and how often: after 1, 2, 4, ... seconds.
+const MAX_UNNAMED: usize = 1 << 10;
+const MOST_LOOKUPS: u32 = 6;
+/// Processes that wait to be read, and those read at once.
+const MAX_WAITING: usize = 1 << 12;
+const PROCESSES_AT_ONCE: usize = 64;
+/// Reading processes takes at most 5 % of one CPU.
+const PROCESS_PAUSE: PollBackoff = PollBackoff { least: Duration::from_millis(2), share: 20 };
+
+/// How names are read.
+#[derive(Clone, Debug)]
+pub struct NameOptions {
+    /// Where the file system of the host is mounted.
+    pub host_root: PathBuf,
+    /// Whether the command lines of interpreters are read.
+    pub commands: bool,
+}
+
+impl Default for NameOptions {
+    fn default() -> Self {
+        Self { host_root: "/".into(), commands: false }
+    }
+}
+
+/// A request to the worker thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum NameRequest {
+    /// The path and the workload of a cgroup.
+    Cgroup(u64),
+    /// The program of a process, seen under this name.
+    Process(u32, Arc<str>),
+}
+
 /// A result from the worker thread.
 #[derive(Debug)]
 enum ResolvedName {
@@ -52,11 +92,19 @@ enum ResolvedName {
     NoName(NetnsId),
 }
 
+/// Pid and kernel name.
+type ProcessKey = (u32, [u8; 16]);
+
 /// Requests names and returns them.
 pub struct NameResolver {
     /// Cgroups already requested.
     known: FxHashSet<u64>,
     last_cgroup: u64,
+    /// Processes already requested. Hashed with a random seed: a process chooses its name.
+    known_processes: HashSet<ProcessKey>,
+    last_process: ProcessKey,
+    /// Whether `/proc` shows the processes of hooks.
+    sees_all_pids: bool,
     /// Cgroups without a path, with the time of that result, oldest first.
     without_path: VecDeque<(Instant, u64)>,
     /// Namespaces that still have a reported name, although the mount is gone.
@@ -67,15 +115,20 @@ pub struct NameResolver {
 
 impl NameResolver {
     /// Starts the thread.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(options: &NameOptions) -> io::Result<Self> {
         let now = Instant::now();
         let mounts = Mounts::open();
         let thread = PollerThread::start(|findings| NamePoller {
             findings,
             mounts,
             wanted: FxHashSet::default(),
+            workloads: WorkloadNames::below(&options.host_root),
+            unnamed: Vec::new(),
+            processes: VecDeque::new(),
+            facts: FactsReader::new(options),
             next_mounts: now,
             next_cgroups: now,
+            next_processes: now,
         })?;
         Ok(Self::new(thread))
     }
@@ -84,6 +137,9 @@ impl NameResolver {
         Self {
             known: FxHashSet::default(),
             last_cgroup: 0,
+            known_processes: HashSet::default(),
+            last_process: (0, [0; 16]),
+            sees_all_pids: process_facts::sees_all_pids(),
             without_path: VecDeque::new(),
             stale_netns: FxHashSet::default(),
             found: Vec::new(),
@@ -99,6 +155,9 @@ impl NameResolver {
         }
         if let Some(task) = &seen.task {
             self.request_cgroup(task.cgroup);
+            if self.sees_all_pids {
+                self.request_process((task.tgid, task.comm));
+            }
         }
     }
 
@@ -106,7 +165,10 @@ impl NameResolver {
     pub fn observe_record(&mut self, record: &Record) {
         match record {
             Record::Kernel(seen) => self.observe_hook(seen),
-            Record::Owner { process, .. } => self.request_cgroup(process.cgroup),
+            Record::Owner { process, .. } => {
+                self.request_cgroup(process.cgroup);
+                self.request_process((process.pid, comm_key(&process.comm)));
+            }
             _ => {}
         }
     }
@@ -158,8 +220,25 @@ impl NameResolver {
             self.without_path.clear();
         }
         // One without room is requested again when it is seen again.
-        if self.thread.request(cgroup) {
+        if self.thread.request(NameRequest::Cgroup(cgroup)) {
             self.known.insert(cgroup);
+        }
+    }
+
+    fn request_process(&mut self, process: ProcessKey) {
+        if process == self.last_process {
+            return;
+        }
+        self.last_process = process;
+        let (pid, comm) = process;
+        if pid == 0 || self.known_processes.contains(&process) {
+            return;
+        }
+        if self.known_processes.len() >= KNOWN {
+            self.known_processes.clear();
+        }
+        if self.thread.request(NameRequest::Process(pid, text::from_kernel(&comm).into())) {
+            self.known_processes.insert(process);
         }
     }
 }
@@ -175,34 +254,65 @@ struct NamePoller {
     mounts: Mounts,
     /// Cgroups to look up.
     wanted: FxHashSet<u64>,
+    workloads: WorkloadNames,
+    /// Containers whose name was in no file yet.
+    unnamed: Vec<Unnamed>,
+    /// Processes to read.
+    processes: VecDeque<(u32, Arc<str>)>,
+    facts: FactsReader,
     next_mounts: Instant,
     next_cgroups: Instant,
+    next_processes: Instant,
+}
+
+/// A container without a name.
+struct Unnamed {
+    cgroup: u64,
+    path: Arc<str>,
+    lookups: u32,
+    next: Instant,
 }
 
 impl Poller for NamePoller {
     const NAME: &'static str = "names";
     const REQUESTS: usize = 1024;
     const FINDINGS: usize = 256;
-    type Request = u64;
+    type Request = NameRequest;
     type Finding = ResolvedName;
 
     fn due(&self) -> Option<Instant> {
-        Some(if self.wanted.is_empty() { self.next_mounts } else { self.next_mounts.min(self.next_cgroups) })
+        let cgroups = (!self.wanted.is_empty()).then_some(self.next_cgroups);
+        let processes = (!self.processes.is_empty()).then_some(self.next_processes);
+        [cgroups, processes].into_iter().flatten().chain([self.next_mounts]).min()
     }
 
-    fn request(&mut self, cgroup: u64) {
-        self.wanted.insert(cgroup);
+    fn request(&mut self, request: NameRequest) {
+        match request {
+            NameRequest::Cgroup(cgroup) => drop(self.wanted.insert(cgroup)),
+            NameRequest::Process(pid, comm) => {
+                // The oldest has probably ended.
+                if self.processes.len() >= MAX_WAITING {
+                    self.processes.pop_front();
+                }
+                self.processes.push_back((pid, comm));
+            }
+        }
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
         let mut findings = Vec::new();
         let now = Instant::now();
+        if now >= self.next_processes {
+            findings.extend(self.read_processes().into_iter().map(ResolvedName::Name));
+            self.next_processes = Instant::now() + PROCESS_PAUSE.after(now.elapsed());
+        }
         if now >= self.next_mounts {
             findings.extend(self.mounts.changes());
+            findings.extend(self.look_up_again(now).into_iter().map(ResolvedName::Name));
             self.next_mounts = now + POLL_INTERVAL;
         }
         if !self.wanted.is_empty() && now >= self.next_cgroups {
-            findings.extend(resolve_cgroups(std::mem::take(&mut self.wanted)));
+            findings.extend(self.resolve_cgroups());
             self.next_cgroups = Instant::now() + POLL_INTERVAL;
         }
         for finding in findings {
@@ -210,6 +320,80 @@ impl Poller for NamePoller {
         }
         Ok(())
     }
+}
+
+impl NamePoller {
+    fn read_processes(&mut self) -> Vec<Record> {
+        self.facts.begin();
+        let count = self.processes.len().min(PROCESSES_AT_ONCE);
+        let read = |(pid, comm)| facts_record(&mut self.facts, &mut self.workloads, pid, comm);
+        self.processes.drain(..count).filter_map(read).collect()
+    }
+
+    fn resolve_cgroups(&mut self) -> Vec<ResolvedName> {
+        let mut wanted = std::mem::take(&mut self.wanted);
+        let mut findings = Vec::new();
+        for record in cgroup_path_records(wanted.clone()) {
+            let named = if let Record::CgroupPath { cgroup, path, .. } = &record {
+                wanted.remove(cgroup);
+                self.name_workload(*cgroup, path, 0)
+            } else {
+                None
+            };
+            findings.extend([Some(record), named].into_iter().flatten().map(ResolvedName::Name));
+        }
+        findings.extend(wanted.into_iter().map(ResolvedName::NoPath));
+        findings
+    }
+
+    /// Looks the names of a workload up; if no file has all of them, remembers to do so again.
+    fn name_workload(&mut self, cgroup: u64, path: &Arc<str>, lookups: u32) -> Option<Record> {
+        let found = self.workloads.find(path, &mut self.facts.users)?;
+        // A name of LXC is in the path.
+        let is_complete = found.is_complete || found.workload.runtime.as_deref() == Some("lxc");
+        if !is_complete && lookups < MOST_LOOKUPS && self.unnamed.len() < MAX_UNNAMED {
+            let next = Instant::now() + POLL_INTERVAL * (1 << lookups);
+            self.unnamed.push(Unnamed { cgroup, path: Arc::clone(path), lookups: lookups + 1, next });
+        }
+        let workload = found.is_named.then_some(found.workload)?;
+        Some(Record::Workload { ts: host::monotonic_now(), cgroup, workload: workload.into() })
+    }
+
+    fn look_up_again(&mut self, now: Instant) -> Vec<Record> {
+        let due: Vec<Unnamed> = self.unnamed.extract_if(.., |unnamed| unnamed.next <= now).collect();
+        let find = |unnamed: Unnamed| self.name_workload(unnamed.cgroup, &unnamed.path, unnamed.lookups);
+        due.into_iter().filter_map(find).collect()
+    }
+}
+
+fn facts_record(
+    reader: &mut FactsReader,
+    workloads: &mut WorkloadNames,
+    pid: u32,
+    comm: Arc<str>,
+) -> Option<Record> {
+    let facts = reader.read(pid, workloads)?;
+    Some(Record::ProcessFacts { ts: host::monotonic_now(), pid, comm, facts: facts.into() })
+}
+
+/// All names of `owners`, read once.
+pub fn owner_records(owners: &[Arc<Process>], options: &NameOptions) -> Vec<Record> {
+    let mut workloads = WorkloadNames::below(&options.host_root);
+    let mut reader = FactsReader::new(options);
+    let mut records = Vec::new();
+    for process in owners {
+        records.extend(facts_record(&mut reader, &mut workloads, process.pid, Arc::clone(&process.comm)));
+    }
+    let cgroups = owners.iter().map(|process| process.cgroup).filter(|&cgroup| cgroup != 0).collect();
+    for record in cgroup_path_records(cgroups) {
+        if let Record::CgroupPath { ts, cgroup, path } = &record
+            && let Some(found) = workloads.find(path, &mut reader.users)
+        {
+            records.push(Record::Workload { ts: *ts, cgroup: *cgroup, workload: found.workload.into() });
+        }
+        records.push(record);
+    }
+    records
 }
 
 /// The names of network namespaces, from the mounts that this process sees.
@@ -261,8 +445,7 @@ fn has_changed(mountinfo: &File) -> bool {
 }
 
 /// The paths of these cgroups, as records; without those that have ended or are not below a mounted cgroup v2.
-#[allow(clippy::implicit_hasher, reason = "integer keys are hashed with Fx throughout")]
-pub fn cgroup_path_records(wanted: FxHashSet<u64>) -> Vec<Record> {
+fn cgroup_path_records(wanted: FxHashSet<u64>) -> Vec<Record> {
     let Some(root) = owners::cgroup_root() else { return Vec::new() };
     let ts = host::monotonic_now();
     let record = |(cgroup, path): (u64, PathBuf)| {
@@ -270,21 +453,6 @@ pub fn cgroup_path_records(wanted: FxHashSet<u64>) -> Vec<Record> {
         Record::CgroupPath { ts, cgroup, path }
     };
     paths(Path::new(root), wanted).into_iter().map(record).collect()
-}
-
-fn resolve_cgroups(wanted: FxHashSet<u64>) -> Vec<ResolvedName> {
-    let mut without_path = wanted.clone();
-    let records = cgroup_path_records(wanted);
-    for record in &records {
-        if let Record::CgroupPath { cgroup, .. } = record {
-            without_path.remove(cgroup);
-        }
-    }
-    records
-        .into_iter()
-        .map(ResolvedName::Name)
-        .chain(without_path.into_iter().map(ResolvedName::NoPath))
-        .collect()
 }
 
 /// The paths below `root` of the cgroups with these ids (inode numbers of their folders). Breadth first, so
@@ -348,7 +516,7 @@ mod tests {
     }
 
     /// A resolver that sends requests to the returned receiver, and reads results from the returned sender.
-    fn names(room: usize) -> (NameResolver, Receiver<u64>, SyncSender<ResolvedName>) {
+    fn names(room: usize) -> (NameResolver, Receiver<NameRequest>, SyncSender<ResolvedName>) {
         let (requests, requested) = sync_channel(room);
         let (sender, findings) = sync_channel(room);
         (NameResolver::new(PollerThread { requests, findings }), requested, sender)
@@ -383,11 +551,22 @@ mod tests {
         }
         // 7 had no room; it is requested when it is seen again after another cgroup.
         let received: Vec<_> = requested.try_iter().collect();
-        assert_eq!(received, [5, 6]);
+        assert_eq!(received, [5, 6].map(NameRequest::Cgroup));
         names.request_cgroup(6);
         names.request_cgroup(7);
-        assert_eq!(requested.try_iter().collect::<Vec<_>>(), [7]);
+        assert_eq!(requested.try_iter().collect::<Vec<_>>(), [NameRequest::Cgroup(7)]);
         assert_eq!(names.found().len(), 0);
+    }
+
+    #[test]
+    fn no_process_is_requested_twice_under_one_name() {
+        let (mut names, requested, _sender) = names(9);
+        for (pid, comm) in [(7, "sh"), (8, "sh"), (7, "sh"), (7, "curl"), (0, "swapper"), (7, "curl")] {
+            names.request_process((pid, comm_key(comm)));
+        }
+        let expected = [(7, "sh"), (8, "sh"), (7, "curl")];
+        let expected = expected.map(|(pid, comm)| NameRequest::Process(pid, comm.into()));
+        assert_eq!(requested.try_iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]

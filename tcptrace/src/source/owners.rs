@@ -163,11 +163,8 @@ impl OwnerSearch<'_> {
 
 /// Describes a process by its thread `tid`. A process that has just ended has no name any more.
 fn describe(pid: u32, tid: u32, cgroup_root: Option<&str>) -> Process {
-    Process {
-        pid,
-        comm: comm_of(pid).into(),
-        cgroup: cgroup_root.and_then(|root| cgroup_id(pid, tid, root)).unwrap_or(0),
-    }
+    let cgroup = cgroup_root.and_then(|root| cgroup_id(pid, tid, root)).unwrap_or(0);
+    Process::new(pid, comm_of(pid), cgroup)
 }
 
 fn comm_of(pid: u32) -> String {
@@ -210,7 +207,7 @@ mod tests {
     use super::*;
 
     fn process(pid: u32, comm: &str) -> Process {
-        Process { pid, comm: comm.into(), cgroup: 0 }
+        Process::new(pid, comm, 0)
     }
 
     fn holder_of(holders: &[Process]) -> (Holder, usize) {

@@ -11,6 +11,7 @@ use tcptrace_common::filter::KernelFilter;
 use super::{
     PollKind,
     host::{self, ClockWatch},
+    names::{NameOptions, NameResolver},
     poller::PollerThread,
     seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
 };
@@ -22,13 +23,19 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct PollingSource {
     facts: HostFacts,
     seed: Option<PollerThread<Seed>>,
+    names: NameResolver,
     clock: ClockWatch,
     begun: bool,
 }
 
 impl PollingSource {
     /// Starts polling; `why` is the reason why nothing is traced.
-    pub fn start(filter: &KernelFilter, shown_filter: String, why: &str) -> Result<Self> {
+    pub fn start(
+        filter: &KernelFilter,
+        shown_filter: String,
+        why: &str,
+        names: &NameOptions,
+    ) -> Result<Self> {
         let mut facts = HostFacts { filter: shown_filter, blind: true, ..host::facts() };
         facts.limits.push(format!(
             "Nothing is traced: {why}. States are those at the start, counters and queues are watched; how and why \
@@ -36,7 +43,8 @@ impl PollingSource {
         ));
         let seed = seed::start(facts.clone(), filter, PollKind::Host, facts.blind)
             .context("no thread for the seed")?;
-        Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), begun: false })
+        let names = NameResolver::start(names).context("no thread for names")?;
+        Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), names, begun: false })
     }
 }
 
@@ -48,11 +56,17 @@ impl Source for PollingSource {
             take(Record::Tick { ts: host::monotonic_now() });
         }
         match self.seed.as_ref().map(|seed| seed.findings.recv_timeout(POLL)) {
-            Some(Ok(batch)) => batch.into_iter().for_each(&mut *take),
+            Some(Ok(batch)) => {
+                for record in batch {
+                    self.names.observe_record(&record);
+                    take(record);
+                }
+            }
             Some(Err(RecvTimeoutError::Disconnected)) => self.seed = None,
             Some(Err(RecvTimeoutError::Timeout)) => {}
             None => std::thread::sleep(POLL),
         }
+        self.names.found().into_iter().for_each(&mut *take);
         self.clock.poll().into_iter().for_each(&mut *take);
         take(Record::Tick { ts: host::monotonic_now() });
         Ok(Flow::Running)

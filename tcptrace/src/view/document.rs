@@ -70,11 +70,64 @@ pub fn limits(host: &HostFacts) -> Vec<Cow<'_, str>> {
 pub struct ProcessFields<'a> {
     pid: u32,
     comm: Cow<'a, str>,
+    #[serde(flatten)]
+    names: NameFields<'a>,
 }
 
 impl<'a> From<&'a Process> for ProcessFields<'a> {
     fn from(process: &'a Process) -> Self {
-        Self { pid: process.pid, comm: text::sanitise(&process.comm) }
+        Self { pid: process.pid, comm: text::sanitise(&process.comm), names: NameFields::of(process) }
+    }
+}
+
+/// Names of a process, where known. The source has sanitised them.
+#[derive(Clone, Copy, Default, Serialize)]
+pub struct NameFields<'a> {
+    /// Kubernetes pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<&'a str>,
+    /// Kubernetes namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k8s_namespace: Option<&'a str>,
+    /// Container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<&'a str>,
+    /// Image of the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<&'a str>,
+    /// systemd unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<&'a str>,
+    /// Path of the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<&'a str>,
+    /// User id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Name of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<&'a str>,
+    /// First words of the command line of an interpreter, on request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<&'a str>,
+}
+
+impl<'a> NameFields<'a> {
+    /// The names of `process`.
+    pub fn of(process: &'a Process) -> Self {
+        let workload = process.workload();
+        let facts = process.facts.as_ref();
+        Self {
+            pod: workload.and_then(|workload| workload.pod.as_deref()),
+            k8s_namespace: workload.and_then(|workload| workload.k8s_namespace.as_deref()),
+            container: workload.and_then(|workload| workload.container.as_deref()),
+            image: workload.and_then(|workload| workload.image.as_deref()),
+            unit: workload.and_then(|workload| workload.unit.as_deref()),
+            exe: facts.and_then(|facts| facts.exe.as_deref()),
+            uid: facts.and_then(|facts| facts.uid),
+            user: facts.and_then(|facts| facts.user.as_deref()),
+            command: facts.and_then(|facts| facts.command.as_deref()),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         Addr, Nanos,
         text::{csv_cell, sanitise},
     },
+    view::document::NameFields,
 };
 use text::TextLines;
 
@@ -35,7 +36,7 @@ pub enum EventFormat {
 }
 
 /// The columns of CSV, which are the fields of JSON in the same order.
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 31] = [
     "ts_ns",
     "id",
     "netns",
@@ -58,6 +59,15 @@ const COLUMNS: [&str; 22] = [
     "comm",
     "owner",
     "reason_inferred",
+    "pod",
+    "k8s_namespace",
+    "container",
+    "image",
+    "unit",
+    "exe",
+    "uid",
+    "user",
+    "command",
 ];
 
 /// Writes events in one format. The caller buffers between lines.
@@ -122,7 +132,14 @@ impl EventWriter {
         if let Some(comm) = &f.comm {
             line.push_str(&csv_cell(comm));
         }
-        write!(line, ",{},{}\r\n", f.owner, if f.reason_inferred { "true" } else { "" })
+        write!(line, ",{},{}", f.owner, if f.reason_inferred { "true" } else { "" })?;
+        let NameFields { pod, k8s_namespace, container, image, unit, exe, uid, user, command } = f.names;
+        for name in [pod, k8s_namespace, container, image, unit, exe] {
+            write!(line, ",{}", csv_cell(name.unwrap_or_default()))?;
+        }
+        line.push(',');
+        optional(line, uid)?;
+        write!(line, "{},{}\r\n", csv_cell(user.unwrap_or_default()), csv_cell(command.unwrap_or_default()))
     }
 }
 
@@ -172,6 +189,8 @@ struct EventFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     comm: Option<Cow<'a, str>>,
     owner: &'static str,
+    #[serde(flatten)]
+    names: NameFields<'a>,
 }
 
 impl<'a> EventFields<'a> {
@@ -200,6 +219,7 @@ impl<'a> EventFields<'a> {
             pid: event.process.map(|process| process.pid),
             comm: event.process.map(|process| sanitise(&process.comm)),
             owner: event.owner.name(),
+            names: event.process.map(NameFields::of).unwrap_or_default(),
         }
     }
 }
@@ -227,7 +247,7 @@ mod tests {
     const OFFSET: u64 = 1_767_323_045_000_000_000;
 
     fn process(comm: &str) -> Process {
-        Process { pid: 4242, comm: comm.into(), cgroup: 0 }
+        Process::new(4242, comm, 0)
     }
 
     fn tuple(saddr: &str, sport: u16, daddr: &str, dport: u16) -> Tuple {

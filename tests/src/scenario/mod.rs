@@ -33,3 +33,4 @@ pub mod serve;
 pub mod servers;
 pub mod storm;
 pub mod threads;
+pub mod workloads;

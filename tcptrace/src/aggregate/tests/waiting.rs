@@ -130,7 +130,7 @@ fn oldest_close_wait_of_a_group_has_its_owner() {
 fn lowest_pid_represents_older_processes() {
     let oldest = |since, pid: Option<u32>| Oldest {
         since,
-        owner: pid.map(|pid| Arc::new(crate::model::record::Process { pid, comm: "a".into(), cgroup: 1 })),
+        owner: pid.map(|pid| Arc::new(crate::model::record::Process::new(pid, "a", 1))),
     };
     let pid = |oldest: Oldest| oldest.owner.map(|owner| owner.pid);
     let early = Since::AtLatest(Nanos(5));

@@ -8,8 +8,19 @@ use tcptrace_common::{
 };
 
 use super::*;
-use crate::model::name_set::{Choice, Set};
+use crate::model::{
+    name_set::{Choice, Set},
+    process::NameKind,
+};
 
+const NAMES: [NameKind; 6] = [
+    NameKind::Pod,
+    NameKind::Container,
+    NameKind::K8sNamespace,
+    NameKind::Unit,
+    NameKind::Exe,
+    NameKind::Uid,
+];
 const V4: [&str; 5] = ["10.0.0.5", "10.1.2.3", "127.0.0.1", "192.0.2.1", "0.0.0.1"];
 const V6: [&str; 5] = ["2001:db8::1", "2001:db8:1::1", "fe80::1", "::1", "::fffe:10.0.0.5"];
 
@@ -49,6 +60,8 @@ fn test() -> impl Strategy<Value = Test> {
         networks().prop_map(Test::Local),
         vec(1..4_u32, 1..3).prop_map(Test::Pid),
         vec(name, 1..3).prop_map(Test::Comm),
+        (select(&NAMES[..]), vec(any::<String>().prop_map(|name| Pattern::quoted(&name)), 1..3))
+            .prop_map(|(kind, names)| Test::Named(kind, names)),
         vec(netns, 1..3).prop_map(Test::Netns),
         set().prop_map(Test::Role),
         set().prop_map(Test::Closer),
@@ -191,7 +204,7 @@ proptest! {
     ) {
         let filter = Filter { expr: Some(expr) };
         let kernel_part = filter.kernel_part();
-        let process = Process { pid: 1, comm: Arc::from("nginx"), cgroup: 0 };
+        let process = Process::new(1, "nginx", 0);
         let states = |tuple| {
             let states = filter.states(&socket.subject(tuple, owned.then_some(&process)));
             // Only a listener is in LISTEN.

@@ -155,7 +155,7 @@ fn a_cookie_is_an_alias() {
     let mut owner = Record::Owner {
         ts: Nanos(0),
         id: SocketId(40),
-        process: crate::model::record::Process { pid: 1, comm: "".into(), cgroup: 0 },
+        process: crate::model::record::Process::new(1, "", 0),
         fd: None,
     };
     stream.ids.identify_listed(&mut owner);

@@ -31,7 +31,7 @@ fn roles_are_guessed_from_listeners_and_marked() {
         tuple: Tuple { daddr: Addr::ANY, dport: 0, ..seed(1, T::Listen, SeedObject::Full).tuple },
         ..seed(1, T::Listen, SeedObject::Full)
     };
-    let process = Process { pid: 70, comm: "nginx".into(), cgroup: 1 };
+    let process = Process::new(70, "nginx", 1);
     run.take(Record::Seed(listener))
         .take(Record::Seed(seed(7, T::Established, SeedObject::Full)))
         .take(Record::SeedEnd { ts: Nanos(10 * MS), began: Nanos(0) })

@@ -4,7 +4,7 @@ use super::*;
 use crate::lifecycle::Closer;
 
 fn process(pid: u32) -> Process {
-    Process { pid, comm: "curl".into(), cgroup: 1 }
+    Process::new(pid, "curl", 1)
 }
 
 fn owner(cookie: u64, pid: u32) -> Record {

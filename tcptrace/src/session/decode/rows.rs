@@ -10,13 +10,17 @@ use crate::{
         Addr, ClockStep, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
         checkpoint::{SocketCheckpoint, TrackerCheckpoint},
         hooks::{KernelObject, reported},
-        record::{HostFacts, KernelLosses, Process, SeedObject, Sweep},
+        record::{HostFacts, KernelLosses, Process, ProcessFacts, SeedObject, Sweep},
+        workload::Workload,
     },
     session::{
         dictionary::{DictEntry, MAX_SOCKET_NUMBERS, MAX_TASK_NUMBERS},
         schema::{Column, RowKind},
     },
 };
+
+/// Longest facts of a workload or a process: each is kept in memory.
+const MAX_NAMES_BYTES: usize = 16 << 10;
 
 impl Decoder {
     /// The record of a row; `None` for definitions and for kinds that this version does not know.
@@ -68,6 +72,17 @@ impl Decoder {
                 ts,
                 cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default(),
                 path: self.text(Column::Name, row)?,
+            },
+            RowKind::Workload => Record::Workload {
+                ts,
+                cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default(),
+                workload: Arc::new(self.facts_within::<Workload>(row, MAX_NAMES_BYTES)?.bounded()),
+            },
+            RowKind::ProcessFacts => Record::ProcessFacts {
+                ts,
+                pid: self.column(Column::Pid).u32(row).ok_or("facts about no process")?,
+                comm: self.text(Column::Comm, row)?,
+                facts: Arc::new(self.facts_within::<ProcessFacts>(row, MAX_NAMES_BYTES)?.bounded()),
             },
             RowKind::NetnsSettings => {
                 Record::NetnsSettings { ts, netns: self.netns(row), sysctls: self.facts(row)? }
@@ -254,7 +269,7 @@ impl Decoder {
     fn process(&self, row: usize) -> Result<Option<Process>, Wrong> {
         let Some(pid) = self.column(Column::Pid).u32(row) else { return Ok(None) };
         let comm = self.text(Column::Comm, row)?;
-        Ok(Some(Process { pid, comm, cgroup: self.column(Column::Cgroup).u64(row).unwrap_or_default() }))
+        Ok(Some(Process::new(pid, comm, self.column(Column::Cgroup).u64(row).unwrap_or_default())))
     }
 
     fn tuple(&self, row: usize) -> Tuple {

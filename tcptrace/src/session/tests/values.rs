@@ -5,7 +5,12 @@ use tcptrace_common::record::{self as raw, Kind, flag};
 
 use super::*;
 use crate::{
-    model::{Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple, hooks, record::Process},
+    model::{
+        Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple, hooks,
+        process::ParentProcess,
+        record::{Process, ProcessFacts},
+        workload::Workload,
+    },
     session::{
         dictionary::{NumberTable, Objects, Tasks},
         encode::Encoder,
@@ -65,11 +70,36 @@ fn state() -> impl Strategy<Value = TcpState> {
 }
 
 fn process() -> impl Strategy<Value = Process> {
-    (small(), "[ -~]{0,16}", number()).prop_map(|(pid, comm, cgroup)| Process {
-        pid,
-        comm: comm.into(),
-        cgroup,
-    })
+    (small(), "[ -~]{0,16}", number()).prop_map(|(pid, comm, cgroup)| Process::new(pid, comm, cgroup))
+}
+
+fn optional_name() -> impl Strategy<Value = Option<std::sync::Arc<str>>> {
+    prop::option::of("[ -~]{0,20}".prop_map(Into::into))
+}
+
+fn workload() -> impl Strategy<Value = Workload> {
+    let name = optional_name;
+    (name(), name(), name(), name(), name(), name()).prop_map(
+        |(runtime, pod, k8s_namespace, container, image, unit)| {
+            let workload =
+                Workload { runtime, pod, k8s_namespace, container, image, unit, ..Workload::default() };
+            workload.labelled()
+        },
+    )
+}
+
+fn facts() -> impl Strategy<Value = ProcessFacts> {
+    let name = optional_name;
+    let parents = prop::collection::vec((small(), "[ -~]{0,15}"), 0..3);
+    let of_process = (prop::option::of(small()), parents, prop::option::of(workload()));
+    (name(), name(), name(), name(), of_process).prop_map(
+        |(exe, user, name, command, (uid, parents, workload))| {
+            let parents =
+                parents.into_iter().map(|(pid, comm)| ParentProcess { pid, comm: comm.into() }).collect();
+            let workload = workload.map(Into::into);
+            ProcessFacts { exe, uid, user, name, command, parents, workload, user_label: None }.labelled()
+        },
+    )
 }
 
 fn kernel() -> impl Strategy<Value = Record> {
@@ -147,6 +177,12 @@ fn any_record() -> impl Strategy<Value = Record> {
         }),
         1 => (at(), number(), "[ -~]{0,40}").prop_map(|(ts, cgroup, path)| {
             Record::CgroupPath { ts, cgroup, path: path.into() }
+        }),
+        1 => (at(), number(), workload()).prop_map(|(ts, cgroup, workload)| {
+            Record::Workload { ts, cgroup, workload: workload.into() }
+        }),
+        1 => (at(), process(), facts()).prop_map(|(ts, process, facts)| {
+            Record::ProcessFacts { ts, pid: process.pid, comm: process.comm, facts: facts.into() }
         }),
         1 => (at(), number()).prop_map(|(ts, offset_ns)| Record::ClockStep(ClockStep { ts, offset_ns })),
         1 => (at(), small(), prop::collection::btree_map("[a-z]{1,9}", number(), 0..4)).prop_map(

@@ -37,7 +37,7 @@ fn end(text: &str) -> Endpoint {
 }
 
 fn process() -> Process {
-    Process { pid: 4711, comm: "billing".into(), cgroup: 0 }
+    Process::new(4711, "billing", 0)
 }
 
 fn surroundings() -> Surroundings {

@@ -7,10 +7,11 @@ use super::table::{
 use crate::{
     lifecycle::{Bound, Closer, Dwell, EndReason, Event},
     model::{record::HostFacts, text},
+    view::document::NameFields,
 };
 
 /// Columns of `tcptrace events --format csv`, and the cgroup.
-pub const EVENTS: [ExportColumn; 23] = [
+pub const EVENTS: [ExportColumn; 32] = [
     column("ts_ns", Time),
     column("id", Number),
     column("netns", Number),
@@ -34,12 +35,25 @@ pub const EVENTS: [ExportColumn; 23] = [
     column("owner", Text),
     column("cgroup", Number),
     column("reason_inferred", Flag),
+    column("pod", Text),
+    column("k8s_namespace", Text),
+    column("container", Text),
+    column("image", Text),
+    column("unit", Text),
+    column("exe", Text),
+    column("uid", Number),
+    column("user", Text),
+    column("command", Text),
 ];
 
 /// The row of `event`.
 pub fn row<'a>(event: &Event<'a>, host: &HostFacts) -> [ExportValue<'a>; EVENTS.len()] {
     let bound = |wanted| matches!(event.dwell, Some(Dwell { bound, .. }) if bound == wanted);
     let process = event.process;
+    let names = process.map(NameFields::of).unwrap_or_default();
+    let name = |name: Option<&'a str>| {
+        name.map_or(ExportValue::Missing, |name| ExportValue::Text(text::sanitise(name)))
+    };
     [
         ExportValue::Number(host.wall_ns(event.ts)),
         ExportValue::Number(event.id.0),
@@ -68,5 +82,14 @@ pub fn row<'a>(event: &Event<'a>, host: &HostFacts) -> [ExportValue<'a>; EVENTS.
         ExportValue::text(event.owner.name()),
         ExportValue::optional(process.map(|process| process.cgroup).filter(|&cgroup| cgroup != 0)),
         ExportValue::Flag(event.reason_inferred),
+        name(names.pod),
+        name(names.k8s_namespace),
+        name(names.container),
+        name(names.image),
+        name(names.unit),
+        name(names.exe),
+        ExportValue::optional(names.uid.map(u64::from)),
+        name(names.user),
+        name(names.command),
     ]
 }

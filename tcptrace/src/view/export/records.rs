@@ -91,6 +91,22 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
             row[21] = ExportValue::Text(text::sanitise(path));
             RowKind::CgroupPath
         }
+        Record::Workload { cgroup, workload, .. } => {
+            row[18] = ExportValue::Number(*cgroup);
+            row[21] =
+                workload.shown().map_or(ExportValue::Missing, |name| ExportValue::Text(text::sanitise(name)));
+            RowKind::Workload
+        }
+        Record::ProcessFacts { pid, comm, facts, .. } => {
+            row[15] = ExportValue::Number((*pid).into());
+            row[17] = ExportValue::Text(text::sanitise(comm));
+            row[20] = ExportValue::optional(facts.uid.map(u64::from));
+            row[21] = facts
+                .exe
+                .as_deref()
+                .map_or(ExportValue::Missing, |exe| ExportValue::Text(text::sanitise(exe)));
+            RowKind::ProcessFacts
+        }
         Record::ClockStep(step) => {
             row[13] = ExportValue::Signed(step.offset_ns.cast_signed());
             RowKind::ClockStep

@@ -47,7 +47,7 @@ fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: 
         reuse: TwReuse::NotLoopback,
         reusable: 0,
         reused: 0,
-        processes: vec![Process { pid: 4_711, comm: "curl\u{1b}[2J".into(), cgroup: 0 }],
+        processes: vec![Process::new(4_711, "curl\u{1b}[2J", 0)],
         other_processes: 0,
     }
 }

@@ -51,7 +51,7 @@ fn waiting(state: TcpState, count: u64, age: u64, comm: Option<&str>) -> StuckSo
         netns: NetnsId(1),
         role: Role::Inbound,
         service: end,
-        process: comm.map(|comm| Process { pid: 7, comm: comm.into(), cgroup: 0 }),
+        process: comm.map(|comm| Process::new(7, comm, 0)),
         count,
         old: 0,
         oldest: vec![One {
@@ -107,7 +107,7 @@ fn hostile() -> Snapshot {
     snapshot.source = HOSTILE.into();
     for group in &mut snapshot.groups {
         group.key = HOSTILE.into();
-        group.process = Some(Process { pid: 7, comm: HOSTILE.into(), cgroup: 0 });
+        group.process = Some(Process::new(7, HOSTILE, 0));
     }
     snapshot
 }

@@ -11,7 +11,9 @@ use crate::{
     lifecycle::{Bound, Closer, Dwell, EndReason, OwnerKind, Processes, Role, Since, Socket},
     model::{
         Addr, Endpoint, Nanos, NetnsId, SocketId, TcpState, Tuple,
-        record::{HostFacts, Process},
+        process::ParentProcess,
+        record::{HostFacts, Process, ProcessFacts},
+        workload::Workload,
     },
 };
 
@@ -52,7 +54,7 @@ pub fn empty() -> Snapshot {
 }
 
 pub fn process(pid: u32, comm: &str) -> Process {
-    Process { pid, comm: comm.into(), cgroup: 0 }
+    Process::new(pid, comm, 0)
 }
 
 /// A group with these socket counts per state.
@@ -170,6 +172,33 @@ fn zoned(last: u8) -> Addr {
     std::net::IpAddr::from(octets).into()
 }
 
+/// A process of which everything is known.
+fn worker() -> Process {
+    let workload = Workload {
+        runtime: Some("containerd".into()),
+        pod: Some("checkout-7d9f".into()),
+        k8s_namespace: Some("shop".into()),
+        container: Some("app".into()),
+        image: Some("shop/checkout:1.4".into()),
+        ..Workload::default()
+    };
+    let parents = [(4_000, "gunicorn"), (3_990, "containerd-shim"), (1, "systemd")];
+    let facts = ProcessFacts {
+        exe: Some("/usr/bin/python3.13".into()),
+        uid: Some(33),
+        user: Some("www-data".into()),
+        name: Some("gunicorn".into()),
+        command: Some("python3.13 /srv/app/worker.py".into()),
+        parents: parents.map(|(pid, comm)| ParentProcess { pid, comm: comm.into() }).into(),
+        ..ProcessFacts::default()
+    };
+    Process {
+        workload: Some(workload.labelled().into()),
+        facts: Some(facts.labelled().into()),
+        ..process(4_127, "http-worker")
+    }
+}
+
 /// A socket whose beginning was not seen.
 pub fn life() -> Life {
     use TcpState::{CloseWait, Established, LastAck};
@@ -184,7 +213,10 @@ pub fn life() -> Life {
     };
     let dwell = |s: u64, bound| Some(Dwell { length: Nanos(s * 1_000_000_000), bound });
     Life {
-        socket: socket(1, LastAck, Since::Exact(Nanos(940_000_000_000))),
+        socket: SocketRow {
+            process: Some(worker()),
+            ..socket(1, LastAck, Since::Exact(Nanos(940_000_000_000)))
+        },
         steps: vec![
             step(900, Established, CloseWait, dwell(700, Bound::AtLeast)),
             step(940, CloseWait, LastAck, dwell(40, Bound::Exact)),

@@ -8,7 +8,7 @@ pub(super) fn demand(pid: u32, comm: &str) -> PoolDemand {
     PoolDemand {
         netns: OWN,
         remote: end("10.0.0.5:5432"),
-        process: Process { pid, comm: comm.into(), cgroup: 0 },
+        process: Process::new(pid, comm, 0),
         opened: 1_000,
         closed_here: 900,
         closed_there: 100,

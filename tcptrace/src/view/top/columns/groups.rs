@@ -34,8 +34,8 @@ pub const GROUPS: [Of; 19] = [
     .width(11, 11)
     .help("who closed first most often; that side gets TIME_WAIT"),
     Of::words("process", "PROCESS", 4, |_, group| CellValue::Text(process(group)))
-        .for_cells(9, 20)
-        .help("the owner of most of them, +N: other owners"),
+        .for_cells(9, 36)
+        .help("pod, container, service or process of most; +N: others"),
     Of::number("pid", "PID", 16, |_, group| CellValue::Id(group.process.as_ref().map(|process| process.pid)))
         .width(7, 7)
         .help("its process id"),
@@ -102,10 +102,10 @@ pub fn ports_of<'a>(snapshot: &'a Snapshot, group: &Group) -> Option<&'a Destina
 
 fn process(group: &Group) -> Cow<'_, str> {
     let Some(process) = &group.process else { return "-".into() };
-    let comm = text::sanitise(&process.comm);
+    let name = process.shown();
     match group.other_processes {
-        0 => comm,
-        others => format!("{comm} +{others}").into(),
+        0 => name,
+        others => format!("{name} +{others}").into(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     aggregate::{Snapshot, detail::SocketRow},
     lifecycle::Role,
-    model::{Nanos, text},
+    model::{Nanos, record::Process},
 };
 
 /// A column of this table.
@@ -31,10 +31,10 @@ pub const SOCKETS: [Of; 10] = [
         .width(6, 6)
         .help("TIME_WAIT: time until it ends"),
     Of::words("process", "PROCESS", 5, |_, socket| {
-        CellValue::Text(socket.process.as_ref().map_or("-".into(), |process| text::sanitise(&process.comm)))
+        CellValue::Text(socket.process.as_ref().map_or("-".into(), Process::shown))
     })
-    .for_cells(10, 20)
-    .help("its owner, for a timewait socket the last one"),
+    .for_cells(10, 36)
+    .help("its pod, container, service or process; of TIME_WAIT the last"),
     Of::number("pid", "PID", 6, |_, socket| {
         CellValue::Id(socket.process.as_ref().map(|process| process.pid))
     })

@@ -13,7 +13,7 @@ use crate::{
         detail::{Before, Life, SocketRow, StateChange},
     },
     lifecycle::{self, Closer, OwnerKind},
-    model::{Nanos, TcpState, text},
+    model::{Nanos, TcpState, record::Process, text},
     view::{
         clock,
         top::{
@@ -64,15 +64,52 @@ fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
         let name = name.unwrap_or_else(|| socket.netns.to_string().into());
         format!("  network namespace {name}")
     };
-    vec![
+    let mut lines = vec![
         Line::from(vec![
             Span::styled(ends, theme.style(StyleRole::Strong)),
             Span::raw(facts),
             Span::raw(netns),
         ]),
         Line::raw(owner(socket, snapshot)),
-        Line::default(),
-    ]
+    ];
+    lines.extend(socket.process.iter().flat_map(names).map(Line::raw));
+    lines.push(Line::default());
+    lines
+}
+
+/// The workload, the program and the parents of an owner, as far as known.
+fn names(process: &Process) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(workload) = process.workload() {
+        let named = [
+            ("pod", &workload.pod_label),
+            ("container", &workload.container),
+            ("image", &workload.image),
+            ("runtime", &workload.runtime),
+            ("unit", &workload.unit),
+        ];
+        let named = named.iter().filter_map(|(what, name)| Some(format!("{what} {}", name.as_deref()?)));
+        let named: Vec<String> = named.collect();
+        if !named.is_empty() {
+            lines.push(format!("runs in {}", named.join(", ")));
+        }
+    }
+    let Some(facts) = &process.facts else { return lines };
+    let thread = facts.name.as_ref().filter(|name| **name != process.comm);
+    let of_program = [
+        ("program", &facts.exe),
+        ("command", &facts.command),
+        ("user", &facts.user_label),
+        ("first thread", &thread.cloned()),
+    ];
+    let of_program =
+        of_program.iter().filter_map(|(what, name)| Some(format!("{what} {}", name.as_deref()?)));
+    lines.push(of_program.collect::<Vec<_>>().join(", "));
+    if !facts.parents.is_empty() {
+        let chain = facts.parents.iter().map(|parent| format!("{} ({})", parent.comm, parent.pid));
+        lines.push(format!("parents: {}", chain.collect::<Vec<_>>().join(" < ")));
+    }
+    lines
 }
 
 /// The owner, and how it is known.

@@ -1,10 +1,39 @@
-//! Workload name from a cgroup path: container, pod or systemd unit.
+//! Finds the container, the pod and the systemd unit in the path of a cgroup.
 
-use crate::model::text;
+use super::text;
 
 /// A container id is cut to the length that container tools show.
 const ID_SHOWN: usize = 12;
 const POD_SHOWN: usize = 8;
+
+/// The names in the path of a cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CgroupNames<'a> {
+    /// The innermost container.
+    pub container: Option<ContainerId<'a>>,
+    /// The uid of its pod, with dashes.
+    pub pod_uid: Option<String>,
+    /// Without a container: the innermost systemd service or scope, else the innermost slice.
+    pub unit: Option<String>,
+    /// The user whose slice (`user-1000.slice`) contains it.
+    pub user: Option<u32>,
+}
+
+/// A container as its cgroup names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerId<'a> {
+    /// The runtime; `pod` if only the pod is known.
+    pub runtime: &'static str,
+    /// The id: 64 hexadecimal digits, or a name (LXC).
+    pub id: &'a str,
+}
+
+impl ContainerId<'_> {
+    /// The id, cut as container tools show it.
+    pub fn shown(&self) -> &str {
+        if is_id(self.id) { &self.id[..ID_SHOWN] } else { self.id }
+    }
+}
 
 /// Scope name prefix of each container runtime.
 const RUNTIMES: [(&str, &str); 7] = [
@@ -21,16 +50,40 @@ const RUNTIMES: [(&str, &str); 7] = [
 const FOLDERS: [(&str, &str); 4] =
     [("docker", "docker"), ("lxc", "lxc"), ("libpod_parent", "podman"), ("machine.slice", "machine")];
 
-/// Sanitised short name of the cgroup at `path`: `docker 0f3c2d4e5a6b`, `nginx.service`.
-pub(super) fn name(path: &str) -> String {
+/// Finds the names in `path`.
+pub fn parse(path: &str) -> CgroupNames<'_> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let name = container(&parts).or_else(|| unit(&parts)).unwrap_or_else(|| format!("/{}", parts.join("/")));
+    let user = parts.iter().find_map(|part| part.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok());
+    match container(&parts) {
+        Some((depth, container)) => {
+            let pod_uid = parts[..depth].iter().rev().find_map(|part| pod_uid(part));
+            CgroupNames { container: Some(container), pod_uid, unit: None, user }
+        }
+        None => CgroupNames { unit: unit(&parts), user, ..CgroupNames::default() },
+    }
+}
+
+/// Sanitised short name of the cgroup at `path`: `docker 0f3c2d4e5a6b`, `nginx.service`.
+pub fn name(path: &str) -> String {
+    let names = parse(path);
+    let pod = names.pod_uid.as_ref().map(|uid| &uid[..POD_SHOWN]);
+    let name = match (names.container, pod) {
+        (Some(container), Some(pod)) if container.runtime == "pod" => {
+            format!("pod {pod} {}", container.shown())
+        }
+        (Some(container), Some(pod)) => format!("{} {} pod {pod}", container.runtime, container.shown()),
+        (Some(container), None) => format!("{} {}", container.runtime, container.shown()),
+        (None, _) => names.unit.unwrap_or_else(|| {
+            let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+            format!("/{}", parts.join("/"))
+        }),
+    };
     text::sanitise(&name).into_owned()
 }
 
-/// The innermost part that names a container.
-fn container(parts: &[&str]) -> Option<String> {
-    for (depth, part) in parts.iter().enumerate().rev() {
+/// The innermost part that names a container, and its depth.
+fn container<'a>(parts: &[&'a str]) -> Option<(usize, ContainerId<'a>)> {
+    parts.iter().enumerate().rev().find_map(|(depth, part)| {
         let stem = part.strip_suffix(".scope").unwrap_or(part);
         let by_prefix = RUNTIMES.iter().find_map(|(prefix, runtime)| {
             // `libpod-conmon-ID` is podman's monitor process, not the container.
@@ -40,34 +93,30 @@ fn container(parts: &[&str]) -> Option<String> {
         let by_folder = || {
             let parent = parent?;
             let of_folder = FOLDERS.iter().find(|(folder, _)| *folder == parent).map(|(_, runtime)| *runtime);
-            let runtime = of_folder.or_else(|| pod(parent).map(|_| "pod"))?;
+            let runtime = of_folder.or_else(|| pod_uid(parent).map(|_| "pod"))?;
             (runtime == "lxc" || is_id(stem)).then_some((runtime, stem))
         };
-        let Some((runtime, id)) = by_prefix.or_else(by_folder) else { continue };
-        let id = if is_id(id) { &id[..ID_SHOWN] } else { id };
-        let pod = parts[..depth].iter().rev().find_map(|part| pod(part));
-        return Some(match pod {
-            Some(pod) if runtime == "pod" => format!("pod {pod} {id}"),
-            Some(pod) => format!("{runtime} {id} pod {pod}"),
-            None => format!("{runtime} {id}"),
-        });
-    }
-    None
+        let (runtime, id) = by_prefix.or_else(by_folder)?;
+        Some((depth, ContainerId { runtime, id }))
+    })
 }
 
-/// The start of a pod's uid in `kubepods-burstable-pod0f3c_.slice` or `pod0f3c-...`.
-fn pod(part: &str) -> Option<&str> {
+/// The uid in `kubepods-burstable-pod0f3c_.slice` or `pod0f3c-...`. The name of a nested kubelet (kind) begins with
+/// `kubelet-kubepods`.
+fn pod_uid(part: &str) -> Option<String> {
     let stem = part.strip_suffix(".slice").unwrap_or(part);
-    let uid = match stem.strip_prefix("kubepods-") {
-        Some(rest) => rest.rsplit_once("pod").map_or(rest, |(_, uid)| uid),
-        None => stem.strip_prefix("pod")?,
+    let uid = if stem.starts_with("kubepods-") || stem.starts_with("kubelet-kubepods-") {
+        stem.rsplit_once("pod")?.1
+    } else {
+        stem.strip_prefix("pod")?
     };
-    let shown = uid.get(..POD_SHOWN)?;
-    shown.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(shown)
+    let is_uid = uid.get(..POD_SHOWN)?.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'-' | b'_'));
+    is_uid.then(|| uid.replace('_', "-"))
 }
 
 /// Whether `text` looks like a container id.
-fn is_id(text: &str) -> bool {
+pub fn is_id(text: &str) -> bool {
     text.len() >= 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -116,6 +165,12 @@ mod tests {
             (format!("/kubepods/besteffort/pod1b2c3d4e-5f60-7182/{ID}"), "pod 1b2c3d4e 0f3c2d4e5a6b"),
             (format!("/machine.slice/libpod-{ID}.scope"), "podman 0f3c2d4e5a6b"),
             (format!("/machine.slice/libpod-conmon-{ID}.scope"), &format!("libpod-conmon-{ID}.scope")),
+            (
+                format!(
+                    "/system.slice/docker-{ID}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod1b2c3d4e_5f60.slice/cri-containerd-{ID}.scope"
+                ),
+                "containerd 0f3c2d4e5a6b pod 1b2c3d4e",
+            ),
             ("/lxc.payload.web/init.scope".into(), "lxc web"),
             ("/lxc/web".into(), "lxc web"),
             ("/system.slice/nginx.service".into(), "nginx.service"),
@@ -133,5 +188,19 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(name(&path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_names_pod_and_user_in_full() {
+        let id = "0f3c2d4e".repeat(8);
+        let path = format!("/kubepods.slice/kubepods-pod1b2c3d4e_5f60_7182.slice/crio-{id}.scope");
+        let names = parse(&path);
+        assert_eq!(names.pod_uid.as_deref(), Some("1b2c3d4e-5f60-7182"));
+        assert_eq!(names.container.map(|container| container.id), Some(&*id));
+        let names = parse("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service");
+        assert_eq!((names.user, names.unit.as_deref()), (Some(1000), Some("web.service")));
+        // Not hexadecimal, and no boundary of a character where one is cut.
+        assert_eq!(parse("/kubepods/pod1b2c3d4é/x").pod_uid, None);
+        assert_eq!(parse("/").unit, None);
     }
 }
