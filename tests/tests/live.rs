@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, budget, churn, close, doctor, documents, dwells, ending, fallback, faults, filters, flood,
-    handshake, identity, million, names, odd, owner, pools, ports, privileges, program, prometheus,
+    abort, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults, filters,
+    flood, handshake, identity, million, names, odd, owner, pools, ports, privileges, program, prometheus,
     recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads, workloads,
 };
 
@@ -58,6 +58,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     workloads::named, Short;
     workloads::come_and_go, Short;
     workloads::podman, Short;
+    containerd::pod, Short;
     odd::attempts, Short;
     odd::icmp, Short;
     odd::resets, Short;

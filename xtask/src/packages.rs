@@ -21,17 +21,22 @@ pub const EBPF: &[&str] = &[
 
 /// Live tests start or query these.
 const LIVE: &[&str] = &[
-    "iproute2",      // ip: network namespaces; ss: a second count of socket states
-    "procps",        // sysctl
-    "util-linux",    // nsenter, unshare
-    "tmux",          // a terminal for the live screen
-    "apache2-utils", // ab: short connections at a high rate
-    "postgresql",    // pgbench -C: a connection per transaction
-    "redis-server",  // a real server that answers at once
-    "redis-tools",   // redis-benchmark -k 0: a connection per request
-    "prometheus",    // scrapes the metrics; promtool
-    "chromium",      // a browser for the page of a report
-    "nginx",         // a real server that closes first
+    "iproute2",       // ip: network namespaces; ss: a second count of socket states
+    "procps",         // sysctl
+    "util-linux",     // nsenter, unshare
+    "tmux",           // a terminal for the live screen
+    "apache2-utils",  // ab: short connections at a high rate
+    "postgresql",     // pgbench -C: a connection per transaction
+    "redis-server",   // a real server that answers at once
+    "redis-tools",    // redis-benchmark -k 0: a connection per request
+    "prometheus",     // scrapes the metrics; promtool
+    "chromium",       // a browser for the page of a report
+    "nginx",          // a real server that closes first
+    "podman",         // a container
+    "runc",           // crun refuses hosts with both versions of control groups
+    "containerd",     // a pod, made through its CRI
+    "python3-grpcio", // the kubelet's part of that
+    "busybox-static", // the pod's image
 ];
 
 /// Compiles the engine of `cargo xtask fuzz`: libFuzzer is C++.

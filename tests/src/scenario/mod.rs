@@ -4,6 +4,7 @@ pub mod abort;
 pub mod budget;
 pub mod churn;
 pub mod close;
+pub mod containerd;
 pub mod doctor;
 pub mod documents;
 pub mod dwells;

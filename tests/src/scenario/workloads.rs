@@ -24,12 +24,12 @@ use crate::scenario::serve::{Exporter, scrape};
 use crate::tracer::nothing_is_lost;
 
 /// Set for a process in a container: the folder of its cgroup, its port, and how many of its connections end.
-const CHILD: &str = "TCPTRACE_WORKLOAD_CHILD";
+pub(super) const CHILD: &str = "TCPTRACE_WORKLOAD_CHILD";
 /// Instead of the folder.
-const IN_CONTAINER: &str = "-";
+pub(super) const IN_CONTAINER: &str = "-";
 /// Connections that a client leaves in TIME_WAIT, and that a server holds in CLOSE_WAIT.
-const TIME_WAIT: u64 = 500;
-const CLOSE_WAIT: usize = 5;
+pub(super) const TIME_WAIT: u64 = 500;
+pub(super) const CLOSE_WAIT: usize = 5;
 /// Containers that come and go, and their connections that end.
 const CONTAINERS: u16 = 200;
 const FEW: u64 = 3;
@@ -254,7 +254,7 @@ pub fn podman(lab: &Lab) -> Result<()> {
 
 /// A document of `tcptrace top`.
 #[derive(Debug, Deserialize)]
-struct TopDocument {
+pub(super) struct TopDocument {
     groups: Vec<TopGroup>,
 }
 
@@ -275,7 +275,7 @@ struct TopProcess {
 
 impl TopDocument {
     /// Sockets in `TIME_WAIT` and `CLOSE_WAIT` by group.
-    fn counts(&self) -> BTreeMap<&str, (u64, u64)> {
+    pub(super) fn counts(&self) -> BTreeMap<&str, (u64, u64)> {
         let of = |group: &TopGroup, state: &str| group.counts.get(state).copied().unwrap_or_default();
         let counts = |group| (of(group, "TIME_WAIT"), of(group, "CLOSE_WAIT"));
         let groups = self.groups.iter().map(|group| (group.key.as_str(), counts(group)));
@@ -284,7 +284,7 @@ impl TopDocument {
 }
 
 /// A running `tcptrace top --json`.
-struct TopRun {
+pub(super) struct TopRun {
     child: KillOnDrop,
     /// Its documents so far.
     lines: Arc<Mutex<Vec<String>>>,
@@ -293,7 +293,7 @@ struct TopRun {
 
 impl TopRun {
     /// Starts it, and waits for its first document: then it traces.
-    fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
+    pub(super) fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(lab.binary()?);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = KillOnDrop(command.start()?);
@@ -316,7 +316,7 @@ impl TopRun {
     }
 
     /// The first document that `is_complete` accepts; after a time-out an error with the newest.
-    fn wait(&self, is_complete: impl Fn(&TopDocument) -> bool) -> Result<TopDocument> {
+    pub(super) fn wait(&self, is_complete: impl Fn(&TopDocument) -> bool) -> Result<TopDocument> {
         let newest = || serde_json::from_str::<TopDocument>(&self.newest().unwrap_or_default());
         let complete = wait_for("the document to be complete", soon(), || {
             Ok(Some(newest()?).filter(|document| is_complete(document)))
@@ -325,7 +325,7 @@ impl TopRun {
     }
 
     /// Ends it and checks that nothing was lost.
-    fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let status = wait_for("top to end", soon(), || Ok(self.child.try_wait()?))?;
         let mut stderr = String::new();
