@@ -6,7 +6,7 @@ use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, budget, churn, close, doctor, documents, dwells, ending, fallback, faults, filters, flood,
-    handshake, identity, million, names, odd, owner, ports, privileges, program, prometheus, recording,
+    handshake, identity, million, names, nat, odd, owner, ports, privileges, program, prometheus, recording,
     report, restarts, scrape, screen, seed, serve, servers, storm, threads,
 };
 
@@ -80,6 +80,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     budget::views_agree, Short;
     ports::budgets, Short;
     ports::single_snapshot, Short;
+    nat::masquerade, Short;
     privileges::least_to_trace, Short;
     privileges::file_capabilities, Short;
     threads::of_live_commands, Short;

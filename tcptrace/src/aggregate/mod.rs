@@ -50,7 +50,9 @@ use over_time::OverTime;
 pub use over_time::{GroupSummary, StateSummary};
 pub use packed_dwell::Split;
 use ports::Ports;
-pub use ports::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse};
+pub use ports::{
+    ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot, TwReuse,
+};
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
 use sticky_top_n::StickyTopN;
 pub use timeline::{Point, Timeline};
@@ -333,12 +335,20 @@ impl Aggregate {
         names: &HostNames,
         observed: &Observed,
     ) -> Vec<(&'static str, usize)> {
-        let mut tables =
-            vec![("groups", self.groups.keys().count()), ("destinations", self.ports.destinations())];
+        let mut tables = vec![
+            ("groups", self.groups.keys().count()),
+            ("destinations", self.ports.destinations()),
+            ("translations", self.ports.translations()),
+        ];
         tables.extend(tracker.side_tables());
         tables.extend(names.sizes());
         tables.extend(observed.sizes());
         tables
+    }
+
+    /// Connection tracking tables as records for the start of a recording that begins at `ts`.
+    pub fn conntrack_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
+        self.ports.conntrack_records(ts)
     }
 
     /// Namespace and cgroup ids that sockets and groups refer to.

@@ -252,6 +252,7 @@ impl Tracker {
             | Record::NetnsName { .. }
             | Record::CgroupPath { .. }
             | Record::NetnsCounters { .. }
+            | Record::Conntrack { .. }
             | Record::ClockStep(_)
             | Record::Loss { .. } => {}
         }

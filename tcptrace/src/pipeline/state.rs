@@ -202,6 +202,7 @@ impl PipelineState {
             sysctls: BTreeMap::clone(sysctls),
         }));
         records.extend(self.observed.records(ts));
+        records.extend(self.aggregate.conntrack_records(ts));
         // The checkpoint is not a seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
         let (sockets, rest) = tracker.carry(ts);
@@ -233,12 +234,15 @@ impl PipelineState {
             | Record::Missing { .. }
             | Record::Owner { .. }
             | Record::NetnsCounters { .. }
+            | Record::Conntrack { .. }
             | Record::SocketCheckpoint(_)
             | Record::TrackerCheckpoint(_) => {}
         }
         self.observe(record, tracker);
         tracker.take(record, self);
-        if let Some(netns) = self.aggregate.take(record) {
+        let is_in_scope =
+            !matches!(record, Record::Conntrack { netns, .. } if !may_be_in(&self.scope, *netns));
+        if is_in_scope && let Some(netns) = self.aggregate.take(record) {
             tracker.revisit_namespace(netns, record.ts().unwrap_or(self.now), self);
         }
         if self.seeded && matches!(record, Record::Tick { .. }) {

@@ -14,7 +14,7 @@ pub const FORMAT: Version = Version { major: 1, minor: newest_minor() };
 /// The minor version that introduced the newest kind or column.
 const fn newest_minor() -> u32 {
     /// Of columns, and of kinds that no hook reports.
-    const OTHERS: u32 = 3;
+    const OTHERS: u32 = 4;
     let (mut newest, mut n) = (OTHERS, 0);
     while n < REPORTED.len() {
         if REPORTED[n].since > newest {
@@ -227,6 +227,8 @@ pub enum RowKind {
     NetnsSettings,
     /// Counters of a network namespace, in `facts`.
     NetnsCounters,
+    /// Connection tracking table of a network namespace, in `facts`.
+    Conntrack,
     /// The wall clock was set; `arg0`: its new offset from `CLOCK_MONOTONIC`.
     ClockStep,
     /// Facts about the host, in `facts`.
@@ -268,6 +270,7 @@ const OTHER_KINDS: &[(u8, &str, RowKind)] = &[
     (28, "netns_counters", RowKind::NetnsCounters),
     (29, "continuation", RowKind::Continuation),
     (33, "clock_step", RowKind::ClockStep),
+    (34, "conntrack", RowKind::Conntrack),
 ];
 
 /// Every row kind by name; the position is the index in the file's dictionary. Does not compile unless each has an

@@ -10,6 +10,7 @@ use tcptrace_common::filter::KernelFilter;
 
 use super::{
     PollKind,
+    conntrack::ConntrackPoller,
     host::{self, ClockWatch},
     poller::PollerThread,
     seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
@@ -22,6 +23,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct PollingSource {
     facts: HostFacts,
     seed: Option<PollerThread<Seed>>,
+    conntrack: PollerThread<ConntrackPoller>,
     clock: ClockWatch,
     begun: bool,
 }
@@ -36,7 +38,8 @@ impl PollingSource {
         ));
         let seed = seed::start(facts.clone(), filter, PollKind::Host, facts.blind)
             .context("no thread for the seed")?;
-        Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), begun: false })
+        let conntrack = ConntrackPoller::start(filter).context("no thread for connection tracking")?;
+        Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), conntrack, begun: false })
     }
 }
 
@@ -53,6 +56,7 @@ impl Source for PollingSource {
             Some(Err(RecvTimeoutError::Timeout)) => {}
             None => std::thread::sleep(POLL),
         }
+        self.conntrack.findings.try_iter().for_each(&mut *take);
         self.clock.poll().into_iter().for_each(&mut *take);
         take(Record::Tick { ts: host::monotonic_now() });
         Ok(Flow::Running)
