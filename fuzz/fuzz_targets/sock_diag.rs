@@ -1,4 +1,4 @@
-//! Fuzzes the parser of `sock_diag` datagrams and tracks the parsed sockets.
+//! Fuzzes the parsers of netlink datagrams: tracks the sockets of `sock_diag`, and counts the entries of ctnetlink.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use tcptrace::{
     lifecycle::{Tracker, TrackerLimits},
     model::{Nanos, NetnsId, Record},
-    source::sock_diag,
+    source::{conntrack, sock_diag},
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -16,6 +16,9 @@ fuzz_target!(|bytes: &[u8]| {
     // A message has a header of 16 bytes.
     let most = bytes.len() as u64 / 16 + 1;
     assert!(sockets.len() as u64 + read.map_or(0, |summary| summary.undecoded) <= most);
+    if let Ok((table, entries)) = conntrack::read_datagram(bytes) {
+        assert!(entries <= most && table.translations.len() as u64 <= entries);
+    }
     let mut tracker = Tracker::new(TrackerLimits { sockets: 64 });
     let mut mirror = Mirror::default();
     for socket in sockets {

@@ -21,6 +21,8 @@ const COUNTING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::SYS_ADMI
 /// For entering other network namespaces and reading other users' descriptors.
 const INSPECTING: CapabilitySet =
     CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH);
+/// For listing the connection tracking entries of a network namespace.
+const CONNTRACK: CapabilitySet = INSPECTING.union(CapabilitySet::NET_ADMIN);
 /// For reading and writing files of other users, as root can.
 const FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
 
@@ -38,6 +40,8 @@ pub enum Work {
     Counting,
     /// Reading other processes and namespaces.
     InspectHost,
+    /// The same, and listing connection tracking entries.
+    ListConntrack,
     /// Reading or writing a file that the user named.
     Files,
     /// Work without privileges.
@@ -47,11 +51,12 @@ pub enum Work {
 impl Work {
     const fn needs(self) -> CapabilitySet {
         match self {
-            Self::Command => LOADING.union(INSPECTING).union(FILES),
+            Self::Command => LOADING.union(CONNTRACK).union(FILES),
             Self::Symbols => SYMBOLS,
-            Self::Loaded => COUNTING.union(INSPECTING).union(FILES),
+            Self::Loaded => COUNTING.union(CONNTRACK).union(FILES),
             Self::Counting => COUNTING,
             Self::InspectHost => INSPECTING,
+            Self::ListConntrack => CONNTRACK,
             Self::Files => FILES,
             Self::Nothing => CapabilitySet::empty(),
         }

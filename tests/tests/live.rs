@@ -6,8 +6,8 @@ use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults, filters,
-    flood, handshake, identity, million, names, odd, owner, pools, ports, privileges, program, prometheus,
-    recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads, workloads,
+    flood, handshake, identity, million, names, nat, odd, owner, pools, ports, privileges, program,
+    prometheus, recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads, workloads,
 };
 
 macro_rules! scenarios {
@@ -85,6 +85,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     budget::views_agree, Short;
     ports::budgets, Short;
     ports::single_snapshot, Short;
+    nat::masquerade, Short;
     privileges::least_to_trace, Short;
     privileges::file_capabilities, Short;
     threads::of_live_commands, Short;

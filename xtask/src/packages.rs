@@ -22,6 +22,7 @@ pub const EBPF: &[&str] = &[
 /// Live tests start or query these.
 const LIVE: &[&str] = &[
     "iproute2",       // ip: network namespaces; ss: a second count of socket states
+    "iptables",       // a gateway that translates addresses
     "procps",         // sysctl
     "util-linux",     // nsenter, unshare
     "tmux",           // a terminal for the live screen

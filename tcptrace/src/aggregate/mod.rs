@@ -53,7 +53,9 @@ pub use packed_dwell::Split;
 pub use pools::PoolDemand;
 use pools::Pools;
 use ports::Ports;
-pub use ports::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse};
+pub use ports::{
+    ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot, TwReuse,
+};
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
 use sticky_top_n::StickyTopN;
 pub use timeline::{Point, Timeline};
@@ -346,12 +348,20 @@ impl Aggregate {
         names: &HostNames,
         observed: &Observed,
     ) -> Vec<(&'static str, usize)> {
-        let mut tables =
-            vec![("groups", self.groups.keys().count()), ("destinations", self.ports.destinations())];
+        let mut tables = vec![
+            ("groups", self.groups.keys().count()),
+            ("destinations", self.ports.destinations()),
+            ("translations", self.ports.translations()),
+        ];
         tables.extend(tracker.side_tables());
         tables.extend(names.sizes());
         tables.extend(observed.sizes());
         tables
+    }
+
+    /// Connection tracking tables as records for the start of a recording that begins at `ts`.
+    pub fn conntrack_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
+        self.ports.conntrack_records(ts)
     }
 
     /// Namespace and cgroup ids that sockets and groups refer to.

@@ -61,14 +61,14 @@ impl LiveArgs {
         Live::start(&types, &self.options(filter), filter.to_string(), polls, &self.names.options())
     }
 
-    /// As `open`, but polls `sock_diag` instead if this host or user can't trace, unless `polls` is
-    /// `PollKind::States`.
+    /// As `open`, but polls `sock_diag` instead if this host or user can't trace and `polls` is
+    /// `PollKind::Host`.
     pub fn source(&self, filter: &Filter, polls: PollKind) -> Result<Box<dyn Source>> {
         let error = match self.open(filter, polls) {
             Ok(live) => return Ok(Box::new(live)),
             Err(error) => error,
         };
-        if polls == PollKind::States || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
+        if polls != PollKind::Host || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
             return Err(error);
         }
         let reasons = error.to_string();

@@ -18,7 +18,7 @@ use crate::{
     filter::Filter,
     model::{Nanos, units::parse_duration},
     pipeline::PipelinePlan,
-    source::host,
+    source::{PollKind, host},
     view::ports::{json, text},
 };
 
@@ -33,6 +33,9 @@ pub struct PortsArgs {
     /// Print a snapshot at this interval and one at the end; without it only the last
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     interval: Option<Duration>,
+    /// Print only the translated ports of gateways (SNAT, masquerade)
+    #[arg(long)]
+    nat: bool,
     /// Print JSON, one document per snapshot
     #[arg(long)]
     json: bool,
@@ -57,12 +60,11 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let interval = args.interval.unwrap_or(UNSEEN);
-        let plan = PipelinePlan::new(
-            filter.clone(),
-            Grouping::NONE,
-            Scope::TimewaitSockets,
-            Nanos(interval.as_nanos() as u64),
-        );
+        let interval = Nanos(interval.as_nanos() as u64);
+        let plan = PipelinePlan {
+            polls: PollKind::Conntrack,
+            ..PipelinePlan::new(filter.clone(), Grouping::NONE, Scope::TimewaitSockets, interval)
+        };
         let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Newest };
         let missing = missing(&filter);
         let mut started = match args.source.start(plan, want, args.duration) {
@@ -119,6 +121,7 @@ impl PortsArgs {
             json::write(&mut output, snapshot, missing)?;
         } else {
             let layout = text::PortsLayout {
+                tables: if self.nat { text::PortsTables::Nat } else { text::PortsTables::All },
                 width: terminal::width().unwrap_or(PIPE_WIDTH),
                 max_rows: MAX_ROWS,
                 zone: TimeZone::system(),

@@ -111,6 +111,9 @@ pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec
     if !round.refused.is_empty() || round.unreadable_processes > 0 {
         missing.push(format!("other network namespaces: {}.", unreadable_reason()));
     }
+    for record in source::conntrack::records(&filter.kernel_part(), &mut FxHashSet::default()) {
+        aggregate.take(&record);
+    }
     for (id, socket) in tracker.sockets() {
         let mut socket = socket.clone();
         socket.counted.shown = filter.states(&socket.subject(tracker.processes()));

@@ -261,6 +261,7 @@ impl Tracker {
             Record::Listing(_)
             | Record::NetnsName { .. }
             | Record::NetnsCounters { .. }
+            | Record::Conntrack { .. }
             | Record::ClockStep(_)
             | Record::Loss { .. } => {}
         }

@@ -11,6 +11,7 @@ pub mod dwell;
 pub mod hooks;
 pub mod ids;
 pub mod name_set;
+pub mod nat;
 pub mod own_cost;
 pub mod process;
 pub mod record;

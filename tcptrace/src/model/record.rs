@@ -11,6 +11,7 @@ pub use super::process::{Process, ProcessFacts};
 use super::{
     Nanos, NetnsId, SocketId, TcpState, Tuple,
     checkpoint::{SocketCheckpoint, TrackerCheckpoint},
+    nat::Conntrack,
     workload::Workload,
 };
 
@@ -119,6 +120,15 @@ pub enum Record {
         /// By the kernel's name: `TWRecycled`; values of `sockstat` as `sockstat.tw`.
         counters: BTreeMap<String, u64>,
     },
+    /// The connection tracking table of a network namespace; repeated while it has entries, then once without any.
+    Conntrack {
+        /// When it was read.
+        ts: Nanos,
+        /// The namespace.
+        netns: NetnsId,
+        /// The table.
+        conntrack: Box<Conntrack>,
+    },
     /// A socket that was tracked before this recording began; not in a live stream.
     SocketCheckpoint(Box<SocketCheckpoint>),
     /// Tracker state beside the sockets when this recording began; the last record of a checkpoint.
@@ -163,6 +173,7 @@ impl Record {
             | Self::ProcessFacts { ts, .. }
             | Self::NetnsSettings { ts, .. }
             | Self::NetnsCounters { ts, .. }
+            | Self::Conntrack { ts, .. }
             | Self::Loss { ts, .. }
             | Self::Restart { ts }
             | Self::Tick { ts } => *ts,

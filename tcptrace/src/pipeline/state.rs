@@ -197,6 +197,7 @@ impl PipelineState {
         records.extend(self.observed.records(ts));
         let (workloads, facts) = tracker.names(ts);
         records.extend(workloads);
+        records.extend(self.aggregate.conntrack_records(ts));
         // The checkpoint is not a seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
         let (sockets, rest) = tracker.carry(ts);
@@ -232,12 +233,15 @@ impl PipelineState {
             | Record::Workload { .. }
             | Record::ProcessFacts { .. }
             | Record::NetnsCounters { .. }
+            | Record::Conntrack { .. }
             | Record::SocketCheckpoint(_)
             | Record::TrackerCheckpoint(_) => {}
         }
         self.observe(record, tracker);
         tracker.take(record, self);
-        if let Some(netns) = self.aggregate.take(record) {
+        let is_in_scope =
+            !matches!(record, Record::Conntrack { netns, .. } if !may_be_in(&self.scope, *netns));
+        if is_in_scope && let Some(netns) = self.aggregate.take(record) {
             tracker.revisit_namespace(netns, record.ts().unwrap_or(self.now), self);
         }
         if self.seeded && matches!(record, Record::Tick { .. }) {

@@ -224,6 +224,11 @@ impl Encoder {
                 self.columns.netns.set(row, netns.0);
                 self.facts(row, counters);
             }
+            Record::Conntrack { netns, conntrack, .. } => {
+                let row = self.begin(RowKind::Conntrack, ts);
+                self.columns.netns.set(row, netns.0);
+                self.facts(row, conntrack);
+            }
             Record::ClockStep(step) => {
                 let row = self.begin(RowKind::ClockStep, ts);
                 self.columns.arg0.set(row, step.offset_ns.cast_signed());

@@ -231,6 +231,8 @@ pub enum RowKind {
     NetnsSettings,
     /// Counters of a network namespace, in `facts`.
     NetnsCounters,
+    /// Connection tracking table of a network namespace, in `facts`.
+    Conntrack,
     /// The wall clock was set; `arg0`: its new offset from `CLOCK_MONOTONIC`.
     ClockStep,
     /// Facts about the host, in `facts`.
@@ -274,6 +276,7 @@ const OTHER_KINDS: &[(u8, &str, RowKind)] = &[
     (33, "clock_step", RowKind::ClockStep),
     (34, "workload", RowKind::Workload),
     (35, "process_facts", RowKind::ProcessFacts),
+    (36, "conntrack", RowKind::Conntrack),
 ];
 
 /// Every row kind by name; the position is the index in the file's dictionary. Does not compile unless each has an

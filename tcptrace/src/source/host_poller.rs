@@ -17,7 +17,9 @@ use crate::model::{NetnsId, Record, SocketId, TcpState, record::SeedObject};
 pub enum PollKind {
     /// Only socket states that the hooks can't report.
     States,
-    /// Also the surroundings of the sockets: counters, queues, descriptors.
+    /// Also the connection tracking tables.
+    Conntrack,
+    /// All that, and the surroundings of the sockets: counters, queues, descriptors.
     Host,
 }
 

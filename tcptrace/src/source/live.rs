@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
+    conntrack::ConntrackPoller,
     host::{self, ClockWatch},
     host_poller::PollKind,
     names::{NameOptions, NameResolver},
@@ -49,6 +50,8 @@ pub struct Live {
     sweeps: PollerThread<Sweeper>,
     names: NameResolver,
     settings: SettingsReader,
+    /// `None` if not requested.
+    conntrack: Option<PollerThread<ConntrackPoller>>,
     clock: ClockWatch,
     begun: bool,
     is_seeding: bool,
@@ -98,6 +101,10 @@ impl Live {
         let sweeps = sweep::start(&options.filter, facts.segments).context("no thread for sweeps")?;
         let names = NameResolver::start(names).context("no thread for names")?;
         let settings = SettingsReader::start().context("no thread for settings")?;
+        let conntrack = (polls != PollKind::States)
+            .then(|| ConntrackPoller::start(&options.filter))
+            .transpose()
+            .context("no thread for connection tracking")?;
         Ok(Self {
             tracer,
             clock: ClockWatch::new(&facts),
@@ -107,6 +114,7 @@ impl Live {
             sweeps,
             names,
             settings,
+            conntrack,
             begun: false,
             is_seeding: true,
             losses: KernelLosses::default(),
@@ -164,6 +172,7 @@ impl Source for Live {
         });
         self.names.found().into_iter().for_each(&mut *take);
         self.settings.found().for_each(&mut *take);
+        self.conntrack.iter().flat_map(|thread| thread.findings.try_iter()).for_each(&mut *take);
         for mut record in found.into_iter().flatten() {
             self.tracer.identify(&mut record);
             self.names.observe_record(&record);

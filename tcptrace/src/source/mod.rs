@@ -1,12 +1,14 @@
 //! Sources of records: the live kernel, and `/proc` for what it does not report. All reading from the host
 //! happens here; the modules below are pure.
 
+pub mod conntrack;
 mod counters;
 pub mod host;
 mod host_files;
 mod host_poller;
 pub mod live;
 pub mod names;
+mod netlink;
 pub mod netns;
 pub mod own_cost;
 pub mod owners;

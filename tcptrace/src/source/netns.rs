@@ -64,8 +64,17 @@ pub fn visit_each<T: Send>(
     select: impl Fn(&Netns) -> bool + Send,
     visit: impl FnMut(&Netns) -> T + Send,
 ) -> io::Result<Round<T>> {
+    visit_each_for(Work::InspectHost, select, visit)
+}
+
+/// As [`visit_each`], with the capabilities that `work` needs.
+pub(super) fn visit_each_for<T: Send>(
+    work: Work,
+    select: impl Fn(&Netns) -> bool + Send,
+    visit: impl FnMut(&Netns) -> T + Send,
+) -> io::Result<Round<T>> {
     let walk = move || NamespaceWalk::new(select, visit)?.travel();
-    privileges::run_on_thread("netns", Work::InspectHost, walk)?
+    privileges::run_on_thread("netns", work, walk)?
 }
 
 /// The namespaces that have a name in `ip netns`, by sanitised name. Fails if `/proc` is not mounted.

@@ -13,6 +13,8 @@ use crate::privileges::{self, Work};
 pub trait Poller: Send + 'static {
     /// Name of the thread.
     const NAME: &'static str;
+    /// Its work.
+    const WORK: Work = Work::InspectHost;
     /// Most requests that wait for the poller.
     const REQUESTS: usize = 1;
     /// Most findings that wait for the reader.
@@ -52,7 +54,7 @@ impl<P: Poller> PollerThread<P> {
         let (requests, requested) = sync_channel(P::REQUESTS);
         let (sender, findings) = sync_channel(P::FINDINGS);
         let poller = new(sender);
-        privileges::spawn(P::NAME, Work::InspectHost, move || run(poller, requested))?;
+        privileges::spawn(P::NAME, P::WORK, move || run(poller, requested))?;
         Ok(Self { requests, findings })
     }
 

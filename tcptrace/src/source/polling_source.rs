@@ -10,6 +10,7 @@ use tcptrace_common::filter::KernelFilter;
 
 use super::{
     PollKind,
+    conntrack::ConntrackPoller,
     host::{self, ClockWatch},
     names::{NameOptions, NameResolver},
     poller::PollerThread,
@@ -24,6 +25,7 @@ pub struct PollingSource {
     facts: HostFacts,
     seed: Option<PollerThread<Seed>>,
     names: NameResolver,
+    conntrack: PollerThread<ConntrackPoller>,
     clock: ClockWatch,
     begun: bool,
 }
@@ -44,7 +46,8 @@ impl PollingSource {
         let seed = seed::start(facts.clone(), filter, PollKind::Host, facts.blind)
             .context("no thread for the seed")?;
         let names = NameResolver::start(names).context("no thread for names")?;
-        Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), names, begun: false })
+        let conntrack = ConntrackPoller::start(filter).context("no thread for connection tracking")?;
+        Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), names, conntrack, begun: false })
     }
 }
 
@@ -67,6 +70,7 @@ impl Source for PollingSource {
             None => std::thread::sleep(POLL),
         }
         self.names.found().into_iter().for_each(&mut *take);
+        self.conntrack.findings.try_iter().for_each(&mut *take);
         self.clock.poll().into_iter().for_each(&mut *take);
         take(Record::Tick { ts: host::monotonic_now() });
         Ok(Flow::Running)

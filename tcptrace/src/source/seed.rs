@@ -99,7 +99,7 @@ impl Poller for Seed {
         } else {
             self.sockets(host::monotonic_now())?;
             self.owners()?;
-            if self.kind == PollKind::States {
+            if self.kind != PollKind::Host {
                 return Err(PollerEnded);
             }
             self.inodes = FxHashMap::default();

@@ -17,6 +17,7 @@ pub mod handshake;
 pub mod identity;
 pub mod million;
 pub mod names;
+pub mod nat;
 pub mod odd;
 pub mod owner;
 pub mod pools;

@@ -283,7 +283,7 @@ fn time_waits(to: SocketAddr) -> Result<u64> {
     Ok(sockets.iter().filter(|socket| socket.state == TimeWait && socket.remote == to).count() as u64)
 }
 
-fn wall_ns(text: &str) -> Result<u64> {
+pub(super) fn wall_ns(text: &str) -> Result<u64> {
     let clock = text.strip_suffix('Z').and_then(|text| text.split_once('T')).context("a time")?;
     let days = days_since_epoch(clock.0)?;
     let mut parts = clock.1.split(':');

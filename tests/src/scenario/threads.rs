@@ -23,11 +23,13 @@ const fn bit(number: u64) -> u64 {
 const BPF: u64 = bit(39);
 /// `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`, `CAP_DAC_READ_SEARCH`: to inspect namespaces and processes.
 const INSPECTING: u64 = bit(21) | bit(19) | bit(2);
+/// Also `CAP_NET_ADMIN`, to list connection tracking entries.
+const CONNTRACK: u64 = INSPECTING | bit(12);
 /// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`: to write files.
 const FILES: u64 = bit(1) | bit(2);
 
 /// The capabilities of a thread once its command runs. The first is the main thread.
-const MAY_HOLD: [(&str, u64); 15] = [
+const MAY_HOLD: [(&str, u64); 16] = [
     ("tcptrace", 0),
     ("pipeline", 0),
     ("signals", 0),
@@ -41,11 +43,12 @@ const MAY_HOLD: [(&str, u64); 15] = [
     ("sweep", INSPECTING),
     ("names", INSPECTING),
     ("settings", INSPECTING),
+    ("conntrack", CONNTRACK),
     ("recorder", FILES),
     ("hlog", FILES),
 ];
 /// Threads that visit namespaces live for a moment, and are the threads' that start them.
-const VISITOR: (&str, u64) = ("netns", INSPECTING);
+const VISITOR: (&str, u64) = ("netns", CONNTRACK);
 
 /// A recording of 41 connections with every kind of row.
 const RECORDING: &[u8] = include_bytes!("../../fixtures/session-v1.tcptrace");
@@ -153,9 +156,9 @@ pub fn of_live_commands(lab: &Lab) -> Result<()> {
         (&["events"], &["output"], 0),
         (&["hist", "--json"], &[], 0),
         (&["hist", "--hlog", &log], &["hlog"], 0),
-        (&["ports", "--duration", "1h"], &[], 0),
-        (&["doctor", "--for", "1h"], &["seed"], 0),
-        (&["record", "-o", &recording], &["seed", "recorder"], 0),
+        (&["ports", "--duration", "1h"], &["conntrack"], 0),
+        (&["doctor", "--for", "1h"], &["seed", "conntrack"], 0),
+        (&["record", "-o", &recording], &["seed", "conntrack", "recorder"], 0),
         (&["serve", "--listen", "127.0.0.1:0"], &[], 0),
     ];
     for (args, more, main) in commands {

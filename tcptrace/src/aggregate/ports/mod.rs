@@ -6,6 +6,7 @@
 
 mod destination;
 mod expiries;
+mod nat;
 mod predict;
 mod rate;
 mod settings;
@@ -22,6 +23,8 @@ use crate::{
     model::{Endpoint, Nanos, NetnsId, Record, TcpState},
 };
 use destination::{Destination, DestinationKey};
+use nat::NatTables;
+pub use nat::{ConntrackTable, NatPorts, NatSnapshot};
 use predict::PortFlow;
 pub use settings::PortSettings;
 pub use snapshot::{DestinationPorts, NetnsPorts, PortsSnapshot, TwReuse};
@@ -45,6 +48,7 @@ pub(super) struct Ports {
     /// Socket count per port that is unavailable to every destination.
     taken: HashMap<(NetnsId, u16), u32>,
     destinations: GroupTable<Destination>,
+    nat: NatTables,
     pub(super) places: StickyTopN<(NetnsId, Endpoint, Endpoint)>,
 }
 
@@ -62,12 +66,14 @@ impl Ports {
             refused: 0,
             taken: HashMap::default(),
             destinations: GroupTable::new(Destination::new(DestinationKey::OTHER), most),
+            nat: NatTables::default(),
             places: StickyTopN::new(0),
         }
     }
 
     /// Updates the settings from `record`. Returns the namespace if its sockets may be counted differently from now on.
     pub(super) fn take(&mut self, record: &Record) -> Option<NetnsId> {
+        self.nat.take(record);
         let (netns, settings) = match record {
             // The namespace no longer exists.
             Record::NetnsSettings { netns, sysctls, .. } if sysctls.is_empty() => {
@@ -101,9 +107,19 @@ impl Ports {
         self.destinations.iter().count() - 1
     }
 
-    /// Settings refused because the table was full.
+    /// Number of translations by NAT.
+    pub(super) const fn translations(&self) -> usize {
+        self.nat.rows()
+    }
+
+    /// Connection tracking tables as records for the start of a recording that begins at `ts`.
+    pub(super) fn conntrack_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
+        self.nat.records(ts)
+    }
+
+    /// Settings and connection tracking tables refused because the table was full.
     pub(super) const fn refused(&self) -> u64 {
-        self.refused
+        self.refused + self.nat.refused
     }
 
     /// Hides every destination after a filter change, until [`Self::identified`] finds a socket that matches.

@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{PortFlow, PortSettings, Ports, destination::Destination, predict::PortReturn, rate::Rate};
+use super::{
+    NatSnapshot, PortFlow, PortSettings, Ports, destination::Destination, predict::PortReturn, rate::Rate,
+};
 use crate::{
     aggregate::{HostNames, table::OTHER},
     model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, record::Process},
@@ -19,9 +21,9 @@ const RECENT_FAILURE: Nanos = Nanos(2 * Nanos::SECOND.0);
 /// Duration of TIME_WAIT (`TCP_TIMEWAIT_LEN`).
 const TIME_WAIT: Nanos = Nanos(60 * Nanos::SECOND.0);
 /// Exhaustion later than this is not urgent, and rates over seconds predict little that far ahead.
-const EXHAUSTION_HORIZON: Nanos = Nanos(600 * Nanos::SECOND.0);
+pub(super) const EXHAUSTION_HORIZON: Nanos = Nanos(600 * Nanos::SECOND.0);
 /// Below this share of held ports exhaustion is far away, however fast the level grows at the moment.
-const MIN_HELD_SHARE: f64 = 0.1;
+pub(super) const MIN_HELD_SHARE: f64 = 0.1;
 /// Maximum delay of a TIME_WAIT timer.
 const MAX_TIMER_DELAY: Nanos = Nanos(2 * Nanos::SECOND.0);
 
@@ -34,6 +36,8 @@ pub struct PortsSnapshot {
     pub destinations: Vec<DestinationPorts>,
     /// Destinations omitted by the limits of the snapshot or of the table.
     pub others: u64,
+    /// Ports of translated source addresses.
+    pub nat: NatSnapshot,
 }
 
 impl PortsSnapshot {
@@ -267,6 +271,7 @@ impl Ports {
             netns: netns.collect(),
             destinations,
             others: hidden + self.destinations.evicted_rows(),
+            nat: self.nat.snapshot(now, names),
         }
     }
 

@@ -90,6 +90,9 @@ impl Decoder {
             RowKind::NetnsCounters => {
                 Record::NetnsCounters { ts, netns: self.netns(row), counters: self.facts(row)? }
             }
+            RowKind::Conntrack => {
+                Record::Conntrack { ts, netns: self.netns(row), conntrack: Box::new(self.facts(row)?) }
+            }
             RowKind::ClockStep => {
                 let offset_ns =
                     self.column(Column::Arg0).u64(row).ok_or("a step of the clock without its offset")?;

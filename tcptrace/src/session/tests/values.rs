@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     model::{
         Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple, hooks,
+        nat::{AddrRange, Conntrack, SnatRule, TranslatedSource, Translation},
         process::ParentProcess,
         record::{Process, ProcessFacts},
         workload::Workload,
@@ -188,6 +189,24 @@ fn any_record() -> impl Strategy<Value = Record> {
         1 => (at(), small(), prop::collection::btree_map("[a-z]{1,9}", number(), 0..4)).prop_map(
             |(ts, netns, counters)| Record::NetnsCounters { ts, netns: NetnsId(netns), counters }
         ),
+        1 => (at(), small(), number(), tuple(), number()).prop_map(|(ts, netns, entries, tuple, used)| {
+            let row = Translation {
+                snat_addr: tuple.saddr,
+                daddr: tuple.daddr,
+                dport: tuple.dport,
+                zone: tuple.sport,
+                used,
+                time_wait: entries,
+                close: 0,
+                ports: (tuple.sport, tuple.dport),
+                sources: vec![TranslatedSource { saddr: tuple.daddr, used, time_wait: 1 }],
+                other_sources: used,
+            };
+            let rule = SnatRule { addrs: Some(AddrRange(tuple.saddr, tuple.daddr)), ports: None };
+            let (translations, rules) = (vec![row], vec![rule, SnatRule::default()]);
+            let conntrack = Box::new(Conntrack { entries, translations, rules, ..Conntrack::default() });
+            Record::Conntrack { ts, netns: NetnsId(netns), conntrack }
+        }),
         1 => (at(), number(), number()).prop_map(|(ts, ring_full, uncounted)| {
             Record::Loss { ts, losses: KernelLosses { ring_full, uncounted, ..KernelLosses::default() } }
         }),

@@ -16,35 +16,18 @@
 
 mod message;
 
-use std::io;
-
-use rustix::fd::OwnedFd;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
-
-use self::message::{DiagSocket, Families, Message, Messages};
-use super::host::monotonic_now;
+use self::message::{DiagSocket, Families};
+use super::netlink::{self, Interface};
 use crate::model::{Nanos, NetnsId, SeedSocket, StateCounts, TcpState};
 
-/// Why the sockets could not be listed.
-#[derive(Debug, thiserror::Error)]
-pub enum DumpError {
-    /// No netlink socket.
-    #[error("no netlink socket for sock_diag: {0}; a sandbox (seccomp, SELinux) may forbid it")]
-    Open(#[source] io::Error),
-    /// The request could not be sent.
-    #[error("sock_diag takes no request: {0}")]
-    Send(#[source] io::Error),
-    /// The answer could not be received.
-    #[error("sock_diag's answer could not be received: {0}")]
-    Receive(#[source] io::Error),
-    /// The kernel replied with an error.
-    #[error("the kernel lists no TCP sockets: {0}; it needs the tcp_diag module (CONFIG_INET_DIAG)")]
-    Refused(#[source] io::Error),
-    /// The answer has no end mark, or exceeds the kernel's own size limit.
-    #[error("sock_diag's answer was cut short")]
-    CutShort,
-}
+pub use super::netlink::{DumpError, Summary};
+
+static SOCK_DIAG: Interface = Interface {
+    name: "sock_diag",
+    protocol: rustix::net::netlink::SOCK_DIAG,
+    lists: "TCP sockets",
+    needs: "the tcp_diag module (CONFIG_INET_DIAG)",
+};
 
 /// A set of states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,26 +46,6 @@ impl StateMask {
             i += 1;
         }
         Self(mask)
-    }
-}
-
-/// Completeness of a dump.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Messages that could not be decoded: sockets are missing.
-    pub undecoded: u64,
-    /// The kernel reported that its tables changed during the dump: sockets may be missing or duplicated.
-    pub interrupted: bool,
-}
-
-impl Summary {
-    /// Combines two dumps.
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self {
-            undecoded: self.undecoded + other.undecoded,
-            interrupted: self.interrupted || other.interrupted,
-        }
     }
 }
 
@@ -110,9 +73,6 @@ pub fn count_by_state() -> Result<(StateCounts, Summary), DumpError> {
     Ok((counts, summary))
 }
 
-/// A constant suffices: every dump has its own netlink socket, which receives no answers to earlier requests.
-const SEQ: u32 = 1;
-
 /// Passes every socket and the receive time of its message to `take`, which returns whether it decoded the
 /// socket.
 fn dump(
@@ -126,7 +86,7 @@ fn dump(
     });
     match both {
         // Refused entirely: this kernel lacks the older interface.
-        Err(DumpError::Refused(_)) if !begun => {
+        Err(DumpError::Refused { .. }) if !begun => {
             let inet = dump_families(Families::Inet, states, &mut take)?;
             let inet6 = dump_families(Families::Inet6, states, &mut take)?;
             Ok(inet.and(inet6))
@@ -140,55 +100,13 @@ fn dump_families(
     states: StateMask,
     take: &mut impl FnMut(Nanos, &DiagSocket<'_>) -> bool,
 ) -> Result<Summary, DumpError> {
-    /// `netlink_recvmsg()` sizes answers by the reader's buffer, up to 32 KiB.
-    const BUFFER_LEN: usize = 64 << 10;
-
-    let socket = open().map_err(|errno| DumpError::Open(errno.into()))?;
-    let request = message::request(families, states.0, SEQ);
-    rustix::io::retry_on_intr(|| rustix::net::send(&socket, &request, SendFlags::empty()))
-        .map_err(|errno| DumpError::Send(errno.into()))?;
-
-    let mut buffer = vec![0; BUFFER_LEN];
-    let mut summary = Summary::default();
-    loop {
-        let received =
-            rustix::io::retry_on_intr(|| rustix::net::recv(&socket, &mut buffer[..], RecvFlags::TRUNC))
-                .map_err(|errno| DumpError::Receive(errno.into()))?;
-        let ts = monotonic_now();
-        // With TRUNC the second number is the length before truncation to the buffer.
-        let datagram =
-            buffer.get(..received.1).filter(|datagram| !datagram.is_empty()).ok_or(DumpError::CutShort)?;
-        let mut take = |answer: &DiagSocket<'_>| take(ts, answer);
-        let done = read_messages(datagram, SEQ, &mut summary, &mut take)?;
-        if done {
-            return Ok(summary);
-        }
-    }
+    let request = message::request(families, states.0);
+    netlink::dump(&SOCK_DIAG, &request, |ts, kind, body| decode(kind, body, |answer| take(ts, answer)))
 }
 
-/// Reads one datagram; returns whether it ends the dump.
-fn read_messages(
-    datagram: &[u8],
-    seq: u32,
-    summary: &mut Summary,
-    take: &mut impl FnMut(&DiagSocket<'_>) -> bool,
-) -> Result<bool, DumpError> {
-    let mut messages = Messages::new(datagram, seq);
-    let mut done = false;
-    for message in messages.by_ref() {
-        match message {
-            Message::Socket(answer) => summary.undecoded += u64::from(!take(&answer)),
-            Message::Malformed => summary.undecoded += 1,
-            Message::Failed(errno) => {
-                return Err(DumpError::Refused(io::Error::from_raw_os_error(errno)));
-            }
-            Message::Done => done = true,
-            Message::Broken => return Err(DumpError::CutShort),
-            Message::Other => {}
-        }
-    }
-    summary.interrupted |= messages.interrupted;
-    Ok(done)
+/// Passes the socket in a message to `take`; returns whether it could be decoded. Other messages are skipped.
+fn decode(kind: u16, body: &[u8], take: impl FnOnce(&DiagSocket<'_>) -> bool) -> bool {
+    !message::is_socket(kind) || DiagSocket::new(body).is_some_and(|answer| take(&answer))
 }
 
 /// Calls `each` for every socket in one datagram of an answer, received at `ts` in `netns`: decoding without
@@ -201,19 +119,10 @@ pub fn read_datagram(
     mut each: impl FnMut(SeedSocket),
 ) -> Result<Summary, DumpError> {
     let mut summary = Summary::default();
-    read_messages(datagram, SEQ, &mut summary, &mut |answer| {
-        answer.socket(ts, netns).map(&mut each).is_some()
+    netlink::read_datagram(&SOCK_DIAG, datagram, &mut summary, |kind, body| {
+        decode(kind, body, |answer| answer.socket(ts, netns).map(&mut each).is_some())
     })?;
     Ok(summary)
-}
-
-fn open() -> Result<OwnedFd, Errno> {
-    rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )
 }
 
 #[cfg(test)]

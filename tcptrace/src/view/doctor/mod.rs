@@ -10,6 +10,7 @@ mod healthy;
 mod held;
 pub mod json;
 mod listeners;
+mod nat;
 mod pools;
 mod ports;
 mod settings;
@@ -48,6 +49,9 @@ impl FindingRow {
 const FINDINGS: &[FindingRow] = &[
     row("client_ports_exhausted", ports::exhausted),
     row("client_ports_near", ports::near),
+    row("nat_ports_exhausted", nat::exhausted),
+    row("nat_ports_near", nat::near),
+    row("conntrack_full", nat::table_full),
     row("time_wait_overflow", time_wait::overflow),
     row("accept_queue_overflow", listeners::accept_queue),
     row("close_wait_leak", held::close_wait),
@@ -71,6 +75,7 @@ const FINDINGS: &[FindingRow] = &[
     row("port_range_listeners", settings::port_range_listeners),
     row("netns_settings_differ", settings::netns_settings),
     row("tw_reuse", time_wait::reuse).follows_from(&["client_ports_exhausted", "client_ports_near"]),
+    row("conntrack_time_wait", nat::time_wait_timeout),
     row("time_wait_harmless", time_wait::harmless),
     row("tracer_losses", trace::losses),
 ];

@@ -11,13 +11,14 @@ use super::{
 };
 use crate::{
     aggregate::{
-        DestinationPorts, Group, Snapshot, TwReuse,
+        ConntrackTable, DestinationPorts, Group, NatPorts, Snapshot, TwReuse,
         host_counters::{Queue, Surroundings},
         stuck_sockets::{One, StuckSockets},
     },
     lifecycle::{EndReason, Role},
     model::{
         Endpoint, HookRecord, Nanos, NetnsId, Record, SocketId, TcpState,
+        nat::{TranslatedSource, Translation},
         record::{HostFacts, Process, SysctlLine},
     },
     view::top::fixture,
@@ -155,6 +156,52 @@ fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
     });
 }
 
+/// A gateway in `BLUE` with 100 translated ports, of which `held` are held and `time_wait` reclaimable.
+fn nat(
+    snapshot: &mut Snapshot,
+    held: u64,
+    time_wait: u64,
+    change: impl FnOnce(&mut ConntrackTable, &mut NatPorts),
+) {
+    let mut table = ConntrackTable {
+        netns: BLUE,
+        name: Some("blue".into()),
+        entries: held + time_wait,
+        max: Some(262_144),
+        grown: BTreeMap::from([("insert_failed".into(), 12), ("drop".into(), 12), ("early_drop".into(), 0)]),
+        time_wait_s: Some(120),
+        evicts: true,
+        unknown: Vec::new(),
+    };
+    let mut row = NatPorts {
+        netns: BLUE,
+        of: Translation {
+            snat_addr: end("10.2.0.1:0").addr,
+            daddr: end("10.0.0.5:0").addr,
+            dport: 5_432,
+            zone: 0,
+            used: held + time_wait,
+            time_wait,
+            close: 0,
+            ports: (40_000, 40_099),
+            sources: vec![TranslatedSource {
+                saddr: end("10.1.0.2:0").addr,
+                used: held + time_wait,
+                time_wait,
+            }],
+            other_sources: 0,
+        },
+        range: (40_000, 40_099),
+        has_rule: true,
+        reclaimable: time_wait,
+        growth_per_s: Some(0.0),
+        exhausted_in: (held == 100).then_some(Nanos(0)),
+    };
+    change(&mut table, &mut row);
+    snapshot.ports.nat.tables.push(table);
+    snapshot.ports.nat.translations.push(row);
+}
+
 fn line(snapshot: &mut Snapshot, name: &str, value: &str) {
     let name = format!("net.ipv4.{name}");
     host(snapshot).sysctls.insert(name.clone(), value.into());
@@ -174,6 +221,42 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
         "37 connects failed with EADDRNOTAVAIL",
     ),
     ("client_ports_near", |s| ports(s, 24_310, 0), Severity::Warning, "24,310 of 28,232 ports used"),
+    (
+        "nat_ports_exhausted",
+        |s| nat(s, 100, 0, |_, _| {}),
+        Severity::Critical,
+        "100 of 100 ports held (40000-40099), +0.0/s, 0 more reclaimable; clients: 10.1.0.2 100",
+    ),
+    (
+        "nat_ports_near",
+        |s| nat(s, 50, 10, |_, row| row.exhausted_in = Some(Nanos(25 * Nanos::SECOND.0))),
+        Severity::Warning,
+        "NAT ports from 10.2.0.1 to 10.0.0.5:5432 run out in 25",
+    ),
+    ("nat_ports_near", |s| nat(s, 85, 0, |_, _| {}), Severity::Warning, "85% of the NAT ports"),
+    (
+        "conntrack_full",
+        |s| nat(s, 1, 0, |table, _| (table.entries, table.max) = (1_000, Some(1_000))),
+        Severity::Critical,
+        "1,000 of 1,000 entries in netns blue; in 10.0s: drop +12, early_drop +0",
+    ),
+    (
+        "conntrack_full",
+        |s| nat(s, 1, 0, |table, _| (table.entries, table.max) = (800, Some(1_000))),
+        Severity::Warning,
+        "nearly full (80%)",
+    ),
+    (
+        "conntrack_time_wait",
+        |s| {
+            nat(s, 10, 60, |table, row| {
+                table.evicts = false;
+                row.reclaimable = 0;
+            })
+        },
+        Severity::Note,
+        "60 translated entries in TIME_WAIT in netns blue, of 70 entries",
+    ),
     (
         "time_wait_overflow",
         |s| count(s, BLUE, "TCPTimeWaitOverflow", 50),

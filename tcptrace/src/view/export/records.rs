@@ -118,6 +118,7 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
         | Record::Listing(_)
         | Record::NetnsSettings { .. }
         | Record::NetnsCounters { .. }
+        | Record::Conntrack { .. }
         | Record::Loss { .. }
         | Record::Restart { .. }
         | Record::Tick { .. } => return None,

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::measured;
 use crate::{
-    aggregate::{DestinationPorts, NetnsPorts, Snapshot},
-    model::{TcpState, text},
+    aggregate::{ConntrackTable, DestinationPorts, NatPorts, NetnsPorts, Snapshot},
+    model::{Nanos, TcpState, nat::TranslatedSource, text},
     view::document::{self, DocumentHead, ProcessFields, counts, limits},
 };
 
@@ -36,6 +36,12 @@ struct PortsDocument<'a> {
     /// Number of omitted destinations.
     other_destinations: u64,
     destinations: Vec<DestinationDocument<'a>>,
+    /// Connection tracking tables, by network namespace.
+    conntrack: Vec<ConntrackDocument<'a>>,
+    /// Translated source ports.
+    nat: Vec<NatDocument>,
+    /// Connections with a translated source that `nat` leaves out.
+    other_nat_entries: u64,
 }
 
 impl<'a> PortsDocument<'a> {
@@ -53,6 +59,9 @@ impl<'a> PortsDocument<'a> {
                 .iter()
                 .map(|row| DestinationDocument::of(row, snapshot))
                 .collect(),
+            conntrack: ports.nat.tables.iter().map(|table| ConntrackDocument::of(table, snapshot)).collect(),
+            nat: ports.nat.translations.iter().map(|row| NatDocument::of(row, snapshot)).collect(),
+            other_nat_entries: ports.nat.other_entries,
         }
     }
 }
@@ -151,4 +160,99 @@ struct Reuse {
     reusable: u64,
     reused: Option<u64>,
     predicted: Option<u64>,
+}
+
+/// Growth of the counters is null for a single snapshot.
+#[derive(Serialize)]
+struct ConntrackDocument<'a> {
+    netns: u32,
+    name: Option<Cow<'a, str>>,
+    entries: u64,
+    max: Option<u64>,
+    insert_failed: Option<u64>,
+    drop: Option<u64>,
+    early_drop: Option<u64>,
+    time_wait_timeout_ns: Option<u64>,
+    evicts_time_wait: bool,
+    missing: Vec<Cow<'a, str>>,
+}
+
+impl<'a> ConntrackDocument<'a> {
+    fn of(table: &'a ConntrackTable, snapshot: &Snapshot) -> Self {
+        let grown = |counter| measured(snapshot).map(|_| table.grown(counter));
+        Self {
+            netns: table.netns.0,
+            name: table.name.as_ref().map(|name| text::sanitise(name)),
+            entries: table.entries,
+            max: table.max,
+            insert_failed: grown("insert_failed"),
+            drop: grown("drop"),
+            early_drop: grown("early_drop"),
+            time_wait_timeout_ns: table.time_wait_s.map(|seconds| seconds.saturating_mul(Nanos::SECOND.0)),
+            evicts_time_wait: table.evicts,
+            missing: table.unknown.iter().map(|sentence| text::sanitise(sentence)).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NatDocument {
+    netns: u32,
+    snat_addr: String,
+    daddr: String,
+    dport: u16,
+    zone: u16,
+    used: u64,
+    time_wait: u64,
+    reclaimable: u64,
+    held: u64,
+    available: u64,
+    /// First and last port.
+    range: (u16, u16),
+    /// `rule` or `default`.
+    range_from: &'static str,
+    held_growth_per_s: Option<f64>,
+    exhausted_in_ns: Option<u64>,
+    /// Of the namespace: the kernel does not count per address.
+    insert_failed: Option<u64>,
+    workloads: Vec<NatWorkloadDocument>,
+    other_workloads_used: u64,
+}
+
+#[derive(Serialize)]
+struct NatWorkloadDocument {
+    saddr: String,
+    used: u64,
+    time_wait: u64,
+}
+
+impl NatDocument {
+    fn of(row: &NatPorts, snapshot: &Snapshot) -> Self {
+        let of = &row.of;
+        let table = snapshot.ports.nat.table(row.netns);
+        let workload = |source: &TranslatedSource| NatWorkloadDocument {
+            saddr: source.saddr.to_string(),
+            used: source.used,
+            time_wait: source.time_wait,
+        };
+        Self {
+            netns: row.netns.0,
+            snat_addr: of.snat_addr.to_string(),
+            daddr: of.daddr.to_string(),
+            dport: of.dport,
+            zone: of.zone,
+            used: of.used,
+            time_wait: of.time_wait,
+            reclaimable: row.reclaimable,
+            held: row.held(),
+            available: row.available(),
+            range: row.range,
+            range_from: if row.has_rule { "rule" } else { "default" },
+            held_growth_per_s: row.growth_per_s,
+            exhausted_in_ns: row.exhausted_in.map(|length| length.0),
+            insert_failed: measured(snapshot).and_then(|_| Some(table?.grown("insert_failed"))),
+            workloads: of.sources.iter().map(workload).collect(),
+            other_workloads_used: of.other_sources,
+        }
+    }
 }

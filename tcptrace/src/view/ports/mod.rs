@@ -3,6 +3,7 @@
 
 pub mod columns;
 pub mod json;
+pub mod nat;
 pub mod text;
 mod wording;
 

@@ -6,8 +6,15 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::{
-    aggregate::{DestinationPorts, NetnsPorts, PortSettings, PortsSnapshot, TwReuse},
-    model::{Endpoint, Nanos, NetnsId, TcpState, record::Process},
+    aggregate::{
+        ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot,
+        TwReuse,
+    },
+    model::{
+        Endpoint, Nanos, NetnsId, TcpState,
+        nat::{TranslatedSource, Translation},
+        record::Process,
+    },
     view::{ports::json, top::fixture},
 };
 
@@ -88,6 +95,7 @@ fn snapshot() -> Snapshot {
         ],
         destinations,
         others: 3,
+        nat: NatSnapshot::default(),
     };
     let mut snapshot = Snapshot { began: base.ts.minus(Nanos(5 * S)), ports, ..base };
     (snapshot.ports.destinations[3].available, snapshot.ports.destinations[3].slow_above) = (None, None);
@@ -97,7 +105,7 @@ fn snapshot() -> Snapshot {
 fn render(snapshot: &Snapshot, missing: &[&str], width: u16) -> String {
     let missing: Vec<String> = missing.iter().map(|sentence| (*sentence).to_owned()).collect();
     let mut out = Vec::new();
-    let layout = PortsLayout { width, max_rows: 40, zone: TimeZone::UTC };
+    let layout = PortsLayout { width, tables: PortsTables::All, max_rows: 40, zone: TimeZone::UTC };
     write(&mut out, snapshot, &missing, &layout).expect("writing to a Vec");
     String::from_utf8(out).expect("UTF-8")
 }
@@ -130,7 +138,81 @@ fn no_connections_print_a_message() {
 fn every_width_renders() {
     for width in 0..200 {
         render(&snapshot(), &["a word"], width);
+        render(&gateway(), &["a word"], width);
     }
+}
+
+/// A host that translates.
+fn gateway() -> Snapshot {
+    let mut snapshot = snapshot();
+    let own = snapshot.host.netns;
+    let addr = |text: &str| text.parse::<IpAddr>().expect("an address").into();
+    let source = |saddr, used| TranslatedSource { saddr: addr(saddr), used, time_wait: 0 };
+    let row = |dport, used, time_wait, exhausted_in: Option<u64>| NatPorts {
+        netns: NetnsId(own + 1),
+        of: Translation {
+            snat_addr: addr("10.72.0.1"),
+            daddr: addr("10.72.0.2"),
+            dport,
+            zone: 0,
+            used,
+            time_wait,
+            close: 0,
+            ports: (40_000, 40_099),
+            sources: vec![source("10.71.0.2", used - 3), source("10.71.0.3", 1)],
+            other_sources: 2,
+        },
+        range: (40_000, 40_099),
+        has_rule: true,
+        reclaimable: time_wait,
+        growth_per_s: Some(2.0),
+        exhausted_in: exhausted_in.map(|s| Nanos(s * S)),
+    };
+    snapshot.ports.nat = NatSnapshot {
+        tables: vec![ConntrackTable {
+            netns: NetnsId(own + 1),
+            name: Some("blue\n".into()),
+            entries: 210,
+            max: Some(262_144),
+            grown: [("insert_failed".into(), 10), ("drop".into(), 10), ("early_drop".into(), 0)].into(),
+            time_wait_s: Some(120),
+            evicts: true,
+            unknown: vec!["NAT rules: no\x1b[2J".into()],
+        }],
+        translations: vec![row(7_001, 100, 0, Some(0)), row(7_000, 80, 20, Some(20)), row(7_002, 5, 5, None)],
+        other_entries: 25,
+    };
+    snapshot
+}
+
+#[test]
+fn translated_ports_follow_the_local_ones() {
+    insta::assert_snapshot!(render(&gateway(), &[], 100));
+}
+
+#[test]
+fn only_translated_ports_are_written_on_request() {
+    let nat_only = |snapshot: &Snapshot| {
+        let mut out = Vec::new();
+        let layout = PortsLayout { width: 80, tables: PortsTables::Nat, max_rows: 2, zone: TimeZone::UTC };
+        write(&mut out, snapshot, &[], &layout).expect("writing to a Vec");
+        String::from_utf8(out).expect("UTF-8")
+    };
+    let text = nat_only(&gateway());
+    assert!(!text.contains("tcp_tw_reuse") && text.contains("and 1 more translations"), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    assert!(nat_only(&snapshot()).ends_with("No TCP connection with a translated source.\n"));
+}
+
+#[test]
+fn translated_ports_as_json() {
+    let mut out = Vec::new();
+    json::write(&mut out, &gateway(), &[]).expect("writing to a Vec");
+    let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    insta::assert_snapshot!(
+        serde_json::to_string_pretty(&[&document["conntrack"][0], &document["nat"][1]]).expect("JSON")
+    );
+    assert_eq!(document["other_nat_entries"], 25);
 }
 
 #[test]

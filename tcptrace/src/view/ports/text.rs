@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     columns::{ALL, PORTS, RUNS_OUT},
-    measured, wording,
+    measured, nat, wording,
 };
 use crate::{
     aggregate::Snapshot,
@@ -24,10 +24,21 @@ use crate::{
 pub struct PortsLayout {
     /// Width in columns.
     pub width: u16,
+    /// Which tables to write.
+    pub tables: PortsTables,
     /// Maximum number of destinations; the number of omitted ones is printed.
     pub max_rows: usize,
     /// Time zone of the header.
     pub zone: TimeZone,
+}
+
+/// Selects tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortsTables {
+    /// Local ports, and translated ports if there are any.
+    All,
+    /// Translated ports only.
+    Nat,
 }
 
 /// Maximum number of destinations with sentences.
@@ -54,6 +65,17 @@ pub fn write(
         wrapped(out, &format!("missing: {}", text::sanitise(sentence)), "  ", width)?;
     }
     writeln!(out)?;
+    if layout.tables == PortsTables::All {
+        local_ports(out, snapshot, layout.max_rows, width)?;
+        if snapshot.ports.nat.translations.is_empty() {
+            return Ok(());
+        }
+        writeln!(out)?;
+    }
+    nat::write(out, snapshot, layout.max_rows, width)
+}
+
+fn local_ports(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width: usize) -> io::Result<()> {
     let ports = &snapshot.ports;
     if ports.destinations.is_empty() {
         return writeln!(out, "No connections from here.");
@@ -67,7 +89,7 @@ pub fn write(
         writeln!(out, "and {hidden} more network namespaces: --json has them")?;
     }
     writeln!(out)?;
-    table(out, snapshot, layout.max_rows, width)?;
+    table(out, snapshot, max_rows, width)?;
     let explained =
         ports.destinations.iter().filter(|row| wording::needs_explanation(row)).take(MAX_EXPLAINED);
     for row in explained {
@@ -108,7 +130,7 @@ fn table(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width: usiz
 }
 
 /// Wraps `sentence` to at most `width` columns; lines after the first begin with `indent`.
-fn wrapped(out: &mut impl Write, sentence: &str, indent: &str, width: usize) -> io::Result<()> {
+pub(super) fn wrapped(out: &mut impl Write, sentence: &str, indent: &str, width: usize) -> io::Result<()> {
     let begin = &sentence[..sentence.len() - sentence.trim_start().len()];
     let mut line = begin.to_owned();
     let mut is_empty = true;
