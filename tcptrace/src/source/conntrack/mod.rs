@@ -14,7 +14,8 @@ use std::{collections::BTreeMap, fs};
 
 use rustix::system::uname;
 
-pub use self::poller::{ConntrackPoller, records};
+pub use self::poller::ConntrackPoller;
+pub(crate) use self::poller::records;
 use self::table::TranslationTable;
 use super::netlink::{self, DumpError, Interface};
 use crate::model::nat::Conntrack;

@@ -65,7 +65,7 @@ impl Poller for ConntrackPoller {
 }
 
 /// Polls once. A namespace in `tracking` is reported once more, with an empty table, when it tracks nothing any longer.
-pub fn records(filter: &KernelFilter, tracking: &mut FxHashSet<NetnsId>) -> Vec<Record> {
+pub(crate) fn records(filter: &KernelFilter, tracking: &mut FxHashSet<NetnsId>) -> Vec<Record> {
     let round = netns::visit_each_for(
         Work::ListConntrack,
         |netns| may_be_in(filter, netns.id),
