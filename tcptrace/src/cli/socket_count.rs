@@ -149,7 +149,9 @@ fn gather(filter: &Filter, owners: Option<&NameOptions>) -> io::Result<Gathered>
         let owners = tracker.sockets().filter_map(|(_, socket)| tracker.processes().get(socket.process?));
         let owners: BTreeMap<_, _> = owners.map(|owner| ((owner.pid, &owner.comm), owner)).collect();
         names = source::names::owner_records(&owners.into_values().cloned().collect::<Vec<_>>(), options);
-        names.iter().for_each(|record| tracker.take(record, &mut SilentObserver));
+        for record in &names {
+            tracker.take(record, &mut SilentObserver);
+        }
         // Processes get the names of their cgroups when time passes.
         tracker.take(&Record::Tick { ts: host::monotonic_now() }, &mut SilentObserver);
     }
