@@ -322,9 +322,13 @@ mod tests {
         table.begin_pass(Nanos(5));
         let (workloads, facts) = table.names(Nanos(9));
         let mut copy = Processes::default();
-        workloads.iter().for_each(|record| copy.take(record));
+        for record in &workloads {
+            copy.take(record);
+        }
         let copied = copy.acquire_process(&process(7), Nanos(9));
-        facts.iter().for_each(|record| copy.take(record));
+        for record in &facts {
+            copy.take(record);
+        }
         assert_eq!(names(&copy, copied), names(&table, id));
     }
 

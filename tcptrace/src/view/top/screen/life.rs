@@ -1,5 +1,7 @@
 //! Life of one socket: its known state changes, and a note about those not seen.
 
+use std::sync::Arc;
+
 use ratatui::{
     Frame,
     layout::Rect,
@@ -79,37 +81,25 @@ fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
 
 /// The workload, the program and the parents of an owner, as far as known.
 fn names(process: &Process) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(workload) = process.workload() {
-        let named = [
-            ("pod", &workload.pod_label),
-            ("container", &workload.container),
-            ("image", &workload.image),
-            ("runtime", &workload.runtime),
-            ("unit", &workload.unit),
-        ];
-        let named = named.iter().filter_map(|(what, name)| Some(format!("{what} {}", name.as_deref()?)));
-        let named: Vec<String> = named.collect();
-        if !named.is_empty() {
-            lines.push(format!("runs in {}", named.join(", ")));
-        }
-    }
-    let Some(facts) = &process.facts else { return lines };
-    let thread = facts.name.as_ref().filter(|name| **name != process.comm);
-    let of_program = [
-        ("program", &facts.exe),
-        ("command", &facts.command),
-        ("user", &facts.user_label),
-        ("first thread", &thread.cloned()),
+    let workload = process.workload().map(AsRef::as_ref).cloned().unwrap_or_default();
+    let facts = process.facts.as_deref().cloned().unwrap_or_default();
+    let first_thread = facts.name.filter(|name| **name != *process.comm);
+    // Each line fits 80 columns with names of usual length.
+    let lines = [
+        [("pod", workload.pod_label), ("container", workload.container)],
+        [("image", workload.image), ("runtime", workload.runtime)],
+        [("unit", workload.unit), ("user", facts.user_label)],
+        [("program", facts.exe), ("first thread", first_thread)],
+        [("command", facts.command), ("", None)],
     ];
-    let of_program =
-        of_program.iter().filter_map(|(what, name)| Some(format!("{what} {}", name.as_deref()?)));
-    lines.push(of_program.collect::<Vec<_>>().join(", "));
-    if !facts.parents.is_empty() {
-        let chain = facts.parents.iter().map(|parent| format!("{} ({})", parent.comm, parent.pid));
-        lines.push(format!("parents: {}", chain.collect::<Vec<_>>().join(" < ")));
-    }
-    lines
+    let line = |named: [(&str, Option<Arc<str>>); 2]| {
+        let named = named.into_iter().filter_map(|(what, name)| Some(format!("{what} {}", name?)));
+        named.collect::<Vec<_>>().join(", ")
+    };
+    let chain = facts.parents.iter().map(|parent| format!("{} ({})", parent.comm, parent.pid));
+    let parents = chain.collect::<Vec<_>>().join(" < ");
+    let parents = if parents.is_empty() { parents } else { format!("parents: {parents}") };
+    lines.into_iter().map(line).chain([parents]).filter(|line| !line.is_empty()).collect()
 }
 
 /// The owner, and how it is known.
