@@ -165,9 +165,17 @@ impl<'a> CommandNetns<'a> {
     fn run(&self, number: usize, shown: &ShownCommand) -> Result<()> {
         let here = self.folder.file(&number.to_string());
         fs::create_dir(&here)?;
-        let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/session-v1.tcptrace");
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
         let inputs = inputs(shown);
-        inputs.iter().try_for_each(|input| fs::copy(&recording, here.join(input)).map(drop))?;
+        for input in &inputs {
+            // One of the repository, or a name of the document.
+            let of_repository = tests.join("..").join(input);
+            let fixture = || tests.join("fixtures/session-v1.tcptrace");
+            let recording = if of_repository.is_file() { of_repository } else { fixture() };
+            let to = here.join(input);
+            fs::create_dir_all(to.parent().context("a folder")?)?;
+            fs::copy(recording, to)?;
+        }
 
         let (out, err) = (here.with_extension("out"), here.with_extension("err"));
         let mut started = self.start(shown, &here, &out, &err)?;
@@ -264,7 +272,8 @@ fn has_result(here: &Path, out: &Path, inputs: &[String]) -> Result<bool> {
     let mut files = vec![out.to_owned()];
     for entry in fs::read_dir(here)? {
         let entry = entry?;
-        if !inputs.iter().any(|input| entry.file_name() == input.as_str()) {
+        let is_input = inputs.iter().any(|input| entry.file_name() == input.as_str());
+        if entry.file_type()?.is_file() && !is_input {
             files.push(entry.path());
         }
     }
