@@ -51,7 +51,8 @@ pub use over_time::{GroupSummary, StateSummary};
 pub use packed_dwell::Split;
 use ports::Ports;
 pub use ports::{
-    ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot, TwReuse,
+    ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot,
+    SearchTimes, TwReuse,
 };
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
 use sticky_top_n::StickyTopN;
