@@ -54,7 +54,8 @@ pub use pools::PoolDemand;
 use pools::Pools;
 use ports::Ports;
 pub use ports::{
-    ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot, TwReuse,
+    ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot,
+    SearchTimes, TwReuse,
 };
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
 use sticky_top_n::StickyTopN;

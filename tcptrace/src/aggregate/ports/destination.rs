@@ -1,6 +1,6 @@
 //! Counters of one destination: connections from one local address to one remote address and port.
 
-use super::{expiries::Expiries, rate::Rate};
+use super::{expiries::Expiries, rate::Rate, search::Searches};
 use crate::{
     aggregate::{owners::OwnerCounts, table::Row},
     lifecycle::{EndReason, Event, PortUse, Processes, Socket},
@@ -59,6 +59,8 @@ pub(super) struct Destination {
     pub(super) closed: Rate,
     /// Connections that entered TIME_WAIT.
     pub(super) time_wait_entries: Rate,
+    /// Times in SYN_SENT.
+    pub(super) searches: Searches,
     /// `connect()` calls that found no port.
     pub(super) failures: u64,
     pub(super) last_failure: Option<Nanos>,
@@ -102,6 +104,7 @@ impl Destination {
             returned: Rate::default(),
             closed: Rate::default(),
             time_wait_entries: Rate::default(),
+            searches: Searches::default(),
             failures: 0,
             last_failure: None,
             skipped_reusable: 0,
@@ -171,6 +174,7 @@ impl Destination {
 
     /// Records a state change; a socket in CLOSE stays counted there.
     pub(super) fn changed(&mut self, event: &Event<'_>, socket: &Socket, reuse_delay: Nanos) {
+        self.searches.take(event);
         let before = &mut self.counts[event.from.index()];
         *before = before.saturating_sub(1);
         self.counts[event.to.index()] += 1;

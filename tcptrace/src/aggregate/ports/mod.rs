@@ -9,6 +9,7 @@ mod expiries;
 mod nat;
 mod predict;
 mod rate;
+mod search;
 mod settings;
 mod snapshot;
 
@@ -26,6 +27,7 @@ use destination::{Destination, DestinationKey};
 use nat::NatTables;
 pub use nat::{ConntrackTable, NatPorts, NatSnapshot};
 use predict::PortFlow;
+pub use search::SearchTimes;
 pub use settings::PortSettings;
 pub use snapshot::{DestinationPorts, NetnsPorts, PortsSnapshot, TwReuse};
 

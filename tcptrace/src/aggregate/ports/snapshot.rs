@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    NatSnapshot, PortFlow, PortSettings, Ports, destination::Destination, predict::PortReturn, rate::Rate,
+    NatSnapshot, PortFlow, PortSettings, Ports, SearchTimes, destination::Destination, predict::PortReturn,
+    rate::Rate,
 };
 use crate::{
     aggregate::{HostNames, table::OTHER},
@@ -135,6 +136,8 @@ pub struct DestinationPorts {
     /// (`__inet_hash_connect()`). If all of them are held, it has tried half of the range before it finds a free one.
     /// `None` like `available`.
     pub slow_above: Option<u64>,
+    /// Time that `connect()` searches for a port, over the last seconds. `None` without a connect.
+    pub search: Option<SearchTimes>,
     /// Connections whose port came from `bind()` before `connect()`, which makes it unavailable to every destination.
     pub bound: u64,
     /// Connections whose port is outside the range, or reserved.
@@ -200,6 +203,13 @@ impl DestinationPorts {
     /// Whether `connect()` has a long search for a free port.
     pub fn searches_long(&self) -> bool {
         self.slow_above.is_some_and(|slow_above| self.held() >= slow_above)
+    }
+
+    /// Share of one CPU that `connect()` spends in long searches: median search x rate.
+    pub fn search_cpu_share(&self) -> Option<f64> {
+        self.search
+            .filter(|_| self.searches_long())
+            .map(|search| search.p50.as_secs_f64() * self.entered_per_s)
     }
 
     /// The state that holds the most ports.
@@ -352,6 +362,7 @@ impl Destination {
             used,
             available,
             slow_above,
+            search: self.searches.times(now),
             bound: self.bound.into(),
             outside: self.outside.into(),
             entered_per_s: entered.per_s,

@@ -51,6 +51,9 @@ pub struct Finding {
     pub who: Vec<Who>,
     /// Steps to fix it, in order, those in the application first.
     pub fix: Vec<String>,
+    /// The settings of `fix` in the form that outlasts a reboot: for a sysctl file, a pod, a container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lasting: Vec<String>,
     /// Advice against a wrong fix.
     pub dont: &'static str,
     /// How to verify the fix.

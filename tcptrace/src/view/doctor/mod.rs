@@ -9,6 +9,7 @@ mod finding;
 mod healthy;
 mod held;
 pub mod json;
+mod lasting;
 mod listeners;
 mod nat;
 mod pools;
@@ -96,6 +97,7 @@ pub fn diagnose(snapshot: &Snapshot) -> Vec<Finding> {
                 numbers: found.numbers.into_iter().collect(),
                 why: found.why,
                 who: found.who,
+                lasting: lasting::lasting(&found.fix),
                 fix: found.fix,
                 dont: found.dont,
                 verify: found.verify,

@@ -92,8 +92,17 @@ fn seen(case: &Case<'_>, ports: &DestinationPorts) -> String {
         0 => String::new(),
         n => format!("; {} with EADDRNOTAVAIL", plural(n, "connect failed", "connects failed")),
     };
+    let search = ports.search_cpu_share().zip(ports.search).map(|(share, search)| {
+        format!(
+            "; connect() searches {} (p50), {} (p99): {:.1}% of a CPU",
+            units::duration(search.p50),
+            units::duration(search.p99),
+            share * 100.0
+        )
+    });
+    let search = search.unwrap_or_default();
     format!(
-        "{}{}: {}, +{}/s{left}{failures}",
+        "{}{}: {}, +{}/s{left}{failures}{search}",
         ports.remote,
         case.place(ports.netns),
         used(ports),

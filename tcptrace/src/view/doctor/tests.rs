@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     aggregate::{
-        ConntrackTable, DestinationPorts, Group, NatPorts, Snapshot, TwReuse,
+        ConntrackTable, DestinationPorts, Group, NatPorts, SearchTimes, Snapshot, TwReuse,
         host_counters::{Queue, Surroundings},
         stuck_sockets::{One, StuckSockets},
     },
@@ -140,6 +140,7 @@ fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
         used,
         available: Some(28_232),
         slow_above: Some(14_116),
+        search: None,
         bound: 0,
         outside: 0,
         entered_per_s: 410.0,

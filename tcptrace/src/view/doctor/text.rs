@@ -171,14 +171,19 @@ fn one(out: &mut impl Write, finding: &Finding, layout: DoctorLayout) -> io::Res
             writeln!(out, "{}{hang}{command}", " ".repeat(INDENT))?;
         }
     }
+    for (n, form) in finding.lasting.iter().enumerate() {
+        labelled(out, if n == 0 { "keep" } else { "" }, form, "  ", layout)?;
+    }
     labelled(out, "don't", finding.dont, "", layout)?;
     labelled(out, "verify", &finding.verify, "", layout)
 }
 
 /// Splits a step into its text and the command at its end. The command is never wrapped, so that it can be copied.
-fn apart(step: &str) -> (&str, &str) {
-    let begins =
-        ["ip netns exec ", "nsenter -t ", "sysctl -w "].iter().filter_map(|begin| step.find(begin)).min();
+pub(super) fn apart(step: &str) -> (&str, &str) {
+    let begins = ["ip netns exec ", "nsenter -t ", "sysctl -w ", "iptables -t ", "ip6tables -t "]
+        .iter()
+        .filter_map(|begin| step.find(begin))
+        .min();
     let (words, command) = step.split_at(begins.unwrap_or(step.len()));
     (words.trim_end(), command)
 }

@@ -11,7 +11,7 @@ use crate::{
 type Of = TableColumn<DestinationPorts>;
 
 /// Every column, from left to right.
-pub const PORTS: [Of; 12] = [
+pub const PORTS: [Of; 13] = [
     Of::words("destination", "DESTINATION", 0, |snapshot, row| CellValue::Key(remote(snapshot, row).into()))
         .for_cells(21, u16::MAX)
         .help("remote address and port; @ and the network namespace"),
@@ -46,6 +46,12 @@ pub const PORTS: [Of; 12] = [
         .help("when local ports run out, at the current rates"),
     Of::number("failed", "FAILED", 5, |snapshot, row| counted(snapshot, row.connect_failures))
         .help("connect() calls that found no port (EADDRNOTAVAIL)"),
+    Of::number("search", "SEARCH", 12, |_, row| {
+        row.search
+            .map_or(CellValue::Text("-".into()), |search| CellValue::Text(units::duration(search.p50).into()))
+    })
+    .for_cells(6, 8)
+    .help("median time that connect() searches for a port"),
     Of::number("reused", "REUSED", 11, |snapshot, row| counted(snapshot, row.reused))
         .help("TIME_WAIT reused by connect() (tcp_tw_reuse)"),
     Of::words("process", "PROCESS", 10, |_, row| CellValue::Text(process(row).into()))

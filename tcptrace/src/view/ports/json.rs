@@ -107,6 +107,7 @@ struct DestinationDocument<'a> {
     used: u64,
     available: Option<u64>,
     slow_above: Option<u64>,
+    connect_search_ns: Option<SearchDocument>,
     time_wait: u64,
     #[serde(serialize_with = "counts")]
     counts: &'a [u64; TcpState::COUNT],
@@ -133,6 +134,12 @@ impl<'a> DestinationDocument<'a> {
             used: row.used,
             available: row.available,
             slow_above: row.slow_above,
+            connect_search_ns: row.search.map(|search| SearchDocument {
+                p50: search.p50.0,
+                p99: search.p99.0,
+                max: search.max.0,
+                count: search.count,
+            }),
             time_wait: row.count(TcpState::TimeWait),
             counts: &row.counts,
             bound: row.bound,
@@ -152,6 +159,15 @@ impl<'a> DestinationDocument<'a> {
             other_processes: row.other_processes,
         }
     }
+}
+
+/// Includes the round trip to the peer.
+#[derive(Serialize)]
+struct SearchDocument {
+    p50: u64,
+    p99: u64,
+    max: u64,
+    count: u64,
 }
 
 #[derive(Serialize)]

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     aggregate::{
         ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot,
-        TwReuse,
+        SearchTimes, TwReuse,
     },
     model::{
         Endpoint, Nanos, NetnsId, TcpState,
@@ -43,6 +43,12 @@ fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: 
         used,
         available: Some(available),
         slow_above: Some(available / 2),
+        search: Some(SearchTimes {
+            p50: Nanos(560_000),
+            p99: Nanos(4_700_000),
+            max: Nanos(5_000_000),
+            count: 41,
+        }),
         bound: 0,
         outside: 0,
         entered_per_s: 410.3,

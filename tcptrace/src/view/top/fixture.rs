@@ -239,6 +239,7 @@ pub fn use_ports(snapshot: &mut Snapshot, exhausted_in: Option<Nanos>) {
         used: 17_852,
         available: Some(28_232),
         slow_above: Some(14_116),
+        search: None,
         bound: 0,
         outside: 0,
         entered_per_s: 408.0,

@@ -128,6 +128,7 @@ fn time_to_exhaustion_orders_destinations() {
         used,
         available: Some(100),
         slow_above: Some(50),
+        search: None,
         bound: 0,
         outside: 0,
         entered_per_s: 0.0,

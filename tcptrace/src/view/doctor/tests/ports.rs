@@ -39,6 +39,26 @@ fn few_ports_that_grow_slowly_are_no_finding() {
 }
 
 #[test]
+fn a_long_search_is_named_with_its_cost() {
+    let times =
+        |p50| SearchTimes { p50: Nanos(p50), p99: Nanos(4_700_000), max: Nanos(5_000_000), count: 600 };
+    let searching = |used| {
+        host(TcpState::Established, used, |ports| {
+            (ports.search, ports.entered_per_s) = (Some(times(600_000)), 60.0);
+        })
+    };
+    let findings = diagnose(&searching(14_200));
+    let [found] = findings.as_slice() else { panic!("{findings:?}") };
+    assert!(
+        found.evidence[0].ends_with("; connect() searches 600us (p50), 4.70ms (p99): 3.6% of a CPU"),
+        "{:?}",
+        found.evidence
+    );
+    // A long round trip alone is no search.
+    assert!(diagnose(&searching(11_000)).is_empty());
+}
+
+#[test]
 fn reusable_ports_do_not_count_as_near_exhaustion() {
     let snapshot = host(TcpState::TimeWait, 20_000, |ports| {
         (ports.reuse, ports.reusable) = (TwReuse::On, 19_000);
