@@ -44,6 +44,8 @@ pub struct PortsDestination {
     pub predicted: Option<u64>,
     pub exhausted_in_ns: Option<u64>,
     pub connect_failures: Option<u64>,
+    pub slow_above: Option<u64>,
+    pub connect_search_ns: Option<PortSearch>,
     pub tw_reuse: PortsReuse,
     pub processes: Vec<PortsProcess>,
 }
@@ -55,6 +57,14 @@ pub struct PortsReuse {
     pub effect: String,
     pub reusable: u64,
     pub reused: Option<u64>,
+}
+
+/// How long `connect()` searched.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct PortSearch {
+    pub p50: u64,
+    pub count: u64,
 }
 
 /// A process that opened connections.

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use socket2::Socket;
 use tcptrace_common::state::TcpState::TimeWait;
 
-use crate::clock::{WALL_OFFSET_NS, hold, now_ns};
+use crate::clock::{WALL_OFFSET_NS, hold, is_emulated, now_ns};
+use crate::doctor::Doctor;
 use crate::json_snapshots::decode;
 use crate::lab::{Lab, run_to_end};
 use crate::pair::IpFamily;
@@ -117,6 +118,70 @@ fn predicted(
     }
     ensure!(checked >= 10, "only {checked} documents on the way");
     Ok(())
+}
+
+/// From half of the range on `connect()` searches long: `ports` says how long, within what the client's own clock measures, and
+/// `doctor` warns there. A destination with two fifths of its ports in use has a short search, and no warning.
+pub fn search(lab: &Lab) -> Result<()> {
+    self_test_elsewhere(lab)?;
+    netns::keep_time_wait()?;
+    let all: u64 = if is_emulated() { 3_000 } else { 12_000 };
+    netns::sysctl("ip_local_port_range", &format!("20000 {}", 19_999 + all))?;
+    let [calm, crowded] = [PORT, PORT + 1].map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    let servers = [ClosingServer::start(calm)?, ClosingServer::start(crowded)?];
+    connects(crowded, all * 3 / 5)?;
+    connects(calm, all * 2 / 5)?;
+
+    let ports = ports::start(lab)?;
+    let doctor = Doctor::start(lab)?;
+    // So few that their rate runs out of nothing soon.
+    let took = [(calm, 30), (crowded, all / 10)].map(|(to, count)| connects(to, count));
+    let [calm_ns, crowded_ns] = took.map(|took| took.map(median));
+    let (calm_ns, crowded_ns) = (calm_ns?, crowded_ns?);
+    let of = |document: &PortsDocument, to: SocketAddr| {
+        document.find(lab.netns(), "127.0.0.1", "127.0.0.1", to.port()).cloned()
+    };
+    let count = |document: &PortsDocument, to| {
+        of(document, to).and_then(|row| row.connect_search_ns).map_or(0, |search| search.count)
+    };
+    // Some may have left the seconds that the quantiles are of.
+    let document = ports.wait(|document| count(document, crowded) > all / 20)?;
+    let findings = doctor.finish()?;
+    servers.into_iter().try_for_each(ClosingServer::stop)?;
+    let Some(document) = document else { return ports.finish() };
+    let row = |to| of(&document, to).context("no line for the destination");
+    let search_ns = |to| anyhow::Ok(row(to)?.connect_search_ns.context("no search")?.p50);
+    let (calm_search_ns, crowded_search_ns) = (search_ns(calm)?, search_ns(crowded)?);
+    println!(
+        "   ports::search: connect() took {calm_ns} and {crowded_ns} ns, of them {calm_search_ns} and {crowded_search_ns} ns search"
+    );
+    ensure!(row(calm)?.slow_above.is_some_and(|above| above.abs_diff(all / 2) < 20), "{:?}", row(calm)?);
+    // Quantiles are to a quarter.
+    for (search_ns, took_ns) in [(calm_search_ns, calm_ns), (crowded_search_ns, crowded_ns)] {
+        ensure!(search_ns <= took_ns * 5 / 4, "{search_ns} ns of search, but connect() took {took_ns} ns");
+    }
+    ensure!(crowded_search_ns >= crowded_ns / 3, "only {crowded_search_ns} of {crowded_ns} ns");
+    ensure!(crowded_search_ns > 3 * calm_search_ns, "{crowded_search_ns} and {calm_search_ns} ns");
+    let found = findings.finding("client_ports_near")?;
+    let named: BTreeSet<_> = found.who.iter().map(|who| who.service.clone()).collect();
+    ensure!(named == [crowded.to_string()].into(), "{found:#?}");
+    ensure!(found.evidence[0].contains("connect() searches"), "{found:#?}");
+    ports.finish()
+}
+
+/// Makes so many connections, one after the other; returns how long each `connect()` took, in nanoseconds.
+fn connects(to: SocketAddr, count: u64) -> Result<Vec<u64>> {
+    let connect = |n| {
+        let began_ns = now_ns();
+        ensure!(connect_and_close(to)?.is_some(), "connect {n} to {to} found no port");
+        Ok(now_ns() - began_ns)
+    };
+    (0..count).map(connect).collect()
+}
+
+fn median(mut times: Vec<u64>) -> u64 {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// With `tcp_tw_reuse` the same client continues; tracer and kernel counts agree.
