@@ -171,7 +171,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             };
             let rule = SnatRule { addrs: Some(AddrRange(tuple.saddr, tuple.daddr)), ports: None };
             let (translations, rules) = (vec![row], vec![rule, SnatRule::default()]);
-            let conntrack = Box::new(Conntrack { entries, translations, rules, ..Conntrack::default() });
+            let conntrack = Box::new(Conntrack { entries, rules, translations, ..Conntrack::default() });
             Record::Conntrack { ts, netns: NetnsId(netns), conntrack }
         }),
         1 => (at(), number(), number()).prop_map(|(ts, ring_full, uncounted)| {

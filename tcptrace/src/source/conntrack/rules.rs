@@ -1,4 +1,4 @@
-//! Reads the rules that translate source addresses from nf_tables, which `iptables-nft` uses, too: the addresses and
+//! Reads the rules that translate source addresses from `nf_tables`, which `iptables-nft` uses, too: the addresses and
 //! ports that they choose from. Rules of `iptables-legacy`, and sets and maps of addresses, are not read.
 
 use super::message::address;

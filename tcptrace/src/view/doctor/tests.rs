@@ -248,7 +248,7 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
             nat(s, 10, 60, |table, row| {
                 table.evicts = false;
                 row.reclaimable = 0;
-            })
+            });
         },
         Severity::Note,
         "60 translated entries in TIME_WAIT in netns blue, of 70 entries",
