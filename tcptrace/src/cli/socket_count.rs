@@ -111,7 +111,7 @@ pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec
     if !round.refused.is_empty() || round.unreadable_processes > 0 {
         missing.push(format!("other network namespaces: {}.", unreadable_reason()));
     }
-    for record in source::conntrack::records(&filter.kernel_part(), &mut FxHashSet::default()) {
+    for record in source::conntrack::records(&filter.kernel_part()) {
         aggregate.take(&record);
     }
     for (id, socket) in tracker.sockets() {

@@ -14,7 +14,7 @@ use std::{
 
 use hashbrown::HashMap;
 
-use super::snapshot::{EXHAUSTION_HORIZON, MIN_HELD_SHARE};
+use super::predict::{EXHAUSTION_HORIZON, MIN_HELD_SHARE};
 use crate::{
     aggregate::HostNames,
     model::{

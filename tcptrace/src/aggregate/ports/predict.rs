@@ -7,6 +7,11 @@
 
 use crate::model::Nanos;
 
+/// Exhaustion later than this is not urgent, and rates over seconds predict little that far ahead.
+pub(super) const EXHAUSTION_HORIZON: Nanos = Nanos(600 * Nanos::SECOND.0);
+/// Below this share of held ports exhaustion is far away, however fast the level grows at the moment.
+pub(super) const MIN_HELD_SHARE: f64 = 0.1;
+
 /// Level and rates of a destination's ports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PortFlow {

@@ -7,7 +7,9 @@ use std::{
 };
 
 use super::{
-    NatSnapshot, PortFlow, PortSettings, Ports, SearchTimes, destination::Destination, predict::PortReturn,
+    NatSnapshot, PortFlow, PortSettings, Ports, SearchTimes,
+    destination::Destination,
+    predict::{EXHAUSTION_HORIZON, MIN_HELD_SHARE, PortReturn},
     rate::Rate,
 };
 use crate::{
@@ -21,10 +23,6 @@ const MAX_DESTINATIONS_SHOWN: usize = 1_000;
 const RECENT_FAILURE: Nanos = Nanos(2 * Nanos::SECOND.0);
 /// Duration of TIME_WAIT (`TCP_TIMEWAIT_LEN`).
 const TIME_WAIT: Nanos = Nanos(60 * Nanos::SECOND.0);
-/// Exhaustion later than this is not urgent, and rates over seconds predict little that far ahead.
-pub(super) const EXHAUSTION_HORIZON: Nanos = Nanos(600 * Nanos::SECOND.0);
-/// Below this share of held ports exhaustion is far away, however fast the level grows at the moment.
-pub(super) const MIN_HELD_SHARE: f64 = 0.1;
 /// Maximum delay of a TIME_WAIT timer.
 const MAX_TIMER_DELAY: Nanos = Nanos(2 * Nanos::SECOND.0);
 

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    CTNETLINK,
-    table::{Entry, EntryTuple},
-};
+use super::table::{Entry, EntryTuple};
 use crate::{
     model::Addr,
-    source::netlink::{self, Attributes, DumpError, attribute},
+    source::netlink::{self, Attributes, DumpError, Interface, attribute},
+};
+
+pub(super) static CTNETLINK: Interface = Interface {
+    name: "ctnetlink",
+    protocol: rustix::net::netlink::NETFILTER,
+    lists: "connection tracking entries",
+    needs: "CAP_NET_ADMIN and the module nf_conntrack_netlink",
 };
 
 /// Message types: `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_NEW` to `IPCTNL_MSG_CT_GET_STATS_CPU`.

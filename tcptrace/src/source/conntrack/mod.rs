@@ -17,15 +17,8 @@ use rustix::system::uname;
 pub use self::poller::ConntrackPoller;
 pub(crate) use self::poller::records;
 use self::table::TranslationTable;
-use super::netlink::{self, DumpError, Interface};
+use super::netlink::{self, DumpError};
 use crate::model::nat::Conntrack;
-
-static CTNETLINK: Interface = Interface {
-    name: "ctnetlink",
-    protocol: rustix::net::netlink::NETFILTER,
-    lists: "connection tracking entries",
-    needs: "CAP_NET_ADMIN and the module nf_conntrack_netlink",
-};
 
 /// Linux with commit 458972550287, which lets a new connection evict closed entries.
 const EVICTS_SINCE: (u32, u32) = (6, 5);
@@ -95,7 +88,7 @@ pub fn read_datagram(datagram: &[u8]) -> Result<(Conntrack, u64), DumpError> {
     let mut summary = netlink::Summary::default();
     let mut table = TranslationTable::default();
     let mut entries = 0;
-    netlink::read_datagram(&CTNETLINK, datagram, &mut summary, |kind, body| {
+    netlink::read_datagram(&message::CTNETLINK, datagram, &mut summary, |kind, body| {
         entries += 1;
         message::decode(kind, body, &mut |entry| table.add(entry))
     })?;

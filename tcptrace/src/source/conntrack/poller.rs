@@ -56,7 +56,7 @@ impl Poller for ConntrackPoller {
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
         let began = Instant::now();
-        for record in records(&self.filter, &mut self.tracking) {
+        for record in read_all(&self.filter, &mut self.tracking) {
             self.findings.send(record)?;
         }
         self.next = Instant::now() + INTERVAL.after(began.elapsed());
@@ -64,8 +64,13 @@ impl Poller for ConntrackPoller {
     }
 }
 
+/// Reads the tables of all namespaces that `filter` passes, once.
+pub fn records(filter: &KernelFilter) -> Vec<Record> {
+    read_all(filter, &mut FxHashSet::default())
+}
+
 /// Polls once. A namespace in `tracking` is reported once more, with an empty table, when it tracks nothing any longer.
-pub(crate) fn records(filter: &KernelFilter, tracking: &mut FxHashSet<NetnsId>) -> Vec<Record> {
+fn read_all(filter: &KernelFilter, tracking: &mut FxHashSet<NetnsId>) -> Vec<Record> {
     let round = netns::visit_each_for(
         Work::ListConntrack,
         |netns| may_be_in(filter, netns.id),

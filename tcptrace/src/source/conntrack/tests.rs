@@ -101,8 +101,8 @@ fn a_line_of_the_proc_file_is_parsed() {
 #[test]
 fn many_destinations_and_clients_are_bounded() {
     let mut table = TranslationTable::default();
-    for n in 0..100_000_u32 {
-        let [a, b, c, d] = n.to_be_bytes();
+    for number in 0..100_000_u32 {
+        let [a, b, c, d] = number.to_be_bytes();
         let line = format!(
             "ipv4 2 tcp 6 9 ESTABLISHED src=10.{b}.{c}.{d} dst=11.{a}.{b}.{c} sport=1 dport=80 src=11.{a}.{b}.{c} \
              dst=10.2.0.1 sport=80 dport=2 zone=0"

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{measured, text::wrapped};
+use super::{measured, wording::wrapped};
 use crate::{
     aggregate::{ConntrackTable, NatPorts, Snapshot},
     model::{

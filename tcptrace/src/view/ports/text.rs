@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 
 use super::{
     columns::{ALL, PORTS, RUNS_OUT},
-    measured, nat, wording,
+    measured, nat,
+    wording::{self, wrapped},
 };
 use crate::{
     aggregate::Snapshot,
@@ -127,26 +128,6 @@ fn table(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width: usiz
         writeln!(out, "and {} more destinations", units::count(hidden))?;
     }
     Ok(())
-}
-
-/// Wraps `sentence` to at most `width` columns; lines after the first begin with `indent`.
-pub(super) fn wrapped(out: &mut impl Write, sentence: &str, indent: &str, width: usize) -> io::Result<()> {
-    let begin = &sentence[..sentence.len() - sentence.trim_start().len()];
-    let mut line = begin.to_owned();
-    let mut is_empty = true;
-    for word in sentence.split_whitespace() {
-        if !is_empty && line.len() + 1 + word.len() > width {
-            writeln!(out, "{line}")?;
-            line = format!("{begin}{indent}");
-            is_empty = true;
-        }
-        if !is_empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        is_empty = false;
-    }
-    writeln!(out, "{line}")
 }
 
 #[cfg(test)]

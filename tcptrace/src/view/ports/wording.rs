@@ -1,5 +1,7 @@
 //! Explains the numbers of a destination and how to change them, in sentences.
 
+use std::io::{self, Write};
+
 use super::{columns::process, local, measured, name, remote};
 use crate::{
     aggregate::{DestinationPorts, NetnsPorts, PortSettings, Snapshot, TwReuse},
@@ -137,4 +139,24 @@ fn reuse(snapshot: &Snapshot, row: &DestinationPorts, settings: &PortSettings) -
             units::count(row.reused)
         ),
     }
+}
+
+/// Wraps `sentence` to at most `width` columns; lines after the first begin with `indent`.
+pub(super) fn wrapped(out: &mut impl Write, sentence: &str, indent: &str, width: usize) -> io::Result<()> {
+    let begin = &sentence[..sentence.len() - sentence.trim_start().len()];
+    let mut line = begin.to_owned();
+    let mut is_empty = true;
+    for word in sentence.split_whitespace() {
+        if !is_empty && line.len() + 1 + word.len() > width {
+            writeln!(out, "{line}")?;
+            line = format!("{begin}{indent}");
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    writeln!(out, "{line}")
 }
