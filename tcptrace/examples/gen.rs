@@ -3,9 +3,9 @@
 
 use std::{fs, io, path::PathBuf};
 
-use clap::ValueEnum as _;
+use clap::{CommandFactory as _, ValueEnum as _};
 use clap_complete::Shell;
-use tcptrace::cli::help;
+use tcptrace::cli::{Cli, help};
 
 fn main() -> io::Result<()> {
     let folder = std::env::args_os().nth(1).map(PathBuf::from);
@@ -14,9 +14,9 @@ fn main() -> io::Result<()> {
     for folder in [&man, &completions] {
         fs::create_dir_all(folder)?;
     }
-    clap_mangen::generate_to(help::definition(), &man)?;
+    clap_mangen::generate_to(help::definition(Cli::command()), &man)?;
     for &shell in Shell::value_variants() {
-        clap_complete::generate_to(shell, &mut help::definition(), "tcptrace", &completions)?;
+        clap_complete::generate_to(shell, &mut help::definition(Cli::command()), "tcptrace", &completions)?;
     }
     Ok(())
 }

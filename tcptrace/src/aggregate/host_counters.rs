@@ -11,9 +11,9 @@ use tcptrace_common::record::{Kind, RawRecord};
 
 use super::{
     HostNames, Sysctls,
-    refused_syns::{RefusedSyns, SynsAtTimeWait},
+    refused_syns::{RefusedSyns, SynsAtTimeWait, local_end},
 };
-use crate::model::{Addr, Endpoint, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState};
+use crate::model::{Endpoint, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState};
 
 /// Limits per kind. Records beyond a limit are counted if no row can be evicted.
 const MOST_NETNS: usize = 4096;
@@ -283,11 +283,6 @@ const fn is_refused_syn(raw: &RawRecord) -> bool {
     raw.arg0 & (FIN | SYN | RST | ACK) == SYN && raw.new == TcpState::TimeWait as u8
 }
 
-/// The local end of the socket of a record.
-pub(super) fn local_end(raw: &RawRecord) -> Endpoint {
-    Endpoint { addr: Addr(raw.saddr), port: raw.sport, ifindex: 0 }
-}
-
 /// Memory of the counters, including tree nodes.
 fn bytes_of(counters: &BTreeMap<String, u64>) -> usize {
     counters.keys().map(|name| name.len() + 64).sum()
@@ -307,6 +302,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::model::Addr;
 
     fn counters(netns: u32, ts: u64) -> Record {
         let counters = BTreeMap::from([("ListenDrops".to_owned(), ts)]);

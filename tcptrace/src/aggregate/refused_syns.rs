@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use tcptrace_common::record::RawRecord;
 
-use super::host_counters::local_end;
 use crate::model::{Addr, Endpoint, Nanos, NetnsId};
 
 /// Connections whose SYN was refused and not accepted yet. Clients repeat a SYN for two minutes.
@@ -35,6 +34,11 @@ pub struct RefusedSyns {
     pub longest_stall: Nanos,
     /// The peer of the latest.
     pub peer: Endpoint,
+}
+
+/// The local end of the socket of a record.
+pub(super) fn local_end(raw: &RawRecord) -> Endpoint {
+    Endpoint { addr: Addr(raw.saddr), port: raw.sport, ifindex: 0 }
 }
 
 fn ends(raw: &RawRecord) -> Ends {

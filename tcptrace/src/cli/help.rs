@@ -1,14 +1,14 @@
 //! `--help` on one screen: filters and rarely used options are in `tcptrace help COMMAND` and `tcptrace help filters`.
 
-use clap::{Arg, ArgAction, Args as _, Command, CommandFactory as _};
+use clap::{Arg, ArgAction, Args as _, Command};
 
-use super::{Cli, filter::FilterArgs};
+use super::filter::FilterArgs;
 
 /// The topic of the filters: a command that only `help` knows.
 const FILTERS: &str = "filters";
 
-/// The definition of all commands.
-pub fn definition() -> Command {
+/// `cli`, the definition of all commands, with a shorter `--help` and the topic of the filters.
+pub fn definition(cli: Command) -> Command {
     let help = Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print help");
     // Not under the heading of the arguments before it.
     let help = help.help_heading(None);
@@ -16,9 +16,7 @@ pub fn definition() -> Command {
         .about("Filters: which sockets a command shows or records")
         .override_usage("tcptrace COMMAND [FILTER]...")
         .after_help("docs/filters.md has the grammar of --filter.");
-    Cli::command()
-        .mut_subcommands(|command| short(command).disable_help_flag(true).arg(help.clone()))
-        .subcommand(topic)
+    cli.mut_subcommands(|command| short(command).disable_help_flag(true).arg(help.clone())).subcommand(topic)
 }
 
 /// Leaves the filters out of `--help`, and says where they are.
@@ -45,12 +43,15 @@ fn short(command: Command) -> Command {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn help_fits_on_a_screen_and_names_the_filters() {
-        definition().debug_assert();
-        let mut definition = definition().term_width(80);
+        definition(Cli::command()).debug_assert();
+        let mut definition = definition(Cli::command()).term_width(80);
         definition.build();
         for command in definition.get_subcommands_mut() {
             let lines = command.render_help().to_string().lines().count();

@@ -31,7 +31,7 @@ pub mod window;
 
 use std::{process::ExitCode, sync::LazyLock};
 
-use clap::{FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use exit::{CANNOT_TRACE, cannot_trace};
 
 use crate::{
@@ -73,7 +73,7 @@ enum Command {
 impl Cli {
     /// The command line; prints help or an error and exits where that is asked for or wrong.
     pub fn of_process() -> Self {
-        let matches = help::definition().get_matches();
+        let matches = help::definition(Self::command()).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 

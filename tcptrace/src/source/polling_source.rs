@@ -12,8 +12,9 @@ use super::{
     PollKind,
     conntrack::ConntrackPoller,
     host::{self, ClockWatch},
-    names::{NameOptions, NameResolver},
+    names::NameResolver,
     poller::PollerThread,
+    process_facts::NameOptions,
     seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
 };
 use crate::model::{Flow, Record, Source, record::HostFacts};

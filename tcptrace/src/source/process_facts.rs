@@ -8,7 +8,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use super::{NameOptions, users::Users, workload_names::WorkloadNames};
+use super::{users::Users, workload_names::WorkloadNames};
 use crate::model::{
     cgroup,
     process::{ParentProcess, ProcessFacts},
@@ -37,6 +37,21 @@ const CODE: [&str; 5] = ["-c", "-e", "-E", "--eval", "-"];
 pub fn sees_all_pids() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == INITIAL_PID_NAMESPACE)
+}
+
+/// How names are read.
+#[derive(Clone, Debug)]
+pub struct NameOptions {
+    /// Where the file system of the host is mounted.
+    pub host_root: PathBuf,
+    /// Whether the command lines of interpreters are read.
+    pub commands: bool,
+}
+
+impl Default for NameOptions {
+    fn default() -> Self {
+        Self { host_root: "/".into(), commands: false }
+    }
 }
 
 /// Reads facts about processes.
