@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result};
 use super::{
     host::{self, ClockWatch},
     host_poller::PollKind,
-    names::{NameOptions, NameResolver},
+    names::NameResolver,
     poller::PollerThread,
+    process_facts::NameOptions,
     seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
     settings::SettingsReader,
     sweep::{self, SweepCommand, Sweeper},

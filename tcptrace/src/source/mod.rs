@@ -23,5 +23,5 @@ mod users;
 mod workload_names;
 
 pub use host_poller::PollKind;
-pub use names::NameOptions;
+pub use process_facts::NameOptions;
 pub use seed::may_be_in;

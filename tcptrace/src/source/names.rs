@@ -29,7 +29,7 @@ use tcptrace_common::record::Kind;
 use super::{
     host, netns, owners,
     poller::{PollBackoff, Poller, PollerEnded, PollerThread},
-    process_facts::{self, FactsReader},
+    process_facts::{self, FactsReader, NameOptions},
     workload_names::WorkloadNames,
 };
 use crate::model::{
@@ -56,21 +56,6 @@ const MAX_WAITING: usize = 1 << 12;
 const PROCESSES_AT_ONCE: usize = 64;
 /// Reading processes takes at most 5 % of one CPU.
 const PROCESS_PAUSE: PollBackoff = PollBackoff { least: Duration::from_millis(2), share: 20 };
-
-/// How names are read.
-#[derive(Clone, Debug)]
-pub struct NameOptions {
-    /// Where the file system of the host is mounted.
-    pub host_root: PathBuf,
-    /// Whether the command lines of interpreters are read.
-    pub commands: bool,
-}
-
-impl Default for NameOptions {
-    fn default() -> Self {
-        Self { host_root: "/".into(), commands: false }
-    }
-}
 
 /// A request to the worker thread.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use tcptrace_common::filter::KernelFilter;
 use super::{
     PollKind,
     host::{self, ClockWatch},
-    names::{NameOptions, NameResolver},
+    names::NameResolver,
     poller::PollerThread,
+    process_facts::NameOptions,
     seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
 };
 use crate::model::{Flow, Record, Source, record::HostFacts};

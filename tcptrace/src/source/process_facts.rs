@@ -8,7 +8,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use super::{NameOptions, users::Users, workload_names::WorkloadNames};
+use super::{users::Users, workload_names::WorkloadNames};
 use crate::model::{
     cgroup,
     process::{ParentProcess, ProcessFacts},
@@ -32,6 +32,21 @@ const WITH_VALUE: [&str; 9] =
     ["-cp", "-classpath", "--class-path", "-p", "--module-path", "-r", "-W", "-X", "-I"];
 /// Their options whose value is code, no name.
 const CODE: [&str; 5] = ["-c", "-e", "-E", "--eval", "-"];
+
+/// How names are read.
+#[derive(Clone, Debug)]
+pub struct NameOptions {
+    /// Where the file system of the host is mounted.
+    pub host_root: PathBuf,
+    /// Whether the command lines of interpreters are read.
+    pub commands: bool,
+}
+
+impl Default for NameOptions {
+    fn default() -> Self {
+        Self { host_root: "/".into(), commands: false }
+    }
+}
 
 /// Whether the pids of hooks, which are those of the initial pid namespace, are those of `/proc`.
 pub fn sees_all_pids() -> bool {
