@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::clock::{soon, wait_for};
+use crate::hidden_events::HiddenEvents;
 use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::process::{self, KillOnDrop, StartChild as _};
@@ -289,11 +290,13 @@ pub(super) struct TopRun {
     /// Its documents so far.
     lines: Arc<Mutex<Vec<String>>>,
     stderr: ChildStderr,
+    hidden: HiddenEvents,
 }
 
 impl TopRun {
     /// Starts it, and waits for its first document: then it traces.
     pub(super) fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
+        let hidden = HiddenEvents::now();
         let mut command = Command::new(lab.binary()?);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = KillOnDrop(command.start()?);
@@ -306,7 +309,7 @@ impl TopRun {
                 shared.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
-        let run = Self { child, lines, stderr };
+        let run = Self { child, lines, stderr, hidden };
         wait_for("the first document", 3 * soon(), || Ok(run.newest()))?;
         Ok(run)
     }
@@ -330,7 +333,9 @@ impl TopRun {
         let status = wait_for("top to end", soon(), || Ok(self.child.try_wait()?))?;
         let mut stderr = String::new();
         self.stderr.read_to_string(&mut stderr)?;
-        ensure!(status.success() && nothing_is_lost(&stderr, 0), "{status}: {stderr}");
+        let hidden = self.hidden.count();
+        let is_whole = status.success() && nothing_is_lost(&stderr, hidden);
+        ensure!(is_whole, "{status}, {hidden} events hidden by the kernel: {stderr}");
         Ok(())
     }
 }
