@@ -46,8 +46,7 @@ impl Iterator for Script<'_> {
 fn record(step: &[u8; STEP], ts: Nanos) -> Record {
     let id = SocketId(u64::from(step[1] % 8));
     let netns = NetnsId(u32::from(step[11] >> 7));
-    let process =
-        || Process::new(u32::from(step[6] % 4), "name", u64::from(step[7] % 3));
+    let process = || Process::new(u32::from(step[6] % 4), "name", u64::from(step[7] % 3));
     match step[0] {
         0..=191 => Record::Kernel(observation(step, ts)),
         192..=215 => Record::Seed(SeedSocket {
