@@ -14,6 +14,7 @@ mod licences;
 mod lint;
 mod mutants;
 mod packages;
+mod pictures;
 mod provenance;
 mod queries;
 mod repo;
@@ -65,6 +66,8 @@ enum XtaskTask {
     Gen,
     /// All files of a release: archives, packages, images, SBOM
     Dist(dist::DistArgs),
+    /// Draw the screens of the documents again
+    Pictures,
     /// Record the sample incidents of the documents again
     Samples,
     /// The live tests on other kernels, each booted in an emulator
@@ -91,6 +94,7 @@ fn run(task: XtaskTask) -> Result<ExitCode> {
         XtaskTask::Btf => btf::run(&repo),
         XtaskTask::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
         XtaskTask::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),
+        XtaskTask::Pictures => pictures::run(&repo).map(|()| ExitCode::SUCCESS),
         XtaskTask::Samples => samples::run(&repo).map(|()| ExitCode::SUCCESS),
         XtaskTask::Vm(args) => vm::run(&repo, &args),
     }

@@ -1,0 +1,51 @@
+//! `cargo xtask pictures`: in, the recordings of `docs/samples`; out, the screens of `docs/pictures`, drawn from a terminal by
+//! `tests/src/bin/picture.rs`.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::command;
+use crate::repo::Repo;
+
+/// One picture of `tcptrace top` over a sample.
+struct Screen {
+    name: &'static str,
+    sample: &'static str,
+    size: &'static str,
+    /// Text to wait for, and the key to press then; the last has none.
+    steps: &'static [(&'static str, &'static str)],
+    last: &'static str,
+}
+
+const SCREENS: [Screen; 3] = [
+    Screen { name: "ports", sample: "ports", size: "112x22", steps: &[], last: "ENDED" },
+    Screen { name: "close-wait", sample: "close-wait", size: "112x22", steps: &[], last: "ENDED" },
+    Screen {
+        name: "life",
+        sample: "close-wait",
+        size: "112x24",
+        steps: &[("ENDED", "\r"), ("LOCAL", "\r")],
+        last: "in CLOSE_WAIT for",
+    },
+];
+
+pub fn run(repo: &Repo) -> Result<()> {
+    command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
+    command::run(repo.cargo().args(["build", "--release", "--package", "tests", "--bin", "picture"]))?;
+    let program = repo.release_binary();
+    fs::create_dir_all(repo.root.join("docs/pictures"))?;
+    for screen in SCREENS {
+        let mut picture = Command::new(program.with_file_name("picture"));
+        picture.current_dir(&repo.root).env("COLORTERM", "truecolor");
+        picture.arg(format!("docs/pictures/{}.svg", screen.name)).args(["--size", screen.size]);
+        for (wait, key) in screen.steps {
+            picture.args(["--wait", wait, "--key", key]);
+        }
+        picture.args(["--wait", screen.last, "--"]).arg(&program);
+        picture.args(["top", "--from", &format!("docs/samples/{}.tcptrace", screen.sample)]);
+        command::run(&mut picture)?;
+    }
+    Ok(())
+}
