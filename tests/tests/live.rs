@@ -82,7 +82,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     identity::namespace_nobody_can_enter, Short;
     pools::nginx_without_keepalive, Short;
     ports::exhaustion, Short;
-    ports::search, Short;
+    ports::search, Alone;
     budget::views_agree, Short;
     ports::budgets, Short;
     ports::single_snapshot, Short;

@@ -133,8 +133,9 @@ impl Hasher for BlockHasher {
         // hashbrown takes the bucket from the low bits and compares the top seven bits before the key.
         let product = u128::from((id / IDS_PER_BLOCK) ^ self.seed[0]) * u128::from(self.seed[1]);
         let block = (product >> 64) as u64 ^ product as u64;
-        // Ids in equal steps of 2^16 and more change only the high half of the product: with one seed in fourteen half
-        // of the buckets stayed empty.
+        // Ids in equal steps change only a part of the product: without a second one, half of the buckets stay empty with one
+        // seed in fourteen for steps of 2^16 and more, with one in a thousand for the next id.
+        let block = (block ^ block >> 32).wrapping_mul(ODD);
         let block = block ^ block >> 32;
         let tag = id.wrapping_mul(ODD) & (0x7f << 57);
         self.hash = tag | (block.wrapping_mul(IDS_PER_BLOCK) & !(0x7f << 57)) | (id % IDS_PER_BLOCK);

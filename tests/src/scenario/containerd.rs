@@ -106,7 +106,8 @@ impl Containerd {
         });
         let config = self.folder.file("pod.json");
         fs::write(&config, pod.to_string())?;
-        let ids = self.kubelet(&["run", &path_of(self, "socket"), &config.to_string_lossy()])?;
+        let ids = self.kubelet(&["run", &path_of(self, "socket"), &config.to_string_lossy()]);
+        let ids = ids.map_err(|error| Skip(format!("containerd can't run a pod here: {error:#}")))?;
         let (sandbox, container) = ids.split_once(' ').context("two ids")?;
         // The kubelet links the log once the container runs.
         let links = self.folder.file("host/var/log/containers");

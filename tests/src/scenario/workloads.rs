@@ -233,6 +233,10 @@ pub fn podman(lab: &Lab) -> Result<()> {
     let exe = format!("{}:/child:ro", std::env::current_exe()?.display());
     let child = format!("{CHILD}=7001 {TIME_WAIT} {IN_CONTAINER}");
     let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
+    let probe = ["--network", "host", "--volume", "/usr:/usr:ro", "localhost/shop:1", "/usr/bin/true"];
+    podman
+        .run(&[&["run", "--rm"], &limits[..], &probe].concat())
+        .map_err(|error| Skip(format!("podman can't run a container here: {error:#}")))?;
     let run = ["run", "--interactive", "--name", "shop-db", "--network", "host", "--env", &child];
     let run =
         [&run[..], &limits, &["--volume", "/usr:/usr:ro", "--volume", &exe, "localhost/shop:1", "/child"]];
