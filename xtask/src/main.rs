@@ -14,11 +14,11 @@ mod licences;
 mod lint;
 mod mutants;
 mod packages;
-mod pictures;
 mod provenance;
 mod queries;
 mod repo;
 mod samples;
+mod screenshots;
 mod setup;
 mod tally;
 mod test;
@@ -67,7 +67,7 @@ enum XtaskTask {
     /// All files of a release: archives, packages, images, SBOM
     Dist(dist::DistArgs),
     /// Draw the screens of the documents again
-    Pictures,
+    Screenshots,
     /// Record the sample incidents of the documents again
     Samples,
     /// The live tests on other kernels, each booted in an emulator
@@ -94,7 +94,7 @@ fn run(task: XtaskTask) -> Result<ExitCode> {
         XtaskTask::Btf => btf::run(&repo),
         XtaskTask::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
         XtaskTask::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),
-        XtaskTask::Pictures => pictures::run(&repo).map(|()| ExitCode::SUCCESS),
+        XtaskTask::Screenshots => screenshots::run(&repo).map(|()| ExitCode::SUCCESS),
         XtaskTask::Samples => samples::run(&repo).map(|()| ExitCode::SUCCESS),
         XtaskTask::Vm(args) => vm::run(&repo, &args),
     }

@@ -136,11 +136,11 @@ impl WorkloadNames {
         #[serde(rename_all = "PascalCase")]
         struct Container {
             name: Option<String>,
-            config: Option<Config>,
+            config: Option<DockerConfig>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
-        struct Config {
+        struct DockerConfig {
             image: Option<String>,
             labels: Option<HashMap<String, String>>,
         }
@@ -310,9 +310,9 @@ mod tests {
     const UID: &str = "1b2c3d4e-5f60-7182-93a4-b5c6d7e8f901";
 
     /// A host with files, removed on drop.
-    struct Host(PathBuf);
+    struct HostFiles(PathBuf);
 
-    impl Host {
+    impl HostFiles {
         fn with(test: &str, files: &[(String, String)]) -> Self {
             let root = std::env::temp_dir().join(format!("tcptrace-workloads-{test}-{}", std::process::id()));
             for (path, content) in files {
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    impl Drop for Host {
+    impl Drop for HostFiles {
         fn drop(&mut self) {
             std::fs::remove_dir_all(&self.0).ok();
         }
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn the_kubelets_logs_name_pods_and_containers() {
         let (app, pause) = (id('a'), id('b'));
-        let host = Host::with(
+        let host = HostFiles::with(
             "kubelet",
             &[
                 (format!("{CONTAINER_LOGS}/checkout-7d9f_shop_app-{app}.log"), String::new()),
@@ -399,7 +399,7 @@ mod tests {
                 r#"[{{"id": "{id}", "names": ["{name}"], "metadata": "{{\"image-name\":\"debian:13\",\"name\":\"x\"}}"}}]"#
             )
         };
-        let host = Host::with(
+        let host = HostFiles::with(
             "runtimes",
             &[
                 (format!("{}/{bundle}/config.json", BUNDLES[0].0), annotations.into()),
@@ -448,7 +448,7 @@ mod tests {
     fn hostile_names_are_only_text() {
         let (docker, podman, broken) = (id('a'), id('b'), id('c'));
         let long = "x".repeat(10_000);
-        let host = Host::with(
+        let host = HostFiles::with(
             "hostile",
             &[
                 (
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_container_that_appears_later_is_found() {
-        let host = Host::with("later", &[(format!("{CONTAINER_LOGS}/x"), String::new())]);
+        let host = HostFiles::with("later", &[(format!("{CONTAINER_LOGS}/x"), String::new())]);
         let mut names = WorkloadNames::below(&host.0);
         let mut users = Users::below(&host.0);
         let path = format!("/kubepods/pod{UID}/{}", id('a'));

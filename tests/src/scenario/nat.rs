@@ -277,15 +277,15 @@ fn counters() -> Result<[u64; 2]> {
 
 /// This thread's namespace, between those of the clients and the server.
 struct Gateway {
-    client: Host,
-    server: Host,
+    client: NetnsHost,
+    server: NetnsHost,
     /// Whether the kernel evicts entries in TIME_WAIT (Linux 6.5).
     evicts: bool,
 }
 
 impl Gateway {
     fn start() -> Result<Self> {
-        let (client, server) = (Host::start()?, Host::start()?);
+        let (client, server) = (NetnsHost::start()?, NetnsHost::start()?);
         for (link, host, addr) in [("c0", &client, "10.71.0.1/24"), ("s0", &server, "10.72.0.1/24")] {
             let pid = host.process.id().to_string();
             ip(&["link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", &pid])
@@ -327,11 +327,11 @@ impl Gateway {
 }
 
 /// A network namespace that a process stays in.
-struct Host {
+struct NetnsHost {
     process: KillOnDrop,
 }
 
-impl Host {
+impl NetnsHost {
     fn start() -> Result<Self> {
         let thread = std::thread::spawn(|| -> Result<Self> {
             netns::enter_new()?;

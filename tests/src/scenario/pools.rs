@@ -48,7 +48,7 @@ pub fn nginx_without_keepalive(lab: &Lab) -> Result<()> {
     let _proxy = start_nginx(&folder.path, &proxying(&keepalive, version), PROXY)?;
     let after = connects_of_the_load()?;
     println!(
-        "   pools: {before} connects before, {after} with {idle} idle ones; told: {saved} of {opened} saved"
+        "   pools: {before} connects before, {after} with {idle} idle ones; {saved} of {opened} were to be saved"
     );
     // Those of the load itself are in both.
     ensure!(after + saved <= before + opened / 20, "{after} instead of {before}, {saved} were to be saved");

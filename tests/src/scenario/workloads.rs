@@ -45,12 +45,12 @@ const HOSTILE: &str = r#"/..\/\u001b[2J\"evil\n"#;
 const HOSTILE_SHOWN: &str = "../?[2J\"evil?";
 
 /// A folder that stands for the root of the host, and one for cgroups, removed on drop.
-struct Host {
+struct ContainerHost {
     root: TempFolder,
     cgroups: PathBuf,
 }
 
-impl Host {
+impl ContainerHost {
     fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let root = cgroup_root().ok_or_else(|| Skip("no cgroup v2 here".into()))?;
@@ -88,7 +88,7 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+impl Drop for ContainerHost {
     fn drop(&mut self) {
         for folder in ["docker", &format!("pod{UID}")] {
             fs::remove_dir(self.cgroups.join(folder)).ok();
@@ -348,7 +348,7 @@ impl TopRun {
 /// after their end and where their files are absent.
 pub fn named(lab: &Lab) -> Result<()> {
     netns::keep_time_wait()?;
-    let host = Host::new()?;
+    let host = ContainerHost::new()?;
     let root = host.root();
     let [app, web, evil] = ["a", "b", "c"].map(|digit| digit.repeat(64));
     let files = [
@@ -443,7 +443,7 @@ fn check_processes(document: &TopDocument) -> Result<()> {
 
 /// Containers come and go under `tcptrace serve`: the tables and the series stay bounded, and each has its own name.
 pub fn come_and_go(lab: &Lab) -> Result<()> {
-    let host = Host::new()?;
+    let host = ContainerHost::new()?;
     let root = host.root();
     let places = PLACES.to_string();
     let args = ["--by", "container", "--host-root", &root, "--most", &places];

@@ -81,13 +81,13 @@ struct Level {
 
 /// Growth of a level.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Growth {
+struct HeldGrowth {
     per_s: f64,
     /// Standard error.
     spread: f64,
 }
 
-impl Growth {
+impl HeldGrowth {
     fn is_certain(self) -> bool {
         self.per_s > SPREADS * self.spread
     }
@@ -344,7 +344,7 @@ impl NatTable {
             exhausted_in: None,
         };
         let levels = self.levels.get(&TranslationId::of(row));
-        let growth = |value: fn(&Level) -> u64| levels.and_then(|levels| Growth::of(levels, value));
+        let growth = |value: fn(&Level) -> u64| levels.and_then(|levels| HeldGrowth::of(levels, value));
         let open = growth(|level| level.held);
         let all = growth(|level| level.held.saturating_add(level.time_wait));
         let held = if self.conntrack.evicts { open } else { all };
@@ -364,12 +364,12 @@ impl NatTable {
     }
 
     /// Whether only TIME_WAIT grows, and its level at this rate (rate x timeout) fits.
-    fn settles(&self, ports: &NatPorts, open: Option<Growth>, held: Growth) -> bool {
+    fn settles(&self, ports: &NatPorts, open: Option<HeldGrowth>, held: HeldGrowth) -> bool {
         let timeout = self.conntrack.time_wait_s.unwrap_or(TIME_WAIT_S) as f64;
         let closed = ports.of.time_wait.saturating_add(ports.of.close);
         let open_ports = ports.of.used.saturating_sub(closed) as f64;
         !self.conntrack.evicts
-            && !open.is_some_and(Growth::is_certain)
+            && !open.is_some_and(HeldGrowth::is_certain)
             && open_ports + held.per_s * timeout <= ports.available() as f64
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{Entry, EntryTuple};
+use super::table::{ConntrackEntry, EntryTuple};
 use crate::{
     model::Addr,
     source::netlink::{self, Attributes, DumpError, Interface, attribute},
@@ -44,7 +44,7 @@ const IPPROTO_TCP: u8 = 6;
 pub(super) const COUNTERS: [(u16, &str); 3] = [(9, "insert_failed"), (10, "drop"), (11, "early_drop")];
 
 /// Passes every TCP entry with a translated source to `each`.
-pub(super) fn entries(mut each: impl FnMut(Entry)) -> Result<(), DumpError> {
+pub(super) fn entries(mut each: impl FnMut(ConntrackEntry)) -> Result<(), DumpError> {
     // Kernels before 5.15 ignore the filter.
     let status = SRC_NAT.to_be_bytes();
     let filter = [attribute(CTA_STATUS, &status), attribute(CTA_STATUS_MASK, &status)].concat();
@@ -53,11 +53,11 @@ pub(super) fn entries(mut each: impl FnMut(Entry)) -> Result<(), DumpError> {
 }
 
 /// Decodes one message; returns whether it was complete.
-pub(super) fn decode(kind: u16, body: &[u8], each: &mut impl FnMut(Entry)) -> bool {
+pub(super) fn decode(kind: u16, body: &[u8], each: &mut impl FnMut(ConntrackEntry)) -> bool {
     let Some(attributes) = body.get(NFGENMSG.len()..).filter(|_| kind == CT_NEW).map(Attributes) else {
         return kind != CT_NEW;
     };
-    let mut entry = Entry::default();
+    let mut entry = ConntrackEntry::default();
     let mut has_tuples = (false, false);
     for (kind, value) in attributes {
         match kind {

@@ -40,7 +40,7 @@ impl Default for EntryTuple {
 
 /// A TCP connection in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct ConntrackEntry {
     /// Packets of the side that connected, as they arrive.
     pub(super) original: EntryTuple,
     /// Packets of the other side: from the real destination to the translated source.
@@ -50,7 +50,7 @@ pub(super) struct Entry {
     pub(super) zone: u16,
 }
 
-impl Entry {
+impl ConntrackEntry {
     pub(super) fn has_translated_source(&self) -> bool {
         let Self { original, reply, .. } = self;
         (original.saddr, original.sport) != (reply.daddr, reply.dport)
@@ -66,7 +66,7 @@ struct TranslationKey {
 }
 
 #[derive(Default)]
-struct Counts {
+struct PortCounts {
     used: u64,
     time_wait: u64,
     close: u64,
@@ -79,14 +79,14 @@ struct Counts {
 #[derive(Default)]
 pub(super) struct TranslationTable {
     /// Randomly seeded: clients choose the destinations.
-    counts: HashMap<TranslationKey, Counts>,
+    counts: HashMap<TranslationKey, PortCounts>,
     other_entries: u64,
 }
 
 impl TranslationTable {
     /// Counts an entry with a translated source.
-    pub(super) fn add(&mut self, entry: Entry) {
-        let Entry { original, reply, state, zone } = entry;
+    pub(super) fn add(&mut self, entry: ConntrackEntry) {
+        let ConntrackEntry { original, reply, state, zone } = entry;
         let key = TranslationKey { snat_addr: reply.daddr, daddr: reply.saddr, dport: reply.sport, zone };
         if self.counts.len() >= MAX_COUNTED && !self.counts.contains_key(&key) {
             self.other_entries += 1;
@@ -146,7 +146,7 @@ impl TranslationTable {
 pub(super) fn read_text(table: &mut TranslationTable) -> io::Result<()> {
     let file = fs::File::open("/proc/thread-self/net/nf_conntrack")?;
     for line in BufReader::new(file).lines() {
-        if let Some(entry) = parse_line(&line?).filter(Entry::has_translated_source) {
+        if let Some(entry) = parse_line(&line?).filter(ConntrackEntry::has_translated_source) {
             table.add(entry);
         }
     }
@@ -154,12 +154,12 @@ pub(super) fn read_text(table: &mut TranslationTable) -> io::Result<()> {
 }
 
 /// Parses `ipv4 2 tcp 6 117 TIME_WAIT src=10.0.0.1 dst=... sport=... dport=... src=... [ASSURED] mark=0 zone=0 use=2`.
-pub(super) fn parse_line(line: &str) -> Option<Entry> {
+pub(super) fn parse_line(line: &str) -> Option<ConntrackEntry> {
     let mut words = line.split_whitespace();
     if words.by_ref().nth(2)? != "tcp" {
         return None;
     }
-    let mut entry = Entry::default();
+    let mut entry = ConntrackEntry::default();
     // Each of these words appears twice: original, then reply.
     let mut seen = [0_usize; 4];
     for word in words {

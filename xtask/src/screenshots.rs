@@ -1,5 +1,5 @@
-//! `cargo xtask pictures`: in, the recordings of `docs/samples`; out, the screens of `docs/pictures`, drawn from a terminal by
-//! `tests/src/bin/picture.rs`.
+//! `cargo xtask screenshots`: in, the recordings of `docs/samples`; out, the screens of `docs/screenshots`, drawn from a terminal by
+//! `tests/src/bin/screenshot.rs`.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::command;
 use crate::repo::Repo;
 
-/// One picture of `tcptrace top` over a sample.
+/// One screenshot of `tcptrace top` over a sample.
 struct Screen {
     name: &'static str,
     sample: &'static str,
@@ -33,19 +33,19 @@ const SCREENS: [Screen; 3] = [
 
 pub fn run(repo: &Repo) -> Result<()> {
     command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
-    command::run(repo.cargo().args(["build", "--release", "--package", "tests", "--bin", "picture"]))?;
+    command::run(repo.cargo().args(["build", "--release", "--package", "tests", "--bin", "screenshot"]))?;
     let program = repo.release_binary();
-    fs::create_dir_all(repo.root.join("docs/pictures"))?;
+    fs::create_dir_all(repo.root.join("docs/screenshots"))?;
     for screen in SCREENS {
-        let mut picture = Command::new(program.with_file_name("picture"));
-        picture.current_dir(&repo.root).env("COLORTERM", "truecolor");
-        picture.arg(format!("docs/pictures/{}.svg", screen.name)).args(["--size", screen.size]);
+        let mut screenshot = Command::new(program.with_file_name("screenshot"));
+        screenshot.current_dir(&repo.root).env("COLORTERM", "truecolor");
+        screenshot.arg(format!("docs/screenshots/{}.svg", screen.name)).args(["--size", screen.size]);
         for (wait, key) in screen.steps {
-            picture.args(["--wait", wait, "--key", key]);
+            screenshot.args(["--wait", wait, "--key", key]);
         }
-        picture.args(["--wait", screen.last, "--"]).arg(&program);
-        picture.args(["top", "--from", &format!("docs/samples/{}.tcptrace", screen.sample)]);
-        command::run(&mut picture)?;
+        screenshot.args(["--wait", screen.last, "--"]).arg(&program);
+        screenshot.args(["top", "--from", &format!("docs/samples/{}.tcptrace", screen.sample)]);
+        command::run(&mut screenshot)?;
     }
     Ok(())
 }

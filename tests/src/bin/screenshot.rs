@@ -1,4 +1,4 @@
-//! Draws the screen of a program as an SVG picture: `picture OUT.svg --size 100x30 --wait TEXT [--keys KEYS] -- PROGRAM ARGS`.
+//! Draws the screen of a program as an SVG screenshot: `screenshot OUT.svg --size 100x30 --wait TEXT [--keys KEYS] -- PROGRAM ARGS`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -9,8 +9,8 @@ use tests::terminal::{Size, TestTerminal};
 use vt100::{Cell, Color, Screen};
 
 #[derive(Parser)]
-struct PictureArgs {
-    /// The picture
+struct ScreenshotArgs {
+    /// The screenshot
     out: PathBuf,
     /// Columns and lines of the terminal
     #[arg(long, value_parser = size)]
@@ -44,7 +44,7 @@ fn size(text: &str) -> Result<Size, String> {
 }
 
 fn main() -> Result<()> {
-    let PictureArgs { out, size, wait, key, command } = PictureArgs::parse();
+    let ScreenshotArgs { out, size, wait, key, command } = ScreenshotArgs::parse();
     let (program, args) = command.split_first().context("a program")?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut terminal = TestTerminal::start(program.as_ref(), &args, size)?;
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
             terminal.press(key)?;
         }
     }
-    std::fs::write(&out, picture(terminal.screen()?))
+    std::fs::write(&out, screenshot(terminal.screen()?))
         .with_context(|| format!("cannot write {}", out.display()))
 }
 
@@ -100,7 +100,7 @@ fn colour(colour: Color) -> Option<String> {
     }
 }
 
-fn picture(screen: &Screen) -> String {
+fn screenshot(screen: &Screen) -> String {
     let (lines, columns) = screen.size();
     let (lines, columns) = (lines.get(), columns.get());
     let (width, height) =
