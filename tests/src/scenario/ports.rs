@@ -74,7 +74,10 @@ pub fn exhaustion(lab: &Lab) -> Result<()> {
         );
         let pids: Vec<u32> = row.processes.iter().map(|process| process.pid).collect();
         ensure!(pids == [std::process::id()], "the client is {}: {:?}", std::process::id(), row.processes);
-        predicted(&ports.documents()?, of, began_ns, ended_ns)?;
+        let documents = ports.documents()?;
+        let row = |document| of(document).map(|row| (row.exhausted_in_ns, format!("{row:?}")));
+        let rows = documents.iter().map(|document| (document.taken_at.as_str(), row(document)));
+        predicted(rows, began_ns, ended_ns, 2 * APART)?;
     }
     reused(&ports, of, &server)?;
     server.stop()?;
@@ -90,29 +93,27 @@ pub(super) fn self_test_elsewhere(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// In the last half of the run, the predicted time is within a fifth of the time left, give or take one connection.
-fn predicted(
-    documents: &[PortsDocument],
-    of: impl Fn(&PortsDocument) -> Option<PortsDestination>,
+/// In the last half of the run, the predicted time is within a fifth of the time left, give or take `slack`.
+/// A document is its wall-clock time, and of its row for the destination the predicted time and a text.
+pub(super) fn predicted<'a>(
+    documents: impl Iterator<Item = (&'a str, Option<(Option<u64>, String)>)>,
     began_ns: u64,
     ended_ns: u64,
+    slack: Duration,
 ) -> Result<()> {
     let mut checked = 0;
-    for document in documents {
-        let at_ns = wall_ns(&document.taken_at)?.saturating_sub(*WALL_OFFSET_NS);
+    for (taken_at, row) in documents {
+        let at_ns = wall_ns(taken_at)?.saturating_sub(*WALL_OFFSET_NS);
         if at_ns < began_ns.midpoint(ended_ns) || at_ns >= ended_ns {
             continue;
         }
         let left_ns = ended_ns - at_ns;
-        let row = of(document).context("the destination is missing on the way")?;
-        let reported_ns =
-            row.exhausted_in_ns.with_context(|| format!("{left_ns} ns before the end: never"))?;
-        let allowed_ns = left_ns / 5 + 2 * APART.as_nanos() as u64;
+        let (in_ns, row) = row.context("the destination is missing on the way")?;
+        let reported_ns = in_ns.with_context(|| format!("{left_ns} ns before the end: never"))?;
+        let allowed_ns = left_ns / 5 + slack.as_nanos() as u64;
         ensure!(
             reported_ns.abs_diff(left_ns) <= allowed_ns,
-            "{reported_ns} ns predicted, {left_ns} ns left, {} used, {:?}/s",
-            row.used,
-            row.entered_per_s
+            "{reported_ns} ns predicted, {left_ns} ns left: {row}"
         );
         checked += 1;
     }
@@ -348,7 +349,7 @@ fn time_waits(to: SocketAddr) -> Result<u64> {
     Ok(sockets.iter().filter(|socket| socket.state == TimeWait && socket.remote == to).count() as u64)
 }
 
-pub(super) fn wall_ns(text: &str) -> Result<u64> {
+fn wall_ns(text: &str) -> Result<u64> {
     let clock = text.strip_suffix('Z').and_then(|text| text.split_once('T')).context("a time")?;
     let days = days_since_epoch(clock.0)?;
     let mut parts = clock.1.split(':');
