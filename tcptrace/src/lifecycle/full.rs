@@ -284,9 +284,7 @@ impl Tracker {
         closing: Closing,
         out: &mut impl Observer,
     ) {
-        if let Some(at) = self.sockets.find(pending.id)
-            && self.sockets[at].is_closing
-        {
+        if let Some(at) = self.sockets.find(pending.id) {
             let evidence = Evidence::before(self.sockets[at].reset);
             self.close(at, pending.ts, closing.explain(evidence), out);
         }

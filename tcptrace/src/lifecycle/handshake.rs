@@ -113,13 +113,15 @@ impl Tracker {
     pub(super) fn change_phase(&mut self, at: SlotRef, phase: Phase) {
         let socket = &mut self.sockets[at];
         let before = std::mem::replace(&mut socket.phase, phase);
-        if before == Phase::Request && phase != Phase::Request {
-            self.handshakes.forget(at.id, socket.netns, &socket.tuple);
-            self.pending.take(at.id);
+        if before == phase {
+            return;
         }
-        if before == Phase::Timewait && phase != Phase::Timewait {
-            self.rekeyed.forget(at.id);
+        match before {
+            Phase::Request => self.handshakes.forget(at.id, socket.netns, &socket.tuple),
+            Phase::Timewait => self.rekeyed.forget(at.id),
+            Phase::Full => {}
         }
+        self.drop_pending_end(at);
     }
 
     /// Ends a handshake whose timer was cancelled or expired and that no later record continued.
@@ -144,9 +146,7 @@ impl Tracker {
     }
 
     fn end_request(&mut self, id: SocketId, ts: Nanos, reason: EndReason, out: &mut impl Observer) {
-        if let Some(at) = self.sockets.find(id)
-            && self.sockets[at].phase == Phase::Request
-        {
+        if let Some(at) = self.sockets.find(id) {
             self.enter(at, TcpState::Close, ts, Some(reason), out);
         }
     }

@@ -3,9 +3,9 @@
 //! `timer_cancel` reports that a timewait socket or a request socket lost its timer. The records that follow, mostly
 //! within microseconds, show whether it expired, was armed again, was reused or was killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use hashbrown::{HashMap, hash_map::Entry};
+use hashbrown::HashMap;
 use tcptrace_common::record as raw;
 
 use crate::model::{Nanos, NetnsId, SocketId, Tuple, checkpoint::Closing};
@@ -53,13 +53,14 @@ pub enum CancelCause {
     Closing(Closing),
 }
 
-/// Pending ends, oldest first, one per id.
+/// Pending ends, oldest first, one per id, each of a socket that is tracked in the phase that it would end.
 #[derive(Clone, Debug, Default)]
 pub struct PendingEnds {
     queue: BTreeMap<u64, Pending>,
     by_id: HashMap<SocketId, u64>,
-    /// Timewait sockets by tuple, hashed with a random seed: a peer chooses the tuple.
-    by_ends: HashMap<(NetnsId, Tuple), u64>,
+    /// Timewait sockets by tuple and position: two have one tuple when the end of the first is not explained before
+    /// that of the second.
+    by_ends: BTreeSet<(NetnsId, Tuple, u64)>,
     pushed: u64,
 }
 
@@ -76,8 +77,8 @@ impl PendingEnds {
         if let Some(before) = self.by_id.insert(pending.id, position) {
             self.remove(before);
         }
-        if let Some(ends) = pending.ends() {
-            self.by_ends.insert(ends, position);
+        if let Some((netns, tuple)) = pending.ends() {
+            self.by_ends.insert((netns, tuple, position));
         }
         self.queue.insert(position, pending);
     }
@@ -95,7 +96,8 @@ impl PendingEnds {
 
     /// The newest pending timewait socket with this tuple.
     pub fn timewait_with(&self, netns: NetnsId, tuple: &Tuple) -> Option<SocketId> {
-        let position = self.by_ends.get(&(netns, tuple.without_interface()))?;
+        let key = |position| (netns, tuple.without_interface(), position);
+        let (_, _, position) = self.by_ends.range(key(0)..=key(u64::MAX)).next_back()?;
         self.queue.get(position).map(|pending| pending.id)
     }
 
@@ -114,11 +116,8 @@ impl PendingEnds {
 
     fn remove(&mut self, position: u64) -> Option<Pending> {
         let pending = self.queue.remove(&position)?;
-        if let Some(ends) = pending.ends()
-            && let Entry::Occupied(newest) = self.by_ends.entry(ends)
-            && *newest.get() == position
-        {
-            newest.remove();
+        if let Some((netns, tuple)) = pending.ends() {
+            self.by_ends.remove(&(netns, tuple, position));
         }
         Some(pending)
     }
@@ -142,12 +141,14 @@ mod tests {
     #[test]
     fn newest_pending_timewait_with_a_tuple_is_found() {
         let mut pending = PendingEnds::default();
-        for (id, port) in [(1, 80), (2, 80), (3, 443)] {
+        for (id, port) in [(1, 80), (2, 80), (3, 443), (4, 80)] {
             pending.push(cancelled(id, 0, port));
         }
-        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(2)));
+        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(4)));
         pending.take(SocketId(1));
-        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(2)), "older is removed");
+        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(4)), "an older one is removed");
+        pending.take(SocketId(4));
+        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(2)), "the newest is removed");
         pending.take(SocketId(2));
         assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), None);
         assert_eq!(pending.len(), 1);

@@ -209,7 +209,7 @@ impl Tracker {
     }
 
     fn apply_found_state(&mut self, at: SlotRef, found: &SeedSocket, out: &mut impl Observer) {
-        self.pending.take(at.id);
+        self.drop_pending_end(at);
         self.change_phase(at, phase_of(found));
         let socket = &mut self.sockets[at];
         let was_listening = socket.state == TcpState::Listen;
@@ -268,7 +268,6 @@ impl Tracker {
             Sweep::Whole => {
                 self.counters.healed += 1;
                 socket.since = Since::Unknown;
-                self.pending.take(id);
                 self.enter(at, TcpState::Close, ts, Some(EndReason::Lost), out);
             }
         }

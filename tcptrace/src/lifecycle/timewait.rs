@@ -148,7 +148,6 @@ impl Tracker {
     /// A timewait socket's timer expired.
     pub(super) fn timewait_expired(&mut self, raw: &raw::RawRecord, out: &mut impl Observer) {
         if let Some(at) = self.ending_timewait(raw, out) {
-            self.pending.take(at.id);
             self.end_timewait(at, raw, End::sure(EndReason::Expired), out);
         }
     }
@@ -233,11 +232,15 @@ impl Tracker {
         }
     }
 
+    /// Forgets that the end of the socket at `at` is pending: it goes on.
+    pub(super) fn drop_pending_end(&mut self, at: SlotRef) {
+        self.pending.take(at.id);
+        self.sockets[at].is_closing = false;
+    }
+
     fn end_pending(&mut self, pending: &Pending, end: End, out: &mut impl Observer) {
         if let CancelCause::Timewait(raw) | CancelCause::TakenOver(raw) = &pending.cause
-            // Another connection may have its cookie by now.
             && let Some(at) = self.sockets.find(pending.id)
-            && (self.sockets[at].phase, self.sockets[at].object) == (Phase::Timewait, raw.object)
         {
             self.end_timewait(at, raw, end, out);
         }
@@ -361,7 +364,10 @@ impl Tracker {
         if socket.phase != Phase::Timewait {
             return None;
         }
-        socket.object = raw.object;
+        if std::mem::replace(&mut socket.object, raw.object) != raw.object {
+            // The pending end was that of an earlier timewait socket.
+            self.drop_pending_end(at);
+        }
         Some(at)
     }
 

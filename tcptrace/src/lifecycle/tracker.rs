@@ -476,6 +476,7 @@ impl Tracker {
 
     pub(super) fn remove(&mut self, at: SlotRef, ts: Nanos) {
         let id = at.id;
+        self.pending.take(id);
         let socket = self.sockets.remove(at);
         if let Some(process) = socket.process {
             self.processes.release(process);
