@@ -12,9 +12,9 @@ use super::{
     host::{self, ClockWatch},
     host_poller::PollKind,
     names::NameResolver,
-    poller::PollerThread,
+    poller::{self, LAST_POLL_TIMEOUT, LastPoll, PollerThread},
     process_facts::NameOptions,
-    seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
+    seed::{self, Seed},
     settings::SettingsReader,
     sweep::{self, SweepCommand, Sweeper},
 };
@@ -173,7 +173,7 @@ impl Source for Live {
         });
         self.names.found().into_iter().for_each(&mut *take);
         self.settings.found().for_each(&mut *take);
-        self.conntrack.iter().flat_map(|thread| thread.findings.try_iter()).for_each(&mut *take);
+        poller::drain(&mut self.conntrack, &mut *take);
         for mut record in found.into_iter().flatten() {
             self.tracer.identify(&mut record);
             self.names.observe_record(&record);
@@ -197,9 +197,14 @@ impl Source for Live {
 
     fn finish(&mut self, take: &mut dyn FnMut(Record)) {
         let began = Instant::now();
-        if let (Some(seed), PollKind::Host) = (&self.seed, self.polls) {
-            seed.request(LastPoll);
-            while self.seed.is_some() && began.elapsed() < LAST_POLL_TIMEOUT {
+        if self.polls == PollKind::Host {
+            if let Some(seed) = &self.seed {
+                seed.request(LastPoll);
+            }
+            if let Some(conntrack) = &self.conntrack {
+                conntrack.request(LastPoll);
+            }
+            while (self.seed.is_some() || self.conntrack.is_some()) && began.elapsed() < LAST_POLL_TIMEOUT {
                 let _ = self.fill(take);
             }
         }

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -31,6 +31,12 @@ pub trait Poller: Send + 'static {
     /// Polls once.
     fn poll(&mut self) -> Result<(), PollerEnded>;
 }
+
+/// Requests one last poll, after which the poller ends.
+pub struct LastPoll;
+
+/// Time limit for the last poll.
+pub const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The receiver was dropped, or nothing remains to be polled.
 pub struct PollerEnded;
@@ -61,6 +67,17 @@ impl<P: Poller> PollerThread<P> {
     /// Returns whether the poller will receive `request`: not if too many wait, or if it has ended.
     pub fn request(&self, request: P::Request) -> bool {
         self.requests.try_send(request).is_ok()
+    }
+}
+
+/// Passes everything that the poller has found to `take`; `thread` is `None` once it has ended.
+pub fn drain<P: Poller>(thread: &mut Option<PollerThread<P>>, mut take: impl FnMut(P::Finding)) {
+    while let Some(running) = thread {
+        match running.findings.try_recv() {
+            Ok(finding) => take(finding),
+            Err(TryRecvError::Empty) => break,
+            Err(TryRecvError::Disconnected) => *thread = None,
+        }
     }
 }
 

@@ -13,9 +13,9 @@ use super::{
     conntrack::ConntrackPoller,
     host::{self, ClockWatch},
     names::NameResolver,
-    poller::PollerThread,
+    poller::{self, LAST_POLL_TIMEOUT, LastPoll, PollerThread},
     process_facts::NameOptions,
-    seed::{self, LAST_POLL_TIMEOUT, LastPoll, Seed},
+    seed::{self, Seed},
 };
 use crate::model::{Flow, Record, Source, record::HostFacts};
 
@@ -26,7 +26,7 @@ pub struct PollingSource {
     facts: HostFacts,
     seed: Option<PollerThread<Seed>>,
     names: NameResolver,
-    conntrack: PollerThread<ConntrackPoller>,
+    conntrack: Option<PollerThread<ConntrackPoller>>,
     clock: ClockWatch,
     begun: bool,
 }
@@ -48,7 +48,8 @@ impl PollingSource {
             .context("no thread for the seed")?;
         let names = NameResolver::start(names).context("no thread for names")?;
         let conntrack = ConntrackPoller::start(filter).context("no thread for connection tracking")?;
-        Ok(Self { clock: ClockWatch::new(&facts), facts, seed: Some(seed), names, conntrack, begun: false })
+        let (clock, seed, conntrack) = (ClockWatch::new(&facts), Some(seed), Some(conntrack));
+        Ok(Self { clock, facts, seed, names, conntrack, begun: false })
     }
 }
 
@@ -71,7 +72,7 @@ impl Source for PollingSource {
             None => std::thread::sleep(POLL),
         }
         self.names.found().into_iter().for_each(&mut *take);
-        self.conntrack.findings.try_iter().for_each(&mut *take);
+        poller::drain(&mut self.conntrack, &mut *take);
         self.clock.poll().into_iter().for_each(&mut *take);
         take(Record::Tick { ts: host::monotonic_now() });
         Ok(Flow::Running)
@@ -82,7 +83,10 @@ impl Source for PollingSource {
         if let Some(seed) = &self.seed {
             seed.request(LastPoll);
         }
-        while self.seed.is_some() && began.elapsed() < LAST_POLL_TIMEOUT {
+        if let Some(conntrack) = &self.conntrack {
+            conntrack.request(LastPoll);
+        }
+        while (self.seed.is_some() || self.conntrack.is_some()) && began.elapsed() < LAST_POLL_TIMEOUT {
             let _ = self.fill(take);
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     privileges::Work,
     source::{
         host, may_be_in, netns,
-        poller::{PollBackoff, Poller, PollerEnded, PollerThread},
+        poller::{LastPoll, PollBackoff, Poller, PollerEnded, PollerThread},
     },
 };
 
@@ -27,6 +27,8 @@ pub struct ConntrackPoller {
     filter: KernelFilter,
     /// Namespaces that tracked connections in the last poll.
     tracking: FxHashSet<NetnsId>,
+    /// The next poll is the last one.
+    is_last: bool,
     next: Instant,
 }
 
@@ -37,6 +39,7 @@ impl ConntrackPoller {
             findings,
             filter: *filter,
             tracking: FxHashSet::default(),
+            is_last: false,
             next: Instant::now(),
         })
     }
@@ -45,19 +48,24 @@ impl ConntrackPoller {
 impl Poller for ConntrackPoller {
     const NAME: &'static str = "conntrack";
     const WORK: Work = Work::ListConntrack;
-    type Request = ();
+    type Request = LastPoll;
     type Finding = Record;
 
     fn due(&self) -> Option<Instant> {
-        Some(self.next)
+        Some(if self.is_last { Instant::now() } else { self.next })
     }
 
-    fn request(&mut self, (): ()) {}
+    fn request(&mut self, LastPoll: LastPoll) {
+        self.is_last = true;
+    }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
         let began = Instant::now();
         for record in read_all(&self.filter, &mut self.tracking) {
             self.findings.send(record)?;
+        }
+        if self.is_last {
+            return Err(PollerEnded);
         }
         self.next = Instant::now() + INTERVAL.after(began.elapsed());
         Ok(())
