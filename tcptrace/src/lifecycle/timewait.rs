@@ -12,7 +12,8 @@ use crate::model::{Nanos, NetnsId, SocketId, TcpState, Tuple};
 
 const FIN: u64 = 1;
 const RST: u64 = 1 << 2;
-/// One CPU emits both reports of a segment, back to back; a retransmitted FIN comes much later (`TCP_RTO_MIN`).
+/// Both reports of a segment, and those of a hand-over on two CPUs, come back to back; a retransmitted FIN comes much
+/// later (`TCP_RTO_MIN`).
 const DUPLICATE_WINDOW: Nanos = Nanos(1_000_000);
 /// Duration of the TIME_WAIT timer (`TCP_TIMEWAIT_LEN`), in seconds.
 const TIMEWAIT_SECONDS: i64 = 60;
@@ -23,6 +24,23 @@ const NO_THREAD: u32 = 0;
 /// The thread whose system call cancelled a timer.
 const fn thread_of(raw: &raw::RawRecord) -> u32 {
     (raw.arg1 >> 32) as u32
+}
+
+impl Socket {
+    /// Whether it entered its state so recently that a record at `ts` may report the same step again.
+    fn has_just_entered(&self, ts: Nanos) -> bool {
+        matches!(self.since, Since::Exact(entry) if ts.since(entry) < DUPLICATE_WINDOW)
+    }
+
+    /// Whether a segment may reach its timewait socket in the state `substate` before `timewait_armed` is reported:
+    /// `inet_twsk_hashdance_schedule()` makes the socket visible to other CPUs before it arms the timer.
+    const fn may_be_handing_over(&self, substate: TcpState) -> bool {
+        matches!(
+            (self.state, substate),
+            (TcpState::FinWait2, TcpState::FinWait2 | TcpState::TimeWait)
+                | (TcpState::Closing, TcpState::TimeWait)
+        )
+    }
 }
 
 impl Tracker {
@@ -56,7 +74,7 @@ impl Tracker {
         }
         let socket = &mut self.sockets[at];
         if socket.state == TcpState::TimeWait {
-            socket.extended = true;
+            socket.extended |= !socket.has_just_entered(ts);
         } else if !self.sees_segments {
             // This may be a retransmitted FIN: the first one armed the timer unseen if it stayed in the same bucket.
             self.enter_inferred(at, TcpState::TimeWait, ts, out);
@@ -174,8 +192,8 @@ impl Tracker {
                 return self.enter(at, TcpState::TimeWait, ts, None, out);
             }
             // The FIN restarts the timer; no record shows this when the new time falls into the same bucket.
-            let is_first_fin = std::mem::replace(&mut socket.awaits_fin, false)
-                || matches!(socket.since, Since::Exact(entry) if ts.since(entry) < DUPLICATE_WINDOW);
+            let is_first_fin =
+                std::mem::replace(&mut socket.awaits_fin, false) || socket.has_just_entered(ts);
             socket.extended |= !is_first_fin;
         }
         let reason = if raw.arg0 & RST != 0 {
@@ -349,6 +367,12 @@ impl Tracker {
             if socket.tuple.without_interface() != Tuple::of(raw).without_interface() {
                 // The cookie belongs to another connection by now, whose port is not known yet.
                 return None;
+            }
+            if raw.kind == raw::Kind::Segment as u8 && socket.may_be_handing_over(substate) {
+                socket.object = raw.object;
+                self.change_phase(at, Phase::Timewait);
+                self.become_timewait(at, substate, Nanos(raw.ts_ns), out);
+                return Some(at);
             }
             self.counters.healed += 1;
             socket.since = Since::Unknown;

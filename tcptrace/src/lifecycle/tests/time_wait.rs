@@ -47,6 +47,30 @@ fn late_fin_within_the_timer_bucket_shows_as_a_segment() {
 }
 
 #[test]
+fn fin_that_another_cpu_reports_before_the_hand_over_is_no_loss() {
+    use TcpState as T;
+    for substate in [T::FinWait2, T::TimeWait] {
+        let mut run = TrackerRun::new();
+        run.reach_fin_wait2(7)
+            .take(segment(30, 7, T::TimeWait, FIN_ACK))
+            .take(kernel(timewait(30, Kind::TimewaitArmed, 7, substate)))
+            .client(30, 7, T::FinWait2, T::Close)
+            .take(kernel(timewait(60_030, Kind::TimewaitExpired, 7, T::TimeWait)));
+        assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>TIME_WAIT 0ms", "7 TIME_WAIT>CLOSE 60000ms expired"]);
+        assert_eq!(run.tracker.counters(), super::Counters::default());
+    }
+    // An ACK reaches the orphan.
+    let mut run = TrackerRun::new();
+    run.reach_fin_wait2(7)
+        .take(segment(30, 7, T::FinWait2, PSH_ACK ^ 8))
+        .take(kernel(timewait(30, Kind::TimewaitArmed, 7, T::FinWait2)))
+        .client(30, 7, T::FinWait2, T::Close)
+        .take(segment(130, 7, T::TimeWait, FIN_ACK));
+    assert_eq!(run.lines()[4..], ["7 FIN_WAIT2>TIME_WAIT 100ms orphan"]);
+    assert_eq!(run.tracker.counters(), super::Counters::default());
+}
+
+#[test]
 fn late_fin_across_buckets_begins_time_wait_once() {
     use TcpState as T;
     let mut run = TrackerRun::new();
