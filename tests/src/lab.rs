@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::clock::soon;
 use crate::netns;
 use crate::precision::Precision;
-use crate::process::StartChild as _;
+use crate::process::{KillOnDrop, StartChild as _};
 use crate::tracer::{LiveTracer, TracerFormat};
 
 /// Makes the tracer trace as on a kernel without the segment hook.
@@ -43,6 +43,9 @@ pub enum TestTarget {
 pub struct Lab {
     target: TestTarget,
     netns: u32,
+    /// Only a thread of this process is in the namespace otherwise, and tracers look at the first thread of each process:
+    /// those of other scenarios would miss the sockets that precede them.
+    _inhabitant: KillOnDrop,
 }
 
 impl Lab {
@@ -52,7 +55,9 @@ impl Lab {
             // Before the namespace: its self-test makes a connection, which must not be in the scenario's namespace.
             Precision::of(path)?;
         }
-        Ok(Self { target, netns: netns::enter_new()? })
+        let netns = netns::enter_new()?;
+        let inhabitant = Command::new("sleep").arg("1200").stdin(Stdio::null()).start().context("sleep")?;
+        Ok(Self { target, netns, _inhabitant: KillOnDrop(inhabitant) })
     }
 
     /// The inode number of the scenario's namespace.

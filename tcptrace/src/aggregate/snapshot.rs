@@ -109,7 +109,7 @@ pub struct Losses {
     pub not_recorded: u64,
     /// Loss counters that could not be read: their values are lower bounds.
     pub uncounted: u64,
-    /// Not a loss: sockets older than the trace, seen in a namespace that the initial snapshot could not enter.
+    /// Not a loss: sockets without a beginning in a namespace that was not visited.
     pub unseeded: u64,
 }
 

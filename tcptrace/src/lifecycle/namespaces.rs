@@ -1,5 +1,6 @@
-//! Keeps the set of followed network namespaces: those that the seed visited, and those younger than the trace. A
-//! socket that appears in any other is older than the trace and could not be seeded: this is not a loss.
+//! Keeps the set of followed network namespaces: those that tcptrace has visited. The seed lists the sockets of each that
+//! exists when the trace begins, and one that is first visited later is younger. A socket that appears in any other may be
+//! older than the trace, and could not be seeded: this is not a loss.
 
 use hashbrown::HashSet;
 
@@ -20,7 +21,7 @@ impl Namespaces {
         self.followed.len()
     }
 
-    /// Follows `netns`, because the seed visited it or a socket began there.
+    /// Follows `netns`, which was visited.
     pub(super) fn follow(&mut self, netns: NetnsId) {
         if self.followed.len() < Self::MOST {
             self.followed.insert(netns);

@@ -65,7 +65,7 @@ impl Default for TrackerLimits {
 pub struct Counters {
     /// Sockets whose known state differed from the old state of the next transition.
     pub healed: u64,
-    /// Sockets first seen in a namespace that the seed could not visit: older than the trace, not a loss.
+    /// Sockets without a beginning in a namespace that was not visited: probably older than the trace, not a loss.
     pub unseeded: u64,
     /// Sockets not tracked because the table was full.
     pub evicted: u64,
@@ -375,9 +375,6 @@ impl Tracker {
         let socket = &mut self.sockets[at];
         let from = socket.state;
         let begins = from == TcpState::Close;
-        if begins {
-            self.namespaces.follow(socket.netns);
-        }
         socket.closer = closer_after(socket.closer, from, to, end_reason);
         let orphan_since = socket.orphan_since;
         let orphan_bound = if socket.orphan_inferred { Bound::Inferred } else { Bound::Exact };

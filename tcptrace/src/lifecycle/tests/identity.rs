@@ -248,8 +248,11 @@ fn unseeded_namespace_counts_no_loss() {
     // The seed could visit this one.
     run.client(1_100, 9, T::Established, T::CloseWait);
     assert_eq!(run.tracker.counters(), Counters { unseeded: 2, healed: 1, ..Counters::default() });
-    // A socket begins in the other namespace: from then on it is followed, also in a continued recording.
-    run.take(elsewhere(1_200, 10, T::Close, T::SynSent));
+    // A socket that begins there tells nothing about the age of the next one.
+    run.take(elsewhere(1_200, 10, T::Close, T::SynSent)).take(elsewhere(1_210, 12, T::Listen, T::Close));
+    assert_eq!(run.tracker.counters(), Counters { unseeded: 3, healed: 1, ..Counters::default() });
+    // From its first visit on it is followed, also in a continued recording.
+    run.take(Record::NetnsSettings { ts: Nanos(1_250 * MS), netns: NetnsId(2), sysctls: [].into() });
     let (_, rest) = run.tracker.carry(Nanos(1_300 * MS));
     let mut next = TrackerRun::new();
     next.take(Record::TrackerCheckpoint(Box::new(rest)));

@@ -215,7 +215,7 @@ pub static METRICS: &[Metric] = &[
     ),
     counter(
         "tcptrace_unseeded",
-        "Sockets older than the trace, found in a network namespace that tcptrace can't enter: no loss.",
+        "Sockets without a beginning in a network namespace that tcptrace has not visited, because no process is in it: no loss.",
         |shown, samples| samples.number(&[], shown.snapshot.losses.unseeded),
     ),
     gauge("tcptrace_table_rows", "Rows of the tracer's own tables, all bounded.", |shown, samples| {
