@@ -27,7 +27,7 @@ use query::{ActiveQuery, QueryChange};
 use state::PipelineState;
 
 use crate::{
-    aggregate::{Aggregate, Grouping, Scope, Snapshot, detail::Query, stuck_sockets},
+    aggregate::{Aggregate, Grouping, Scope, Snapshot, detail::Query},
     filter::Filter,
     lifecycle::{Tracker, TrackerLimits},
     model::{Flow, Nanos, Record, Source},
@@ -53,8 +53,10 @@ pub struct PipelinePlan {
     pub places: usize,
     /// Time between two snapshots.
     pub interval: Nanos,
-    /// Host data to poll besides the hooks, live only; with [`PollKind::Host`] also what only findings need.
+    /// Host data to poll besides the hooks, live only; with [`PollKind::Host`] snapshots have what only findings need.
     pub polls: PollKind,
+    /// Whether polling is of use where tracing is impossible.
+    pub may_only_poll: bool,
     /// Name of the source.
     pub source: Arc<str>,
     /// Receiver of single events.
@@ -78,6 +80,7 @@ impl PipelinePlan {
             places: 0,
             interval,
             polls: PollKind::States,
+            may_only_poll: false,
             source: "".into(),
             events: None,
             recorder: None,
@@ -113,23 +116,19 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let first = plan.queries.as_ref().map(|queries| queries.borrow().clone());
-    let mut aggregate = Aggregate::new(plan.grouping, plan.scope).with_places(plan.places);
-    if plan.polls == PollKind::Host {
-        aggregate = aggregate.with_pools();
-    }
+    let flow = PipelineState::new(
+        Aggregate::new(plan.grouping, plan.scope).with_places(plan.places),
+        plan.events,
+        first.map(|query| ActiveQuery::new(query, plan.filter.clone())),
+        plan.filter.clone(),
+    );
     let pipeline = Pipeline {
         queries: plan.queries,
         tracker: Tracker::new(TrackerLimits::default()).scoped(plan.filter.kernel_part()),
-        flow: PipelineState::new(
-            aggregate,
-            plan.events,
-            first.map(|query| ActiveQuery::new(query, plan.filter.clone())),
-            plan.filter,
-        ),
+        flow: if plan.polls == PollKind::Host { flow.for_findings() } else { flow },
         recorder: plan.recorder,
         snapshots: SnapshotSender {
             source_name: plan.source,
-            polls: plan.polls,
             schedule: SnapshotSchedule::new(plan.interval),
             publish,
             every_snapshot: plan.every_snapshot,
@@ -151,7 +150,6 @@ struct Pipeline {
 /// Schedule and receivers of snapshots.
 struct SnapshotSender {
     source_name: Arc<str>,
-    polls: PollKind,
     schedule: SnapshotSchedule,
     publish: watch::Sender<Option<Arc<Snapshot>>>,
     every_snapshot: Option<mpsc::Sender<Arc<Snapshot>>>,
@@ -277,12 +275,7 @@ impl SnapshotSender {
     }
 
     fn snapshot(&self, flow: &mut PipelineState, tracker: &Tracker) -> Snapshot {
-        let mut snapshot = flow.snapshot(tracker, &self.source_name);
-        if self.polls == PollKind::Host {
-            snapshot.stuck =
-                stuck_sockets::of(tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts);
-        }
-        snapshot
+        flow.snapshot(tracker, &self.source_name)
     }
 }
 

@@ -69,6 +69,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         let interval = Nanos(args.watch.unwrap_or(DEFAULT_WATCH).as_nanos() as u64);
         let plan = PipelinePlan {
             polls: PollKind::Host,
+            may_only_poll: true,
             ..PipelinePlan::new(filter, grouping, Scope::TimewaitSockets, interval)
         };
         let mut started = args.source.start(plan, SnapshotMode::Newest, args.watch)?;

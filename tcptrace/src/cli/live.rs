@@ -18,6 +18,7 @@ use crate::{
     filter::Filter,
     kernel::{Disabled, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
     model::Source,
+    pipeline::PipelinePlan,
     privileges::{self, Work},
     source::{PollKind, live::Live, polling_source::PollingSource},
 };
@@ -61,14 +62,14 @@ impl LiveArgs {
         Live::start(&types, &self.options(filter), filter.to_string(), polls, &self.names.options())
     }
 
-    /// As `open`, but polls `sock_diag` instead if this host or user can't trace and `polls` is
-    /// `PollKind::Host`.
-    pub fn source(&self, filter: &Filter, polls: PollKind) -> Result<Box<dyn Source>> {
-        let error = match self.open(filter, polls) {
+    /// The source of `plan`. If this host or user can't trace and the plan allows it, it only polls.
+    pub fn source(&self, plan: &PipelinePlan) -> Result<Box<dyn Source>> {
+        let filter = &plan.filter;
+        let error = match self.open(filter, plan.polls) {
             Ok(live) => return Ok(Box::new(live)),
             Err(error) => error,
         };
-        if polls != PollKind::Host || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
+        if !plan.may_only_poll || !(error.is::<CannotTrace>() || error.is::<LoadError>()) {
             return Err(error);
         }
         let reasons = error.to_string();

@@ -107,7 +107,7 @@ impl SourceArgs {
         let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
             None => {
                 self.window.reject_without_recording();
-                (self.live.source(&plan.filter, plan.polls)?, "live".into(), None)
+                (self.live.source(&plan)?, "live".into(), None)
             }
             Some(path) => {
                 let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };

@@ -20,6 +20,7 @@ use crate::{
     filter::Filter,
     model::{Nanos, units::parse_duration},
     pipeline::PipelinePlan,
+    source::PollKind,
     view::top::{self, ScreenConfig, ScreenSettings, json, plain},
 };
 
@@ -120,12 +121,10 @@ impl TopArgs {
         let whole = !self.source.is_live() && self.once;
         let interval = self.interval.or(config.interval()).unwrap_or(Duration::from_secs(1));
         let interval = if whole { u64::MAX } else { interval.as_nanos() as u64 };
-        PipelinePlan::new(
-            filter,
-            self.groups.grouping(config.by().unwrap_or(Grouping::SERVICE)),
-            Scope::TimewaitSockets,
-            Nanos(interval),
-        )
+        let grouping = self.groups.grouping(config.by().unwrap_or(Grouping::SERVICE));
+        // Only the screen shows findings.
+        let polls = if self.is_screen() { PollKind::Host } else { PollKind::States };
+        PipelinePlan { polls, ..PipelinePlan::new(filter, grouping, Scope::TimewaitSockets, Nanos(interval)) }
     }
 
     /// Prints the requested number of snapshots. Skips the first one of the source, which has no rates.

@@ -52,6 +52,12 @@ impl Engine {
         }
     }
 
+    /// Snapshots also have what only findings need.
+    #[must_use]
+    pub fn for_findings(self) -> Self {
+        Self { flow: self.flow.for_findings(), ..self }
+    }
+
     /// Adds an answer to `query` to every snapshot; `base` is the fixed part of the filter.
     #[must_use]
     pub fn with_query(mut self, query: Query, base: Filter) -> Self {

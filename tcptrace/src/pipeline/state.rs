@@ -13,6 +13,7 @@ use crate::{
         Aggregate, CleanupThrottle, Context, History, HostNames, Snapshot,
         detail::{DetailAnswer, Query},
         host_counters::Observed,
+        stuck_sockets,
     },
     filter::Filter,
     lifecycle::{Event, Observer, Processes, Socket, Tracker},
@@ -44,6 +45,8 @@ pub(super) struct PipelineState {
     pub(super) seeded: bool,
     /// The active query, if a view can send queries.
     pub(super) active: Option<ActiveQuery>,
+    /// Whether snapshots list stuck sockets.
+    pub(super) lists_stuck: bool,
 }
 
 impl PipelineState {
@@ -69,7 +72,13 @@ impl PipelineState {
             now: Nanos(0),
             seeded: false,
             active,
+            lists_stuck: false,
         }
+    }
+
+    /// Snapshots also have what only findings need.
+    pub(super) fn for_findings(self) -> Self {
+        Self { aggregate: self.aggregate.with_pools(), lists_stuck: true, ..self }
     }
 
     /// Host counters with current names and settings.
@@ -127,7 +136,12 @@ impl PipelineState {
 
     pub(super) fn snapshot(&mut self, tracker: &Tracker, source: &Arc<str>) -> Snapshot {
         let context = Context { answer: self.answer(tracker), ..self.context(source) };
-        self.aggregate.snapshot(self.now, tracker, &self.names, context)
+        let mut snapshot = self.aggregate.snapshot(self.now, tracker, &self.names, context);
+        if self.lists_stuck {
+            snapshot.stuck =
+                stuck_sockets::of(tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts);
+        }
+        snapshot
     }
 
     pub(super) fn context(&mut self, source: &Arc<str>) -> Context {

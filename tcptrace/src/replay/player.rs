@@ -96,7 +96,7 @@ impl ReplayHead {
     fn start(recording: &OpenedFile, wanted: &SeekTarget, filter: Filter) -> Result<Self> {
         let SeekTarget { filter: base, query, scope, interval, source, window: _ } = wanted.clone();
         Ok(Self {
-            engine: Engine::new(filter, query.grouping, scope, source).with_query(query, base),
+            engine: Engine::new(filter, query.grouping, scope, source).with_query(query, base).for_findings(),
             reader: Reader::new(recording.from(0), AtEnd::Stop)?,
             schedule: SnapshotSchedule::new(interval),
             batch: Vec::new().into_iter(),

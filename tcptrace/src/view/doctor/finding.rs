@@ -58,6 +58,9 @@ pub struct Finding {
     pub dont: &'static str,
     /// How to verify the fix.
     pub verify: String,
+    /// Events counted since the watch began; `None` if the finding describes this moment.
+    #[serde(skip)]
+    pub events: Option<u64>,
 }
 
 /// A process and service concerned by a finding.

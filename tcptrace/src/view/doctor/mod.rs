@@ -27,6 +27,9 @@ pub use self::time_wait::TIMEWAIT_BYTES;
 use self::{evidence::Case, finding::Found};
 use crate::aggregate::Snapshot;
 
+/// The finding about the losses of the tracer.
+pub const LOSSES: &str = "tracer_losses";
+
 /// One kind of fault.
 struct FindingRow {
     /// [`Finding::id`].
@@ -34,39 +37,58 @@ struct FindingRow {
     find: fn(&Case<'_>) -> Option<Found>,
     /// Findings that explain this one if they name the same service.
     causes: &'static [&'static str],
+    /// Its numbers that count events since the watch began; none if it describes this moment.
+    events: &'static [&'static str],
 }
 
 const fn row(id: &'static str, find: fn(&Case<'_>) -> Option<Found>) -> FindingRow {
-    FindingRow { id, find, causes: &[] }
+    FindingRow { id, find, causes: &[], events: &[] }
 }
 
 impl FindingRow {
     const fn follows_from(self, causes: &'static [&'static str]) -> Self {
         Self { causes, ..self }
     }
+
+    const fn of_events(self, events: &'static [&'static str]) -> Self {
+        Self { events, ..self }
+    }
+
+    /// See [`Finding::events`].
+    fn count_events(&self, numbers: &[(&'static str, u64)]) -> Option<u64> {
+        let waits_now = numbers.iter().any(|&(name, count)| name == "waiting" && count > 0);
+        let counted = numbers.iter().filter(|(name, _)| self.events.contains(name));
+        (!self.events.is_empty() && !waits_now).then(|| counted.map(|&(_, count)| count).sum())
+    }
 }
 
 /// Every kind of fault.
 const FINDINGS: &[FindingRow] = &[
-    row("client_ports_exhausted", ports::exhausted),
+    row("client_ports_exhausted", ports::exhausted).of_events(&["failures"]),
     row("client_ports_near", ports::near),
     row("nat_ports_exhausted", nat::exhausted),
     row("nat_ports_near", nat::near),
     row("conntrack_full", nat::table_full),
-    row("time_wait_overflow", time_wait::overflow),
-    row("accept_queue_overflow", listeners::accept_queue),
+    row("time_wait_overflow", time_wait::overflow).of_events(&["overflow_counted", "overflow_traced"]),
+    row("accept_queue_overflow", listeners::accept_queue).of_events(&["overflows"]),
     row("close_wait_leak", held::close_wait),
     row("fin_wait2_held", held::fin_wait2),
     row("fin_wait2_orphans", held::orphans),
-    row("syn_queue_overflow", listeners::syn_queue),
-    row("syn_acks_again", listeners::syn_acks).follows_from(&["accept_queue_overflow"]),
-    row("syns_refused_by_time_wait", listeners::syns_at_time_wait),
-    row("connects_unanswered", closes::unanswered).follows_from(&["accept_queue_overflow"]),
+    row("syn_queue_overflow", listeners::syn_queue).of_events(&["cookies_sent", "syns_dropped"]),
+    row("syn_acks_again", listeners::syn_acks)
+        .of_events(&["synacks_again"])
+        .follows_from(&["accept_queue_overflow"]),
+    row("syns_refused_by_time_wait", listeners::syns_at_time_wait).of_events(&["syns"]),
+    row("connects_unanswered", closes::unanswered)
+        .follows_from(&["accept_queue_overflow"])
+        .of_events(&["timed_out", "given_up"]),
     row("pool_too_small", pools::too_small).follows_from(&["client_ports_exhausted", "client_ports_near"]),
-    row("connects_refused", closes::refused),
-    row("closes_unread_data", closes::unread_data),
-    row("closes_linger_zero", closes::linger_zero),
-    row("peer_resets", closes::peer_resets).follows_from(&["closes_unread_data", "closes_linger_zero"]),
+    row("connects_refused", closes::refused).of_events(&["traced"]),
+    row("closes_unread_data", closes::unread_data).of_events(&["traced"]),
+    row("closes_linger_zero", closes::linger_zero).of_events(&["traced"]),
+    row("peer_resets", closes::peer_resets)
+        .of_events(&["traced"])
+        .follows_from(&["closes_unread_data", "closes_linger_zero"]),
     row("tw_recycle_line", settings::tw_recycle),
     row("timestamps_off", settings::timestamps),
     row("tw_buckets_lowered", settings::tw_buckets),
@@ -78,7 +100,7 @@ const FINDINGS: &[FindingRow] = &[
     row("tw_reuse", time_wait::reuse).follows_from(&["client_ports_exhausted", "client_ports_near"]),
     row("conntrack_time_wait", nat::time_wait_timeout),
     row("time_wait_harmless", time_wait::harmless),
-    row("tracer_losses", trace::losses),
+    row(LOSSES, trace::losses),
 ];
 
 /// Returns the findings in `snapshot`, the worst first, each followed by those it causes.
@@ -90,6 +112,7 @@ pub fn diagnose(snapshot: &Snapshot) -> Vec<Finding> {
             let found = (row.find)(&case)?;
             Some(Finding {
                 id: row.id,
+                events: row.count_events(&found.numbers),
                 severity: found.severity,
                 follows_from: None,
                 title: found.title,

@@ -408,7 +408,13 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
         Severity::Note,
         "net.ipv4.tcp_tw_reuse: 1 on the host (/etc/sysctl.conf:7), 2 in netns blue",
     ),
-    ("tracer_losses", |s| s.losses.ring_full = 12, Severity::Note, "lost 12: ring full 12"),
+    ("tracer_losses", |s| s.losses.ring_full = 12, Severity::Warning, "lost 12: ring full 12, of 0 records"),
+    (
+        "tracer_losses",
+        |s| (s.losses.ring_full, s.losses.healed, s.records) = (12, 7_000, 12_000),
+        Severity::Note,
+        "lost 7,012: ring full 12, healed 7,000, of 12,000 records",
+    ),
 ];
 
 /// The flags byte of a SYN.

@@ -60,7 +60,7 @@ pub fn write(
     findings: &[Finding],
     layout: DoctorLayout,
 ) -> io::Result<()> {
-    let layout = DoctorLayout { width: layout.width.clamp(NARROWEST, WIDEST), ..layout };
+    let layout = layout.readable();
     let host = &snapshot.host;
     let head = format!(
         "tcptrace doctor  {}  Linux {}  {}  watched {}",
@@ -76,18 +76,12 @@ pub fn write(
             folded(out, finding, layout)?;
         } else {
             writeln!(out)?;
-            one(out, finding, layout)?;
+            self::finding(out, finding, layout)?;
         }
     }
     if findings.iter().all(|finding| finding.severity == Severity::Note) {
         writeln!(out)?;
-        let ok = layout.painted(GREEN, "OK");
-        writeln!(out, "{ok}  No problems found. Evidence:")?;
-        for reason in healthy::reasons(snapshot) {
-            for (n, line) in wrap(&reason, layout.width - 4, "").into_iter().enumerate() {
-                writeln!(out, "  {} {line}", if n == 0 { "-" } else { " " })?;
-            }
-        }
+        healthy(out, snapshot, layout)?;
     }
     for limit in &host.limits {
         writeln!(out)?;
@@ -100,6 +94,19 @@ pub fn write(
     if is_short {
         let hint = "All details, with the reasons: -v. One setting: tcptrace doctor --explain NAME";
         wrapped(out, "", hint, layout)?;
+    }
+    Ok(())
+}
+
+/// Writes why nothing is wrong.
+pub fn healthy(out: &mut impl Write, snapshot: &Snapshot, layout: DoctorLayout) -> io::Result<()> {
+    let layout = layout.readable();
+    let ok = layout.painted(GREEN, "OK");
+    writeln!(out, "{ok}  No problems found. Evidence:")?;
+    for reason in healthy::reasons(snapshot) {
+        for (n, line) in wrap(&reason, layout.width - 4, "").into_iter().enumerate() {
+            writeln!(out, "  {} {line}", if n == 0 { "-" } else { " " })?;
+        }
     }
     Ok(())
 }
@@ -126,7 +133,9 @@ fn folded(out: &mut impl Write, finding: &Finding, layout: DoctorLayout) -> io::
     labelled(out, "also", &format!("{}{evidence}", finding.title), "", layout)
 }
 
-fn one(out: &mut impl Write, finding: &Finding, layout: DoctorLayout) -> io::Result<()> {
+/// Writes one finding.
+pub fn finding(out: &mut impl Write, finding: &Finding, layout: DoctorLayout) -> io::Result<()> {
+    let layout = layout.readable();
     let colour = match finding.severity {
         Severity::Critical => RED,
         Severity::Warning => YELLOW,
@@ -251,6 +260,11 @@ pub(super) fn wrap(text: &str, width: usize, hang: &str) -> Vec<String> {
 }
 
 impl DoctorLayout {
+    /// With a width that can be read.
+    fn readable(self) -> Self {
+        Self { width: self.width.clamp(NARROWEST, WIDEST), ..self }
+    }
+
     fn painted(self, colour: &str, word: &str) -> String {
         match self.paint {
             Paint::Colour if !word.is_empty() => format!("{colour}{word}{RESET}"),

@@ -32,7 +32,7 @@ pub enum Action {
     Suspend,
     /// Open or close the help.
     Help,
-    /// Close the help, else leave the view, else clear the filter, else clear the selection.
+    /// Close help or findings, else leave the view, else clear the filter, else clear the selection.
     Back,
     /// Open the selected row: a group's sockets, a socket's life.
     Open,
@@ -60,8 +60,8 @@ pub enum Action {
     Edit(Edit),
     /// Reset rates, ends and dwells.
     Reset,
-    /// Select the group that the insight line names.
-    Insight,
+    /// Open or close the findings.
+    Findings,
     /// Replay only: a time command.
     Time(ReplayCommand),
     /// Replay only: start to type a time to go to.
@@ -110,6 +110,13 @@ const fn typed(c: char) -> KeyPress {
 /// All actions with keys, in the order of the help and of the hints.
 pub const ACTIONS: [ActionRow; 39] = [
     row(Action::Help, "help", &[typed('?'), typed('h')], "this help").hinted("help", ANYWHERE),
+    row(
+        Action::Findings,
+        "findings",
+        &[typed('i')],
+        "what is wrong: evidence and fix; left and right: the others",
+    )
+    .hinted("findings", ANYWHERE),
     row(Action::GoTo, "go-to", &[typed('t')], "go to a time: 18:03:20, +90s, -10s, 50%")
         .hinted("go to", ANYWHERE),
     row(Action::Time(ReplayCommand::Peak(Peak::Next)), "next-peak", &[typed('p')], "next peak of TIME_WAIT")
@@ -166,8 +173,6 @@ pub const ACTIONS: [ActionRow; 39] = [
     row(Action::Reverse, "reverse", &[typed('r'), typed('S')], "reverse the order").hinted("reverse", TABLES),
     row(Action::Pause, "pause", &[typed(' ')], "pause or resume the screen, or a replay")
         .hinted("pause", ANYWHERE),
-    row(Action::Insight, "insight", &[typed('i')], "select the group that the bottom line names")
-        .hinted("select it", GROUPS),
     row(Action::Reset, "reset", &[Ctrl('r')], "reset counts: rates, ends, dwells").hinted("reset", GROUPS),
     row(Action::Move(Move::Up), "up", &[Plain(KeyCode::Up), typed('k')], "row above"),
     row(

@@ -7,6 +7,7 @@ use crate::{
         DestinationPorts, DwellQuantiles, Group, GroupKey, Grouping, Losses, PortsSnapshot, Sample, Snapshot,
         StateTotal, TimeWaitEnds, Timeline, TimewaitSockets, TwReuse,
         detail::{Before, Detail, DetailAnswer, Life, Members, Query, SocketRow, StateChange, row_of},
+        stuck_sockets::{One, StuckSockets},
     },
     lifecycle::{Bound, Closer, Dwell, EndReason, OwnerKind, Processes, Role, Since, Socket},
     model::{
@@ -294,6 +295,22 @@ pub fn busy() -> Snapshot {
     leak.oldest_close_wait = Some(Since::Exact(Nanos(20_000_000_000)));
     leak.close_wait_owner.clone_from(&leak.process);
 
+    let end = |addr: [u8; 4], port| Endpoint { addr: std::net::IpAddr::from(addr).into(), port, ifindex: 0 };
+    let service = end([192, 168, 100, 200], 50_051);
+    let age = Nanos(922_000_000_000);
+    let oldest =
+        One { id: SocketId(2), local: end([10, 0, 0, 1], 40_002), remote: service, age, at_least: false };
+    let stuck = StuckSockets {
+        state: CloseWait,
+        netns: NetnsId(0),
+        role: Role::Outbound,
+        service,
+        process: leak.process.clone(),
+        count: 1_204,
+        old: 1_204,
+        oldest: vec![oldest],
+    };
+
     let v6 = group("[2001:db8:1:2:3:4:5:6]:8443", Role::Unknown, &[(Established, 3)]);
 
     let mut snapshot = empty();
@@ -302,6 +319,7 @@ pub fn busy() -> Snapshot {
     snapshot.records = 1_204_113;
     snapshot.records_per_s = 31_240.0;
     snapshot.groups = vec![database, web, leak, v6];
+    snapshot.stuck = vec![stuck];
     snapshot.history = (0..60)
         .map(|second| {
             let mut counts = [0; TcpState::COUNT];

@@ -12,7 +12,6 @@ pub mod columns;
 mod config;
 #[cfg(test)]
 pub(super) mod fixture;
-mod insight;
 pub mod json;
 mod key;
 mod keymap;
@@ -30,6 +29,7 @@ pub(super) mod table;
 mod terminal;
 mod theme;
 mod unknown_name;
+mod verdict;
 
 pub use config::{ConfigError, ScreenConfig};
 pub use run::{replay, run};

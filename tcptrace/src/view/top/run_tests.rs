@@ -15,8 +15,8 @@ use crate::{
         top::{
             Colours, ScreenConfig, TerminalStyle,
             action::{ACTIONS, ActionRow, ScreenView},
-            fixture, insight, screen,
-            state::{FeedMode, Move},
+            fixture, screen,
+            state::{FeedMode, Move, Popup},
         },
     },
 };
@@ -176,7 +176,7 @@ fn check(row: &ActionRow, key: KeyPress) {
         Action::Quit => next == Some(FollowUp::Quit),
         Action::Suspend => next == Some(FollowUp::Suspend),
         Action::Redraw => next == Some(FollowUp::Redraw),
-        Action::Help => state.is_help_open(),
+        Action::Help => state.popup() == Some(Popup::Help),
         Action::Back => state.place() == ScreenView::Groups,
         Action::Open => state.place() == ScreenView::Sockets,
         Action::Filter => state.prompt().is_some(),
@@ -192,10 +192,7 @@ fn check(row: &ActionRow, key: KeyPress) {
         Action::SortNext => state.sort().column == before.column + 1,
         Action::SortPrevious => state.sort().column == before.column - 1,
         Action::Reverse => state.sort() == before.reversed(),
-        Action::Insight => {
-            let about = insight::of(state.snapshot()).group.expect("there is a leak");
-            state.is_selected(&state.snapshot().groups[about])
-        }
+        Action::Findings => state.popup() == Some(Popup::Finding(0)),
         Action::Move(step) => {
             let expected = match step {
                 Move::Last => 3,

@@ -1,4 +1,4 @@
-//! Footer: the insight line; below it hints and the position of the selection, or the input line.
+//! Footer: the verdict; below it hints and the position of the selection, or the input line.
 
 use ratatui::{
     Frame,
@@ -11,31 +11,37 @@ use super::{table::arrow, wrap::wrap_into};
 use crate::{
     model::{text, units},
     replay,
+    view::doctor::Severity,
     view::top::{
         action::{ACTIONS, ScreenView},
-        insight::{self, InsightSeverity},
         settings::ScreenSettings,
         state::{Prompt, ScreenState, Typing},
         theme::{StyleRole, Theme},
+        verdict,
     },
 };
 
-/// Draws the insight line.
-pub fn draw_insight(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, theme: &Theme) {
+/// Draws the verdict.
+pub fn draw_verdict(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, theme: &Theme) {
     if area.is_empty() {
         return;
     }
-    let insight = insight::of(state.snapshot());
-    let role = match insight.severity {
-        InsightSeverity::Alarm => Some(StyleRole::Alarm),
-        InsightSeverity::Warning => Some(StyleRole::Warning),
-        InsightSeverity::Note => None,
-        InsightSeverity::Calm => Some(StyleRole::Faint),
-    };
-    let style = role.map(|role| theme.style(role)).unwrap_or_default();
-    let lines = wrap_into(&insight.text, area.width as usize, area.height as usize);
+    let verdict = verdict::of(state.snapshot(), state.findings().serious());
+    let style = theme.style(severity(verdict.severity));
+    let (width, height) = (area.width.into(), area.height.into());
+    let lines = wrap_into(&verdict.fitted(width, height), width, height);
     for (line, row) in lines.into_iter().zip(area.rows()) {
         frame.render_widget(Line::styled(line, style), row);
+    }
+}
+
+/// The colour of a severity; `None` is no finding.
+pub fn severity(severity: Option<Severity>) -> StyleRole {
+    match severity {
+        Some(Severity::Critical) => StyleRole::Alarm,
+        Some(Severity::Warning) => StyleRole::Warning,
+        Some(Severity::Note) => StyleRole::Strong,
+        None => StyleRole::Faint,
     }
 }
 

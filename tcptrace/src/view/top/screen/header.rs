@@ -9,8 +9,9 @@ use ratatui::{
 use crate::{
     aggregate::Snapshot,
     model::units,
+    view::doctor::LOSSES,
     view::top::{
-        state::{FeedMode, Replay, ScreenState},
+        state::{FeedMode, Findings, Replay, ScreenState},
         summary,
         theme::{StyleRole, Theme},
     },
@@ -54,7 +55,9 @@ fn right(snapshot: &Snapshot, state: &ScreenState, theme: &Theme) -> Line<'stati
     }
     right.push(match snapshot.losses.total() {
         0 => Span::styled("  lost 0", theme.style(StyleRole::Faint)),
-        lost => Span::styled(format!("  lost {}", units::compact(lost)), theme.style(StyleRole::Alarm)),
+        lost => {
+            Span::styled(format!("  lost {}", units::compact(lost)), theme.style(of_losses(state.findings())))
+        }
     });
     Line::from(right).right_aligned()
 }
@@ -87,6 +90,12 @@ fn of_replay(replay: &Replay, theme: &Theme) -> Vec<Span<'static>> {
 }
 
 /// Draws the losses by cause.
-pub fn draw_losses(frame: &mut Frame<'_>, area: Rect, losses: &str, theme: &Theme) {
-    frame.render_widget(Line::styled(losses, theme.style(StyleRole::Alarm)), area);
+pub fn draw_losses(frame: &mut Frame<'_>, area: Rect, losses: &str, findings: &Findings, theme: &Theme) {
+    frame.render_widget(Line::styled(losses, theme.style(of_losses(findings))), area);
+}
+
+/// Red when counts may be off.
+fn of_losses(findings: &Findings) -> StyleRole {
+    let is_doubtful = findings.serious().any(|finding| finding.id == LOSSES);
+    if is_doubtful { StyleRole::Alarm } else { StyleRole::Faint }
 }

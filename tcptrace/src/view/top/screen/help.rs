@@ -1,57 +1,26 @@
 //! Help overlay: limits of the trace, keys, columns.
 
-use super::wrap::wrap;
+use super::{popup, wrap::wrap};
 use crate::{
     aggregate::Snapshot,
     model::text,
-    view::{
-        glyphs::Glyphs,
-        top::{
-            action::{ACTIONS, ScreenView},
-            columns::{GROUPS, SOCKETS, TableColumn},
-            settings::ScreenSettings,
-            state::{EDITS, ScreenState},
-            theme::StyleRole,
-        },
+    view::top::{
+        action::{ACTIONS, ScreenView},
+        columns::{GROUPS, SOCKETS, TableColumn},
+        settings::ScreenSettings,
+        state::{EDITS, ScreenState},
+        theme::StyleRole,
     },
 };
 use ratatui::{
     Frame,
-    layout::Constraint,
-    symbols::border,
     text::{Line, Span},
-    widgets::{Block, Clear, Padding, Paragraph},
 };
 
-const ASCII_BORDER: border::Set<'_> = border::Set {
-    top_left: "+",
-    top_right: "+",
-    bottom_left: "+",
-    bottom_right: "+",
-    vertical_left: "|",
-    vertical_right: "|",
-    horizontal_top: "-",
-    horizontal_bottom: "-",
-};
-
-/// Draws as many lines as fit.
+/// Draws the help.
 pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, settings: &ScreenSettings) {
-    let area = frame.area();
-    let lines = lines(state, settings, area.width.saturating_sub(4).min(74) as usize);
-    let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 4;
-    let height = lines.len() as u16 + 2;
-    let area = area.centered(Constraint::Length(width), Constraint::Length(height));
-    let rows = area.height.saturating_sub(2) as usize;
-    let first = state.help(lines.len(), rows).unwrap_or(0);
-    let title =
-        if rows < lines.len() { " help: Esc closes, up and down scroll " } else { " help: Esc closes " };
-    let border = match settings.theme.glyphs() {
-        Glyphs::Unicode => border::PLAIN,
-        Glyphs::Ascii => ASCII_BORDER,
-    };
-    let block = Block::bordered().border_set(border).title(title).padding(Padding::horizontal(1));
-    frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(lines).block(block).scroll((first as u16, 0)), area);
+    let lines = lines(state, settings, popup::width(frame, 74));
+    popup::draw(frame, "help", lines, state, settings);
 }
 
 fn lines(state: &ScreenState, settings: &ScreenSettings, width: usize) -> Vec<Line<'static>> {

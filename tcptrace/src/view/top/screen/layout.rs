@@ -1,8 +1,8 @@
 //! Layout of the screen: assigns an area to each part.
 //!
 //! From top to bottom: header, losses if any, timeline of a recording, states, table title, table, dwells of the group,
-//! insight, hints. As the height shrinks, parts disappear in this order: dwells below the table, growth and history of
-//! the states, blank lines, timeline, states, insight, losses and table title, hints.
+//! verdict, hints. As the height shrinks, parts disappear in this order: dwells below the table, growth and history of
+//! the states, blank lines, timeline, states, verdict, losses and table title, hints.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
@@ -17,8 +17,8 @@ pub struct Parts {
     /// Table title: the group and the filter.
     pub about: Rect,
     pub table: Rect,
-    /// Insight line.
-    pub insight: Rect,
+    /// The verdict.
+    pub verdict: Rect,
     /// Hints, or the input line.
     pub hints: Rect,
 }
@@ -38,8 +38,8 @@ pub struct LayoutRequest {
 const MIN_HEIGHT_WITH_BLANKS: u16 = 16;
 /// Minimum height at which the states have all their lines.
 const MIN_HEIGHT_ALL_STATES: u16 = 20;
-/// Below this width, a screen of height `MIN_HEIGHT_ALL_STATES` gives the insight two lines.
-const MIN_WIDTH_ONE_LINE_INSIGHT: u16 = 150;
+/// Below this width, a screen of height `MIN_HEIGHT_ALL_STATES` gives the verdict two lines.
+const MIN_WIDTH_ONE_LINE_VERDICT: u16 = 150;
 
 /// Divides `area` into the parts.
 pub fn parts(area: Rect, wanted: LayoutRequest) -> Parts {
@@ -50,12 +50,12 @@ pub fn parts(area: Rect, wanted: LayoutRequest) -> Parts {
         8..MIN_HEIGHT_ALL_STATES => 2,
         MIN_HEIGHT_ALL_STATES.. => 5,
     };
-    let insight = match height {
+    let verdict = match height {
         ..7 => 0,
-        MIN_HEIGHT_ALL_STATES.. if area.width < MIN_WIDTH_ONE_LINE_INSIGHT => 2,
+        MIN_HEIGHT_ALL_STATES.. if area.width < MIN_WIDTH_ONE_LINE_VERDICT => 2,
         _ => 1,
     };
-    let [header, losses, timeline, _, states, about, table, insight, hints] = Layout::vertical([
+    let [header, losses, timeline, _, states, about, table, verdict, hints] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(if height >= 5 { wanted.losses } else { 0 }),
         Constraint::Length(wanted.timeline),
@@ -63,11 +63,11 @@ pub fn parts(area: Rect, wanted: LayoutRequest) -> Parts {
         Constraint::Length(states),
         Constraint::Length(if height >= 5 { wanted.about.max(air) } else { 0 }),
         Constraint::Fill(1),
-        Constraint::Length(insight),
+        Constraint::Length(verdict),
         Constraint::Length(u16::from(height >= 4)),
     ])
     .areas(area);
-    Parts { header, losses, timeline, states, about, table, insight, hints }
+    Parts { header, losses, timeline, states, about, table, verdict, hints }
 }
 
 /// Minimum width at which the dwells go beside the table.

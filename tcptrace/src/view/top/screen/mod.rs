@@ -1,18 +1,20 @@
 //! Draws one frame of a [`ScreenState`]. Each part has its own file; [`layout`] assigns the areas.
 
 mod dwells;
+mod findings;
 mod footer;
 mod groups;
 mod header;
 mod help;
 mod layout;
 mod life;
+mod popup;
 mod sockets;
 mod states;
 mod table;
 mod table_title;
 mod timeline;
-mod wrap;
+pub(super) mod wrap;
 
 #[cfg(test)]
 mod replay_tests;
@@ -21,7 +23,12 @@ mod tests;
 
 use ratatui::{Frame, layout::Rect};
 
-use super::{action::ScreenView, mouse::Regions, settings::ScreenSettings, state::ScreenState};
+use super::{
+    action::ScreenView,
+    mouse::Regions,
+    settings::ScreenSettings,
+    state::{Popup, ScreenState},
+};
 use crate::view::losses::losses;
 
 /// Draws `state` on `frame`; returns the clickable regions.
@@ -38,7 +45,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, settings: &ScreenSet
     let parts = layout::parts(frame.area(), wanted);
     header::draw(frame, parts.header, state, theme);
     if let Some(losses) = &losses {
-        header::draw_losses(frame, parts.losses, losses, theme);
+        header::draw_losses(frame, parts.losses, losses, state.findings(), theme);
     }
     states::draw(frame, parts.states, state.snapshot(), theme);
     if let Some(about) = about {
@@ -53,11 +60,12 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, settings: &ScreenSet
         ScreenView::Sockets => sockets::draw(frame, parts.table, state, theme),
         ScreenView::Life => life::draw(frame, parts.table, state, settings),
     };
-    footer::draw_insight(frame, parts.insight, state, theme);
+    footer::draw_verdict(frame, parts.verdict, state, theme);
     footer::draw(frame, parts.hints, state, settings);
-    if state.is_help_open() {
-        help::draw(frame, state, settings);
-        return Regions::default();
+    match state.popup() {
+        Some(Popup::Help) => help::draw(frame, state, settings),
+        Some(Popup::Finding(n)) => findings::draw(frame, state, n, settings),
+        None => return Regions { timeline, ..regions },
     }
-    Regions { timeline, ..regions }
+    Regions::default()
 }

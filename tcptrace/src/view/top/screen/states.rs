@@ -12,9 +12,9 @@ use crate::{
     aggregate::Snapshot,
     model::units,
     view::top::{
-        insight::growth_per_s,
         summary::{self, StateCells},
         theme::{StyleRole, Theme},
+        verdict::growth_per_s,
     },
 };
 

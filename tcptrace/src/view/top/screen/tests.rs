@@ -168,6 +168,31 @@ fn help_scrolls() {
 }
 
 #[test]
+fn finding_has_evidence_and_fix() {
+    insta::assert_snapshot!(frame(fixture::busy(), &[Action::Findings], RICH, 80, 40));
+}
+
+#[test]
+fn neighbouring_findings_follow() {
+    let mut snapshot = fixture::busy();
+    fixture::use_ports(&mut snapshot, Some(crate::model::Nanos(26_000_000_000)));
+    let actions = [Action::Findings, Action::SortNext, Action::SortNext];
+    insta::assert_snapshot!(frame(snapshot, &actions, ASCII, 160, 50));
+}
+
+#[test]
+fn healthy_host_has_reasons() {
+    let mut snapshot = fixture::empty();
+    snapshot.interval = crate::model::Nanos::SECOND;
+    insta::assert_snapshot!(frame(snapshot, &[Action::Findings], ASCII, 80, 24));
+}
+
+#[test]
+fn enter_on_a_finding_opens_its_sockets() {
+    insta::assert_snapshot!(frame(fixture::busy(), &[Action::Findings, Action::Open], ASCII, 80, 24));
+}
+
+#[test]
 fn selected_row_is_reversed() {
     let backend = frame(fixture::busy(), &[Action::Move(Move::Down); 2], ASCII, 80, 24);
     assert_eq!(reversed_rows(&backend), [10]);
@@ -182,6 +207,7 @@ fn every_size_can_be_drawn() {
             &[][..],
             &[Action::Move(Move::Last)],
             &[Action::Help],
+            &[Action::Findings],
             &[Action::SortNext],
             &[Action::Open],
             &[Action::Open, Action::Open],

@@ -2,6 +2,7 @@
 //! query for the pipeline ([`ScreenState::query`]).
 
 mod feed;
+mod findings;
 pub(super) mod list;
 pub(super) mod prompt;
 mod replay;
@@ -10,6 +11,7 @@ mod update;
 use std::{cmp::Ordering, sync::Arc};
 
 pub use feed::{Feed, FeedMode};
+pub use findings::Findings;
 pub use list::{List, Move};
 pub use prompt::{EDITS, Edit, Prompt, edit};
 pub use replay::Replay;
@@ -88,8 +90,19 @@ pub struct ScreenState {
     time_error: Option<String>,
     /// Replay control, of a recording.
     replay: Option<Replay>,
-    /// First visible line of the help, while it is open.
-    help: Option<usize>,
+    findings: Findings,
+    popup: Option<Popup>,
+    /// First visible line of the popup.
+    popup_line: usize,
+}
+
+/// What lies over the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Popup {
+    /// The help.
+    Help,
+    /// This finding.
+    Finding(usize),
 }
 
 impl ScreenState {
@@ -110,10 +123,12 @@ impl ScreenState {
             typing: Typing::Filter,
             time_error: None,
             replay: None,
-            help: None,
+            findings: Findings::default(),
+            popup: None,
+            popup_line: 0,
             feed: Feed::new(snapshot),
         };
-        state.arrange();
+        state.show();
         state
     }
 
@@ -194,16 +209,20 @@ impl ScreenState {
         }
     }
 
-    /// First of `lines` help lines to show in `height` rows; `None` while the help is closed.
-    pub fn help(&mut self, lines: usize, height: usize) -> Option<usize> {
-        let line = self.help.as_mut()?;
-        *line = (*line).min(lines.saturating_sub(height));
-        Some(*line)
+    /// First of `lines` lines of the popup to show in `height` rows.
+    pub fn popup_line(&mut self, lines: usize, height: usize) -> usize {
+        self.popup_line = self.popup_line.min(lines.saturating_sub(height));
+        self.popup_line
     }
 
-    /// Whether the help is open.
-    pub const fn is_help_open(&self) -> bool {
-        self.help.is_some()
+    /// What lies over the screen.
+    pub const fn popup(&self) -> Option<Popup> {
+        self.popup
+    }
+
+    /// Findings of the shown snapshot.
+    pub const fn findings(&self) -> &Findings {
+        &self.findings
     }
 
     /// The input line, while it is open.
@@ -283,12 +302,18 @@ impl ScreenState {
     pub fn take(&mut self, snapshot: Arc<Snapshot>) {
         let query = self.query();
         self.feed.take(snapshot, &query);
-        self.arrange();
+        self.show();
     }
 
     /// Marks the feed as ended: no newer snapshot follows.
     pub fn end(&mut self) {
         self.feed.end();
+        self.show();
+    }
+
+    /// Shows the snapshot of the feed.
+    fn show(&mut self) {
+        self.findings.update(self.feed.shown());
         self.arrange();
     }
 

@@ -58,9 +58,9 @@ fn escape_closes_the_help_first() {
     state.act(Action::Move(Move::Down));
     state.act(Action::Help);
     state.act(Action::Move(Move::Last));
-    assert_eq!((state.help(30, 20), state.position().0), (Some(10), Some(0)));
+    assert_eq!((state.popup_line(30, 20), state.position().0), (10, Some(0)));
     state.act(Action::Back);
-    assert!(!state.is_help_open() && state.position().0.is_some());
+    assert!(state.popup().is_none() && state.position().0.is_some());
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn answer(state: &mut ScreenState, detail: Detail) {
 fn enter_opens_and_escape_goes_back() {
     let mut state = state();
     press(&mut state, &[Action::Open]);
-    // Nothing was selected: this is the group of the insight line.
+    // Nothing was selected: this is the group of the worst finding.
     let leak = GroupKey::named("192.168.100.200:50051", Role::Outbound);
     assert_eq!((state.place(), state.query().focus), (ScreenView::Sockets, Focus::Group(leak)));
     assert!(state.members().is_none());

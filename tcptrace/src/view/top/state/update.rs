@@ -1,15 +1,17 @@
 //! Applies [`Action`]s to the screen state.
 
-use super::{Edit, FollowUp, List, Move, Opened, Prompt, ScreenState, ScreenView, Typing};
+use super::{Edit, FollowUp, List, Move, Opened, Popup, Prompt, ScreenState, ScreenView, Typing};
 use crate::{
-    aggregate::{Grouping, detail::Detail},
+    aggregate::{Group, GroupKey, Grouping, detail::Detail},
     filter::parse,
     replay::ReplayCommand,
-    view::top::{
-        action::Action,
-        columns::{ALL_OF_SOCKETS, GROUPS, SOCKETS, TableColumn},
-        insight,
-        sort::Sort,
+    view::{
+        doctor::{Finding, Who},
+        top::{
+            action::Action,
+            columns::{ALL_OF_SOCKETS, GROUPS, SOCKETS, TableColumn},
+            sort::Sort,
+        },
     },
 };
 
@@ -18,10 +20,11 @@ impl ScreenState {
     pub fn act(&mut self, action: Action) -> FollowUp {
         match action {
             _ if !self.offers(action) => {}
+            _ if self.acts_on_popup(action) => {}
             Action::Quit => return FollowUp::Quit,
             Action::Suspend => return FollowUp::Suspend,
             Action::Redraw => return FollowUp::Redraw,
-            Action::Help => self.help = if self.help.is_some() { None } else { Some(0) },
+            Action::Help => self.open_popup(Popup::Help),
             Action::Back => self.back(),
             Action::Open => self.open(),
             Action::Move(step) => self.go(step),
@@ -31,7 +34,7 @@ impl ScreenState {
             Action::Pause if self.replay.is_some() => return FollowUp::Drive(ReplayCommand::Toggle),
             Action::Pause => {
                 self.feed.pause();
-                self.arrange();
+                self.show();
             }
             Action::GroupNext => self.group_by_neighbour(|keys, now| (now + 1) % keys),
             Action::GroupPrevious => self.group_by_neighbour(|keys, now| (now + keys - 1) % keys),
@@ -52,15 +55,61 @@ impl ScreenState {
                 return command.map_or(FollowUp::Draw, FollowUp::Drive);
             }
             Action::Reset => self.query.resets += 1,
-            Action::Insight => self.select_insight(),
+            Action::Findings => self.open_popup(Popup::Finding(0)),
         }
         FollowUp::Draw
     }
 
-    fn back(&mut self) {
-        if self.help.take().is_some() {
-            return;
+    /// Opens `popup`.
+    fn open_popup(&mut self, popup: Popup) {
+        (self.popup, self.popup_line) = (Some(popup), 0);
+    }
+
+    /// Applies `action` to the popup, if one is open and the action is about it.
+    fn acts_on_popup(&mut self, action: Action) -> bool {
+        let Some(popup) = self.popup else { return false };
+        let findings = self.findings.all().len().max(1);
+        match (popup, action) {
+            (Popup::Help, Action::Help) | (Popup::Finding(_), Action::Findings) | (_, Action::Back) => {
+                self.popup = None;
+            }
+            (_, Action::Move(step)) => self.popup_line = scrolled(self.popup_line, step),
+            (Popup::Finding(n), Action::SortNext) => self.open_popup(Popup::Finding((n + 1) % findings)),
+            (Popup::Finding(n), Action::SortPrevious) => {
+                self.open_popup(Popup::Finding((n + findings - 1) % findings));
+            }
+            (Popup::Finding(n), Action::Open) => {
+                self.popup = None;
+                let about = self.findings.all().get(n).and_then(|finding| self.group_of(finding));
+                if let Some(group) = about {
+                    self.place = ScreenView::Groups;
+                    self.groups.select(Some(group));
+                    self.arrange();
+                    self.open();
+                }
+            }
+            _ => return false,
         }
+        true
+    }
+
+    /// The group with the sockets of a finding: of its first process or service that has one.
+    fn group_of(&self, finding: &Finding) -> Option<GroupKey> {
+        let groups = &self.snapshot().groups;
+        let of = |who: &Who| {
+            let is_service = |group: &&Group| {
+                let service = group.service.map(|(_, service)| service.to_string());
+                service.as_ref().unwrap_or(&group.key) == &who.service
+            };
+            let is_process =
+                |group: &&Group| group.process.as_ref().is_some_and(|process| Some(process.pid) == who.pid);
+            let by_both = groups.iter().find(|group| is_service(group) && is_process(group));
+            by_both.or_else(|| groups.iter().find(is_service)).or_else(|| groups.iter().find(is_process))
+        };
+        finding.who.iter().find_map(of).map(|group| group.id.clone())
+    }
+
+    fn back(&mut self) {
         match self.place {
             ScreenView::Life => self.place = ScreenView::Sockets,
             ScreenView::Sockets => self.place = ScreenView::Groups,
@@ -69,12 +118,15 @@ impl ScreenState {
         }
     }
 
-    /// Opens the selected row, else the group of the insight line, else the first row.
+    /// Opens the selected row, else the group of the worst finding, else the first row.
     fn open(&mut self) {
         match self.place {
             ScreenView::Groups => {
                 if self.groups.selected().is_none() {
-                    self.select_insight();
+                    let worst = self.findings.serious().next();
+                    let about = worst.and_then(|finding| self.group_of(finding));
+                    self.groups.select(about);
+                    self.arrange();
                 }
                 if self.groups.selected().is_none() {
                     self.go(Move::ToLine(0));
@@ -104,23 +156,7 @@ impl ScreenState {
         }
     }
 
-    fn select_insight(&mut self) {
-        if self.place != ScreenView::Groups {
-            return;
-        }
-        let snapshot = self.feed.shown();
-        let about = insight::of(snapshot).group.map(|group| snapshot.groups[group].id.clone());
-        if about.is_some() {
-            self.groups.select(about);
-            self.arrange();
-        }
-    }
-
     fn go(&mut self, step: Move) {
-        if let Some(line) = &mut self.help {
-            *line = scrolled(*line, step);
-            return;
-        }
         match self.place {
             ScreenView::Groups => {
                 let groups = &self.feed.shown().groups;
@@ -222,7 +258,7 @@ fn sorted<R>(sort: Sort, columns: &[TableColumn<R>], visible: &[usize], action: 
     }
 }
 
-/// The help line after a step; `ScreenState::help` later limits it to the length of the help.
+/// The line of a popup after a step; `ScreenState::popup_line` later limits it to its length.
 const fn scrolled(line: usize, step: Move) -> usize {
     const PAGE: usize = 10;
     match step {

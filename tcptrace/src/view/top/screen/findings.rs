@@ -1,0 +1,40 @@
+//! Popup with a finding: what `doctor` says of it.
+
+use ratatui::{Frame, style::Style, text::Line};
+
+use super::{footer::severity, popup};
+use crate::{
+    model::units,
+    view::{
+        doctor::text::{self, DoctorLayout, FindingDetail, Paint},
+        top::{settings::ScreenSettings, state::ScreenState},
+    },
+};
+
+/// Draws the finding at `index`.
+pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, index: usize, settings: &ScreenSettings) {
+    let layout =
+        DoctorLayout { width: popup::width(frame, 100), paint: Paint::Plain, detail: FindingDetail::Full };
+    let findings = state.findings();
+    let count = findings.all().len();
+    // A later snapshot may have fewer.
+    let index = index.min(count.saturating_sub(1));
+    let mut written = Vec::new();
+    let (title, colour) = if let Some(finding) = findings.all().get(index) {
+        text::finding(&mut written, finding, layout).expect("memory can be written");
+        let past = findings.past(finding);
+        let past = past.map(|ago| format!(", the last {} ago", units::duration(ago))).unwrap_or_default();
+        let others = if count > 1 { ", left and right: the others" } else { "" };
+        let sockets = if finding.who.is_empty() { "" } else { ", enter: its sockets" };
+        let title = format!("finding {} of {count}{past}{others}{sockets}", index + 1);
+        (title, severity(Some(finding.severity)))
+    } else {
+        text::healthy(&mut written, state.snapshot(), layout).expect("memory can be written");
+        ("no finding".to_owned(), severity(None))
+    };
+    let written = String::from_utf8_lossy(&written).into_owned();
+    let style = |n: usize| if n == 0 { settings.theme.style(colour) } else { Style::default() };
+    let lines =
+        written.lines().enumerate().map(|(n, line)| Line::styled(line.to_owned(), style(n))).collect();
+    popup::draw(frame, &title, lines, state, settings);
+}
