@@ -19,8 +19,9 @@ struct Screen {
     last: &'static str,
 }
 
-const SCREENS: [Screen; 3] = [
+const SCREENS: [Screen; 4] = [
     Screen { name: "ports", sample: "ports", size: "112x22", steps: &[], last: "ENDED" },
+    Screen { name: "finding", sample: "ports", size: "112x30", steps: &[("ENDED", "i")], last: "verify" },
     Screen { name: "close-wait", sample: "close-wait", size: "112x22", steps: &[], last: "ENDED" },
     Screen {
         name: "life",
