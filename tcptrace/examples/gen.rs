@@ -1,10 +1,10 @@
-//! Generates man pages and shell completions from the argument definitions into a folder. `cargo xtask gen` and
+//! Generates man pages and shell completions from the argument definitions into a folder; a completion asks the program. `cargo xtask gen` and
 //! `cargo xtask dist` run this; the output is not committed, so that it cannot be outdated.
 
 use std::{fs, io, path::PathBuf};
 
-use clap::{CommandFactory as _, ValueEnum as _};
-use clap_complete::Shell;
+use clap::CommandFactory as _;
+use clap_complete::env::Shells;
 use tcptrace::cli::{Cli, help};
 
 fn main() -> io::Result<()> {
@@ -15,8 +15,9 @@ fn main() -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     clap_mangen::generate_to(help::definition(Cli::command()), &man)?;
-    for &shell in Shell::value_variants() {
-        clap_complete::generate_to(shell, &mut help::definition(Cli::command()), "tcptrace", &completions)?;
+    for shell in Shells::builtins().iter() {
+        let mut script = fs::File::create(completions.join(shell.name()))?;
+        shell.write_registration("COMPLETE", "tcptrace", "tcptrace", "tcptrace", &mut script)?;
     }
     Ok(())
 }

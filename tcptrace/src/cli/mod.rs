@@ -2,6 +2,7 @@
 
 pub mod by;
 pub mod check;
+mod complete;
 mod config;
 pub mod diff;
 pub mod doctor;
@@ -71,8 +72,9 @@ enum Command {
 }
 
 impl Cli {
-    /// The command line; prints help or an error and exits where that is asked for or wrong.
+    /// The command line; prints help, completions or an error and exits where that is asked for or wrong.
     pub fn of_process() -> Self {
+        complete::answer(|| help::definition(Self::command()));
         let matches = help::definition(Self::command()).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }

@@ -83,7 +83,10 @@ fn sentences(checks: &[Check]) -> String {
             text.push_str(remedy);
         }
     }
-    text.push_str("\n`tcptrace check` lists everything; `tcptrace states` works all the same.");
+    text.push_str(
+        "\n`tcptrace check` lists everything. Without tracing, `tcptrace states` counts and `tcptrace doctor` judges what \
+         is there now.",
+    );
     text
 }
 

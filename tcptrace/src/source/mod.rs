@@ -21,8 +21,8 @@ mod settings;
 pub mod sock_diag;
 mod sweep;
 mod sysctl_files;
-mod users;
-mod workload_names;
+pub(crate) mod users;
+pub(crate) mod workload_names;
 
 pub use host_poller::PollKind;
 pub use process_facts::NameOptions;

@@ -66,9 +66,9 @@ impl Staging<'_> {
         let completions = self.generated.join("completions");
         let zsh = format!("{zsh}/_tcptrace");
         for (from, to) in [
-            ("tcptrace.bash", "usr/share/bash-completion/completions/tcptrace"),
-            ("_tcptrace", &zsh),
-            ("tcptrace.fish", "usr/share/fish/vendor_completions.d/tcptrace.fish"),
+            ("bash", "usr/share/bash-completion/completions/tcptrace"),
+            ("zsh", &zsh),
+            ("fish", "usr/share/fish/vendor_completions.d/tcptrace.fish"),
         ] {
             put(&completions.join(from), &root.join(to), 0o644)?;
         }

@@ -30,7 +30,8 @@ const USE: &str = "tcptrace --version
 tcptrace states > /dev/null
 tcptrace top --once > /dev/null
 man tcptrace-top | grep -q -- --once
-grep -q -- --listen /usr/share/bash-completion/completions/tcptrace
+grep -q COMPLETE= /usr/share/bash-completion/completions/tcptrace
+_CLAP_COMPLETE_INDEX=2 COMPLETE=bash tcptrace -- tcptrace serve --lis | grep -q -- --listen
 grep -q 'Apache License' /usr/share/doc/tcptrace-bpf/THIRD-PARTY-LICENSES.txt
 ";
 /// The exposure that systemd computes is 2.9 of 10, 2.7 by Debian 13. Not in a pipe, which
