@@ -31,6 +31,10 @@ pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::COUNT,
 #[map]
 static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(Reentrant::ALL.len() as u32, 0);
 
+/// The full socket whose timewait socket was reported last on this CPU.
+#[map]
+static HANDED_OVER: PerCpuArray<HandOver> = PerCpuArray::with_max_entries(1, 0);
+
 /// Handler addresses learned by `hooks::learn`.
 #[map]
 pub static LEARNED: Array<u64> = Array::with_max_entries(learned::COUNT, 0);
@@ -63,6 +67,37 @@ impl Handled {
             unsafe { *mark = self };
         }
         is_marked
+    }
+}
+
+/// A full socket that a timewait socket replaces.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct HandOver {
+    pub cookie: u64,
+    /// When, in jiffies.
+    pub at: u64,
+}
+
+impl HandOver {
+    /// Notes that the timer of the timewait socket was reported.
+    #[inline(always)]
+    pub fn note(self) {
+        if let Some(slot) = HANDED_OVER.get_ptr_mut(0) {
+            // SAFETY: the slot belongs to this CPU; a nested program may overwrite it, and CLOSE is reported then.
+            unsafe { *slot = self };
+        }
+    }
+
+    /// Whether this full socket was handed over just now, on this CPU: `tcp_time_wait()` arms the timer and ends the full
+    /// socket in one go. Its CLOSE tells nothing then. The time rules out a later connection of the same descriptor, which
+    /// has the same cookie.
+    #[inline(always)]
+    pub fn is_noted(self) -> bool {
+        let Some(slot) = HANDED_OVER.get_ptr_mut(0) else { return false };
+        // SAFETY: as above.
+        let noted = unsafe { *slot };
+        noted.cookie == self.cookie && self.at.wrapping_sub(noted.at) <= 1
     }
 }
 

@@ -2,7 +2,9 @@
 //! Attached in copies, see `hooks`.
 
 use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint,
+    EbpfContext as _,
+    helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64},
+    macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use tcptrace_common::{
@@ -16,7 +18,7 @@ use crate::{
     kernel::{
         Address, Argument, IPPROTO_TCP, SockCommon, is_system_call, load, local_port, net_is_dying, read,
     },
-    maps::{Handled, config, is_idle},
+    maps::{HandOver, Handled, config, is_idle},
 };
 
 const SHUTDOWN_MASK: u8 = 3;
@@ -61,6 +63,10 @@ fn report(ctx: &BtfTracePointContext) {
     }
     let (old, new) = (old as u8, new as u8);
     let common = Argument(sock);
+    // inet_csk_clone_lock(): before Linux 6.15 the child still has the listener's addresses and cookie.
+    if old == TcpState::Listen as u8 && new == TcpState::SynRecv as u8 && common.dport() == 0 {
+        return;
+    }
     let sport = local_port(&common, old == TcpState::Close as u8);
     let Some(ends) = wanted(&common, Kind::Transition, old, sport) else { return };
     let cookie = if config!(has_helpers) == 0 {
@@ -69,6 +75,13 @@ fn report(ctx: &BtfTracePointContext) {
         // SAFETY: the verifier knows `sock` as a `struct sock`.
         unsafe { bpf_get_socket_cookie(sock.cast_mut()) }
     };
+    if new == TcpState::Close as u8 && config!(has_helpers) != 0 {
+        // SAFETY: no arguments.
+        let at = unsafe { bpf_jiffies64() };
+        if (HandOver { cookie, at }).is_noted() {
+            return;
+        }
+    }
     let mut flags = owner_flags(&common);
     let (mut sk_err, mut detail) = (0, 0);
     let mut round_trip = 0;

@@ -16,7 +16,7 @@ use crate::{
         Address, Copied, SockCommon, container_of, current_task, is_in_task, is_kernel_thread, load,
         net_is_dying, read,
     },
-    maps::config,
+    maps::{HandOver, config},
 };
 
 #[inline(always)]
@@ -58,5 +58,8 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
         arg0: left,
         arg1: (tid as u64) << 32 | entry_stamp as u64,
     };
-    emit(&common, &ends, observation);
+    let cookie = observation.cookie;
+    if emit(&common, &ends, observation) && kind as u8 == Kind::TimewaitArmed as u8 {
+        HandOver { cookie, at: now }.note();
+    }
 }

@@ -120,7 +120,8 @@ pub const HOOKS: &[Hook] = &[
             since: 0,
             object: KernelObject::Full,
             last: LastRecord::InClose,
-            meaning: "a full socket changes its state. `arg0`: `sk_err` with `to` = CLOSE; from SYN_SENT to ESTABLISHED \
+            meaning: "a full socket changes its state; not its CLOSE when `minisocket_armed` has just reported the timewait socket \
+                      that replaces it. `arg0`: `sk_err` with `to` = CLOSE; from SYN_SENT to ESTABLISHED \
                       `tcp_sock.srtt_us`, eight times the round trip of the SYN in microseconds, 0 where it is not known",
         }],
     },
