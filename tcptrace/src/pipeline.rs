@@ -30,7 +30,7 @@ use crate::{
     aggregate::{Aggregate, Grouping, Scope, Snapshot, detail::Query, stuck_sockets},
     filter::Filter,
     lifecycle::{Tracker, TrackerLimits},
-    model::{Flow, Nanos, Record, Source},
+    model::{Flow, Nanos, Record, Source, peer_names::PeerNames},
     privileges,
     session::Recorder,
     source::PollKind,
@@ -57,6 +57,8 @@ pub struct PipelinePlan {
     pub polls: PollKind,
     /// Name of the source.
     pub source: Arc<str>,
+    /// Names of remote addresses that the user gave.
+    pub peer_names: Arc<PeerNames>,
     /// Receiver of single events.
     pub events: Option<Box<dyn EventSink>>,
     /// Additional receiver of the records.
@@ -79,6 +81,7 @@ impl PipelinePlan {
             interval,
             polls: PollKind::States,
             source: "".into(),
+            peer_names: Arc::default(),
             events: None,
             recorder: None,
             every_snapshot: None,
@@ -125,7 +128,8 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
             plan.events,
             first.map(|query| ActiveQuery::new(query, plan.filter.clone())),
             plan.filter,
-        ),
+        )
+        .with_peer_names(plan.peer_names),
         recorder: plan.recorder,
         snapshots: SnapshotSender {
             source_name: plan.source,
@@ -159,8 +163,15 @@ struct SnapshotSender {
 
 impl Pipeline {
     fn run(mut self, mut source: Box<dyn Source>, stop: &AtomicBool) -> Result<Snapshot> {
+        let mut begins = true;
         loop {
             let goes_on = source.fill(&mut |record| self.process_source_record(record))?;
+            if std::mem::take(&mut begins)
+                && let Some(recorder) = &mut self.recorder
+            {
+                // After the facts about the host, which begin a recording.
+                self.flow.names.peer_records(self.flow.now).for_each(|name| recorder.push(name));
+            }
             if let Some(events) = &mut self.flow.events {
                 events.flush();
             }

@@ -118,7 +118,8 @@ impl SourceArgs {
         };
         let wants_every = want == SnapshotMode::Every && !self.is_live();
         let (every_snapshot, every) = wants_every.then(|| mpsc::channel(1)).unzip();
-        let plan = PipelinePlan { source: name, every_snapshot, ..plan };
+        let peer_names = self.live.peer_names()?;
+        let plan = PipelinePlan { source: name, every_snapshot, peer_names, ..plan };
         let running = pipeline::start(source, plan).context("no thread for the pipeline")?;
         if self.is_live() {
             privileges::keep_for(Work::Nothing);

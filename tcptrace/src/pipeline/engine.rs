@@ -7,7 +7,7 @@ use crate::{
     aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot, detail::Query},
     filter::Filter,
     lifecycle::{Tracker, TrackerLimits},
-    model::{Nanos, NetnsId, Record, StateCounts, TcpState, record::HostFacts},
+    model::{Nanos, NetnsId, Record, StateCounts, TcpState, peer_names::PeerNames, record::HostFacts},
 };
 
 /// A tracker and its aggregate.
@@ -50,6 +50,12 @@ impl Engine {
             source,
             next_sample: Nanos(0),
         }
+    }
+
+    /// Starts with these names of remote addresses.
+    #[must_use]
+    pub fn with_peer_names(self, names: Arc<PeerNames>) -> Self {
+        Self { flow: self.flow.with_peer_names(names), ..self }
     }
 
     /// Adds an answer to `query` to every snapshot; `base` is the fixed part of the filter.

@@ -20,6 +20,7 @@ use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::process::{self, KillOnDrop, StartChild as _};
 use crate::scenario::churn::cgroup_root;
+use crate::scenario::nat::ip;
 use crate::scenario::recording::{RecorderProcess, TempFolder};
 use crate::scenario::serve::{Exporter, scrape};
 use crate::tracer::nothing_is_lost;
@@ -85,6 +86,19 @@ impl ContainerHost {
         BufReader::new(child.stdout.take().context("its stdout")?).read_line(&mut line)?;
         ensure!(line == "connected\n", "the process in {}: {line}", cgroup.display());
         Ok(Container { child, cgroup })
+    }
+
+    /// Starts a process in a container that has a network namespace of its own, with this address.
+    fn start_at(&self, address: &str, id: &str) -> Result<Container> {
+        let start = || {
+            netns::enter_new()?;
+            ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"])?;
+            self.start("docker", id, 7001, 0)
+        };
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(start);
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }
 
@@ -266,6 +280,7 @@ pub(super) struct TopDocument {
 #[derive(Debug, Deserialize)]
 struct TopGroup {
     key: String,
+    peer_name: Option<String>,
     counts: BTreeMap<String, u64>,
     process: Option<TopProcess>,
 }
@@ -285,6 +300,11 @@ impl TopDocument {
         let counts = |group| (of(group, "TIME_WAIT"), of(group, "CLOSE_WAIT"));
         let groups = self.groups.iter().map(|group| (group.key.as_str(), counts(group)));
         groups.filter(|(_, counts)| *counts != (0, 0)).collect()
+    }
+
+    /// Names of the groups that are peers.
+    fn peer_names(&self) -> BTreeMap<&str, Option<&str>> {
+        self.groups.iter().map(|group| (group.key.as_str(), group.peer_name.as_deref())).collect()
     }
 }
 
@@ -421,6 +441,97 @@ pub fn named(lab: &Lab) -> Result<()> {
         let document = from(&[&["--by", "pod"][..], &filter].concat())?;
         ensure!(is(&document, &[(POD, many)]), "{filter:?}: {document:#?}");
     }
+    Ok(())
+}
+
+/// Peers by name: an address in the namespace of a container, one in `/etc/hosts`, one in a file of the user; live, from
+/// the recording where none of them exists, and after another container got the address.
+///
+/// Names follow from addresses alone, so the loopback device stands for the link between the namespaces: of a network that
+/// it has, every address answers. This kernel may have no pairs of devices.
+pub fn peers(lab: &Lab) -> Result<()> {
+    const CONTAINER: &str = "10.71.0.2";
+    const PRINTER: &str = "10.71.0.3";
+    const DATABASE: &str = "10.72.0.9";
+    netns::keep_time_wait()?;
+    for network in ["10.71.0.1/24", "10.72.0.1/24"] {
+        ip(&["addr", "add", network, "dev", "lo"]).map_err(|error| Skip(format!("{error:#}")))?;
+    }
+    let host = ContainerHost::new()?;
+    let root = host.root();
+    let [web, other] = ["d", "e"].map(|digit| digit.repeat(64));
+    let docker = |id: &str, name: &str| {
+        host.file(
+            &format!("var/lib/docker/containers/{id}/config.v2.json"),
+            &format!(r#"{{"Name": "/{name}"}}"#),
+        )
+    };
+    let hosts = format!("127.0.0.1 localhost\n{PRINTER} printer.example printer\n{CONTAINER} not-this\n");
+    let files = [docker(&web, "web-1")?, host.file("etc/hosts", &hosts)?];
+    let lan = host.file("lan", "# ours\n10.0.0.0/8 lan\n10.72.0.0/24 db \u{1b}subnet\n")?;
+    // The longer prefix wins, and a name of the user wins over one of the host.
+    let subnets = host.file("subnets", "10.72.0.0/24 db \u{1b}subnet\n10.72.0.0/16 lan\n")?;
+    let (lan, subnets) = (lan.to_string_lossy(), subnets.to_string_lossy());
+
+    let folder = TempFolder::new()?;
+    let file = folder.file("peers.tcptrace");
+    let netns = lab.netns().to_string();
+    let common = ["--netns", &netns, "--host-root", &root, "--names", &subnets];
+    let recorder = RecorderProcess::start(lab, &file, &common)?;
+    let top =
+        TopRun::start(lab, &[&["top", "--json", "--interval", "1s", "--by", "peer"], &common[..]].concat())?;
+    let first = host.start_at(CONTAINER, &web)?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let port = listener.local_addr()?.port();
+    for peer in [CONTAINER, PRINTER, DATABASE] {
+        for _ in 0..FEW {
+            let client = TcpStream::connect((peer, port))?;
+            let (mut server, _) = listener.accept()?;
+            process::close(client);
+            ensure!(server.read(&mut [0])? == 0, "no end of the stream");
+        }
+    }
+    let is = |document: &TopDocument, peers: &[(&str, &str)]| {
+        let counts = document.counts();
+        let names = document.peer_names();
+        peers
+            .iter()
+            .all(|&(peer, name)| counts.get(peer) == Some(&(FEW, 0)) && names.get(peer) == Some(&Some(name)))
+    };
+    let expected = [(CONTAINER, "web-1"), (PRINTER, "printer.example"), (DATABASE, "db ?subnet")];
+    top.wait(|document| is(document, &expected))?;
+    let service = lab.run(&[&["states", "--json", "--by", "service"], &common[..]].concat())?;
+    let service = serde_json::from_slice::<TopDocument>(&service.stdout)?;
+    let key = format!("{CONTAINER}:{port}");
+    ensure!(service.peer_names().get(&*key) == Some(&Some("web-1")), "{key}: {service:#?}");
+
+    // Its TIME_WAIT outlive the container. Then another gets its address.
+    first.end()?;
+    let names_of = |name| [(CONTAINER, name), expected[1], expected[2]];
+    top.wait(|document| is(document, &expected))?;
+    let second = docker(&other, "web-2").and_then(|_| host.start_at(CONTAINER, &other))?;
+    top.wait(|document| is(document, &names_of("web-2")))?;
+    second.end()?;
+    files.into_iter().try_for_each(fs::remove_file)?;
+    top.finish()?;
+    recorder.signal(Signal::TERM)?;
+    let (status, stderr) = recorder.wait()?;
+    ensure!(status == Some(0), "it ended with {status:?}: {stderr}");
+
+    let file = file.to_string_lossy();
+    let from = |args: &[&str]| {
+        let output = lab.run(&[args, &["--json", "--from", &file]].concat())?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        serde_json::from_slice::<TopDocument>(&output.stdout).context(stderr)
+    };
+    // The recorder read `/etc/hosts` again, or not: without its line the printer has no name.
+    for view in [&["top", "--once", "--by", "peer"][..], &["states", "--by", "peer"]] {
+        let document = from(view)?;
+        ensure!(is(&document, &[(CONTAINER, "web-2"), expected[2]]), "{view:?}: {document:#?}");
+    }
+    // The names of this run win over those of the recording's.
+    let document = from(&["top", "--once", "--by", "peer", "--names", &lan])?;
+    ensure!(is(&document, &[(CONTAINER, "lan"), (PRINTER, "lan"), expected[2]]), "{document:#?}");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     aggregate::{DestinationPorts, Group, Snapshot},
     lifecycle::{Bound, Closer, EndReason, Role},
-    model::{Nanos, TcpState, record::Process, text, units},
+    model::{Nanos, TcpState, record::Process, units},
     view::{doctor::TIMEWAIT_BYTES, losses::losses},
 };
 
@@ -118,12 +118,12 @@ fn leaked(snapshot: &Snapshot) -> Option<Insight> {
         // The owners of the other sockets are unknown here.
         Some(owner) => format!(
             "{sockets} of {} in CLOSE_WAIT, the oldest, of {}, for {age}: the peer closed, it has not called close().",
-            group.key,
+            group.named_key(&snapshot.peer_names),
             named(owner)
         ),
         None => format!(
             "{sockets} of {} in CLOSE_WAIT, {oldest}for {age}: the peer closed, an unknown process has not.",
-            group.key
+            group.named_key(&snapshot.peer_names)
         ),
     };
     Some(Insight { severity: InsightSeverity::Warning, text, group: Some(row) })
@@ -136,7 +136,7 @@ fn held(snapshot: &Snapshot) -> Option<Insight> {
         severity: InsightSeverity::Warning,
         text: format!(
             "{} holds {} half-closed sockets (FIN_WAIT2): it shut its side down and waits for the peer, without limit.",
-            process(group).unwrap_or_else(|| group.key.clone()),
+            process(group).unwrap_or_else(|| group.named_key(&snapshot.peer_names).into_owned()),
             units::count(count)
         ),
         group: Some(row),
@@ -150,7 +150,7 @@ fn overflown(snapshot: &Snapshot) -> Option<Insight> {
         text: format!(
             "{} connections of {} ended without TIME_WAIT: tcp_max_tw_buckets is reached.",
             units::count(group.ended[EndReason::Overflow as usize]),
-            group.key
+            group.named_key(&snapshot.peer_names)
         ),
         group: Some(row),
     })
@@ -180,7 +180,7 @@ fn growing(snapshot: &Snapshot) -> Option<Insight> {
         text: format!(
             "TIME_WAIT grows by {}/s, most of it {} (+{}/s): {who}.{meaning}",
             units::rate(growth),
-            group.key,
+            group.named_key(&snapshot.peer_names),
             units::rate(group.time_wait.entered_per_s),
         ),
         group: Some(row),
@@ -233,7 +233,7 @@ fn accepting(snapshot: &Snapshot) -> String {
     groups.sort_by_key(|group| std::cmp::Reverse(count(group)));
     let mut names: Vec<String> = Vec::new();
     for process in groups.iter().filter_map(|group| group.process.as_ref()) {
-        let name = text::sanitise(&process.comm).into_owned();
+        let name = process.shown().into_owned();
         if !names.contains(&name) {
             names.push(name);
         }
@@ -266,9 +266,9 @@ fn process(group: &Group) -> Option<String> {
     group.process.as_ref().filter(|_| group.other_processes == 0).map(named)
 }
 
-/// A process and its id: `pgbench (pid 4127)`.
+/// The name of a process, as in the column PROCESS, and its id: `pgbench (pid 4127)`.
 fn named(process: &Process) -> String {
-    format!("{} (pid {})", text::sanitise(&process.comm), process.pid)
+    format!("{} (pid {})", process.shown(), process.pid)
 }
 
 #[cfg(test)]
