@@ -19,7 +19,7 @@ use crate::hidden_events::HiddenEvents;
 use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::process::{self, KillOnDrop, StartChild as _};
-use crate::scenario::churn::cgroup_root;
+use crate::scenario::churn::{MIB, cgroup_root, resident};
 use crate::scenario::nat::ip;
 use crate::scenario::recording::{RecorderProcess, TempFolder};
 use crate::scenario::serve::{Exporter, scrape};
@@ -36,6 +36,9 @@ pub(super) const CLOSE_WAIT: usize = 5;
 const CONTAINERS: u16 = 200;
 const FEW: u64 = 3;
 const MANY: u64 = 40;
+/// Parts after which memory is compared, and the most that it may grow after the first.
+const PARTS: u16 = 4;
+const MOST_GROWTH: f64 = 1.1;
 /// Groups that have metrics of their own.
 const PLACES: usize = 8;
 
@@ -552,7 +555,7 @@ fn check_processes(document: &TopDocument) -> Result<()> {
     Ok(())
 }
 
-/// Containers come and go under `tcptrace serve`: the tables and the series stay bounded, and each has its own name.
+/// Containers come and go under `tcptrace serve`: memory, tables and series stay bounded, and each has its own name.
 pub fn come_and_go(lab: &Lab) -> Result<()> {
     let host = ContainerHost::new()?;
     let root = host.root();
@@ -564,6 +567,8 @@ pub fn come_and_go(lab: &Lab) -> Result<()> {
         named.map(|(name, _)| name.to_owned()).collect()
     };
     let count = if crate::clock::is_emulated() { CONTAINERS / 10 } else { CONTAINERS };
+    let before = resident(&scrape()?);
+    let mut parts = Vec::new();
     for number in 0..count {
         let id = format!("{number:064x}");
         let path = format!("var/lib/docker/containers/{id}/config.v2.json");
@@ -586,7 +591,22 @@ pub fn come_and_go(lab: &Lab) -> Result<()> {
         }
         container.end()?;
         fs::remove_file(file)?;
+        if (number + 1) % (count / PARTS) == 0 {
+            parts.push(resident(&scrape()?));
+        }
     }
+    let mib: Vec<_> = parts.iter().map(|bytes| format!("{:.1}", bytes / MIB)).collect();
+    println!(
+        "    workloads::come_and_go: {:.1} MiB resident before, then after each {} of {count} containers {}",
+        before / MIB,
+        count / PARTS,
+        mib.join(", ")
+    );
+    let first = parts[0];
+    ensure!(
+        first > 0.0 && parts.iter().all(|&part| part <= first * MOST_GROWTH),
+        "resident: {parts:?} bytes"
+    );
     let samples = scrape()?;
     let names = services(&samples);
     ensure!(names.len() <= 2 * PLACES + 1, "{} names: {names:?}", names.len());
