@@ -32,8 +32,9 @@ pub(super) const IN_CONTAINER: &str = "-";
 /// Connections that a client leaves in TIME_WAIT, and that a server holds in CLOSE_WAIT.
 pub(super) const TIME_WAIT: u64 = 500;
 pub(super) const CLOSE_WAIT: usize = 5;
-/// Containers that come and go, and their connections that end.
+/// Containers that come and go, their ports, and their connections that end.
 const CONTAINERS: u16 = 200;
+const PORTS: u16 = 10;
 const FEW: u64 = 3;
 const MANY: u64 = 40;
 /// Parts after which memory is compared, and the most that it may grow after the first.
@@ -567,6 +568,7 @@ pub fn come_and_go(lab: &Lab) -> Result<()> {
         named.map(|(name, _)| name.to_owned()).collect()
     };
     let count = if crate::clock::is_emulated() { CONTAINERS / 10 } else { CONTAINERS };
+    let part = count / PARTS;
     let before = resident(&scrape()?);
     let mut parts = Vec::new();
     for number in 0..count {
@@ -574,9 +576,10 @@ pub fn come_and_go(lab: &Lab) -> Result<()> {
         let path = format!("var/lib/docker/containers/{id}/config.v2.json");
         let file = host.file(&path, &format!(r#"{{"Name": "/box-{number}"}}"#))?;
         // A busier group takes the place of one that has ended.
-        let ends = if number % 50 == 0 { MANY } else { FEW };
-        let container = host.start("docker", &id, 10_000 + number, ends)?;
-        if number % 50 == 0 {
+        let ends = if number % part == 0 { MANY } else { FEW };
+        // Each has the port of one before, whose TIME_WAIT remain.
+        let container = host.start("docker", &id, 10_000 + number % PORTS, ends)?;
+        if number % part == 0 {
             let name = format!("box-{number}");
             let of_it = format!("tcptrace_service_sockets{{service=\"{name}\",");
             let mut last = BTreeSet::new();
@@ -591,15 +594,14 @@ pub fn come_and_go(lab: &Lab) -> Result<()> {
         }
         container.end()?;
         fs::remove_file(file)?;
-        if (number + 1) % (count / PARTS) == 0 {
+        if (number + 1) % part == 0 {
             parts.push(resident(&scrape()?));
         }
     }
     let mib: Vec<_> = parts.iter().map(|bytes| format!("{:.1}", bytes / MIB)).collect();
     println!(
-        "    workloads::come_and_go: {:.1} MiB resident before, then after each {} of {count} containers {}",
+        "    workloads::come_and_go: {:.1} MiB resident before, then after each {part} of {count} containers {}",
         before / MIB,
-        count / PARTS,
         mib.join(", ")
     );
     let first = parts[0];
