@@ -59,8 +59,8 @@ const PROCESSES_AT_ONCE: usize = 64;
 /// Reading processes takes at most 5 % of one CPU.
 const PROCESS_PAUSE: PollBackoff = PollBackoff { least: Duration::from_millis(2), share: 20 };
 
-/// Reading addresses takes at most 1 % of one CPU.
-const ADDRESS_PAUSE: PollBackoff = PollBackoff { least: Duration::from_secs(2), share: 100 };
+/// Reading addresses takes at most 5 % of one CPU.
+const ADDRESS_PAUSE: PollBackoff = PollBackoff { least: Duration::from_secs(2), share: 20 };
 
 /// A request to the worker thread.
 #[derive(Clone, Debug, PartialEq, Eq)]

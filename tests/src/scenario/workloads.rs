@@ -454,13 +454,16 @@ pub fn named(lab: &Lab) -> Result<()> {
 /// Names follow from addresses alone, so the loopback device stands for the link between the namespaces: of a network that
 /// it has, every address answers. This kernel may have no pairs of devices.
 pub fn peers(lab: &Lab) -> Result<()> {
-    const CONTAINER: &str = "10.71.0.2";
-    const PRINTER: &str = "10.71.0.3";
-    const DATABASE: &str = "10.72.0.9";
     netns::keep_time_wait()?;
-    for network in ["10.71.0.1/24", "10.72.0.1/24"] {
-        ip(&["addr", "add", network, "dev", "lo"]).map_err(|error| Skip(format!("{error:#}")))?;
+    // Another run of this scenario has other addresses.
+    let own = lab.netns() % 256;
+    let address = |net: u8, host: u8| format!("10.{net}.{own}.{host}");
+    for local in [address(73, 1), address(74, 1)] {
+        ip(&["addr", "add", &format!("{local}/24"), "dev", "lo"])
+            .map_err(|error| Skip(format!("{error:#}")))?;
     }
+    let [container, printer, database] = [address(73, 2), address(73, 3), address(74, 9)];
+    let [container, printer, database] = [&*container, &*printer, &*database];
     let host = ContainerHost::new()?;
     let root = host.root();
     let [web, other] = ["d", "e"].map(|digit| digit.repeat(64));
@@ -470,11 +473,11 @@ pub fn peers(lab: &Lab) -> Result<()> {
             &format!(r#"{{"Name": "/{name}"}}"#),
         )
     };
-    let hosts = format!("127.0.0.1 localhost\n{PRINTER} printer.example printer\n{CONTAINER} not-this\n");
+    let hosts = format!("127.0.0.1 localhost\n{printer} printer.example printer\n{container} not-this\n");
     let files = [docker(&web, "web-1")?, host.file("etc/hosts", &hosts)?];
-    let lan = host.file("lan", "# ours\n10.0.0.0/8 lan\n10.72.0.0/24 db \u{1b}subnet\n")?;
+    let lan = host.file("lan", "# ours\n10.0.0.0/8 lan\n10.74.0.0/16 db \u{1b}subnet\n")?;
     // The longer prefix wins, and a name of the user wins over one of the host.
-    let subnets = host.file("subnets", "10.72.0.0/24 db \u{1b}subnet\n10.72.0.0/16 lan\n")?;
+    let subnets = host.file("subnets", "10.74.0.0/16 db \u{1b}subnet\n10.74.0.0/15 lan\n")?;
     let (lan, subnets) = (lan.to_string_lossy(), subnets.to_string_lossy());
 
     let folder = TempFolder::new()?;
@@ -484,10 +487,10 @@ pub fn peers(lab: &Lab) -> Result<()> {
     let recorder = RecorderProcess::start(lab, &file, &common)?;
     let top =
         TopRun::start(lab, &[&["top", "--json", "--interval", "1s", "--by", "peer"], &common[..]].concat())?;
-    let first = host.start_at(CONTAINER, &web)?;
+    let first = host.start_at(container, &web)?;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let port = listener.local_addr()?.port();
-    for peer in [CONTAINER, PRINTER, DATABASE] {
+    for peer in [container, printer, database] {
         for _ in 0..FEW {
             let client = TcpStream::connect((peer, port))?;
             let (mut server, _) = listener.accept()?;
@@ -502,18 +505,18 @@ pub fn peers(lab: &Lab) -> Result<()> {
             .iter()
             .all(|&(peer, name)| counts.get(peer) == Some(&(FEW, 0)) && names.get(peer) == Some(&Some(name)))
     };
-    let expected = [(CONTAINER, "web-1"), (PRINTER, "printer.example"), (DATABASE, "db ?subnet")];
+    let expected = [(container, "web-1"), (printer, "printer.example"), (database, "db ?subnet")];
     top.wait(|document| is(document, &expected))?;
     let service = lab.run(&[&["states", "--json", "--by", "service"], &common[..]].concat())?;
     let service = serde_json::from_slice::<TopDocument>(&service.stdout)?;
-    let key = format!("{CONTAINER}:{port}");
+    let key = format!("{container}:{port}");
     ensure!(service.peer_names().get(&*key) == Some(&Some("web-1")), "{key}: {service:#?}");
 
     // Its TIME_WAIT outlive the container. Then another gets its address.
     first.end()?;
-    let names_of = |name| [(CONTAINER, name), expected[1], expected[2]];
+    let names_of = |name| [(container, name), expected[1], expected[2]];
     top.wait(|document| is(document, &expected))?;
-    let second = docker(&other, "web-2").and_then(|_| host.start_at(CONTAINER, &other))?;
+    let second = docker(&other, "web-2").and_then(|_| host.start_at(container, &other))?;
     top.wait(|document| is(document, &names_of("web-2")))?;
     second.end()?;
     files.into_iter().try_for_each(fs::remove_file)?;
@@ -531,11 +534,11 @@ pub fn peers(lab: &Lab) -> Result<()> {
     // The recorder read `/etc/hosts` again, or not: without its line the printer has no name.
     for view in [&["top", "--once", "--by", "peer"][..], &["states", "--by", "peer"]] {
         let document = from(view)?;
-        ensure!(is(&document, &[(CONTAINER, "web-2"), expected[2]]), "{view:?}: {document:#?}");
+        ensure!(is(&document, &[(container, "web-2"), expected[2]]), "{view:?}: {document:#?}");
     }
     // The names of this run win over those of the recording's.
     let document = from(&["top", "--once", "--by", "peer", "--names", &lan])?;
-    ensure!(is(&document, &[(CONTAINER, "lan"), (PRINTER, "lan"), expected[2]]), "{document:#?}");
+    ensure!(is(&document, &[(container, "lan"), (printer, "lan"), expected[2]]), "{document:#?}");
     Ok(())
 }
 
