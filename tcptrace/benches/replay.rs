@@ -29,6 +29,7 @@ fn main() {
         scope: Scope::TimewaitSockets,
         interval: Nanos::SECOND,
         source: "bench".into(),
+        peer_names: std::sync::Arc::default(),
         window: tcptrace::pipeline::Window::default(),
     };
     let before = status_kib("VmRSS:");

@@ -30,7 +30,7 @@ use crate::{
     aggregate::{Aggregate, Grouping, Scope, Snapshot, detail::Query},
     filter::Filter,
     lifecycle::{Tracker, TrackerLimits},
-    model::{Flow, Nanos, Record, Source},
+    model::{Flow, Nanos, Record, Source, peer_names::PeerNames},
     privileges,
     session::Recorder,
     source::PollKind,
@@ -59,6 +59,8 @@ pub struct PipelinePlan {
     pub may_only_poll: bool,
     /// Name of the source.
     pub source: Arc<str>,
+    /// Names of remote addresses that the user gave.
+    pub peer_names: Arc<PeerNames>,
     /// Receiver of single events.
     pub events: Option<Box<dyn EventSink>>,
     /// Additional receiver of the records.
@@ -82,6 +84,7 @@ impl PipelinePlan {
             polls: PollKind::States,
             may_only_poll: false,
             source: "".into(),
+            peer_names: Arc::default(),
             events: None,
             recorder: None,
             every_snapshot: None,
@@ -121,7 +124,8 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
         plan.events,
         first.map(|query| ActiveQuery::new(query, plan.filter.clone())),
         plan.filter.clone(),
-    );
+    )
+    .with_peer_names(plan.peer_names);
     let pipeline = Pipeline {
         queries: plan.queries,
         tracker: Tracker::new(TrackerLimits::default()).scoped(plan.filter.kernel_part()),
@@ -157,8 +161,15 @@ struct SnapshotSender {
 
 impl Pipeline {
     fn run(mut self, mut source: Box<dyn Source>, stop: &AtomicBool) -> Result<Snapshot> {
+        let mut begins = true;
         loop {
             let goes_on = source.fill(&mut |record| self.process_source_record(record))?;
+            if std::mem::take(&mut begins)
+                && let Some(recorder) = &mut self.recorder
+            {
+                // After the facts about the host, which begin a recording.
+                self.flow.names.peer_records(self.flow.now).for_each(|name| recorder.push(name));
+            }
             if let Some(events) = &mut self.flow.events {
                 events.flush();
             }

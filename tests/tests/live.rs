@@ -56,6 +56,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     filters::counts, Short;
     names::added_renamed_deleted, Short;
     workloads::named, Short;
+    workloads::peers, Short;
     workloads::come_and_go, Short;
     workloads::podman, Short;
     containerd::pod, Short;

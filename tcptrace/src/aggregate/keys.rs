@@ -6,7 +6,10 @@ use super::names::{HostNames, Used};
 use crate::{
     filter::Cidr,
     lifecycle::{Processes, Role, Socket},
-    model::{Addr, Endpoint, NetnsId, TcpState, cgroup, process::NameKind, record::Process, text},
+    model::{
+        Addr, Endpoint, NetnsId, TcpState, cgroup, peer_names::Prefix, process::NameKind, record::Process,
+        text,
+    },
 };
 
 /// A grouping key.
@@ -352,6 +355,15 @@ impl GroupKey {
         }
     }
 
+    /// The remote address or network in the key: of a peer, or of a service that this host connects to.
+    pub(super) fn peer(&self) -> Option<Prefix> {
+        [Some(&self.first), self.second.as_ref()].into_iter().flatten().find_map(|part| match part {
+            KeyPart::Peer { network, bits } => Some(Prefix::of_address(*network, *bits)),
+            KeyPart::Service { role: Role::Outbound, end, .. } => Some(Prefix::new(end.addr, 128)),
+            _ => None,
+        })
+    }
+
     /// Role of all sockets of the group, if part of the key.
     pub(super) fn role(&self) -> Option<Role> {
         [Some(&self.first), self.second.as_ref()].into_iter().flatten().find_map(|part| match part {
@@ -434,6 +446,25 @@ mod tests {
         assert_eq!(network("10.1.2.3"), "10.1.2.0/24");
         assert_eq!(network("2001:db8:1:2:3::9"), "2001:db8:1:2::/64");
         assert!("service".parse::<Grouping>().expect("a key").with_peers(PeerPrefix::WHOLE).is_none());
+    }
+
+    #[test]
+    fn peers_and_outbound_services_have_remote_addresses() {
+        let addr: Addr = std::net::IpAddr::from([10, 0, 0, 5]).into();
+        let service = |role| KeyPart::Service {
+            netns: NetnsId(1),
+            role,
+            end: Endpoint { addr, port: 5432, ifindex: 0 },
+        };
+        let comm = || KeyPart::Comm(Some("curl".into()));
+        let peer = |first, second| GroupKey { first, second }.peer();
+        let address = Some(Prefix::new(addr, 128));
+        assert_eq!(peer(service(Role::Outbound), None), address);
+        assert_eq!(peer(service(Role::Inbound), None), None);
+        assert_eq!(peer(comm(), Some(KeyPart::Peer { network: addr, bits: 32 })), address);
+        let network = KeyPart::Peer { network: addr, bits: 24 };
+        assert_eq!(peer(network, Some(comm())), Some(Prefix::of_address(addr, 24)));
+        assert_eq!(peer(comm(), None), None);
     }
 
     #[test]

@@ -312,6 +312,7 @@ impl Aggregate {
             pools: self.pools.as_ref().map(Pools::snapshot).unwrap_or_default(),
             dwells: self.merged_dwells().map(|dwells| dwells.states(&now, self.orphans)).unwrap_or_default(),
             dwells_by_role: self.dwells_by_role(),
+            peer_names: Arc::clone(names.peers()),
             tables,
             answer: context.answer,
         };

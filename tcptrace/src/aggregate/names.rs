@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, hash::Hash, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 
-use crate::model::{MAX_UNUSED_NAMES, NetnsId, Record};
+use crate::model::{MAX_UNUSED_NAMES, Nanos, NetnsId, Record, peer_names::PeerNames};
 
 /// Settings by name: `net.ipv4.tcp_tw_reuse`.
 pub type Sysctls = Arc<BTreeMap<String, String>>;
@@ -44,6 +44,8 @@ pub struct HostNames {
     settings: BoundedTable<NetnsId, Sysctls>,
     /// Most namespaces have equal settings, so one copy is shared.
     last_settings: Sysctls,
+    /// Shared with snapshots: views look names up.
+    peers: Arc<PeerNames>,
 }
 
 impl Default for HostNames {
@@ -53,6 +55,7 @@ impl Default for HostNames {
             cgroups: BoundedTable::new(MOST_BYTES),
             settings: BoundedTable::new(MAX_SETTINGS_BYTES),
             last_settings: Sysctls::default(),
+            peers: Arc::default(),
         }
     }
 }
@@ -69,6 +72,9 @@ impl HostNames {
             Record::NetnsName { netns, name, .. } => self.netns.insert(*netns, Arc::clone(name), name.len()),
             Record::CgroupPath { cgroup, path, .. } => {
                 self.cgroups.insert(*cgroup, Arc::clone(path), path.len())
+            }
+            Record::AddressName { origin, prefix, name, .. } => {
+                Arc::make_mut(&mut self.peers).insert(*origin, *prefix, name)
             }
             Record::NetnsSettings { netns, sysctls, .. } if sysctls.is_empty() => {
                 self.settings.remove(*netns);
@@ -100,6 +106,28 @@ impl HostNames {
         self.settings.get(netns)
     }
 
+    /// Names of remote addresses.
+    pub const fn peers(&self) -> &Arc<PeerNames> {
+        &self.peers
+    }
+
+    /// Starts with these names of remote addresses.
+    #[must_use]
+    pub fn with_peers(self, peers: Arc<PeerNames>) -> Self {
+        Self { peers, ..self }
+    }
+
+    /// The names of remote addresses as records.
+    pub fn peer_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
+        let record = move |(origin, prefix, name): (_, _, &Arc<str>)| Record::AddressName {
+            ts,
+            origin,
+            prefix,
+            name: Arc::clone(name),
+        };
+        self.peers.iter().map(record)
+    }
+
     /// Every network namespace with a name.
     pub fn all_netns(&self) -> impl Iterator<Item = (NetnsId, &Arc<str>)> {
         self.netns.iter()
@@ -128,11 +156,12 @@ impl HostNames {
     }
 
     /// Row count of each table.
-    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
         [
             ("netns_names", self.netns.rows.len()),
             ("cgroup_paths", self.cgroups.rows.len()),
             ("netns_settings", self.settings.rows.len()),
+            ("peer_names", self.peers.len()),
         ]
     }
 }

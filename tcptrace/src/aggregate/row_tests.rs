@@ -4,7 +4,11 @@ use bytemuck::Zeroable as _;
 use tcptrace_common::record::{self as raw, Kind};
 
 use super::{group_entry::Entry, over_time::OverTime, table::Row as _, *};
-use crate::model::{Addr, HookRecord, SeedSocket, SocketId, Tuple, record::SeedObject};
+use crate::model::{
+    Addr, HookRecord, SeedSocket, SocketId, Tuple,
+    peer_names::{NameOrigin, Prefix},
+    record::SeedObject,
+};
 
 #[test]
 fn weight_orders_by_joined_sockets_then_age() {
@@ -81,6 +85,28 @@ fn waiting_sockets_are_bounded_and_excess_is_refused() {
     assert!(!observed.take(&waits(MOST)), "the table is full");
     assert!(observed.take(&waits(7)), "a known socket is updated");
     assert_eq!(observed.waiting.len() as u64, MOST);
+}
+
+#[test]
+fn latest_name_of_an_address_is_kept_and_copied() {
+    let mut names = HostNames::default();
+    let prefix = Prefix::of_address(std::net::IpAddr::from([10, 0, 0, 5]).into(), 32);
+    let name = |name: &str| Record::AddressName {
+        ts: Nanos(0),
+        origin: NameOrigin::Hosts,
+        prefix,
+        name: name.into(),
+    };
+    assert!(names.take(&name("a")));
+    let of_snapshot = Arc::clone(names.peers());
+    assert!(names.take(&name("b")));
+    let mut copy = HostNames::default();
+    assert!(names.peer_records(Nanos(1)).all(|record| copy.take(&record)));
+    let found =
+        [&of_snapshot, names.peers(), copy.peers()].map(|names| names.network(prefix).map(|name| &**name));
+    assert_eq!(found, [Some("a"), Some("b"), Some("b")]);
+    names.take(&name(""));
+    assert!(names.peers().is_empty());
 }
 
 #[test]

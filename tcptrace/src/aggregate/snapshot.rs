@@ -1,6 +1,6 @@
 //! Read-only state that the views render.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::Serialize;
 
@@ -12,7 +12,9 @@ use crate::{
     lifecycle::{Closer, EndReason, Role, Since},
     model::{
         Endpoint, Nanos, NetnsId, TcpState,
+        peer_names::{self, PeerNames},
         record::{HostFacts, Process},
+        text,
     },
 };
 
@@ -61,6 +63,8 @@ pub struct Snapshot {
     pub ports: PortsSnapshot,
     /// Processes for which a connection pool would save most connects, those first; empty unless requested.
     pub pools: Vec<PoolDemand>,
+    /// Names of remote addresses.
+    pub peer_names: Arc<PeerNames>,
     /// Row count of each table, by name; every table is bounded.
     pub tables: Vec<(&'static str, usize)>,
     /// Answer to the active detail query, if there is one.
@@ -196,6 +200,19 @@ impl Group {
             && nothing(&self.closers[1..])
             && nothing(&self.ended)
             && [&self.time_wait, &self.fin_wait2].iter().all(|of| of.entered == 0 && of.dwell_bounds == 0)
+    }
+
+    /// The name of the remote address or network in its key, if there is one.
+    pub fn peer_name<'a>(&self, names: &'a PeerNames) -> Option<&'a Arc<str>> {
+        names.network(self.id.peer()?)
+    }
+
+    /// The key with that name, sanitised: `10.0.0.5:5432 [db-subnet]`.
+    pub fn named_key(&self, names: &PeerNames) -> Cow<'_, str> {
+        match self.peer_name(names) {
+            Some(name) => peer_names::with_name(&text::sanitise(&self.key), Some(name)).into(),
+            None => text::sanitise(&self.key),
+        }
     }
 
     /// The network namespace, if the groups are services.

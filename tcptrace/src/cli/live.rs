@@ -1,6 +1,11 @@
 //! Shared parts of all tracing commands: arguments, event loop, signal handling.
 
-use std::{io, os::fd::AsFd, sync::mpsc, time::Duration};
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -17,10 +22,10 @@ use super::names::NameArgs;
 use crate::{
     filter::Filter,
     kernel::{Disabled, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
-    model::Source,
+    model::{Source, peer_names::PeerNames},
     pipeline::PipelinePlan,
     privileges::{self, Work},
-    source::{PollKind, live::Live, polling_source::PollingSource},
+    source::{NameOptions, PollKind, live::Live, polling_source::PollingSource},
 };
 
 /// Arguments of every command that traces.
@@ -79,6 +84,16 @@ impl LiveArgs {
         let why = if why.is_empty() { error.to_string() } else { why };
         let names = self.names.options();
         Ok(Box::new(PollingSource::start(&filter.kernel_part(), filter.to_string(), &why, &names)?))
+    }
+
+    /// How names are read.
+    pub fn name_options(&self) -> NameOptions {
+        self.names.options()
+    }
+
+    /// Names of peers that the user gives.
+    pub fn peer_names(&self) -> Result<Arc<PeerNames>> {
+        self.names.peers()
     }
 
     fn options(&self, filter: &Filter) -> Options {

@@ -106,7 +106,8 @@ impl PortsArgs {
 
     /// Prints one `sock_diag` snapshot if tracing is impossible: levels, and what is missing without tracing.
     fn dump(&self, filter: &Filter, mut missing: Vec<String>, error: &anyhow::Error) -> Result<ExitCode> {
-        let (snapshot, unseen) = socket_count::snapshot(filter, &host::facts())
+        let (options, peer_names) = (self.source.live.name_options(), self.source.live.peer_names()?);
+        let (snapshot, unseen) = socket_count::snapshot(filter, &host::facts(), &options, peer_names)
             .context("can't search for network namespaces; is /proc mounted?")?;
         let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         missing.push(format!("rates and failed connects, which need tracing: {reason}"));

@@ -127,11 +127,13 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     // Register this first: an uncaught SIGUSR1 ends the process.
     let mut wants_dump = signal(SignalKind::user_defined1()).context("SIGUSR1 can't be caught")?;
     let filter = args.filters.filter(None)?;
+    let peer_names = args.live.peer_names()?;
     let source = args.live.open(&filter, PollKind::Host)?;
     // Open the file last, so that none is left behind if tracing is impossible.
     let (recorder, mut recording) = session::start(&args.plan())?;
     let plan = PipelinePlan {
         source: "live".into(),
+        peer_names,
         recorder: Some(recorder),
         ..PipelinePlan::new(filter, Grouping::NONE, Scope::Nothing, Nanos::SECOND)
     };

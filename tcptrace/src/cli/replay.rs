@@ -16,6 +16,7 @@ use super::{
     exit::misuse,
     filter::FilterArgs,
     live::{self, Stop},
+    names::PeerNameArgs,
     progress::Progress,
     recording::shown,
     terminal,
@@ -45,6 +46,8 @@ pub struct ReplayArgs {
     interval: Duration,
     #[command(flatten)]
     window: WindowArgs,
+    #[command(flatten)]
+    peers: PeerNameArgs,
     #[command(flatten)]
     filters: FilterArgs,
 }
@@ -76,6 +79,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
         scope: Scope::TimewaitSockets,
         interval: Nanos(args.interval.as_nanos() as u64),
         source: shown(&args.file).into(),
+        peer_names: args.peers.read()?,
         window: args.window.window(None),
     };
     let settings = ScreenSettings::new(&config::read()?, terminal::style(), TimeZone::system());

@@ -9,11 +9,14 @@ use crate::{
     aggregate::{Aggregate, Context, Grouping, HostNames, Scope, Snapshot},
     filter::Filter,
     lifecycle::{Event, Observer, Processes, Socket, Tracker, TrackerLimits},
-    model::{NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, record::HostFacts, units::plural},
+    model::{
+        NetnsId, Record, SeedSocket, SocketId, StateCounts, TcpState, peer_names::PeerNames,
+        record::HostFacts, units::plural,
+    },
     privileges,
     source::{
         self, NameOptions, host,
-        netns::{self, Netns, Round},
+        netns::{self, Round},
         owners,
         sock_diag::{self, DumpError, StateMask, Summary},
     },
@@ -58,6 +61,7 @@ pub fn count(
     grouping: Grouping,
     facts: &HostFacts,
     options: &NameOptions,
+    peer_names: Arc<PeerNames>,
 ) -> io::Result<SocketCount> {
     let scope = filter.kernel_part();
     let needs_owners = filter.tests_owners() || grouping.needs_owners();
@@ -79,8 +83,14 @@ pub fn count(
         }
     }
     let groups = (!grouping.is_none()).then(|| {
-        let snapshot = finish(aggregate, &round, &tracker, &names, facts);
-        GroupedCounts { grouping, groups: snapshot.groups, other_groups: snapshot.other_groups }
+        let host_names = host_names(&round, &names, options, peer_names);
+        let snapshot = finish(aggregate, &tracker, &host_names, facts);
+        GroupedCounts {
+            grouping,
+            groups: snapshot.groups,
+            other_groups: snapshot.other_groups,
+            peer_names: snapshot.peer_names,
+        }
     });
     let visited = round.visited.into_iter().map(|(netns, result)| {
         let counts = counts.remove(&netns.id).unwrap_or_default();
@@ -97,8 +107,13 @@ pub fn count(
 
 /// Returns the sockets that match `filter` as a snapshot without history, and the gaps in it. Fails as
 /// [`netns::visit_each`] does.
-pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec<String>)> {
-    let Gathered { round, tracker, mut missing, names } = gather(filter, Some(&NameOptions::default()))?;
+pub fn snapshot(
+    filter: &Filter,
+    facts: &HostFacts,
+    options: &NameOptions,
+    peer_names: Arc<PeerNames>,
+) -> io::Result<(Snapshot, Vec<String>)> {
+    let Gathered { round, tracker, mut missing, names } = gather(filter, Some(options))?;
     let mut aggregate = Aggregate::new(Grouping::NONE, Scope::TimewaitSockets);
     for (netns, result) in &round.visited {
         match result {
@@ -119,7 +134,8 @@ pub fn snapshot(filter: &Filter, facts: &HostFacts) -> io::Result<(Snapshot, Vec
         socket.counted.shown = filter.states(&socket.subject(tracker.processes()));
         aggregate.appeared(id, &mut socket, tracker.processes());
     }
-    Ok((finish(aggregate, &round, &tracker, &names, facts), missing))
+    let host_names = host_names(&round, &names, options, peer_names);
+    Ok((finish(aggregate, &tracker, &host_names, facts), missing))
 }
 
 /// Seeds a tracker with every socket that `filter` may match, and with their owners, if `owners` says how these are
@@ -162,26 +178,25 @@ fn gather(filter: &Filter, owners: Option<&NameOptions>) -> io::Result<Gathered>
 }
 
 /// Returns the snapshot of `aggregate`.
-fn finish(
-    mut aggregate: Aggregate,
-    round: &Listed,
-    tracker: &Tracker,
-    owners: &[Record],
-    facts: &HostFacts,
-) -> Snapshot {
+fn finish(mut aggregate: Aggregate, tracker: &Tracker, names: &HostNames, facts: &HostFacts) -> Snapshot {
     let context = Context { host: Arc::new(facts.clone()), source: Arc::from("live"), ..Context::default() };
-    let names = names(round.visited.iter().map(|(netns, _)| netns), owners);
-    aggregate.snapshot(host::monotonic_now(), tracker, &names, context)
+    aggregate.snapshot(host::monotonic_now(), tracker, names, context)
 }
 
-/// Names of the namespaces, and of the cgroups of the owners.
-fn names<'a>(visited: impl Iterator<Item = &'a Netns>, owners: &[Record]) -> HostNames {
-    let mut names = HostNames::default();
+/// Names of the namespaces, of the cgroups of the owners, and of peers.
+fn host_names(
+    round: &Listed,
+    owners: &[Record],
+    options: &NameOptions,
+    peer_names: Arc<PeerNames>,
+) -> HostNames {
+    let mut names = HostNames::default().with_peers(peer_names);
     let ts = host::monotonic_now();
+    let visited = round.visited.iter().map(|(netns, _)| netns);
     for (netns, name) in visited.filter_map(|netns| Some((netns.id, netns.name.clone()?))) {
         names.take(&Record::NetnsName { ts, netns, name });
     }
-    for record in owners {
+    for record in owners.iter().chain(&source::names::address_records(options)) {
         names.take(record);
     }
     names

@@ -104,6 +104,7 @@ impl SourceArgs {
     /// of a recording. Afterwards the calling thread has dropped its privileges (live) or is confined (recording): it
     /// can only show snapshots.
     pub fn start(&self, plan: PipelinePlan, want: SnapshotMode, length: Option<Duration>) -> Result<Started> {
+        let peer_names = self.live.peer_names()?;
         let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
             None => {
                 self.window.reject_without_recording();
@@ -118,7 +119,7 @@ impl SourceArgs {
         };
         let wants_every = want == SnapshotMode::Every && !self.is_live();
         let (every_snapshot, every) = wants_every.then(|| mpsc::channel(1)).unzip();
-        let plan = PipelinePlan { source: name, every_snapshot, ..plan };
+        let plan = PipelinePlan { source: name, every_snapshot, peer_names, ..plan };
         let running = pipeline::start(source, plan).context("no thread for the pipeline")?;
         if self.is_live() {
             privileges::keep_for(Work::Nothing);

@@ -19,9 +19,8 @@ use crate::aggregate::{Grouping, Losses, Scope};
 use crate::filter::Filter;
 use crate::model::record::HostFacts;
 use crate::model::units::plural;
-use crate::pipeline::{Engine, Window};
+use crate::pipeline::Engine;
 use crate::session::{AtEnd, Ending};
-use crate::source::NameOptions;
 use crate::source::host;
 use crate::source::netns::{self, Round};
 use crate::source::sock_diag::{self, Summary};
@@ -57,9 +56,9 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
     let states = match &args.from {
         None => {
             args.window.reject_without_recording();
-            count(&filter, grouping, &args.names.options())?
+            count(&filter, grouping, &args.names)?
         }
-        Some(path) => recorded(path, args.window.window(None), filter, grouping)?,
+        Some(path) => recorded(path, args, filter, grouping)?,
     };
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
@@ -75,15 +74,22 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Counts at the end of a recording.
-fn recorded(path: &Path, window: Window, filter: Filter, grouping: Grouping) -> anyhow::Result<States> {
+fn recorded(path: &Path, args: &StatesArgs, filter: Filter, grouping: Grouping) -> anyhow::Result<States> {
+    let peer_names = args.names.peers()?;
     let recording = RecordingSource::open(path, AtEnd::Stop)?.watched();
-    let mut engine = Engine::new(filter, grouping, Scope::TimewaitSockets, shown(path).into());
-    let ending = source::read_to_end(recording, window, &mut engine)?;
+    let engine = Engine::new(filter, grouping, Scope::TimewaitSockets, shown(path).into());
+    let mut engine = engine.with_peer_names(peer_names);
+    let ending = source::read_to_end(recording, args.window.window(None), &mut engine)?;
     let last = engine.snapshot();
     eprintln!("{}", losses::at_the_end(&last));
     let netns =
         engine.counts_by_netns().into_iter().map(|(id, name, counts)| NetnsStates { id, name, counts });
-    let groups = GroupedCounts { grouping, groups: last.groups, other_groups: last.other_groups };
+    let groups = GroupedCounts {
+        grouping,
+        groups: last.groups,
+        other_groups: last.other_groups,
+        peer_names: last.peer_names,
+    };
     Ok(States {
         host: HostFacts::clone(&last.host),
         taken_at: last.ts,
@@ -95,13 +101,13 @@ fn recorded(path: &Path, window: Window, filter: Filter, grouping: Grouping) -> 
     })
 }
 
-fn count(filter: &Filter, grouping: Grouping, names: &NameOptions) -> anyhow::Result<States> {
+fn count(filter: &Filter, grouping: Grouping, names: &NameArgs) -> anyhow::Result<States> {
     let host = host::facts();
     let taken_at = host::monotonic_now();
     let count = if filter.is_everything() && grouping.is_none() {
         count_all()
     } else {
-        socket_count::count(filter, grouping, &host, names)
+        socket_count::count(filter, grouping, &host, &names.options(), names.peers()?)
     };
     let SocketCount { round, names_netns, groups, missing: unknown } =
         count.context("can't search for network namespaces; is /proc mounted?")?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::error::excerpt;
-use crate::model::Addr;
+use crate::model::{Addr, peer_names::Prefix};
 
 /// A network, or one address. Stored in the mapped form of [`Addr`].
 ///
@@ -54,7 +54,12 @@ impl Cidr {
         Addr(self.network.to_be_bytes())
     }
 
-    fn prefix(&self) -> u32 {
+    /// As the prefix of names.
+    pub fn prefix(&self) -> Prefix {
+        Prefix::new(self.addr(), self.mask.count_ones() as u8)
+    }
+
+    fn length(&self) -> u32 {
         self.mask.count_ones() - if self.is_ipv4 { MAPPED_BITS } else { 0 }
     }
 
@@ -63,7 +68,7 @@ impl Cidr {
     }
 
     /// Parses an address or a network. An error states what was expected.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -105,7 +110,7 @@ fn not_an_address(text: &str) -> String {
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (addr, prefix) = (self.addr(), self.prefix());
+        let (addr, prefix) = (self.addr(), self.length());
         if prefix == Self::longest_prefix(addr) { addr.fmt(f) } else { write!(f, "{addr}/{prefix}") }
     }
 }

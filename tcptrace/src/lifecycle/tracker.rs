@@ -260,6 +260,7 @@ impl Tracker {
             // No change to a socket: `Tracker::compare` handles listings.
             Record::Listing(_)
             | Record::NetnsName { .. }
+            | Record::AddressName { .. }
             | Record::NetnsCounters { .. }
             | Record::Conntrack { .. }
             | Record::ClockStep(_)

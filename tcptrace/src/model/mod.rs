@@ -13,6 +13,7 @@ pub mod ids;
 pub mod name_set;
 pub mod nat;
 pub mod own_cost;
+pub mod peer_names;
 pub mod process;
 pub mod record;
 pub mod source;

@@ -12,6 +12,7 @@ use super::{
     Nanos, NetnsId, SocketId, TcpState, Tuple,
     checkpoint::{SocketCheckpoint, TrackerCheckpoint},
     nat::Conntrack,
+    peer_names::{NameOrigin, Prefix},
     workload::Workload,
 };
 
@@ -101,6 +102,17 @@ pub enum Record {
         /// The facts.
         facts: Arc<ProcessFacts>,
     },
+    /// The name of an address or a network, replacing an earlier one of the same origin; empty when it has none any more.
+    AddressName {
+        /// When it was found.
+        ts: Nanos,
+        /// Where it comes from.
+        origin: NameOrigin,
+        /// The address or network.
+        prefix: Prefix,
+        /// The name, sanitised and bounded.
+        name: Arc<str>,
+    },
     /// The settings of a network namespace that affect TCP states; repeated when one changes, and empty when the
     /// namespace is gone, because another may reuse its number.
     NetnsSettings {
@@ -171,6 +183,7 @@ impl Record {
             | Self::CgroupPath { ts, .. }
             | Self::Workload { ts, .. }
             | Self::ProcessFacts { ts, .. }
+            | Self::AddressName { ts, .. }
             | Self::NetnsSettings { ts, .. }
             | Self::NetnsCounters { ts, .. }
             | Self::Conntrack { ts, .. }

@@ -7,7 +7,7 @@ use crate::{
     aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot, detail::Query},
     filter::Filter,
     lifecycle::{Tracker, TrackerLimits},
-    model::{Nanos, NetnsId, Record, StateCounts, TcpState, record::HostFacts},
+    model::{Nanos, NetnsId, Record, StateCounts, TcpState, peer_names::PeerNames, record::HostFacts},
 };
 
 /// A tracker and its aggregate.
@@ -56,6 +56,12 @@ impl Engine {
     #[must_use]
     pub fn for_findings(self) -> Self {
         Self { flow: self.flow.for_findings(), ..self }
+    }
+
+    /// Starts with these names of remote addresses.
+    #[must_use]
+    pub fn with_peer_names(self, names: Arc<PeerNames>) -> Self {
+        Self { flow: self.flow.with_peer_names(names), ..self }
     }
 
     /// Adds an answer to `query` to every snapshot; `base` is the fixed part of the filter.

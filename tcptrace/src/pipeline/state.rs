@@ -19,6 +19,7 @@ use crate::{
     lifecycle::{Event, Observer, Processes, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
+        peer_names::PeerNames,
         record::{HostFacts, KernelLosses},
     },
     source::may_be_in,
@@ -79,6 +80,11 @@ impl PipelineState {
     /// Snapshots also have what only findings need.
     pub(super) fn for_findings(self) -> Self {
         Self { aggregate: self.aggregate.with_pools(), lists_stuck: true, ..self }
+    }
+
+    /// The same, with names of remote addresses.
+    pub(super) fn with_peer_names(self, names: Arc<PeerNames>) -> Self {
+        Self { names: self.names.with_peers(names), ..self }
     }
 
     /// Host counters with current names and settings.
@@ -202,6 +208,7 @@ impl PipelineState {
             cgroup,
             path: Arc::clone(path),
         }));
+        records.extend(self.names.peer_records(ts));
         let settings = self.names.all_settings();
         records.extend(settings.map(|(netns, sysctls)| Record::NetnsSettings {
             ts,
@@ -228,7 +235,10 @@ impl PipelineState {
             Record::Host(facts) => self.host = Arc::new(facts.after(&self.host)),
             Record::ClockStep(step) => Arc::make_mut(&mut self.host).step_clock(*step),
             Record::Loss { losses, .. } => self.losses = *losses,
-            Record::NetnsName { .. } | Record::CgroupPath { .. } | Record::NetnsSettings { .. } => {
+            Record::NetnsName { .. }
+            | Record::CgroupPath { .. }
+            | Record::AddressName { .. }
+            | Record::NetnsSettings { .. } => {
                 self.keep(tracker, |flow| flow.names.take(record));
             }
             Record::OwnersEnd { .. } => self.seeded = true,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     aggregate::{Scope, Snapshot, detail::Query},
     filter::Filter,
-    model::{Flow, Nanos, Record, Source as _, units},
+    model::{Flow, Nanos, Record, Source as _, peer_names::PeerNames, units},
     pipeline::{Bounds, Engine, SnapshotSchedule, Window},
     session::{AtEnd, Input, Reader},
 };
@@ -34,6 +34,8 @@ pub struct SeekTarget {
     pub interval: Nanos,
     /// Name of the recording.
     pub source: Arc<str>,
+    /// Names of remote addresses that the user gave.
+    pub peer_names: Arc<PeerNames>,
     /// Time window of the recording.
     pub window: Window,
 }
@@ -94,9 +96,13 @@ enum SeekStep {
 impl ReplayHead {
     /// `filter` combines the filters of `wanted` and of its query.
     fn start(recording: &OpenedFile, wanted: &SeekTarget, filter: Filter) -> Result<Self> {
-        let SeekTarget { filter: base, query, scope, interval, source, window: _ } = wanted.clone();
+        let SeekTarget { filter: base, query, scope, interval, source, peer_names, window: _ } =
+            wanted.clone();
         Ok(Self {
-            engine: Engine::new(filter, query.grouping, scope, source).with_query(query, base).for_findings(),
+            engine: Engine::new(filter, query.grouping, scope, source)
+                .with_peer_names(peer_names)
+                .with_query(query, base)
+                .for_findings(),
             reader: Reader::new(recording.from(0), AtEnd::Stop)?,
             schedule: SnapshotSchedule::new(interval),
             batch: Vec::new().into_iter(),

@@ -56,6 +56,7 @@ fn wanted(filter: &str, by: &str) -> SeekTarget {
         scope: Scope::Every,
         interval: Nanos::SECOND,
         source: "test".into(),
+        peer_names: Arc::default(),
         window: Window::default(),
     }
 }
@@ -71,10 +72,11 @@ fn document(snapshot: &Snapshot) -> String {
 
 /// Every snapshot of a straight replay, the final one last.
 fn straight(path: &std::path::Path, wanted: &SeekTarget) -> Vec<String> {
-    let SeekTarget { filter, query, scope, interval, source, window: _ } = wanted.clone();
+    let SeekTarget { filter, query, scope, interval, source, peer_names, window: _ } = wanted.clone();
     let (send, mut receive) = mpsc::channel(1);
     let plan = PipelinePlan {
         source,
+        peer_names,
         every_snapshot: Some(send),
         ..PipelinePlan::new(filter, query.grouping, scope, interval)
     };

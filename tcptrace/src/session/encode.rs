@@ -214,6 +214,13 @@ impl Encoder {
                 self.columns.comm.set(row, &text::sanitise(comm));
                 self.facts(row, facts);
             }
+            Record::AddressName { origin, prefix, name, .. } => {
+                let row = self.begin(RowKind::AddressName, ts);
+                self.columns.daddr.set(row, prefix.addr().0);
+                self.columns.arg0.set(row, prefix.bits().into());
+                self.columns.arg1.set(row, origin.number());
+                self.columns.name.set(row, name);
+            }
             Record::NetnsSettings { netns, sysctls, .. } => {
                 let row = self.begin(RowKind::NetnsSettings, ts);
                 self.columns.netns.set(row, netns.0);

@@ -14,7 +14,7 @@ pub const FORMAT: Version = Version { major: 1, minor: newest_minor() };
 /// The minor version that introduced the newest kind or column.
 const fn newest_minor() -> u32 {
     /// Of columns, and of kinds that no hook reports.
-    const OTHERS: u32 = 4;
+    const OTHERS: u32 = 5;
     let (mut newest, mut n) = (OTHERS, 0);
     while n < REPORTED.len() {
         if REPORTED[n].since > newest {
@@ -227,6 +227,8 @@ pub enum RowKind {
     Workload,
     /// Program and user of a process, in `facts`.
     ProcessFacts,
+    /// Name of an address or a network; `arg0`: bits of the prefix, `arg1`: where it comes from.
+    AddressName,
     /// Settings of a network namespace, in `facts`.
     NetnsSettings,
     /// Counters of a network namespace, in `facts`.
@@ -277,6 +279,7 @@ const OTHER_KINDS: &[(u8, &str, RowKind)] = &[
     (34, "workload", RowKind::Workload),
     (35, "process_facts", RowKind::ProcessFacts),
     (36, "conntrack", RowKind::Conntrack),
+    (37, "address_name", RowKind::AddressName),
 ];
 
 /// Every row kind by name; the position is the index in the file's dictionary. Does not compile unless each has an

@@ -1,6 +1,7 @@
 //! Sources of records: the live kernel, and `/proc` for what it does not report. All reading from the host
 //! happens here; the modules below are pure.
 
+mod address_names;
 pub mod conntrack;
 mod counters;
 pub mod host;

@@ -3,8 +3,8 @@
 //!
 //! It looks a cgroup's path up when its id is first seen, and again after a while if there was none; then the names of
 //! its pod and container, again and again for a minute, because their files come after the first socket. It reads the
-//! program of a process when its pid is first seen with a name. Names of
-//! network namespaces are mounts: it reads them again when the mounts have changed, and reports new and changed
+//! program of a process when its pid is first seen with a name. It reads the names of addresses again and again
+//! (`address_names.rs`). Names of network namespaces are mounts: it reads them again when the mounts have changed, and reports new and changed
 //! names. An ended namespace keeps its name until a nameless namespace reuses its number, which shows when that
 //! one creates sockets.
 
@@ -27,9 +27,11 @@ use rustix::{
 use tcptrace_common::record::Kind;
 
 use super::{
+    address_names::AddressNames,
     host, netns, owners,
     poller::{PollBackoff, Poller, PollerEnded, PollerThread},
     process_facts::{self, FactsReader, NameOptions},
+    users::Users,
     workload_names::WorkloadNames,
 };
 use crate::model::{
@@ -56,6 +58,9 @@ const MAX_WAITING: usize = 1 << 12;
 const PROCESSES_AT_ONCE: usize = 64;
 /// Reading processes takes at most 5 % of one CPU.
 const PROCESS_PAUSE: PollBackoff = PollBackoff { least: Duration::from_millis(2), share: 20 };
+
+/// Reading addresses takes at most 5 % of one CPU.
+const ADDRESS_PAUSE: PollBackoff = PollBackoff { least: Duration::from_secs(2), share: 20 };
 
 /// A request to the worker thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +116,8 @@ impl NameResolver {
             unnamed: Vec::new(),
             processes: VecDeque::new(),
             facts: FactsReader::new(options),
+            addresses: AddressNames::below(&options.host_root),
+            next_addresses: now,
             next_mounts: now,
             next_cgroups: now,
             next_processes: now,
@@ -245,6 +252,8 @@ struct NamePoller {
     /// Processes to read.
     processes: VecDeque<(u32, Arc<str>)>,
     facts: FactsReader,
+    addresses: AddressNames,
+    next_addresses: Instant,
     next_mounts: Instant,
     next_cgroups: Instant,
     next_processes: Instant,
@@ -268,7 +277,7 @@ impl Poller for NamePoller {
     fn due(&self) -> Option<Instant> {
         let cgroups = (!self.wanted.is_empty()).then_some(self.next_cgroups);
         let processes = (!self.processes.is_empty()).then_some(self.next_processes);
-        [cgroups, processes].into_iter().flatten().chain([self.next_mounts]).min()
+        [cgroups, processes].into_iter().flatten().chain([self.next_mounts, self.next_addresses]).min()
     }
 
     fn request(&mut self, request: NameRequest) {
@@ -299,6 +308,12 @@ impl Poller for NamePoller {
         if !self.wanted.is_empty() && now >= self.next_cgroups {
             findings.extend(self.resolve_cgroups());
             self.next_cgroups = Instant::now() + POLL_INTERVAL;
+        }
+        if now >= self.next_addresses {
+            let began = Instant::now();
+            let changes = self.addresses.changes(&mut self.workloads, &mut self.facts.users);
+            findings.extend(changes.into_iter().map(ResolvedName::Name));
+            self.next_addresses = Instant::now() + ADDRESS_PAUSE.after(began.elapsed());
         }
         for finding in findings {
             self.findings.send(finding)?;
@@ -359,6 +374,12 @@ fn facts_record(
 ) -> Option<Record> {
     let facts = reader.read(pid, workloads)?;
     Some(Record::ProcessFacts { ts: host::monotonic_now(), pid, comm, facts: facts.into() })
+}
+
+/// The names of addresses, read once.
+pub fn address_records(options: &NameOptions) -> Vec<Record> {
+    let mut workloads = WorkloadNames::below(&options.host_root);
+    AddressNames::below(&options.host_root).changes(&mut workloads, &mut Users::below(&options.host_root))
 }
 
 /// All names of `owners`, read once.

@@ -39,8 +39,8 @@ struct Header {
 pub struct Interface {
     /// Its name in messages.
     pub name: &'static str,
-    /// The netlink family.
-    pub protocol: Protocol,
+    /// The netlink family; `None` for `NETLINK_ROUTE`.
+    pub protocol: Option<Protocol>,
     /// The objects that it lists.
     pub lists: &'static str,
     /// What a kernel or a caller that gets no answer lacks.
@@ -109,7 +109,7 @@ pub(super) fn dump(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
-        Some(of.protocol),
+        of.protocol,
     );
     let socket = open.map_err(|errno| DumpError::Open { of, source: errno.into() })?;
     rustix::io::retry_on_intr(|| rustix::net::send(&socket, request, SendFlags::empty()))

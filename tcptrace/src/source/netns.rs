@@ -94,6 +94,36 @@ pub(super) fn names(mountinfo: &[u8]) -> BTreeMap<NetnsId, Arc<str>> {
     names
 }
 
+/// Some processes of each network namespace but that of PID 1, by ascending pid.
+pub(super) fn members() -> io::Result<BTreeMap<NetnsId, Vec<u32>>> {
+    /// Most per namespace.
+    const MAX_MEMBERS: usize = 16;
+    let mut members: BTreeMap<NetnsId, Vec<u32>> = BTreeMap::new();
+    let mut host = None;
+    procfs::each_process(|proc, pid| {
+        let id = linked(proc, &format!("{pid}/ns/net")).ok().flatten();
+        if pid == 1 {
+            host = id;
+        } else if let Some(id) = id {
+            let pids = members.entry(id).or_default();
+            if pids.len() < MAX_MEMBERS {
+                pids.push(pid);
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    let host = host.map_or_else(own_netns, Ok)?;
+    members.remove(&host);
+    Ok(members)
+}
+
+/// The namespace that a link in the open `/proc` refers to.
+fn linked(proc: &OwnedFd, link: &str) -> Result<Option<NetnsId>, Errno> {
+    let mut target = [MaybeUninit::uninit(); 32];
+    let (target, _) = rustix::fs::readlinkat_raw(proc, link, &mut target[..])?;
+    Ok(inum(target))
+}
+
 /// Enters one namespace after the other; its thread stays in the last one.
 struct NamespaceWalk<T, S, V> {
     select: S,
@@ -146,9 +176,7 @@ impl<T, S: Fn(&Netns) -> bool, V: FnMut(&Netns) -> T> NamespaceWalk<T, S, V> {
 
     fn thread(&mut self, proc: &OwnedFd, folder: &str) -> Result<(), Errno> {
         let link = format!("{folder}/ns/net");
-        let mut target = [MaybeUninit::uninit(); 32];
-        let (target, _) = rustix::fs::readlinkat_raw(proc, &link, &mut target[..])?;
-        if let Some(id) = inum(target) {
+        if let Some(id) = linked(proc, &link)? {
             self.go(id, proc, OsStr::new(&link));
         }
         Ok(())

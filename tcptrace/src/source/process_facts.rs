@@ -130,6 +130,13 @@ impl FactsReader {
     }
 }
 
+/// The path of the cgroup of a process: that with its container, else that of version 2.
+pub(super) fn cgroup_path(pid: u32) -> Option<String> {
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let version_2 = || cgroups.lines().find_map(|line| line.strip_prefix("0::"));
+    only_in_version_1(&cgroups).or_else(version_2).map(str::to_owned)
+}
+
 /// The first path of cgroup v1 with a container, unless the path of version 2 has one.
 fn only_in_version_1(cgroups: &str) -> Option<&str> {
     let is_container = |path: &&str| cgroup::parse(path).container.is_some();

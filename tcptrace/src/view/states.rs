@@ -9,6 +9,7 @@ use jiff::{Timestamp, Unit};
 use serde::Serialize;
 
 use crate::aggregate::{Group, Grouping, Losses};
+use crate::model::peer_names::PeerNames;
 use crate::model::record::HostFacts;
 use crate::model::{Nanos, NetnsId, StateCounts, TcpState, text, units};
 use crate::view::clock;
@@ -88,6 +89,8 @@ pub struct GroupedCounts {
     pub groups: Vec<Group>,
     /// Number of groups counted together, in the one called "other".
     pub other_groups: u64,
+    /// Names of remote addresses.
+    pub peer_names: Arc<PeerNames>,
 }
 
 impl States {
@@ -154,7 +157,7 @@ fn write_groups(groups: &GroupedCounts, out: &mut impl Write) -> io::Result<()> 
     }
     writeln!(out)?;
     for group in rows.iter().take(MAX_GROUP_ROWS) {
-        let key = fit(&text::sanitise(&group.key), KEY, true, Cut::Middle);
+        let key = fit(&group.named_key(&groups.peer_names), KEY, true, Cut::Middle);
         write!(out, "{key} {:<4} {:>9}", role(group.role), units::count(total(group)))?;
         for (state, _) in GROUP_COLUMNS {
             write!(out, " {:>8}", units::count(group.counts[state.index()]))?;
@@ -234,7 +237,9 @@ pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
             .collect(),
         group_by: states.groups.as_ref().map(|groups| groups.grouping.to_string()),
         other_groups: states.groups.as_ref().map(|groups| groups.other_groups),
-        groups: states.groups.as_ref().map(|groups| groups.groups.iter().map(GroupRow::from).collect()),
+        groups: states.groups.as_ref().map(|groups| {
+            groups.groups.iter().map(|group| GroupRow::of(group, &groups.peer_names)).collect()
+        }),
         missing: &states.missing,
     };
     serde_json::to_writer_pretty(&mut *out, &document)?;
@@ -262,15 +267,17 @@ struct StatesDocument<'a> {
 #[derive(Serialize)]
 struct GroupRow<'a> {
     key: Cow<'a, str>,
+    peer_name: Option<&'a str>,
     role: &'static str,
     total: u64,
     counts: BTreeMap<&'static str, u64>,
 }
 
-impl<'a> From<&'a Group> for GroupRow<'a> {
-    fn from(group: &'a Group) -> Self {
+impl<'a> GroupRow<'a> {
+    fn of(group: &'a Group, names: &'a PeerNames) -> Self {
         Self {
             key: text::sanitise(&group.key),
+            peer_name: group.peer_name(names).map(AsRef::as_ref),
             role: group.role.name(),
             total: group.counts.iter().sum(),
             counts: ORDER.into_iter().map(|state| (state.name(), group.counts[state.index()])).collect(),

@@ -101,6 +101,7 @@ fn grouped() -> States {
     let mut states = states(vec![busy()], &[]);
     states.groups = Some(GroupedCounts {
         grouping: "service,comm".parse().expect("two keys"),
+        peer_names: std::sync::Arc::default(),
         groups: vec![
             group("*:443 / nginx", Role::Inbound, &[(TcpState::TimeWait, 18_000), (TcpState::Listen, 1)]),
             group(

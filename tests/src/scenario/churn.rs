@@ -141,14 +141,15 @@ fn print(before: &MetricSamples, parts: &[ChurnPart]) {
     }
 }
 
-const MIB: f64 = 1_048_576.0;
+pub(super) const MIB: f64 = 1_048_576.0;
 const TABLE_ROWS: &str = "tcptrace_table_rows{table=\"";
 
 fn table_rows<'a>((series, &rows): (&'a String, &f64)) -> Option<(&'a str, f64)> {
     Some((series.strip_prefix(TABLE_ROWS)?.strip_suffix("\"}")?, rows))
 }
 
-fn resident(samples: &MetricSamples) -> f64 {
+/// Resident memory of the exporter, in bytes.
+pub(super) fn resident(samples: &MetricSamples) -> f64 {
     samples.get("process_resident_memory_bytes").copied().unwrap_or_default()
 }
 

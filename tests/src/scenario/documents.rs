@@ -25,6 +25,8 @@ use crate::process::{self, StartChild as _};
 const RECORDINGS: [&str; 2] = [".tcptrace", ".tcpt"];
 /// Placeholders of recordings.
 const RECORDING_PLACEHOLDERS: [&str; 3] = ["FILE", "BEFORE", "AFTER"];
+/// The option before a file of names, and its content.
+const NAMED: (&str, &str) = ("--names", "10.0.0.0/8 office\n");
 /// Options before a path of an output.
 const WRITTEN: [&str; 2] = ["-o", "--hlog"];
 /// Commands that need arguments: the name alone is no command line.
@@ -161,13 +163,17 @@ impl<'a> CommandNetns<'a> {
         Ok(())
     }
 
-    /// Runs one in a folder of its own that has the recordings it reads.
+    /// Runs one in a folder of its own that has the files it reads.
     fn run(&self, number: usize, shown: &ShownCommand) -> Result<()> {
         let here = self.folder.file(&number.to_string());
         fs::create_dir(&here)?;
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
         let inputs = inputs(shown);
         for input in &inputs {
+            if !is_recording(input) {
+                fs::write(here.join(input), NAMED.1)?;
+                continue;
+            }
             // One of the repository, or a name of the document.
             let of_repository = tests.join("..").join(input);
             let fixture = || tests.join("fixtures/session-v1.tcptrace");
@@ -254,17 +260,19 @@ fn is_on_a_terminal(line: &str) -> bool {
     ON_A_TERMINAL.iter().any(|begin| line.starts_with(begin))
 }
 
-/// The recordings that a command reads.
+/// The recordings and files of names that a command reads.
 fn inputs(shown: &ShownCommand) -> Vec<String> {
     let runs = shown.runs();
     let words = runs.iter().flat_map(|run| {
         let before = std::iter::once("").chain(run.iter().map(String::as_str));
-        run.iter().zip(before).filter(|(_, before)| !WRITTEN.contains(before)).map(|(word, _)| word)
+        run.iter().zip(before).filter(|(_, before)| !WRITTEN.contains(before))
     });
-    let is_recording = |word: &&String| {
-        RECORDINGS.iter().any(|end| word.ends_with(end)) || RECORDING_PLACEHOLDERS.contains(&word.as_str())
-    };
-    words.filter(is_recording).cloned().collect()
+    let is_input = |(word, before): &(&String, &str)| is_recording(word) || *before == NAMED.0;
+    words.filter(is_input).map(|(word, _)| word.clone()).collect()
+}
+
+fn is_recording(word: &str) -> bool {
+    RECORDINGS.iter().any(|end| word.ends_with(end)) || RECORDING_PLACEHOLDERS.contains(&word)
 }
 
 /// Whether it printed something or wrote a file.

@@ -332,7 +332,8 @@ impl NetnsHost {
     }
 }
 
-fn ip(args: &[&str]) -> Result<()> {
+/// Runs `ip` in this thread's namespace.
+pub(super) fn ip(args: &[&str]) -> Result<()> {
     command("ip", args)
 }
 

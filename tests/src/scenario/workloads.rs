@@ -19,7 +19,8 @@ use crate::hidden_events::HiddenEvents;
 use crate::lab::{Lab, Skip};
 use crate::netns;
 use crate::process::{self, KillOnDrop, StartChild as _};
-use crate::scenario::churn::cgroup_root;
+use crate::scenario::churn::{MIB, cgroup_root, resident};
+use crate::scenario::nat::ip;
 use crate::scenario::recording::{RecorderProcess, TempFolder};
 use crate::scenario::serve::{Exporter, scrape};
 use crate::tracer::nothing_is_lost;
@@ -31,10 +32,14 @@ pub(super) const IN_CONTAINER: &str = "-";
 /// Connections that a client leaves in TIME_WAIT, and that a server holds in CLOSE_WAIT.
 pub(super) const TIME_WAIT: u64 = 500;
 pub(super) const CLOSE_WAIT: usize = 5;
-/// Containers that come and go, and their connections that end.
+/// Containers that come and go, their ports, and their connections that end.
 const CONTAINERS: u16 = 200;
+const PORTS: u16 = 10;
 const FEW: u64 = 3;
 const MANY: u64 = 40;
+/// Parts after which memory is compared, and the most that it may grow after the first.
+const PARTS: u16 = 4;
+const MOST_GROWTH: f64 = 1.1;
 /// Groups that have metrics of their own.
 const PLACES: usize = 8;
 
@@ -85,6 +90,19 @@ impl ContainerHost {
         BufReader::new(child.stdout.take().context("its stdout")?).read_line(&mut line)?;
         ensure!(line == "connected\n", "the process in {}: {line}", cgroup.display());
         Ok(Container { child, cgroup })
+    }
+
+    /// Starts a process in a container that has a network namespace of its own, with this address.
+    fn start_at(&self, address: &str, id: &str) -> Result<Container> {
+        let start = || {
+            netns::enter_new()?;
+            ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"])?;
+            self.start("docker", id, 7001, 0)
+        };
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(start);
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }
 
@@ -266,6 +284,7 @@ pub(super) struct TopDocument {
 #[derive(Debug, Deserialize)]
 struct TopGroup {
     key: String,
+    peer_name: Option<String>,
     counts: BTreeMap<String, u64>,
     process: Option<TopProcess>,
 }
@@ -285,6 +304,11 @@ impl TopDocument {
         let counts = |group| (of(group, "TIME_WAIT"), of(group, "CLOSE_WAIT"));
         let groups = self.groups.iter().map(|group| (group.key.as_str(), counts(group)));
         groups.filter(|(_, counts)| *counts != (0, 0)).collect()
+    }
+
+    /// Names of the groups that are peers.
+    fn peer_names(&self) -> BTreeMap<&str, Option<&str>> {
+        self.groups.iter().map(|group| (group.key.as_str(), group.peer_name.as_deref())).collect()
     }
 }
 
@@ -424,6 +448,100 @@ pub fn named(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Peers by name: an address in the namespace of a container, one in `/etc/hosts`, one in a file of the user; live, from
+/// the recording where none of them exists, and after another container got the address.
+///
+/// Names follow from addresses alone, so the loopback device stands for the link between the namespaces: of a network that
+/// it has, every address answers. This kernel may have no pairs of devices.
+pub fn peers(lab: &Lab) -> Result<()> {
+    netns::keep_time_wait()?;
+    // Another run of this scenario has other addresses.
+    let own = lab.netns() % 256;
+    let address = |net: u8, host: u8| format!("10.{net}.{own}.{host}");
+    for local in [address(73, 1), address(74, 1)] {
+        ip(&["addr", "add", &format!("{local}/24"), "dev", "lo"])
+            .map_err(|error| Skip(format!("{error:#}")))?;
+    }
+    let [container, printer, database] = [address(73, 2), address(73, 3), address(74, 9)];
+    let [container, printer, database] = [&*container, &*printer, &*database];
+    let host = ContainerHost::new()?;
+    let root = host.root();
+    let [web, other] = ["d", "e"].map(|digit| digit.repeat(64));
+    let docker = |id: &str, name: &str| {
+        host.file(
+            &format!("var/lib/docker/containers/{id}/config.v2.json"),
+            &format!(r#"{{"Name": "/{name}"}}"#),
+        )
+    };
+    let hosts = format!("127.0.0.1 localhost\n{printer} printer.example printer\n{container} not-this\n");
+    let files = [docker(&web, "web-1")?, host.file("etc/hosts", &hosts)?];
+    let lan = host.file("lan", "# ours\n10.0.0.0/8 lan\n10.74.0.0/16 db \u{1b}subnet\n")?;
+    // The longer prefix wins, and a name of the user wins over one of the host.
+    let subnets = host.file("subnets", "10.74.0.0/16 db \u{1b}subnet\n10.74.0.0/15 lan\n")?;
+    let (lan, subnets) = (lan.to_string_lossy(), subnets.to_string_lossy());
+
+    let folder = TempFolder::new()?;
+    let file = folder.file("peers.tcptrace");
+    let netns = lab.netns().to_string();
+    let common = ["--netns", &netns, "--host-root", &root, "--names", &subnets];
+    let recorder = RecorderProcess::start(lab, &file, &common)?;
+    let top =
+        TopRun::start(lab, &[&["top", "--json", "--interval", "1s", "--by", "peer"], &common[..]].concat())?;
+    let first = host.start_at(container, &web)?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let port = listener.local_addr()?.port();
+    for peer in [container, printer, database] {
+        for _ in 0..FEW {
+            let client = TcpStream::connect((peer, port))?;
+            let (mut server, _) = listener.accept()?;
+            process::close(client);
+            ensure!(server.read(&mut [0])? == 0, "no end of the stream");
+        }
+    }
+    let is = |document: &TopDocument, peers: &[(&str, &str)]| {
+        let counts = document.counts();
+        let names = document.peer_names();
+        peers
+            .iter()
+            .all(|&(peer, name)| counts.get(peer) == Some(&(FEW, 0)) && names.get(peer) == Some(&Some(name)))
+    };
+    let expected = [(container, "web-1"), (printer, "printer.example"), (database, "db ?subnet")];
+    top.wait(|document| is(document, &expected))?;
+    let service = lab.run(&[&["states", "--json", "--by", "service"], &common[..]].concat())?;
+    let service = serde_json::from_slice::<TopDocument>(&service.stdout)?;
+    let key = format!("{container}:{port}");
+    ensure!(service.peer_names().get(&*key) == Some(&Some("web-1")), "{key}: {service:#?}");
+
+    // Its TIME_WAIT outlive the container. Then another gets its address.
+    first.end()?;
+    let names_of = |name| [(container, name), expected[1], expected[2]];
+    top.wait(|document| is(document, &expected))?;
+    let second = docker(&other, "web-2").and_then(|_| host.start_at(container, &other))?;
+    top.wait(|document| is(document, &names_of("web-2")))?;
+    second.end()?;
+    files.into_iter().try_for_each(fs::remove_file)?;
+    top.finish()?;
+    recorder.signal(Signal::TERM)?;
+    let (status, stderr) = recorder.wait()?;
+    ensure!(status == Some(0), "it ended with {status:?}: {stderr}");
+
+    let file = file.to_string_lossy();
+    let from = |args: &[&str]| {
+        let output = lab.run(&[args, &["--json", "--from", &file]].concat())?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        serde_json::from_slice::<TopDocument>(&output.stdout).context(stderr)
+    };
+    // The recorder read `/etc/hosts` again, or not: without its line the printer has no name.
+    for view in [&["top", "--once", "--by", "peer"][..], &["states", "--by", "peer"]] {
+        let document = from(view)?;
+        ensure!(is(&document, &[(container, "web-2"), expected[2]]), "{view:?}: {document:#?}");
+    }
+    // The names of this run win over those of the recording's.
+    let document = from(&["top", "--once", "--by", "peer", "--names", &lan])?;
+    ensure!(is(&document, &[(container, "lan"), (printer, "lan"), expected[2]]), "{document:#?}");
+    Ok(())
+}
+
 /// Program, user and image of the containers' processes.
 fn check_processes(document: &TopDocument) -> Result<()> {
     let exe = std::env::current_exe()?.to_string_lossy().into_owned();
@@ -441,7 +559,7 @@ fn check_processes(document: &TopDocument) -> Result<()> {
     Ok(())
 }
 
-/// Containers come and go under `tcptrace serve`: the tables and the series stay bounded, and each has its own name.
+/// Containers come and go under `tcptrace serve`: memory, tables and series stay bounded, and each has its own name.
 pub fn come_and_go(lab: &Lab) -> Result<()> {
     let host = ContainerHost::new()?;
     let root = host.root();
@@ -453,14 +571,18 @@ pub fn come_and_go(lab: &Lab) -> Result<()> {
         named.map(|(name, _)| name.to_owned()).collect()
     };
     let count = if crate::clock::is_emulated() { CONTAINERS / 10 } else { CONTAINERS };
+    let part = count / PARTS;
+    let before = resident(&scrape()?);
+    let mut parts = Vec::new();
     for number in 0..count {
         let id = format!("{number:064x}");
         let path = format!("var/lib/docker/containers/{id}/config.v2.json");
         let file = host.file(&path, &format!(r#"{{"Name": "/box-{number}"}}"#))?;
         // A busier group takes the place of one that has ended.
-        let ends = if number % 50 == 0 { MANY } else { FEW };
-        let container = host.start("docker", &id, 10_000 + number, ends)?;
-        if number % 50 == 0 {
+        let ends = if number % part == 0 { MANY } else { FEW };
+        // Each has the port of one before, whose TIME_WAIT remain.
+        let container = host.start("docker", &id, 10_000 + number % PORTS, ends)?;
+        if number % part == 0 {
             let name = format!("box-{number}");
             let of_it = format!("tcptrace_service_sockets{{service=\"{name}\",");
             let mut last = BTreeSet::new();
@@ -475,7 +597,21 @@ pub fn come_and_go(lab: &Lab) -> Result<()> {
         }
         container.end()?;
         fs::remove_file(file)?;
+        if (number + 1) % part == 0 {
+            parts.push(resident(&scrape()?));
+        }
     }
+    let mib: Vec<_> = parts.iter().map(|bytes| format!("{:.1}", bytes / MIB)).collect();
+    println!(
+        "    workloads::come_and_go: {:.1} MiB resident before, then after each {part} of {count} containers {}",
+        before / MIB,
+        mib.join(", ")
+    );
+    let first = parts[0];
+    ensure!(
+        first > 0.0 && parts.iter().all(|&part| part <= first * MOST_GROWTH),
+        "resident: {parts:?} bytes"
+    );
     let samples = scrape()?;
     let names = services(&samples);
     ensure!(names.len() <= 2 * PLACES + 1, "{} names: {names:?}", names.len());

@@ -10,7 +10,9 @@ use crate::{
         Addr, ClockStep, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
         checkpoint::{SocketCheckpoint, TrackerCheckpoint},
         hooks::{KernelObject, reported},
+        peer_names::{NameOrigin, Prefix},
         record::{HostFacts, KernelLosses, Process, ProcessFacts, SeedObject, Sweep},
+        text,
         workload::Workload,
     },
     session::{
@@ -84,6 +86,16 @@ impl Decoder {
                 comm: self.text(Column::Comm, row)?,
                 facts: Arc::new(self.facts_within::<ProcessFacts>(row, MAX_NAMES_BYTES)?.bounded()),
             },
+            RowKind::AddressName => {
+                let origin = NameOrigin::from_number(self.arg(Column::Arg1, row));
+                let bits = u8::try_from(self.arg(Column::Arg0, row)).ok().filter(|&bits| bits <= 128);
+                let (Some(origin), Some(bits)) = (origin, bits) else {
+                    return Err("a name of no address");
+                };
+                let addr = self.addr(Column::Daddr, row).ok_or("a name of no address")?;
+                let name = text::bounded(&self.text(Column::Name, row)?);
+                Record::AddressName { ts, origin, prefix: Prefix::new(addr, bits), name }
+            }
             RowKind::NetnsSettings => {
                 Record::NetnsSettings { ts, netns: self.netns(row), sysctls: self.facts(row)? }
             }

@@ -8,6 +8,7 @@ use crate::{
     model::{
         Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple, hooks,
         nat::{AddrRange, Conntrack, SnatRule, TranslatedSource, Translation},
+        peer_names::{NameOrigin, Prefix},
         process::ParentProcess,
         record::{Process, ProcessFacts},
         workload::Workload,
@@ -185,6 +186,14 @@ fn any_record() -> impl Strategy<Value = Record> {
         1 => (at(), process(), facts()).prop_map(|(ts, process, facts)| {
             Record::ProcessFacts { ts, pid: process.pid, comm: process.comm, facts: facts.into() }
         }),
+        1 => (at(), 1..4_u64, tuple(), 0..=128_u8, "[ -~]{0,40}").prop_map(
+            |(ts, origin, tuple, bits, name)| Record::AddressName {
+                ts,
+                origin: NameOrigin::from_number(origin).expect("an origin"),
+                prefix: Prefix::new(tuple.daddr, bits),
+                name: name.into(),
+            }
+        ),
         1 => (at(), number()).prop_map(|(ts, offset_ns)| Record::ClockStep(ClockStep { ts, offset_ns })),
         1 => (at(), small(), prop::collection::btree_map("[a-z]{1,9}", number(), 0..4)).prop_map(
             |(ts, netns, counters)| Record::NetnsCounters { ts, netns: NetnsId(netns), counters }

@@ -10,7 +10,7 @@ use crate::{
 
 pub(super) static CTNETLINK: Interface = Interface {
     name: "ctnetlink",
-    protocol: rustix::net::netlink::NETFILTER,
+    protocol: Some(rustix::net::netlink::NETFILTER),
     lists: "connection tracking entries",
     needs: "CAP_NET_ADMIN and the module nf_conntrack_netlink",
 };

@@ -12,7 +12,7 @@ use crate::{
 
 static NF_TABLES: Interface = Interface {
     name: "nf_tables",
-    protocol: rustix::net::netlink::NETFILTER,
+    protocol: Some(rustix::net::netlink::NETFILTER),
     lists: "NAT rules",
     needs: "CAP_NET_ADMIN and the module nf_tables",
 };

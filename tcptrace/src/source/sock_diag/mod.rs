@@ -24,7 +24,7 @@ pub use super::netlink::{DumpError, Summary};
 
 static SOCK_DIAG: Interface = Interface {
     name: "sock_diag",
-    protocol: rustix::net::netlink::SOCK_DIAG,
+    protocol: Some(rustix::net::netlink::SOCK_DIAG),
     lists: "TCP sockets",
     needs: "the tcp_diag module (CONFIG_INET_DIAG)",
 };

@@ -8,7 +8,7 @@ use crate::{
         stuck_sockets::{One, StuckSockets},
     },
     lifecycle::{EndReason, Role},
-    model::{NetnsId, TcpState, record::Process, text, units},
+    model::{Endpoint, NetnsId, TcpState, record::Process, text, units},
 };
 
 /// Maximum number of namespaces, processes and destinations named in one finding.
@@ -133,13 +133,33 @@ impl<'a> Case<'a> {
     /// Service and process of `group`.
     pub fn who(&self, group: &Group, count: u64) -> Who {
         let service = group.service.map_or_else(|| group.key.clone(), |(_, service)| service.to_string());
-        Who { service, count, ..self.process(group.netns(), group.process.as_ref()) }
+        let peer_name = group.peer_name(&self.snapshot.peer_names).map(ToString::to_string);
+        Who { service, peer_name, count, ..self.process(group.netns(), group.process.as_ref()) }
+    }
+
+    /// The remote end, with the name of its address.
+    pub fn remote(&self, remote: Endpoint) -> String {
+        self.snapshot.peer_names.with_name(remote.addr, remote)
+    }
+
+    fn peer_name(&self, remote: Endpoint) -> Option<String> {
+        self.snapshot.peer_names.address(remote.addr).map(ToString::to_string)
+    }
+
+    /// A process and the destination that it connects to.
+    pub fn destination(&self, netns: NetnsId, remote: Endpoint, process: &Process) -> Who {
+        Who {
+            service: remote.to_string(),
+            peer_name: self.peer_name(remote),
+            ..self.process(Some(netns), Some(process))
+        }
     }
 
     fn process(&self, netns: Option<NetnsId>, process: Option<&Process>) -> Who {
         Who {
             netns: netns.and_then(|netns| self.name(netns)),
             comm: process.map(|process| text::sanitise(&process.comm).into_owned()),
+            name: process.map(|process| process.shown().into_owned()),
             pid: process.map(|process| process.pid),
             ..Who::default()
         }
@@ -156,6 +176,7 @@ impl<'a> Case<'a> {
         let oldest = stuck.oldest.first();
         Who {
             service: stuck.service.to_string(),
+            peer_name: self.peer_name(stuck.service).filter(|_| stuck.role == Role::Outbound),
             count,
             fds: stuck.oldest.iter().filter_map(|one: &One| descriptors.get(&one.id).copied()).collect(),
             oldest: oldest.map(|one| one.age),

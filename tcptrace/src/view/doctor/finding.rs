@@ -72,11 +72,17 @@ pub struct Who {
     /// Name of the process. Untrusted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
+    /// Its name for people: of its pod, container or service, else its own. Untrusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Service: `*:443`, `10.0.0.5:5432`.
     pub service: String,
+    /// Name of the remote address of the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_name: Option<String>,
     /// Number of sockets, connects or handshakes.
     pub count: u64,
     /// Descriptors of the oldest sockets.

@@ -32,7 +32,7 @@ fn lines(case: &Case<'_>, old: &[&StuckSockets]) -> Vec<String> {
         let fd = case.snapshot.observed.descriptors.get(&one.id);
         let fd = fd.map(|fd| format!(", descriptor {fd}")).unwrap_or_default();
         let bound = if one.at_least { ">= " } else { "" };
-        format!("{} <- {} for {bound}{}{fd}", one.local, one.remote, units::duration(one.age))
+        format!("{} <- {} for {bound}{}{fd}", one.local, case.remote(one.remote), units::duration(one.age))
     };
     oldest.iter().take(MOST).map(|one| line(&one)).collect()
 }

@@ -28,7 +28,8 @@ pub fn exhausted(case: &Case<'_>) -> Option<Found> {
     let none_left = |row: &&NatPorts| row.exhausted_in == Some(Nanos(0));
     let rows: Vec<_> = case.snapshot.ports.nat.translations.iter().filter(none_left).collect();
     let worst = rows.first()?;
-    let title = format!("NAT has no port left from {} to {}", worst.of.snat_addr, remote(worst));
+    let title =
+        format!("NAT has no port left from {} to {}", worst.of.snat_addr, remote(case.snapshot, worst));
     Some(ports(case, Severity::Critical, title, &rows))
 }
 
@@ -40,7 +41,7 @@ pub fn near(case: &Case<'_>) -> Option<Found> {
     };
     let rows: Vec<_> = case.snapshot.ports.nat.translations.iter().filter(is_near).collect();
     let worst = rows.first()?;
-    let (from, to) = (worst.of.snat_addr, remote(worst));
+    let (from, to) = (worst.of.snat_addr, remote(case.snapshot, worst));
     let title = match worst.runs_out_soon() {
         Some(left) => format!("NAT ports from {from} to {to} run out {}", units::in_time(left)),
         None => format!("{:.0}% of the NAT ports from {from} to {to} are held", worst.held_share() * 100.0),
@@ -89,19 +90,23 @@ fn seen(case: &Case<'_>, row: &NatPorts) -> String {
     format!(
         "{} to {}{}: {} of {} ports held ({low}-{high}){growth}, {} more reclaimable; clients: {}",
         row.of.snat_addr,
-        remote(row),
+        remote(case.snapshot, row),
         case.place(row.netns),
         units::count(row.held()),
         units::count(row.available()),
         units::count(row.reclaimable),
-        clients(row),
+        clients(case.snapshot, row),
     )
 }
 
 fn who(case: &Case<'_>, row: &NatPorts) -> Vec<Who> {
     let who = |source: &crate::model::nat::TranslatedSource| Who {
         netns: case.name(row.netns),
-        service: format!("{} to {}", source.saddr, remote(row)),
+        service: format!(
+            "{} to {}",
+            case.snapshot.peer_names.with_name(source.saddr, source.saddr),
+            remote(case.snapshot, row)
+        ),
         count: source.used,
         ..Who::default()
     };

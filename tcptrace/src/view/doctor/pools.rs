@@ -103,7 +103,11 @@ pub fn too_small(case: &Case<'_>) -> Option<Found> {
     );
     Some(Found {
         severity: if per_s(saved) >= MANY_SAVED_PER_S { Severity::Warning } else { Severity::Note },
-        title: format!("{comm} makes new connections to {} where a pool would reuse them", first.remote),
+        title: format!(
+            "{} makes new connections to {} where a pool would reuse them",
+            first.process.shown(),
+            case.remote(first.remote)
+        ),
         evidence: vec![
             would,
             format!(
@@ -146,12 +150,5 @@ fn setting(comm: &str) -> &'static str {
 }
 
 fn who(case: &Case<'_>, demand: &PoolDemand) -> Who {
-    Who {
-        netns: case.name(demand.netns),
-        comm: Some(text::sanitise(&demand.process.comm).into_owned()),
-        pid: Some(demand.process.pid),
-        service: demand.remote.to_string(),
-        count: demand.opened,
-        ..Who::default()
-    }
+    Who { count: demand.opened, ..case.destination(demand.netns, demand.remote, &demand.process) }
 }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     aggregate::{DestinationPorts, TwReuse},
     model::{
-        Nanos, TcpState, text,
+        Nanos, TcpState,
         units::{self, plural},
     },
     view::ports::used,
@@ -23,8 +23,11 @@ pub fn exhausted(case: &Case<'_>) -> Option<Found> {
     failed.sort_by_key(|ports| std::cmp::Reverse(ports.connect_failures));
     let worst = failed.first()?;
     let failures: u64 = failed.iter().map(|ports| ports.connect_failures).sum();
-    let title =
-        format!("{} no local port to {}", plural(failures, "connect found", "connects found"), worst.remote);
+    let title = format!(
+        "{} no local port to {}",
+        plural(failures, "connect found", "connects found"),
+        case.remote(worst.remote)
+    );
     Some(found(case, Severity::Critical, title, &failed))
 }
 
@@ -40,12 +43,14 @@ pub fn near(case: &Case<'_>) -> Option<Found> {
         .collect();
     let worst = near.first()?;
     let title = match worst.runs_out_soon() {
-        Some(Nanos(0)) => format!("no local port to {} is left", worst.remote),
-        Some(left) => format!("local ports to {} run out {}", worst.remote, units::in_time(left)),
+        Some(Nanos(0)) => format!("no local port to {} is left", case.remote(worst.remote)),
+        Some(left) => {
+            format!("local ports to {} run out {}", case.remote(worst.remote), units::in_time(left))
+        }
         None => format!(
             "{:.0}% of the local ports to {} are used: connect() searches long for one",
             worst.share().unwrap_or_default() * 100.0,
-            worst.remote
+            case.remote(worst.remote)
         ),
     };
     Some(found(case, Severity::Warning, title, &near))
@@ -103,7 +108,7 @@ fn seen(case: &Case<'_>, ports: &DestinationPorts) -> String {
     let search = search.unwrap_or_default();
     format!(
         "{}{}: {}, +{}/s{left}{failures}{search}",
-        ports.remote,
+        case.remote(ports.remote),
         case.place(ports.netns),
         used(ports),
         units::rate(ports.entered_per_s),
@@ -112,12 +117,8 @@ fn seen(case: &Case<'_>, ports: &DestinationPorts) -> String {
 
 fn who(case: &Case<'_>, ports: &DestinationPorts) -> Vec<Who> {
     let who = |process: &crate::model::record::Process| Who {
-        netns: case.name(ports.netns),
-        comm: Some(text::sanitise(&process.comm).into_owned()),
-        pid: Some(process.pid),
-        service: ports.remote.to_string(),
         count: ports.used,
-        ..Who::default()
+        ..case.destination(ports.netns, ports.remote, process)
     };
     ports.processes.iter().take(MOST_NAMED).map(who).collect()
 }

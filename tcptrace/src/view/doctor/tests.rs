@@ -19,7 +19,9 @@ use crate::{
     model::{
         Endpoint, HookRecord, Nanos, NetnsId, Record, SocketId, TcpState,
         nat::{TranslatedSource, Translation},
+        peer_names::{NameOrigin, Prefix},
         record::{HostFacts, Process, SysctlLine},
+        workload::Workload,
     },
     view::top::fixture,
 };
@@ -494,6 +496,28 @@ fn untrusted_names_are_sanitised_and_quoted() {
     let shown = shown(&snapshot, FindingDetail::Full, Paint::Plain, 80);
     assert!(!shown.contains('\x1b'), "{shown}");
     assert!(shown.contains(r"ip netns exec 'a'\''; reboot?[2J' sysctl"), "{shown}");
+}
+
+#[test]
+fn owners_and_peers_have_their_names() {
+    let mut snapshot = healthy();
+    ports(&mut snapshot, 28_232, 37);
+    stuck(&mut snapshot, TcpState::CloseWait, 9);
+    let workload = Workload { container: Some("billing-1".into()), ..Workload::default() }.labelled();
+    let named = Process { workload: Some(workload.into()), ..process() };
+    snapshot.ports.destinations[0].processes = vec![named.clone()];
+    snapshot.stuck[0].process = Some(named);
+    let database = Prefix::of_address(end("10.0.0.0:0").addr, 24);
+    let peers = Arc::make_mut(&mut snapshot.peer_names);
+    peers.insert(NameOrigin::Given, database, &"db-subnet".into());
+    let shown = shown(&snapshot, FindingDetail::Short, Paint::Plain, 120);
+    assert!(shown.contains("no local port to 10.0.0.5:5432 [db-subnet]"), "{shown}");
+    assert_eq!(shown.matches("billing-1 (pid 4711)").count(), 2, "{shown}");
+    assert_eq!(shown.matches(", 10.0.0.5:5432 [db-subnet]: ").count(), 2, "{shown}");
+    let json = serde_json::to_string(&diagnose(&snapshot)).expect("a document");
+    let who =
+        r#""comm":"billing","name":"billing-1","pid":4711,"service":"10.0.0.5:5432","peer_name":"db-subnet""#;
+    assert!(json.contains(who), "{json}");
 }
 
 fn shown(snapshot: &Snapshot, detail: FindingDetail, paint: Paint, width: usize) -> String {

@@ -199,13 +199,15 @@ pub(super) fn apart(step: &str) -> (&str, &str) {
 
 /// `nginx (pid 1204) in netns blue, *:443: 12, descriptors 7, 9; oldest >= 12.3s`.
 fn who(who: &Who) -> String {
-    let process = match (&who.comm, who.pid) {
-        (Some(comm), Some(pid)) => format!("{} (pid {pid})", text::sanitise(comm)),
+    let process = match (&who.name, who.pid) {
+        (Some(name), Some(pid)) => format!("{} (pid {pid})", text::sanitise(name)),
         _ => "owner unknown".into(),
     };
     let netns =
         who.netns.as_ref().map(|netns| format!(" in netns {}", text::sanitise(netns))).unwrap_or_default();
-    let mut line = format!("{process}{netns}, {}: {}", text::sanitise(&who.service), units::count(who.count));
+    let peer = who.peer_name.as_ref().map(|name| format!(" [{}]", text::sanitise(name))).unwrap_or_default();
+    let service = text::sanitise(&who.service);
+    let mut line = format!("{process}{netns}, {service}{peer}: {}", units::count(who.count));
     if !who.fds.is_empty() {
         let fds: Vec<String> = who.fds.iter().take(6).map(u32::to_string).collect();
         let more = if who.fds.len() > fds.len() { ", ..." } else { "" };

@@ -8,7 +8,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     lifecycle::{Bound, EndReason, Event, Role},
-    model::{text, units},
+    model::units,
 };
 
 /// The widths of the columns.
@@ -108,7 +108,7 @@ fn ends(line: &mut String, event: &Event<'_>) {
 fn owner(line: &mut String, event: &Event<'_>) {
     match event.process {
         Some(process) => {
-            line.push_str(&text::sanitise(&process.comm));
+            line.push_str(&process.shown());
             line.push('/');
             line.push_str(itoa::Buffer::new().format(process.pid));
         }

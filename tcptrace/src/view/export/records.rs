@@ -107,6 +107,13 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
                 .map_or(ExportValue::Missing, |exe| ExportValue::Text(text::sanitise(exe)));
             RowKind::ProcessFacts
         }
+        Record::AddressName { origin, prefix, name, .. } => {
+            row[7] = ExportValue::text(prefix.addr().to_string());
+            row[13] = ExportValue::Signed(prefix.bits().into());
+            row[14] = ExportValue::Signed(origin.number());
+            row[21] = ExportValue::Text(text::sanitise(name));
+            RowKind::AddressName
+        }
         Record::ClockStep(step) => {
             row[13] = ExportValue::Signed(step.offset_ns.cast_signed());
             RowKind::ClockStep

@@ -3,7 +3,7 @@
 use super::{local, measured, remote};
 use crate::{
     aggregate::{DestinationPorts, Snapshot},
-    model::{Nanos, TcpState, text, units},
+    model::{Nanos, TcpState, units},
     view::top::columns::{CellValue, TableColumn, numbers},
 };
 
@@ -84,7 +84,7 @@ pub fn process(row: &DestinationPorts) -> String {
     let Some(process) = row.processes.first() else { return "-".into() };
     let others = row.processes.len() as u64 - 1 + row.other_processes;
     let others = if others > 0 { format!(" +{others}") } else { String::new() };
-    format!("{} ({}){others}", text::sanitise(&process.comm), process.pid)
+    format!("{} ({}){others}", process.shown(), process.pid)
 }
 
 #[cfg(test)]

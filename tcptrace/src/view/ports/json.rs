@@ -39,7 +39,7 @@ struct PortsDocument<'a> {
     /// Connection tracking tables, by network namespace.
     conntrack: Vec<ConntrackDocument<'a>>,
     /// Translated source ports.
-    nat: Vec<NatDocument>,
+    nat: Vec<NatDocument<'a>>,
     /// Connections with a translated source that `nat` leaves out.
     other_nat_entries: u64,
 }
@@ -104,6 +104,7 @@ struct DestinationDocument<'a> {
     saddr: String,
     daddr: String,
     dport: u16,
+    peer_name: Option<&'a str>,
     used: u64,
     available: Option<u64>,
     slow_above: Option<u64>,
@@ -124,13 +125,14 @@ struct DestinationDocument<'a> {
 }
 
 impl<'a> DestinationDocument<'a> {
-    fn of(row: &'a DestinationPorts, snapshot: &Snapshot) -> Self {
+    fn of(row: &'a DestinationPorts, snapshot: &'a Snapshot) -> Self {
         let measured = measured(snapshot);
         Self {
             netns: row.netns.0,
             saddr: row.local.addr.to_string(),
             daddr: row.remote.addr.to_string(),
             dport: row.remote.port,
+            peer_name: snapshot.peer_names.address(row.remote.addr).map(AsRef::as_ref),
             used: row.used,
             available: row.available,
             slow_above: row.slow_above,
@@ -212,11 +214,12 @@ impl<'a> ConntrackDocument<'a> {
 }
 
 #[derive(Serialize)]
-struct NatDocument {
+struct NatDocument<'a> {
     netns: u32,
     snat_addr: String,
     daddr: String,
     dport: u16,
+    peer_name: Option<&'a str>,
     zone: u16,
     used: u64,
     time_wait: u64,
@@ -231,23 +234,26 @@ struct NatDocument {
     exhausted_in_ns: Option<u64>,
     /// Of the namespace: the kernel does not count per address.
     insert_failed: Option<u64>,
-    workloads: Vec<NatWorkloadDocument>,
+    workloads: Vec<NatWorkloadDocument<'a>>,
     other_workloads_used: u64,
 }
 
 #[derive(Serialize)]
-struct NatWorkloadDocument {
+struct NatWorkloadDocument<'a> {
     saddr: String,
+    peer_name: Option<&'a str>,
     used: u64,
     time_wait: u64,
 }
 
-impl NatDocument {
-    fn of(row: &NatPorts, snapshot: &Snapshot) -> Self {
+impl<'a> NatDocument<'a> {
+    fn of(row: &NatPorts, snapshot: &'a Snapshot) -> Self {
         let of = &row.of;
         let table = snapshot.ports.nat.table(row.netns);
+        let name = |addr| snapshot.peer_names.address(addr).map(AsRef::as_ref);
         let workload = |source: &TranslatedSource| NatWorkloadDocument {
             saddr: source.saddr.to_string(),
+            peer_name: name(source.saddr),
             used: source.used,
             time_wait: source.time_wait,
         };
@@ -256,6 +262,7 @@ impl NatDocument {
             snat_addr: of.snat_addr.to_string(),
             daddr: of.daddr.to_string(),
             dport: of.dport,
+            peer_name: name(of.daddr),
             zone: of.zone,
             used: of.used,
             time_wait: of.time_wait,

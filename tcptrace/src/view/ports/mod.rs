@@ -19,12 +19,13 @@ pub fn measured(snapshot: &Snapshot) -> Option<Nanos> {
     Some(snapshot.ts.since(snapshot.began)).filter(|span| span.0 > 0)
 }
 
-/// The remote end, with the network namespace if it is not tcptrace's own.
+/// The remote end, with the network namespace if it is not tcptrace's own, and the name of its address.
 fn remote(snapshot: &Snapshot, row: &DestinationPorts) -> String {
-    match snapshot.ports.netns_of(row) {
+    let remote = match snapshot.ports.netns_of(row) {
         Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{} @{}", row.remote, name(netns)),
         _ => row.remote.to_string(),
-    }
+    };
+    snapshot.peer_names.with_name(row.remote.addr, remote)
 }
 
 /// The local address.

@@ -6,7 +6,7 @@ use super::{measured, wording::wrapped};
 use crate::{
     aggregate::{ConntrackTable, NatPorts, Snapshot},
     model::{
-        Endpoint, NetnsId, text,
+        Addr, Endpoint, NetnsId, text,
         units::{self, plural},
     },
     view::top::{
@@ -20,7 +20,7 @@ type Of = TableColumn<NatPorts>;
 
 /// Every column, from left to right.
 const NAT: [Of; 8] = [
-    Of::words("destination", "DESTINATION", 0, |_, row| CellValue::Key(remote(row).into()))
+    Of::words("destination", "DESTINATION", 0, |snapshot, row| CellValue::Key(remote(snapshot, row).into()))
         .for_cells(21, u16::MAX)
         .help("address and port that the packets are sent to"),
     Of::words("translated", "TRANSLATED TO", 5, |snapshot, row| {
@@ -43,7 +43,7 @@ const NAT: [Of; 8] = [
     Of::number("runs_out", "RUNS OUT", 3, |snapshot, row| CellValue::Text(runs_out(snapshot, row).into()))
         .for_cells(8, 9)
         .help("when translated ports run out, at the current growth"),
-    Of::words("clients", "CLIENTS", 7, |_, row| CellValue::Text(clients(row).into()))
+    Of::words("clients", "CLIENTS", 7, |snapshot, row| CellValue::Text(clients(snapshot, row).into()))
         .for_cells(7, u16::MAX)
         .help("original source addresses, and the ports of each"),
 ];
@@ -126,9 +126,10 @@ fn place(snapshot: &Snapshot, netns: NetnsId) -> Option<String> {
     (!is_own).then(|| name.map_or_else(|| netns.to_string(), |name| text::sanitise(name).into_owned()))
 }
 
-/// `10.0.0.5:5432`: `doctor` uses it too.
-pub fn remote(row: &NatPorts) -> String {
-    Endpoint { addr: row.of.daddr, port: row.of.dport, ifindex: 0 }.to_string()
+/// `10.0.0.5:5432`, with the name of the address: `doctor` uses it too.
+pub fn remote(snapshot: &Snapshot, row: &NatPorts) -> String {
+    let addr = row.of.daddr;
+    snapshot.peer_names.with_name(addr, Endpoint { addr, port: row.of.dport, ifindex: 0 })
 }
 
 fn translated(snapshot: &Snapshot, row: &NatPorts) -> String {
@@ -145,10 +146,11 @@ fn runs_out(snapshot: &Snapshot, row: &NatPorts) -> String {
 }
 
 /// `10.1.0.2 60, 10.1.0.3 40, others 7`: `doctor` uses it too.
-pub fn clients(row: &NatPorts) -> String {
-    let named = row.of.sources.iter().take(MAX_CLIENTS);
+pub fn clients(snapshot: &Snapshot, row: &NatPorts) -> String {
+    let name = |addr: Addr| snapshot.peer_names.with_name(addr, addr);
+    let listed = row.of.sources.iter().take(MAX_CLIENTS);
     let mut clients: Vec<String> =
-        named.map(|source| format!("{} {}", source.saddr, units::count(source.used))).collect();
+        listed.map(|source| format!("{} {}", name(source.saddr), units::count(source.used))).collect();
     let rest: u64 = row.of.sources.iter().skip(MAX_CLIENTS).map(|source| source.used).sum();
     let others = rest.saturating_add(row.of.other_sources);
     if others > 0 {

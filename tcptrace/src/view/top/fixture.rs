@@ -49,6 +49,7 @@ pub fn empty() -> Snapshot {
         stuck: Vec::new(),
         pools: Vec::new(),
         ports: PortsSnapshot::default(),
+        peer_names: Arc::default(),
         tables: Vec::new(),
         answer: None,
     }

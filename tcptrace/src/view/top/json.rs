@@ -79,6 +79,8 @@ impl StateDocument {
 #[derive(Serialize)]
 pub(in crate::view) struct GroupFields<'a> {
     key: Cow<'a, str>,
+    /// Name of the remote address or network in the key.
+    peer_name: Option<&'a str>,
     role: &'static str,
     #[serde(serialize_with = "counts")]
     counts: &'a [u64; TcpState::COUNT],
@@ -115,9 +117,10 @@ impl PortFields {
 
 impl<'a> GroupFields<'a> {
     /// The fields of `group`, which belongs to `snapshot`.
-    pub(in crate::view) fn of(group: &'a Group, snapshot: &Snapshot) -> Self {
+    pub(in crate::view) fn of(group: &'a Group, snapshot: &'a Snapshot) -> Self {
         Self {
             key: text::sanitise(&group.key),
+            peer_name: group.peer_name(&snapshot.peer_names).map(AsRef::as_ref),
             role: group.role.name(),
             counts: &group.counts,
             time_wait: TimewaitFields::of(&group.time_wait),

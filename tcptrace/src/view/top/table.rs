@@ -188,8 +188,8 @@ impl<R> ScreenTable<'_, R> {
 pub enum Cut {
     /// Cut the end.
     End,
-    /// Cut the middle: the port at the end of an address is as significant as its beginning. A namespace after the
-    /// address is cut first.
+    /// Cut the middle: the port at the end of an address is as significant as its beginning. A namespace or a name
+    /// after the address is cut first.
     Middle,
 }
 
@@ -204,12 +204,14 @@ pub fn fit(text: &str, width: usize, words: bool, cut: Cut) -> String {
 
 fn shorten(text: &str, width: usize, cut: Cut) -> String {
     const MIN_NETNS_WIDTH: usize = 3;
+    // The namespace, or the name of the peer.
+    let rest = || [" @", " ["].into_iter().find_map(|mark| Some((text.split_once(mark)?, mark)));
     if cut == Cut::Middle
-        && let Some((address, netns)) = text.split_once(" @")
+        && let Some(((address, rest), mark)) = rest()
     {
         return match width.checked_sub(address.width()) {
-            Some(left) if left >= " @".len() + MIN_NETNS_WIDTH => {
-                format!("{address} @{}", shorten(netns, left - " @".len(), cut))
+            Some(left) if left >= mark.len() + MIN_NETNS_WIDTH => {
+                format!("{address}{mark}{}", shorten(rest, left - mark.len(), cut))
             }
             Some(1..) => format!("{address}~"),
             _ => shorten(address, width, cut),
@@ -336,6 +338,10 @@ mod tests {
         assert_eq!(of_netns("127.2.0.1:8002"), "127.2.0.1:8002 @40~48");
         assert_eq!(of_netns("192.168.100.1:443"), "192.168.100.1:443~   ");
         assert_eq!(of_netns("[2001:db8::1234:5678]:443"), "[2001:db8:~:5678]:443");
+        let of_peer = |width| fit("10.0.0.5:5432 [db-subnet]", width, true, Cut::Middle);
+        assert_eq!(of_peer(25), "10.0.0.5:5432 [db-subnet]");
+        assert_eq!(of_peer(20), "10.0.0.5:5432 [db~t]");
+        assert_eq!(of_peer(16).trim_end(), "10.0.0.5:5432~");
         assert_eq!(fit("postgres", 5, true, Cut::End), "post~");
         assert_eq!(fit("数据库", 5, true, Cut::End), "数据~");
         assert_eq!(fit("数据库", 4, true, Cut::End), "数~ ");

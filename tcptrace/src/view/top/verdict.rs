@@ -56,7 +56,7 @@ impl Verdict {
 
 /// `batch-exporter (pid 21408), the oldest for at least 13.0s`.
 fn named_with_age(who: &Who) -> Option<String> {
-    let named = format!("{} (pid {})", text::sanitise(who.comm.as_ref()?), who.pid?);
+    let named = format!("{} (pid {})", text::sanitise(who.name.as_ref()?), who.pid?);
     let Some(age) = who.oldest else { return Some(named) };
     let at_least = if who.at_least == Some(true) { "at least " } else { "" };
     Some(format!("{named}, the oldest for {at_least}{}", units::duration(age)))
@@ -86,7 +86,7 @@ fn growing(snapshot: &Snapshot) -> Option<String> {
     Some(format!(
         "TIME_WAIT grows by {}/s, most of it {} (+{}/s): {who}.{meaning}",
         units::rate(growth),
-        group.key,
+        group.named_key(&snapshot.peer_names),
         units::rate(group.time_wait.entered_per_s),
     ))
 }
@@ -131,7 +131,7 @@ fn accepting(snapshot: &Snapshot) -> String {
     groups.sort_by_key(|group| std::cmp::Reverse(count(group)));
     let mut names: Vec<String> = Vec::new();
     for process in groups.iter().filter_map(|group| group.process.as_ref()) {
-        let name = text::sanitise(&process.comm).into_owned();
+        let name = process.shown().into_owned();
         if !names.contains(&name) {
             names.push(name);
         }
@@ -153,9 +153,9 @@ pub fn growth_per_s(snapshot: &Snapshot, state: TcpState) -> Option<f64> {
     (seconds > 0.0).then(|| (count(&last.counts) - count(&first.counts)) / seconds)
 }
 
-/// A process and its id: `pgbench (pid 4127)`.
+/// The name of a process, as in the column PROCESS, and its id: `pgbench (pid 4127)`.
 fn named(process: &Process) -> String {
-    format!("{} (pid {})", text::sanitise(&process.comm), process.pid)
+    format!("{} (pid {})", process.shown(), process.pid)
 }
 
 #[cfg(test)]

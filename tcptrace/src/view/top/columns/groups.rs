@@ -9,7 +9,7 @@ use super::{
 use crate::{
     aggregate::{DestinationPorts, DwellQuantiles, Group, Snapshot},
     lifecycle::{Closer, Role},
-    model::{Nanos, TcpState, text},
+    model::{Nanos, TcpState},
 };
 
 /// Every column of the groups, from left to right.
@@ -23,7 +23,7 @@ type Of = TableColumn<Group>;
 
 /// Every column of the groups, from left to right.
 pub const GROUPS: [Of; 19] = [
-    Of::words("key", "", 0, |_, group| CellValue::Key(text::sanitise(&group.key)))
+    Of::words("key", "", 0, |snapshot, group| CellValue::Key(group.named_key(&snapshot.peer_names)))
         .for_cells(21, u16::MAX)
         .help("the key that the sockets share"),
     Of::words("role", "ROLE", 5, |_, group| CellValue::Text(role(group.role).into()))

@@ -18,7 +18,7 @@ pub const SOCKETS: [Of; 10] = [
     Of::words("local", "LOCAL", 0, |_, socket| CellValue::Key(socket.tuple.local().to_string().into()))
         .for_cells(18, 47)
         .help("address and port on this host"),
-    Of::words("peer", "PEER", 1, |_, socket| CellValue::Key(peer(socket).into()))
+    Of::words("peer", "PEER", 1, |snapshot, socket| CellValue::Key(peer(snapshot, socket).into()))
         .for_cells(18, 47)
         .help("address and port of the other end"),
     Of::words("state", "STATE", 2, |_, socket| CellValue::Text(socket.state.name().into()))
@@ -60,9 +60,9 @@ pub fn time_of(snapshot: &Snapshot) -> Nanos {
     snapshot.answer.as_ref().map_or(snapshot.ts, |answer| answer.ts)
 }
 
-fn peer(socket: &SocketRow) -> String {
+fn peer(snapshot: &Snapshot, socket: &SocketRow) -> String {
     let remote = socket.tuple.remote();
-    if remote.port == 0 { "-".into() } else { remote.to_string() }
+    if remote.port == 0 { "-".into() } else { snapshot.peer_names.with_name(remote.addr, remote) }
 }
 
 /// The role; a guessed one has a question mark.

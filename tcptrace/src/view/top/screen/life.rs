@@ -49,9 +49,11 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, settings: &S
 
 fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
     let socket = &life.socket;
-    let ends = match socket.role {
-        lifecycle::Role::Listener => socket.tuple.local().to_string(),
-        _ => format!("{} -> {}", socket.tuple.local(), socket.tuple.remote()),
+    let ends = if socket.role == lifecycle::Role::Listener {
+        socket.tuple.local().to_string()
+    } else {
+        let remote = socket.tuple.remote();
+        format!("{} -> {}", socket.tuple.local(), snapshot.peer_names.with_name(remote.addr, remote))
     };
     let closer = match socket.closer {
         Closer::None => String::new(),
