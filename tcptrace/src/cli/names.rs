@@ -26,7 +26,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How names are read from the host.
 #[derive(Args, Clone, Debug)]
 pub struct NameArgs {
-    /// Where the file system of the host is mounted, such as /host in a container: files there name pods and containers
+    /// Where the file system of the host is mounted, such as /host in a container: files there name pods, containers
+    /// and peers
     #[arg(long, value_name = "DIR", default_value = "/", hide_short_help = true)]
     host_root: PathBuf,
     /// Name a program by the first word after its interpreter: python3 /srv/app/worker.py. This reads command lines,
