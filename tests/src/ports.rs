@@ -13,6 +13,7 @@ pub struct PortsDocument {
     pub taken_at: String,
     pub netns: Vec<PortsNetns>,
     pub destinations: Vec<PortsDestination>,
+    pub binds: Vec<PortsBinds>,
 }
 
 /// The budget of a namespace.
@@ -50,6 +51,20 @@ pub struct PortsDestination {
     pub processes: Vec<PortsProcess>,
 }
 
+/// The ports that `bind()` holds at a local address.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct PortsBinds {
+    pub netns: u32,
+    pub saddr: String,
+    pub bound: u64,
+    pub available: Option<u64>,
+    pub open: u64,
+    pub idle: Option<u64>,
+    pub connected: u64,
+    pub processes: Vec<PortsProcess>,
+}
+
 /// The effect of `tcp_tw_reuse`.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the contract's names")]
@@ -84,6 +99,11 @@ pub fn start(lab: &Lab) -> Result<PortsRun> {
 }
 
 impl PortsDocument {
+    /// The ports that `bind()` holds at this address.
+    pub fn binds(&self, netns: u32, saddr: &str) -> Option<&PortsBinds> {
+        self.binds.iter().find(|row| (row.netns, &*row.saddr) == (netns, saddr))
+    }
+
     /// The destination with these ends in this namespace.
     pub fn find(&self, netns: u32, saddr: &str, daddr: &str, dport: u16) -> Option<&PortsDestination> {
         self.destinations

@@ -146,7 +146,11 @@ mod tests {
         }
         assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(4)));
         pending.take(SocketId(1));
-        assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(4)), "an older one is removed");
+        assert_eq!(
+            pending.timewait_with(NetnsId(0), &ends(80)),
+            Some(SocketId(4)),
+            "an older one is removed"
+        );
         pending.take(SocketId(4));
         assert_eq!(pending.timewait_with(NetnsId(0), &ends(80)), Some(SocketId(2)), "the newest is removed");
         pending.take(SocketId(2));

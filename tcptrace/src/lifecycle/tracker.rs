@@ -262,6 +262,7 @@ impl Tracker {
             | Record::NetnsName { .. }
             | Record::NetnsCounters { .. }
             | Record::Conntrack { .. }
+            | Record::BoundPorts { .. }
             | Record::ClockStep(_)
             | Record::Loss { .. } => {}
         }

@@ -109,14 +109,14 @@ const fn is_zero(zone: &u16) -> bool {
 }
 
 /// Addresses as text.
-mod addr_text {
+pub(super) mod addr_text {
     use super::{Addr, Deserialize, Deserializer, Serializer, fmt};
 
-    pub(super) fn serialize<S: Serializer>(addr: &Addr, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::model) fn serialize<S: Serializer>(addr: &Addr, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(addr as &dyn fmt::Display)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Addr, D::Error> {
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Addr, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
         let ip: std::net::IpAddr = text.parse().map_err(<D::Error as super::Error>::custom)?;
         Ok(ip.into())

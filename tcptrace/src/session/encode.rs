@@ -229,6 +229,11 @@ impl Encoder {
                 self.columns.netns.set(row, netns.0);
                 self.facts(row, conntrack);
             }
+            Record::BoundPorts { netns, bound, .. } => {
+                let row = self.begin(RowKind::BoundPorts, ts);
+                self.columns.netns.set(row, netns.0);
+                self.facts(row, bound);
+            }
             Record::ClockStep(step) => {
                 let row = self.begin(RowKind::ClockStep, ts);
                 self.columns.arg0.set(row, step.offset_ns.cast_signed());

@@ -233,6 +233,8 @@ pub enum RowKind {
     NetnsCounters,
     /// Connection tracking table of a network namespace, in `facts`.
     Conntrack,
+    /// Ports of a network namespace that sockets hold by `bind()` without a connection, in `facts`.
+    BoundPorts,
     /// The wall clock was set; `arg0`: its new offset from `CLOCK_MONOTONIC`.
     ClockStep,
     /// Facts about the host, in `facts`.
@@ -277,6 +279,7 @@ const OTHER_KINDS: &[(u8, &str, RowKind)] = &[
     (34, "workload", RowKind::Workload),
     (35, "process_facts", RowKind::ProcessFacts),
     (36, "conntrack", RowKind::Conntrack),
+    (37, "bound_ports", RowKind::BoundPorts),
 ];
 
 /// Every row kind by name; the position is the index in the file's dictionary. Does not compile unless each has an

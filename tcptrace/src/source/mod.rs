@@ -1,6 +1,7 @@
 //! Sources of records: the live kernel, and `/proc` for what it does not report. All reading from the host
 //! happens here; the modules below are pure.
 
+pub mod bound_ports;
 pub mod conntrack;
 mod counters;
 pub mod host;

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -62,6 +62,26 @@ impl<P: Poller> PollerThread<P> {
     pub fn request(&self, request: P::Request) -> bool {
         self.requests.try_send(request).is_ok()
     }
+}
+
+/// Time limit for the last poll.
+pub const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Requests one last poll, after which the poller ends.
+pub struct LastPoll;
+
+/// Findings that wait in `thread`, at most `most`. Drops the thread if the poller has ended.
+pub fn receive<P: Poller>(thread: &mut Option<PollerThread<P>>, most: usize) -> Vec<P::Finding> {
+    let mut received = Vec::new();
+    while received.len() < most {
+        let Some(running) = thread else { break };
+        match running.findings.try_recv() {
+            Ok(finding) => received.push(finding),
+            Err(TryRecvError::Empty) => break,
+            Err(TryRecvError::Disconnected) => *thread = None,
+        }
+    }
+    received
 }
 
 fn run<P: Poller>(mut poller: P, requests: Receiver<P::Request>) {

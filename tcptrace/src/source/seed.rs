@@ -18,7 +18,7 @@ use super::{
     host_poller::{HostPoller, PollKind},
     netns::{self, Netns, Round},
     owners,
-    poller::{PollBackoff, Poller, PollerEnded, PollerThread},
+    poller::{LastPoll, PollBackoff, Poller, PollerEnded, PollerThread},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
 use crate::model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts, units::plural};
@@ -27,12 +27,6 @@ use crate::model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFac
 const BATCH: usize = 1024;
 /// Each poll walks the socket hash table of every namespace.
 const POLL_INTERVAL: PollBackoff = PollBackoff { least: Duration::from_secs(1), share: 50 };
-/// Time limit for the last poll.
-pub const LAST_POLL_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Requests one last poll, after which the poller ends.
-pub struct LastPoll;
-
 /// Starts the worker thread.
 ///
 /// Sockets that `filter` drops are omitted, like their records.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    NatSnapshot, PortFlow, PortSettings, Ports, SearchTimes,
+    BindPorts, NatSnapshot, PortFlow, PortSettings, Ports, SearchTimes,
     destination::Destination,
     predict::{EXHAUSTION_HORIZON, MIN_HELD_SHARE, PortReturn},
     rate::Rate,
@@ -29,20 +29,24 @@ const MAX_TIMER_DELAY: Nanos = Nanos(2 * Nanos::SECOND.0);
 /// Local ports at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct PortsSnapshot {
-    /// Namespaces of the destinations, ascending.
+    /// Namespaces of the destinations and of the local addresses, ascending.
     pub netns: Vec<NetnsPorts>,
     /// Destinations that connections from this host have or had, the earliest exhaustion first.
     pub destinations: Vec<DestinationPorts>,
     /// Destinations omitted by the limits of the snapshot or of the table.
     pub others: u64,
+    /// Local addresses whose ports `bind()` holds, those with the most ports first.
+    pub binds: Vec<BindPorts>,
+    /// Addresses and ports that `binds` omits because of its limits.
+    pub other_binds: u64,
     /// Ports of translated source addresses.
     pub nat: NatSnapshot,
 }
 
 impl PortsSnapshot {
-    /// Namespace of `destination`.
-    pub fn netns_of(&self, destination: &DestinationPorts) -> Option<&NetnsPorts> {
-        self.netns.iter().find(|netns| netns.netns == destination.netns)
+    /// The ports of namespace `netns`.
+    pub fn netns(&self, netns: NetnsId) -> Option<&NetnsPorts> {
+        self.netns.iter().find(|of| of.netns == netns)
     }
 }
 
@@ -55,7 +59,7 @@ pub struct NetnsPorts {
     pub name: Option<Arc<str>>,
     /// Port settings, if known.
     pub settings: Option<PortSettings>,
-    /// Ports of the range that `bind()` and `listen()` make unavailable to every destination.
+    /// Ports of the range that `bind()`, with or without a connection, and `listen()` make unavailable to every destination.
     pub taken: u64,
 }
 
@@ -260,6 +264,8 @@ impl Ports {
             })
             .collect();
         destinations.sort_by_cached_key(DestinationPorts::urgency);
+        let (binds, other_binds) =
+            self.binds.snapshot(&self.settings, self.taken.keys().copied(), &destinations);
         self.places.give(now, destinations.iter().map(|row| (row.id(), row.weight())));
         for row in &mut destinations {
             row.has_place = self.places.has(&row.id());
@@ -268,7 +274,8 @@ impl Ports {
         let mut first = 0..MAX_DESTINATIONS_SHOWN;
         destinations.retain(|row| first.next().is_some() || row.has_place);
         let hidden = (all - destinations.len()) as u64;
-        let there: BTreeSet<NetnsId> = destinations.iter().map(|row| row.netns).collect();
+        let there = destinations.iter().map(|row| row.netns).chain(binds.iter().map(|row| row.netns));
+        let there: BTreeSet<NetnsId> = there.collect();
         let netns = there.into_iter().map(|netns| NetnsPorts {
             netns,
             name: names.netns(netns).cloned(),
@@ -279,6 +286,8 @@ impl Ports {
             netns: netns.collect(),
             destinations,
             others: hidden + self.destinations.evicted_rows(),
+            binds,
+            other_binds,
             nat: self.nat.snapshot(now, names),
         }
     }
@@ -286,7 +295,9 @@ impl Ports {
     /// Per namespace, the ports of its range that are unavailable to every destination.
     fn unavailable_in_range(&self) -> BTreeMap<NetnsId, TakenPorts> {
         let mut taken = BTreeMap::<NetnsId, TakenPorts>::new();
-        for &(netns, port) in self.taken.keys() {
+        let only_idle: BTreeSet<_> =
+            self.binds.idle().filter(|port| !self.taken.contains_key(port)).collect();
+        for (netns, port) in self.taken.keys().copied().chain(only_idle) {
             if let Some(settings) = self.settings.get(&netns).filter(|settings| settings.offers(port)) {
                 let taken = taken.entry(netns).or_default();
                 taken.all += 1;

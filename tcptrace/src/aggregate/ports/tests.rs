@@ -12,6 +12,7 @@ use crate::{
     synthetic::{Shape, Traffic},
 };
 
+mod binds;
 mod course;
 
 const MS: u64 = 1_000_000;

@@ -93,6 +93,9 @@ impl Decoder {
             RowKind::Conntrack => {
                 Record::Conntrack { ts, netns: self.netns(row), conntrack: Box::new(self.facts(row)?) }
             }
+            RowKind::BoundPorts => {
+                Record::BoundPorts { ts, netns: self.netns(row), bound: Box::new(self.facts(row)?) }
+            }
             RowKind::ClockStep => {
                 let offset_ns =
                     self.column(Column::Arg0).u64(row).ok_or("a step of the clock without its offset")?;

@@ -6,7 +6,9 @@ use tcptrace_common::record::{self as raw, Kind, flag};
 use super::*;
 use crate::{
     model::{
-        Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple, hooks,
+        Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple,
+        bound_ports::{BoundAddr, BoundPorts, PortHolder},
+        hooks,
         nat::{AddrRange, Conntrack, SnatRule, TranslatedSource, Translation},
         process::ParentProcess,
         record::{Process, ProcessFacts},
@@ -206,6 +208,13 @@ fn any_record() -> impl Strategy<Value = Record> {
             let (translations, rules) = (vec![row], vec![rule, SnatRule::default()]);
             let conntrack = Box::new(Conntrack { entries, rules, translations, ..Conntrack::default() });
             Record::Conntrack { ts, netns: NetnsId(netns), conntrack }
+        }),
+        1 => (at(), small(), tuple(), number(), "\\PC{0,15}").prop_map(|(ts, netns, tuple, sockets, comm)| {
+            let holder = PortHolder { pid: netns, comm, cgroup: sockets, sockets };
+            let ports = vec![(tuple.sport, tuple.dport), (tuple.dport, tuple.dport)];
+            let addr = BoundAddr { saddr: tuple.saddr, ports, holders: vec![holder] };
+            let bound = Box::new(BoundPorts { addrs: vec![addr], other_ports: sockets });
+            Record::BoundPorts { ts, netns: NetnsId(netns), bound }
         }),
         1 => (at(), number(), number()).prop_map(|(ts, ring_full, uncounted)| {
             Record::Loss { ts, losses: KernelLosses { ring_full, uncounted, ..KernelLosses::default() } }

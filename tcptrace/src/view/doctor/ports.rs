@@ -148,7 +148,7 @@ fn fix(case: &Case<'_>, ports: &DestinationPorts) -> Vec<String> {
         }
         TwReuse::On => {}
     }
-    let settings = case.snapshot.ports.netns_of(ports).and_then(|netns| netns.settings.as_ref());
+    let settings = case.snapshot.ports.netns(ports.netns).and_then(|netns| netns.settings.as_ref());
     if settings.is_none_or(|settings| settings.range.0 > 10_240) {
         fix.push(format!(
             "Then a wider range (services inside it: ip_local_reserved_ports): {}",

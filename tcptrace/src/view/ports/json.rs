@@ -7,9 +7,9 @@ use std::{
 
 use serde::Serialize;
 
-use super::measured;
+use super::{binds, measured};
 use crate::{
-    aggregate::{ConntrackTable, DestinationPorts, NatPorts, NetnsPorts, Snapshot},
+    aggregate::{BindPorts, ConntrackTable, DestinationPorts, NatPorts, NetnsPorts, Snapshot},
     model::{Nanos, TcpState, nat::TranslatedSource, text},
     view::document::{self, DocumentHead, ProcessFields, counts, limits},
 };
@@ -36,6 +36,10 @@ struct PortsDocument<'a> {
     /// Number of omitted destinations.
     other_destinations: u64,
     destinations: Vec<DestinationDocument<'a>>,
+    /// Local addresses whose ports `bind()` holds.
+    binds: Vec<BindDocument<'a>>,
+    /// Local addresses and ports that `binds` leaves out.
+    other_binds: u64,
     /// Connection tracking tables, by network namespace.
     conntrack: Vec<ConntrackDocument<'a>>,
     /// Translated source ports.
@@ -59,6 +63,8 @@ impl<'a> PortsDocument<'a> {
                 .iter()
                 .map(|row| DestinationDocument::of(row, snapshot))
                 .collect(),
+            binds: ports.binds.iter().map(|row| BindDocument::of(row, snapshot)).collect(),
+            other_binds: ports.other_binds,
             conntrack: ports.nat.tables.iter().map(|table| ConntrackDocument::of(table, snapshot)).collect(),
             nat: ports.nat.translations.iter().map(|row| NatDocument::of(row, snapshot)).collect(),
             other_nat_entries: ports.nat.other_entries,
@@ -176,6 +182,33 @@ struct Reuse {
     reusable: u64,
     reused: Option<u64>,
     predicted: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct BindDocument<'a> {
+    netns: u32,
+    saddr: String,
+    bound: u64,
+    available: Option<u64>,
+    open: u64,
+    idle: Option<u64>,
+    connected: u64,
+    processes: Vec<ProcessFields<'a>>,
+}
+
+impl<'a> BindDocument<'a> {
+    fn of(row: &'a BindPorts, snapshot: &Snapshot) -> Self {
+        Self {
+            netns: row.netns.0,
+            saddr: row.saddr.to_string(),
+            bound: row.bound,
+            available: row.available,
+            open: row.open,
+            idle: binds::idle(snapshot, row),
+            connected: row.connected,
+            processes: row.processes.iter().map(Into::into).collect(),
+        }
+    }
 }
 
 /// Growth of the counters is null for a single snapshot.

@@ -1,6 +1,7 @@
 //! Local ports per destination: which processes hold them, how fast their number changes, and which destination runs
 //! out first.
 
+pub mod binds;
 pub mod columns;
 pub mod json;
 pub mod nat;
@@ -21,7 +22,7 @@ pub fn measured(snapshot: &Snapshot) -> Option<Nanos> {
 
 /// The remote end, with the network namespace if it is not tcptrace's own.
 fn remote(snapshot: &Snapshot, row: &DestinationPorts) -> String {
-    match snapshot.ports.netns_of(row) {
+    match snapshot.ports.netns(row.netns) {
         Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{} @{}", row.remote, name(netns)),
         _ => row.remote.to_string(),
     }

@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::{
     aggregate::{
-        ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot,
-        SearchTimes, TwReuse,
+        BindPorts, ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings,
+        PortsSnapshot, SearchTimes, TwReuse,
     },
     model::{
         Endpoint, Nanos, NetnsId, TcpState,
@@ -101,6 +101,8 @@ fn snapshot() -> Snapshot {
         ],
         destinations,
         others: 3,
+        binds: vec![],
+        other_binds: 0,
         nat: NatSnapshot::default(),
     };
     let mut snapshot = Snapshot { began: base.ts.minus(Nanos(5 * S)), ports, ..base };
@@ -146,6 +148,52 @@ fn every_width_renders() {
         render(&snapshot(), &["a word"], width);
         render(&gateway(), &["a word"], width);
     }
+}
+
+/// A host where `bind()` holds ports.
+fn binding() -> Snapshot {
+    let mut snapshot = snapshot();
+    let own = snapshot.host.netns;
+    let row = |netns, saddr: &str, open, idle| BindPorts {
+        netns: NetnsId(netns),
+        saddr: saddr.parse::<IpAddr>().expect("an address").into(),
+        bound: open + idle + 2,
+        open,
+        idle,
+        available: Some(28_232),
+        connected: 7,
+        processes: vec![Process::new(4_711, "haproxy\u{1b}[2J", 0), Process::new(5, "app", 0)],
+    };
+    snapshot.ports.binds = vec![row(own + 1, "127.0.0.2", 20_000, 8), row(own, "::", 0, 2)];
+    snapshot.ports.other_binds = 9;
+    snapshot
+}
+
+#[test]
+fn bound_ports_follow_the_destinations() {
+    let mut snapshot = binding();
+    let unknown = render(&snapshot, &[], 100);
+    std::sync::Arc::make_mut(&mut snapshot.host).bound = true;
+    let text = render(&snapshot, &[], 100);
+    let table = |text: &str| text[text.find("LOCAL ADDRESS").expect("a table")..].to_owned();
+    insta::assert_snapshot!(format!("{}\n{}", table(&unknown), table(&text)));
+    // Without a connection, too.
+    snapshot.ports.destinations.clear();
+    assert!(render(&snapshot, &[], 100).contains("20,010"));
+}
+
+#[test]
+fn bound_ports_as_json() {
+    let mut snapshot = binding();
+    let document = |snapshot: &Snapshot| -> serde_json::Value {
+        let mut out = Vec::new();
+        json::write(&mut out, snapshot, &[]).expect("writing to a Vec");
+        serde_json::from_slice(&out).expect("JSON")
+    };
+    assert!(document(&snapshot)["binds"][0]["idle"].is_null());
+    std::sync::Arc::make_mut(&mut snapshot.host).bound = true;
+    insta::assert_snapshot!(serde_json::to_string_pretty(&document(&snapshot)["binds"]).expect("JSON"));
+    assert_eq!(document(&snapshot)["other_binds"], 9);
 }
 
 /// A host that translates.

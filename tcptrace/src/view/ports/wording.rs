@@ -71,7 +71,7 @@ pub(super) fn about(snapshot: &Snapshot, row: &DestinationPorts) -> Vec<String> 
             plural(row.bound, "connection", "connections"),
         ));
     }
-    let settings = snapshot.ports.netns_of(row).and_then(|netns| netns.settings.as_ref());
+    let settings = snapshot.ports.netns(row.netns).and_then(|netns| netns.settings.as_ref());
     let is_short = row.runs_out_soon().is_some() || row.connect_failures > 0;
     if (is_short && row.is_held_by_time_wait()) || row.reused > 0 {
         sentences.extend(settings.map(|settings| reuse(snapshot, row, settings)));

@@ -48,7 +48,7 @@ fn lines(out: &mut String, title: &str, ports: &PortsSnapshot) {
             row.other_processes
         )
         .expect("a String");
-        assert_eq!(ports.netns_of(row).map(|netns| netns.netns), Some(row.netns));
+        assert_eq!(ports.netns(row.netns).map(|netns| netns.netns), Some(row.netns));
     }
 }
 
