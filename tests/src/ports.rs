@@ -45,6 +45,7 @@ pub struct PortsDestination {
     pub predicted: Option<u64>,
     pub exhausted_in_ns: Option<u64>,
     pub connect_failures: Option<u64>,
+    pub free_at_failure: Option<u64>,
     pub slow_above: Option<u64>,
     pub connect_search_ns: Option<PortSearch>,
     pub tw_reuse: PortsReuse,

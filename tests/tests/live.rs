@@ -81,6 +81,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     identity::full_orphan, Waiting;
     identity::namespace_nobody_can_enter, Short;
     binds::budget, Short;
+    binds::free_ports, Short;
     binds::haproxy, Short;
     pools::nginx_without_keepalive, Short;
     ports::exhaustion, Short;

@@ -17,7 +17,7 @@ use crate::doctor::Doctor;
 use crate::kernel;
 use crate::lab::{Lab, Skip};
 use crate::netns;
-use crate::option::{self, IP_BIND_ADDRESS_NO_PORT};
+use crate::option::{self, IP_BIND_ADDRESS_NO_PORT, IP_LOCAL_PORT_RANGE};
 use crate::pair::IpFamily;
 use crate::ports::{self, PortsBinds, PortsDocument};
 use crate::process::{KillOnDrop, StartChild as _};
@@ -108,6 +108,48 @@ pub fn budget(lab: &Lab) -> Result<()> {
     }
     drop((bound, held));
     server.stop()?;
+    ports.finish()
+}
+
+/// `connect()` finds no port although most are free, because its sockets have a range of their own, or because connections from
+/// another address keep ports that `bind()` held (before 6.18): `ports` says how many were free.
+pub fn free_ports(lab: &Lab) -> Result<()> {
+    self_test_elsewhere(lab)?;
+    netns::sysctl("ip_local_port_range", RANGE)?;
+    let server = ClosingServer::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
+    let ports = ports::start(lab)?;
+    let mut held = Vec::new();
+    let own_range = 41_004 | 41_007 << 16;
+    for n in 0..=4 {
+        let socket = IpFamily::V4.socket()?;
+        option::set(&socket, IP_LOCAL_PORT_RANGE, own_range).map_err(|_| Skip("needs Linux 6.3".into()))?;
+        let result = socket.connect(&server.address.into()).map_err(|error| error.kind());
+        let expected = if n < 4 { Ok(()) } else { Err(ErrorKind::AddrNotAvailable) };
+        ensure!(result == expected, "connect() number {n}: {result:?}");
+        held.push(socket);
+    }
+    let of = |document: &PortsDocument| document.find(lab.netns(), "127.0.0.1", "127.0.0.1", PORT).cloned();
+    let seen = ports
+        .wait(|document| of(document).is_some_and(|row| row.used == 4 && row.connect_failures == Some(1)))?;
+    if let Some(document) = seen {
+        let row = of(&document).context("no line for the destination")?;
+        ensure!((row.used, row.available, row.free_at_failure) == (4, Some(ALL), Some(ALL - 4)), "{row:?}");
+    }
+    // Another destination: the ports of these connections are free for it, unless a bind() made them unavailable.
+    let other = ClosingServer::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT + 1))?;
+    for port in 41_004..41_008 {
+        let binder = IpFamily::V4.socket()?;
+        binder.bind(&SocketAddr::new(SOURCE.parse()?, port).into())?;
+    }
+    let socket = IpFamily::V4.socket()?;
+    option::set(&socket, IP_LOCAL_PORT_RANGE, own_range)?;
+    let result = socket.connect(&other.address.into()).map_err(|error| error.kind());
+    let is_released = kernel::version() >= (6, 18);
+    let expected = if is_released { Ok(()) } else { Err(ErrorKind::AddrNotAvailable) };
+    ensure!(result == expected, "after bind(): {result:?}");
+    drop((held, socket));
+    server.stop()?;
+    other.stop()?;
     ports.finish()
 }
 

@@ -156,6 +156,8 @@ pub struct DestinationPorts {
     pub exhausted_in: Option<Nanos>,
     /// `connect()` calls that found no port.
     pub connect_failures: u64,
+    /// Ports of the budget that no connection held at the latest of them.
+    pub free_at_failure: Option<u64>,
     /// Whether TIME_WAIT ports can be reused.
     pub reuse: TwReuse,
     /// TIME_WAIT ports that `connect()` may reuse now.
@@ -172,6 +174,11 @@ impl DestinationPorts {
     /// Connections now in `state`, a part of `used`.
     pub const fn count(&self, state: TcpState) -> u64 {
         self.counts[state.index()]
+    }
+
+    /// Free ports at the latest failure of `connect()`, if they are too many to be a race or the port that one call leaves out.
+    pub fn unexplained_free_ports(&self) -> Option<u64> {
+        self.free_at_failure.filter(|&free| free > 1 && free * 10 >= self.available.unwrap_or_default())
     }
 
     /// Ports unavailable to new connections.
@@ -384,6 +391,9 @@ impl Destination {
                 available.and_then(|_| flow.exhausted_in())
             },
             connect_failures: self.failures,
+            free_at_failure: available
+                .filter(|_| self.failures > 0)
+                .map(|available| available.saturating_sub(self.held_at_failure)),
             reuse,
             reusable: if is_reused { old_enough } else { 0 },
             reused: self.reused,

@@ -10,7 +10,7 @@ use crate::{
         Nanos, TcpState, text,
         units::{self, plural},
     },
-    view::ports::used,
+    view::ports::{free_ports, used},
 };
 
 /// Maximum number of destinations named in one finding.
@@ -101,8 +101,9 @@ fn seen(case: &Case<'_>, ports: &DestinationPorts) -> String {
         )
     });
     let search = search.unwrap_or_default();
+    let free = free_ports(ports).map(|words| format!("; at the latest failure {words}")).unwrap_or_default();
     format!(
-        "{}{}: {}, +{}/s{left}{failures}{search}",
+        "{}{}: {}, +{}/s{left}{failures}{free}{search}",
         ports.remote,
         case.place(ports.netns),
         used(ports),

@@ -149,6 +149,7 @@ fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
         predicted_with_reuse: 410,
         exhausted_in: None,
         connect_failures: failures,
+        free_at_failure: None,
         reuse: TwReuse::NotLoopback,
         reusable: 0,
         reused: 0,

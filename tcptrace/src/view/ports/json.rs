@@ -124,6 +124,7 @@ struct DestinationDocument<'a> {
     predicted: Option<u64>,
     exhausted_in_ns: Option<u64>,
     connect_failures: Option<u64>,
+    free_at_failure: Option<u64>,
     tw_reuse: Reuse,
     processes: Vec<ProcessFields<'a>>,
     other_processes: u64,
@@ -155,6 +156,7 @@ impl<'a> DestinationDocument<'a> {
             predicted: measured.map(|_| row.predicted),
             exhausted_in_ns: row.exhausted_in.map(|length| length.0),
             connect_failures: measured.map(|_| row.connect_failures),
+            free_at_failure: row.free_at_failure,
             tw_reuse: Reuse {
                 effect: row.reuse.name(),
                 reusable: row.reusable,

@@ -8,7 +8,7 @@ pub mod nat;
 pub mod text;
 mod wording;
 
-pub use wording::used;
+pub use wording::{free_ports, used};
 
 use crate::{
     aggregate::{DestinationPorts, NetnsPorts, Snapshot},

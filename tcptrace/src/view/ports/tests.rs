@@ -57,6 +57,7 @@ fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: 
         predicted_with_reuse: 510,
         exhausted_in: None,
         connect_failures: 0,
+        free_at_failure: None,
         reuse: TwReuse::NotLoopback,
         reusable: 0,
         reused: 0,
@@ -79,6 +80,7 @@ fn snapshot() -> Snapshot {
     let mut now = row(own + 1, "10.9.0.1", "10.9.0.2", 80, 101, 101);
     now.exhausted_in = Some(Nanos(0));
     now.connect_failures = 1_234;
+    now.free_at_failure = Some(12);
     now.reuse = TwReuse::Off;
     let mut bound = row(own, "2001:db8::1", "2001:db8:1234:5678:9abc:def0:1234:5678", 443, 0, 28_230);
     bound.bound = 2;

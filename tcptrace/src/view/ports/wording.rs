@@ -64,6 +64,7 @@ pub(super) fn about(snapshot: &Snapshot, row: &DestinationPorts) -> Vec<String> 
             process(row),
         ));
     }
+    sentences.extend(free_ports(row).map(|words| format!("At the latest failure {words}.")));
     if row.bound > 0 {
         sentences.push(format!(
             "{} took a port by bind() before connect(), which takes it from every destination of the namespace: \
@@ -77,6 +78,16 @@ pub(super) fn about(snapshot: &Snapshot, row: &DestinationPorts) -> Vec<String> 
         sentences.extend(settings.map(|settings| reuse(snapshot, row, settings)));
     }
     sentences
+}
+
+/// Why `connect()` found none of many free ports: `doctor` uses it too.
+pub fn free_ports(row: &DestinationPorts) -> Option<String> {
+    let free = row.unexplained_free_ports()?;
+    Some(format!(
+        "{} free: its socket has a smaller range of its own (IP_LOCAL_PORT_RANGE), or, before Linux 6.18, connections from other \
+         addresses keep ports that bind() held",
+        plural(free, "port of the range was", "ports of the range were")
+    ))
 }
 
 fn level(snapshot: &Snapshot, row: &DestinationPorts) -> String {

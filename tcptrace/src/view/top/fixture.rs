@@ -248,6 +248,7 @@ pub fn use_ports(snapshot: &mut Snapshot, exhausted_in: Option<Nanos>) {
         predicted_with_reuse: 460,
         exhausted_in,
         connect_failures: 0,
+        free_at_failure: None,
         reuse: TwReuse::Off,
         reusable: 0,
         reused: 0,

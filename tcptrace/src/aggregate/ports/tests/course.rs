@@ -137,6 +137,7 @@ fn time_to_exhaustion_orders_destinations() {
         predicted_with_reuse: 0,
         exhausted_in: exhausted_in.map(|seconds| Nanos(seconds * S)),
         connect_failures: 0,
+        free_at_failure: None,
         reuse: TwReuse::Off,
         reusable: 0,
         reused: 0,
