@@ -36,6 +36,7 @@ pub struct PortsDestination {
     pub saddr: String,
     pub daddr: String,
     pub dport: u16,
+    pub backends: Vec<PortsBackend>,
     pub used: u64,
     pub available: Option<u64>,
     pub time_wait: u64,
@@ -50,6 +51,15 @@ pub struct PortsDestination {
     pub connect_search_ns: Option<PortSearch>,
     pub tw_reuse: PortsReuse,
     pub processes: Vec<PortsProcess>,
+}
+
+/// Where NAT sends the connections to a destination.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct PortsBackend {
+    pub daddr: String,
+    pub dport: u16,
+    pub used: u64,
 }
 
 /// The ports that `bind()` holds at a local address.

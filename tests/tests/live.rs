@@ -90,6 +90,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     ports::budgets, Short;
     ports::single_snapshot, Short;
     nat::masquerade, Short;
+    nat::backends, Short;
     privileges::least_to_trace, Short;
     privileges::file_capabilities, Short;
     threads::of_live_commands, Short;

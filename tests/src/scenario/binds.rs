@@ -119,7 +119,7 @@ pub fn free_ports(lab: &Lab) -> Result<()> {
     let server = ClosingServer::start(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))?;
     let ports = ports::start(lab)?;
     let mut held = Vec::new();
-    let own_range = 41_004 | 41_007 << 16;
+    let own_range = 41_004 + (41_007 << 16);
     for n in 0..=4 {
         let socket = IpFamily::V4.socket()?;
         option::set(&socket, IP_LOCAL_PORT_RANGE, own_range).map_err(|_| Skip("needs Linux 6.3".into()))?;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     aggregate::{HostNames, table::OTHER},
-    model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, record::Process},
+    model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, nat::Backend, record::Process},
 };
 
 /// Maximum number of destinations in a snapshot, besides the sticky top N.
@@ -125,6 +125,8 @@ pub struct DestinationPorts {
     pub local: Endpoint,
     /// The remote end.
     pub remote: Endpoint,
+    /// Where NAT sends its connections instead (DNAT), those with the most connections first.
+    pub backends: Vec<Backend>,
     /// Whether it is one of the sticky top N, see [`crate::aggregate::Aggregate::with_places`].
     pub has_place: bool,
     /// Connections whose port `connect()` chose, indexed by [`TcpState::index`].
@@ -279,6 +281,7 @@ impl Ports {
         }
         let all = destinations.len();
         let mut first = 0..MAX_DESTINATIONS_SHOWN;
+        self.set_backends(&mut destinations);
         destinations.retain(|row| first.next().is_some() || row.has_place);
         let hidden = (all - destinations.len()) as u64;
         let there = destinations.iter().map(|row| row.netns).chain(binds.iter().map(|row| row.netns));
@@ -296,6 +299,22 @@ impl Ports {
             binds,
             other_binds,
             nat: self.nat.snapshot(now, names),
+        }
+    }
+
+    /// Joins the backends of translated destinations, by the ends that the client knows.
+    fn set_backends(&self, destinations: &mut [DestinationPorts]) {
+        let mut by_ends = BTreeMap::<_, Vec<Backend>>::new();
+        for backend in self.nat.backends() {
+            let ends = (backend.saddr, backend.daddr, backend.dport);
+            by_ends.entry(ends).or_default().push(*backend);
+        }
+        for row in destinations {
+            let ends = (row.local.addr, row.remote.addr, row.remote.port);
+            if let Some(backends) = by_ends.get(&ends) {
+                row.backends.clone_from(backends);
+                row.backends.sort_by_key(|backend| Reverse(backend.used));
+            }
         }
     }
 
@@ -373,6 +392,7 @@ impl Destination {
             netns: self.key.netns,
             local: Endpoint { addr: self.key.saddr, port: 0, ifindex: self.key.ifindex },
             remote: Endpoint { addr: self.key.daddr, port: self.key.dport, ifindex: self.key.ifindex },
+            backends: Vec::new(),
             has_place: false,
             counts,
             used,

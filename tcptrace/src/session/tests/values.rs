@@ -9,7 +9,7 @@ use crate::{
         Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple,
         bound_ports::{BoundAddr, BoundPorts, PortHolder},
         hooks,
-        nat::{AddrRange, Conntrack, SnatRule, TranslatedSource, Translation},
+        nat::{AddrRange, Backend, Conntrack, SnatRule, TranslatedSource, Translation},
         process::ParentProcess,
         record::{Process, ProcessFacts},
         workload::Workload,
@@ -206,7 +206,16 @@ fn any_record() -> impl Strategy<Value = Record> {
             };
             let rule = SnatRule { addrs: Some(AddrRange(tuple.saddr, tuple.daddr)), ports: None };
             let (translations, rules) = (vec![row], vec![rule, SnatRule::default()]);
-            let conntrack = Box::new(Conntrack { entries, rules, translations, ..Conntrack::default() });
+            let backends = vec![Backend {
+                saddr: tuple.saddr,
+                daddr: tuple.daddr,
+                dport: tuple.dport,
+                addr: tuple.saddr,
+                port: tuple.sport,
+                used,
+            }];
+            let conntrack =
+                Box::new(Conntrack { entries, rules, translations, backends, ..Conntrack::default() });
             Record::Conntrack { ts, netns: NetnsId(netns), conntrack }
         }),
         1 => (at(), small(), tuple(), number(), "\\PC{0,15}").prop_map(|(ts, netns, tuple, sockets, comm)| {

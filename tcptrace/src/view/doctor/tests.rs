@@ -135,6 +135,7 @@ fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
         netns: BLUE,
         local: end("10.0.0.1:0"),
         remote: end("10.0.0.5:5432"),
+        backends: Vec::new(),
         has_place: false,
         counts,
         used,

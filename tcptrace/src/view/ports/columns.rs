@@ -14,7 +14,7 @@ type Of = TableColumn<DestinationPorts>;
 pub const PORTS: [Of; 13] = [
     Of::words("destination", "DESTINATION", 0, |snapshot, row| CellValue::Key(remote(snapshot, row).into()))
         .for_cells(21, u16::MAX)
-        .help("remote address and port; @ and the network namespace"),
+        .help("remote address and port; ->: its backend (DNAT); @: network namespace"),
     Of::words("from", "FROM", 6, |_, row| CellValue::Key(local(row).into()))
         .for_cells(9, 39)
         .help("local address"),

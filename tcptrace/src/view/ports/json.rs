@@ -10,7 +10,11 @@ use serde::Serialize;
 use super::{binds, measured};
 use crate::{
     aggregate::{BindPorts, ConntrackTable, DestinationPorts, NatPorts, NetnsPorts, Snapshot},
-    model::{Nanos, TcpState, nat::TranslatedSource, text},
+    model::{
+        Nanos, TcpState,
+        nat::{Backend, TranslatedSource},
+        text,
+    },
     view::document::{self, DocumentHead, ProcessFields, counts, limits},
 };
 
@@ -110,6 +114,8 @@ struct DestinationDocument<'a> {
     saddr: String,
     daddr: String,
     dport: u16,
+    /// Where NAT sends its connections instead.
+    backends: Vec<BackendDocument>,
     used: u64,
     available: Option<u64>,
     slow_above: Option<u64>,
@@ -138,6 +144,7 @@ impl<'a> DestinationDocument<'a> {
             saddr: row.local.addr.to_string(),
             daddr: row.remote.addr.to_string(),
             dport: row.remote.port,
+            backends: row.backends.iter().map(BackendDocument::of).collect(),
             used: row.used,
             available: row.available,
             slow_above: row.slow_above,
@@ -166,6 +173,19 @@ impl<'a> DestinationDocument<'a> {
             processes: row.processes.iter().map(Into::into).collect(),
             other_processes: row.other_processes,
         }
+    }
+}
+
+#[derive(Serialize)]
+struct BackendDocument {
+    daddr: String,
+    dport: u16,
+    used: u64,
+}
+
+impl BackendDocument {
+    fn of(backend: &Backend) -> Self {
+        Self { daddr: backend.addr.to_string(), dport: backend.port, used: backend.used }
     }
 }
 

@@ -12,7 +12,7 @@ pub use wording::{free_ports, used};
 
 use crate::{
     aggregate::{DestinationPorts, NetnsPorts, Snapshot},
-    model::{Nanos, text::sanitise},
+    model::{Endpoint, Nanos, text::sanitise},
 };
 
 /// The time over which rates were measured; `None` for a single snapshot, which has no rates.
@@ -20,11 +20,19 @@ pub fn measured(snapshot: &Snapshot) -> Option<Nanos> {
     Some(snapshot.ts.since(snapshot.began)).filter(|span| span.0 > 0)
 }
 
-/// The remote end, with the network namespace if it is not tcptrace's own.
+/// The remote end, with its backend if NAT translates it, and the network namespace if it is not tcptrace's own.
 fn remote(snapshot: &Snapshot, row: &DestinationPorts) -> String {
+    let remote = match row.backends.as_slice() {
+        [] => row.remote.to_string(),
+        [backend, others @ ..] => {
+            let backend = Endpoint { addr: backend.addr, port: backend.port, ifindex: 0 };
+            let others = if others.is_empty() { String::new() } else { format!(" +{}", others.len()) };
+            format!("{} -> {backend}{others}", row.remote)
+        }
+    };
     match snapshot.ports.netns(row.netns) {
-        Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{} @{}", row.remote, name(netns)),
-        _ => row.remote.to_string(),
+        Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{remote} @{}", name(netns)),
+        _ => remote,
     }
 }
 

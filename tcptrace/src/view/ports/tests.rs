@@ -12,7 +12,7 @@ use crate::{
     },
     model::{
         Endpoint, Nanos, NetnsId, TcpState,
-        nat::{TranslatedSource, Translation},
+        nat::{Backend, TranslatedSource, Translation},
         record::Process,
     },
     view::{ports::json, top::fixture},
@@ -38,6 +38,7 @@ fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: 
         netns: NetnsId(netns),
         local: end(local, 0),
         remote: end(remote, dport),
+        backends: Vec::new(),
         has_place: false,
         counts,
         used,
@@ -75,7 +76,16 @@ fn snapshot() -> Snapshot {
         settings: settings(values),
         taken,
     };
+    let backend = |addr: &str| Backend {
+        saddr: row(own, "10.0.0.1", "10.0.0.5", 1, 0, 0).local.addr,
+        daddr: row(own, "10.0.0.1", "10.0.0.5", 1, 0, 0).remote.addr,
+        dport: 5_432,
+        addr: addr.parse::<IpAddr>().expect("an address").into(),
+        port: 6_432,
+        used: 9,
+    };
     let mut soon = row(own, "10.0.0.1", "10.0.0.5", 5_432, 24_310, 28_230);
+    soon.backends = vec![backend("10.244.1.5"), backend("10.244.1.6")];
     soon.exhausted_in = Some(Nanos(9 * S));
     let mut now = row(own + 1, "10.9.0.1", "10.9.0.2", 80, 101, 101);
     now.exhausted_in = Some(Nanos(0));

@@ -234,6 +234,7 @@ pub fn use_ports(snapshot: &mut Snapshot, exhausted_in: Option<Nanos>) {
         netns: NetnsId(0),
         local: Endpoint { addr: v4(10, 0, 0, 1), port: 0, ifindex: 0 },
         remote,
+        backends: Vec::new(),
         has_place: true,
         counts: snapshot.groups[0].counts,
         used: 17_852,

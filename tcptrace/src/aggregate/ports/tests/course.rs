@@ -123,6 +123,7 @@ fn time_to_exhaustion_orders_destinations() {
         netns: NETNS,
         local: end(0),
         remote: end(port),
+        backends: Vec::new(),
         has_place: false,
         counts: [0; TcpState::COUNT],
         used,
