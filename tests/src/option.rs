@@ -19,6 +19,12 @@ pub const IP_RECVERR: SocketOption = (libc::IPPROTO_IP, libc::IP_RECVERR);
 /// The same for IPv6.
 pub const IPV6_RECVERR: SocketOption = (libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
 
+/// `bind()` leaves the choice of the port to `connect()`.
+pub const IP_BIND_ADDRESS_NO_PORT: SocketOption = (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
+
+/// `IP_LOCAL_PORT_RANGE` (6.3): the lowest and, shifted by 16, the highest port that `connect()` chooses.
+pub const IP_LOCAL_PORT_RANGE: SocketOption = (libc::IPPROTO_IP, 51);
+
 /// Sets an option that is a number.
 pub fn set(socket: &impl AsRawFd, (level, name): SocketOption, value: i32) -> Result<()> {
     // SAFETY: the kernel reads `size_of::<i32>()` bytes at `value`, which outlives the call.

@@ -13,6 +13,7 @@ pub struct PortsDocument {
     pub taken_at: String,
     pub netns: Vec<PortsNetns>,
     pub destinations: Vec<PortsDestination>,
+    pub binds: Vec<PortsBinds>,
 }
 
 /// The budget of a namespace.
@@ -35,6 +36,7 @@ pub struct PortsDestination {
     pub saddr: String,
     pub daddr: String,
     pub dport: u16,
+    pub backends: Vec<PortsBackend>,
     pub used: u64,
     pub available: Option<u64>,
     pub time_wait: u64,
@@ -44,9 +46,33 @@ pub struct PortsDestination {
     pub predicted: Option<u64>,
     pub exhausted_in_ns: Option<u64>,
     pub connect_failures: Option<u64>,
+    pub free_at_failure: Option<u64>,
     pub slow_above: Option<u64>,
     pub connect_search_ns: Option<PortSearch>,
     pub tw_reuse: PortsReuse,
+    pub processes: Vec<PortsProcess>,
+}
+
+/// Where NAT sends the connections to a destination.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct PortsBackend {
+    pub daddr: String,
+    pub dport: u16,
+    pub used: u64,
+}
+
+/// The ports that `bind()` holds at a local address.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the contract's names")]
+pub struct PortsBinds {
+    pub netns: u32,
+    pub saddr: String,
+    pub bound: u64,
+    pub available: Option<u64>,
+    pub open: u64,
+    pub idle: Option<u64>,
+    pub connected: u64,
     pub processes: Vec<PortsProcess>,
 }
 
@@ -84,6 +110,11 @@ pub fn start(lab: &Lab) -> Result<PortsRun> {
 }
 
 impl PortsDocument {
+    /// The ports that `bind()` holds at this address.
+    pub fn binds(&self, netns: u32, saddr: &str) -> Option<&PortsBinds> {
+        self.binds.iter().find(|row| (row.netns, &*row.saddr) == (netns, saddr))
+    }
+
     /// The destination with these ends in this namespace.
     pub fn find(&self, netns: u32, saddr: &str, daddr: &str, dport: u16) -> Option<&PortsDestination> {
         self.destinations

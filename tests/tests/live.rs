@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults, filters,
-    flood, handshake, identity, million, names, nat, odd, owner, pools, ports, privileges, program,
+    abort, binds, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults,
+    filters, flood, handshake, identity, million, names, nat, odd, owner, pools, ports, privileges, program,
     prometheus, recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads, workloads,
 };
 
@@ -81,6 +81,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     identity::one_cookie_many_sockets, Short;
     identity::full_orphan, Waiting;
     identity::namespace_nobody_can_enter, Short;
+    binds::budget, Short;
+    binds::free_ports, Short;
+    binds::haproxy, Short;
     pools::nginx_without_keepalive, Short;
     ports::exhaustion, Short;
     ports::search, Alone;
@@ -88,6 +91,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     ports::budgets, Short;
     ports::single_snapshot, Short;
     nat::masquerade, Short;
+    nat::backends, Short;
     privileges::least_to_trace, Short;
     privileges::file_capabilities, Short;
     threads::of_live_commands, Short;

@@ -33,6 +33,7 @@ const LIVE: &[&str] = &[
     "prometheus",     // scrapes the metrics; promtool
     "chromium",       // a browser for the page of a report
     "nginx",          // a real server that closes first
+    "haproxy",        // a real proxy that binds to a source address
     "podman",         // a container
     "runc",           // crun refuses hosts with both versions of control groups
     "containerd",     // a pod, made through its CRI

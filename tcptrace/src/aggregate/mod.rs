@@ -54,8 +54,8 @@ pub use pools::PoolDemand;
 use pools::Pools;
 use ports::Ports;
 pub use ports::{
-    ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot,
-    SearchTimes, TwReuse,
+    BindPorts, ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings,
+    PortsSnapshot, SearchTimes, TwReuse,
 };
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
 use sticky_top_n::StickyTopN;
@@ -361,9 +361,9 @@ impl Aggregate {
         tables
     }
 
-    /// Connection tracking tables as records for the start of a recording that begins at `ts`.
-    pub fn conntrack_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
-        self.ports.conntrack_records(ts)
+    /// Connection tracking tables and bound ports as records for the start of a recording that begins at `ts`.
+    pub fn port_holder_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
+        self.ports.holder_records(ts)
     }
 
     /// Namespace and cgroup ids that sockets and groups refer to.

@@ -16,9 +16,9 @@ use super::{
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
-    model::{Nanos, units::parse_duration},
+    model::{Nanos, record::HostFacts, units::parse_duration},
     pipeline::PipelinePlan,
-    source::{PollKind, host},
+    source::{PollKind, bound_ports, host},
     view::ports::{json, text},
 };
 
@@ -62,7 +62,7 @@ pub fn run(args: &PortsArgs) -> Result<ExitCode> {
         let interval = args.interval.unwrap_or(UNSEEN);
         let interval = Nanos(interval.as_nanos() as u64);
         let plan = PipelinePlan {
-            polls: PollKind::Conntrack,
+            polls: PollKind::Ports,
             ..PipelinePlan::new(filter.clone(), Grouping::NONE, Scope::TimewaitSockets, interval)
         };
         let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Newest };
@@ -107,7 +107,8 @@ impl PortsArgs {
     /// Prints one `sock_diag` snapshot if tracing is impossible: levels, and what is missing without tracing.
     fn dump(&self, filter: &Filter, mut missing: Vec<String>, error: &anyhow::Error) -> Result<ExitCode> {
         let (options, peer_names) = (self.source.live.name_options(), self.source.live.peer_names()?);
-        let (snapshot, unseen) = socket_count::snapshot(filter, &host::facts(), &options, peer_names)
+        let facts = HostFacts { bound: bound_ports::is_listed(), ..host::facts() };
+        let (snapshot, unseen) = socket_count::snapshot(filter, &facts, &options, peer_names)
             .context("can't search for network namespaces; is /proc mounted?")?;
         let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         missing.push(format!("rates and failed connects, which need tracing: {reason}"));

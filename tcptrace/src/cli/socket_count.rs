@@ -126,7 +126,11 @@ pub fn snapshot(
     if !round.refused.is_empty() || round.unreadable_processes > 0 {
         missing.push(format!("other network namespaces: {}.", unreadable_reason()));
     }
-    for record in source::conntrack::records(&filter.kernel_part()) {
+    let scope = filter.kernel_part();
+    if !facts.bound {
+        missing.push(source::bound_ports::NOT_LISTED.into());
+    }
+    for record in source::conntrack::records(&scope).into_iter().chain(source::bound_ports::records(&scope)) {
         aggregate.take(&record);
     }
     for (id, socket) in tracker.sockets() {

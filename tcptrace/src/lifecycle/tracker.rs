@@ -263,6 +263,7 @@ impl Tracker {
             | Record::AddressName { .. }
             | Record::NetnsCounters { .. }
             | Record::Conntrack { .. }
+            | Record::BoundPorts { .. }
             | Record::ClockStep(_)
             | Record::Loss { .. } => {}
         }

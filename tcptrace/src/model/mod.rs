@@ -2,6 +2,7 @@
 //! here reads a file, a clock or the environment.
 
 pub mod addr;
+pub mod bound_ports;
 pub mod cgroup;
 pub mod checkpoint;
 pub mod clock;

@@ -10,6 +10,8 @@ use super::Addr;
 pub const MAX_TRANSLATIONS: usize = 256;
 /// Most sources of one translation in a record.
 pub const MAX_SOURCES: usize = 8;
+/// Most backends in one record.
+pub const MAX_BACKENDS: usize = 512;
 /// Most rules in one record.
 pub const MAX_RULES: usize = 64;
 
@@ -32,8 +34,31 @@ pub struct Conntrack {
     pub translations: Vec<Translation>,
     /// Entries that `translations` leaves out because of its limit.
     pub other_entries: u64,
+    /// Connections with a translated destination, by client and backend, those with the most connections first.
+    #[serde(default)]
+    pub backends: Vec<Backend>,
     /// Why the entries or the rules are unknown, one sentence each.
     pub unknown: Vec<String>,
+}
+
+/// Connections of one client to one destination that are sent to one backend instead (DNAT).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// The client's own address.
+    #[serde(with = "addr_text")]
+    pub saddr: Addr,
+    /// The address that it connects to.
+    #[serde(with = "addr_text")]
+    pub daddr: Addr,
+    /// The port that it connects to.
+    pub dport: u16,
+    /// The address that the packets are sent to.
+    #[serde(with = "addr_text")]
+    pub addr: Addr,
+    /// The port that they are sent to.
+    pub port: u16,
+    /// Entries.
+    pub used: u64,
 }
 
 /// Connections with one translated source address to one destination: they must differ in their translated port.
@@ -109,14 +134,14 @@ const fn is_zero(zone: &u16) -> bool {
 }
 
 /// Addresses as text.
-mod addr_text {
+pub(super) mod addr_text {
     use super::{Addr, Deserialize, Deserializer, Serializer, fmt};
 
-    pub(super) fn serialize<S: Serializer>(addr: &Addr, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::model) fn serialize<S: Serializer>(addr: &Addr, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(addr as &dyn fmt::Display)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Addr, D::Error> {
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Addr, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
         let ip: std::net::IpAddr = text.parse().map_err(<D::Error as super::Error>::custom)?;
         Ok(ip.into())

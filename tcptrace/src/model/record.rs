@@ -10,6 +10,7 @@ use tcptrace_common::record as raw;
 pub use super::process::{Process, ProcessFacts};
 use super::{
     Nanos, NetnsId, SocketId, TcpState, Tuple,
+    bound_ports::BoundPorts,
     checkpoint::{SocketCheckpoint, TrackerCheckpoint},
     nat::Conntrack,
     peer_names::{NameOrigin, Prefix},
@@ -141,6 +142,15 @@ pub enum Record {
         /// The table.
         conntrack: Box<Conntrack>,
     },
+    /// The ports of a network namespace that sockets hold by `bind()` without a connection; repeated when they change.
+    BoundPorts {
+        /// When they were listed.
+        ts: Nanos,
+        /// The namespace.
+        netns: NetnsId,
+        /// The ports.
+        bound: Box<BoundPorts>,
+    },
     /// A socket that was tracked before this recording began; not in a live stream.
     SocketCheckpoint(Box<SocketCheckpoint>),
     /// Tracker state beside the sockets when this recording began; the last record of a checkpoint.
@@ -187,6 +197,7 @@ impl Record {
             | Self::NetnsSettings { ts, .. }
             | Self::NetnsCounters { ts, .. }
             | Self::Conntrack { ts, .. }
+            | Self::BoundPorts { ts, .. }
             | Self::Loss { ts, .. }
             | Self::Restart { ts }
             | Self::Tick { ts } => *ts,
@@ -283,6 +294,7 @@ pub struct SweepEnd {
 
 /// Facts about the host that are constant while tracing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, by name in every recording")]
 pub struct HostFacts {
     /// Host name.
     pub host: String,
@@ -304,6 +316,9 @@ pub struct HostFacts {
     /// socket ended.
     #[serde(default)]
     pub ends: bool,
+    /// Whether sockets that are bound and not connected are listed (6.8).
+    #[serde(default)]
+    pub bound: bool,
     /// No tracing: the source polls sockets.
     #[serde(default)]
     pub blind: bool,

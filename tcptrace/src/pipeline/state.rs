@@ -218,7 +218,7 @@ impl PipelineState {
         records.extend(self.observed.records(ts));
         let (workloads, facts) = tracker.names(ts);
         records.extend(workloads);
-        records.extend(self.aggregate.conntrack_records(ts));
+        records.extend(self.aggregate.port_holder_records(ts));
         // The checkpoint is not a seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
         let (sockets, rest) = tracker.carry(ts);
@@ -258,13 +258,17 @@ impl PipelineState {
             | Record::ProcessFacts { .. }
             | Record::NetnsCounters { .. }
             | Record::Conntrack { .. }
+            | Record::BoundPorts { .. }
             | Record::SocketCheckpoint(_)
             | Record::TrackerCheckpoint(_) => {}
         }
         self.observe(record, tracker);
         tracker.take(record, self);
-        let is_in_scope =
-            !matches!(record, Record::Conntrack { netns, .. } if !may_be_in(&self.scope, *netns));
+        let is_in_scope = !matches!(
+            record,
+            Record::Conntrack { netns, .. } | Record::BoundPorts { netns, .. }
+                if !may_be_in(&self.scope, *netns)
+        );
         if is_in_scope && let Some(netns) = self.aggregate.take(record) {
             tracker.revisit_namespace(netns, record.ts().unwrap_or(self.now), self);
         }

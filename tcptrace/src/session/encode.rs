@@ -14,7 +14,7 @@ use super::{
     schema::{RowKind, index_of},
 };
 use crate::model::{
-    Addr, HookRecord, Nanos, Record, SeedSocket, SocketId, Tuple,
+    Addr, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, Tuple,
     checkpoint::SocketCheckpoint,
     hooks::{KernelObject, LastRecord, ReportedKind, reported},
     record::{KernelLosses, Process, SeedObject, Sweep},
@@ -222,19 +222,16 @@ impl Encoder {
                 self.columns.name.set(row, name);
             }
             Record::NetnsSettings { netns, sysctls, .. } => {
-                let row = self.begin(RowKind::NetnsSettings, ts);
-                self.columns.netns.set(row, netns.0);
-                self.facts(row, sysctls);
+                self.netns_facts(RowKind::NetnsSettings, ts, *netns, sysctls);
             }
             Record::NetnsCounters { netns, counters, .. } => {
-                let row = self.begin(RowKind::NetnsCounters, ts);
-                self.columns.netns.set(row, netns.0);
-                self.facts(row, counters);
+                self.netns_facts(RowKind::NetnsCounters, ts, *netns, counters);
             }
             Record::Conntrack { netns, conntrack, .. } => {
-                let row = self.begin(RowKind::Conntrack, ts);
-                self.columns.netns.set(row, netns.0);
-                self.facts(row, conntrack);
+                self.netns_facts(RowKind::Conntrack, ts, *netns, conntrack);
+            }
+            Record::BoundPorts { netns, bound, .. } => {
+                self.netns_facts(RowKind::BoundPorts, ts, *netns, bound);
             }
             Record::ClockStep(step) => {
                 let row = self.begin(RowKind::ClockStep, ts);
@@ -258,6 +255,19 @@ impl Encoder {
                 self.facts(row, known);
             }
         }
+    }
+
+    /// Adds facts about a network namespace.
+    fn netns_facts(
+        &mut self,
+        kind: RowKind,
+        ts: Option<Nanos>,
+        netns: NetnsId,
+        facts: &impl serde::Serialize,
+    ) {
+        let row = self.begin(kind, ts);
+        self.columns.netns.set(row, netns.0);
+        self.facts(row, facts);
     }
 
     /// Adds the losses that occurred before this file.

@@ -235,6 +235,8 @@ pub enum RowKind {
     NetnsCounters,
     /// Connection tracking table of a network namespace, in `facts`.
     Conntrack,
+    /// Ports of a network namespace that sockets hold by `bind()` without a connection, in `facts`.
+    BoundPorts,
     /// The wall clock was set; `arg0`: its new offset from `CLOCK_MONOTONIC`.
     ClockStep,
     /// Facts about the host, in `facts`.
@@ -280,6 +282,7 @@ const OTHER_KINDS: &[(u8, &str, RowKind)] = &[
     (35, "process_facts", RowKind::ProcessFacts),
     (36, "conntrack", RowKind::Conntrack),
     (37, "address_name", RowKind::AddressName),
+    (38, "bound_ports", RowKind::BoundPorts),
 ];
 
 /// Every row kind by name; the position is the index in the file's dictionary. Does not compile unless each has an

@@ -17,8 +17,8 @@ use crate::model::{NetnsId, Record, SocketId, TcpState, record::SeedObject};
 pub enum PollKind {
     /// Only socket states that the hooks can't report.
     States,
-    /// Also the connection tracking tables.
-    Conntrack,
+    /// Also what holds ports besides connections: connection tracking tables, bound sockets.
+    Ports,
     /// All that, and the surroundings of the sockets: counters, queues, descriptors.
     Host,
 }

@@ -1,18 +1,16 @@
 //! Traces the running kernel: reads the hooks' ring buffers, and adds the seed, polled data and the time.
 
-use std::{
-    sync::mpsc::TryRecvError,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::{
+    bound_ports::{self, BoundPortPoller},
     conntrack::ConntrackPoller,
     host::{self, ClockWatch},
     host_poller::PollKind,
     names::NameResolver,
-    poller::{self, LAST_POLL_TIMEOUT, LastPoll, PollerThread},
+    poller::{LAST_POLL_TIMEOUT, LastPoll, PollerThread, receive},
     process_facts::NameOptions,
     seed::{self, Seed},
     settings::SettingsReader,
@@ -53,6 +51,8 @@ pub struct Live {
     settings: SettingsReader,
     /// `None` if not requested.
     conntrack: Option<PollerThread<ConntrackPoller>>,
+    /// `None` if not requested, or if the kernel lists none.
+    bound_ports: Option<PollerThread<BoundPortPoller>>,
     clock: ClockWatch,
     begun: bool,
     is_seeding: bool,
@@ -90,6 +90,11 @@ impl Live {
                     .into(),
             );
         }
+        let polls_ports = polls != PollKind::States;
+        facts.bound = polls_ports && bound_ports::is_listed();
+        if polls_ports && !facts.bound {
+            facts.limits.push(bound_ports::NOT_LISTED.into());
+        }
         if tracer.makes_ids() {
             facts.limits.push(
                 "This kernel gives programs no socket cookies (5.12 does): the ids of sockets newer than the trace are \
@@ -102,10 +107,15 @@ impl Live {
         let sweeps = sweep::start(&options.filter, facts.segments).context("no thread for sweeps")?;
         let names = NameResolver::start(names).context("no thread for names")?;
         let settings = SettingsReader::start().context("no thread for settings")?;
-        let conntrack = (polls != PollKind::States)
+        let conntrack = polls_ports
             .then(|| ConntrackPoller::start(&options.filter))
             .transpose()
             .context("no thread for connection tracking")?;
+        let bound_ports = facts
+            .bound
+            .then(|| BoundPortPoller::start(&options.filter))
+            .transpose()
+            .context("no thread for bound sockets")?;
         Ok(Self {
             tracer,
             clock: ClockWatch::new(&facts),
@@ -116,6 +126,7 @@ impl Live {
             names,
             settings,
             conntrack,
+            bound_ports,
             begun: false,
             is_seeding: true,
             losses: KernelLosses::default(),
@@ -125,20 +136,6 @@ impl Live {
 
     fn wait(&self) {
         self.tracer.wait(if self.is_seeding { POLL_SEEDING } else { POLL });
-    }
-
-    /// Receives batches of the seed.
-    fn receive_seed(&mut self) -> Vec<Vec<Record>> {
-        let mut batches = Vec::new();
-        while batches.len() < SEED_BATCHES {
-            let Some(seed) = &self.seed else { break };
-            match seed.findings.try_recv() {
-                Ok(batch) => batches.push(batch),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => self.seed = None,
-            }
-        }
-        batches
     }
 }
 
@@ -158,7 +155,7 @@ impl Source for Live {
         }
         // Received before the rings are drained: the records of everything that a sweep saw must precede its
         // listing.
-        let mut found = self.receive_seed();
+        let mut found = receive(&mut self.seed, SEED_BATCHES);
         found.push(self.sweeps.findings.try_iter().take(LISTINGS).collect());
         // Polled before the rings are drained: later records need the new time of day.
         self.clock.poll().into_iter().for_each(&mut *take);
@@ -173,7 +170,8 @@ impl Source for Live {
         });
         self.names.found().into_iter().for_each(&mut *take);
         self.settings.found().for_each(&mut *take);
-        poller::drain(&mut self.conntrack, &mut *take);
+        receive(&mut self.conntrack, usize::MAX).into_iter().for_each(&mut *take);
+        receive(&mut self.bound_ports, usize::MAX).into_iter().for_each(&mut *take);
         for mut record in found.into_iter().flatten() {
             self.tracer.identify(&mut record);
             self.names.observe_record(&record);
@@ -197,16 +195,18 @@ impl Source for Live {
 
     fn finish(&mut self, take: &mut dyn FnMut(Record)) {
         let began = Instant::now();
-        if self.polls == PollKind::Host {
-            if let Some(seed) = &self.seed {
-                seed.request(LastPoll);
-            }
-            if let Some(conntrack) = &self.conntrack {
-                conntrack.request(LastPoll);
-            }
-            while (self.seed.is_some() || self.conntrack.is_some()) && began.elapsed() < LAST_POLL_TIMEOUT {
-                let _ = self.fill(take);
-            }
+        let seed = self.seed.as_ref().filter(|_| self.polls == PollKind::Host);
+        let polls_host = seed.map(|seed| seed.request(LastPoll)).is_some();
+        if let Some(conntrack) = &self.conntrack {
+            conntrack.request(LastPoll);
+        }
+        if let Some(bound_ports) = &self.bound_ports {
+            bound_ports.request(LastPoll);
+        }
+        while ((polls_host && self.seed.is_some()) || self.conntrack.is_some() || self.bound_ports.is_some())
+            && began.elapsed() < LAST_POLL_TIMEOUT
+        {
+            let _ = self.fill(take);
         }
         self.losses_reported_at = Nanos(0);
         // Recent ends are settled once the kernel has reported nothing more for as long as the tracker waits.

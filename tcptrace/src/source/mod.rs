@@ -2,6 +2,7 @@
 //! happens here; the modules below are pure.
 
 mod address_names;
+pub mod bound_ports;
 pub mod conntrack;
 mod counters;
 pub mod host;

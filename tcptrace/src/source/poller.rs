@@ -70,15 +70,18 @@ impl<P: Poller> PollerThread<P> {
     }
 }
 
-/// Passes everything that the poller has found to `take`; `thread` is `None` once it has ended.
-pub fn drain<P: Poller>(thread: &mut Option<PollerThread<P>>, mut take: impl FnMut(P::Finding)) {
-    while let Some(running) = thread {
+/// Findings that wait in `thread`, at most `most`. Drops the thread if the poller has ended.
+pub fn receive<P: Poller>(thread: &mut Option<PollerThread<P>>, most: usize) -> Vec<P::Finding> {
+    let mut received = Vec::new();
+    while received.len() < most {
+        let Some(running) = thread else { break };
         match running.findings.try_recv() {
-            Ok(finding) => take(finding),
+            Ok(finding) => received.push(finding),
             Err(TryRecvError::Empty) => break,
             Err(TryRecvError::Disconnected) => *thread = None,
         }
     }
+    received
 }
 
 fn run<P: Poller>(mut poller: P, requests: Receiver<P::Request>) {

@@ -10,10 +10,11 @@ use tcptrace_common::filter::KernelFilter;
 
 use super::{
     PollKind,
+    bound_ports::{self, BoundPortPoller},
     conntrack::ConntrackPoller,
     host::{self, ClockWatch},
     names::NameResolver,
-    poller::{self, LAST_POLL_TIMEOUT, LastPoll, PollerThread},
+    poller::{LAST_POLL_TIMEOUT, LastPoll, PollerThread, receive},
     process_facts::NameOptions,
     seed::{self, Seed},
 };
@@ -27,6 +28,8 @@ pub struct PollingSource {
     seed: Option<PollerThread<Seed>>,
     names: NameResolver,
     conntrack: Option<PollerThread<ConntrackPoller>>,
+    /// `None` if the kernel lists none.
+    bound_ports: Option<PollerThread<BoundPortPoller>>,
     clock: ClockWatch,
     begun: bool,
 }
@@ -44,12 +47,28 @@ impl PollingSource {
             "Nothing is traced: {why}. States are those at the start, counters and queues are watched; how and why \
              connections end is not seen."
         ));
+        facts.bound = bound_ports::is_listed();
+        if !facts.bound {
+            facts.limits.push(bound_ports::NOT_LISTED.into());
+        }
         let seed = seed::start(facts.clone(), filter, PollKind::Host, facts.blind)
             .context("no thread for the seed")?;
         let names = NameResolver::start(names).context("no thread for names")?;
         let conntrack = ConntrackPoller::start(filter).context("no thread for connection tracking")?;
-        let (clock, seed, conntrack) = (ClockWatch::new(&facts), Some(seed), Some(conntrack));
-        Ok(Self { clock, facts, seed, names, conntrack, begun: false })
+        let bound_ports = facts
+            .bound
+            .then(|| BoundPortPoller::start(filter))
+            .transpose()
+            .context("no thread for bound sockets")?;
+        Ok(Self {
+            clock: ClockWatch::new(&facts),
+            facts,
+            seed: Some(seed),
+            names,
+            conntrack: Some(conntrack),
+            bound_ports,
+            begun: false,
+        })
     }
 }
 
@@ -72,7 +91,8 @@ impl Source for PollingSource {
             None => std::thread::sleep(POLL),
         }
         self.names.found().into_iter().for_each(&mut *take);
-        poller::drain(&mut self.conntrack, &mut *take);
+        receive(&mut self.conntrack, usize::MAX).into_iter().for_each(&mut *take);
+        receive(&mut self.bound_ports, usize::MAX).into_iter().for_each(&mut *take);
         self.clock.poll().into_iter().for_each(&mut *take);
         take(Record::Tick { ts: host::monotonic_now() });
         Ok(Flow::Running)
@@ -86,7 +106,12 @@ impl Source for PollingSource {
         if let Some(conntrack) = &self.conntrack {
             conntrack.request(LastPoll);
         }
-        while (self.seed.is_some() || self.conntrack.is_some()) && began.elapsed() < LAST_POLL_TIMEOUT {
+        if let Some(bound_ports) = &self.bound_ports {
+            bound_ports.request(LastPoll);
+        }
+        while (self.seed.is_some() || self.conntrack.is_some() || self.bound_ports.is_some())
+            && began.elapsed() < LAST_POLL_TIMEOUT
+        {
             let _ = self.fill(take);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::clock::{hold, now_ns};
 use crate::doctor::Doctor;
 use crate::json_snapshots::JsonSnapshots;
 use crate::lab::{Lab, Skip};
+use crate::ports::{self, PortsBackend, PortsDocument};
 use crate::process::{KillOnDrop, StartChild as _};
 use crate::scenario::ports::{ClosingServer, predicted};
 use crate::{kernel, netns};
@@ -26,6 +28,10 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 72, 0, 2);
 const PORT: u16 = 7_000;
 const RANGE: &str = "40000-40099";
 const PORTS: u64 = 100;
+/// The address of a service, which nobody has.
+const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 1), 80);
+/// Connections to it.
+const BEHIND: u64 = 5;
 /// Between two connections that stay open.
 const APART: Duration = Duration::from_millis(200);
 /// Connections beyond the range.
@@ -88,6 +94,59 @@ pub fn masquerade(lab: &Lab) -> Result<()> {
         JsonSnapshots::<NatDocument>::start(lab, &["ports", "--nat", "--json", "--interval", "100ms"])?;
     passing(lab, &gateway, &ports)?;
     staying(lab, &gateway, &ports)?;
+    ports.finish()
+}
+
+/// A client connects to an address that the gateway translates to that of the server, as a Service does: `ports` shows the
+/// server beside it, with the connections that the server accepted.
+pub fn backends(lab: &Lab) -> Result<()> {
+    let gateway = Gateway::start()?;
+    let to = format!("{SERVER}:{PORT}");
+    let service = SERVICE.ip().to_string();
+    let port = SERVICE.port().to_string();
+    command(
+        "iptables",
+        &[
+            "-t",
+            "nat",
+            "-A",
+            "PREROUTING",
+            "-p",
+            "tcp",
+            "-d",
+            &service,
+            "--dport",
+            &port,
+            "-j",
+            "DNAT",
+            "--to",
+            &to,
+        ],
+    )
+    .map_err(|error| Skip(format!("this host translates no destinations: {error:#}")))?;
+    let listener = gateway.server.inside(|| Ok(TcpListener::bind((SERVER, PORT))?))?;
+    let ports = ports::start(lab)?;
+    let mut held = Vec::new();
+    for _ in 0..BEHIND {
+        held.push(gateway.client.inside(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.connect_timeout(&SocketAddr::V4(SERVICE).into(), Duration::from_secs(3))?;
+            Ok(socket)
+        })?);
+        listener.accept()?;
+    }
+    let client = gateway.client.netns()?;
+    let of = |document: &PortsDocument| {
+        let row = document.destinations.iter().find(|row| (row.netns, &row.daddr) == (client, &service))?;
+        Some((row.dport, row.used, row.backends.clone()))
+    };
+    let backend = PortsBackend { daddr: SERVER.to_string(), dport: PORT, used: BEHIND };
+    let expected = (SERVICE.port(), BEHIND, vec![backend]);
+    let seen = ports.wait(|document| of(document).as_ref() == Some(&expected))?;
+    if let Some(document) = seen {
+        ensure!(of(&document).as_ref() == Some(&expected), "{:?}", of(&document));
+    }
+    drop(held);
     ports.finish()
 }
 
@@ -316,6 +375,11 @@ impl NetnsHost {
             Ok(Self { process: KillOnDrop(process) })
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Its inode number.
+    fn netns(&self) -> Result<u32> {
+        Ok(std::fs::metadata(format!("/proc/{}/ns/net", self.process.id()))?.ino() as u32)
     }
 
     /// Runs `work` on a thread in this namespace, and waits for its result.

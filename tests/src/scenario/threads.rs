@@ -29,7 +29,7 @@ const CONNTRACK: u64 = INSPECTING | bit(12);
 const FILES: u64 = bit(1) | bit(2);
 
 /// The capabilities of a thread once its command runs. The first is the main thread.
-const MAY_HOLD: [(&str, u64); 16] = [
+const MAY_HOLD: [(&str, u64); 17] = [
     ("tcptrace", 0),
     ("pipeline", 0),
     ("signals", 0),
@@ -44,6 +44,7 @@ const MAY_HOLD: [(&str, u64); 16] = [
     ("names", INSPECTING),
     ("settings", INSPECTING),
     ("conntrack", CONNTRACK),
+    ("bound_ports", INSPECTING),
     ("recorder", FILES),
     ("hlog", FILES),
 ];

@@ -64,6 +64,8 @@ pub(super) struct Destination {
     /// `connect()` calls that found no port.
     pub(super) failures: u64,
     pub(super) last_failure: Option<Nanos>,
+    /// Ports held at the latest failure of `connect()`.
+    pub(super) held_at_failure: u64,
     /// TIME_WAIT sockets old enough for reuse at the latest failure of `connect()`.
     pub(super) skipped_reusable: u64,
     /// TIME_WAIT sockets reused by `connect()`.
@@ -107,6 +109,7 @@ impl Destination {
             searches: Searches::default(),
             failures: 0,
             last_failure: None,
+            held_at_failure: 0,
             skipped_reusable: 0,
             reused: 0,
             last_reused: None,
@@ -196,6 +199,8 @@ impl Destination {
             self.revert_opened();
             self.failures += 1;
             self.last_failure = Some(event.ts);
+            // Without this one, which is still counted.
+            self.held_at_failure = self.held().saturating_sub(1);
             self.skipped_reusable = self.time_wait.began_before(event.ts.minus(reuse_delay));
             return;
         }

@@ -4,6 +4,7 @@
 //! so each destination has its own budget. A port taken by `bind()` or `listen()` is unavailable to all of them
 //! (`__inet_hash_connect()` skips a bucket with `fastreuse >= 0`).
 
+mod binds;
 mod destination;
 mod expiries;
 mod nat;
@@ -23,6 +24,8 @@ use crate::{
     lifecycle::{Event, Phase, PortUse, Processes, Role, Socket},
     model::{Endpoint, Nanos, NetnsId, Record, TcpState},
 };
+pub use binds::BindPorts;
+use binds::Binds;
 use destination::{Destination, DestinationKey};
 use nat::NatTables;
 pub use nat::{ConntrackTable, NatPorts, NatSnapshot};
@@ -49,6 +52,7 @@ pub(super) struct Ports {
     refused: u64,
     /// Socket count per port that is unavailable to every destination.
     taken: HashMap<(NetnsId, u16), u32>,
+    binds: Binds,
     destinations: GroupTable<Destination>,
     nat: NatTables,
     pub(super) places: StickyTopN<(NetnsId, Endpoint, Endpoint)>,
@@ -67,6 +71,7 @@ impl Ports {
             reserved_ranges: 0,
             refused: 0,
             taken: HashMap::default(),
+            binds: Binds::default(),
             destinations: GroupTable::new(Destination::new(DestinationKey::OTHER), most),
             nat: NatTables::default(),
             places: StickyTopN::new(0),
@@ -76,6 +81,7 @@ impl Ports {
     /// Updates the settings from `record`. Returns the namespace if its sockets may be counted differently from now on.
     pub(super) fn take(&mut self, record: &Record) -> Option<NetnsId> {
         self.nat.take(record);
+        self.binds.take(record);
         let (netns, settings) = match record {
             // The namespace no longer exists.
             Record::NetnsSettings { netns, sysctls, .. } if sysctls.is_empty() => {
@@ -114,14 +120,14 @@ impl Ports {
         self.nat.rows()
     }
 
-    /// Connection tracking tables as records for the start of a recording that begins at `ts`.
-    pub(super) fn conntrack_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
-        self.nat.records(ts)
+    /// Connection tracking tables and bound ports as records for the start of a recording that begins at `ts`.
+    pub(super) fn holder_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
+        self.nat.records(ts).chain(self.binds.records(ts))
     }
 
-    /// Settings and connection tracking tables refused because the table was full.
+    /// Settings, connection tracking tables and bound ports refused because the table was full.
     pub(super) const fn refused(&self) -> u64 {
-        self.refused + self.nat.refused
+        self.refused + self.nat.refused + self.binds.refused
     }
 
     /// Hides every destination after a filter change, until [`Self::identified`] finds a socket that matches.
@@ -214,6 +220,9 @@ impl Ports {
         if matches!(socket.counted.port_use, PortUse::Bound | PortUse::Served) {
             *self.taken.entry((socket.netns, socket.tuple.sport)).or_default() += 1;
         }
+        if socket.counted.port_use == PortUse::Bound {
+            self.binds.add(socket, processes);
+        }
         if has_destination(socket.counted.port_use) {
             socket.counted.destination = self.place(DestinationKey::of(socket));
             if let Some(destination) = self.destinations.of(&mut socket.counted.destination) {
@@ -234,6 +243,9 @@ impl Ports {
                     self.taken.remove(&key);
                 }
             }
+        }
+        if port_use == PortUse::Bound {
+            self.binds.sub(socket);
         }
         if has_destination(port_use)
             && let Some(destination) = self.destinations.of(&mut socket.counted.destination)

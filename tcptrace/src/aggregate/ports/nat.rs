@@ -19,7 +19,9 @@ use crate::{
     aggregate::HostNames,
     model::{
         Addr, Nanos, NetnsId, Record,
-        nat::{Conntrack, MAX_RULES, MAX_SOURCES, MAX_TRANSLATIONS, SnatRule, Translation},
+        nat::{
+            Backend, Conntrack, MAX_BACKENDS, MAX_RULES, MAX_SOURCES, MAX_TRANSLATIONS, SnatRule, Translation,
+        },
     },
 };
 
@@ -259,6 +261,7 @@ impl NatTables {
         let mut conntrack = Conntrack {
             counters,
             rules: conntrack.rules.iter().take(MAX_RULES).copied().collect(),
+            backends: conntrack.backends.iter().take(MAX_BACKENDS).copied().collect(),
             unknown: conntrack.unknown.iter().take(MAX_TEXTS).cloned().collect(),
             ..conntrack.clone()
         };
@@ -289,6 +292,11 @@ impl NatTables {
             netns,
             conntrack: Box::new(table.conntrack.clone()),
         })
+    }
+
+    /// The backends of all namespaces: NAT may happen in another one than that of the socket.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.netns.values().flat_map(|table| &table.conntrack.backends)
     }
 
     /// Number of translations.

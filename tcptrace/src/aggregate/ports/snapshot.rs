@@ -7,14 +7,14 @@ use std::{
 };
 
 use super::{
-    NatSnapshot, PortFlow, PortSettings, Ports, SearchTimes,
+    BindPorts, NatSnapshot, PortFlow, PortSettings, Ports, SearchTimes,
     destination::Destination,
     predict::{EXHAUSTION_HORIZON, MIN_HELD_SHARE, PortReturn},
     rate::Rate,
 };
 use crate::{
     aggregate::{HostNames, table::OTHER},
-    model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, record::Process},
+    model::{Endpoint, Nanos, NetnsId, TcpState, Tuple, nat::Backend, record::Process},
 };
 
 /// Maximum number of destinations in a snapshot, besides the sticky top N.
@@ -29,20 +29,24 @@ const MAX_TIMER_DELAY: Nanos = Nanos(2 * Nanos::SECOND.0);
 /// Local ports at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct PortsSnapshot {
-    /// Namespaces of the destinations, ascending.
+    /// Namespaces of the destinations and of the local addresses, ascending.
     pub netns: Vec<NetnsPorts>,
     /// Destinations that connections from this host have or had, the earliest exhaustion first.
     pub destinations: Vec<DestinationPorts>,
     /// Destinations omitted by the limits of the snapshot or of the table.
     pub others: u64,
+    /// Local addresses whose ports `bind()` holds, those with the most ports first.
+    pub binds: Vec<BindPorts>,
+    /// Addresses and ports that `binds` omits because of its limits.
+    pub other_binds: u64,
     /// Ports of translated source addresses.
     pub nat: NatSnapshot,
 }
 
 impl PortsSnapshot {
-    /// Namespace of `destination`.
-    pub fn netns_of(&self, destination: &DestinationPorts) -> Option<&NetnsPorts> {
-        self.netns.iter().find(|netns| netns.netns == destination.netns)
+    /// The ports of namespace `netns`.
+    pub fn netns(&self, netns: NetnsId) -> Option<&NetnsPorts> {
+        self.netns.iter().find(|of| of.netns == netns)
     }
 }
 
@@ -55,7 +59,7 @@ pub struct NetnsPorts {
     pub name: Option<Arc<str>>,
     /// Port settings, if known.
     pub settings: Option<PortSettings>,
-    /// Ports of the range that `bind()` and `listen()` make unavailable to every destination.
+    /// Ports of the range that `bind()`, with or without a connection, and `listen()` make unavailable to every destination.
     pub taken: u64,
 }
 
@@ -121,6 +125,8 @@ pub struct DestinationPorts {
     pub local: Endpoint,
     /// The remote end.
     pub remote: Endpoint,
+    /// Where NAT sends its connections instead (DNAT), those with the most connections first.
+    pub backends: Vec<Backend>,
     /// Whether it is one of the sticky top N, see [`crate::aggregate::Aggregate::with_places`].
     pub has_place: bool,
     /// Connections whose port `connect()` chose, indexed by [`TcpState::index`].
@@ -152,6 +158,8 @@ pub struct DestinationPorts {
     pub exhausted_in: Option<Nanos>,
     /// `connect()` calls that found no port.
     pub connect_failures: u64,
+    /// Ports of the budget that no connection held at the latest of them.
+    pub free_at_failure: Option<u64>,
     /// Whether TIME_WAIT ports can be reused.
     pub reuse: TwReuse,
     /// TIME_WAIT ports that `connect()` may reuse now.
@@ -168,6 +176,11 @@ impl DestinationPorts {
     /// Connections now in `state`, a part of `used`.
     pub const fn count(&self, state: TcpState) -> u64 {
         self.counts[state.index()]
+    }
+
+    /// Free ports at the latest failure of `connect()`, if they are too many to be a race or the port that one call leaves out.
+    pub fn unexplained_free_ports(&self) -> Option<u64> {
+        self.free_at_failure.filter(|&free| free > 1 && free * 10 >= self.available.unwrap_or_default())
     }
 
     /// Ports unavailable to new connections.
@@ -260,15 +273,19 @@ impl Ports {
             })
             .collect();
         destinations.sort_by_cached_key(DestinationPorts::urgency);
+        let (binds, other_binds) =
+            self.binds.snapshot(&self.settings, self.taken.keys().copied(), &destinations);
         self.places.give(now, destinations.iter().map(|row| (row.id(), row.weight())));
         for row in &mut destinations {
             row.has_place = self.places.has(&row.id());
         }
         let all = destinations.len();
         let mut first = 0..MAX_DESTINATIONS_SHOWN;
+        self.set_backends(&mut destinations);
         destinations.retain(|row| first.next().is_some() || row.has_place);
         let hidden = (all - destinations.len()) as u64;
-        let there: BTreeSet<NetnsId> = destinations.iter().map(|row| row.netns).collect();
+        let there = destinations.iter().map(|row| row.netns).chain(binds.iter().map(|row| row.netns));
+        let there: BTreeSet<NetnsId> = there.collect();
         let netns = there.into_iter().map(|netns| NetnsPorts {
             netns,
             name: names.netns(netns).cloned(),
@@ -279,14 +296,34 @@ impl Ports {
             netns: netns.collect(),
             destinations,
             others: hidden + self.destinations.evicted_rows(),
+            binds,
+            other_binds,
             nat: self.nat.snapshot(now, names),
+        }
+    }
+
+    /// Joins the backends of translated destinations, by the ends that the client knows.
+    fn set_backends(&self, destinations: &mut [DestinationPorts]) {
+        let mut by_ends = BTreeMap::<_, Vec<Backend>>::new();
+        for backend in self.nat.backends() {
+            let ends = (backend.saddr, backend.daddr, backend.dport);
+            by_ends.entry(ends).or_default().push(*backend);
+        }
+        for row in destinations {
+            let ends = (row.local.addr, row.remote.addr, row.remote.port);
+            if let Some(backends) = by_ends.get(&ends) {
+                row.backends.clone_from(backends);
+                row.backends.sort_by_key(|backend| Reverse(backend.used));
+            }
         }
     }
 
     /// Per namespace, the ports of its range that are unavailable to every destination.
     fn unavailable_in_range(&self) -> BTreeMap<NetnsId, TakenPorts> {
         let mut taken = BTreeMap::<NetnsId, TakenPorts>::new();
-        for &(netns, port) in self.taken.keys() {
+        let only_idle: BTreeSet<_> =
+            self.binds.idle().filter(|port| !self.taken.contains_key(port)).collect();
+        for (netns, port) in self.taken.keys().copied().chain(only_idle) {
             if let Some(settings) = self.settings.get(&netns).filter(|settings| settings.offers(port)) {
                 let taken = taken.entry(netns).or_default();
                 taken.all += 1;
@@ -355,6 +392,7 @@ impl Destination {
             netns: self.key.netns,
             local: Endpoint { addr: self.key.saddr, port: 0, ifindex: self.key.ifindex },
             remote: Endpoint { addr: self.key.daddr, port: self.key.dport, ifindex: self.key.ifindex },
+            backends: Vec::new(),
             has_place: false,
             counts,
             used,
@@ -373,6 +411,9 @@ impl Destination {
                 available.and_then(|_| flow.exhausted_in())
             },
             connect_failures: self.failures,
+            free_at_failure: available
+                .filter(|_| self.failures > 0)
+                .map(|available| available.saturating_sub(self.held_at_failure)),
             reuse,
             reusable: if is_reused { old_enough } else { 0 },
             reused: self.reused,

@@ -8,10 +8,14 @@ use super::*;
 use crate::{
     aggregate::{Aggregate, Context, Grouping, HostNames, Scope},
     lifecycle::{Tracker, TrackerLimits},
-    model::{Addr, HookRecord, Nanos, StateSet, Tuple},
+    model::{
+        Addr, HookRecord, Nanos, StateSet, Tuple,
+        nat::{Backend, Conntrack},
+    },
     synthetic::{Shape, Traffic},
 };
 
+mod binds;
 mod course;
 
 const MS: u64 = 1_000_000;
@@ -327,6 +331,33 @@ fn bind_and_listen_ports_reduce_every_budget() {
     host.close_passively(T0 + 2 * S, bound);
     let seen = host.ports(T0 + 3 * S);
     assert_eq!((seen.netns[0].taken, seen.netns[0].available()), (0, Some(100)));
+}
+
+#[test]
+fn backends_of_another_namespace_are_joined() {
+    let mut host = Host::new(&[HUNDRED]);
+    for (daddr, sport) in [("10.96.0.1", 41_000), ("10.0.0.5", 41_001)] {
+        let client = host.client(daddr, 80, sport);
+        host.open(T0, client);
+    }
+    let backend = |saddr: &str, port, used| Backend {
+        saddr: addr(saddr),
+        daddr: addr("10.96.0.1"),
+        dport: 80,
+        addr: addr("10.244.1.5"),
+        port,
+        used,
+    };
+    let backends =
+        vec![backend("10.0.0.1", 8_080, 1), backend("10.0.0.9", 8_080, 7), backend("10.0.0.1", 8_081, 2)];
+    let conntrack = Box::new(Conntrack { entries: 10, backends, ..Conntrack::default() });
+    host.take(&Record::Conntrack { ts: Nanos(T0), netns: NetnsId(1), conntrack });
+    let seen = host.ports(T0 + S);
+    let of = |daddr: &str| {
+        let row = seen.destinations.iter().find(|row| row.remote.addr == addr(daddr)).expect("a row");
+        row.backends.iter().map(|backend| (backend.port, backend.used)).collect::<Vec<_>>()
+    };
+    assert_eq!((of("10.96.0.1"), of("10.0.0.5")), (vec![(8_081, 2), (8_080, 1)], Vec::new()));
 }
 
 #[test]

@@ -86,16 +86,7 @@ impl Decoder {
                 comm: self.text(Column::Comm, row)?,
                 facts: Arc::new(self.facts_within::<ProcessFacts>(row, MAX_NAMES_BYTES)?.bounded()),
             },
-            RowKind::AddressName => {
-                let origin = NameOrigin::from_number(self.arg(Column::Arg1, row));
-                let bits = u8::try_from(self.arg(Column::Arg0, row)).ok().filter(|&bits| bits <= 128);
-                let (Some(origin), Some(bits)) = (origin, bits) else {
-                    return Err("a name of no address");
-                };
-                let addr = self.addr(Column::Daddr, row).ok_or("a name of no address")?;
-                let name = text::bounded(&self.text(Column::Name, row)?);
-                Record::AddressName { ts, origin, prefix: Prefix::new(addr, bits), name }
-            }
+            RowKind::AddressName => self.address_name(row, ts)?,
             RowKind::NetnsSettings => {
                 Record::NetnsSettings { ts, netns: self.netns(row), sysctls: self.facts(row)? }
             }
@@ -104,6 +95,9 @@ impl Decoder {
             }
             RowKind::Conntrack => {
                 Record::Conntrack { ts, netns: self.netns(row), conntrack: Box::new(self.facts(row)?) }
+            }
+            RowKind::BoundPorts => {
+                Record::BoundPorts { ts, netns: self.netns(row), bound: Box::new(self.facts(row)?) }
             }
             RowKind::ClockStep => {
                 let offset_ns =
@@ -127,6 +121,17 @@ impl Decoder {
                 Record::TrackerCheckpoint(Box::new(known))
             }
         }))
+    }
+
+    fn address_name(&self, row: usize, ts: Nanos) -> Result<Record, Wrong> {
+        let origin = NameOrigin::from_number(self.arg(Column::Arg1, row));
+        let bits = u8::try_from(self.arg(Column::Arg0, row)).ok().filter(|&bits| bits <= 128);
+        let (Some(origin), Some(bits)) = (origin, bits) else {
+            return Err("a name of no address");
+        };
+        let addr = self.addr(Column::Daddr, row).ok_or("a name of no address")?;
+        let name = text::bounded(&self.text(Column::Name, row)?);
+        Ok(Record::AddressName { ts, origin, prefix: Prefix::new(addr, bits), name })
     }
 
     fn ts(&self, row: usize) -> Nanos {

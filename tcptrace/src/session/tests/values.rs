@@ -6,8 +6,10 @@ use tcptrace_common::record::{self as raw, Kind, flag};
 use super::*;
 use crate::{
     model::{
-        Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple, hooks,
-        nat::{AddrRange, Conntrack, SnatRule, TranslatedSource, Translation},
+        Addr, HookRecord, NetnsId, SocketId, TcpState, Tuple,
+        bound_ports::{BoundAddr, BoundPorts, PortHolder},
+        hooks,
+        nat::{AddrRange, Backend, Conntrack, SnatRule, TranslatedSource, Translation},
         peer_names::{NameOrigin, Prefix},
         process::ParentProcess,
         record::{Process, ProcessFacts},
@@ -213,8 +215,24 @@ fn any_record() -> impl Strategy<Value = Record> {
             };
             let rule = SnatRule { addrs: Some(AddrRange(tuple.saddr, tuple.daddr)), ports: None };
             let (translations, rules) = (vec![row], vec![rule, SnatRule::default()]);
-            let conntrack = Box::new(Conntrack { entries, rules, translations, ..Conntrack::default() });
+            let backends = vec![Backend {
+                saddr: tuple.saddr,
+                daddr: tuple.daddr,
+                dport: tuple.dport,
+                addr: tuple.saddr,
+                port: tuple.sport,
+                used,
+            }];
+            let conntrack =
+                Box::new(Conntrack { entries, rules, translations, backends, ..Conntrack::default() });
             Record::Conntrack { ts, netns: NetnsId(netns), conntrack }
+        }),
+        1 => (at(), small(), tuple(), number(), "\\PC{0,15}").prop_map(|(ts, netns, tuple, sockets, comm)| {
+            let holder = PortHolder { pid: netns, comm, cgroup: sockets, sockets };
+            let ports = vec![(tuple.sport, tuple.dport), (tuple.dport, tuple.dport)];
+            let addr = BoundAddr { saddr: tuple.saddr, ports, holders: vec![holder] };
+            let bound = Box::new(BoundPorts { addrs: vec![addr], other_ports: sockets });
+            Record::BoundPorts { ts, netns: NetnsId(netns), bound }
         }),
         1 => (at(), number(), number()).prop_map(|(ts, ring_full, uncounted)| {
             Record::Loss { ts, losses: KernelLosses { ring_full, uncounted, ..KernelLosses::default() } }

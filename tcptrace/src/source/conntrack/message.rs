@@ -29,7 +29,9 @@ const CTA_PROTOINFO: u16 = 4;
 const CTA_ZONE: u16 = 18;
 const CTA_STATUS_MASK: u16 = 26;
 /// `IPS_SRC_NAT`: the source address or port is translated.
-const SRC_NAT: u32 = 1 << 4;
+pub(super) const SRC_NAT: u32 = 1 << 4;
+/// `IPS_DST_NAT`: the destination is.
+pub(super) const DST_NAT: u32 = 1 << 5;
 
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -43,11 +45,11 @@ const IPPROTO_TCP: u8 = 6;
 /// Counters that are kept: attribute of `enum ctattr_stats_cpu`, and name in `/proc/net/stat/nf_conntrack`.
 pub(super) const COUNTERS: [(u16, &str); 3] = [(9, "insert_failed"), (10, "drop"), (11, "early_drop")];
 
-/// Passes every TCP entry with a translated source to `each`.
-pub(super) fn entries(mut each: impl FnMut(ConntrackEntry)) -> Result<(), DumpError> {
-    // Kernels before 5.15 ignore the filter.
-    let status = SRC_NAT.to_be_bytes();
-    let filter = [attribute(CTA_STATUS, &status), attribute(CTA_STATUS_MASK, &status)].concat();
+/// Passes every TCP entry to `each`; with `status` only those with this bit of `enum ip_conntrack_status`, from Linux 5.15 on.
+pub(super) fn entries(status: Option<u32>, mut each: impl FnMut(ConntrackEntry)) -> Result<(), DumpError> {
+    let filter = status.map(u32::to_be_bytes).map_or_else(Vec::new, |status| {
+        [attribute(CTA_STATUS, &status), attribute(CTA_STATUS_MASK, &status)].concat()
+    });
     let request = netlink::request(CT_GET, &[&NFGENMSG, &filter[..]].concat());
     netlink::dump(&CTNETLINK, &request, |_, kind, body| decode(kind, body, &mut each)).map(drop)
 }
@@ -82,7 +84,7 @@ pub(super) fn decode(kind: u16, body: &[u8], each: &mut impl FnMut(ConntrackEntr
         }
     }
     let is_complete = has_tuples == (true, true);
-    if is_complete && entry.has_translated_source() {
+    if is_complete {
         each(entry);
     }
     is_complete

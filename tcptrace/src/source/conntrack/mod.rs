@@ -1,5 +1,5 @@
 //! Reads the connection tracking table: which translated source ports (SNAT, masquerade) are in use, by which clients,
-//! the level of the table and its counters.
+//! which backends translated destinations (DNAT) lead to, the level of the table and its counters.
 //!
 //! The entries come from ctnetlink, which needs `CAP_NET_ADMIN`, or from `/proc/net/nf_conntrack`, which root can
 //! read. A dump walks the hash table in the order of a keyed hash, so large destinations and clients appear early in it:
@@ -16,24 +16,43 @@ use rustix::system::uname;
 
 pub use self::poller::ConntrackPoller;
 pub(crate) use self::poller::records;
-use self::table::TranslationTable;
+use self::{
+    message::{DST_NAT, SRC_NAT},
+    table::TranslationTable,
+};
 use super::netlink::{self, DumpError};
 use crate::model::nat::Conntrack;
 
 /// Linux with commit 458972550287, which lets a new connection evict closed entries.
 const EVICTS_SINCE: (u32, u32) = (6, 5);
 
+/// Up to this size the table is listed at once.
+const FEW_ENTRIES: u64 = 1 << 14;
+
 /// Reads the table of the calling thread's network namespace; `None` if it tracks no connection.
 pub fn read() -> Option<Conntrack> {
     let entries = setting("nf_conntrack_count").filter(|&entries| entries > 0)?;
     let mut unknown = Vec::new();
     let mut table = TranslationTable::default();
-    if let Err(error) = message::entries(|entry| table.add(entry)) {
+    // Walking the hash table costs as much as a few entries; many that are not translated are better left to the kernel.
+    let parts: &[_] = if entries <= FEW_ENTRIES { &[None] } else { &[Some(SRC_NAT), Some(DST_NAT)] };
+    let listed = parts.iter().try_for_each(|&part| {
+        message::entries(part, |entry| {
+            if part != Some(DST_NAT) {
+                table.add_source(entry);
+            }
+            if part != Some(SRC_NAT) {
+                table.add_destination(entry);
+            }
+        })
+    });
+    if let Err(error) = listed {
         table = TranslationTable::default();
         if let Err(and) = table::read_text(&mut table) {
             unknown.push(format!("{error}; /proc/net/nf_conntrack: {and}"));
         }
     }
+    let backends = table.backends();
     let (translations, other_entries) = table.finish();
     let rules = if translations.is_empty() { Ok(Vec::new()) } else { rules::read() };
     let rules = rules.unwrap_or_else(|error| {
@@ -49,6 +68,7 @@ pub fn read() -> Option<Conntrack> {
         rules,
         translations,
         other_entries,
+        backends,
         unknown,
     })
 }
@@ -90,10 +110,14 @@ pub fn read_datagram(datagram: &[u8]) -> Result<(Conntrack, u64), DumpError> {
     let mut entries = 0;
     netlink::read_datagram(&message::CTNETLINK, datagram, &mut summary, |kind, body| {
         entries += 1;
-        message::decode(kind, body, &mut |entry| table.add(entry))
+        message::decode(kind, body, &mut |entry| {
+            table.add_source(entry);
+            table.add_destination(entry);
+        })
     })?;
+    let backends = table.backends();
     let (translations, other_entries) = table.finish();
-    Ok((Conntrack { translations, other_entries, ..Conntrack::default() }, entries))
+    Ok((Conntrack { translations, other_entries, backends, ..Conntrack::default() }, entries))
 }
 
 #[cfg(test)]

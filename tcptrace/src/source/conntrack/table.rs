@@ -11,14 +11,14 @@ use hashbrown::HashMap;
 
 use crate::model::{
     Addr,
-    nat::{MAX_SOURCES, MAX_TRANSLATIONS, TranslatedSource, Translation},
+    nat::{Backend, MAX_BACKENDS, MAX_SOURCES, MAX_TRANSLATIONS, TranslatedSource, Translation},
 };
 
 /// `TCP_CONNTRACK_TIME_WAIT`.
 const TIME_WAIT: u8 = 7;
 /// `TCP_CONNTRACK_CLOSE`.
 const CLOSE: u8 = 8;
-/// Destinations counted individually.
+/// Destinations, and clients with backends, counted individually.
 const MAX_COUNTED: usize = 1 << 13;
 /// Clients of a destination counted individually.
 const MAX_COUNTED_SOURCES: usize = 64;
@@ -55,6 +55,11 @@ impl ConntrackEntry {
         let Self { original, reply, .. } = self;
         (original.saddr, original.sport) != (reply.daddr, reply.dport)
     }
+
+    fn has_translated_destination(&self) -> bool {
+        let Self { original, reply, .. } = self;
+        (original.daddr, original.dport) != (reply.saddr, reply.sport)
+    }
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -63,6 +68,16 @@ struct TranslationKey {
     daddr: Addr,
     dport: u16,
     zone: u16,
+}
+
+/// Ends as the client knows them, and the backend.
+#[derive(PartialEq, Eq, Hash)]
+struct BackendKey {
+    saddr: Addr,
+    daddr: Addr,
+    dport: u16,
+    addr: Addr,
+    port: u16,
 }
 
 #[derive(Default)]
@@ -81,11 +96,50 @@ pub(super) struct TranslationTable {
     /// Randomly seeded: clients choose the destinations.
     counts: HashMap<TranslationKey, PortCounts>,
     other_entries: u64,
+    backends: HashMap<BackendKey, u64>,
 }
 
 impl TranslationTable {
-    /// Counts an entry with a translated source.
-    pub(super) fn add(&mut self, entry: ConntrackEntry) {
+    /// Counts an entry if its destination is translated.
+    pub(super) fn add_destination(&mut self, entry: ConntrackEntry) {
+        let ConntrackEntry { original, reply, .. } = entry;
+        let key = BackendKey {
+            saddr: original.saddr,
+            daddr: original.daddr,
+            dport: original.dport,
+            addr: reply.saddr,
+            port: reply.sport,
+        };
+        let has_room = self.backends.len() < MAX_COUNTED || self.backends.contains_key(&key);
+        if entry.has_translated_destination() && has_room {
+            *self.backends.entry(key).or_default() += 1;
+        }
+    }
+
+    /// The backends with the most entries.
+    pub(super) fn backends(&self) -> Vec<Backend> {
+        let mut backends: Vec<Backend> = self
+            .backends
+            .iter()
+            .map(|(&BackendKey { saddr, daddr, dport, addr, port }, &used)| Backend {
+                saddr,
+                daddr,
+                dport,
+                addr,
+                port,
+                used,
+            })
+            .collect();
+        backends.sort_by_key(|row| (Reverse(row.used), row.saddr, row.daddr, row.dport, row.addr, row.port));
+        backends.truncate(MAX_BACKENDS);
+        backends
+    }
+
+    /// Counts an entry if its source is translated.
+    pub(super) fn add_source(&mut self, entry: ConntrackEntry) {
+        if !entry.has_translated_source() {
+            return;
+        }
         let ConntrackEntry { original, reply, state, zone } = entry;
         let key = TranslationKey { snat_addr: reply.daddr, daddr: reply.saddr, dport: reply.sport, zone };
         if self.counts.len() >= MAX_COUNTED && !self.counts.contains_key(&key) {
@@ -146,8 +200,9 @@ impl TranslationTable {
 pub(super) fn read_text(table: &mut TranslationTable) -> io::Result<()> {
     let file = fs::File::open("/proc/thread-self/net/nf_conntrack")?;
     for line in BufReader::new(file).lines() {
-        if let Some(entry) = parse_line(&line?).filter(ConntrackEntry::has_translated_source) {
-            table.add(entry);
+        if let Some(entry) = parse_line(&line?) {
+            table.add_source(entry);
+            table.add_destination(entry);
         }
     }
     Ok(())

@@ -2,11 +2,15 @@
 
 use proptest::prelude::*;
 
-use super::{rules::decode as decode_rule, table::parse_line, *};
+use super::{
+    rules::decode as decode_rule,
+    table::{ConntrackEntry, EntryTuple, parse_line},
+    *,
+};
 use crate::{
     model::{
         Addr,
-        nat::{AddrRange, SnatRule, TranslatedSource, Translation},
+        nat::{AddrRange, Backend, SnatRule, TranslatedSource, Translation},
     },
     source::netlink::{Message, Messages, SEQ, attribute, tests::message},
 };
@@ -94,6 +98,27 @@ fn a_line_of_the_proc_file_is_parsed() {
     assert_eq!((entry.state, entry.zone, entry.reply.dport), (7, 7, 40_011));
     assert_eq!((entry.reply.saddr, entry.reply.sport), (addr("10.3.0.9"), 8_080), "the backend behind DNAT");
     assert!(entry.has_translated_source());
+    let mut table = TranslationTable::default();
+    table.add_destination(entry);
+    table.add_destination(entry);
+    let backend = Backend {
+        saddr: addr("10.1.0.2"),
+        daddr: addr("10.2.0.2"),
+        dport: 80,
+        addr: addr("10.3.0.9"),
+        port: 8_080,
+        used: 2,
+    };
+    assert_eq!(table.backends(), [backend]);
+    let untranslated = ConntrackEntry { original: entry.original, reply: entry.original, ..entry };
+    let reversed = EntryTuple {
+        saddr: untranslated.original.daddr,
+        daddr: untranslated.original.saddr,
+        sport: untranslated.original.dport,
+        dport: untranslated.original.sport,
+    };
+    table.add_destination(ConntrackEntry { reply: reversed, ..untranslated });
+    assert_eq!(table.backends(), [backend]);
     assert_eq!(parse_line("ipv4 2 udp 17 29 src=10.1.0.2 dst=10.2.0.2 sport=1 dport=2"), None);
     assert_eq!(parse_line(&line.replace(" dport=40011", "")), None);
 }
@@ -107,7 +132,7 @@ fn many_destinations_and_clients_are_bounded() {
             "ipv4 2 tcp 6 9 ESTABLISHED src=10.{b}.{c}.{d} dst=11.{a}.{b}.{c} sport=1 dport=80 src=11.{a}.{b}.{c} \
              dst=10.2.0.1 sport=80 dport=2 zone=0"
         );
-        table.add(parse_line(&line).expect("an entry"));
+        table.add_source(parse_line(&line).expect("an entry"));
     }
     let (translations, others) = table.finish();
     let counted: u64 = translations.iter().map(|row| row.used).sum();

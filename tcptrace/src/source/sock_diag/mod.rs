@@ -37,6 +37,10 @@ impl StateMask {
     /// Every state.
     pub const ALL: Self = Self::of(&TcpState::ALL);
 
+    /// Sockets that hold a port by `bind()`, and neither listen nor connect: `TCPF_BOUND_INACTIVE`, which kernels before
+    /// 6.8 do not know and answer with no socket.
+    pub const BOUND: Self = Self(1 << 13);
+
     /// Only `states`. `SYN_RECV` includes request sockets.
     pub const fn of(states: &[TcpState]) -> Self {
         let mut mask = 0;

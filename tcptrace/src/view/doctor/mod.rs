@@ -3,6 +3,7 @@
 //! Each row of [`FINDINGS`] is a pure function that detects one kind of fault in a [`Snapshot`] and returns a
 //! [`Finding`]. [text] and [json] write the findings. [`sysctl_facts`] explains what each setting really does.
 
+mod binds;
 mod closes;
 mod evidence;
 mod finding;
@@ -66,6 +67,8 @@ impl FindingRow {
 const FINDINGS: &[FindingRow] = &[
     row("client_ports_exhausted", ports::exhausted).of_events(&["failures"]),
     row("client_ports_near", ports::near),
+    row("bind_ports_exhausted", binds::exhausted),
+    row("bind_ports_near", binds::near),
     row("nat_ports_exhausted", nat::exhausted),
     row("nat_ports_near", nat::near),
     row("conntrack_full", nat::table_full),

@@ -10,7 +10,7 @@ use crate::{
         Nanos, TcpState,
         units::{self, plural},
     },
-    view::ports::used,
+    view::ports::{free_ports, used},
 };
 
 /// Maximum number of destinations named in one finding.
@@ -106,8 +106,9 @@ fn seen(case: &Case<'_>, ports: &DestinationPorts) -> String {
         )
     });
     let search = search.unwrap_or_default();
+    let free = free_ports(ports).map(|words| format!("; at the latest failure {words}")).unwrap_or_default();
     format!(
-        "{}{}: {}, +{}/s{left}{failures}{search}",
+        "{}{}: {}, +{}/s{left}{failures}{free}{search}",
         case.remote(ports.remote),
         case.place(ports.netns),
         used(ports),
@@ -149,7 +150,7 @@ fn fix(case: &Case<'_>, ports: &DestinationPorts) -> Vec<String> {
         }
         TwReuse::On => {}
     }
-    let settings = case.snapshot.ports.netns_of(ports).and_then(|netns| netns.settings.as_ref());
+    let settings = case.snapshot.ports.netns(ports.netns).and_then(|netns| netns.settings.as_ref());
     if settings.is_none_or(|settings| settings.range.0 > 10_240) {
         fix.push(format!(
             "Then a wider range (services inside it: ip_local_reserved_ports): {}",

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     aggregate::{
-        ConntrackTable, DestinationPorts, Group, NatPorts, SearchTimes, Snapshot, TwReuse,
+        BindPorts, ConntrackTable, DestinationPorts, Group, NatPorts, SearchTimes, Snapshot, TwReuse,
         host_counters::{Queue, Surroundings},
         stuck_sockets::{One, StuckSockets},
     },
@@ -137,6 +137,7 @@ fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
         netns: BLUE,
         local: end("10.0.0.1:0"),
         remote: end("10.0.0.5:5432"),
+        backends: Vec::new(),
         has_place: false,
         counts,
         used,
@@ -151,11 +152,27 @@ fn ports(snapshot: &mut Snapshot, used: u64, failures: u64) {
         predicted_with_reuse: 410,
         exhausted_in: None,
         connect_failures: failures,
+        free_at_failure: None,
         reuse: TwReuse::NotLoopback,
         reusable: 0,
         reused: 0,
         processes: vec![process()],
         other_processes: 0,
+    });
+}
+
+/// A local address in `BLUE` of whose 100 ports `bind()` holds `open` with a connection and `idle` without one.
+fn binds(snapshot: &mut Snapshot, open: u64, idle: u64, comm: &str) {
+    host(snapshot).bound = true;
+    snapshot.ports.binds.push(BindPorts {
+        netns: BLUE,
+        saddr: end("127.0.0.2:0").addr,
+        bound: open + idle,
+        open,
+        idle,
+        available: Some(100),
+        connected: 2,
+        processes: vec![Process::new(4711, comm, 0)],
     });
 }
 
@@ -224,6 +241,18 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
         "37 connects failed with EADDRNOTAVAIL",
     ),
     ("client_ports_near", |s| ports(s, 24_310, 0), Severity::Warning, "24,310 of 28,232 ports used"),
+    (
+        "bind_ports_exhausted",
+        |s| binds(s, 90, 8, "haproxy"),
+        Severity::Critical,
+        "127.0.0.2 in netns blue: 98 of 100 ports held by bind(), 90 with a connection, 8 without; connect() chose 2 more",
+    ),
+    (
+        "bind_ports_near",
+        |s| binds(s, 80, 0, "app"),
+        Severity::Warning,
+        "82% of the local ports of 127.0.0.2 are held by bind()",
+    ),
     (
         "nat_ports_exhausted",
         |s| nat(s, 100, 0, |_, _| {}),
@@ -467,6 +496,24 @@ fn each_fault_triggers_only_its_finding() {
         assert!(include_str!("../../../../docs/json.md").contains(&format!("`{id}`")), "docs/json.md: {id}");
     }
     assert!(untested.is_empty(), "not triggered: {untested:?}");
+}
+
+#[test]
+fn bind_before_connect_has_a_fix_for_each_proxy() {
+    let first_line = |comm: &str| {
+        let mut snapshot = healthy();
+        binds(&mut snapshot, 98, 0, comm);
+        diagnose(&snapshot)[0].fix[0].clone()
+    };
+    let words = [
+        ("haproxy", "without a range"),
+        ("nginx", "without a port"),
+        ("envoy", "port_value 0"),
+        ("app", "setsockopt"),
+    ];
+    for (comm, word) in words {
+        assert!(first_line(comm).contains(word), "{comm}: {}", first_line(comm));
+    }
 }
 
 #[test]

@@ -126,6 +126,7 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
         | Record::NetnsSettings { .. }
         | Record::NetnsCounters { .. }
         | Record::Conntrack { .. }
+        | Record::BoundPorts { .. }
         | Record::Loss { .. }
         | Record::Restart { .. }
         | Record::Tick { .. } => return None,

@@ -285,7 +285,7 @@ fn destinations(
     mut write: impl FnMut(&[(&str, &str); 3], &DestinationPorts) -> fmt::Result,
 ) -> fmt::Result {
     shown.destinations().try_for_each(|row| {
-        let name = shown.snapshot.ports.netns_of(row).and_then(|netns| netns.name.as_deref());
+        let name = shown.snapshot.ports.netns(row.netns).and_then(|netns| netns.name.as_deref());
         let netns = name
             .map_or_else(|| row.netns.to_string(), |name| crate::model::text::sanitise(name).into_owned());
         let (local, remote) = (row.local.addr.to_string(), row.remote.to_string());

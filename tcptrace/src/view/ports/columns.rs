@@ -3,7 +3,7 @@
 use super::{local, measured, remote};
 use crate::{
     aggregate::{DestinationPorts, Snapshot},
-    model::{Nanos, TcpState, units},
+    model::{Nanos, TcpState, record::Process, units},
     view::top::columns::{CellValue, TableColumn, numbers},
 };
 
@@ -14,7 +14,7 @@ type Of = TableColumn<DestinationPorts>;
 pub const PORTS: [Of; 13] = [
     Of::words("destination", "DESTINATION", 0, |snapshot, row| CellValue::Key(remote(snapshot, row).into()))
         .for_cells(21, u16::MAX)
-        .help("remote address and port; @ and the network namespace"),
+        .help("remote address and port; ->: its backend (DNAT); @: network namespace"),
     Of::words("from", "FROM", 6, |_, row| CellValue::Key(local(row).into()))
         .for_cells(9, 39)
         .help("local address"),
@@ -81,8 +81,13 @@ pub fn runs_out(snapshot: &Snapshot, row: &DestinationPorts) -> String {
 
 /// `curl (4711) +1`.
 pub fn process(row: &DestinationPorts) -> String {
-    let Some(process) = row.processes.first() else { return "-".into() };
-    let others = row.processes.len() as u64 - 1 + row.other_processes;
+    processes(&row.processes, row.other_processes)
+}
+
+/// The first of `processes`, and the number of the others.
+pub(super) fn processes(processes: &[Process], others: u64) -> String {
+    let Some(process) = processes.first() else { return "-".into() };
+    let others = processes.len() as u64 - 1 + others;
     let others = if others > 0 { format!(" +{others}") } else { String::new() };
     format!("{} ({}){others}", process.shown(), process.pid)
 }

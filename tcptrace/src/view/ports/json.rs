@@ -7,10 +7,14 @@ use std::{
 
 use serde::Serialize;
 
-use super::measured;
+use super::{binds, measured};
 use crate::{
-    aggregate::{ConntrackTable, DestinationPorts, NatPorts, NetnsPorts, Snapshot},
-    model::{Nanos, TcpState, nat::TranslatedSource, text},
+    aggregate::{BindPorts, ConntrackTable, DestinationPorts, NatPorts, NetnsPorts, Snapshot},
+    model::{
+        Nanos, TcpState,
+        nat::{Backend, TranslatedSource},
+        text,
+    },
     view::document::{self, DocumentHead, ProcessFields, counts, limits},
 };
 
@@ -36,6 +40,10 @@ struct PortsDocument<'a> {
     /// Number of omitted destinations.
     other_destinations: u64,
     destinations: Vec<DestinationDocument<'a>>,
+    /// Local addresses whose ports `bind()` holds.
+    binds: Vec<BindDocument<'a>>,
+    /// Local addresses and ports that `binds` leaves out.
+    other_binds: u64,
     /// Connection tracking tables, by network namespace.
     conntrack: Vec<ConntrackDocument<'a>>,
     /// Translated source ports.
@@ -59,6 +67,8 @@ impl<'a> PortsDocument<'a> {
                 .iter()
                 .map(|row| DestinationDocument::of(row, snapshot))
                 .collect(),
+            binds: ports.binds.iter().map(|row| BindDocument::of(row, snapshot)).collect(),
+            other_binds: ports.other_binds,
             conntrack: ports.nat.tables.iter().map(|table| ConntrackDocument::of(table, snapshot)).collect(),
             nat: ports.nat.translations.iter().map(|row| NatDocument::of(row, snapshot)).collect(),
             other_nat_entries: ports.nat.other_entries,
@@ -105,6 +115,8 @@ struct DestinationDocument<'a> {
     daddr: String,
     dport: u16,
     peer_name: Option<&'a str>,
+    /// Where NAT sends its connections instead.
+    backends: Vec<BackendDocument>,
     used: u64,
     available: Option<u64>,
     slow_above: Option<u64>,
@@ -119,6 +131,7 @@ struct DestinationDocument<'a> {
     predicted: Option<u64>,
     exhausted_in_ns: Option<u64>,
     connect_failures: Option<u64>,
+    free_at_failure: Option<u64>,
     tw_reuse: Reuse,
     processes: Vec<ProcessFields<'a>>,
     other_processes: u64,
@@ -133,6 +146,7 @@ impl<'a> DestinationDocument<'a> {
             daddr: row.remote.addr.to_string(),
             dport: row.remote.port,
             peer_name: snapshot.peer_names.address(row.remote.addr).map(AsRef::as_ref),
+            backends: row.backends.iter().map(BackendDocument::of).collect(),
             used: row.used,
             available: row.available,
             slow_above: row.slow_above,
@@ -151,6 +165,7 @@ impl<'a> DestinationDocument<'a> {
             predicted: measured.map(|_| row.predicted),
             exhausted_in_ns: row.exhausted_in.map(|length| length.0),
             connect_failures: measured.map(|_| row.connect_failures),
+            free_at_failure: row.free_at_failure,
             tw_reuse: Reuse {
                 effect: row.reuse.name(),
                 reusable: row.reusable,
@@ -160,6 +175,19 @@ impl<'a> DestinationDocument<'a> {
             processes: row.processes.iter().map(Into::into).collect(),
             other_processes: row.other_processes,
         }
+    }
+}
+
+#[derive(Serialize)]
+struct BackendDocument {
+    daddr: String,
+    dport: u16,
+    used: u64,
+}
+
+impl BackendDocument {
+    fn of(backend: &Backend) -> Self {
+        Self { daddr: backend.addr.to_string(), dport: backend.port, used: backend.used }
     }
 }
 
@@ -178,6 +206,33 @@ struct Reuse {
     reusable: u64,
     reused: Option<u64>,
     predicted: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct BindDocument<'a> {
+    netns: u32,
+    saddr: String,
+    bound: u64,
+    available: Option<u64>,
+    open: u64,
+    idle: Option<u64>,
+    connected: u64,
+    processes: Vec<ProcessFields<'a>>,
+}
+
+impl<'a> BindDocument<'a> {
+    fn of(row: &'a BindPorts, snapshot: &Snapshot) -> Self {
+        Self {
+            netns: row.netns.0,
+            saddr: row.saddr.to_string(),
+            bound: row.bound,
+            available: row.available,
+            open: row.open,
+            idle: binds::idle(snapshot, row),
+            connected: row.connected,
+            processes: row.processes.iter().map(Into::into).collect(),
+        }
+    }
 }
 
 /// Growth of the counters is null for a single snapshot.

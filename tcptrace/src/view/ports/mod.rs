@@ -1,17 +1,18 @@
 //! Local ports per destination: which processes hold them, how fast their number changes, and which destination runs
 //! out first.
 
+pub mod binds;
 pub mod columns;
 pub mod json;
 pub mod nat;
 pub mod text;
 mod wording;
 
-pub use wording::used;
+pub use wording::{free_ports, used};
 
 use crate::{
     aggregate::{DestinationPorts, NetnsPorts, Snapshot},
-    model::{Nanos, text::sanitise},
+    model::{Endpoint, Nanos, text::sanitise},
 };
 
 /// The time over which rates were measured; `None` for a single snapshot, which has no rates.
@@ -19,11 +20,20 @@ pub fn measured(snapshot: &Snapshot) -> Option<Nanos> {
     Some(snapshot.ts.since(snapshot.began)).filter(|span| span.0 > 0)
 }
 
-/// The remote end, with the network namespace if it is not tcptrace's own, and the name of its address.
+/// The remote end, with its backend if NAT translates it, the network namespace if it is not tcptrace's own, and the name
+/// of its address.
 fn remote(snapshot: &Snapshot, row: &DestinationPorts) -> String {
-    let remote = match snapshot.ports.netns_of(row) {
-        Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{} @{}", row.remote, name(netns)),
-        _ => row.remote.to_string(),
+    let remote = match row.backends.as_slice() {
+        [] => row.remote.to_string(),
+        [backend, others @ ..] => {
+            let backend = Endpoint { addr: backend.addr, port: backend.port, ifindex: 0 };
+            let others = if others.is_empty() { String::new() } else { format!(" +{}", others.len()) };
+            format!("{} -> {backend}{others}", row.remote)
+        }
+    };
+    let remote = match snapshot.ports.netns(row.netns) {
+        Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{remote} @{}", name(netns)),
+        _ => remote,
     };
     snapshot.peer_names.with_name(row.remote.addr, remote)
 }

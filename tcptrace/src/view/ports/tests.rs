@@ -7,12 +7,12 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::{
     aggregate::{
-        ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings, PortsSnapshot,
-        SearchTimes, TwReuse,
+        BindPorts, ConntrackTable, DestinationPorts, NatPorts, NatSnapshot, NetnsPorts, PortSettings,
+        PortsSnapshot, SearchTimes, TwReuse,
     },
     model::{
         Endpoint, Nanos, NetnsId, TcpState,
-        nat::{TranslatedSource, Translation},
+        nat::{Backend, TranslatedSource, Translation},
         record::Process,
     },
     view::{ports::json, top::fixture},
@@ -38,6 +38,7 @@ fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: 
         netns: NetnsId(netns),
         local: end(local, 0),
         remote: end(remote, dport),
+        backends: Vec::new(),
         has_place: false,
         counts,
         used,
@@ -57,6 +58,7 @@ fn row(netns: u32, local: &str, remote: &str, dport: u16, used: u64, available: 
         predicted_with_reuse: 510,
         exhausted_in: None,
         connect_failures: 0,
+        free_at_failure: None,
         reuse: TwReuse::NotLoopback,
         reusable: 0,
         reused: 0,
@@ -74,11 +76,21 @@ fn snapshot() -> Snapshot {
         settings: settings(values),
         taken,
     };
+    let backend = |addr: &str| Backend {
+        saddr: row(own, "10.0.0.1", "10.0.0.5", 1, 0, 0).local.addr,
+        daddr: row(own, "10.0.0.1", "10.0.0.5", 1, 0, 0).remote.addr,
+        dport: 5_432,
+        addr: addr.parse::<IpAddr>().expect("an address").into(),
+        port: 6_432,
+        used: 9,
+    };
     let mut soon = row(own, "10.0.0.1", "10.0.0.5", 5_432, 24_310, 28_230);
+    soon.backends = vec![backend("10.244.1.5"), backend("10.244.1.6")];
     soon.exhausted_in = Some(Nanos(9 * S));
     let mut now = row(own + 1, "10.9.0.1", "10.9.0.2", 80, 101, 101);
     now.exhausted_in = Some(Nanos(0));
     now.connect_failures = 1_234;
+    now.free_at_failure = Some(12);
     now.reuse = TwReuse::Off;
     let mut bound = row(own, "2001:db8::1", "2001:db8:1234:5678:9abc:def0:1234:5678", 443, 0, 28_230);
     bound.bound = 2;
@@ -101,6 +113,8 @@ fn snapshot() -> Snapshot {
         ],
         destinations,
         others: 3,
+        binds: vec![],
+        other_binds: 0,
         nat: NatSnapshot::default(),
     };
     let mut snapshot = Snapshot { began: base.ts.minus(Nanos(5 * S)), ports, ..base };
@@ -146,6 +160,52 @@ fn every_width_renders() {
         render(&snapshot(), &["a word"], width);
         render(&gateway(), &["a word"], width);
     }
+}
+
+/// A host where `bind()` holds ports.
+fn binding() -> Snapshot {
+    let mut snapshot = snapshot();
+    let own = snapshot.host.netns;
+    let row = |netns, saddr: &str, open, idle| BindPorts {
+        netns: NetnsId(netns),
+        saddr: saddr.parse::<IpAddr>().expect("an address").into(),
+        bound: open + idle + 2,
+        open,
+        idle,
+        available: Some(28_232),
+        connected: 7,
+        processes: vec![Process::new(4_711, "haproxy\u{1b}[2J", 0), Process::new(5, "app", 0)],
+    };
+    snapshot.ports.binds = vec![row(own + 1, "127.0.0.2", 20_000, 8), row(own, "::", 0, 2)];
+    snapshot.ports.other_binds = 9;
+    snapshot
+}
+
+#[test]
+fn bound_ports_follow_the_destinations() {
+    let mut snapshot = binding();
+    let unknown = render(&snapshot, &[], 100);
+    std::sync::Arc::make_mut(&mut snapshot.host).bound = true;
+    let text = render(&snapshot, &[], 100);
+    let table = |text: &str| text[text.find("LOCAL ADDRESS").expect("a table")..].to_owned();
+    insta::assert_snapshot!(format!("{}\n{}", table(&unknown), table(&text)));
+    // Without a connection, too.
+    snapshot.ports.destinations.clear();
+    assert!(render(&snapshot, &[], 100).contains("20,010"));
+}
+
+#[test]
+fn bound_ports_as_json() {
+    let mut snapshot = binding();
+    let document = |snapshot: &Snapshot| -> serde_json::Value {
+        let mut out = Vec::new();
+        json::write(&mut out, snapshot, &[]).expect("writing to a Vec");
+        serde_json::from_slice(&out).expect("JSON")
+    };
+    assert!(document(&snapshot)["binds"][0]["idle"].is_null());
+    std::sync::Arc::make_mut(&mut snapshot.host).bound = true;
+    insta::assert_snapshot!(serde_json::to_string_pretty(&document(&snapshot)["binds"]).expect("JSON"));
+    assert_eq!(document(&snapshot)["other_binds"], 9);
 }
 
 /// A host that translates.

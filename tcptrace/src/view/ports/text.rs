@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use super::{
+    binds,
     columns::{ALL, PORTS, RUNS_OUT},
     measured, nat,
     wording::{self, wrapped},
@@ -78,7 +79,7 @@ pub fn write(
 
 fn local_ports(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width: usize) -> io::Result<()> {
     let ports = &snapshot.ports;
-    if ports.destinations.is_empty() {
+    if ports.netns.is_empty() {
         return writeln!(out, "No connections from here.");
     }
     for netns in ports.netns.iter().take(MOST_NETNS) {
@@ -89,8 +90,10 @@ fn local_ports(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width
     if hidden > 0 {
         writeln!(out, "and {hidden} more network namespaces: --json has them")?;
     }
-    writeln!(out)?;
-    table(out, snapshot, max_rows, width)?;
+    if !ports.destinations.is_empty() {
+        writeln!(out)?;
+        table(out, snapshot, max_rows, width)?;
+    }
     let explained =
         ports.destinations.iter().filter(|row| wording::needs_explanation(row)).take(MAX_EXPLAINED);
     for row in explained {
@@ -100,7 +103,7 @@ fn local_ports(out: &mut impl Write, snapshot: &Snapshot, max_rows: usize, width
             wrapped(out, &format!("{indent}{sentence}"), "  ", width)?;
         }
     }
-    Ok(())
+    binds::write(out, snapshot, max_rows, width)
 }
 
 fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &PortsLayout) -> io::Result<()> {

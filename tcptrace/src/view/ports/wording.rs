@@ -64,6 +64,7 @@ pub(super) fn about(snapshot: &Snapshot, row: &DestinationPorts) -> Vec<String> 
             process(row),
         ));
     }
+    sentences.extend(free_ports(row).map(|words| format!("At the latest failure {words}.")));
     if row.bound > 0 {
         sentences.push(format!(
             "{} took a port by bind() before connect(), which takes it from every destination of the namespace: \
@@ -71,12 +72,22 @@ pub(super) fn about(snapshot: &Snapshot, row: &DestinationPorts) -> Vec<String> 
             plural(row.bound, "connection", "connections"),
         ));
     }
-    let settings = snapshot.ports.netns_of(row).and_then(|netns| netns.settings.as_ref());
+    let settings = snapshot.ports.netns(row.netns).and_then(|netns| netns.settings.as_ref());
     let is_short = row.runs_out_soon().is_some() || row.connect_failures > 0;
     if (is_short && row.is_held_by_time_wait()) || row.reused > 0 {
         sentences.extend(settings.map(|settings| reuse(snapshot, row, settings)));
     }
     sentences
+}
+
+/// Why `connect()` found none of many free ports: `doctor` uses it too.
+pub fn free_ports(row: &DestinationPorts) -> Option<String> {
+    let free = row.unexplained_free_ports()?;
+    Some(format!(
+        "{} free: its socket has a smaller range of its own (IP_LOCAL_PORT_RANGE), or, before Linux 6.18, connections from other \
+         addresses keep ports that bind() held",
+        plural(free, "port of the range was", "ports of the range were")
+    ))
 }
 
 fn level(snapshot: &Snapshot, row: &DestinationPorts) -> String {

@@ -48,7 +48,7 @@ fn lines(out: &mut String, title: &str, ports: &PortsSnapshot) {
             row.other_processes
         )
         .expect("a String");
-        assert_eq!(ports.netns_of(row).map(|netns| netns.netns), Some(row.netns));
+        assert_eq!(ports.netns(row.netns).map(|netns| netns.netns), Some(row.netns));
     }
 }
 
@@ -123,6 +123,7 @@ fn time_to_exhaustion_orders_destinations() {
         netns: NETNS,
         local: end(0),
         remote: end(port),
+        backends: Vec::new(),
         has_place: false,
         counts: [0; TcpState::COUNT],
         used,
@@ -137,6 +138,7 @@ fn time_to_exhaustion_orders_destinations() {
         predicted_with_reuse: 0,
         exhausted_in: exhausted_in.map(|seconds| Nanos(seconds * S)),
         connect_failures: 0,
+        free_at_failure: None,
         reuse: TwReuse::Off,
         reusable: 0,
         reused: 0,
