@@ -5,11 +5,16 @@
 //! refuses other ways). Neither a thread nor a program that it might start can regain them.
 
 use std::{
+    cell::Cell,
     io, panic,
     thread::{self, Builder, JoinHandle},
+    time::Duration,
 };
 
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+use rustix::{
+    thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs},
+    time::{ClockId, clock_gettime},
+};
 
 /// For reading kernel symbols.
 const SYMBOLS: CapabilitySet = CapabilitySet::SYSLOG;
@@ -112,13 +117,26 @@ pub fn spawn<T: Send + 'static>(
 pub fn run_on_thread<T: Send>(name: &str, work: Work, run: impl FnOnce() -> T + Send) -> io::Result<T> {
     let run = move || {
         keep_for(work);
-        run()
+        (run(), cpu_time())
     };
-    thread::scope(|scope| {
+    let (result, spent) = thread::scope(|scope| {
         #[allow(clippy::disallowed_methods, reason = "the place where threads are started")]
         let thread = Builder::new().name(name.into()).spawn_scoped(scope, run)?;
-        Ok(thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
-    })
+        io::Result::Ok(thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
+    })?;
+    SPENT_ELSEWHERE.set(SPENT_ELSEWHERE.get() + spent);
+    Ok(result)
+}
+
+thread_local! {
+    /// CPU time of the threads that this one has waited for.
+    static SPENT_ELSEWHERE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// CPU time of this thread, and of what it has run with [`run_on_thread`].
+pub fn cpu_time() -> Duration {
+    let own = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
+    own + SPENT_ELSEWHERE.get()
 }
 
 /// Prevents programs that this process starts from gaining privileges.

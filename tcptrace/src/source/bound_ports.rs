@@ -18,10 +18,13 @@ use super::{
     seed::may_be_in,
     sock_diag::{self, StateMask},
 };
-use crate::model::{
-    Addr, NetnsId, Record, SeedSocket,
-    bound_ports::{BoundAddr, BoundPorts, MAX_ADDRS, MAX_HOLDERS, MAX_RANGES, PortHolder},
-    record::Process,
+use crate::{
+    model::{
+        Addr, NetnsId, Record, SeedSocket,
+        bound_ports::{BoundAddr, BoundPorts, MAX_ADDRS, MAX_HOLDERS, MAX_RANGES, PortHolder},
+        record::Process,
+    },
+    privileges,
 };
 
 /// Each poll walks the kernel's table of local ports for every namespace.
@@ -86,14 +89,14 @@ impl Poller for BoundPortPoller {
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
-        let began = Instant::now();
+        let began = privileges::cpu_time();
         for record in self.list.poll(&self.filter) {
             self.findings.send(record)?;
         }
         if self.is_last {
             return Err(PollerEnded);
         }
-        self.next = Instant::now() + INTERVAL.after(began.elapsed());
+        self.next = Instant::now() + INTERVAL.after(privileges::cpu_time() - began);
         Ok(())
     }
 }

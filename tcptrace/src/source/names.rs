@@ -34,8 +34,12 @@ use super::{
     users::Users,
     workload_names::WorkloadNames,
 };
-use crate::model::{
-    HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState, process::comm_key, record::Process, text,
+use crate::{
+    model::{
+        HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState, process::comm_key, record::Process,
+        text,
+    },
+    privileges,
 };
 
 /// Most ids remembered of each kind. Consumers keep as many names, so an id is forgotten here before they evict
@@ -297,8 +301,9 @@ impl Poller for NamePoller {
         let mut findings = Vec::new();
         let now = Instant::now();
         if now >= self.next_processes {
+            let began = privileges::cpu_time();
             findings.extend(self.read_processes().into_iter().map(ResolvedName::Name));
-            self.next_processes = Instant::now() + PROCESS_PAUSE.after(now.elapsed());
+            self.next_processes = Instant::now() + PROCESS_PAUSE.after(privileges::cpu_time() - began);
         }
         if now >= self.next_mounts {
             findings.extend(self.mounts.changes());
@@ -310,10 +315,10 @@ impl Poller for NamePoller {
             self.next_cgroups = Instant::now() + POLL_INTERVAL;
         }
         if now >= self.next_addresses {
-            let began = Instant::now();
+            let began = privileges::cpu_time();
             let changes = self.addresses.changes(&mut self.workloads, &mut self.facts.users);
             findings.extend(changes.into_iter().map(ResolvedName::Name));
-            self.next_addresses = Instant::now() + ADDRESS_PAUSE.after(began.elapsed());
+            self.next_addresses = Instant::now() + ADDRESS_PAUSE.after(privileges::cpu_time() - began);
         }
         for finding in findings {
             self.findings.send(finding)?;

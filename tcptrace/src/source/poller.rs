@@ -100,12 +100,12 @@ fn run<P: Poller>(mut poller: P, requests: Receiver<P::Request>) {
     drop(requests);
 }
 
-/// Pause between two polls, depending on the cost of the first.
+/// Pause between two polls, depending on the cost of the first: its [CPU time](privileges::cpu_time).
 #[derive(Clone, Copy, Debug)]
 pub struct PollBackoff {
     /// The shortest pause.
     pub least: Duration,
-    /// A poll may use at most one part in `share` of the time.
+    /// A poll may use at most one part in `share` of one CPU.
     pub share: u32,
 }
 

@@ -21,7 +21,10 @@ use super::{
     poller::{LastPoll, PollBackoff, Poller, PollerEnded, PollerThread},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
-use crate::model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts, units::plural};
+use crate::{
+    model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts, units::plural},
+    privileges,
+};
 
 /// Records in a batch.
 const BATCH: usize = 1024;
@@ -83,13 +86,13 @@ impl Poller for Seed {
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
-        let began = Instant::now();
+        let began = privileges::cpu_time();
         if self.is_read {
             self.poll_host()?;
             if self.is_last {
                 return Err(PollerEnded);
             }
-            self.next = Instant::now() + POLL_INTERVAL.after(began.elapsed());
+            self.next = Instant::now() + POLL_INTERVAL.after(privileges::cpu_time() - began);
         } else {
             self.sockets(host::monotonic_now())?;
             self.owners()?;

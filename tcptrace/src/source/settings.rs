@@ -16,7 +16,10 @@ use super::{
     host, netns,
     poller::{PollBackoff, Poller, PollerEnded, PollerThread},
 };
-use crate::model::{HookRecord, NetnsId, Record};
+use crate::{
+    model::{HookRecord, NetnsId, Record},
+    privileges,
+};
 
 /// The usual delay until a change is seen.
 const POLL_INTERVAL: PollBackoff = PollBackoff { least: Duration::from_secs(5), share: 100 };
@@ -88,11 +91,11 @@ impl Poller for SettingsPoller {
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
-        let began = Instant::now();
+        let began = privileges::cpu_time();
         for record in changes(&mut self.reported) {
             self.findings.send(record)?;
         }
-        let cost = began.elapsed();
+        let cost = privileges::cpu_time() - began;
         self.earliest = Instant::now() + REQUEST_INTERVAL.after(cost).min(POLL_INTERVAL.least);
         self.next = self.earliest + POLL_INTERVAL.after(cost);
         Ok(())

@@ -11,7 +11,7 @@ use tcptrace_common::filter::KernelFilter;
 
 use crate::{
     model::{NetnsId, Record},
-    privileges::Work,
+    privileges::{self, Work},
     source::{
         host, may_be_in, netns,
         poller::{LastPoll, PollBackoff, Poller, PollerEnded, PollerThread},
@@ -60,14 +60,14 @@ impl Poller for ConntrackPoller {
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
-        let began = Instant::now();
+        let began = privileges::cpu_time();
         for record in read_all(&self.filter, &mut self.tracking) {
             self.findings.send(record)?;
         }
         if self.is_last {
             return Err(PollerEnded);
         }
-        self.next = Instant::now() + INTERVAL.after(began.elapsed());
+        self.next = Instant::now() + INTERVAL.after(privileges::cpu_time() - began);
         Ok(())
     }
 }
