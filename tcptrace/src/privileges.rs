@@ -133,8 +133,23 @@ thread_local! {
     static SPENT_ELSEWHERE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// CPU time of this thread, and of what it has run with [`run_on_thread`].
-pub fn cpu_time() -> Duration {
+/// Measures the CPU time of this thread, and of what it runs with [`run_on_thread`].
+#[derive(Debug)]
+pub struct CpuTimer(Duration);
+
+impl CpuTimer {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self(cpu_time())
+    }
+
+    /// CPU time since the start.
+    pub fn elapsed(&self) -> Duration {
+        cpu_time().saturating_sub(self.0)
+    }
+}
+
+fn cpu_time() -> Duration {
     let own = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
     own + SPENT_ELSEWHERE.get()
 }

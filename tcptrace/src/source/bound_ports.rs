@@ -24,7 +24,7 @@ use crate::{
         bound_ports::{BoundAddr, BoundPorts, MAX_ADDRS, MAX_HOLDERS, MAX_RANGES, PortHolder},
         record::Process,
     },
-    privileges,
+    privileges::CpuTimer,
 };
 
 /// Each poll walks the kernel's table of local ports for every namespace.
@@ -89,14 +89,14 @@ impl Poller for BoundPortPoller {
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
-        let began = privileges::cpu_time();
+        let began = CpuTimer::start();
         for record in self.list.poll(&self.filter) {
             self.findings.send(record)?;
         }
         if self.is_last {
             return Err(PollerEnded);
         }
-        self.next = Instant::now() + INTERVAL.after(privileges::cpu_time() - began);
+        self.next = Instant::now() + INTERVAL.after(began.elapsed());
         Ok(())
     }
 }

@@ -39,7 +39,7 @@ use crate::{
         HookRecord, MAX_UNUSED_NAMES, Nanos, NetnsId, Record, TcpState, process::comm_key, record::Process,
         text,
     },
-    privileges,
+    privileges::CpuTimer,
 };
 
 /// Most ids remembered of each kind. Consumers keep as many names, so an id is forgotten here before they evict
@@ -301,9 +301,9 @@ impl Poller for NamePoller {
         let mut findings = Vec::new();
         let now = Instant::now();
         if now >= self.next_processes {
-            let began = privileges::cpu_time();
+            let began = CpuTimer::start();
             findings.extend(self.read_processes().into_iter().map(ResolvedName::Name));
-            self.next_processes = Instant::now() + PROCESS_PAUSE.after(privileges::cpu_time() - began);
+            self.next_processes = Instant::now() + PROCESS_PAUSE.after(began.elapsed());
         }
         if now >= self.next_mounts {
             findings.extend(self.mounts.changes());
@@ -315,10 +315,10 @@ impl Poller for NamePoller {
             self.next_cgroups = Instant::now() + POLL_INTERVAL;
         }
         if now >= self.next_addresses {
-            let began = privileges::cpu_time();
+            let began = CpuTimer::start();
             let changes = self.addresses.changes(&mut self.workloads, &mut self.facts.users);
             findings.extend(changes.into_iter().map(ResolvedName::Name));
-            self.next_addresses = Instant::now() + ADDRESS_PAUSE.after(privileges::cpu_time() - began);
+            self.next_addresses = Instant::now() + ADDRESS_PAUSE.after(began.elapsed());
         }
         for finding in findings {
             self.findings.send(finding)?;

@@ -100,7 +100,7 @@ fn run<P: Poller>(mut poller: P, requests: Receiver<P::Request>) {
     drop(requests);
 }
 
-/// Pause between two polls, depending on the cost of the first: its [CPU time](privileges::cpu_time).
+/// Pause between two polls, depending on the cost of the first: its [CPU time](crate::privileges::CpuTimer).
 #[derive(Clone, Copy, Debug)]
 pub struct PollBackoff {
     /// The shortest pause.

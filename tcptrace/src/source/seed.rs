@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     model::{Nanos, NetnsId, Record, SeedSocket, SocketId, record::HostFacts, units::plural},
-    privileges,
+    privileges::CpuTimer,
 };
 
 /// Records in a batch.
@@ -86,13 +86,13 @@ impl Poller for Seed {
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
-        let began = privileges::cpu_time();
+        let began = CpuTimer::start();
         if self.is_read {
             self.poll_host()?;
             if self.is_last {
                 return Err(PollerEnded);
             }
-            self.next = Instant::now() + POLL_INTERVAL.after(privileges::cpu_time() - began);
+            self.next = Instant::now() + POLL_INTERVAL.after(began.elapsed());
         } else {
             self.sockets(host::monotonic_now())?;
             self.owners()?;

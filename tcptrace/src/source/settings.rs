@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{HookRecord, NetnsId, Record},
-    privileges,
+    privileges::CpuTimer,
 };
 
 /// The usual delay until a change is seen.
@@ -91,11 +91,11 @@ impl Poller for SettingsPoller {
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
-        let began = privileges::cpu_time();
+        let began = CpuTimer::start();
         for record in changes(&mut self.reported) {
             self.findings.send(record)?;
         }
-        let cost = privileges::cpu_time() - began;
+        let cost = began.elapsed();
         self.earliest = Instant::now() + REQUEST_INTERVAL.after(cost).min(POLL_INTERVAL.least);
         self.next = self.earliest + POLL_INTERVAL.after(cost);
         Ok(())

@@ -11,7 +11,7 @@ use tcptrace_common::filter::KernelFilter;
 
 use crate::{
     model::{NetnsId, Record},
-    privileges::{self, Work},
+    privileges::{CpuTimer, Work},
     source::{
         host, may_be_in, netns,
         poller::{LastPoll, PollBackoff, Poller, PollerEnded, PollerThread},
@@ -60,14 +60,14 @@ impl Poller for ConntrackPoller {
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
-        let began = privileges::cpu_time();
+        let began = CpuTimer::start();
         for record in read_all(&self.filter, &mut self.tracking) {
             self.findings.send(record)?;
         }
         if self.is_last {
             return Err(PollerEnded);
         }
-        self.next = Instant::now() + INTERVAL.after(privileges::cpu_time() - began);
+        self.next = Instant::now() + INTERVAL.after(began.elapsed());
         Ok(())
     }
 }
