@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use super::{PortSettings, snapshot::DestinationPorts};
+use super::settings::PortSettings;
 use crate::{
     aggregate::owners::OwnerCounts,
     lifecycle::{Processes, Socket},
@@ -161,12 +161,12 @@ impl HeldPorts {
 
 impl Binds {
     /// The local addresses with the most ports, and the number of those left out. `taken` are the ports that are unavailable
-    /// to every destination.
+    /// to every destination; `destinations` are the local addresses of destinations with the ports that they use.
     pub(super) fn snapshot(
         &self,
         settings: &HashMap<NetnsId, PortSettings>,
         taken: impl Iterator<Item = (NetnsId, u16)>,
-        destinations: &[DestinationPorts],
+        destinations: impl Iterator<Item = (NetnsId, Addr, u64)>,
     ) -> (Vec<BindPorts>, u64) {
         let held = self.held(settings);
         let mut bound = BTreeMap::<NetnsId, Vec<u16>>::new();
@@ -181,10 +181,10 @@ impl Binds {
             *served.entry(netns).or_default() += u64::from(is_offered && !is_bound);
         }
         let mut connected = HashMap::<(NetnsId, Addr), u64>::new();
-        for row in destinations {
-            for saddr in [row.local.addr, Addr::ANY] {
-                let most = connected.entry((row.netns, saddr)).or_default();
-                *most = row.used.max(*most);
+        for (netns, local, used) in destinations {
+            for saddr in [local, Addr::ANY] {
+                let most = connected.entry((netns, saddr)).or_default();
+                *most = used.max(*most);
             }
         }
         let mut order: Vec<_> = held.iter().collect();

@@ -273,8 +273,8 @@ impl Ports {
             })
             .collect();
         destinations.sort_by_cached_key(DestinationPorts::urgency);
-        let (binds, other_binds) =
-            self.binds.snapshot(&self.settings, self.taken.keys().copied(), &destinations);
+        let used = destinations.iter().map(|row| (row.netns, row.local.addr, row.used));
+        let (binds, other_binds) = self.binds.snapshot(&self.settings, self.taken.keys().copied(), used);
         self.places.give(now, destinations.iter().map(|row| (row.id(), row.weight())));
         for row in &mut destinations {
             row.has_place = self.places.has(&row.id());
