@@ -20,10 +20,11 @@ const IDLE: [(&str, &str, &str); 4] = [
 /// A timewait socket lives for 60 s.
 const LIFETIME: Duration = Duration::from_secs(50);
 
-/// The timed commands; the first two are tcptrace.
-const TIMED: [(&str, &str); 4] = [
+/// The timed commands; the first three are tcptrace.
+const TIMED: [(&str, &str); 5] = [
     ("tcptrace states", "TCPTRACE states"),
     ("tcptrace top --once", "TCPTRACE top --once"),
+    ("tcptrace ports, 1 s", "TCPTRACE ports --json --duration 1s"),
     ("ss -tan \\| awk", "ss -tan | awk '{ n[$1]++ } END { for (s in n) print s, n[s] }'"),
     ("netstat -tan \\| awk", "netstat -tan | awk '{ n[$6]++ } END { for (s in n) print s, n[s] }'"),
 ];
@@ -52,7 +53,7 @@ pub fn measure(bench: &Bench, rounds: u32) -> Result<()> {
                 break;
             }
         }
-        let [states, _, ss, _] = times.each_ref().map(|times| Spread::of(times).median());
+        let [states, _, _, ss, _] = times.each_ref().map(|times| Spread::of(times).median());
         let ratio = states.zip(ss).map_or_else(String::new, |(states, ss)| format!("{:.2}", states / ss));
         let columns: Vec<String> = (times.iter().zip(&peaks))
             .map(|(times, peaks)| {

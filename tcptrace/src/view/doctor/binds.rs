@@ -131,12 +131,9 @@ fn seen(case: &Case<'_>, row: &BindPorts) -> String {
 
 fn who(case: &Case<'_>, row: &BindPorts) -> Vec<Who> {
     let who = |process: &crate::model::record::Process| Who {
-        netns: case.name(row.netns),
-        comm: Some(text::sanitise(&process.comm).into_owned()),
-        pid: Some(process.pid),
         service: address(row),
         count: row.bound,
-        ..Who::default()
+        ..case.process(Some(row.netns), Some(process))
     };
     row.processes.iter().take(MOST_NAMED).map(who).collect()
 }

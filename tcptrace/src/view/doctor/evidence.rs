@@ -155,7 +155,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn process(&self, netns: Option<NetnsId>, process: Option<&Process>) -> Who {
+    /// A process in a network namespace.
+    pub fn process(&self, netns: Option<NetnsId>, process: Option<&Process>) -> Who {
         Who {
             netns: netns.and_then(|netns| self.name(netns)),
             comm: process.map(|process| text::sanitise(&process.comm).into_owned()),
