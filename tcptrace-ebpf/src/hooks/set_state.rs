@@ -63,8 +63,13 @@ fn report(ctx: &BtfTracePointContext) {
     }
     let (old, new) = (old as u8, new as u8);
     let common = Argument(sock);
-    // inet_csk_clone_lock(): before Linux 6.15 the child still has the listener's addresses and cookie.
-    if old == TcpState::Listen as u8 && new == TcpState::SynRecv as u8 && common.dport() == 0 {
+    // inet_csk_clone_lock(): before Linux 6.15 the child still has the listener's addresses and cookie. Without cookies the
+    // record gives the child's address an id.
+    if config!(has_helpers) != 0
+        && old == TcpState::Listen as u8
+        && new == TcpState::SynRecv as u8
+        && common.dport() == 0
+    {
         return;
     }
     let sport = local_port(&common, old == TcpState::Close as u8);
