@@ -492,8 +492,9 @@ fn each_fault_triggers_only_its_finding() {
         let all = format!("{}\n{}", found.title, found.evidence.join("\n"));
         assert!(all.contains(said), "{id} does not say '{said}': {all}");
         assert!(!found.fix.is_empty() && !found.dont.is_empty() && !found.verify.is_empty(), "{id}");
-        let is_named =
-            |who: &Who| (who.comm.is_some(), who.pid.is_some()) == (who.name.is_some(), who.name.is_some());
+        let is_named = |who: &super::Who| {
+            (who.comm.is_some(), who.pid.is_some()) == (who.name.is_some(), who.name.is_some())
+        };
         assert!(found.who.iter().all(is_named), "{id}: {:?}", found.who);
         untested.retain(|row| *row != id);
         assert!(include_str!("../../../../docs/json.md").contains(&format!("`{id}`")), "docs/json.md: {id}");
