@@ -147,9 +147,11 @@ fn drill_down(terminal: &mut TestTerminal, pid: u32) -> Result<()> {
     };
     let wait_sockets = |terminal: &mut TestTerminal| {
         terminal.wait("its sockets", |lines| {
-            Ok((lines.iter().filter(|line| line.contains("CLOSE_WAIT") && line.contains(FORGETFUL)).count()
-                == LEAKS)
-                .then_some(()))
+            // The bottom line names the state and the process, too.
+            let is_row = |line: &&String| {
+                line.starts_with("127.0.0.1:") && line.contains("CLOSE_WAIT") && line.contains(FORGETFUL)
+            };
+            Ok((lines.iter().filter(is_row).count() == LEAKS).then_some(()))
         })
     };
     terminal.press("/state close-wait\r")?;
@@ -157,7 +159,7 @@ fn drill_down(terminal: &mut TestTerminal, pid: u32) -> Result<()> {
     terminal.press("\r")?;
     wait_sockets(terminal)?;
     terminal.press("\r")?;
-    let owner = terminal.wait_text(&format!("{FORGETFUL} (pid {pid})"))?;
+    let owner = terminal.wait_text(&format!("owner: {FORGETFUL} (pid {pid})"))?;
     ensure!(!owner.contains("unknown"), "{owner}");
     // Out of the life, the sockets and the filter. An escape with a byte right behind it is another key, so each must
     // have been read before the next is sent.
