@@ -12,7 +12,7 @@ use crate::{
 
 /// What the bottom lines say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct BottomLine {
     /// Severity of the finding; `None` without one.
     pub severity: Option<Severity>,
     /// Sentences, sanitised, the most important first.
@@ -23,10 +23,10 @@ pub struct Verdict {
 const MIN_GROWTH_PER_S: f64 = 1.0;
 
 /// The verdict on `snapshot`, in which `serious` are the findings that are more than notes, the worst first.
-pub fn of<'a>(snapshot: &Snapshot, mut serious: impl Iterator<Item = &'a Finding>) -> Verdict {
+pub fn of<'a>(snapshot: &Snapshot, mut serious: impl Iterator<Item = &'a Finding>) -> BottomLine {
     let Some(worst) = serious.next() else {
         let sentence = growing(snapshot).unwrap_or_else(|| harmless(snapshot));
-        return Verdict { severity: None, sentences: vec![sentence] };
+        return BottomLine { severity: None, sentences: vec![sentence] };
     };
     let who = worst.who.iter().find_map(named_with_age).map(|who| format!(": {who}")).unwrap_or_default();
     let mut sentences = vec![format!("{}  {}{who}.", worst.severity.name(), text::sanitise(&worst.title))];
@@ -35,10 +35,10 @@ pub fn of<'a>(snapshot: &Snapshot, mut serious: impl Iterator<Item = &'a Finding
         sentences.push(format!("{} more.", units::plural(more as u64, "finding", "findings")));
     }
     sentences.extend(worst.fix.first().map(|step| text::sanitise(step).into_owned()));
-    Verdict { severity: Some(worst.severity), sentences }
+    BottomLine { severity: Some(worst.severity), sentences }
 }
 
-impl Verdict {
+impl BottomLine {
     /// As many sentences as fit into `height` lines; at least one.
     pub fn fitted(&self, width: usize, height: usize) -> String {
         let mut fitted = String::new();
@@ -163,7 +163,7 @@ mod tests {
     use super::{super::fixture, *};
     use crate::view::doctor::diagnose;
 
-    fn verdict(snapshot: &Snapshot) -> Verdict {
+    fn verdict(snapshot: &Snapshot) -> BottomLine {
         let findings = diagnose(snapshot);
         of(snapshot, findings.iter().filter(|finding| finding.severity != Severity::Note))
     }
