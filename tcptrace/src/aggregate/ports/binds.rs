@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use super::settings::PortSettings;
+use super::settings::{PortSettings, make_disjoint};
 use crate::{
     aggregate::owners::OwnerCounts,
     lifecycle::{Processes, Socket},
@@ -262,14 +262,7 @@ fn normalised(bound: &BoundPorts) -> BoundPorts {
         let mut ports: Vec<(u16, u16)> = addr.ports.iter().copied().take(room).collect();
         room -= ports.len();
         ports.retain(|(first, last)| first <= last);
-        ports.sort_unstable();
-        ports.dedup_by(|next, before| {
-            let touches = u32::from(next.0) <= u32::from(before.1) + 1;
-            if touches {
-                before.1 = before.1.max(next.1);
-            }
-            touches
-        });
+        make_disjoint(&mut ports);
         let holders = addr.holders.iter().take(MAX_HOLDERS).cloned().collect();
         BoundAddr { saddr: addr.saddr, ports, holders }
     });

@@ -38,15 +38,8 @@ impl PortSettings {
             })
             .filter(|(first, last)| first <= last)
             .collect();
-        reserved_ranges.sort_unstable();
         // `offers()` uses a binary search: the owner of a namespace may reserve every other port.
-        reserved_ranges.dedup_by(|next, before| {
-            let touches = u32::from(next.0) <= u32::from(before.1) + 1;
-            if touches {
-                before.1 = before.1.max(next.1);
-            }
-            touches
-        });
+        make_disjoint(&mut reserved_ranges);
         reserved_ranges.shrink_to_fit();
         let reserved = reserved_ranges.iter().map(|&(first, last)| u64::from(last - first) + 1).sum();
         let milliseconds = value("tcp_tw_reuse_delay").and_then(|ms| ms.parse().ok()).map(Nanos::of_millis);
@@ -118,6 +111,18 @@ impl PortSettings {
         let is_loopback = tuple.saddr.is_loopback() || tuple.daddr.is_loopback();
         self.timestamps && (self.tw_reuse == Some(1) || (self.tw_reuse == Some(2) && is_loopback))
     }
+}
+
+/// Sorts ranges of ports, and joins those that overlap or touch.
+pub(super) fn make_disjoint(ranges: &mut Vec<(u16, u16)>) {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let touches = u32::from(next.0) <= u32::from(before.1) + 1;
+        if touches {
+            before.1 = before.1.max(next.1);
+        }
+        touches
+    });
 }
 
 #[cfg(test)]
