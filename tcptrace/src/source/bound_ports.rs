@@ -14,7 +14,7 @@ use tcptrace_common::filter::KernelFilter;
 
 use super::{
     host, netns, owners,
-    poller::{LastPoll, PollBackoff, Poller, PollerEnded, PollerThread},
+    poller::{LastPoll, PollBackoff, PollSchedule, Poller, PollerEnded, PollerThread},
     seed::may_be_in,
     sock_diag::{self, StateMask},
 };
@@ -55,9 +55,7 @@ pub struct BoundPortPoller {
     findings: SyncSender<Record>,
     filter: KernelFilter,
     list: BoundPortList,
-    next: Instant,
-    /// The next poll is the last one.
-    is_last: bool,
+    schedule: PollSchedule,
 }
 
 impl BoundPortPoller {
@@ -67,8 +65,7 @@ impl BoundPortPoller {
             findings,
             filter: *filter,
             list: BoundPortList::default(),
-            next: Instant::now(),
-            is_last: false,
+            schedule: PollSchedule::new(INTERVAL),
         })
     }
 }
@@ -79,13 +76,12 @@ impl Poller for BoundPortPoller {
     type Finding = Record;
 
     fn due(&self) -> Option<Instant> {
-        Some(self.next)
+        Some(self.schedule.due())
     }
 
     fn request(&mut self, LastPoll: LastPoll) {
-        self.is_last = true;
+        self.schedule.request_last();
         self.list.searched_all = false;
-        self.next = Instant::now();
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
@@ -93,11 +89,7 @@ impl Poller for BoundPortPoller {
         for record in self.list.poll(&self.filter) {
             self.findings.send(record)?;
         }
-        if self.is_last {
-            return Err(PollerEnded);
-        }
-        self.next = Instant::now() + INTERVAL.after(began.elapsed());
-        Ok(())
+        self.schedule.polled(began.elapsed())
     }
 }
 

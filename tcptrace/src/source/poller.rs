@@ -100,6 +100,45 @@ fn run<P: Poller>(mut poller: P, requests: Receiver<P::Request>) {
     drop(requests);
 }
 
+/// When a poller that ends with a [`LastPoll`] polls.
+#[derive(Debug)]
+pub struct PollSchedule {
+    interval: PollBackoff,
+    next: Instant,
+    is_last: bool,
+}
+
+impl PollSchedule {
+    /// The first poll is due now.
+    pub fn new(interval: PollBackoff) -> Self {
+        Self { interval, next: Instant::now(), is_last: false }
+    }
+
+    /// When the next poll is due.
+    pub fn due(&self) -> Instant {
+        if self.is_last { Instant::now() } else { self.next }
+    }
+
+    /// The next poll follows after the shortest pause, whatever the cost.
+    pub fn pause(&mut self) {
+        self.next = Instant::now() + self.interval.least;
+    }
+
+    /// One more poll, now.
+    pub const fn request_last(&mut self) {
+        self.is_last = true;
+    }
+
+    /// A poll of this cost is over; fails if it was the last one.
+    pub fn polled(&mut self, cost: Duration) -> Result<(), PollerEnded> {
+        if self.is_last {
+            return Err(PollerEnded);
+        }
+        self.next = Instant::now() + self.interval.after(cost);
+        Ok(())
+    }
+}
+
 /// Pause between two polls, depending on the cost of the first: its [CPU time](crate::privileges::CpuTimer).
 #[derive(Clone, Copy, Debug)]
 pub struct PollBackoff {

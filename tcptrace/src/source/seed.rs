@@ -18,7 +18,7 @@ use super::{
     host_poller::{HostPoller, PollKind},
     netns::{self, Netns, Round},
     owners,
-    poller::{LastPoll, PollBackoff, Poller, PollerEnded, PollerThread},
+    poller::{LastPoll, PollBackoff, PollSchedule, Poller, PollerEnded, PollerThread},
     sock_diag::{self, DumpError, StateMask, Summary},
 };
 use crate::{
@@ -52,8 +52,7 @@ pub fn start(
         kind,
         inodes: FxHashMap::default(),
         is_read: false,
-        is_last: false,
-        next: Instant::now(),
+        schedule: PollSchedule::new(POLL_INTERVAL),
     })
 }
 
@@ -67,9 +66,7 @@ pub struct Seed {
     inodes: FxHashMap<u32, SocketId>,
     /// Sockets and owners are complete: what remains is to poll.
     is_read: bool,
-    /// The next poll is the last one.
-    is_last: bool,
-    next: Instant,
+    schedule: PollSchedule,
 }
 
 impl Poller for Seed {
@@ -78,31 +75,27 @@ impl Poller for Seed {
     type Finding = Vec<Record>;
 
     fn due(&self) -> Option<Instant> {
-        Some(if self.is_last { Instant::now() } else { self.next })
+        Some(self.schedule.due())
     }
 
     fn request(&mut self, LastPoll: LastPoll) {
-        self.is_last = true;
+        self.schedule.request_last();
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
         let began = CpuTimer::start();
         if self.is_read {
             self.poll_host()?;
-            if self.is_last {
-                return Err(PollerEnded);
-            }
-            self.next = Instant::now() + POLL_INTERVAL.after(began.elapsed());
-        } else {
-            self.sockets(host::monotonic_now())?;
-            self.owners()?;
-            if self.kind != PollKind::Host {
-                return Err(PollerEnded);
-            }
-            self.inodes = FxHashMap::default();
-            self.is_read = true;
-            self.next = Instant::now() + POLL_INTERVAL.least;
+            return self.schedule.polled(began.elapsed());
         }
+        self.sockets(host::monotonic_now())?;
+        self.owners()?;
+        if self.kind != PollKind::Host {
+            return Err(PollerEnded);
+        }
+        self.inodes = FxHashMap::default();
+        self.is_read = true;
+        self.schedule.pause();
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     privileges::{CpuTimer, Work},
     source::{
         host, may_be_in, netns,
-        poller::{LastPoll, PollBackoff, Poller, PollerEnded, PollerThread},
+        poller::{LastPoll, PollBackoff, PollSchedule, Poller, PollerEnded, PollerThread},
     },
 };
 
@@ -27,9 +27,7 @@ pub struct ConntrackPoller {
     filter: KernelFilter,
     /// Namespaces that tracked connections in the last poll.
     tracking: FxHashSet<NetnsId>,
-    /// The next poll is the last one.
-    is_last: bool,
-    next: Instant,
+    schedule: PollSchedule,
 }
 
 impl ConntrackPoller {
@@ -39,8 +37,7 @@ impl ConntrackPoller {
             findings,
             filter: *filter,
             tracking: FxHashSet::default(),
-            is_last: false,
-            next: Instant::now(),
+            schedule: PollSchedule::new(INTERVAL),
         })
     }
 }
@@ -52,11 +49,11 @@ impl Poller for ConntrackPoller {
     type Finding = Record;
 
     fn due(&self) -> Option<Instant> {
-        Some(if self.is_last { Instant::now() } else { self.next })
+        Some(self.schedule.due())
     }
 
     fn request(&mut self, LastPoll: LastPoll) {
-        self.is_last = true;
+        self.schedule.request_last();
     }
 
     fn poll(&mut self) -> Result<(), PollerEnded> {
@@ -64,11 +61,7 @@ impl Poller for ConntrackPoller {
         for record in read_all(&self.filter, &mut self.tracking) {
             self.findings.send(record)?;
         }
-        if self.is_last {
-            return Err(PollerEnded);
-        }
-        self.next = Instant::now() + INTERVAL.after(began.elapsed());
-        Ok(())
+        self.schedule.polled(began.elapsed())
     }
 }
 
