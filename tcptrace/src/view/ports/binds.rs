@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{columns, name};
+use super::{columns, with_netns};
 use crate::{
     aggregate::{BindPorts, Snapshot},
     model::units::plural,
@@ -23,19 +23,15 @@ const BINDS: [Of; 7] = [
     Of::number("bound", "BOUND", 1, |_, row| CellValue::Count(row.bound))
         .width(6, 6)
         .help("local ports that bind() holds there, each for all destinations"),
-    Of::number("available", "OF", 2, |_, row| {
-        row.available.map_or(CellValue::Text("?".into()), CellValue::Count)
-    })
-    .width(6, 6)
-    .help("local ports that bind() may choose: the range, less reserved ports and those of listeners"),
+    Of::number("available", "OF", 2, |_, row| CellValue::count_if_known(row.available))
+        .width(6, 6)
+        .help("local ports that bind() may choose: the range, less reserved ports and those of listeners"),
     Of::number("open", "OPEN", 4, |_, row| CellValue::Count(row.open))
         .width(6, 6)
         .help("those with a connection"),
-    Of::number("idle", "IDLE", 5, |snapshot, row| {
-        idle(snapshot, row).map_or(CellValue::Text("?".into()), CellValue::Count)
-    })
-    .width(6, 6)
-    .help("those without one"),
+    Of::number("idle", "IDLE", 5, |snapshot, row| CellValue::count_if_known(idle(snapshot, row)))
+        .width(6, 6)
+        .help("those without one"),
     Of::number("connected", "CONNECT", 6, |_, row| CellValue::Count(row.connected))
         .width(7, 7)
         .help("further ports there that connect() chose, to one destination"),
@@ -77,13 +73,7 @@ pub(super) fn idle(snapshot: &Snapshot, row: &BindPorts) -> Option<u64> {
 
 /// The local address; `*` for every address.
 fn local(snapshot: &Snapshot, row: &BindPorts) -> String {
-    let addr = address(row);
-    match snapshot.ports.netns(row.netns) {
-        Some(netns) if netns.netns.0 != snapshot.host.netns => {
-            format!("{addr} @{}", name(netns))
-        }
-        _ => addr,
-    }
+    with_netns(snapshot, row.netns, address(row))
 }
 
 /// `127.0.0.2`, or `*` for every address: `doctor` uses it too.

@@ -21,11 +21,9 @@ pub const PORTS: [Of; 13] = [
     Of::number("used", "USED", 1, |_, row| CellValue::Count(row.used))
         .width(6, 6)
         .help("local ports that its connections hold"),
-    Of::number("available", "OF", 2, |_, row| {
-        row.available.map_or(CellValue::Text("?".into()), CellValue::Count)
-    })
-    .width(6, 6)
-    .help("local ports that it may use: the range, less reserved ports and those that bind() holds"),
+    Of::number("available", "OF", 2, |_, row| CellValue::count_if_known(row.available))
+        .width(6, 6)
+        .help("local ports that it may use: the range, less reserved ports and those that bind() holds"),
     Of::number("time_wait", "TIME_WAIT", 8, |_, row| CellValue::Count(row.count(TcpState::TimeWait)))
         .short("TW")
         .width(6, 9)

@@ -12,7 +12,7 @@ pub use wording::{free_ports, used};
 
 use crate::{
     aggregate::{DestinationPorts, NetnsPorts, Snapshot},
-    model::{Endpoint, Nanos, text::sanitise},
+    model::{Endpoint, Nanos, NetnsId, text::sanitise},
 };
 
 /// The time over which rates were measured; `None` for a single snapshot, which has no rates.
@@ -31,11 +31,15 @@ fn remote(snapshot: &Snapshot, row: &DestinationPorts) -> String {
             format!("{} -> {backend}{others}", row.remote)
         }
     };
-    let remote = match snapshot.ports.netns(row.netns) {
-        Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{remote} @{}", name(netns)),
-        _ => remote,
-    };
-    snapshot.peer_names.with_name(row.remote.addr, remote)
+    snapshot.peer_names.with_name(row.remote.addr, with_netns(snapshot, row.netns, remote))
+}
+
+/// `shown`, with the network namespace if it is not tcptrace's own.
+fn with_netns(snapshot: &Snapshot, netns: NetnsId, shown: String) -> String {
+    match snapshot.ports.netns(netns) {
+        Some(netns) if netns.netns.0 != snapshot.host.netns => format!("{shown} @{}", name(netns)),
+        _ => shown,
+    }
 }
 
 /// The local address.

@@ -35,6 +35,11 @@ pub enum CellValue<'a> {
 }
 
 impl CellValue<'_> {
+    /// A count that may be unknown: `?`.
+    pub fn count_if_known(count: Option<u64>) -> Self {
+        count.map_or(Self::Text("?".into()), Self::Count)
+    }
+
     /// Text for people, in at most `width` columns if possible.
     pub fn text(&self, width: usize) -> Cow<'_, str> {
         match self {
