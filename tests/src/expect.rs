@@ -387,3 +387,64 @@ pub fn check_chains<'a>(events: impl Iterator<Item = &'a EventLine>) -> Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::event::EventRole;
+
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7_000);
+
+    fn event(id: u64, ts_ns: u64, from: TcpState, to: TcpState) -> EventLine {
+        EventLine {
+            ts_ns,
+            id,
+            netns: 1,
+            role: EventRole::Outbound,
+            saddr: PEER.ip(),
+            sport: 41_000,
+            daddr: PEER.ip(),
+            dport: PEER.port(),
+            from,
+            to,
+            dwell_ns: None,
+            seeded: false,
+            closer: EventCloser::None,
+            end_reason: None,
+            reason_inferred: false,
+            pid: None,
+            comm: None,
+            owner: EventOwner::Exact,
+            orphan: None,
+            extended: false,
+            inferred: false,
+        }
+    }
+
+    /// Events are printed late: until those of a socket that never had a local address are there, its neighbour's with the
+    /// same remote address must not count as its own.
+    #[test]
+    fn a_socket_without_a_local_address_is_not_its_neighbour() {
+        let socket = ExpectedSocket {
+            label: "client",
+            id: Some(3),
+            netns: 1,
+            local: None,
+            remote: Some(PEER),
+            began: Some(Span { start_ns: 300, end_ns: 400 }),
+            role: Some(EventRole::Outbound),
+            known_ns: 450,
+        };
+        let mut events = SocketEvents::new(&socket);
+        let neighbour = MADE_UP.start + 2;
+        events.add(0, &event(neighbour, 290, TcpState::Close, TcpState::SynSent));
+        events.add(1, &event(neighbour, 299, TcpState::SynSent, TcpState::Established));
+        assert_eq!(events.positions(), Vec::<usize>::new());
+        let own = MADE_UP.start + 3;
+        events.add(2, &event(own, 310, TcpState::Close, TcpState::SynSent));
+        events.add(3, &event(own, 320, TcpState::SynSent, TcpState::Close));
+        assert_eq!(events.positions(), vec![2, 3]);
+    }
+}

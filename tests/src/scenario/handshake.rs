@@ -168,7 +168,8 @@ fn fails_to_connect(socket: Socket, listener: &TestSocket, kind: ErrorKind) -> R
         Err(error) => ensure!(error.kind() == kind, "connect to {target}: {error}, not {kind:?}"),
     }
     let client = TestSocket::new("client", EventRole::Outbound, socket)?;
-    let expected = ExpectedSocket { local: None, remote: Some(target), ..client.expected };
+    let expected =
+        ExpectedSocket { local: None, remote: Some(target), began: Some(connecting), ..client.expected };
     Ok(FailedConnect { connecting, expected })
 }
 
