@@ -1,10 +1,10 @@
-//! Defines the layout of a record in the ring buffer: the eBPF program's `emit` module writes it, `kernel::decode` on
+//! Defines the layout of a record in a ring: the eBPF program's `emit` module writes it, `kernel::decode` on
 //! the user side reads it.
 //!
 //! Every record starts with a [`RawRecord`]. A [`Task`] follows when the hook runs in the context of the task that caused
 //! the event ([`flag::TASK`]).
 
-/// Kind of a record. The numbers are part of the ring-buffer contract.
+/// Kind of a record. The numbers are part of the contract of the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -266,7 +266,7 @@ impl Reentrant {
 
 /// Causes of lost events: indices of the per-CPU `LOSSES` map.
 pub mod loss {
-    /// The ring buffer was full.
+    /// The ring was full.
     pub const RING_FULL: u32 = 0;
     /// Kernel memory could not be read.
     pub const READ_FAULT: u32 = 1;

@@ -171,25 +171,35 @@ fn task_field<T: Copy + Default>(task: Address, offset: u32) -> T {
     if config!(has_helpers) == 0 { read(task, offset).unwrap_or_default() } else { load(task, offset) }
 }
 
-/// An argument of the tracepoint: each field is a plain load. For each load of a pointer the verifier searches the names of all
-/// types, which takes milliseconds: only the one that every record needs is worth it.
-pub struct Argument(pub Address);
+/// A `struct sock` that is an argument of the tracepoint: each field is a plain load.
+pub struct Argument {
+    sock: Address,
+    net: Address,
+}
+
+impl Argument {
+    /// For each load of a pointer the verifier searches the names of all types, which takes milliseconds, and repeats that for
+    /// each path of the program: load this one before the program branches.
+    #[inline(always)]
+    pub fn new(sock: Address) -> Self {
+        Self { sock, net: load(sock, config!(offsets.skc_net)) }
+    }
+}
 
 impl SockCommon for Argument {
     #[inline(always)]
     fn field<T: Copy + Default>(&self, offset: u32) -> T {
-        load(self.0, offset)
+        load(self.sock, offset)
     }
 
-    /// The verifier knows its type.
     #[inline(always)]
     fn net(&self) -> Address {
-        load(self.0, config!(offsets.skc_net))
+        self.net
     }
 
     #[inline(always)]
     fn net_inum(&self) -> u32 {
-        load(self.net(), config!(offsets.net_inum))
+        load(self.net, config!(offsets.net_inum))
     }
 }
 
@@ -198,7 +208,7 @@ impl SockCommon for Argument {
 #[inline(always)]
 pub fn local_port(sock: &Argument, is_new: bool) -> u16 {
     match sock.num() {
-        0 if !is_new => read::<u16>(sock.0, config!(offsets.inet_sport)).map_or(0, u16::from_be),
+        0 if !is_new => read::<u16>(sock.sock, config!(offsets.inet_sport)).map_or(0, u16::from_be),
         port => port,
     }
 }

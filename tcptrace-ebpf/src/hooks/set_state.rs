@@ -56,13 +56,13 @@ fn event(ctx: &BtfTracePointContext) -> Handled {
 #[inline(always)]
 fn report(ctx: &BtfTracePointContext) {
     let sock: Address = ctx.arg(0);
+    let common = Argument::new(sock);
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     // `shutdown(WR)` and then `close()` sets FIN_WAIT1 twice: no change.
     if old == new || load::<u16>(sock, config!(offsets.sk_protocol)) != IPPROTO_TCP {
         return;
     }
     let (old, new) = (old as u8, new as u8);
-    let common = Argument(sock);
     // inet_csk_clone_lock(): before Linux 6.15 the child still has the listener's addresses and cookie. Without cookies the
     // record gives the child's address an id.
     if config!(has_helpers) != 0
