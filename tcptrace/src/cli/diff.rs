@@ -21,7 +21,9 @@ use crate::{
     pipeline::{Engine, Window},
     session::AtEnd,
     view::diff::{
-        Diff, Recorded, json,
+        Diff, Recorded,
+        fail_on::FailOn,
+        json,
         text::{self, DiffDetail, DiffLayout},
     },
 };
@@ -35,6 +37,11 @@ pub struct DiffArgs {
     after: PathBuf,
     #[command(flatten)]
     groups: GroupArgs,
+    /// Exit with status 1 if this holds: METRIC > LIMIT or METRIC < LIMIT, where LIMIT is a value (100, 2s), a difference
+    /// with its sign (+5) or a change with its sign (+20%); before it a KEY of --by, else all sockets:
+    /// `time_wait.entered_per_s > +20%`. Can be repeated
+    #[arg(long, value_name = "[KEY ]METRIC > LIMIT")]
+    fail_on: Vec<FailOn>,
     /// Show every group and number, also those that did not change
     #[arg(long)]
     all: bool,
@@ -72,9 +79,12 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let before = read(before, window, filter_before, grouping)?;
     let after = read(after, window, filter_after, grouping)?;
     let diff = Diff::of(&before, &after);
+    let checks: Result<Vec<_>, String> =
+        args.fail_on.iter().map(|condition| condition.check(&diff)).collect();
+    let checks = checks.unwrap_or_else(|message| misuse(&message)).concat();
     let mut output = Vec::new();
     if args.json {
-        json::write(&mut output, &diff)?;
+        json::write(&mut output, &diff, &checks)?;
     } else {
         let detail = if args.all { DiffDetail::All } else { DiffDetail::Changes };
         text::write(
@@ -84,7 +94,18 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         )?;
     }
     terminal::print(&output)?;
-    Ok(ExitCode::SUCCESS)
+    let mut code = ExitCode::SUCCESS;
+    for check in &checks {
+        match check.has_failed {
+            Some(false) => {}
+            Some(true) => {
+                eprintln!("tcptrace: failed: {check}");
+                code = ExitCode::FAILURE;
+            }
+            None => eprintln!("tcptrace: not compared: {check}"),
+        }
+    }
+    Ok(code)
 }
 
 /// Reads a recording to its end.

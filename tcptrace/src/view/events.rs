@@ -22,6 +22,7 @@ use crate::{
     },
     view::document::NameFields,
 };
+pub use text::HostColumn;
 use text::TextLines;
 
 /// Output format of events.
@@ -71,15 +72,6 @@ const COLUMNS: [&str; 32] = [
     "command",
     "host",
 ];
-
-/// Whether text lines name the host; the other formats always do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostColumn {
-    /// All events are of one host.
-    Hidden,
-    /// There are several hosts.
-    Shown,
-}
 
 /// Writes events in one format. The caller buffers between lines.
 #[derive(Debug)]

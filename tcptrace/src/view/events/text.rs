@@ -9,7 +9,6 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     lifecycle::{Bound, EndReason, Event, Role},
     model::{record::HostFacts, text, units},
-    view::events::HostColumn,
 };
 
 /// The widths of the columns.
@@ -17,6 +16,15 @@ const STATE_WIDTH: usize = 11;
 const DWELL_WIDTH: usize = 8;
 /// Both ends of an IPv4 connection rarely need more.
 const ENDS_WIDTH: usize = 33;
+
+/// Whether text lines name the host; the other formats always do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostColumn {
+    /// All events are of one host.
+    Hidden,
+    /// There are several hosts.
+    Shown,
+}
 
 /// Builds lines.
 #[derive(Debug)]
