@@ -1,13 +1,16 @@
 //! The eBPF program of tcptrace, one file per hook. Only `kernel` reads kernel memory, only `emit` reserves space in
-//! the ring buffer.
+//! the rings.
 
 #![no_std]
 #![no_main]
+// Atomic instructions, see `ring/slots.rs`.
+#![cfg_attr(not(feature = "ringbuf"), feature(core_intrinsics), allow(internal_features))]
 
 mod emit;
 mod hooks;
 mod kernel;
 mod maps;
+mod ring;
 
 #[cfg(not(test))]
 #[panic_handler]

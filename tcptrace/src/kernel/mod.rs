@@ -15,9 +15,10 @@ mod memlock;
 mod object;
 pub mod preflight;
 mod rings;
+mod slot_ring;
 mod symbols;
 
 pub use decode::decode;
 pub use loader::{Disabled, Options, Tracer};
 pub use loopback::Loopback;
-pub use object::{LoadError, object_sha256};
+pub use object::{LoadError, RingKind, object_sha256};
