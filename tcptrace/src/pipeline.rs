@@ -6,9 +6,11 @@
 
 mod engine;
 mod event_sink;
+mod merge;
 mod query;
 mod schedule;
 mod state;
+mod streams;
 mod window;
 
 use std::{
@@ -36,8 +38,9 @@ use crate::{
     source::PollKind,
 };
 
-pub use engine::Engine;
+pub use engine::{Engine, NetnsCounts};
 pub use event_sink::EventSink;
+pub use merge::MergedSource;
 pub use schedule::SnapshotSchedule;
 pub use window::{Bounds, Moment, Window, Windowed};
 
@@ -128,7 +131,7 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
     .with_peer_names(plan.peer_names);
     let pipeline = Pipeline {
         queries: plan.queries,
-        tracker: Tracker::new(TrackerLimits::default()).scoped(plan.filter.kernel_part()),
+        tracker: Box::new(Tracker::new(TrackerLimits::default()).scoped(plan.filter.kernel_part())),
         flow: if plan.polls == PollKind::Host { flow.for_findings() } else { flow },
         recorder: plan.recorder,
         snapshots: SnapshotSender {
@@ -144,7 +147,7 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
 }
 
 struct Pipeline {
-    tracker: Tracker,
+    tracker: Box<Tracker>,
     flow: PipelineState,
     recorder: Option<Recorder>,
     snapshots: SnapshotSender,
@@ -168,7 +171,7 @@ impl Pipeline {
                 && let Some(recorder) = &mut self.recorder
             {
                 // After the facts about the host, which begin a recording.
-                self.flow.names.peer_records(self.flow.now).for_each(|name| recorder.push(name));
+                self.flow.stream.names.peer_records(self.flow.now).for_each(|name| recorder.push(name));
             }
             if let Some(events) = &mut self.flow.events {
                 events.flush();
@@ -176,7 +179,7 @@ impl Pipeline {
             if let Some(recorder) = &mut self.recorder {
                 recorder.flush();
                 self.flow.not_recorded = recorder.missed();
-                if self.flow.seeded && recorder.wants_head() {
+                if self.flow.stream.seeded && recorder.wants_head() {
                     recorder.head(self.flow.head(&self.tracker));
                 }
             }
@@ -216,6 +219,10 @@ impl Pipeline {
 
     fn take(&mut self, record: Record) {
         let Self { tracker, flow, recorder, snapshots, .. } = self;
+        if let Record::Stream { number } = record {
+            flow.enter_stream(number, tracker);
+            return;
+        }
         flow.take(&record, tracker);
         let is_milestone = match record {
             Record::Tick { .. } => snapshots.publish_when_due(flow, tracker),
@@ -236,7 +243,7 @@ impl Pipeline {
             Ok(true) => self.flow.ask(queries.borrow_and_update().clone(), &mut self.tracker),
             Err(_) => QueryChange::Over,
         };
-        if self.flow.seeded {
+        if self.flow.stream.seeded {
             match change {
                 QueryChange::None | QueryChange::Over => {}
                 QueryChange::Focus => self.snapshots.publish_answer(&mut self.flow, &self.tracker),
@@ -255,7 +262,7 @@ const QUERY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 impl SnapshotSender {
     /// Publishes a snapshot if one is due; returns whether it was.
     fn publish_when_due(&mut self, flow: &mut PipelineState, tracker: &Tracker) -> bool {
-        if !flow.seeded || !self.schedule.is_due(flow.now) {
+        if !flow.stream.seeded || !self.schedule.is_due(flow.now) {
             return false;
         }
         self.publish_now(flow, tracker);

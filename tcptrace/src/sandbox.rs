@@ -1,7 +1,7 @@
 //! Confines the threads that read recordings: they parse untrusted files without any capability, and can't
 //! open, write or connect to anything (Landlock). Files that are open already stay usable.
 
-use std::marker::PhantomData;
+use std::{cell::Cell, marker::PhantomData};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
@@ -27,11 +27,19 @@ pub struct Confined {
 /// Drops every capability of the calling thread and confines it, together with the threads it starts later.
 /// Without Landlock in the kernel only the capabilities are dropped.
 pub fn confine() -> Confined {
+    thread_local! {
+        /// A thread that reads many recordings confines itself once: the kernel stacks at most 16 rulesets.
+        static IS_CLOSED: Cell<Option<bool>> = const { Cell::new(None) };
+    }
+    if let Some(is_closed) = IS_CLOSED.get() {
+        return Confined { is_closed, of_this_thread: PhantomData };
+    }
     privileges::keep_for(Work::Nothing);
     let is_closed = restrict().unwrap_or_else(|error| {
         log::debug!("no sandbox: {error}");
         false
     });
+    IS_CLOSED.set(Some(is_closed));
     Confined { is_closed, of_this_thread: PhantomData }
 }
 

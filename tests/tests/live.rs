@@ -6,8 +6,9 @@ use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, binds, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults,
-    filters, flood, handshake, identity, million, names, nat, odd, owner, pools, ports, privileges, program,
-    prometheus, recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads, workloads,
+    filters, flood, handshake, hosts, identity, million, names, nat, odd, owner, pools, ports, privileges,
+    program, prometheus, recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads,
+    workloads,
 };
 
 macro_rules! scenarios {
@@ -104,6 +105,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     recording::killed, Alone;
     recording::full_disk, Short;
     recording::series, Short;
+    hosts::merged, Short;
     restarts::series, Short;
     restarts::killed, Alone;
     restarts::full_disk, Short;
@@ -153,6 +155,7 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "recording::killed",
     "recording::full_disk",
     "recording::series",
+    "hosts::",
     "restarts::",
     "faults::full_stdout",
     "faults::no_stderr",

@@ -6,11 +6,11 @@ use super::{
     Group, TimewaitSockets,
     dwell_store::{DwellStore, Histograms, Scope},
     keys::GroupKey,
-    names::HostNames,
     orphan::Orphan,
     over_time::{GroupSummary, OverTime},
     owners::OwnerCounts,
     packed_dwell::PackedDwell,
+    streams::KeyNames,
 };
 use crate::{
     lifecycle::{Closer, Event, Processes, Role, Since, Socket},
@@ -71,8 +71,7 @@ impl Oldest {
 
 /// Context for rendering a group.
 pub(super) struct GroupValues<'a> {
-    pub(super) names: &'a HostNames,
-    pub(super) own_netns: u32,
+    pub(super) names: KeyNames<'a>,
     pub(super) scope: Scope,
     /// Length of the rate interval in seconds; 0: no rates.
     pub(super) interval_s: f64,
@@ -294,7 +293,8 @@ impl Entry {
         };
         Group {
             id: self.key.clone(),
-            key: self.key.label(shown.names, shown.own_netns),
+            key: self.key.label(shown.names),
+            host: self.key.host(shown.names).map(Into::into),
             service: self.key.service(),
             role: self.role(),
             has_place: false,
@@ -317,12 +317,12 @@ impl Entry {
     }
 
     /// Summary over the trace of so many `samples`.
-    pub(super) fn summary(&self, names: &HostNames, own_netns: u32, samples: u64) -> GroupSummary {
+    pub(super) fn summary(&self, names: KeyNames<'_>, samples: u64) -> GroupSummary {
         let histograms = self.dwells.histograms(Scope::Whole);
         let over_time = self.over_time.as_deref().cloned().unwrap_or_default();
         let states = over_time.states(&self.counts.map(u64::from), samples, |state| histograms.whole(state));
         GroupSummary {
-            key: self.key.label(names, own_netns),
+            key: self.key.label(names),
             role: self.role(),
             process: self.owners.main(),
             states,

@@ -13,10 +13,10 @@ use super::{
     dwell_store::{DwellStore, Scope},
     group_entry::{Entry, GroupValues, Oldest, WEIGHTS},
     keys::{GroupKey, Grouping},
-    names::HostNames,
     orphan::Orphan,
     over_time::GroupSummary,
     sticky_top_n::StickyTopN,
+    streams::{KeyNames, SocketOrigin},
     table::{GroupTable, OTHER, Row},
 };
 use crate::{
@@ -50,6 +50,8 @@ pub(super) struct Groups {
     scope: Scope,
     limits: GroupLimits,
     table: GroupTable<Entry>,
+    /// Host of the sockets that are counted now.
+    pub(super) origin: SocketOrigin,
     pub(super) places: StickyTopN<GroupKey>,
     histogram_bytes: usize,
     histograms_folded: u64,
@@ -101,6 +103,7 @@ impl Groups {
             scope: if grouping.is_none() { Scope::TimewaitSockets } else { scope },
             limits,
             table: GroupTable::new(Entry::new(key, 0).for_scope(scope), limits.groups),
+            origin: SocketOrigin::default(),
             places: StickyTopN::new(0),
             histogram_bytes: 0,
             histograms_folded: 0,
@@ -110,8 +113,8 @@ impl Groups {
 
     /// An empty table with the same limits.
     pub(super) fn cleared(&self, grouping: Grouping) -> Self {
-        let scope = self.scope;
-        Self { scope, ..Self::new(grouping, scope, self.limits) }
+        let (scope, origin) = (self.scope, self.origin.clone());
+        Self { scope, origin, ..Self::new(grouping, scope, self.limits) }
     }
 
     /// Keys of all groups.
@@ -137,7 +140,7 @@ impl Groups {
     }
 
     fn assign_group(&mut self, socket: &mut Socket, processes: &Processes) {
-        socket.counted.group = self.place(self.grouping.of(socket, processes));
+        socket.counted.group = self.place(self.grouping.of(socket, processes, &self.origin));
         if let Some(entry) = self.table.of(&mut socket.counted.group) {
             entry.add_socket(socket, processes);
         }
@@ -145,7 +148,7 @@ impl Groups {
 
     /// Regroups a socket whose role or owner became known.
     pub(super) fn identify(&mut self, socket: &mut Socket, processes: &Processes) {
-        let key = self.grouping.of(socket, processes);
+        let key = self.grouping.of(socket, processes, &self.origin);
         let Some(entry) = self.table.of(&mut socket.counted.group) else { return };
         if entry.key == key {
             entry.note_owner(socket, processes);
@@ -161,7 +164,7 @@ impl Groups {
 
     /// Updates the owner of a counted socket that moved to another cgroup: the group has already counted this owner.
     pub(super) fn owner_moved(&mut self, socket: &mut Socket, processes: &Processes) {
-        let key = self.grouping.of(socket, processes);
+        let key = self.grouping.of(socket, processes, &self.origin);
         match self.table.of(&mut socket.counted.group) {
             Some(entry) if entry.key == key => entry.owners.renew(socket, processes),
             _ => self.identify(socket, processes),
@@ -301,9 +304,9 @@ impl Groups {
     }
 
     /// Summary of every group over the trace of so many `samples`.
-    pub(super) fn summary(&self, names: &HostNames, own_netns: u32, samples: u64) -> Vec<GroupSummary> {
+    pub(super) fn summary(&self, names: KeyNames<'_>, samples: u64) -> Vec<GroupSummary> {
         let rows = self.table.iter().map(|(_, entry)| entry).filter(|entry| !entry.is_blank());
-        rows.map(|entry| entry.summary(names, own_netns, samples)).collect()
+        rows.map(|entry| entry.summary(names, samples)).collect()
     }
 
     /// Members of `in_use` shown individually by current rank; may contain duplicates.

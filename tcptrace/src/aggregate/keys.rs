@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::names::{HostNames, Used};
+use super::{
+    names::{HostNames, Used},
+    streams::{KeyNames, SocketOrigin},
+};
 use crate::{
     filter::Cidr,
     lifecycle::{Processes, Role, Socket},
@@ -35,6 +38,8 @@ pub enum Key {
     State,
     /// Local address.
     Laddr,
+    /// Host that was traced.
+    Host,
     /// A name of the owner: pod, container, unit, program, user.
     Owner(NameKind),
 }
@@ -48,7 +53,13 @@ struct KeyRow {
     needs_owner: bool,
 }
 
-type ValueOfKey = fn(&Socket, &Processes, PeerPrefix) -> KeyPart;
+type ValueOfKey = fn(&Socket, &Processes, &KeyContext<'_>) -> KeyPart;
+
+/// What a key depends on besides the socket.
+struct KeyContext<'a> {
+    peers: PeerPrefix,
+    host: &'a Arc<str>,
+}
 
 const fn row(key: Key, name: &'static str, head: &'static str, of: ValueOfKey) -> KeyRow {
     KeyRow { key, name, head, of, needs_owner: false }
@@ -69,6 +80,7 @@ const KEYS: &[KeyRow] = &[
     row(Key::Netns, "netns", "NETNS", |s, _, _| KeyPart::Netns(s.netns)),
     row(Key::State, "state", "STATE", |s, _, _| KeyPart::State(s.state)),
     row(Key::Laddr, "laddr", "LADDR", |s, _, _| KeyPart::Address(s.tuple.saddr)),
+    row(Key::Host, "host", "HOST", |_, _, context| KeyPart::Host(Arc::clone(context.host))),
     owner_row(NameKind::Pod, "POD", |s, p, _| named(NameKind::Pod, s, p)),
     owner_row(NameKind::Container, "CONTAINER", |s, p, _| named(NameKind::Container, s, p)),
     owner_row(NameKind::K8sNamespace, "K8S-NAMESPACE", |s, p, _| named(NameKind::K8sNamespace, s, p)),
@@ -189,10 +201,18 @@ impl Grouping {
         self.has(Key::State)
     }
 
-    pub(super) fn of(self, socket: &Socket, processes: &Processes) -> GroupKey {
-        let [first, second] =
-            self.keys.map(|key| key.map(|key| (key.row().of)(socket, processes, self.peers)));
-        GroupKey { first: first.unwrap_or(KeyPart::All), second }
+    pub(super) fn of(self, socket: &Socket, processes: &Processes, origin: &SocketOrigin) -> GroupKey {
+        let context = KeyContext { peers: self.peers, host: &origin.host };
+        let [first, second] = self.keys.map(|key| key.map(|key| (key.row().of)(socket, processes, &context)));
+        let mut key = GroupKey { first: first.unwrap_or(KeyPart::All), second, stream: None };
+        if let Some(merged) = origin.merged {
+            let mut has_ids = key.first.has_ids(merged.own_netns);
+            if let Some(second) = &mut key.second {
+                has_ids |= second.has_ids(merged.own_netns);
+            }
+            key.stream = has_ids.then_some(merged.stream);
+        }
+        key
     }
 
     fn has(self, key: Key) -> bool {
@@ -243,6 +263,7 @@ enum KeyPart {
     Netns(NetnsId),
     State(TcpState),
     Address(Addr),
+    Host(Arc<str>),
     Named(NameKind, OwnerName),
     All,
     Other,
@@ -262,9 +283,11 @@ enum OwnerName {
 pub struct GroupKey {
     first: KeyPart,
     second: Option<KeyPart>,
+    /// The stream whose ids are in the parts, if several are merged.
+    stream: Option<u16>,
 }
 
-fn service(socket: &Socket, _: &Processes, _: PeerPrefix) -> KeyPart {
+fn service(socket: &Socket, _: &Processes, _: &KeyContext<'_>) -> KeyPart {
     let role = if socket.role == Role::Listener { Role::Inbound } else { socket.role };
     let mut end = socket.service();
     if socket.role == Role::Listener && end.addr.is_any() {
@@ -273,8 +296,8 @@ fn service(socket: &Socket, _: &Processes, _: PeerPrefix) -> KeyPart {
     KeyPart::Service { netns: socket.netns, role, end }
 }
 
-fn peer(socket: &Socket, _: &Processes, prefix: PeerPrefix) -> KeyPart {
-    let (network, bits) = prefix.of(socket.tuple.daddr);
+fn peer(socket: &Socket, _: &Processes, context: &KeyContext<'_>) -> KeyPart {
+    let (network, bits) = context.peers.of(socket.tuple.daddr);
     KeyPart::Peer { network, bits }
 }
 
@@ -282,15 +305,15 @@ fn owner<'a>(socket: &Socket, processes: &'a Processes) -> Option<&'a Arc<Proces
     socket.process.and_then(|id| processes.get(id))
 }
 
-fn process(socket: &Socket, processes: &Processes, _: PeerPrefix) -> KeyPart {
+fn process(socket: &Socket, processes: &Processes, _: &KeyContext<'_>) -> KeyPart {
     KeyPart::Process(owner(socket, processes).map(|process| (process.pid, Arc::clone(&process.comm))))
 }
 
-fn comm(socket: &Socket, processes: &Processes, _: PeerPrefix) -> KeyPart {
+fn comm(socket: &Socket, processes: &Processes, _: &KeyContext<'_>) -> KeyPart {
     KeyPart::Comm(owner(socket, processes).map(|process| Arc::clone(&process.comm)))
 }
 
-fn cgroup(socket: &Socket, processes: &Processes, _: PeerPrefix) -> KeyPart {
+fn cgroup(socket: &Socket, processes: &Processes, _: &KeyContext<'_>) -> KeyPart {
     KeyPart::Cgroup(owner(socket, processes).map_or(0, |process| process.cgroup))
 }
 
@@ -308,24 +331,43 @@ fn named(kind: NameKind, socket: &Socket, processes: &Processes) -> KeyPart {
 
 impl GroupKey {
     /// Sockets without a group of their own.
-    pub const OTHER: Self = Self { first: KeyPart::Other, second: None };
+    pub const OTHER: Self = Self { first: KeyPart::Other, second: None, stream: None };
     /// All sockets, if they are not grouped.
-    pub const ALL: Self = Self { first: KeyPart::All, second: None };
+    pub const ALL: Self = Self { first: KeyPart::All, second: None, stream: None };
 
     /// A key that differs from others by name and role.
     #[cfg(test)]
     pub(crate) fn named(name: &str, role: Role) -> Self {
-        Self { first: KeyPart::Comm(Some(name.into())), second: Some(KeyPart::Port(role as u16)) }
+        let second = Some(KeyPart::Port(role as u16));
+        Self { first: KeyPart::Comm(Some(name.into())), second, stream: None }
     }
 
-    /// Sanitised label. A service outside the tracer's namespace includes its namespace.
-    pub(super) fn label(&self, names: &HostNames, own_netns: u32) -> String {
+    /// Sanitised label. A service outside the tracer's namespace includes its namespace; an id of one of several hosts
+    /// includes the host.
+    pub(super) fn label(&self, names: KeyNames<'_>) -> String {
+        let Some((names, own_netns, host)) = names.of(self.stream) else { return "unknown".into() };
         let mut label = self.first.label(names, own_netns);
         if let Some(second) = &self.second {
             label.push_str(" / ");
             label.push_str(&second.label(names, own_netns));
         }
+        if let Some(host) = host.filter(|_| self.host_part().is_none()) {
+            label.push_str(" on ");
+            label.push_str(&text::sanitise(host));
+        }
         label
+    }
+
+    /// The host of all sockets of the group, if it is part of the key.
+    pub(super) fn host<'a>(&'a self, names: KeyNames<'a>) -> Option<&'a str> {
+        self.host_part().map(AsRef::as_ref).or_else(|| names.of(self.stream)?.2)
+    }
+
+    fn host_part(&self) -> Option<&Arc<str>> {
+        [Some(&self.first), self.second.as_ref()].into_iter().flatten().find_map(|part| match part {
+            KeyPart::Host(host) => Some(host),
+            _ => None,
+        })
     }
 
     /// Collects the ids that the label is made of.
@@ -340,6 +382,7 @@ impl GroupKey {
                 | KeyPart::Comm(_)
                 | KeyPart::State(_)
                 | KeyPart::Address(_)
+                | KeyPart::Host(_)
                 | KeyPart::Named(..)
                 | KeyPart::All
                 | KeyPart::Other => {}
@@ -374,6 +417,20 @@ impl GroupKey {
 }
 
 impl KeyPart {
+    /// Whether it has an id of one host. Of several merged hosts, services in the tracer's own network namespace are
+    /// one service: their namespace becomes 0.
+    fn has_ids(&mut self, own: u32) -> bool {
+        match self {
+            Self::Service { netns, .. } if netns.0 == own => {
+                *netns = NetnsId(0);
+                false
+            }
+            Self::Service { .. } | Self::Netns(_) | Self::Process(Some(_)) => true,
+            Self::Cgroup(id) => *id != 0,
+            _ => false,
+        }
+    }
+
     fn label(&self, names: &HostNames, own_netns: u32) -> String {
         match self {
             Self::Service { netns, end, .. } if netns.0 != own_netns => {
@@ -398,6 +455,8 @@ impl KeyPart {
             Self::State(state) => state.name().into(),
             Self::Address(addr) if addr.is_any() => "*".into(),
             Self::Address(addr) => addr.to_string(),
+            Self::Host(host) if host.is_empty() => "unknown".into(),
+            Self::Host(host) => text::sanitise(host).into_owned(),
             Self::All => "all".into(),
             Self::Other => "other".into(),
         }
@@ -457,7 +516,7 @@ mod tests {
             end: Endpoint { addr, port: 5432, ifindex: 0 },
         };
         let comm = || KeyPart::Comm(Some("curl".into()));
-        let peer = |first, second| GroupKey { first, second }.peer();
+        let peer = |first, second| GroupKey { first, second, stream: None }.peer();
         let address = Some(Prefix::new(addr, 128));
         assert_eq!(peer(service(Role::Outbound), None), address);
         assert_eq!(peer(service(Role::Inbound), None), None);

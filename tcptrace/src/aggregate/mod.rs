@@ -21,6 +21,7 @@ mod ports;
 pub mod refused_syns;
 mod snapshot;
 mod sticky_top_n;
+mod streams;
 pub mod stuck_sockets;
 mod table;
 mod timeline;
@@ -30,9 +31,10 @@ use std::{collections::VecDeque, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    lifecycle::{Closer, Counted, Processes, Role, Since, Socket, Tracker},
+    lifecycle::{Closer, Counted, Counters, Processes, Role, Since, Socket, Tracker},
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
+        peer_names::PeerNames,
         record::{HostFacts, KernelLosses},
     },
 };
@@ -59,6 +61,8 @@ pub use ports::{
 };
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
 use sticky_top_n::StickyTopN;
+use streams::KeyNames;
+pub use streams::{MergedOrigin, SocketOrigin, StreamTables};
 pub use timeline::{Point, Timeline};
 
 /// Samples kept in the history, one per snapshot.
@@ -141,6 +145,11 @@ impl Aggregate {
         Self::with_limits(grouping, scope, GroupLimits::default())
     }
 
+    /// A placeholder that counts nothing.
+    pub fn nothing() -> Self {
+        Self::new(Grouping::NONE, Scope::Nothing)
+    }
+
     /// Like [`Self::new`], limited to three groups and 2,000 bytes of histograms.
     #[cfg(test)]
     pub(crate) fn cramped(grouping: Grouping, scope: Scope) -> Self {
@@ -184,6 +193,13 @@ impl Aggregate {
     /// Sets the start of the trace; only the first call counts.
     pub fn begin(&mut self, ts: Nanos) {
         self.began.get_or_insert(ts);
+    }
+
+    /// Counts the sockets that follow as those of `origin`. Ports are not counted once streams are merged: each host has
+    /// its own.
+    pub fn set_origin(&mut self, origin: SocketOrigin) {
+        self.ports.are_counted = origin.merged.is_none();
+        self.groups.origin = origin;
     }
 
     /// Updates the port settings from `record`. Returns a namespace whose sockets must be counted again.
@@ -261,7 +277,7 @@ impl Aggregate {
         self.totals[state.index()].now
     }
 
-    /// Builds the snapshot at `ts`. Rates cover the time since the previous snapshot.
+    /// Builds the snapshot at `ts` of one host. Rates cover the time since the previous snapshot.
     pub fn snapshot(
         &mut self,
         ts: Nanos,
@@ -269,6 +285,14 @@ impl Aggregate {
         names: &HostNames,
         context: Context,
     ) -> Snapshot {
+        let host = Arc::clone(&context.host);
+        let streams = [StreamTables { tracker, names, host: &host }];
+        let ports = self.ports.snapshot(ts, names);
+        Snapshot { ports, ..self.snapshot_of(ts, &streams, context) }
+    }
+
+    /// Builds the snapshot at `ts` of all merged `streams`, without ports.
+    pub fn snapshot_of(&mut self, ts: Nanos, streams: &[StreamTables<'_>], context: Context) -> Snapshot {
         self.mark(ts);
         let interval = self.last.map_or(Nanos(0), |last| ts.since(last.ts));
         let per_s = |count: u64| if interval.0 == 0 { 0.0 } else { count as f64 / interval.as_secs_f64() };
@@ -278,17 +302,16 @@ impl Aggregate {
             *state = StateTotal { now: total.now, entered: total.entered, entered_per_s };
         }
         let records_before = self.last.map_or(0, |last| last.records);
-        let losses = self.losses(tracker, &context);
+        let losses = self.losses(streams, &context);
         let now = self.totals.map(|total| total.now);
         self.note(ts);
-        let oldest_close_wait = self.oldest_close_wait(tracker);
+        let oldest_close_wait = self.oldest_close_wait(streams);
         let shown = GroupValues {
-            names,
-            own_netns: context.host.netns,
+            names: KeyNames { streams, own_netns: context.host.netns },
             scope: Scope::default(),
             interval_s: interval.as_secs_f64(),
         };
-        let tables = self.tables(tracker, names, &context.observed);
+        let tables = self.tables(streams, &context.observed);
         let shown_groups = self.groups.snapshot(ts, &shown, &oldest_close_wait);
         let snapshot = Snapshot {
             ts,
@@ -308,11 +331,11 @@ impl Aggregate {
             other_groups: shown_groups.others,
             observed: context.observed,
             stuck: Vec::new(),
-            ports: self.ports.snapshot(ts, names),
+            ports: PortsSnapshot::default(),
             pools: self.pools.as_ref().map(Pools::snapshot).unwrap_or_default(),
             dwells: self.merged_dwells().map(|dwells| dwells.states(&now, self.orphans)).unwrap_or_default(),
             dwells_by_role: self.dwells_by_role(),
-            peer_names: Arc::clone(names.peers()),
+            peer_names: peer_names(streams),
             tables,
             answer: context.answer,
         };
@@ -344,19 +367,24 @@ impl Aggregate {
     }
 
     /// Row count of each table.
-    fn tables(
-        &self,
-        tracker: &Tracker,
-        names: &HostNames,
-        observed: &Observed,
-    ) -> Vec<(&'static str, usize)> {
+    fn tables(&self, streams: &[StreamTables<'_>], observed: &Observed) -> Vec<(&'static str, usize)> {
         let mut tables = vec![
             ("groups", self.groups.keys().count()),
             ("destinations", self.ports.destinations()),
             ("translations", self.ports.translations()),
         ];
-        tables.extend(tracker.side_tables());
-        tables.extend(names.sizes());
+        if let Some((first, others)) = streams.split_first() {
+            let of = |stream: &StreamTables<'_>| {
+                stream.tracker.side_tables().into_iter().chain(stream.names.sizes())
+            };
+            let mut sums: Vec<(&'static str, usize)> = of(first).collect();
+            for (sum, (_, rows)) in others.iter().flat_map(|other| of(other).enumerate()) {
+                if let Some((_, sum)) = sums.get_mut(sum) {
+                    *sum += rows;
+                }
+            }
+            tables.extend(sums);
+        }
         tables.extend(observed.sizes());
         tables
     }
@@ -379,8 +407,11 @@ impl Aggregate {
     }
 
     /// Losses so far, by cause.
-    pub fn losses(&self, tracker: &Tracker, context: &Context) -> Losses {
-        let counters = tracker.counters();
+    pub fn losses(&self, streams: &[StreamTables<'_>], context: &Context) -> Losses {
+        let mut counters = Counters::default();
+        for stream in streams {
+            counters.add(&stream.tracker.counters());
+        }
         Losses {
             ring_full: context.kernel_losses.ring_full,
             recursion_missed: context.kernel_losses.recursion_missed,
@@ -410,8 +441,8 @@ impl Aggregate {
     }
 
     /// Summary of all sockets and of each group over the trace, see [`Scope::Whole`].
-    pub fn summary(&self, names: &HostNames, own_netns: u32) -> (GroupSummary, Vec<GroupSummary>) {
-        let groups = self.groups.summary(names, own_netns, self.samples);
+    pub fn summary(&self, streams: &[StreamTables<'_>], own_netns: u32) -> (GroupSummary, Vec<GroupSummary>) {
+        let groups = self.groups.summary(KeyNames { streams, own_netns }, self.samples);
         let now = self.totals.map(|total| total.now);
         let over_time = self.over_time.clone().unwrap_or_default();
         let dwells = self.merged_dwells().unwrap_or_default();
@@ -462,21 +493,47 @@ impl Aggregate {
     }
 
     /// The oldest CLOSE_WAIT socket of each group.
-    fn oldest_close_wait(&self, tracker: &Tracker) -> FxHashMap<u32, Oldest> {
+    fn oldest_close_wait(&self, streams: &[StreamTables<'_>]) -> FxHashMap<u32, Oldest> {
         let mut oldest: FxHashMap<u32, Oldest> = FxHashMap::default();
         if self.now(TcpState::CloseWait) == 0 {
             return oldest;
         }
-        for (_, socket) in tracker.sockets() {
-            if socket.state == TcpState::CloseWait && socket.is_counted() && socket.since != Since::Unknown {
-                let owner = socket.process.and_then(|id| tracker.processes().get(id)).cloned();
-                let this = Oldest { since: socket.since, owner };
-                let known = oldest.entry(self.groups.row_index_of(socket)).or_insert_with(|| this.clone());
-                *known = known.clone().older(this);
+        let are_merged = self.groups.origin.merged.is_some();
+        for StreamTables { tracker, host, .. } in streams {
+            for (_, socket) in tracker.sockets() {
+                if socket.state == TcpState::CloseWait
+                    && socket.is_counted()
+                    && socket.since != Since::Unknown
+                {
+                    let owner = socket.process.and_then(|id| tracker.processes().get(id)).cloned();
+                    // Merged streams have wall-clock times.
+                    let since = if are_merged {
+                        socket.since.map(|ts| Nanos(host.wall_ns(ts)))
+                    } else {
+                        socket.since
+                    };
+                    let this = Oldest { since, owner };
+                    let known =
+                        oldest.entry(self.groups.row_index_of(socket)).or_insert_with(|| this.clone());
+                    *known = known.clone().older(this);
+                }
             }
         }
         oldest
     }
+}
+
+/// Names of remote addresses; those of the first stream win.
+fn peer_names(streams: &[StreamTables<'_>]) -> Arc<PeerNames> {
+    let mut all = streams.iter().map(|stream| stream.names.peers()).rev();
+    let Some(last) = all.next() else { return Arc::default() };
+    let mut sum = Arc::clone(last);
+    for names in all.filter(|names| !names.is_empty()) {
+        for (origin, prefix, name) in names.iter() {
+            Arc::make_mut(&mut sum).insert(origin, prefix, name);
+        }
+    }
+    sum
 }
 
 #[cfg(test)]

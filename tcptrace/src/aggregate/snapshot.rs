@@ -139,6 +139,8 @@ pub struct Group {
     pub id: GroupKey,
     /// The key as text, sanitised: `10.0.0.5:5432`, `*:443`.
     pub key: String,
+    /// The host, if it is part of the key.
+    pub host: Option<String>,
     /// Namespace and endpoint, if the groups are services.
     pub service: Option<(NetnsId, Endpoint)>,
     /// Which side opened the connections.

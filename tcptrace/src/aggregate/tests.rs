@@ -332,7 +332,10 @@ fn sockets_closed_before_the_trace_are_not_closed_again() {
         snapshot.groups.iter().map(|group| closes(group)[Closer::Local as usize]).sum()
     };
     assert_eq!((local(|group| group.closers), local(|group| group.closed)), (34, 4));
-    let (all, _) = run.aggregate.summary(&HostNames::default(), 1);
+    let (all, _) = run.aggregate.summary(
+        &[StreamTables { tracker: &run.tracker, names: &HostNames::default(), host: &HostFacts::default() }],
+        1,
+    );
     assert_eq!(all.closed[Closer::Local as usize], 4);
 }
 

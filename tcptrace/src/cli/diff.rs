@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Result;
@@ -10,11 +11,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{
-    by::GroupArgs,
-    exit::misuse,
-    filter::FilterArgs,
-    recording::{RecordingSource, shown},
-    source, terminal,
+    by::GroupArgs, exit::misuse, filter::FilterArgs, recordings::Recordings, source, terminal,
     window::WindowArgs,
 };
 use crate::{
@@ -22,9 +19,11 @@ use crate::{
     filter::Filter,
     output_file,
     pipeline::{Engine, Window},
-    session::{AtEnd, Ending},
+    session::AtEnd,
     view::diff::{
-        Diff, Recorded, json,
+        Diff, Recorded,
+        fail_on::FailOn,
+        json,
         text::{self, DiffDetail, DiffLayout},
     },
 };
@@ -32,12 +31,17 @@ use crate::{
 /// Compare two recordings: rates, counts and quantiles per service and state
 #[derive(Args, Clone, Debug)]
 pub struct DiffArgs {
-    /// The earlier recording; - is standard input
+    /// The earlier recording: a file, or a folder of files; - is standard input
     before: PathBuf,
-    /// The later recording; - is standard input
+    /// The later recording, likewise
     after: PathBuf,
     #[command(flatten)]
     groups: GroupArgs,
+    /// Exit with status 1 if this holds: METRIC > LIMIT or METRIC < LIMIT, where LIMIT is a value (100, 2s), a difference
+    /// with its sign (+5) or a change with its sign (+20%); before it a KEY of --by, else all sockets:
+    /// `time_wait.entered_per_s > +20%`. Can be repeated
+    #[arg(long, value_name = "[KEY ]METRIC > LIMIT")]
+    fail_on: Vec<FailOn>,
     /// Show every group and number, also those that did not change
     #[arg(long)]
     all: bool,
@@ -64,20 +68,23 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     }
     // A namespace of the same name may have another inode number in the other recording.
     let [filter_before, filter_after] =
-        [&args.before, &args.after].map(|path| args.filters.filter(Some(path)));
+        [&args.before, &args.after].map(|path| args.filters.filter(std::slice::from_ref(path)));
     let (filter_before, filter_after) = (filter_before?, filter_after?);
     let grouping = args.groups.grouping(Grouping::SERVICE);
     // Open both before reading: reading confines this thread, which then cannot open files.
     let [before, after] = [&args.before, &args.after]
-        .map(|path| RecordingSource::open(path, AtEnd::Stop).map(RecordingSource::watched));
+        .map(|path| Recordings::open(std::slice::from_ref(path), AtEnd::Stop).map(Recordings::watched));
     let (before, after) = (before?, after?);
     let window = args.window.window(None);
-    let before = read(before, &args.before, window, filter_before, grouping)?;
-    let after = read(after, &args.after, window, filter_after, grouping)?;
+    let before = read(before, window, filter_before, grouping)?;
+    let after = read(after, window, filter_after, grouping)?;
     let diff = Diff::of(&before, &after);
+    let checks: Result<Vec<_>, String> =
+        args.fail_on.iter().map(|condition| condition.check(&diff)).collect();
+    let checks = checks.unwrap_or_else(|message| misuse(&message)).concat();
     let mut output = Vec::new();
     if args.json {
-        json::write(&mut output, &diff)?;
+        json::write(&mut output, &diff, &checks)?;
     } else {
         let detail = if args.all { DiffDetail::All } else { DiffDetail::Changes };
         text::write(
@@ -87,22 +94,24 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         )?;
     }
     terminal::print(&output)?;
-    Ok(ExitCode::SUCCESS)
+    let mut code = ExitCode::SUCCESS;
+    for check in &checks {
+        match check.has_failed {
+            Some(false) => {}
+            Some(true) => {
+                eprintln!("tcptrace: failed: {check}");
+                code = ExitCode::FAILURE;
+            }
+            None => eprintln!("tcptrace: not compared: {check}"),
+        }
+    }
+    Ok(code)
 }
 
 /// Reads a recording to its end.
-fn read(
-    recording: RecordingSource,
-    path: &Path,
-    window: Window,
-    filter: Filter,
-    grouping: Grouping,
-) -> Result<Recorded> {
-    let mut engine = Engine::new(filter, grouping, Scope::Whole, shown(path).into());
-    let ending = source::read_to_end(recording, window, &mut engine)?;
-    if let Some(sentence) = ending.and_then(Ending::sentence) {
-        eprintln!("tcptrace: {}: {sentence}", shown(path));
-    }
+fn read(recordings: Recordings, window: Window, filter: Filter, grouping: Grouping) -> Result<Recorded> {
+    let mut engine = Engine::new(filter, grouping, Scope::Whole, Arc::clone(recordings.name()));
+    source::read_to_end(recordings, window, &mut engine)?.report();
     let (all, groups) = engine.summary();
     Ok(Recorded { last: engine.snapshot(), all, groups })
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -62,30 +63,42 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     if let Some(name) = &args.explain {
         return explain(name);
     }
-    let filter = args.filters.filter(args.source.recording())?;
+    let filter = args.filters.filter(args.source.recordings())?;
     let grouping: Grouping = "service,process".parse().unwrap_or(Grouping::SERVICE);
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let interval = Nanos(args.watch.unwrap_or(DEFAULT_WATCH).as_nanos() as u64);
-        let plan = PipelinePlan {
-            polls: PollKind::Host,
-            may_only_poll: true,
-            ..PipelinePlan::new(filter, grouping, Scope::TimewaitSockets, interval)
-        };
-        let mut started = args.source.start(plan, SnapshotMode::Newest, args.watch)?;
-        tokio::select! {
-            () = watch(args, &mut started) => {}
-            () = stop.signalled() => {}
+        let peer_names = args.source.live.peer_names()?;
+        // A finding is about one host.
+        for (n, recordings) in args.source.open_each()?.into_iter().enumerate() {
+            let plan = PipelinePlan {
+                polls: PollKind::Host,
+                may_only_poll: true,
+                ..PipelinePlan::new(filter.clone(), grouping, Scope::TimewaitSockets, interval)
+            };
+            let peer_names = Arc::clone(&peer_names);
+            let mut started =
+                args.source.start_on(recordings, peer_names, plan, SnapshotMode::Newest, args.watch)?;
+            let is_stopped = tokio::select! {
+                () = watch(args, &mut started) => false,
+                () = stop.signalled() => true,
+            };
+            let last = started.end()?;
+            let findings = diagnose(&last);
+            let mut out = Vec::new();
+            if args.json {
+                json::write(&mut out, &last, &findings)?;
+            } else {
+                if n > 0 {
+                    out.push(b'\n');
+                }
+                text::write(&mut out, &last, &findings, layout(args))?;
+            }
+            terminal::print(&out)?;
+            if is_stopped {
+                break;
+            }
         }
-        let last = started.end()?;
-        let findings = diagnose(&last);
-        let mut out = Vec::new();
-        if args.json {
-            json::write(&mut out, &last, &findings)?;
-        } else {
-            text::write(&mut out, &last, &findings, layout(args))?;
-        }
-        terminal::print(&out)?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -15,7 +15,7 @@ use crate::{
     aggregate::{Grouping, Scope},
     model::{Nanos, units::parse_duration},
     pipeline::PipelinePlan,
-    view::events::EventFormat,
+    view::events::{EventFormat, HostColumn},
 };
 
 /// Print one line per state transition, as it happens
@@ -63,16 +63,21 @@ const INTERVAL: Nanos = Nanos::SECOND;
 
 /// Runs the command.
 pub fn run(args: &EventsArgs) -> Result<ExitCode> {
-    let filter = args.filters.filter(args.source.recording())?;
+    let filter = args.filters.filter(args.source.recordings())?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let pace = if args.source.is_live() { Backpressure::Drop } else { Backpressure::Wait };
-        let (lines, mut output) = output::open(args.format(), pace)?;
+        let recordings = args.source.open()?;
+        let are_several = recordings.as_ref().is_some_and(|recordings| recordings.count() > 1);
+        let hosts = if are_several { HostColumn::Shown } else { HostColumn::Hidden };
+        let (lines, mut output) = output::open(args.format(), pace, hosts)?;
         let plan = PipelinePlan {
             events: Some(Box::new(lines)),
             ..PipelinePlan::new(filter, Grouping::NONE, Scope::Nothing, INTERVAL)
         };
-        let mut started = args.source.start(plan, SnapshotMode::Newest, args.duration)?;
+        let peer_names = args.source.live.peer_names()?;
+        let mut started =
+            args.source.start_on(recordings, peer_names, plan, SnapshotMode::Newest, args.duration)?;
         let mut written = None;
         let trace = async {
             let _ = started.running.snapshots.wait_for(Option::is_some).await;

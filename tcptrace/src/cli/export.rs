@@ -1,6 +1,7 @@
 //! `tcptrace export`: converts a recording to a table for other programs.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -16,7 +17,8 @@ use super::{
     exit::misuse,
     filter::FilterArgs,
     live::{self, Stop},
-    recording::{RecordingSource, ended, shown},
+    recording::shown,
+    recordings::Recordings,
     window::WindowArgs,
 };
 use crate::{
@@ -28,16 +30,16 @@ use crate::{
     pipeline::{self, EventSink, PipelinePlan},
     privileges::{self, Work},
     sandbox,
-    session::{AtEnd, Ending},
+    session::AtEnd,
     view::export::{EVENTS, ExportFormat, RECORDS, Table, event_row, record_row},
 };
 
 /// Convert a recording to Parquet, CSV or JSON lines: one row per state transition
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
-    /// The recording; - is standard input
-    #[arg(value_name = "FILE")]
-    from: PathBuf,
+    /// The recordings: files, or folders of files; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    from: Vec<PathBuf>,
     /// The file to write, - for standard output; its extension selects the format: .parquet, .csv or .jsonl
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -59,7 +61,7 @@ pub struct ExportArgs {
 impl ExportArgs {
     /// Creates the output. Standard output has no `OutputFile`: rows written to it cannot be removed.
     fn create(&self) -> Result<(File, Option<OutputFile>)> {
-        let inputs = [&*self.from];
+        let inputs: Vec<&Path> = self.from.iter().map(AsRef::as_ref).collect();
         if self.output == Path::new("-") {
             return Ok((output_file::standard_output(&inputs).context("standard output")?, None));
         }
@@ -88,7 +90,7 @@ impl ExportArgs {
 
 /// Runs the command.
 pub fn run(args: &ExportArgs) -> Result<ExitCode> {
-    let filter = args.filters.filter(Some(&args.from))?;
+    let filter = args.filters.filter(&args.from)?;
     if args.raw && !filter.is_everything() {
         misuse("--raw accepts no filters: a single observation does not identify its socket");
     }
@@ -99,9 +101,8 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
             shown(&args.output)
         ));
     };
-    let recording = RecordingSource::open(&args.from, AtEnd::Stop)?.watched();
-    let ending = recording.ending();
-    let source = recording.within(args.window.window(None));
+    let recordings = Recordings::open(&args.from, AtEnd::Stop)?.watched();
+    let (source, endings) = recordings.source(args.window.window(None));
     let (file, output) = args.create()?;
     let Some(rows) = run_interruptible(args.clone(), move |args| args.write(source, file, format, filter))?
     else {
@@ -114,9 +115,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         output.finish().with_context(|| shown(&args.output))?;
     }
     eprintln!("tcptrace: {}: {} rows", shown(&args.output), units::count(rows));
-    if let Some(sentence) = ended(&ending).and_then(Ending::sentence) {
-        eprintln!("tcptrace: {}: {sentence}", shown(&args.from));
-    }
+    endings.report();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,17 +142,22 @@ fn run_interruptible<T: Send + 'static>(
 
 /// Writes one row per observation.
 fn records(mut source: Box<dyn Source>, mut table: Box<dyn Table>) -> Result<u64> {
-    let mut host = HostFacts::default();
+    let mut hosts: BTreeMap<u16, HostFacts> = BTreeMap::new();
+    let mut stream = 0;
     let (mut rows, mut failure) = (0, Ok(()));
     loop {
         let flow = source.fill(&mut |record| {
+            if let Record::Stream { number } = record {
+                stream = number;
+            }
+            let host = hosts.entry(stream).or_default();
             match &record {
-                Record::Host(facts) => host = facts.after(&host),
+                Record::Host(facts) => *host = facts.after(host),
                 Record::ClockStep(step) => host.step_clock(*step),
                 _ => {}
             }
             if failure.is_ok()
-                && let Some(row) = record_row(&record, &host)
+                && let Some(row) = record_row(&record, host)
             {
                 rows += 1;
                 failure = table.row(&row);

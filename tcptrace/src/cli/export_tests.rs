@@ -7,7 +7,7 @@ use crate::{
     filter::Filter,
     model::TcpState as S,
     session::{
-        Reader,
+        Ending, Reader,
         schema::{Column, KINDS},
     },
 };

@@ -1,6 +1,6 @@
 //! Filter flags of all commands, combined into one expression.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -77,16 +77,16 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// The filter of all flags. Takes namespace names from the recording, else from the running host. Fails with a
+    /// The filter of all flags. Takes namespace names from the recording, without one from the running host. Fails with a
     /// [`SyntaxError`] or an [`UnknownNetns`](crate::filter::UnknownNetns).
-    pub fn filter(&self, recording: Option<&Path>) -> Result<Filter> {
+    pub fn filter(&self, recordings: &[PathBuf]) -> Result<Filter> {
         let expr = self.expr()?;
-        let names = match recording {
+        let names = match recordings {
             _ if !expr.as_ref().is_some_and(Expr::names_netns) => BTreeMap::new(),
-            None => {
+            [] => {
                 netns::named().context("can't look up the names of network namespaces; is /proc mounted?")?
             }
-            Some(path) => source::netns_names(path)?,
+            paths => source::netns_names(paths)?,
         };
         Ok(Filter::new(expr, &names)?)
     }

@@ -68,7 +68,7 @@ const PIPE_WIDTH: u16 = 100;
 /// Runs the command.
 pub fn run(args: &HistArgs) -> Result<ExitCode> {
     let grouping = args.groups.grouping(Grouping::NONE);
-    let filter = args.filters.filter(args.source.recording())?;
+    let filter = args.filters.filter(args.source.recordings())?;
     let mut printer = SnapshotPrinter::open(args)?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
@@ -104,7 +104,7 @@ struct Log {
 impl Log {
     fn open(path: &Path, args: &HistArgs) -> io::Result<Self> {
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
-        let inputs: Vec<&Path> = args.source.recording().into_iter().collect();
+        let inputs: Vec<&Path> = args.source.recordings().iter().map(AsRef::as_ref).collect();
         let output = OutputFile::create(path, existing, &inputs)?;
         let intervals = IntervalLog::new(BufWriter::new(output.file().try_clone()?));
         Ok(Self { path: path.to_owned(), intervals, name: FilePublisher::start(output)? })

@@ -110,7 +110,7 @@ impl LiveArgs {
 const MIN_DESCRIPTORS: u64 = 20;
 
 /// Raises the descriptor limit to the hard limit; fails if that is too low.
-fn raise_descriptor_limit() -> Result<()> {
+pub fn raise_descriptor_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     // If raising fails, the old limit stays.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

@@ -20,6 +20,7 @@ pub mod ports;
 mod progress;
 pub mod record;
 mod recording;
+mod recordings;
 pub mod replay;
 pub mod report;
 pub mod serve;
@@ -104,17 +105,17 @@ impl Cli {
 impl Command {
     /// The privileges that the command needs: reading a recording needs only files.
     fn work(&self) -> Work {
-        let recording = match self {
-            Self::Top(args) => args.source.recording(),
-            Self::Events(args) => args.source.recording(),
-            Self::Hist(args) => args.source.recording(),
-            Self::Ports(args) => args.source.recording(),
-            Self::Doctor(args) => args.source.recording(),
-            Self::States(args) => args.from.as_deref(),
+        let recordings = match self {
+            Self::Top(args) => args.source.recordings(),
+            Self::Events(args) => args.source.recordings(),
+            Self::Hist(args) => args.source.recordings(),
+            Self::Ports(args) => args.source.recordings(),
+            Self::Doctor(args) => args.source.recordings(),
+            Self::States(args) => &args.from,
             Self::Replay(_) | Self::Report(_) | Self::Export(_) | Self::Diff(_) => return Work::Files,
-            Self::Record(_) | Self::Serve(_) | Self::Check(_) => None,
+            Self::Record(_) | Self::Serve(_) | Self::Check(_) => &[],
         };
-        if recording.is_some() { Work::Files } else { Work::Command }
+        if recordings.is_empty() { Work::Command } else { Work::Files }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     model::record::HostFacts,
     pipeline::EventSink,
     privileges::{self, Work},
-    view::events::{EventFormat, EventWriter},
+    view::events::{EventFormat, EventWriter, HostColumn},
 };
 
 /// Maximum number of bytes that wait while the reader is slow.
@@ -40,6 +40,7 @@ pub enum Backpressure {
 pub struct EventQueue {
     format: EventFormat,
     pace: Backpressure,
+    hosts: HostColumn,
     writer: Option<EventWriter>,
     waiting: Vec<u8>,
     queue: SyncSender<Vec<u8>>,
@@ -53,12 +54,16 @@ pub struct OutputHandle {
 }
 
 /// Starts the thread that writes events in `format` to stdout.
-pub fn open(format: EventFormat, pace: Backpressure) -> io::Result<(EventQueue, OutputHandle)> {
+pub fn open(
+    format: EventFormat,
+    pace: Backpressure,
+    hosts: HostColumn,
+) -> io::Result<(EventQueue, OutputHandle)> {
     let (queue, lines) = sync_channel(1);
     let (finish, done) = oneshot::channel();
     privileges::spawn("output", Work::Nothing, move || finish.send(write(&lines)))?;
     Ok((
-        EventQueue { format, pace, writer: None, waiting: Vec::new(), queue, dropped: 0 },
+        EventQueue { format, pace, hosts, writer: None, waiting: Vec::new(), queue, dropped: 0 },
         OutputHandle { done },
     ))
 }
@@ -104,12 +109,12 @@ impl EventSink for EventQueue {
         }
         let waiting = &mut self.waiting;
         let writer = self.writer.get_or_insert_with(|| {
-            let writer = EventWriter::new(self.format, TimeZone::system());
+            let writer = EventWriter::new(self.format, TimeZone::system(), self.hosts);
             // Writing to memory can't fail.
             let _ = writer.write_header(waiting);
             writer
         });
-        let _ = writer.write(waiting, event, host.wall_ns(event.ts));
+        let _ = writer.write(waiting, event, host);
     }
 
     fn flush(&mut self) {

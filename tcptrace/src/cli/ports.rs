@@ -1,6 +1,6 @@
 //! `tcptrace ports`: local port usage per destination, and when ports run out.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -16,10 +16,10 @@ use super::{
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     filter::Filter,
-    model::{Nanos, record::HostFacts, units::parse_duration},
+    model::{Nanos, record::HostFacts, text, units::parse_duration},
     pipeline::PipelinePlan,
     source::{PollKind, bound_ports, host},
-    view::ports::{json, text},
+    view::ports::{json, text as ports_text},
 };
 
 /// Show local port usage per destination: used, rates, and time until none is left. Traces for 5s to
@@ -56,31 +56,51 @@ const PIPE_WIDTH: u16 = 120;
 
 /// Runs the command.
 pub fn run(args: &PortsArgs) -> Result<ExitCode> {
-    let filter = args.filters.filter(args.source.recording())?;
+    let filter = args.filters.filter(args.source.recordings())?;
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
         let interval = args.interval.unwrap_or(UNSEEN);
         let interval = Nanos(interval.as_nanos() as u64);
-        let plan = PipelinePlan {
-            polls: PollKind::Ports,
-            ..PipelinePlan::new(filter.clone(), Grouping::NONE, Scope::TimewaitSockets, interval)
-        };
         let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Newest };
         let missing = missing(&filter);
-        let mut started = match args.source.start(plan, want, args.duration) {
-            Err(error) if args.source.is_live() && super::exit::cannot_trace(&error) => {
-                return args.dump(&filter, missing, &error);
+        let peer_names = args.source.live.peer_names()?;
+        let each = args.source.open_each()?;
+        let hosts = if each.len() > 1 { PortsHost::Named } else { PortsHost::Only };
+        // Ports are of one host.
+        for recordings in each {
+            let plan = PipelinePlan {
+                polls: PollKind::Ports,
+                ..PipelinePlan::new(filter.clone(), Grouping::NONE, Scope::TimewaitSockets, interval)
+            };
+            let peer_names = Arc::clone(&peer_names);
+            let mut started = match args.source.start_on(recordings, peer_names, plan, want, args.duration) {
+                Err(error) if args.source.is_live() && super::exit::cannot_trace(&error) => {
+                    return args.dump(&filter, missing, &error);
+                }
+                started => started?,
+            };
+            let running = |snapshot: &Snapshot| args.running(snapshot, &missing, hosts);
+            let (shown, is_stopped) = tokio::select! {
+                shown = started.each(args.duration(), running) => (shown, false),
+                () = stop.signalled() => (Ok(()), true),
+            };
+            let last = started.end()?;
+            shown.and_then(|()| args.print(&last, &missing, FramePosition::Last, hosts))?;
+            if is_stopped {
+                break;
             }
-            started => started?,
-        };
-        let shown = tokio::select! {
-            shown = started.each(args.duration(), |snapshot| args.running(snapshot, &missing)) => shown,
-            () = stop.signalled() => Ok(()),
-        };
-        let last = started.end()?;
-        shown.and_then(|()| args.print(&last, &missing, FramePosition::Last))?;
+        }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Whether the name of the host precedes its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortsHost {
+    /// There is only one.
+    Only,
+    /// There are several.
+    Named,
 }
 
 /// Sentences about information that a filter hides.
@@ -97,11 +117,11 @@ impl PortsArgs {
     }
 
     /// Prints an intermediate snapshot if `--interval` is given.
-    fn running(&self, snapshot: &Snapshot, missing: &[String]) -> Result<()> {
+    fn running(&self, snapshot: &Snapshot, missing: &[String], hosts: PortsHost) -> Result<()> {
         if self.interval.is_none() {
             return Ok(());
         }
-        self.print(snapshot, missing, FramePosition::Running)
+        self.print(snapshot, missing, FramePosition::Running, hosts)
     }
 
     /// Prints one `sock_diag` snapshot if tracing is impossible: levels, and what is missing without tracing.
@@ -113,22 +133,34 @@ impl PortsArgs {
         let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         missing.push(format!("rates and failed connects, which need tracing: {reason}"));
         missing.extend(unseen);
-        self.print(&snapshot, &missing, FramePosition::Last)?;
+        self.print(&snapshot, &missing, FramePosition::Last, PortsHost::Only)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn print(&self, snapshot: &Snapshot, missing: &[String], place: FramePosition) -> Result<()> {
+    fn print(
+        &self,
+        snapshot: &Snapshot,
+        missing: &[String],
+        place: FramePosition,
+        hosts: PortsHost,
+    ) -> Result<()> {
         let mut output = Vec::new();
         if self.json {
             json::write(&mut output, snapshot, missing)?;
         } else {
-            let layout = text::PortsLayout {
-                tables: if self.nat { text::PortsTables::Nat } else { text::PortsTables::All },
+            let layout = ports_text::PortsLayout {
+                tables: if self.nat { ports_text::PortsTables::Nat } else { ports_text::PortsTables::All },
                 width: terminal::width().unwrap_or(PIPE_WIDTH),
                 max_rows: MAX_ROWS,
                 zone: TimeZone::system(),
             };
-            text::write(&mut output, snapshot, missing, &layout)?;
+            if hosts == PortsHost::Named {
+                writeln!(output, "{}", text::sanitise(&snapshot.host.host))?;
+            }
+            ports_text::write(&mut output, snapshot, missing, &layout)?;
+            if hosts == PortsHost::Named {
+                writeln!(output)?;
+            }
             if self.interval.is_some() {
                 output = terminal::redraw(output, place);
             }

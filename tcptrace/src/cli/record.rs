@@ -126,7 +126,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let mut stop = Stop::listen_until_done()?;
     // Register this first: an uncaught SIGUSR1 ends the process.
     let mut wants_dump = signal(SignalKind::user_defined1()).context("SIGUSR1 can't be caught")?;
-    let filter = args.filters.filter(None)?;
+    let filter = args.filters.filter(&[])?;
     let peer_names = args.live.peer_names()?;
     let source = args.live.open(&filter, PollKind::Host)?;
     // Open the file last, so that none is left behind if tracing is impossible.

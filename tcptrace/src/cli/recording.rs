@@ -1,6 +1,7 @@
 //! Recording as the input of a command: opened with the user's privileges, read with none.
 
 use std::{
+    collections::VecDeque,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -27,6 +28,8 @@ pub struct RecordingSource {
     length: Option<u64>,
     /// `None` once reading has begun.
     input: Option<Input>,
+    /// The later files of the series.
+    parts: VecDeque<(String, Input)>,
     /// Set when reading begins; `None` if the header can't be read.
     reader: Option<Reader>,
     ending: SharedEnding,
@@ -39,8 +42,19 @@ impl RecordingSource {
         output_file::refuse_as_standard_output(&[path]).context("standard output")?;
         let name = shown(path);
         let input = Input::open(path).with_context(|| name.clone())?;
-        let (length, ending) = (input.length(), SharedEnding::default());
-        Ok(Self { name, at_end, length, input: Some(input), reader: None, ending, progress: None })
+        Ok(Self::new(name, input, VecDeque::new(), at_end))
+    }
+
+    /// The recording in `input`, called `name`, continued by `parts`.
+    pub fn new(name: String, input: Input, parts: VecDeque<(String, Input)>, at_end: AtEnd) -> Self {
+        let length = parts.iter().fold(input.length(), |sum, (_, part)| Some(sum? + part.length()?));
+        let ending = SharedEnding::default();
+        Self { name, at_end, length, input: Some(input), parts, reader: None, ending, progress: None }
+    }
+
+    /// Its name, or that of its first file.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Adds a progress line.
@@ -69,7 +83,10 @@ impl Source for RecordingSource {
     fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
         if let Some(input) = self.input.take() {
             let reader = Reader::confined(input, self.at_end, &sandbox::confine());
-            self.reader = Some(reader.with_context(|| self.name.clone())?.report_ending_to(&self.ending));
+            let reader = reader.with_context(|| self.name.clone())?.report_ending_to(&self.ending);
+            let parts = std::mem::take(&mut self.parts);
+            self.reader =
+                Some(if parts.is_empty() { reader } else { reader.followed_by(self.name.clone(), parts) });
         }
         let Some(reader) = &mut self.reader else { return Ok(Flow::Ended) };
         let flow = reader.fill(take).with_context(|| self.name.clone())?;

@@ -72,7 +72,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
             shown(&args.file)
         ));
     }
-    let filter = args.filters.filter(Some(&args.file))?;
+    let filter = args.filters.filter(std::slice::from_ref(&args.file))?;
     let wanted = SeekTarget {
         filter,
         query: Query::new(args.groups.grouping(Grouping::SERVICE)),

@@ -4,6 +4,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
@@ -14,7 +15,8 @@ use super::{
     by::GroupArgs,
     filter::FilterArgs,
     live::{self, Stop},
-    recording::{RecordingSource, ended, shown},
+    recording::shown,
+    recordings::Recordings,
     terminal,
     window::WindowArgs,
 };
@@ -25,7 +27,7 @@ use crate::{
     pipeline::{self, PipelinePlan},
     privileges::{self, Work},
     sandbox,
-    session::{AtEnd, Ending},
+    session::AtEnd,
     source::PollKind,
     view::{
         self,
@@ -38,9 +40,9 @@ use crate::{
 #[command(after_help = "\
 The page is one HTML file that loads nothing. It contains the addresses, ports and process names of the recording.")]
 pub struct ReportArgs {
-    /// The recording; - is standard input
-    #[arg(value_name = "FILE")]
-    from: PathBuf,
+    /// The recordings: files, or folders of files; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    from: Vec<PathBuf>,
     /// The file to write; - is standard output
     #[arg(short, long, value_name = "FILE", required_unless_present = "json")]
     output: Option<PathBuf>,
@@ -60,16 +62,16 @@ pub struct ReportArgs {
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
-    let filter = args.filters.filter(Some(&args.from))?;
-    let recording = RecordingSource::open(&args.from, AtEnd::Stop)?.watched();
-    let ending = recording.ending();
-    let recording = recording.within(args.window.window(None));
+    let filter = args.filters.filter(&args.from)?;
+    let recordings = Recordings::open(&args.from, AtEnd::Stop)?.watched();
+    let name = Arc::clone(recordings.name());
+    let (recording, endings) = recordings.source(args.window.window(None));
     let output = ReportTarget::open(args)?;
     let filter_text = if filter.is_everything() { String::new() } else { filter.to_string() };
     let grouping = args.groups.grouping(Grouping::SERVICE);
     // Rates cover the full recording, and only the last snapshot is used.
     let plan = PipelinePlan {
-        source: shown(&args.from).into(),
+        source: name,
         polls: PollKind::Host,
         ..PipelinePlan::new(filter, grouping, Scope::Every, Nanos(u64::MAX))
     };
@@ -87,9 +89,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     };
     let file = output.write(&content)?;
     eprintln!("{}", view::losses::at_the_end(&last));
-    if let Some(sentence) = ended(&ending).and_then(Ending::sentence) {
-        eprintln!("tcptrace: {}: {sentence}", shown(&args.from));
-    }
+    endings.report();
     if let Some(path) = file {
         eprintln!("tcptrace: {}: {}", shown(&path), units::bytes(content.len() as u64));
     }
@@ -115,12 +115,13 @@ enum ReportTarget {
 
 impl ReportTarget {
     fn open(args: &ReportArgs) -> Result<Self> {
+        let inputs: Vec<&Path> = args.from.iter().map(AsRef::as_ref).collect();
         let Some(path) = args.output.as_deref().filter(|path| *path != Path::new("-")) else {
-            output_file::refuse_as_standard_output(&[&args.from]).context("standard output")?;
+            output_file::refuse_as_standard_output(&inputs).context("standard output")?;
             return Ok(Self::Standard);
         };
         let existing = if args.force { Existing::Replace } else { Existing::Keep };
-        let file = OutputFile::create(path, existing, &[&args.from]).with_context(|| shown(path))?;
+        let file = OutputFile::create(path, existing, &inputs).with_context(|| shown(path))?;
         Ok(Self::File(file))
     }
 

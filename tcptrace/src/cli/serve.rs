@@ -63,7 +63,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
                        For its numbers: tcptrace report FILE --json, tcptrace hist --from FILE --json\n";
         clap::Error::raw(ErrorKind::ArgumentConflict, message).exit();
     }
-    let filter = args.filters.filter(None)?;
+    let filter = args.filters.filter(&[])?;
     let grouping = args.groups.grouping(Grouping::SERVICE);
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;

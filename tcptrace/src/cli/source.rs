@@ -7,22 +7,23 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
 use super::{
     live::{LiveArgs, time_is_up},
-    recording::{RecordingSource, SharedEnding, ended, shown},
+    recording::RecordingSource,
+    recordings::{Endings, Recordings},
     window::WindowArgs,
 };
 use crate::{
     aggregate::Snapshot,
-    model::{Flow, NetnsId, Record, Source, text},
+    model::{Flow, NetnsId, Record, Source, peer_names::PeerNames, text},
     pipeline::{self, Engine, PipelinePlan, Running, Window},
     privileges::{self, Work},
     sandbox,
-    session::{AtEnd, Ending},
+    session::AtEnd,
     view,
 };
 
@@ -30,9 +31,10 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Recordings")]
 pub struct SourceArgs {
-    /// Read a recording instead of the running kernel; - is standard input
+    /// Read a recording instead of the running kernel: a file, a folder of files, or - for standard input. Repeat it to
+    /// read the recordings of several hosts as one
     #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
+    from: Vec<PathBuf>,
     /// With --from: follow the file while it is being written
     #[arg(long, requires = "from")]
     follow: bool,
@@ -80,41 +82,66 @@ pub struct Started {
     pub running: Running,
     /// The snapshots to show.
     pub snapshots: SnapshotSource,
-    /// Path and ending of the recording, if it reads one.
-    ending: Option<(PathBuf, SharedEnding)>,
+    /// Endings of the recordings, if it reads any.
+    endings: Option<Endings>,
 }
 
 impl SourceArgs {
     /// Arguments for the running kernel.
     pub fn running_kernel(live: LiveArgs) -> Self {
-        Self { from: None, follow: false, window: WindowArgs::default(), live }
+        Self { from: Vec::new(), follow: false, window: WindowArgs::default(), live }
     }
 
     /// Whether the source is the running kernel, which cannot wait.
     pub const fn is_live(&self) -> bool {
-        self.from.is_none()
+        self.from.is_empty()
     }
 
-    /// Path of the recording, if there is one.
-    pub fn recording(&self) -> Option<&Path> {
-        self.from.as_deref()
+    /// Paths of the recordings; none for the running kernel.
+    pub fn recordings(&self) -> &[PathBuf] {
+        &self.from
+    }
+
+    /// Opens the recordings; `None` for the running kernel.
+    pub fn open(&self) -> Result<Option<Recordings>> {
+        if self.is_live() {
+            self.window.reject_without_recording();
+            return Ok(None);
+        }
+        let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
+        Recordings::open(&self.from, at_end).map(Some)
+    }
+
+    /// The recordings of each host and boot on their own; `None` for the running kernel.
+    pub fn open_each(&self) -> Result<Vec<Option<Recordings>>> {
+        Ok(match self.open()? {
+            None => vec![None],
+            Some(recordings) => recordings.split().into_iter().map(Some).collect(),
+        })
     }
 
     /// Opens the source and runs `plan` on it; sets the plan's source name and snapshot channel. Reads at most `length`
     /// of a recording. Afterwards the calling thread has dropped its privileges (live) or is confined (recording): it
     /// can only show snapshots.
     pub fn start(&self, plan: PipelinePlan, want: SnapshotMode, length: Option<Duration>) -> Result<Started> {
-        let peer_names = self.live.peer_names()?;
-        let (source, name, ending): (Box<dyn Source>, Arc<str>, _) = match &self.from {
-            None => {
-                self.window.reject_without_recording();
-                (self.live.source(&plan)?, "live".into(), None)
-            }
-            Some(path) => {
-                let at_end = if self.follow { AtEnd::Follow } else { AtEnd::Stop };
-                let recording = RecordingSource::open(path, at_end)?;
-                let ending = Some((path.clone(), recording.ending()));
-                (recording.within(self.window.window(length)), shown(path).into(), ending)
+        self.start_on(self.open()?, self.live.peer_names()?, plan, want, length)
+    }
+
+    /// Like [`Self::start`], on these recordings.
+    pub fn start_on(
+        &self,
+        recordings: Option<Recordings>,
+        peer_names: Arc<PeerNames>,
+        plan: PipelinePlan,
+        want: SnapshotMode,
+        length: Option<Duration>,
+    ) -> Result<Started> {
+        let (source, name, endings): (Box<dyn Source>, Arc<str>, _) = match recordings {
+            None => (self.live.source(&plan)?, "live".into(), None),
+            Some(recordings) => {
+                let name = Arc::clone(recordings.name());
+                let (source, endings) = recordings.source(self.window.window(length));
+                (source, name, Some(endings))
             }
         };
         let wants_every = want == SnapshotMode::Every && !self.is_live();
@@ -128,7 +155,7 @@ impl SourceArgs {
         }
         let newest = || SnapshotSource::Newest(running.snapshots.clone());
         let snapshots = every.map_or_else(newest, SnapshotSource::Every);
-        Ok(Started { running, snapshots, ending })
+        Ok(Started { running, snapshots, endings })
     }
 }
 
@@ -137,11 +164,8 @@ impl Started {
     pub fn end(self) -> Result<Arc<Snapshot>> {
         let last = Arc::new(self.running.stop()?);
         eprintln!("{}", view::losses::at_the_end(&last));
-        if let Some((path, ending)) = self.ending
-            && let Some(ending) = ended(&ending)
-            && let Some(sentence) = ending.sentence()
-        {
-            eprintln!("tcptrace: {}: {sentence}", shown(&path));
+        if let Some(endings) = self.endings {
+            endings.report();
         }
         Ok(last)
     }
@@ -157,11 +181,11 @@ impl Started {
             // The pipeline failed; `end` returns the error.
             return Ok(());
         }
-        if self.ending.is_none() {
+        if self.endings.is_none() {
             eprintln!("tcptrace: tracing");
         }
         // A recording ends by itself at that time.
-        let time_is_up = time_is_up(duration.filter(|_| self.ending.is_none()));
+        let time_is_up = time_is_up(duration.filter(|_| self.endings.is_none()));
         tokio::pin!(time_is_up);
         loop {
             let next = tokio::select! {
@@ -179,21 +203,25 @@ impl Started {
     }
 }
 
-/// Reads `window` of `recording`; returns how it ended. Confines the calling thread.
-pub fn read_to_end(
-    recording: RecordingSource,
-    window: Window,
-    engine: &mut Engine,
-) -> Result<Option<Ending>> {
-    let ending = recording.ending();
-    let mut source = recording.within(window);
+/// Reads `window` of `recordings`; returns how they ended. Confines the calling thread.
+pub fn read_to_end(recordings: Recordings, window: Window, engine: &mut Engine) -> Result<Endings> {
+    let (mut source, endings) = recordings.source(window);
     while source.fill(&mut |record| engine.take(&record))? == Flow::Running {}
-    Ok(ended(&ending))
+    Ok(endings)
 }
 
-/// Names of the network namespaces in the recording at `path`. Reads all of it, because a name comes after the first
+/// Names of the network namespaces in the recording at `paths`. Reads all of it, because a name comes after the first
 /// sockets of its namespace.
-pub fn netns_names(path: &Path) -> Result<BTreeMap<String, NetnsId>> {
+pub fn netns_names(paths: &[PathBuf]) -> Result<BTreeMap<String, NetnsId>> {
+    let [path] = paths else {
+        bail!(
+            "a network namespace has another number on every host: with several recordings, give its inode number"
+        );
+    };
+    ensure!(
+        !path.is_dir(),
+        "a network namespace has another number on every host: with a folder of recordings, give its inode number"
+    );
     ensure!(
         path != Path::new("-"),
         "standard input can't be searched for the name of a network namespace: give its inode number, or save the recording to a file"
@@ -222,8 +250,8 @@ mod tests {
     #[test]
     fn namespace_names_come_from_the_recording() {
         let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/session-v1.tcptrace");
-        let names = netns_names(&recording).expect("names");
+        let names = netns_names(&[recording]).expect("names");
         assert_eq!(names.keys().collect::<Vec<_>>(), ["recfix", "sess1"]);
-        assert!(netns_names(Path::new("-")).is_err());
+        assert!(netns_names(&["-".into()]).is_err());
     }
 }

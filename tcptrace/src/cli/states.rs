@@ -2,8 +2,9 @@
 //! those of a recording.
 
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -11,7 +12,7 @@ use clap::Args;
 use super::by::GroupArgs;
 use super::filter::FilterArgs;
 use super::names::NameArgs;
-use super::recording::{RecordingSource, shown};
+use super::recordings::Recordings;
 use super::socket_count::{self, SocketCount, unreadable_reason};
 use super::source;
 use super::window::WindowArgs;
@@ -19,12 +20,12 @@ use crate::aggregate::{Grouping, Losses, Scope};
 use crate::filter::Filter;
 use crate::model::record::HostFacts;
 use crate::model::units::plural;
-use crate::pipeline::Engine;
-use crate::session::{AtEnd, Ending};
+use crate::pipeline::{Engine, NetnsCounts};
+use crate::session::AtEnd;
 use crate::source::host;
 use crate::source::netns::{self, Round};
 use crate::source::sock_diag::{self, Summary};
-use crate::view::states::{GroupedCounts, NetnsStates, States, write_json, write_text};
+use crate::view::states::{GroupedCounts, States, write_json, write_text};
 use crate::view::{explain, losses};
 
 /// Count sockets by state, now. Its own network namespace needs no privilege, all namespaces need root
@@ -36,9 +37,10 @@ pub struct StatesArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Count at the end of a recording, or of what is written so far; - is standard input
+    /// Count at the end of a recording, or of what is written so far: a file, a folder of files, or - for standard input.
+    /// Repeat it to count the sockets of several hosts
     #[arg(long, value_name = "FILE")]
-    pub(super) from: Option<PathBuf>,
+    pub(super) from: Vec<PathBuf>,
     #[command(flatten)]
     window: WindowArgs,
     #[command(flatten)]
@@ -51,14 +53,13 @@ pub struct StatesArgs {
 
 /// Runs the command.
 pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
-    let filter = args.filters.filter(args.from.as_deref())?;
+    let filter = args.filters.filter(&args.from)?;
     let grouping = args.groups.grouping(Grouping::NONE);
-    let states = match &args.from {
-        None => {
-            args.window.reject_without_recording();
-            count(&filter, grouping, &args.names)?
-        }
-        Some(path) => recorded(path, args, filter, grouping)?,
+    let states = if args.from.is_empty() {
+        args.window.reject_without_recording();
+        count(&filter, grouping, &args.names)?
+    } else {
+        recorded(args, filter, grouping)?
     };
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
@@ -74,16 +75,14 @@ pub fn run(args: &StatesArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Counts at the end of a recording.
-fn recorded(path: &Path, args: &StatesArgs, filter: Filter, grouping: Grouping) -> anyhow::Result<States> {
+fn recorded(args: &StatesArgs, filter: Filter, grouping: Grouping) -> anyhow::Result<States> {
     let peer_names = args.names.peers()?;
-    let recording = RecordingSource::open(path, AtEnd::Stop)?.watched();
-    let engine = Engine::new(filter, grouping, Scope::TimewaitSockets, shown(path).into());
+    let recordings = Recordings::open(&args.from, AtEnd::Stop)?.watched();
+    let engine = Engine::new(filter, grouping, Scope::TimewaitSockets, Arc::clone(recordings.name()));
     let mut engine = engine.with_peer_names(peer_names);
-    let ending = source::read_to_end(recording, args.window.window(None), &mut engine)?;
+    let endings = source::read_to_end(recordings, args.window.window(None), &mut engine)?;
     let last = engine.snapshot();
     eprintln!("{}", losses::at_the_end(&last));
-    let netns =
-        engine.counts_by_netns().into_iter().map(|(id, name, counts)| NetnsStates { id, name, counts });
     let groups = GroupedCounts {
         grouping,
         groups: last.groups,
@@ -94,10 +93,10 @@ fn recorded(path: &Path, args: &StatesArgs, filter: Filter, grouping: Grouping) 
         host: HostFacts::clone(&last.host),
         taken_at: last.ts,
         source: last.source.to_string(),
-        netns: netns.collect(),
+        netns: engine.counts_by_netns(),
         groups: (!grouping.is_none()).then_some(groups),
         losses: last.losses,
-        missing: ending.and_then(Ending::sentence).into_iter().collect(),
+        missing: endings.sentences(),
     })
 }
 
@@ -124,7 +123,13 @@ fn count(filter: &Filter, grouping: Grouping, names: &NameArgs) -> anyhow::Resul
         match result {
             Ok((counts, summary)) => {
                 all = all.and(summary);
-                counted.push(NetnsStates { id: netns.id, name: netns.name, counts });
+                counted.push(NetnsCounts {
+                    host: host.host.clone(),
+                    is_own: netns.id.0 == host.netns,
+                    id: netns.id,
+                    name: netns.name,
+                    counts,
+                });
             }
             Err(error) => {
                 missing.push(format!("network namespace {} was not counted: {error}.", netns.id));

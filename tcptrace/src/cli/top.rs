@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{
     by::GroupArgs,
     config,
+    exit::misuse,
     filter::FilterArgs,
     live::{self, Stop},
     source::{SnapshotMode, SnapshotSource, SourceArgs},
@@ -59,7 +60,7 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
         print!("{}", config::read()?.print());
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = args.filters.filter(args.source.recording())?;
+    let filter = args.filters.filter(args.source.recordings())?;
     // Output for programs does not depend on the configuration.
     let config = if args.is_screen() { config::read()? } else { ScreenConfig::default() };
     live::runtime()?.block_on(async {
@@ -71,7 +72,14 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
             (queries, ScreenSettings::new(&config, terminal::style(), TimeZone::system()))
         });
         let want = if screen.is_some() { SnapshotMode::Newest } else { SnapshotMode::Every };
-        let mut started = args.source.start(plan, want, None)?;
+        let recordings = args.source.open()?;
+        if screen.is_some() && recordings.as_ref().is_some_and(|recordings| recordings.count() > 1) {
+            misuse(
+                "the screen shows one host: give --once, --batch N or --json for the recordings of several",
+            );
+        }
+        let mut started =
+            args.source.start_on(recordings, args.source.live.peer_names()?, plan, want, None)?;
         let show = async {
             if let Some((queries, settings)) = screen {
                 let mut snapshots = started.running.snapshots.clone();

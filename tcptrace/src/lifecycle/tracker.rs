@@ -107,6 +107,17 @@ pub struct Tracker {
     pub(super) scope: KernelFilter,
 }
 
+impl Counters {
+    /// Adds all of `other`.
+    pub const fn add(&mut self, other: &Self) {
+        self.healed += other.healed;
+        self.unseeded += other.unseeded;
+        self.evicted += other.evicted;
+        self.undecodable += other.undecodable;
+        self.doubles += other.doubles;
+    }
+}
+
 impl Tracker {
     /// Creates an empty tracker.
     pub fn new(limits: TrackerLimits) -> Self {
@@ -259,6 +270,7 @@ impl Tracker {
             Record::Tick { ts } => self.connects.remove_expired(*ts),
             // No change to a socket: `Tracker::compare` handles listings.
             Record::Listing(_)
+            | Record::Stream { .. }
             | Record::NetnsName { .. }
             | Record::AddressName { .. }
             | Record::NetnsCounters { .. }

@@ -31,6 +31,17 @@ impl Since {
         Some(Dwell { length, bound })
     }
 
+    /// The same with another time.
+    #[must_use]
+    pub fn map(self, to: impl FnOnce(Nanos) -> Nanos) -> Self {
+        match self {
+            Self::Exact(ts) => Self::Exact(to(ts)),
+            Self::AtLatest(ts) => Self::AtLatest(to(ts)),
+            Self::Inferred(ts) => Self::Inferred(to(ts)),
+            Self::Unknown => Self::Unknown,
+        }
+    }
+
     /// Time in this state at `now`, and its precision.
     pub fn age(self, now: Nanos) -> Option<Dwell> {
         let bound = match self {

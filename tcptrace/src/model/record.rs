@@ -161,6 +161,11 @@ pub enum Record {
         /// When it begins.
         ts: Nanos,
     },
+    /// The records that follow are from this stream, one of several that are merged by time; not in a recording.
+    Stream {
+        /// Its number: one per boot of a host, from 0.
+        number: u16,
+    },
     /// The distance between the wall clock and the monotonic clock changed.
     ClockStep(ClockStep),
     /// Facts about the host; the first record of every source.
@@ -204,7 +209,7 @@ impl Record {
             Self::ClockStep(step) => step.ts,
             Self::SocketCheckpoint(carried) => carried.ts,
             Self::TrackerCheckpoint(known) => known.ts,
-            Self::Host(_) | Self::Listing(_) => return None,
+            Self::Host(_) | Self::Listing(_) | Self::Stream { .. } => return None,
         })
     }
 }

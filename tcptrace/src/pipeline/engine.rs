@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{query::ActiveQuery, state::PipelineState};
 use crate::{
-    aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot, detail::Query},
+    aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot, StreamTables, detail::Query},
     filter::Filter,
     lifecycle::{Tracker, TrackerLimits},
     model::{Nanos, NetnsId, Record, StateCounts, TcpState, peer_names::PeerNames, record::HostFacts},
@@ -12,10 +12,25 @@ use crate::{
 
 /// A tracker and its aggregate.
 pub struct Engine {
-    tracker: Tracker,
+    tracker: Box<Tracker>,
     flow: PipelineState,
     source: Arc<str>,
     next_sample: Nanos,
+}
+
+/// The sockets of one network namespace.
+#[derive(Clone, Debug)]
+pub struct NetnsCounts {
+    /// Its host.
+    pub host: String,
+    /// Whether it is the tracer's own.
+    pub is_own: bool,
+    /// The namespace.
+    pub id: NetnsId,
+    /// Its name in `ip netns`. Untrusted.
+    pub name: Option<Arc<str>>,
+    /// Its sockets.
+    pub counts: StateCounts,
 }
 
 /// Sampling interval of the sockets per state for their mean over time, see [`Scope::Whole`].
@@ -31,9 +46,8 @@ impl Clone for Engine {
             scope: flow.scope,
             filter: flow.filter.clone(),
             aggregate: flow.aggregate.clone(),
-            host: Arc::clone(&flow.host),
-            names: flow.names.clone(),
-            observed: Arc::clone(&flow.observed),
+            stream: flow.stream.clone(),
+            streams: flow.streams.clone(),
             active: flow.active.clone(),
             ..*flow
         };
@@ -45,7 +59,7 @@ impl Engine {
     /// An engine without records; `source` names their origin.
     pub fn new(filter: Filter, grouping: Grouping, scope: Scope, source: Arc<str>) -> Self {
         Self {
-            tracker: Tracker::new(TrackerLimits::default()).scoped(filter.kernel_part()),
+            tracker: Box::new(Tracker::new(TrackerLimits::default()).scoped(filter.kernel_part())),
             flow: PipelineState::new(Aggregate::new(grouping, scope), None, None, filter),
             source,
             next_sample: Nanos(0),
@@ -84,7 +98,7 @@ impl Engine {
         let Some(active) = &self.flow.active else { return Ok(self.flow.filter.clone()) };
         let mut active = active.clone();
         active.take(query.clone());
-        let filter = active.filter(&self.flow.names);
+        let filter = active.filter(&self.flow.stream.names);
         filter.ok_or_else(|| active.filter_fault.unwrap_or_default())
     }
 
@@ -95,13 +109,17 @@ impl Engine {
 
     /// Processes one record.
     pub fn take(&mut self, record: &Record) {
+        if let Record::Stream { number } = *record {
+            self.flow.enter_stream(number, &mut self.tracker);
+            return;
+        }
         self.flow.take(record, &mut self.tracker);
-        if let Record::Tick { ts } = *record
-            && self.flow.seeded
-            && ts >= self.next_sample
+        if let Record::Tick { .. } = *record
+            && self.flow.stream.seeded
+            && self.flow.now >= self.next_sample
         {
             self.flow.aggregate.sample();
-            self.next_sample = ts.plus(SAMPLE_INTERVAL);
+            self.next_sample = self.flow.now.plus(SAMPLE_INTERVAL);
         }
     }
 
@@ -117,7 +135,7 @@ impl Engine {
 
     /// Whether the initial sockets and owners are complete.
     pub const fn is_seeded(&self) -> bool {
-        self.flow.seeded
+        self.flow.stream.seeded
     }
 
     /// Starts the next interval like [`Self::snapshot`], without building a snapshot.
@@ -139,26 +157,35 @@ impl Engine {
         counts
     }
 
-    /// Sockets per network namespace, with the name of the namespace, if known.
-    pub fn counts_by_netns(&self) -> Vec<(NetnsId, Option<Arc<str>>, StateCounts)> {
-        let mut counts: BTreeMap<NetnsId, StateCounts> = BTreeMap::new();
-        let shown = self.tracker.sockets().filter(|(_, socket)| socket.counted.shown.contains(socket.state));
-        for (_, socket) in shown {
-            let counts = counts.entry(socket.netns).or_default();
-            if socket.is_orphan_fin_wait2() {
-                counts.add_orphan_fin_wait2();
-            } else {
-                counts.add(socket.state);
+    /// Sockets per host and network namespace.
+    pub fn counts_by_netns(&self) -> Vec<NetnsCounts> {
+        let mut all = Vec::new();
+        for StreamTables { tracker, names, host } in self.flow.tables(&self.tracker) {
+            let mut counts: BTreeMap<NetnsId, StateCounts> = BTreeMap::new();
+            let shown = tracker.sockets().filter(|(_, socket)| socket.counted.shown.contains(socket.state));
+            for (_, socket) in shown {
+                let counts = counts.entry(socket.netns).or_default();
+                if socket.is_orphan_fin_wait2() {
+                    counts.add_orphan_fin_wait2();
+                } else {
+                    counts.add(socket.state);
+                }
             }
+            all.extend(counts.into_iter().map(|(id, counts)| NetnsCounts {
+                host: host.host.clone(),
+                is_own: id.0 == host.netns,
+                id,
+                name: names.netns(id).cloned(),
+                counts,
+            }));
         }
-        let name = |netns| self.flow.names.netns(netns).cloned();
-        counts.into_iter().map(|(netns, counts)| (netns, name(netns), counts)).collect()
+        all
     }
 
     /// Losses so far, by cause.
     pub fn losses(&mut self) -> Losses {
-        let context = self.flow.context(&self.source);
-        self.flow.aggregate.losses(&self.tracker, &context)
+        let context = self.flow.context(&self.tracker, &self.source);
+        self.flow.aggregate.losses(&self.flow.tables(&self.tracker), &context)
     }
 
     /// Hook records processed so far.
@@ -168,7 +195,7 @@ impl Engine {
 
     /// Facts about the host, including the steps of its clock.
     pub const fn host(&self) -> &Arc<HostFacts> {
-        &self.flow.host
+        &self.flow.stream.host
     }
 
     /// Approximate memory, in bytes.
@@ -184,6 +211,7 @@ impl Engine {
 
     /// Summary of all sockets and of each group over the trace, see [`Scope::Whole`].
     pub fn summary(&self) -> (GroupSummary, Vec<GroupSummary>) {
-        self.flow.aggregate.summary(&self.flow.names, self.flow.host.netns)
+        let own_netns = self.flow.host_facts(&self.tracker).netns;
+        self.flow.aggregate.summary(&self.flow.tables(&self.tracker), own_netns)
     }
 }

@@ -7,10 +7,11 @@ use tcptrace_common::filter::{Ends, KernelFilter};
 use super::{
     event_sink::EventSink,
     query::{ActiveQuery, QueryChange},
+    streams::{MergedStreams, StreamState},
 };
 use crate::{
     aggregate::{
-        Aggregate, CleanupThrottle, Context, History, HostNames, Snapshot,
+        Aggregate, Context, History, Snapshot, StreamTables,
         detail::{DetailAnswer, Query},
         host_counters::Observed,
         stuck_sockets,
@@ -32,18 +33,15 @@ pub(super) struct PipelineState {
     pub(super) scope: KernelFilter,
     pub(super) aggregate: Aggregate,
     pub(super) events: Option<Box<dyn EventSink>>,
-    pub(super) host: Arc<HostFacts>,
-    pub(super) losses: KernelLosses,
+    /// The host that the current records come from.
+    pub(super) stream: Box<StreamState>,
+    /// All hosts, if records of several are merged; the one in `stream` has a placeholder.
+    pub(super) streams: MergedStreams,
     /// Records missed by this run's recorder.
     pub(super) not_recorded: u64,
-    pub(super) names: HostNames,
-    pub(super) patience: CleanupThrottle,
-    /// Records refused because a table was full.
-    pub(super) refused: u64,
-    pub(super) observed: Arc<Observed>,
     pub(super) records: u64,
+    /// Time of the last tick; wall-clock time if streams are merged.
     pub(super) now: Nanos,
-    pub(super) seeded: bool,
     /// The active query, if a view can send queries.
     pub(super) active: Option<ActiveQuery>,
     /// Whether snapshots list stuck sockets.
@@ -62,16 +60,11 @@ impl PipelineState {
             filter,
             aggregate,
             events,
-            host: Arc::default(),
-            losses: KernelLosses::default(),
+            stream: Box::default(),
+            streams: MergedStreams::default(),
             not_recorded: 0,
-            names: HostNames::default(),
-            patience: CleanupThrottle::default(),
-            refused: 0,
-            observed: Arc::default(),
             records: 0,
             now: Nanos(0),
-            seeded: false,
             active,
             lists_stuck: false,
         }
@@ -83,41 +76,59 @@ impl PipelineState {
     }
 
     /// The same, with names of remote addresses.
-    pub(super) fn with_peer_names(self, names: Arc<PeerNames>) -> Self {
-        Self { names: self.names.with_peers(names), ..self }
+    pub(super) fn with_peer_names(mut self, names: Arc<PeerNames>) -> Self {
+        self.streams.peer_names = Arc::clone(&names);
+        self.stream.names = self.stream.names.with_peers(names);
+        self
+    }
+
+    /// Continues with the records of stream `number`, one of several that are merged.
+    pub(super) fn enter_stream(&mut self, number: u16, tracker: &mut Box<Tracker>) {
+        self.streams.enter(number, &self.scope, tracker, &mut self.stream);
+        self.aggregate.set_origin(self.streams.origin(&self.stream.host));
+    }
+
+    /// The tables of all streams.
+    pub(super) fn tables<'a>(&'a self, tracker: &'a Tracker) -> Vec<StreamTables<'a>> {
+        self.streams.tables(tracker, &self.stream)
+    }
+
+    /// Facts about the host, or about all of them.
+    pub(super) fn host_facts(&self, tracker: &Tracker) -> Arc<HostFacts> {
+        self.streams.host_facts(tracker, &self.stream)
     }
 
     /// Host counters with current names and settings.
     fn observed(&mut self) -> Arc<Observed> {
-        Arc::make_mut(&mut self.observed).complete(&self.names);
-        Arc::clone(&self.observed)
+        Arc::make_mut(&mut self.stream.observed).complete(&self.stream.names);
+        Arc::clone(&self.stream.observed)
     }
 
     /// Stores a record with `keep`, which returns whether there was room. If a table is full or crowded, evicts unused
     /// rows first.
     fn keep(&mut self, tracker: &mut Tracker, keep: impl Fn(&mut Self) -> bool) {
-        self.patience.note();
+        self.stream.patience.note();
         let is_kept = keep(self);
-        if is_kept && !self.names.is_crowded() {
+        if is_kept && !self.stream.names.is_crowded() {
             return;
         }
-        if self.seeded && self.patience.is_over() {
+        if self.stream.seeded && self.stream.patience.is_over() {
             self.make_room(tracker);
             let has_room = is_kept || keep(self);
-            self.patience.restart(tracker.count(), has_room);
+            self.stream.patience.restart(tracker.count(), has_room);
             if has_room {
                 return;
             }
         }
-        self.refused += u64::from(!is_kept);
+        self.stream.refused += u64::from(!is_kept);
     }
 
     /// Evicts rows that no socket refers to from full or crowded tables.
     fn make_room(&mut self, tracker: &mut Tracker) {
         let used = self.aggregate.used(tracker);
-        self.names.make_room(&used);
+        self.stream.names.make_room(&used);
         let has_sockets = |netns: NetnsId| used.netns.contains(&netns);
-        Arc::make_mut(&mut self.observed).make_room(|id| tracker.socket(id).is_some(), has_sockets);
+        Arc::make_mut(&mut self.stream.observed).make_room(|id| tracker.socket(id).is_some(), has_sockets);
     }
 
     /// Stores host data from `record` if it matches the filter.
@@ -128,21 +139,31 @@ impl PipelineState {
             Record::NetnsSettings { sysctls, .. } => sysctls.is_empty(),
             Record::Seed(socket) => {
                 let waits = matches!(socket.state, TcpState::CloseWait | TcpState::FinWait2);
-                (socket.state == TcpState::Listen || (waits && self.host.blind))
+                (socket.state == TcpState::Listen || (waits && self.stream.host.blind))
                     && scope.passes(&socket.tuple.ends(socket.netns))
             }
             Record::Owner { fd, .. } => fd.is_some(),
-            Record::Kernel(seen) => self.observed.wants(&seen.raw) && scope.passes(&Ends::of(&seen.raw)),
+            Record::Kernel(seen) => {
+                self.stream.observed.wants(&seen.raw) && scope.passes(&Ends::of(&seen.raw))
+            }
             _ => false,
         };
         if is_wanted {
-            self.keep(tracker, |flow| Arc::make_mut(&mut flow.observed).take(record));
+            self.keep(tracker, |flow| Arc::make_mut(&mut flow.stream.observed).take(record));
         }
     }
 
     pub(super) fn snapshot(&mut self, tracker: &Tracker, source: &Arc<str>) -> Snapshot {
-        let context = Context { answer: self.answer(tracker), ..self.context(source) };
-        let mut snapshot = self.aggregate.snapshot(self.now, tracker, &self.names, context);
+        let context = Context { answer: self.answer(tracker), ..self.context(tracker, source) };
+        let mut snapshot = if self.streams.are_merged() {
+            // `tables` borrows all of `self`.
+            let mut aggregate = std::mem::replace(&mut self.aggregate, Aggregate::nothing());
+            let snapshot = aggregate.snapshot_of(self.now, &self.tables(tracker), context);
+            self.aggregate = aggregate;
+            snapshot
+        } else {
+            self.aggregate.snapshot(self.now, tracker, &self.stream.names, context)
+        };
         if self.lists_stuck {
             snapshot.stuck =
                 stuck_sockets::of(tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts);
@@ -150,32 +171,31 @@ impl PipelineState {
         snapshot
     }
 
-    pub(super) fn context(&mut self, source: &Arc<str>) -> Context {
+    pub(super) fn context(&mut self, tracker: &Tracker, source: &Arc<str>) -> Context {
+        let (losses, refused) = self.streams.losses(tracker, &self.stream);
         Context {
-            host: Arc::clone(&self.host),
+            host: self.host_facts(tracker),
             source: Arc::clone(source),
             filter: self.filter.to_string().into(),
             records: self.records,
             // A recording reports its own missing records.
-            kernel_losses: KernelLosses {
-                not_recorded: self.losses.not_recorded + self.not_recorded,
-                ..self.losses
-            },
+            kernel_losses: KernelLosses { not_recorded: losses.not_recorded + self.not_recorded, ..losses },
             output_dropped: self.events.as_ref().map_or(0, |events| events.dropped()),
-            observed: self.observed(),
-            refused: self.refused,
+            // They are of one host.
+            observed: if self.streams.are_merged() { Arc::default() } else { self.observed() },
+            refused,
             answer: None,
         }
     }
 
     /// Applies a new query and restarts the counts if it needs that.
     pub(super) fn ask(&mut self, query: Query, tracker: &mut Tracker) -> QueryChange {
-        let Self { active: Some(active), filter, aggregate, names, now, .. } = self else {
+        let Self { active: Some(active), filter, aggregate, stream, now, .. } = self else {
             return QueryChange::None;
         };
         let change = active.take(query);
         if change == QueryChange::Filter
-            && let Some(wanted) = active.filter(names)
+            && let Some(wanted) = active.filter(&stream.names)
         {
             *filter = wanted;
         }
@@ -199,23 +219,24 @@ impl PipelineState {
     /// All current state as records for the start of a recording.
     pub(super) fn head(&self, tracker: &Tracker) -> Vec<Record> {
         let ts = self.now;
-        let mut records = vec![Record::Host(Box::new(HostFacts::clone(&self.host))), Record::Tick { ts }];
-        let netns = self.names.all_netns();
+        let mut records =
+            vec![Record::Host(Box::new(HostFacts::clone(&self.stream.host))), Record::Tick { ts }];
+        let netns = self.stream.names.all_netns();
         records.extend(netns.map(|(netns, name)| Record::NetnsName { ts, netns, name: Arc::clone(name) }));
-        let cgroups = self.names.all_cgroups();
+        let cgroups = self.stream.names.all_cgroups();
         records.extend(cgroups.map(|(cgroup, path)| Record::CgroupPath {
             ts,
             cgroup,
             path: Arc::clone(path),
         }));
-        records.extend(self.names.peer_records(ts));
-        let settings = self.names.all_settings();
+        records.extend(self.stream.names.peer_records(ts));
+        let settings = self.stream.names.all_settings();
         records.extend(settings.map(|(netns, sysctls)| Record::NetnsSettings {
             ts,
             netns,
             sysctls: BTreeMap::clone(sysctls),
         }));
-        records.extend(self.observed.records(ts));
+        records.extend(self.stream.observed.records(ts));
         let (workloads, facts) = tracker.names(ts);
         records.extend(workloads);
         records.extend(self.aggregate.port_holder_records(ts));
@@ -232,21 +253,26 @@ impl PipelineState {
     pub(super) fn take(&mut self, record: &Record, tracker: &mut Tracker) {
         match record {
             Record::Kernel(_) => self.records += 1,
-            Record::Host(facts) => self.host = Arc::new(facts.after(&self.host)),
-            Record::ClockStep(step) => Arc::make_mut(&mut self.host).step_clock(*step),
-            Record::Loss { losses, .. } => self.losses = *losses,
+            Record::Host(facts) => {
+                self.stream.host = Arc::new(facts.after(&self.stream.host));
+                self.aggregate.set_origin(self.streams.origin(&self.stream.host));
+            }
+            Record::ClockStep(step) => Arc::make_mut(&mut self.stream.host).step_clock(*step),
+            Record::Loss { losses, .. } => self.stream.losses = *losses,
             Record::NetnsName { .. }
             | Record::CgroupPath { .. }
             | Record::AddressName { .. }
             | Record::NetnsSettings { .. } => {
-                self.keep(tracker, |flow| flow.names.take(record));
+                self.keep(tracker, |flow| flow.stream.names.take(record));
             }
-            Record::OwnersEnd { .. } => self.seeded = true,
+            Record::OwnersEnd { .. } => self.stream.seeded = true,
             // Nothing is shown until the existing sockets are known again.
-            Record::Restart { .. } => self.seeded = false,
+            Record::Restart { .. } => self.stream.seeded = false,
             Record::Tick { ts } => {
-                self.now = self.now.max(*ts);
-                self.aggregate.begin(*ts);
+                let host = &self.stream.host;
+                let now = if self.streams.are_merged() { Nanos(host.wall_ns(*ts)) } else { *ts };
+                self.now = self.now.max(now);
+                self.aggregate.begin(now);
             }
             Record::Seed(_)
             | Record::SeedEnd { .. }
@@ -260,7 +286,8 @@ impl PipelineState {
             | Record::Conntrack { .. }
             | Record::BoundPorts { .. }
             | Record::SocketCheckpoint(_)
-            | Record::TrackerCheckpoint(_) => {}
+            | Record::TrackerCheckpoint(_)
+            | Record::Stream { .. } => {}
         }
         self.observe(record, tracker);
         tracker.take(record, self);
@@ -272,7 +299,7 @@ impl PipelineState {
         if is_in_scope && let Some(netns) = self.aggregate.take(record) {
             tracker.revisit_namespace(netns, record.ts().unwrap_or(self.now), self);
         }
-        if self.seeded && matches!(record, Record::Tick { .. }) {
+        if self.stream.seeded && matches!(record, Record::Tick { .. }) {
             self.aggregate.mark(self.now);
         }
     }
@@ -303,7 +330,7 @@ impl Observer for PipelineState {
         if let Some(events) = &mut self.events
             && (socket.counted.shown.contains(from) || socket.counted.shown.contains(event.to))
         {
-            events.event(event, &self.host);
+            events.event(event, &self.stream.host);
         }
         self.aggregate.changed(event, socket, processes);
     }

@@ -22,6 +22,8 @@ pub struct FileLayout {
     pub clock_offset_ns: u64,
     /// Boot id of the recorded host; empty if the file has none.
     pub boot_id: String,
+    /// Name of the recorded host; empty if the file has none. Untrusted.
+    pub host: String,
     /// Its columns.
     pub fields: Vec<Field>,
 }
@@ -67,7 +69,8 @@ impl FileLayout {
             }
         }
         let boot_id = metadata(key::BOOT_ID).unwrap_or_default().into();
-        Ok(Self { version, clock_offset_ns, boot_id, fields })
+        let host = metadata(key::HOST).unwrap_or_default().into();
+        Ok(Self { version, clock_offset_ns, boot_id, host, fields })
     }
 }
 

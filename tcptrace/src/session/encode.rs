@@ -177,7 +177,7 @@ impl Encoder {
                 }
             }
             // Their effects on the sockets are recorded instead.
-            Record::Listing(_) | Record::Restart { .. } => {}
+            Record::Listing(_) | Record::Restart { .. } | Record::Stream { .. } => {}
             Record::SeedEnd { began, .. } => {
                 let row = self.begin(RowKind::SeedEnd, ts);
                 self.columns.arg0.set(row, began.0.cast_signed());

@@ -40,6 +40,20 @@ impl Input {
         self.length
     }
 
+    /// The bytes from the beginning, of a file that can be [rewound](Self::rewind).
+    pub(super) fn beginning(&self) -> io::Result<Box<dyn Read + Send>> {
+        if self.length.is_none() {
+            let what = "it is no regular file: a pipe can only be read alone";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        Ok(Box::new(self.file.try_clone()?))
+    }
+
+    /// Goes back to the beginning.
+    pub(super) fn rewind(&mut self) -> io::Result<()> {
+        io::Seek::rewind(&mut self.file)
+    }
+
     /// The regular file and its length; `None` for anything else.
     pub fn into_file(self) -> Option<(File, u64)> {
         let length = self.length?;

@@ -1,6 +1,7 @@
 //! Reads a recording as a source of records, and reports how it ended.
 
 use std::{
+    collections::VecDeque,
     io::{self, Read},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -43,6 +44,47 @@ pub struct Reader {
     at_end: AtEnd,
     known: SeriesContext,
     ending: Arc<Mutex<Option<Ending>>>,
+    /// Name of the file, if others follow.
+    part: String,
+    /// The later files of the series.
+    parts: VecDeque<(String, Input)>,
+    /// Bytes of the files before this one.
+    bytes_before: u64,
+    /// What is missing in the files before this one, in sentences.
+    missing_before: Vec<String>,
+}
+
+/// What identifies a recording.
+#[derive(Clone, Debug)]
+pub struct RecordingHead {
+    /// Name of the host. Untrusted; may be empty.
+    pub host: String,
+    /// Boot id of the host; empty if the file has none.
+    pub boot_id: String,
+    /// Wall-clock time of the first record that has one, nanoseconds since the epoch.
+    pub began_ns: u64,
+}
+
+impl RecordingHead {
+    /// Reads the beginning of a file; afterwards it is at its beginning again. The token restricts this to confined
+    /// threads.
+    pub fn read(input: &mut Input, _: &Confined) -> Result<Self, ReadError> {
+        let mut reader = Reader::new(input.beginning()?, AtEnd::Stop)?;
+        let mut began = None;
+        while began.is_none()
+            && reader
+                .fill(&mut |record| began = began.or(record.ts()))
+                .is_ok_and(|flow| flow == Flow::Running)
+        {}
+        let layout = reader.decoder.as_ref().ok_or(ReadError::Empty)?.layout();
+        let head = Self {
+            host: layout.host.clone(),
+            boot_id: layout.boot_id.clone(),
+            began_ns: layout.clock_offset_ns.saturating_add(began.unwrap_or_default().0),
+        };
+        input.rewind()?;
+        Ok(head)
+    }
 }
 
 /// Which part of the file comes next.
@@ -138,6 +180,10 @@ impl Reader {
             at_end,
             known: SeriesContext::default(),
             ending: Arc::default(),
+            part: String::new(),
+            parts: VecDeque::new(),
+            bytes_before: 0,
+            missing_before: Vec::new(),
         };
         reader.header()?;
         Ok(reader)
@@ -185,12 +231,34 @@ impl Reader {
             at_end: AtEnd::Stop,
             known: place.known.clone(),
             ending: Arc::default(),
+            part: String::new(),
+            parts: VecDeque::new(),
+            bytes_before: 0,
+            missing_before: Vec::new(),
         })
     }
 
     /// Bytes read so far, up to the last complete batch.
     pub const fn position(&self) -> u64 {
-        self.frames.position()
+        self.bytes_before + self.frames.position()
+    }
+
+    /// Continues with these files after the first, called `part`: the later files of its series, in order of time.
+    #[must_use]
+    pub fn followed_by(self, part: String, parts: VecDeque<(String, Input)>) -> Self {
+        Self { part, parts, ..self }
+    }
+
+    /// Continues with the next file of the series after one that ended with `ending`; returns whether there is one.
+    fn next_part(&mut self, ending: Ending) -> bool {
+        let Some((name, input)) = self.parts.pop_front() else { return false };
+        let before = std::mem::replace(&mut self.part, name);
+        self.missing_before.extend(ending.sentence().map(|sentence| format!("{before}: {sentence}")));
+        self.bytes_before += self.frames.position();
+        self.frames = Frames::new(input.into_stream());
+        self.joining = None;
+        self.stage = ReadStage::Between;
+        true
     }
 
     /// Reports how the recording ended through `ending`.
@@ -295,7 +363,13 @@ impl Reader {
         *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
         let host = &mut self.known.host;
         let known = host.limits.len();
-        host.limits.extend(ending.sentence());
+        host.limits.append(&mut self.missing_before);
+        let is_series = !self.part.is_empty();
+        host.limits.extend(
+            ending
+                .sentence()
+                .map(|missing| if is_series { format!("{}: {missing}", self.part) } else { missing }),
+        );
         let unknown_rows =
             self.known.unknown_rows + self.decoder.as_ref().map_or(0, |decoder| decoder.unknown_rows);
         if let Some(decoder) = self.decoder.as_ref().filter(|_| unknown_rows > 0) {
@@ -376,6 +450,7 @@ impl Source for Reader {
             Some(Ending::Open { .. }) if self.frames.has_paused() || self.at_end == AtEnd::Follow => {
                 Ok(self.wait())
             }
+            Some(ending) if self.next_part(ending) => Ok(Flow::Running),
             Some(ending) => Ok(self.end(ending, take)),
         }
     }

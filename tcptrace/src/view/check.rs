@@ -99,6 +99,7 @@ pub fn write_json(report: &CheckReport, taken_at: &str, out: &mut impl Write) ->
     };
     let origin = Origin {
         taken_at: taken_at.to_owned(),
+        host: text::sanitise(&report.host.host),
         kernel: text::sanitise(&report.host.kernel),
         source: "live".into(),
         loss: Losses::default(),

@@ -40,6 +40,8 @@ impl<'a> DocumentHead<'a> {
 pub struct Origin<'a> {
     /// Wall-clock time, RFC 3339.
     pub taken_at: String,
+    /// Name of the host, or of the hosts.
+    pub host: Cow<'a, str>,
     /// The release of the kernel.
     pub kernel: Cow<'a, str>,
     /// `live`, or the name of a recording.
@@ -53,6 +55,7 @@ impl<'a> Origin<'a> {
     pub fn of(snapshot: &'a Snapshot) -> Self {
         Self {
             taken_at: clock::wall(&snapshot.host, snapshot.ts).to_string(),
+            host: text::sanitise(&snapshot.host.host),
             kernel: text::sanitise(&snapshot.host.kernel),
             source: text::sanitise(&snapshot.source),
             loss: snapshot.losses,

@@ -17,10 +17,12 @@ use crate::{
     lifecycle::{Bound, Closer, Dwell, EndReason, Event},
     model::{
         Addr, Nanos,
+        record::HostFacts,
         text::{csv_cell, sanitise},
     },
     view::document::NameFields,
 };
+pub use text::HostColumn;
 use text::TextLines;
 
 /// Output format of events.
@@ -36,7 +38,7 @@ pub enum EventFormat {
 }
 
 /// The columns of CSV, which are the fields of JSON in the same order.
-const COLUMNS: [&str; 31] = [
+const COLUMNS: [&str; 32] = [
     "ts_ns",
     "id",
     "netns",
@@ -68,6 +70,7 @@ const COLUMNS: [&str; 31] = [
     "uid",
     "user",
     "command",
+    "host",
 ];
 
 /// Writes events in one format. The caller buffers between lines.
@@ -81,8 +84,8 @@ pub struct EventWriter {
 
 impl EventWriter {
     /// A writer in `format`; `zone` is for the times in text.
-    pub fn new(format: EventFormat, zone: TimeZone) -> Self {
-        Self { format, text: TextLines::new(zone), line: String::new(), bytes: Vec::new() }
+    pub fn new(format: EventFormat, zone: TimeZone, hosts: HostColumn) -> Self {
+        Self { format, text: TextLines::new(zone, hosts), line: String::new(), bytes: Vec::new() }
     }
 
     /// Writes the column names, if the format has them.
@@ -94,24 +97,23 @@ impl EventWriter {
         }
     }
 
-    /// Writes `event` as one line; `wall_ns` is its time of day
-    /// ([`HostFacts::wall_ns`](crate::model::record::HostFacts::wall_ns)).
-    pub fn write(&mut self, out: &mut impl Write, event: &Event<'_>, wall_ns: u64) -> io::Result<()> {
+    /// Writes `event` on `host` as one line.
+    pub fn write(&mut self, out: &mut impl Write, event: &Event<'_>, host: &HostFacts) -> io::Result<()> {
         match self.format {
             EventFormat::Text => {
                 self.line.clear();
-                self.text.append(&mut self.line, event, wall_ns);
+                self.text.append(&mut self.line, event, host);
                 out.write_all(self.line.as_bytes())
             }
             EventFormat::Json => {
                 self.bytes.clear();
-                serde_json::to_writer(&mut self.bytes, &EventFields::of(event, wall_ns))?;
+                serde_json::to_writer(&mut self.bytes, &EventFields::of(event, host))?;
                 self.bytes.push(b'\n');
                 out.write_all(&self.bytes)
             }
             EventFormat::Csv => {
                 self.line.clear();
-                self.csv(&EventFields::of(event, wall_ns)).map_err(io::Error::other)?;
+                self.csv(&EventFields::of(event, host)).map_err(io::Error::other)?;
                 out.write_all(self.line.as_bytes())
             }
         }
@@ -139,7 +141,8 @@ impl EventWriter {
         }
         line.push(',');
         optional(line, uid)?;
-        write!(line, "{},{}\r\n", csv_cell(user.unwrap_or_default()), csv_cell(command.unwrap_or_default()))
+        write!(line, "{},{},", csv_cell(user.unwrap_or_default()), csv_cell(command.unwrap_or_default()))?;
+        write!(line, "{}\r\n", csv_cell(&f.host))
     }
 }
 
@@ -191,13 +194,14 @@ struct EventFields<'a> {
     owner: &'static str,
     #[serde(flatten)]
     names: NameFields<'a>,
+    host: Cow<'a, str>,
 }
 
 impl<'a> EventFields<'a> {
-    fn of(event: &Event<'a>, wall_ns: u64) -> Self {
+    fn of(event: &Event<'a>, host: &'a HostFacts) -> Self {
         let bound = |wanted| matches!(event.dwell, Some(Dwell { bound, .. }) if bound == wanted);
         Self {
-            ts_ns: wall_ns,
+            ts_ns: host.wall_ns(event.ts),
             id: event.id.0,
             netns: event.netns.0,
             role: event.role.name(),
@@ -220,6 +224,7 @@ impl<'a> EventFields<'a> {
             comm: event.process.map(|process| sanitise(&process.comm)),
             owner: event.owner.name(),
             names: event.process.map(NameFields::of).unwrap_or_default(),
+            host: sanitise(&host.host),
         }
     }
 }
@@ -245,6 +250,10 @@ mod tests {
 
     /// 2026-01-02 03:04:05 UTC at monotonic 0.
     const OFFSET: u64 = 1_767_323_045_000_000_000;
+
+    fn host() -> HostFacts {
+        HostFacts { host: "web-3".into(), clock_offset_ns: OFFSET, ..HostFacts::default() }
+    }
 
     fn process(comm: &str) -> Process {
         Process::new(4242, comm, 0)
@@ -320,11 +329,11 @@ mod tests {
                 ..plain
             },
         ];
-        let mut writer = EventWriter::new(format, TimeZone::UTC);
+        let mut writer = EventWriter::new(format, TimeZone::UTC, HostColumn::Hidden);
         let mut out = Vec::new();
         writer.write_header(&mut out).expect("writing to a Vec");
         for event in &events {
-            writer.write(&mut out, event, OFFSET + event.ts.0).expect("writing to a Vec");
+            writer.write(&mut out, event, &host()).expect("writing to a Vec");
         }
         String::from_utf8(out).expect("UTF-8")
     }
@@ -348,8 +357,8 @@ mod tests {
     fn a_short_ipv4_line_without_an_owner_fits_80_columns() {
         let mut out = Vec::new();
         let unowned = Event { end_reason: None, ..event(None) };
-        let mut writer = EventWriter::new(EventFormat::Text, TimeZone::UTC);
-        writer.write(&mut out, &unowned, OFFSET + unowned.ts.0).expect("writing to a Vec");
+        let mut writer = EventWriter::new(EventFormat::Text, TimeZone::UTC, HostColumn::Hidden);
+        writer.write(&mut out, &unowned, &host()).expect("writing to a Vec");
         assert!(out.len() <= 82, "{}", out.len());
     }
 

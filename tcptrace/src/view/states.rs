@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::aggregate::{Group, Grouping, Losses};
 use crate::model::peer_names::PeerNames;
 use crate::model::record::HostFacts;
-use crate::model::{Nanos, NetnsId, StateCounts, TcpState, text, units};
+use crate::model::{Nanos, StateCounts, TcpState, text, units};
+use crate::pipeline::NetnsCounts;
 use crate::view::clock;
 use crate::view::document::{DocumentHead, Origin};
 use crate::view::top::columns::role;
@@ -50,17 +51,6 @@ const MAX_GROUP_ROWS: usize = 20;
 /// Maximum number of namespaces in text output; JSON has all.
 const MAX_NETNS_ROWS: usize = 20;
 
-/// The counts of one network namespace.
-#[derive(Clone, Debug)]
-pub struct NetnsStates {
-    /// The namespace.
-    pub id: NetnsId,
-    /// Its name in `ip netns`, sanitised.
-    pub name: Option<Arc<str>>,
-    /// Its sockets.
-    pub counts: StateCounts,
-}
-
 /// Input of the view.
 #[derive(Clone, Debug)]
 pub struct States {
@@ -71,7 +61,7 @@ pub struct States {
     /// `live`, or the name of a recording.
     pub source: String,
     /// Every namespace that was counted.
-    pub netns: Vec<NetnsStates>,
+    pub netns: Vec<NetnsCounts>,
     /// The same sockets by group, if requested.
     pub groups: Option<GroupedCounts>,
     /// Losses by cause; live, only kernel answers that could not be decoded.
@@ -177,17 +167,25 @@ fn write_groups(groups: &GroupedCounts, out: &mut impl Write) -> io::Result<()> 
 fn write_netns(states: &States, out: &mut impl Write) -> io::Result<()> {
     let mut rows: Vec<_> = states.netns.iter().filter(|netns| netns.counts.total() > 0).collect();
     rows.sort_by_key(|netns| std::cmp::Reverse(netns.counts.total()));
-    write!(out, "\n{:<19} {:>12}", "NETNS", "TOTAL")?;
+    let has_hosts = rows.iter().any(|netns| netns.host != states.host.host);
+    writeln!(out)?;
+    if has_hosts {
+        write!(out, "{:<19} ", "HOST")?;
+    }
+    write!(out, "{:<19} {:>12}", "NETNS", "TOTAL")?;
     for state in NETNS_COLUMNS {
         write!(out, " {:>11}", state.name())?;
     }
     writeln!(out)?;
     for netns in rows.iter().take(MAX_NETNS_ROWS) {
         let label = match &netns.name {
-            Some(name) => name.to_string(),
-            None if netns.id.0 == states.host.netns => format!("{} (own)", netns.id),
+            Some(name) => text::sanitise(name).into_owned(),
+            None if netns.is_own => format!("{} (own)", netns.id),
             None => netns.id.to_string(),
         };
+        if has_hosts {
+            write!(out, "{:<19.19} ", text::sanitise(&netns.host))?;
+        }
         write!(out, "{label:<19.19} {:>12}", units::count(netns.counts.total()))?;
         for state in NETNS_COLUMNS {
             write!(out, " {:>11}", units::count(netns.counts.get(state)))?;
@@ -218,20 +216,21 @@ pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
     let counts = states.counts();
     let origin = Origin {
         taken_at: states.wall_clock().to_string(),
+        host: text::sanitise(&states.host.host),
         kernel: text::sanitise(&states.host.kernel),
         source: text::sanitise(&states.source),
         loss: states.losses,
     };
     let document = StatesDocument {
         head: DocumentHead { schema: "tcptrace.states.v1", origin },
-        host: &states.host.host,
         counts: Counts::from(&counts),
         netns: states
             .netns
             .iter()
             .map(|netns| NetnsRow {
+                host: text::sanitise(&netns.host),
                 netns: netns.id.0,
-                name: netns.name.as_deref(),
+                name: netns.name.as_deref().map(text::sanitise),
                 counts: (&netns.counts).into(),
             })
             .collect(),
@@ -250,7 +249,6 @@ pub fn write_json(states: &States, out: &mut impl Write) -> io::Result<()> {
 struct StatesDocument<'a> {
     #[serde(flatten)]
     head: DocumentHead<'a>,
-    host: &'a str,
     #[serde(flatten)]
     counts: Counts,
     netns: Vec<NetnsRow<'a>>,
@@ -267,6 +265,8 @@ struct StatesDocument<'a> {
 #[derive(Serialize)]
 struct GroupRow<'a> {
     key: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Cow<'a, str>>,
     peer_name: Option<&'a str>,
     role: &'static str,
     total: u64,
@@ -277,6 +277,7 @@ impl<'a> GroupRow<'a> {
     fn of(group: &'a Group, names: &'a PeerNames) -> Self {
         Self {
             key: text::sanitise(&group.key),
+            host: group.host.as_deref().map(text::sanitise),
             peer_name: group.peer_name(names).map(AsRef::as_ref),
             role: group.role.name(),
             total: group.counts.iter().sum(),
@@ -287,8 +288,9 @@ impl<'a> GroupRow<'a> {
 
 #[derive(Serialize)]
 struct NetnsRow<'a> {
+    host: Cow<'a, str>,
     netns: u32,
-    name: Option<&'a str>,
+    name: Option<Cow<'a, str>>,
     #[serde(flatten)]
     counts: Counts,
 }

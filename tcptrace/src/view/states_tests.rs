@@ -1,16 +1,23 @@
 //! Tests of the table and the document with made-up counts.
 
 use super::*;
+use crate::model::NetnsId;
 
-fn netns(id: u32, name: Option<&str>, counts: &[(TcpState, u64)]) -> NetnsStates {
+fn netns(id: u32, name: Option<&str>, counts: &[(TcpState, u64)]) -> NetnsCounts {
     let mut sum = StateCounts::default();
     for &(state, n) in counts {
         (0..n).for_each(|_| sum.add(state));
     }
-    NetnsStates { id: NetnsId(id), name: name.map(Into::into), counts: sum }
+    NetnsCounts {
+        host: "web-3".into(),
+        is_own: id == 4_026_531_833,
+        id: NetnsId(id),
+        name: name.map(Into::into),
+        counts: sum,
+    }
 }
 
-fn states(netns: Vec<NetnsStates>, missing: &[&str]) -> States {
+fn states(netns: Vec<NetnsCounts>, missing: &[&str]) -> States {
     States {
         host: HostFacts {
             host: "web-3".into(),
@@ -34,7 +41,7 @@ fn text(states: &States) -> String {
     String::from_utf8(out).expect("text")
 }
 
-fn busy() -> NetnsStates {
+fn busy() -> NetnsCounts {
     let mut busy = netns(
         4_026_531_833,
         None,

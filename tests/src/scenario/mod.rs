@@ -15,6 +15,7 @@ pub mod faults;
 pub mod filters;
 pub mod flood;
 pub mod handshake;
+pub mod hosts;
 pub mod identity;
 pub mod million;
 pub mod names;

@@ -462,5 +462,14 @@ pub fn series(lab: &Lab) -> Result<()> {
         Precision::Timers => of("TIME_WAIT") + of("FIN_WAIT2"),
     };
     ensure!(reported == kernel, "{counts:?} in the last file, {kernel} TIME_WAIT in the kernel");
+    // Both files as one, and the folder: the end is the same.
+    let paths = [&files[0], &files[1], &folder.path].map(|path| path.to_str().unwrap_or_default());
+    for from in [&["--from", paths[1], "--from", paths[0]][..], &["--from", paths[2]]] {
+        let output = lab.run(&[&["top", "--once", "--json", "--netns", &number], from].concat())?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success() && !stderr.contains("not read"), "{from:?}: {stderr}");
+        let both = states(std::str::from_utf8(&output.stdout)?.trim_end())?;
+        ensure!(both == counts, "{both:?} in both files, {counts:?} in the last one");
+    }
     Ok(())
 }

@@ -45,6 +45,8 @@ const RESERVED_RANGES: usize = 1 << 20;
 /// Local ports in use, per destination.
 #[derive(Clone, Debug)]
 pub(super) struct Ports {
+    /// Whether they are counted.
+    pub(super) are_counted: bool,
     /// Randomly seeded, like `taken`: the author of a recording chooses its namespaces and ports.
     settings: HashMap<NetnsId, PortSettings>,
     reserved_ranges: usize,
@@ -67,6 +69,7 @@ impl Default for Ports {
 impl Ports {
     fn with_room(most: usize) -> Self {
         Self {
+            are_counted: true,
             settings: HashMap::default(),
             reserved_ranges: 0,
             refused: 0,
@@ -80,6 +83,9 @@ impl Ports {
 
     /// Updates the settings from `record`. Returns the namespace if its sockets may be counted differently from now on.
     pub(super) fn take(&mut self, record: &Record) -> Option<NetnsId> {
+        if !self.are_counted {
+            return None;
+        }
         self.nat.take(record);
         self.binds.take(record);
         let (netns, settings) = match record {
@@ -139,13 +145,16 @@ impl Ports {
 
     /// Counts a new socket in its current state.
     pub(super) fn appeared(&mut self, socket: &mut Socket, processes: &Processes) {
-        if socket.counted.port_use == PortUse::None {
+        if self.are_counted && socket.counted.port_use == PortUse::None {
             self.join(socket, processes);
         }
     }
 
     /// Records a state change of a socket.
     pub(super) fn changed(&mut self, event: &Event<'_>, socket: &mut Socket, processes: &Processes) {
+        if !self.are_counted {
+            return;
+        }
         let is_new = socket.counted.port_use == PortUse::None;
         if is_new {
             self.join(socket, processes);
@@ -167,12 +176,18 @@ impl Ports {
 
     /// Recounts a socket that was wrongly counted in `from`.
     pub(super) fn corrected(&mut self, from: TcpState, socket: &mut Socket, processes: &Processes) {
+        if !self.are_counted {
+            return;
+        }
         self.leave(from, socket);
         self.join(socket, processes);
     }
 
     /// Recounts a socket whose role, owner or port became known.
     pub(super) fn identified(&mut self, socket: &mut Socket, processes: &Processes) {
+        if !self.are_counted {
+            return;
+        }
         let port_use = self.classify_port(socket);
         let has_chosen = (socket.counted.port_use, port_use) == (PortUse::Choosing, PortUse::Chosen);
         let is_there = (port_use == socket.counted.port_use || has_chosen)

@@ -235,7 +235,10 @@ fn all(snapshot: &Snapshot) -> String {
 fn services_with_all_dwells() {
     let (course, snapshot) = Course::new("service", Scope::Whole, GroupLimits::default()).run();
     let mut out = all(&snapshot);
-    let (whole, groups) = course.aggregate.summary(&course.names, NETNS);
+    let (whole, groups) = course.aggregate.summary(
+        &[StreamTables { tracker: &course.tracker, names: &course.names, host: &HostFacts::default() }],
+        NETNS,
+    );
     for group in std::iter::once(&whole).chain(&groups) {
         let pid = group.process.as_ref().map(|process| process.pid);
         writeln!(

@@ -43,6 +43,21 @@ pub enum Measure {
     Ended(EndReason),
 }
 
+impl Measure {
+    /// Its name in JSON and in conditions; for closers and ends, with the closer or the reason.
+    pub const fn name(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Sockets => ("sockets_mean", None),
+            Self::Entered => ("entered_per_s", None),
+            Self::Dwell(Quantile::P50) => ("dwell_p50_ns", None),
+            Self::Dwell(Quantile::P90) => ("dwell_p90_ns", None),
+            Self::Dwell(Quantile::P99) => ("dwell_p99_ns", None),
+            Self::ClosedBy(closer) => ("closer_per_s", Some(closer.name())),
+            Self::Ended(reason) => ("ended_per_s", Some(reason.name())),
+        }
+    }
+}
+
 /// Quantiles that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantile {
@@ -56,7 +71,7 @@ pub enum Quantile {
 
 impl Quantile {
     /// All of them.
-    const ALL: [Self; 3] = [Self::P50, Self::P90, Self::P99];
+    pub const ALL: [Self; 3] = [Self::P50, Self::P90, Self::P99];
 
     /// Its name.
     pub const fn name(self) -> &'static str {

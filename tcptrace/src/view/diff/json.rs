@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::compare::{Diff, DiffRow, GroupDiff, Measure, Quantile, Recorded};
+use super::{
+    compare::{Diff, DiffRow, GroupDiff, Measure, Recorded},
+    fail_on::FailCheck,
+};
 use crate::{
     model::{TcpState, text},
     view::{
@@ -21,8 +24,8 @@ use crate::{
 const SCHEMA: &str = "tcptrace.diff.v1";
 
 /// Writes `diff` on one line.
-pub fn write(out: &mut impl Write, diff: &Diff<'_>) -> io::Result<()> {
-    document::write(out, &DiffDocument::of(diff))
+pub fn write(out: &mut impl Write, diff: &Diff<'_>, checks: &[FailCheck<'_>]) -> io::Result<()> {
+    document::write(out, &DiffDocument::of(diff, checks))
 }
 
 #[derive(Serialize)]
@@ -35,10 +38,23 @@ struct DiffDocument<'a> {
     group_by: String,
     all: Vec<RowFields>,
     groups: Vec<GroupFields<'a>>,
+    /// Only with `--fail-on`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fail_on: Vec<FailFields<'a>>,
+}
+
+/// A condition of `--fail-on`.
+#[derive(Serialize)]
+struct FailFields<'a> {
+    condition: Cow<'a, str>,
+    before: Option<f64>,
+    after: Option<f64>,
+    /// Null if a value is missing.
+    failed: Option<bool>,
 }
 
 impl<'a> DiffDocument<'a> {
-    fn of(diff: &'a Diff<'a>) -> Self {
+    fn of(diff: &'a Diff<'a>, checks: &'a [FailCheck<'a>]) -> Self {
         let [before, after] = diff.sides.map(Side::of);
         let setting = |fact: &'a super::compare::Fact<'a>| Setting {
             name: &fact.name,
@@ -54,6 +70,15 @@ impl<'a> DiffDocument<'a> {
             group_by: diff.grouping.to_string(),
             all: rows(&diff.all),
             groups: diff.groups.iter().map(GroupFields::of).collect(),
+            fail_on: checks
+                .iter()
+                .map(|check| FailFields {
+                    condition: text::sanitise(check.condition),
+                    before: check.values[0],
+                    after: check.values[1],
+                    failed: check.has_failed,
+                })
+                .collect(),
         }
     }
 }
@@ -66,7 +91,6 @@ struct Side<'a> {
     origin: Origin<'a>,
     began_at: String,
     span_ns: u64,
-    host: Cow<'a, str>,
     filter: Cow<'a, str>,
     records: u64,
     limits: Vec<Cow<'a, str>>,
@@ -81,7 +105,6 @@ impl<'a> Side<'a> {
             origin: Origin::of(last),
             began_at: clock::wall(&last.host, last.began).to_string(),
             span_ns: recorded.span().0,
-            host: text::sanitise(&last.host.host),
             filter: text::sanitise(&last.host.filter),
             records: last.records,
             limits: limits(&last.host),
@@ -140,15 +163,7 @@ fn rows(group: &GroupDiff) -> Vec<RowFields> {
 
 impl RowFields {
     fn of(row: &DiffRow, group: &GroupDiff) -> Self {
-        let (measure, of) = match row.measure {
-            Measure::Sockets => ("sockets_mean", None),
-            Measure::Entered => ("entered_per_s", None),
-            Measure::Dwell(Quantile::P50) => ("dwell_p50_ns", None),
-            Measure::Dwell(Quantile::P90) => ("dwell_p90_ns", None),
-            Measure::Dwell(Quantile::P99) => ("dwell_p99_ns", None),
-            Measure::ClosedBy(closer) => ("closer_per_s", Some(closer.name())),
-            Measure::Ended(reason) => ("ended_per_s", Some(reason.name())),
-        };
+        let (measure, of) = row.measure.name();
         let bounds = |state: TcpState| group.not_exact.iter().find(|(of, _)| *of == state);
         let bounds = match row.measure {
             Measure::Dwell(..) => Some(row.state.and_then(bounds).map_or([0, 0], |(_, n)| *n)),

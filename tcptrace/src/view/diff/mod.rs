@@ -2,6 +2,7 @@
 
 mod chance;
 mod compare;
+pub mod fail_on;
 pub mod json;
 pub mod text;
 

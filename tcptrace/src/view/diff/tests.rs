@@ -67,7 +67,7 @@ fn as_text(before: &Recorded, after: &Recorded, detail: DiffDetail) -> String {
 
 fn as_json(before: &Recorded, after: &Recorded) -> serde_json::Value {
     let mut out = Vec::new();
-    json::write(&mut out, &Diff::of(before, after)).expect("writing to a Vec");
+    json::write(&mut out, &Diff::of(before, after), &[]).expect("writing to a Vec");
     let line = String::from_utf8(out).expect("UTF-8");
     assert!(!line.trim_end().contains(char::is_control), "{line}");
     serde_json::from_str(&line).expect("JSON")
@@ -197,4 +197,43 @@ fn document_has_every_number() {
     assert_eq!(row["verdict"], "changed");
     let first = &document["groups"][0];
     insta::assert_snapshot!(serde_json::to_string_pretty(&first["rows"][0]).expect("JSON"));
+}
+
+#[test]
+fn conditions_hold_where_values_exceed_their_limits() {
+    let (before, after) = (traffic(SHAPE, 3, 130), other());
+    let diff = Diff::of(&before, &after);
+    let check = |text: &str| {
+        let condition: fail_on::FailOn = text.parse().expect("a condition");
+        let checks = condition.check(&diff).expect("a group");
+        let failed: Vec<_> = checks.iter().map(|check| check.has_failed).collect();
+        (failed, checks[0].to_string())
+    };
+    // Half the connections.
+    assert_eq!(check("time_wait.entered_per_s > +20%").0, [Some(false)]);
+    let (failed, line) = check("time_wait.entered_per_s < -20%");
+    assert_eq!(failed, [Some(true)]);
+    assert!(line.contains(" before, ") && line.contains("(-"), "{line}");
+    assert_eq!(check("time_wait.entered_per_s < -90%").0, [Some(false)]);
+    assert_eq!(check("time_wait.entered_per_s > 5").0, [Some(true)]);
+    assert_eq!(check("time_wait.entered_per_s < -5").0, [Some(true)]);
+    assert_eq!(check("established.dwell_p50_ns > 1000").0, [Some(true)]);
+    assert_eq!(check("established.dwell_p50_ns > 1h").0, [Some(false)]);
+    // There is none: a rate is zero, a dwell is missing.
+    assert_eq!(check("closing.entered_per_s > 0").0, [Some(false)]);
+    let (failed, line) = check("closing.dwell_p50_ns > 0");
+    assert_eq!(failed, [None]);
+    assert!(line.ends_with("none before, none after"), "{line}");
+    // Of one service, and of one that neither has.
+    let key = &diff.groups[0].key;
+    assert!(!check(&format!("{key} time_wait.sockets_mean > 0")).0.is_empty());
+    let absent: fail_on::FailOn = "nobody:1 time_wait.sockets_mean > 0".parse().expect("a condition");
+    assert!(absent.check(&diff).is_err_and(|error| error.contains("'nobody:1' by service")));
+    // In the document.
+    let condition: fail_on::FailOn = "time_wait.entered_per_s < -20%".parse().expect("a condition");
+    let checks = condition.check(&diff).expect("all sockets");
+    let mut out = Vec::new();
+    json::write(&mut out, &diff, &checks).expect("writing to a Vec");
+    let document: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    assert_eq!(document["fail_on"][0]["failed"], true);
 }

@@ -8,7 +8,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     lifecycle::{Bound, EndReason, Event, Role},
-    model::units,
+    model::{record::HostFacts, text, units},
 };
 
 /// The widths of the columns.
@@ -17,18 +17,28 @@ const DWELL_WIDTH: usize = 8;
 /// Both ends of an IPv4 connection rarely need more.
 const ENDS_WIDTH: usize = 33;
 
+/// Whether text lines name the host; the other formats always do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostColumn {
+    /// All events are of one host.
+    Hidden,
+    /// There are several hosts.
+    Shown,
+}
+
 /// Builds lines.
 #[derive(Debug)]
 pub struct TextLines {
     clock: Clock,
+    hosts: HostColumn,
     /// The dwell as text, built first because its length decides the padding before it.
     length: String,
 }
 
 impl TextLines {
     /// Lines with times in `zone`.
-    pub const fn new(zone: TimeZone) -> Self {
-        Self { clock: Clock::new(zone), length: String::new() }
+    pub const fn new(zone: TimeZone, hosts: HostColumn) -> Self {
+        Self { clock: Clock::new(zone), hosts, length: String::new() }
     }
 
     /// The header line.
@@ -39,9 +49,9 @@ impl TextLines {
         )
     }
 
-    /// Appends the line of `event`; `wall_ns` is its wall-clock time.
-    pub fn append(&mut self, line: &mut String, event: &Event<'_>, wall_ns: u64) {
-        self.clock.append(line, wall_ns);
+    /// Appends the line of `event` on `host`.
+    pub fn append(&mut self, line: &mut String, event: &Event<'_>, host: &HostFacts) {
+        self.clock.append(line, host.wall_ns(event.ts));
         line.push(' ');
         let start = line.len();
         line.push_str(event.from.name());
@@ -61,6 +71,10 @@ impl TextLines {
                 line.push('~');
             }
             line.push_str(note);
+        }
+        if self.hosts == HostColumn::Shown {
+            line.push_str(" on ");
+            line.push_str(&text::sanitise(&host.host));
         }
         line.push('\n');
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Columns of `tcptrace events --format csv`, and the cgroup.
-pub const EVENTS: [ExportColumn; 32] = [
+pub const EVENTS: [ExportColumn; 33] = [
     column("ts_ns", Time),
     column("id", Number),
     column("netns", Number),
@@ -44,10 +44,11 @@ pub const EVENTS: [ExportColumn; 32] = [
     column("uid", Number),
     column("user", Text),
     column("command", Text),
+    column("host", Text),
 ];
 
 /// The row of `event`.
-pub fn row<'a>(event: &Event<'a>, host: &HostFacts) -> [ExportValue<'a>; EVENTS.len()] {
+pub fn row<'a>(event: &Event<'a>, host: &'a HostFacts) -> [ExportValue<'a>; EVENTS.len()] {
     let bound = |wanted| matches!(event.dwell, Some(Dwell { bound, .. }) if bound == wanted);
     let process = event.process;
     let names = process.map(NameFields::of).unwrap_or_default();
@@ -91,5 +92,6 @@ pub fn row<'a>(event: &Event<'a>, host: &HostFacts) -> [ExportValue<'a>; EVENTS.
         ExportValue::optional(names.uid.map(u64::from)),
         name(names.user),
         name(names.command),
+        name(Some(&host.host).filter(|host| !host.is_empty()).map(String::as_str)),
     ]
 }

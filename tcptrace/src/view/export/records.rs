@@ -129,6 +129,7 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
         | Record::BoundPorts { .. }
         | Record::Loss { .. }
         | Record::Restart { .. }
+        | Record::Stream { .. }
         | Record::Tick { .. } => return None,
     };
     row[1] = ExportValue::text(schema::name_of(kind)?);

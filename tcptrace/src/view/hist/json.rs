@@ -81,6 +81,8 @@ pub(in crate::view) struct Numbers<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<&'static str>,
@@ -108,6 +110,7 @@ impl<'a> Numbers<'a> {
         Self {
             state: dwells.state.name(),
             key: group.map(|group| text::sanitise(&group.key)),
+            host: group.and_then(|group| group.host.as_deref()).map(text::sanitise),
             role: group.map(|group| group.role.name()),
             split: dwells.split.map(crate::aggregate::Split::name),
             count: distribution.count,

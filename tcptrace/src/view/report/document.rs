@@ -39,7 +39,6 @@ pub struct ReportDocument<'a> {
     /// Facts that the recording lacks, or has only as a bound, in sentences.
     limits: Vec<Cow<'a, str>>,
     records: u64,
-    host: Cow<'a, str>,
     boot_id: Cow<'a, str>,
     /// Filter of the recording; empty for everything.
     recorded_filter: Cow<'a, str>,
@@ -73,7 +72,6 @@ impl<'a> ReportDocument<'a> {
             head: DocumentHead::of(SCHEMA, snapshot),
             limits: limits(host),
             records: snapshot.records,
-            host: text::sanitise(&host.host),
             boot_id: text::sanitise(&host.boot_id),
             recorded_filter: text::sanitise(&host.filter),
             filter: report.filter,

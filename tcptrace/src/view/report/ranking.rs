@@ -75,6 +75,7 @@ pub fn connections_closed(group: &Group) -> u64 {
 /// Sums `groups` into one group. Quantiles cannot be summed and stay empty.
 fn sum<'a>(id: GroupKey, key: &str, groups: impl Iterator<Item = &'a Group>) -> Group {
     let mut sum = Group {
+        host: None,
         id,
         key: key.into(),
         service: None,

@@ -68,6 +68,7 @@ pub fn group(key: &str, role: Role, counts: &[(TcpState, u64)]) -> Group {
     let timewaits =
         |state: TcpState| TimewaitSockets { now: by_state[state.index()], ..TimewaitSockets::default() };
     Group {
+        host: None,
         id: GroupKey::named(key, role),
         key: key.into(),
         role,

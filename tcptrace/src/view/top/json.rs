@@ -79,6 +79,9 @@ impl StateDocument {
 #[derive(Serialize)]
 pub(in crate::view) struct GroupFields<'a> {
     key: Cow<'a, str>,
+    /// If all sockets of the group are of one host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Cow<'a, str>>,
     /// Name of the remote address or network in the key.
     peer_name: Option<&'a str>,
     role: &'static str,
@@ -120,6 +123,7 @@ impl<'a> GroupFields<'a> {
     pub(in crate::view) fn of(group: &'a Group, snapshot: &'a Snapshot) -> Self {
         Self {
             key: text::sanitise(&group.key),
+            host: group.host.as_deref().map(text::sanitise),
             peer_name: group.peer_name(&snapshot.peer_names).map(AsRef::as_ref),
             role: group.role.name(),
             counts: &group.counts,
