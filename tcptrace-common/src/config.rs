@@ -136,6 +136,10 @@ pub struct Config {
     /// 1 where programs at tracepoints may request a socket's cookie (5.12), and the current task as a typed pointer (5.11).
     /// 0: the records carry what user space needs to identify the socket, see [`identity`](crate::record::identity).
     pub has_helpers: u32,
+    /// Stacks of system calls captured per process, kind of call and second, before they are sampled; 0 captures none.
+    pub stacks_per_second: u32,
+    /// Offset of the user stack pointer in `struct pt_regs`; [`ABSENT`] where the kernel has no `bpf_task_pt_regs()` (5.15).
+    pub user_sp: u32,
     /// Field offsets.
     pub offsets: Offsets,
 }
@@ -147,6 +151,8 @@ pub mod ring {
         ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
     /// Size of an unused ring, in bytes: the kernel refuses one smaller than a page, and arm64 has pages of 64 KiB.
     pub const SMALLEST: u32 = 64 << 10;
+    /// Name of the map for stacks.
+    pub const STACKS: &str = "STACKS";
 }
 
 /// Indices of the `LEARNED` map.

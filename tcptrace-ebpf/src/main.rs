@@ -1,5 +1,6 @@
 //! The eBPF program of tcptrace, one file per hook. Only `kernel` reads kernel memory, only `emit` reserves space in
-//! the ring buffer.
+//! the ring buffer;
+//! `stack` does both for user stacks.
 
 #![no_std]
 #![no_main]
@@ -8,6 +9,7 @@ mod emit;
 mod hooks;
 mod kernel;
 mod maps;
+mod stack;
 
 #[cfg(not(test))]
 #[panic_handler]

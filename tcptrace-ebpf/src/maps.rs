@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::BPF_RB_AVAIL_DATA,
     helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf, ring_buf::RingBufEntry},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 use tcptrace_common::{
     config::{Config, learned, ring},
@@ -22,6 +22,23 @@ macro_rules! rings {
     };
 }
 rings!(RING_0 RING_1 RING_2 RING_3 RING_4 RING_5 RING_6 RING_7);
+
+/// [`RawStack`](tcptrace_common::record::RawStack)s. User space sets its size where stacks are captured.
+#[map]
+pub static STACKS: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+
+/// Calls of a process in the current second: by process id and kind of call, see `stack`.
+#[map]
+pub static CALLS: LruHashMap<u64, CallCount> = LruHashMap::with_max_entries(2048, 0);
+
+/// Calls in one second.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct CallCount {
+    /// In units of about a second (2^30 ns).
+    pub second: u32,
+    pub calls: u32,
+}
 
 /// Lost events by cause, see [`tcptrace_common::loss`].
 #[map]

@@ -19,6 +19,7 @@ use crate::{
         Address, Argument, IPPROTO_TCP, SockCommon, is_system_call, load, local_port, net_is_dying, read,
     },
     maps::{HandOver, Handled, config, is_idle},
+    stack,
 };
 
 const SHUTDOWN_MASK: u8 = 3;
@@ -99,8 +100,12 @@ fn report(ctx: &BtfTracePointContext) {
     } else if config!(has_helpers) == 0 && old == TcpState::Close as u8 {
         detail = inode(sock);
     }
+    let mut captured = 0;
     if is_the_tasks_own(old, new, sk_err) && is_system_call(ctx.as_ptr()) {
         flags |= flag::TASK;
+        if has_stack(new) && stack::is_captured() {
+            captured = stack::capture(ctx, new);
+        }
     }
     emit(
         &common,
@@ -113,7 +118,7 @@ fn report(ctx: &BtfTracePointContext) {
             cookie,
             object: sock,
             sport,
-            arg0: (sk_err | round_trip) as u64,
+            arg0: (sk_err | round_trip) as u64 | captured,
             arg1: detail,
         },
     );
@@ -136,6 +141,15 @@ fn is_the_tasks_own(old: u8, new: u8, sk_err: u32) -> bool {
         CLOSE => sk_err == 0 && matches!(old, ESTABLISHED | CLOSE_WAIT | SYN_SENT),
         _ => false,
     }
+}
+
+/// Whether the system call opens or closes a connection.
+#[inline(always)]
+fn has_stack(new: u8) -> bool {
+    const SYN_SENT: u8 = TcpState::SynSent as u8;
+    const FIN_WAIT1: u8 = TcpState::FinWait1 as u8;
+    const LAST_ACK: u8 = TcpState::LastAck as u8;
+    matches!(new, SYN_SENT | FIN_WAIT1 | LAST_ACK)
 }
 
 #[inline(always)]

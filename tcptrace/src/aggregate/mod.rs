@@ -20,6 +20,7 @@ mod pools;
 mod ports;
 pub mod refused_syns;
 mod snapshot;
+mod stacks;
 mod sticky_top_n;
 pub mod stuck_sockets;
 mod table;
@@ -58,6 +59,8 @@ pub use ports::{
     PortsSnapshot, SearchTimes, TwReuse,
 };
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
+use stacks::Stacks;
+pub use stacks::{CallTotal, LeakGroup, StackCall, StackGroup, StacksSnapshot};
 use sticky_top_n::StickyTopN;
 pub use timeline::{Point, Timeline};
 
@@ -78,6 +81,7 @@ pub struct Aggregate {
     samples: u64,
     ports: Ports,
     pools: Option<Pools>,
+    stacks: Stacks,
     orphans: u64,
     history: VecDeque<Sample>,
     timeline: Timeline,
@@ -158,6 +162,7 @@ impl Aggregate {
             samples: 0,
             ports: Ports::default(),
             pools: None,
+            stacks: Stacks::default(),
             orphans: 0,
             history: VecDeque::with_capacity(HISTORY),
             timeline: Timeline::default(),
@@ -181,13 +186,22 @@ impl Aggregate {
         Self { pools: Some(Pools::default()), ..self }
     }
 
+    /// Lists the stacks of system calls, and of sockets that wait for their process for longer than `older`, see
+    /// [`Snapshot::stacks`].
+    #[must_use]
+    pub const fn with_stacks(mut self, older: Nanos) -> Self {
+        self.stacks.list(older);
+        self
+    }
+
     /// Sets the start of the trace; only the first call counts.
     pub fn begin(&mut self, ts: Nanos) {
         self.began.get_or_insert(ts);
     }
 
-    /// Updates the port settings from `record`. Returns a namespace whose sockets must be counted again.
+    /// Updates port settings and stacks from `record`. Returns a namespace whose sockets must be counted again.
     pub fn take(&mut self, record: &Record) -> Option<NetnsId> {
+        self.stacks.take(record);
         self.ports.take(record)
     }
 
@@ -204,6 +218,7 @@ impl Aggregate {
         self.totals = Default::default();
         self.dwells = self.dwells.as_ref().map(|_| Default::default());
         self.pools = self.pools.as_ref().map(|_| Pools::default());
+        self.stacks.restart();
         self.orphans = 0;
         self.last = None;
         if history == History::Ends {
@@ -310,6 +325,7 @@ impl Aggregate {
             stuck: Vec::new(),
             ports: self.ports.snapshot(ts, names),
             pools: self.pools.as_ref().map(Pools::snapshot).unwrap_or_default(),
+            stacks: self.stacks.snapshot(ts, tracker),
             dwells: self.merged_dwells().map(|dwells| dwells.states(&now, self.orphans)).unwrap_or_default(),
             dwells_by_role: self.dwells_by_role(),
             peer_names: Arc::clone(names.peers()),
@@ -364,6 +380,11 @@ impl Aggregate {
     /// Connection tracking tables and bound ports as records for the start of a recording that begins at `ts`.
     pub fn port_holder_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
         self.ports.holder_records(ts)
+    }
+
+    /// The frames of stacks as records for the start of a recording that begins at `ts`.
+    pub fn stack_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
+        self.stacks.records(ts)
     }
 
     /// Namespace and cgroup ids that sockets and groups refer to.

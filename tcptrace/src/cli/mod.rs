@@ -25,6 +25,7 @@ pub mod report;
 pub mod serve;
 mod socket_count;
 mod source;
+pub mod stacks;
 pub mod states;
 mod terminal;
 pub mod top;
@@ -60,6 +61,7 @@ enum Command {
     Events(events::EventsArgs),
     Hist(hist::HistArgs),
     Ports(ports::PortsArgs),
+    Stacks(stacks::StacksArgs),
     Record(record::RecordArgs),
     Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
@@ -87,6 +89,7 @@ impl Cli {
             Command::Events(args) => events::run(&args),
             Command::Hist(args) => hist::run(&args),
             Command::Ports(args) => ports::run(&args),
+            Command::Stacks(args) => stacks::run(&args),
             Command::Record(args) => record::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Report(args) => report::run(&args),
@@ -109,6 +112,7 @@ impl Command {
             Self::Events(args) => args.source.recording(),
             Self::Hist(args) => args.source.recording(),
             Self::Ports(args) => args.source.recording(),
+            Self::Stacks(args) => args.source.recording(),
             Self::Doctor(args) => args.source.recording(),
             Self::States(args) => args.from.as_deref(),
             Self::Replay(_) | Self::Report(_) | Self::Export(_) | Self::Diff(_) => return Work::Files,

@@ -15,9 +15,11 @@ mod memlock;
 mod object;
 pub mod preflight;
 mod rings;
+mod stacks;
 mod symbols;
 
 pub use decode::decode;
 pub use loader::{Disabled, Options, Tracer};
 pub use loopback::Loopback;
 pub use object::{LoadError, object_sha256};
+pub use stacks::{CallerWord, CapturedStack};

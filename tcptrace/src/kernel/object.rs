@@ -80,6 +80,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Size of the ring of stacks: 3,000 of them between two reads.
+const STACK_RING_BYTES: u32 = 2 << 20;
+
 /// Creates the maps and relocates the programs for `config` and `filter`.
 pub(super) fn load_object(
     config: &Config,
@@ -95,6 +98,9 @@ pub(super) fn load_object(
     );
     for name in &ring::MAPS[..=config.ring_mask as usize] {
         loader.map_max_entries(name, ring_bytes);
+    }
+    if config.stacks_per_second != 0 {
+        loader.map_max_entries(ring::STACKS, STACK_RING_BYTES);
     }
     loader.load(EMBEDDED_OBJECT)
 }

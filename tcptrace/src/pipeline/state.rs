@@ -143,6 +143,7 @@ impl PipelineState {
     pub(super) fn snapshot(&mut self, tracker: &Tracker, source: &Arc<str>) -> Snapshot {
         let context = Context { answer: self.answer(tracker), ..self.context(source) };
         let mut snapshot = self.aggregate.snapshot(self.now, tracker, &self.names, context);
+        snapshot.stacks.missed = self.losses.stacks;
         if self.lists_stuck {
             snapshot.stuck =
                 stuck_sockets::of(tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts);
@@ -219,6 +220,7 @@ impl PipelineState {
         let (workloads, facts) = tracker.names(ts);
         records.extend(workloads);
         records.extend(self.aggregate.port_holder_records(ts));
+        records.extend(self.aggregate.stack_records(ts));
         // The checkpoint is not a seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
         let (sockets, rest) = tracker.carry(ts);
@@ -259,6 +261,7 @@ impl PipelineState {
             | Record::NetnsCounters { .. }
             | Record::Conntrack { .. }
             | Record::BoundPorts { .. }
+            | Record::Stack { .. }
             | Record::SocketCheckpoint(_)
             | Record::TrackerCheckpoint(_) => {}
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     aggregate::{
         DestinationPorts, DwellQuantiles, Group, GroupKey, Grouping, Losses, PortsSnapshot, Sample, Snapshot,
-        StateTotal, TimeWaitEnds, Timeline, TimewaitSockets, TwReuse,
+        StacksSnapshot, StateTotal, TimeWaitEnds, Timeline, TimewaitSockets, TwReuse,
         detail::{Before, Detail, DetailAnswer, Life, Members, Query, SocketRow, StateChange, row_of},
         stuck_sockets::{One, StuckSockets},
     },
@@ -49,6 +49,7 @@ pub fn empty() -> Snapshot {
         stuck: Vec::new(),
         pools: Vec::new(),
         ports: PortsSnapshot::default(),
+        stacks: StacksSnapshot::default(),
         peer_names: Arc::default(),
         tables: Vec::new(),
         answer: None,
