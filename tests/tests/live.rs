@@ -88,6 +88,11 @@ const SCENARIOS: &[Scenario] = scenarios! {
     pools::nginx_without_keepalive, Short;
     stacks::c_with_frame_pointers, Short;
     stacks::c_without_frame_pointers, Short;
+    stacks::rust, Short;
+    stacks::go, Short;
+    stacks::python, Short;
+    stacks::node, Short;
+    stacks::podman, Short;
     ports::exhaustion, Short;
     ports::search, Alone;
     budget::views_agree, Short;

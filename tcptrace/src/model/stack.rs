@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tcptrace_common::record::stack::{INTERVAL, IS_SAMPLE};
 
+use super::text::sanitise;
+
 /// Most frames of a stack, inlined functions included.
 pub const MAX_FRAMES: usize = 128;
 
@@ -24,7 +26,8 @@ pub struct StackFrame {
     /// The function, demangled; empty if unknown.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub function: Arc<str>,
-    /// Bytes from the start of the function; if that is unknown, from the start of the module's file.
+    /// Bytes from the start of the function, 0 where its line is known; if the function is unknown, from the start of the
+    /// module's file.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub offset: u64,
     /// File name of the program or library; empty for code made at run time.
@@ -51,6 +54,28 @@ impl StackFrame {
         }
     }
 
+    /// The function and the end of the path of its source line: `release_to_pool shop/pool.c:12`. Sanitised.
+    pub fn with_source(&self) -> String {
+        let name = sanitise(&self.name()).into_owned();
+        let Some(source) = self.source() else { return name };
+        let parts: Vec<&str> = source.rsplitn(3, '/').take(2).collect();
+        let tail = parts.into_iter().rev().collect::<Vec<_>>().join("/");
+        format!("{name} {}", sanitise(&tail))
+    }
+
+    fn is_of_c_library(&self) -> bool {
+        C_LIBRARIES.iter().any(|name| self.module.starts_with(name))
+    }
+
+    fn is_of_language(&self) -> bool {
+        self.is_of_c_library()
+            || self.file.starts_with("/rustc/")
+            || OF_LANGUAGES.iter().any(|prefix| self.function.starts_with(prefix))
+            // Of Node.js, and of Python.
+            || self.function.contains(" node:")
+            || (self.function.starts_with("py::") && self.function.contains("/lib/python"))
+    }
+
     /// `src/pool.c:12`, if known.
     pub fn source(&self) -> Option<String> {
         match (self.file.is_empty(), self.line) {
@@ -62,22 +87,62 @@ impl StackFrame {
 }
 
 impl UserStack {
+    /// The caller and the functions that call it, on one line: `release_to_pool shop/pool.c:12 < handle_request < main`.
+    /// Sanitised.
+    pub fn summary(&self) -> String {
+        const MOST: usize = 4;
+        let Some(caller) = self.caller() else { return "unknown code".into() };
+        let first = self.frames.iter().position(|frame| std::ptr::eq(frame, caller)).unwrap_or(0);
+        let mut names = vec![caller.with_source()];
+        let outer = self.frames[first + 1..].iter().filter(|frame| !frame.is_of_language());
+        names.extend(outer.take(MOST - 1).map(|frame| sanitise(&frame.name()).into_owned()));
+        names.join(" < ")
+    }
+
     /// Memory of its frames, about.
     pub fn size_bytes(&self) -> usize {
         let texts = |frame: &StackFrame| frame.function.len() + frame.module.len() + frame.file.len();
         self.frames.iter().map(|frame| size_of::<StackFrame>() + texts(frame)).sum()
     }
 
-    /// The frame that a reader looks for: the innermost one that does not belong to the C library.
+    /// The frame that a reader looks for: the innermost one that belongs neither to the C library nor to what comes with the
+    /// language.
     pub fn caller(&self) -> Option<&StackFrame> {
-        self.frames.iter().find(|frame| !is_c_library(&frame.module)).or_else(|| self.frames.first())
+        let first =
+            |is_left_out: fn(&StackFrame) -> bool| self.frames.iter().find(|frame| !is_left_out(frame));
+        first(StackFrame::is_of_language)
+            .or_else(|| first(StackFrame::is_of_c_library))
+            .or(self.frames.first())
     }
 }
 
-/// Whether a file is the C library or the dynamic linker.
-fn is_c_library(module: &str) -> bool {
-    ["libc.", "libc-", "libpthread", "ld-linux", "ld-musl"].iter().any(|name| module.starts_with(name))
-}
+/// Files of the C library and the dynamic linker.
+const C_LIBRARIES: [&str; 5] = ["libc.", "libc-", "libpthread", "ld-linux", "ld-musl"];
+/// Functions of the standard libraries of Rust, Go and Java, and of the programs that run JavaScript and Python.
+const OF_LANGUAGES: [&str; 22] = [
+    "std::",
+    "core::",
+    "alloc::",
+    "<std::",
+    "<core::",
+    "<alloc::",
+    "syscall.",
+    "internal/",
+    "net.",
+    "net/http.",
+    "crypto/tls.",
+    "runtime.",
+    "java.",
+    "sun.",
+    "jdk.",
+    "uv_",
+    "node::",
+    "v8::",
+    "Builtins_",
+    "sock_",
+    "_Py",
+    "Py",
+];
 
 /// The stack of a call that changed a socket: its number, and how many calls it stands for. The number is that in the
 /// transition's `arg0`; 0 is none.
@@ -137,6 +202,20 @@ mod tests {
         let stack = UserStack { frames, is_cut: false };
         assert_eq!(stack.caller().map(StackFrame::name).as_deref(), Some("release"));
         assert_eq!(frame("", "app").name(), "app+0x12");
+        assert_eq!(stack.summary(), "release < main");
+        for functions in [
+            ["std::os::fd::close", "core::mem::drop", "pool::release"],
+            ["syscall.Close", "net.(*conn).Close", "main.release"],
+            ["uv__close", "JS:destroy node:internal/streams/destroy:48:17", "JS:release /srv/pool.js:9:25"],
+            ["sock_close", "py::socket.close:/usr/lib/python3.12/socket.py", "py::release:/srv/pool.py"],
+        ] {
+            let frames = functions.map(|function| frame(function, "app")).to_vec();
+            let stack = UserStack { frames, is_cut: false };
+            assert_eq!(stack.caller().map(StackFrame::name).as_deref(), Some(functions[2]));
+        }
+        let stack =
+            UserStack { frames: vec![frame("close", "libc.so.6"), frame("sock_close", "app")], is_cut: true };
+        assert_eq!(stack.caller().map(StackFrame::name).as_deref(), Some("sock_close"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tcptrace_common::state::TcpState::CloseWait;
 
 use super::recording::TempFolder;
+use super::workloads::Podman;
 use crate::clock::{soon, wait_for};
 use crate::kernel;
 use crate::lab::{Lab, Skip};
@@ -33,7 +34,6 @@ struct StacksDocument {
 
 #[derive(Debug, Deserialize)]
 struct StackRow {
-    process: StackProcess,
     #[serde(default)]
     calls: u64,
     #[serde(default)]
@@ -45,11 +45,6 @@ struct StackRow {
 }
 
 #[derive(Debug, Deserialize)]
-struct StackProcess {
-    pid: u32,
-}
-
-#[derive(Debug, Deserialize)]
 struct FrameRow {
     function: Option<String>,
     file: Option<String>,
@@ -57,10 +52,10 @@ struct FrameRow {
 }
 
 impl StacksDocument {
-    /// How many calls or sockets the stacks of a process have in which these functions follow each other, innermost first.
-    fn count(&self, pid: u32, functions: &[&str]) -> u64 {
-        let has = |row: &&StackRow| row.process.pid == pid && row.has(functions);
-        self.stacks.iter().filter(has).map(|row| row.calls + row.close_wait).sum()
+    /// How many calls or sockets the stacks have in which one of these functions calls the one before it, perhaps through others.
+    fn count(&self, functions: &[&str]) -> u64 {
+        let rows = self.stacks.iter().filter(|row| row.has(functions));
+        rows.map(|row| row.calls + row.close_wait).sum()
     }
 }
 
@@ -72,9 +67,8 @@ impl StackRow {
                 function.split([':', '.', ' ', '*', '~', '^']).any(|part| part == name)
             })
         };
-        self.frames
-            .windows(functions.len())
-            .any(|frames| frames.iter().zip(functions).all(|(frame, name)| is(frame, name)))
+        let mut frames = self.frames.iter();
+        functions.iter().all(|name| frames.any(|frame| is(frame, name)))
     }
 }
 
@@ -170,8 +164,12 @@ impl ProgramStacks {
         wait_for("the forgotten connections", soon(), || {
             Ok((kernel::count(CloseWait)? as u64 == FORGOTTEN).then_some(()))
         })?;
-        let pid = child.id();
-        let stacks = Self { pid, close: close.finish()?, connect: connect.finish()?, leak: leak.finish()? };
+        let stacks = Self {
+            pid: child.id(),
+            close: close.finish()?,
+            connect: connect.finish()?,
+            leak: leak.finish()?,
+        };
         // The server closes first those that the program forgets.
         ensure!(stacks.close.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", stacks.close);
         ensure!(stacks.connect.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", stacks.connect);
@@ -180,13 +178,13 @@ impl ProgramStacks {
 
     /// Checks each function with its caller.
     fn check_callers(&self) -> Result<()> {
-        let close = |functions: &[&str]| self.close.count(self.pid, functions);
+        let close = |functions: &[&str]| self.close.count(functions);
         ensure!(close(&["release_to_pool", "handle_request"]) == RELEASED, "{:#?}", self.close);
         ensure!(close(&["expire_session"]) == EXPIRED, "{:#?}", self.close);
-        let connect = |caller| self.connect.count(self.pid, &["open_connection", caller]);
+        let connect = |caller| self.connect.count(&["open_connection", caller]);
         let opened = ["handle_request", "expire_session", "forget_session"].map(connect);
         ensure!(opened == [RELEASED, EXPIRED, FORGOTTEN], "{opened:?}: {:#?}", self.connect);
-        let forgotten = self.leak.count(self.pid, &["open_connection", "forget_session"]);
+        let forgotten = self.leak.count(&["open_connection", "forget_session"]);
         ensure!(forgotten == FORGOTTEN, "{:#?}", self.leak);
         Ok(())
     }
@@ -227,7 +225,7 @@ pub fn c_with_frame_pointers(lab: &Lab) -> Result<()> {
     let folder = TempFolder::new()?;
     let stacks = ProgramStacks::of(lab, c_program(&folder, "-fno-omit-frame-pointer")?)?;
     stacks.check_callers()?;
-    ensure!(stacks.close.count(stacks.pid, &["handle_request", "main"]) == RELEASED, "{:#?}", stacks.close);
+    ensure!(stacks.close.count(&["handle_request", "main"]) == RELEASED, "{:#?}", stacks.close);
     let text = std::fs::read_to_string(source("pool.c"))?;
     let close = text.lines().position(|line| line.contains("close(fd)")).context("it closes")?;
     let mut frames = stacks.close.stacks.iter().flat_map(|row| &row.frames);
@@ -249,12 +247,89 @@ pub fn c_without_frame_pointers(lab: &Lab) -> Result<()> {
         (&stacks.connect, "open_connection", RELEASED + EXPIRED + FORGOTTEN),
         (&stacks.leak, "open_connection", FORGOTTEN),
     ] {
-        ensure!(document.count(stacks.pid, &[function]) == count, "{function}: {document:#?}");
-        let own = document.stacks.iter().filter(|row| row.process.pid == stacks.pid);
-        for row in own.filter(|row| row.has(&[function])) {
+        ensure!(document.count(&[function]) == count, "{function}: {document:#?}");
+        for row in document.stacks.iter().filter(|row| row.has(&[function])) {
             let outer = row.frames.iter().position(|frame| frame.function.as_deref() == Some(function));
             ensure!(row.cut && outer == Some(row.frames.len() - 1), "{row:#?}");
         }
     }
+    Ok(())
+}
+
+/// Rust with frame pointers: names without hashes, also of inlined functions.
+pub fn rust(lab: &Lab) -> Result<()> {
+    needs_callers()?;
+    let folder = TempFolder::new()?;
+    let args = ["-O", "-g", "-C", "force-frame-pointers=yes"];
+    let program = built("rustc", "rustc", &args, &source("pool.rs"), &folder.path.join("pool-rs"))?;
+    ProgramStacks::of(lab, program)?.check_callers()
+}
+
+/// Go, which has frame pointers and makes system calls itself.
+pub fn go(lab: &Lab) -> Result<()> {
+    let folder = TempFolder::new()?;
+    let to = folder.path.join("pool-go");
+    let mut compiler = Command::new("go");
+    compiler.env("GOCACHE", folder.path.join("cache")).env("GO111MODULE", "off");
+    let done = compiler.args(["build", "-o"]).arg(&to).arg(source("pool.go")).finish();
+    let done = done.map_err(|_| Skip("needs go: package golang-go".into()))?;
+    ensure!(done.status.success(), "go: {}", String::from_utf8_lossy(&done.stderr));
+    ProgramStacks::of(lab, Command::new(to))?.check_callers()
+}
+
+/// Python, whose functions are in a perf map.
+pub fn python(lab: &Lab) -> Result<()> {
+    let configuration = "import sys, sysconfig; print(sys.version_info >= (3, 12), sysconfig.get_config_var('PY_CORE_CFLAGS'))";
+    let done = Command::new("python3").args(["-c", configuration]).finish();
+    let done = done.map_err(|_| Skip("needs python3: package python3".into()))?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    if !text.starts_with("True") || !text.contains("-fno-omit-frame-pointer") {
+        bail!(Skip("needs Python 3.12 or later, built with frame pointers".into()));
+    }
+    let mut program = Command::new("python3");
+    program.args(["-X", "perf"]).arg(source("pool.py"));
+    ProgramStacks::of(lab, program)?.check_callers()
+}
+
+/// Node.js, whose functions are in a perf map. Its connects come from a later turn of its loop.
+pub fn node(lab: &Lab) -> Result<()> {
+    let version = Command::new("node").arg("--version").finish();
+    version.map_err(|_| Skip("needs node: package nodejs".into()))?;
+    // It writes a log where it starts, and its perf map to /tmp.
+    let folder = TempFolder::new()?;
+    let mut program = Command::new("node");
+    program.current_dir(&folder.path);
+    program.args(["--perf-basic-prof", "--interpreted-frames-native-stack"]).arg(source("pool.js"));
+    let stacks = ProgramStacks::of(lab, program)?;
+    std::fs::remove_file(format!("/tmp/perf-{}.map", stacks.pid)).ok();
+    let close = |function| stacks.close.count(&[function]);
+    if close("release_to_pool") == 0 && stacks.close.stacks.iter().any(|row| row.cut) {
+        bail!(Skip("this Node.js was built without frame pointers".into()));
+    }
+    ensure!(
+        (close("release_to_pool"), close("expire_session")) == (RELEASED, EXPIRED),
+        "{:#?}",
+        stacks.close
+    );
+    Ok(())
+}
+
+/// A C program in a container, whose file is in another mount namespace.
+pub fn podman(lab: &Lab) -> Result<()> {
+    needs_callers()?;
+    let folder = TempFolder::new()?;
+    let program = c_program(&folder, "-fno-omit-frame-pointer")?;
+    let podman = Podman::with_image(&folder)?;
+    let program = format!("{}:/srv/pool:ro", Path::new(program.get_program()).display());
+    let run = ["run", "--rm", "--interactive", "--network", "host", "--ulimit", "nofile=1024:1024"];
+    let rest =
+        ["--ulimit", "nproc=1000:1000", "--volume", "/usr:/usr:ro", "--volume", &program, Podman::IMAGE];
+    let stacks = ProgramStacks::of(lab, podman.command(&[&run[..], &rest, &["/srv/pool"]].concat()))?;
+    stacks.check_callers()?;
+    let mut frames = stacks.leak.stacks.iter().flat_map(|row| &row.frames);
+    let is_forgetful = |frame: &FrameRow| {
+        frame.function.as_deref() == Some("forget_session") && frame.file.is_some() && frame.line.is_some()
+    };
+    ensure!(frames.any(is_forgetful), "{:#?}", stacks.leak);
     Ok(())
 }

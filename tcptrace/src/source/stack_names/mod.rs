@@ -127,7 +127,9 @@ impl Poller for StackNamer {
     type Finding = StackFinding;
 
     fn due(&self) -> Option<Instant> {
-        let excess = self.spent.saturating_sub(BURST);
+        // At the end the user waits.
+        let is_last = matches!(self.waiting.back(), Some(StackRequest::Last));
+        let excess = if is_last { Duration::ZERO } else { self.spent.saturating_sub(BURST) };
         (!self.waiting.is_empty()).then(|| self.polled + excess * SHARE)
     }
 

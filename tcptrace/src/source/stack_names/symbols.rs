@@ -1,6 +1,6 @@
 //! Functions and source lines of addresses, by blazesym (only here).
 
-use std::{cell::RefCell, ffi::OsStr, path::Path, sync::Arc};
+use std::{borrow::Cow, cell::RefCell, ffi::OsStr, path::Path, sync::Arc};
 
 use blazesym::{
     Pid,
@@ -54,18 +54,51 @@ fn named(code: &ProcessCode, address: u64, symbol: Option<&Symbolized<'_>>) -> V
     };
     let Sym { name, offset, code_info, inlined, .. } = symbol;
     let frame = |function: &str, code: Option<&CodeInfo<'_>>, is_inlined| StackFrame {
-        function: text::bounded(function),
-        offset: if is_inlined { 0 } else { *offset as u64 },
+        function: if module.is_empty() {
+            text::bounded(&without_tier(function))
+        } else {
+            text::bounded(function)
+        },
+        // A line says more, and calls in one line are one place: a loop that the compiler unrolled. Functions that are compiled
+        // again have other offsets.
+        offset: if is_inlined || line_of(code) != 0 || module.is_empty() { 0 } else { *offset as u64 },
         module: Arc::clone(&module),
         file: code.map(|code| path(code.dir.as_deref(), &code.file)).unwrap_or_default(),
-        line: code.and_then(|code| code.line).unwrap_or(0),
+        line: line_of(code),
         is_inlined,
     };
     let inlined = inlined.iter().rev().map(|inner| frame(&inner.name, inner.code_info.as_ref(), true));
     inlined.chain([frame(name, code_info.as_deref(), false)]).collect()
 }
 
+fn line_of(code: Option<&CodeInfo<'_>>) -> u32 {
+    code.and_then(|code| code.line).unwrap_or(0)
+}
+
+/// The name that V8 gives to a function, without the mark of how far it is optimised: `JS:*release /srv/pool.js:9:25`.
+fn without_tier(function: &str) -> Cow<'_, str> {
+    match function.split_once([':']) {
+        Some((kind @ ("JS" | "LazyCompile" | "Function"), name)) => {
+            format!("{kind}:{}", name.trim_start_matches(['~', '^', '*', '+'])).into()
+        }
+        _ => function.into(),
+    }
+}
+
 fn path(folder: Option<&Path>, file: &OsStr) -> Arc<str> {
     let path = folder.map_or_else(|| Path::new(file).to_owned(), |folder| folder.join(file));
     text::bounded(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiers_of_v8_are_one_function() {
+        for name in ["JS:~f a.js:1:2", "JS:*f a.js:1:2", "JS:f a.js:1:2"] {
+            assert_eq!(without_tier(name), "JS:f a.js:1:2");
+        }
+        assert_eq!(without_tier("py::f:/a.py"), "py::f:/a.py");
+    }
 }

@@ -164,15 +164,7 @@ fn program(process: Option<&Process>, processes: usize) -> String {
 
 /// `release_to_pool src/pool.c:12`.
 fn place(stack: Option<&UserStack>) -> String {
-    let Some(frame) = stack.and_then(UserStack::caller) else { return String::new() };
-    let source = frame.source().map(|source| format!(" {}", tail(&sanitise(&source)))).unwrap_or_default();
-    format!("{}{source}", name(frame))
-}
-
-/// The last two parts of a path.
-fn tail(path: &str) -> String {
-    let parts: Vec<&str> = path.rsplitn(3, '/').take(2).collect();
-    parts.into_iter().rev().collect::<Vec<_>>().join("/")
+    stack.and_then(UserStack::caller).map(StackFrame::with_source).unwrap_or_default()
 }
 
 fn frames(out: &mut impl Write, stack: Option<&UserStack>) -> io::Result<()> {
@@ -203,7 +195,7 @@ fn frames(out: &mut impl Write, stack: Option<&UserStack>) -> io::Result<()> {
 fn frame_name(frame: &StackFrame) -> String {
     match (frame.is_inlined, frame.function.is_empty()) {
         (true, _) => format!("{} (inlined)", name(frame)),
-        (false, false) => format!("{}+{:#x}", name(frame), frame.offset),
-        (false, true) => name(frame),
+        (false, false) if frame.offset != 0 => format!("{}+{:#x}", name(frame), frame.offset),
+        (false, _) => name(frame),
     }
 }
