@@ -50,6 +50,13 @@ pub struct StackPlan {
     pub older: Nanos,
 }
 
+impl StackPlan {
+    /// Lists sockets as soon as findings do.
+    pub fn for_findings() -> Self {
+        Self { older: Nanos::SECOND, ..Self::default() }
+    }
+}
+
 impl Default for StackPlan {
     fn default() -> Self {
         Self { per_second: 100, older: Nanos(10 * Nanos::SECOND.0) }

@@ -35,6 +35,7 @@ use crate::{
     model::{
         Nanos, NetnsId, Record, SocketId, TcpState,
         record::{HostFacts, KernelLosses},
+        stack::{StackUse, UserStack},
     },
 };
 
@@ -380,6 +381,11 @@ impl Aggregate {
     /// Connection tracking tables and bound ports as records for the start of a recording that begins at `ts`.
     pub fn port_holder_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
         self.ports.holder_records(ts)
+    }
+
+    /// The frames of a stack, if they are known.
+    pub fn stack(&self, stack: StackUse) -> Option<Arc<UserStack>> {
+        self.stacks.named(stack).cloned()
     }
 
     /// The frames of stacks as records for the start of a recording that begins at `ts`.
