@@ -142,6 +142,10 @@ pub struct Config {
     pub has_helpers: u32,
     /// `THREAD_SIZE` of x86-64: bytes of a task's stack.
     pub stack_len: u32,
+    /// Stacks of system calls captured per process, kind of call and second, before they are sampled; 0 captures none.
+    pub stacks_per_second: u32,
+    /// Offset of the user stack pointer in `struct pt_regs`; [`ABSENT`] where the kernel has no `bpf_task_pt_regs()` (5.15).
+    pub user_sp: u32,
     /// Field offsets.
     pub offsets: Offsets,
 }
@@ -159,6 +163,8 @@ pub mod ring {
         ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
     /// Size of an unused ring buffer, in bytes: the kernel refuses one smaller than a page, and arm64 has pages of 64 KiB.
     pub const SMALLEST: u32 = 64 << 10;
+    /// Name of the map for stacks.
+    pub const STACKS: &str = "STACKS";
 }
 
 /// Indices of the `LEARNED` map.

@@ -10,7 +10,9 @@
 pub enum Kind {
     /// `inet_sock_set_state`: a full socket goes from `old` to `new`.
     /// At a transition to CLOSE, `arg0`: `sk_err`; `arg1`: see [`close`]. From SYN_SENT to ESTABLISHED, `arg0`: `srtt_us`, eight
-    /// times the round trip of the SYN in microseconds, 0 where it is not known. Otherwise both are 0.
+    /// times the round trip of the SYN in microseconds, 0 where it is not known. To SYN_SENT, FIN_WAIT1 or LAST_ACK with
+    /// [`flag::TASK`], `arg0`: [`RawStack::capture`] of the user stack, a [`stack`] after decoding, 0 if it was not captured.
+    /// Otherwise both are 0.
     Transition = 1,
     /// `timer_start` of a timewait socket: created, or armed again.
     /// `new`: `tw_substate`; `arg0`: jiffies left to `expires` (signed); `arg1`: `tw_entry_stamp`.
@@ -212,6 +214,38 @@ pub struct Task {
     pub comm: [u8; 16],
 }
 
+/// Words of a [`RawStack`].
+pub mod stack {
+    /// Most return addresses.
+    pub const DEPTH: usize = 64;
+    /// Words above the stack pointer: the frame of a wrapper of a system call is smaller.
+    pub const TOP: usize = 16;
+    /// Of the calls of a process beyond the limit per second, one in so many is captured: it stands for all of them.
+    pub const INTERVAL: u32 = 64;
+    /// Bit of a stack number in `arg0`: this call stands for [`INTERVAL`] calls.
+    pub const IS_SAMPLE: u64 = 1 << 31;
+}
+
+/// The user stack of a system call that opens or closes a connection: an entry of the `STACKS` ring, submitted before the
+/// record of the transition.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct RawStack {
+    /// Joins it with its transition: its time, then 8 bits of the CPU's number.
+    pub capture: u64,
+    /// Process id, in the initial pid namespace.
+    pub tgid: u32,
+    /// 1 for a call that stands for [`stack::INTERVAL`].
+    pub is_sample: u32,
+    /// Valid bytes of `frames`.
+    pub length: u64,
+    /// Words at the user stack pointer; all 0 where they could not be read.
+    pub top: [u64; stack::TOP],
+    /// The instruction pointer, then return addresses.
+    pub frames: [u64; stack::DEPTH],
+}
+
 /// One entry of a ring. 128 bytes, no padding.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
@@ -274,6 +308,8 @@ pub mod loss {
     /// guard had skipped those, or because a nested event had overwritten the mark (a duplicate). One counter per
     /// [`super::Reentrant`].
     pub const COVERED: u32 = 2;
+    /// Not a loss of a record: the ring of stacks had no room for one.
+    pub const STACK: u32 = COVERED + super::Reentrant::ALL.len() as u32;
     /// Number of counters.
-    pub const COUNT: u32 = COVERED + super::Reentrant::ALL.len() as u32;
+    pub const COUNT: u32 = STACK + 1;
 }

@@ -1,5 +1,5 @@
 //! The eBPF program of tcptrace, one file per hook. Only `kernel` reads kernel memory, only `emit` reserves space in
-//! the rings.
+//! the rings; `stack` does both for user stacks.
 
 #![no_std]
 #![no_main]
@@ -11,6 +11,7 @@ mod hooks;
 mod kernel;
 mod maps;
 mod ring;
+mod stack;
 
 #[cfg(not(test))]
 #[panic_handler]

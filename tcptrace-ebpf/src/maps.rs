@@ -2,13 +2,30 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
-    config::{Config, learned},
+    config::{Config, learned, ring},
     filter::{Ends, KernelFilter, Term, test},
     record::{Reentrant, loss},
 };
+
+/// [`RawStack`](tcptrace_common::record::RawStack)s. User space sets its size where stacks are captured.
+#[map]
+pub static STACKS: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
+
+/// Calls of a process in the current second: by process id and kind of call, see `stack`.
+#[map]
+pub static CALLS: LruHashMap<u64, CallCount> = LruHashMap::with_max_entries(2048, 0);
+
+/// Calls in one second.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct CallCount {
+    /// In units of about a second (2^30 ns).
+    pub second: u32,
+    pub calls: u32,
+}
 
 /// Lost events by cause, see [`tcptrace_common::loss`].
 #[map]

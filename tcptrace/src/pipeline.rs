@@ -44,6 +44,28 @@ pub use merge::MergedSource;
 pub use schedule::SnapshotSchedule;
 pub use window::{Bounds, Moment, Window, Windowed};
 
+/// Capture of user stacks.
+#[derive(Clone, Copy, Debug)]
+pub struct StackPlan {
+    /// Stacks captured per process, kind of call and second before they are sampled.
+    pub per_second: u32,
+    /// From which age a socket that waits for its process is listed with its stack.
+    pub older: Nanos,
+}
+
+impl StackPlan {
+    /// Lists sockets as soon as findings do.
+    pub fn for_findings() -> Self {
+        Self { older: Nanos::SECOND, ..Self::default() }
+    }
+}
+
+impl Default for StackPlan {
+    fn default() -> Self {
+        Self { per_second: 100, older: Nanos(10 * Nanos::SECOND.0) }
+    }
+}
+
 /// Settings of a run.
 pub struct PipelinePlan {
     /// Sockets to show.
@@ -58,6 +80,8 @@ pub struct PipelinePlan {
     pub interval: Nanos,
     /// Host data to poll besides the hooks, live only; with [`PollKind::Host`] snapshots have what only findings need.
     pub polls: PollKind,
+    /// Whether user stacks are captured, live only, and listed in snapshots; `None` for neither.
+    pub stacks: Option<StackPlan>,
     /// Whether polling is of use where tracing is impossible.
     pub may_only_poll: bool,
     /// Name of the source.
@@ -85,6 +109,7 @@ impl PipelinePlan {
             places: 0,
             interval,
             polls: PollKind::States,
+            stacks: None,
             may_only_poll: false,
             source: "".into(),
             peer_names: Arc::default(),
@@ -122,8 +147,12 @@ pub fn start(source: Box<dyn Source>, plan: PipelinePlan) -> Result<Running> {
     let (publish, snapshots) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let first = plan.queries.as_ref().map(|queries| queries.borrow().clone());
+    let aggregate = Aggregate::new(plan.grouping, plan.scope).with_places(plan.places);
     let flow = PipelineState::new(
-        Aggregate::new(plan.grouping, plan.scope).with_places(plan.places),
+        match plan.stacks {
+            Some(stacks) => aggregate.with_stacks(stacks.older),
+            None => aggregate,
+        },
         plan.events,
         first.map(|query| ActiveQuery::new(query, plan.filter.clone())),
         plan.filter.clone(),

@@ -7,8 +7,8 @@ use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, binds, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults,
     filters, flood, handshake, hosts, identity, million, names, nat, odd, owner, pools, ports, privileges,
-    program, prometheus, recording, report, restarts, scrape, screen, seed, serve, servers, storm, threads,
-    workloads,
+    program, prometheus, recording, report, restarts, scrape, screen, seed, serve, servers, stacks, storm,
+    threads, workloads,
 };
 
 macro_rules! scenarios {
@@ -86,6 +86,13 @@ const SCENARIOS: &[Scenario] = scenarios! {
     binds::free_ports, Short;
     binds::haproxy, Short;
     pools::nginx_without_keepalive, Short;
+    stacks::c_with_frame_pointers, Short;
+    stacks::c_without_frame_pointers, Short;
+    stacks::rust, Short;
+    stacks::go, Short;
+    stacks::python, Short;
+    stacks::node, Short;
+    stacks::podman, Short;
     ports::exhaustion, Short;
     ports::search, Alone;
     budget::views_agree, Short;

@@ -19,6 +19,7 @@ use crate::{
         Address, Argument, IPPROTO_TCP, SockCommon, is_system_call, load, local_port, net_is_dying, read,
     },
     maps::{HandOver, Handled, NewChild, config, is_idle},
+    stack,
 };
 
 const SHUTDOWN_MASK: u8 = 3;
@@ -129,8 +130,12 @@ fn report(ctx: &BtfTracePointContext) {
     } else if config!(has_helpers) == 0 && old == TcpState::Close as u8 {
         detail = inode(sock);
     }
+    let mut captured = 0;
     if is_the_tasks_own(old, new, sk_err) && is_system_call(ctx.as_ptr()) {
         flags |= flag::TASK;
+        if has_stack(new) && stack::is_captured() {
+            captured = stack::capture(ctx, new);
+        }
     }
     emit(
         &common,
@@ -143,7 +148,7 @@ fn report(ctx: &BtfTracePointContext) {
             cookie,
             object: sock,
             sport,
-            arg0: (sk_err | round_trip) as u64,
+            arg0: (sk_err | round_trip) as u64 | captured,
             arg1: detail,
         },
     );
@@ -176,6 +181,15 @@ fn may_fast_open(sock: Address) -> bool {
         ABSENT => true,
         offset => read::<u32>(sock, offset) != Some(0),
     }
+}
+
+/// Whether the system call opens or closes a connection.
+#[inline(always)]
+fn has_stack(new: u8) -> bool {
+    const SYN_SENT: u8 = TcpState::SynSent as u8;
+    const FIN_WAIT1: u8 = TcpState::FinWait1 as u8;
+    const LAST_ACK: u8 = TcpState::LastAck as u8;
+    matches!(new, SYN_SENT | FIN_WAIT1 | LAST_ACK)
 }
 
 #[inline(always)]

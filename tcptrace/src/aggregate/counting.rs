@@ -42,6 +42,9 @@ impl Observer for Aggregate {
         if let Some(pools) = self.pools.as_mut().filter(|_| socket.is_counted() || socket.is_shown()) {
             pools.changed(event);
         }
+        if socket.is_counted() || socket.is_shown() {
+            self.stacks.changed(event, socket);
+        }
         if socket.is_counted() {
             self.leave(event.from, Orphan::before(event));
             if let Some(dwells) = &mut self.dwells {

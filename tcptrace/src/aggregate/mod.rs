@@ -20,6 +20,7 @@ mod pools;
 mod ports;
 pub mod refused_syns;
 mod snapshot;
+mod stacks;
 mod sticky_top_n;
 mod streams;
 pub mod stuck_sockets;
@@ -36,6 +37,7 @@ use crate::{
         Nanos, NetnsId, Record, SocketId, TcpState,
         peer_names::PeerNames,
         record::{HostFacts, KernelLosses},
+        stack::{StackUse, UserStack},
     },
 };
 
@@ -60,6 +62,8 @@ pub use ports::{
     PortsSnapshot, SearchTimes, TwReuse,
 };
 pub use snapshot::{Group, Losses, Sample, Snapshot, StateTotal};
+use stacks::Stacks;
+pub use stacks::{CallTotal, LeakGroup, StackCall, StackGroup, StacksSnapshot};
 use sticky_top_n::StickyTopN;
 use streams::KeyNames;
 pub use streams::{MergedOrigin, SocketOrigin, StreamTables};
@@ -82,6 +86,7 @@ pub struct Aggregate {
     samples: u64,
     ports: Ports,
     pools: Option<Pools>,
+    stacks: Stacks,
     orphans: u64,
     history: VecDeque<Sample>,
     timeline: Timeline,
@@ -167,6 +172,7 @@ impl Aggregate {
             samples: 0,
             ports: Ports::default(),
             pools: None,
+            stacks: Stacks::default(),
             orphans: 0,
             history: VecDeque::with_capacity(HISTORY),
             timeline: Timeline::default(),
@@ -190,20 +196,31 @@ impl Aggregate {
         Self { pools: Some(Pools::default()), ..self }
     }
 
+    /// Lists the stacks of system calls, and of sockets that wait for their process for longer than `older`, see
+    /// [`Snapshot::stacks`].
+    #[must_use]
+    pub const fn with_stacks(mut self, older: Nanos) -> Self {
+        self.stacks.list(older);
+        self
+    }
+
     /// Sets the start of the trace; only the first call counts.
     pub fn begin(&mut self, ts: Nanos) {
         self.began.get_or_insert(ts);
     }
 
-    /// Counts the sockets that follow as those of `origin`. Ports are not counted once streams are merged: each host has
-    /// its own.
+    /// Counts the sockets that follow as those of `origin`. Ports and stacks are not counted once streams are merged: each host
+    /// has its own.
     pub fn set_origin(&mut self, origin: SocketOrigin) {
         self.ports.are_counted = origin.merged.is_none();
         self.groups.origin = origin;
     }
 
-    /// Updates the port settings from `record`. Returns a namespace whose sockets must be counted again.
+    /// Updates port settings and stacks from `record`. Returns a namespace whose sockets must be counted again.
     pub fn take(&mut self, record: &Record) -> Option<NetnsId> {
+        if self.groups.origin.merged.is_none() {
+            self.stacks.take(record);
+        }
         self.ports.take(record)
     }
 
@@ -220,6 +237,7 @@ impl Aggregate {
         self.totals = Default::default();
         self.dwells = self.dwells.as_ref().map(|_| Default::default());
         self.pools = self.pools.as_ref().map(|_| Pools::default());
+        self.stacks.restart();
         self.orphans = 0;
         self.last = None;
         if history == History::Ends {
@@ -287,11 +305,11 @@ impl Aggregate {
     ) -> Snapshot {
         let host = Arc::clone(&context.host);
         let streams = [StreamTables { tracker, names, host: &host }];
-        let ports = self.ports.snapshot(ts, names);
-        Snapshot { ports, ..self.snapshot_of(ts, &streams, context) }
+        let (ports, stacks) = (self.ports.snapshot(ts, names), self.stacks.snapshot(ts, tracker));
+        Snapshot { ports, stacks, ..self.snapshot_of(ts, &streams, context) }
     }
 
-    /// Builds the snapshot at `ts` of all merged `streams`, without ports.
+    /// Builds the snapshot at `ts` of all merged `streams`, without ports and stacks.
     pub fn snapshot_of(&mut self, ts: Nanos, streams: &[StreamTables<'_>], context: Context) -> Snapshot {
         self.mark(ts);
         let interval = self.last.map_or(Nanos(0), |last| ts.since(last.ts));
@@ -333,6 +351,7 @@ impl Aggregate {
             stuck: Vec::new(),
             ports: PortsSnapshot::default(),
             pools: self.pools.as_ref().map(Pools::snapshot).unwrap_or_default(),
+            stacks: StacksSnapshot::default(),
             dwells: self.merged_dwells().map(|dwells| dwells.states(&now, self.orphans)).unwrap_or_default(),
             dwells_by_role: self.dwells_by_role(),
             peer_names: peer_names(streams),
@@ -392,6 +411,16 @@ impl Aggregate {
     /// Connection tracking tables and bound ports as records for the start of a recording that begins at `ts`.
     pub fn port_holder_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
         self.ports.holder_records(ts)
+    }
+
+    /// The frames of a stack, if they are known.
+    pub fn stack(&self, stack: StackUse) -> Option<Arc<UserStack>> {
+        self.stacks.named(stack).cloned()
+    }
+
+    /// The frames of stacks as records for the start of a recording that begins at `ts`.
+    pub fn stack_records(&self, ts: Nanos) -> impl Iterator<Item = Record> {
+        self.stacks.records(ts)
     }
 
     /// Namespace and cgroup ids that sockets and groups refer to.

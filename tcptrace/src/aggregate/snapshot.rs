@@ -5,8 +5,8 @@ use std::{borrow::Cow, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    GroupKey, Grouping, PoolDemand, PortsSnapshot, RoleDwells, StateDwells, Timeline, TimewaitSockets,
-    detail::DetailAnswer, host_counters::Observed, stuck_sockets::StuckSockets,
+    GroupKey, Grouping, PoolDemand, PortsSnapshot, RoleDwells, StacksSnapshot, StateDwells, Timeline,
+    TimewaitSockets, detail::DetailAnswer, host_counters::Observed, stuck_sockets::StuckSockets,
 };
 use crate::{
     lifecycle::{Closer, EndReason, Role, Since},
@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub ports: PortsSnapshot,
     /// Processes for which a connection pool would save most connects, those first; empty unless requested.
     pub pools: Vec<PoolDemand>,
+    /// Stacks of system calls; empty unless requested.
+    pub stacks: StacksSnapshot,
     /// Names of remote addresses.
     pub peer_names: Arc<PeerNames>,
     /// Row count of each table, by name; every table is bounded.

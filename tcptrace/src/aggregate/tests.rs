@@ -11,6 +11,7 @@ use crate::model::{Addr, HookRecord, SeedSocket, Tuple, record::SeedObject};
 mod course;
 mod empty;
 mod pools;
+mod stacks;
 mod waiting;
 
 const MS: u64 = 1_000_000;

@@ -23,7 +23,7 @@ use crate::{
         Nanos,
         units::{self, parse_duration},
     },
-    pipeline::PipelinePlan,
+    pipeline::{PipelinePlan, StackPlan},
     source::{PollKind, host, netns},
     view::doctor::{
         diagnose, json,
@@ -38,6 +38,10 @@ pub struct DoctorArgs {
     /// Time to watch, over which counters are compared; default 10s. Of a recording, read only this much; default all
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
     watch: Option<Duration>,
+    /// Capture the user stacks of calls that open and close connections: findings name the code. Of a recording they do if it has
+    /// stacks
+    #[arg(long)]
+    stacks: bool,
     /// Show all details of every finding, with the reasons
     #[arg(short, long)]
     verbose: bool,
@@ -74,6 +78,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
             let plan = PipelinePlan {
                 polls: PollKind::Host,
                 may_only_poll: true,
+                stacks: (args.stacks || !args.source.is_live()).then(StackPlan::for_findings),
                 ..PipelinePlan::new(filter.clone(), grouping, Scope::TimewaitSockets, interval)
             };
             let peer_names = Arc::clone(&peer_names);

@@ -23,7 +23,7 @@ use crate::{
     filter::Filter,
     kernel::{Disabled, LoadError, Options, preflight::CannotTrace, preflight::Preflight},
     model::{Source, peer_names::PeerNames},
-    pipeline::PipelinePlan,
+    pipeline::{PipelinePlan, StackPlan},
     privileges::{self, Work},
     source::{NameOptions, PollKind, live::Live, polling_source::PollingSource},
 };
@@ -62,16 +62,16 @@ fn ring_mib(text: &str) -> Result<u32, String> {
 
 impl LiveArgs {
     /// Attaches the hooks, with the part of `filter` that the eBPF programs can test.
-    pub fn open(&self, filter: &Filter, polls: PollKind) -> Result<Live> {
+    pub fn open(&self, filter: &Filter, polls: PollKind, stacks: Option<StackPlan>) -> Result<Live> {
         let types = Preflight::run().types()?;
         // BTF takes some 10 MiB of memory and is freed when this returns.
-        Live::start(&types, &self.options(filter), filter.to_string(), polls, &self.names.options())
+        Live::start(&types, &self.options(filter, stacks), filter.to_string(), polls, &self.names.options())
     }
 
     /// The source of `plan`. If this host or user can't trace and the plan allows it, it only polls.
     pub fn source(&self, plan: &PipelinePlan) -> Result<Box<dyn Source>> {
         let filter = &plan.filter;
-        let error = match self.open(filter, plan.polls) {
+        let error = match self.open(filter, plan.polls, plan.stacks) {
             Ok(live) => return Ok(Box::new(live)),
             Err(error) => error,
         };
@@ -97,11 +97,12 @@ impl LiveArgs {
         self.names.peers()
     }
 
-    fn options(&self, filter: &Filter) -> Options {
+    fn options(&self, filter: &Filter, stacks: Option<StackPlan>) -> Options {
         Options {
             ring_bytes: self.ring_size.map(|mib| mib << 20),
             without: self.without.clone(),
             filter: filter.kernel_part(),
+            stacks_per_second: stacks.map_or(0, |stacks| stacks.per_second),
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod report;
 pub mod serve;
 mod socket_count;
 mod source;
+pub mod stacks;
 pub mod states;
 mod terminal;
 pub mod top;
@@ -61,6 +62,7 @@ enum Command {
     Events(events::EventsArgs),
     Hist(hist::HistArgs),
     Ports(ports::PortsArgs),
+    Stacks(stacks::StacksArgs),
     Record(record::RecordArgs),
     Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
@@ -88,6 +90,7 @@ impl Cli {
             Command::Events(args) => events::run(&args),
             Command::Hist(args) => hist::run(&args),
             Command::Ports(args) => ports::run(&args),
+            Command::Stacks(args) => stacks::run(&args),
             Command::Record(args) => record::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Report(args) => report::run(&args),
@@ -110,6 +113,7 @@ impl Command {
             Self::Events(args) => args.source.recordings(),
             Self::Hist(args) => args.source.recordings(),
             Self::Ports(args) => args.source.recordings(),
+            Self::Stacks(args) => args.source.recordings(),
             Self::Doctor(args) => args.source.recordings(),
             Self::States(args) => &args.from,
             Self::Replay(_) | Self::Report(_) | Self::Export(_) | Self::Diff(_) => return Work::Files,

@@ -23,7 +23,7 @@ use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     model::{Nanos, units},
     output_file::Existing,
-    pipeline::{self, PipelinePlan, Running},
+    pipeline::{self, PipelinePlan, Running, StackPlan},
     privileges::{self, Work},
     session::{self, Failure, Keep, RecorderStatus, Recording, Rotate, Written},
     source::PollKind,
@@ -55,6 +55,9 @@ pub struct RecordArgs {
     /// next number if FILE exists
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     last: Option<Duration>,
+    /// Also record the user stacks of calls that open and close connections, for `tcptrace stacks --from FILE`
+    #[arg(long)]
+    stacks: bool,
     /// Replace FILE if it exists. Numbered files and files written by --last are never replaced
     #[arg(long)]
     force: bool,
@@ -128,7 +131,7 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let mut wants_dump = signal(SignalKind::user_defined1()).context("SIGUSR1 can't be caught")?;
     let filter = args.filters.filter(&[])?;
     let peer_names = args.live.peer_names()?;
-    let source = args.live.open(&filter, PollKind::Host)?;
+    let source = args.live.open(&filter, PollKind::Host, args.stacks.then(StackPlan::default))?;
     // Open the file last, so that none is left behind if tracing is impossible.
     let (recorder, mut recording) = session::start(&args.plan())?;
     let plan = PipelinePlan {

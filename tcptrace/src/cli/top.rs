@@ -20,13 +20,14 @@ use crate::{
     aggregate::{Grouping, Scope, Snapshot, detail::Query},
     filter::Filter,
     model::{Nanos, units::parse_duration},
-    pipeline::PipelinePlan,
+    pipeline::{PipelinePlan, StackPlan},
     source::PollKind,
     view::top::{self, ScreenConfig, ScreenSettings, json, plain},
 };
 
 /// Live view of socket states per service
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an argument")]
 pub struct TopArgs {
     #[command(flatten)]
     groups: GroupArgs,
@@ -42,6 +43,9 @@ pub struct TopArgs {
     /// Print JSON, one document per snapshot
     #[arg(long)]
     json: bool,
+    /// Capture the user stacks of calls that open and close connections: the life of a socket shows its code
+    #[arg(long)]
+    stacks: bool,
     /// Print the configuration of the screen, from its file or the default, and exit
     #[arg(long)]
     print_config: bool,
@@ -132,7 +136,12 @@ impl TopArgs {
         let grouping = self.groups.grouping(config.by().unwrap_or(Grouping::SERVICE));
         // Only the screen shows findings.
         let polls = if self.is_screen() { PollKind::Host } else { PollKind::States };
-        PipelinePlan { polls, ..PipelinePlan::new(filter, grouping, Scope::TimewaitSockets, Nanos(interval)) }
+        let stacks = self.stacks.then(StackPlan::default);
+        PipelinePlan {
+            polls,
+            stacks,
+            ..PipelinePlan::new(filter, grouping, Scope::TimewaitSockets, Nanos(interval))
+        }
     }
 
     /// Prints the requested number of snapshots. Skips the first one of the source, which has no rates.

@@ -10,7 +10,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use rustix::system::uname;
 use tcptrace_common::{
-    config::{Config, ring},
+    config::{ABSENT, Config, ring},
     filter::KernelFilter,
     record::{Kind, Reentrant, ResetReason, SLOT_LEN, loss},
 };
@@ -24,6 +24,7 @@ use super::{
     object::{LoadError, RingKind, attach, load_object},
     rings::{Alarm, AnyRing, Rings},
     slot_ring::SlotRing,
+    stacks::{CallerWord, CapturedStack, StackRing},
     symbols::Handlers,
 };
 use crate::model::{
@@ -73,6 +74,8 @@ pub struct Options {
     pub without: Vec<Disabled>,
     /// Which records to report.
     pub filter: KernelFilter,
+    /// User stacks captured per process, kind of call and second before they are sampled; 0 captures none.
+    pub stacks_per_second: u32,
 }
 
 /// Arguments of [`SEND_RESET`] where it passes a reason (6.10).
@@ -93,6 +96,8 @@ pub struct Tracer {
     /// Events missed by every copy, when last computed.
     previous_missed: u64,
     losses: PerCpuArray<MapData, u64>,
+    /// `None` if no stacks are captured.
+    stacks: Option<StackRing>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The attached hooks.
     attached: Vec<&'static Hook>,
@@ -121,13 +126,13 @@ impl Tracer {
         let mut offsets = types.offsets()?;
         let is_disabled = |part| options.without.contains(&part);
         if is_disabled(Disabled::EntryStamp) {
-            offsets.tw_entry_stamp = tcptrace_common::config::ABSENT;
+            offsets.tw_entry_stamp = ABSENT;
         }
         let has_reset_reason = types.tracepoint_arguments(SEND_RESET) == Some(SEND_RESET_ARGUMENTS);
         let attached = hooks_to_attach(types, &options.without);
         if attached.iter().any(|hook| hook.tracepoint == SEND_RESET) && has_reset_reasons(types) {
             // The reset reason shows unread data, so the program need not read this field.
-            offsets.copied_seq = tcptrace_common::config::ABSENT;
+            offsets.copied_seq = ABSENT;
         }
         let copies = if types.has_recursion_guard() { copies_for(uname().release().to_bytes()) } else { 1 };
         let has_cookies = types.has_cookie_helper() && !is_disabled(Disabled::Cookies);
@@ -148,6 +153,8 @@ impl Tracer {
             copies: copies as u32,
             has_helpers: u32::from(has_cookies),
             stack_len: 16 << 10,
+            stacks_per_second: options.stacks_per_second,
+            user_sp: if types.has_registers_helper() && has_cookies { USER_STACK_POINTER } else { ABSENT },
             offsets,
         };
         let mut handlers =
@@ -180,6 +187,7 @@ impl Tracer {
                 (all.into_iter().map(AnyRing::Buffer).collect::<Vec<_>>(), alarm)
             }
         };
+        let stacks = (options.stacks_per_second != 0).then(|| stack_ring(&mut ebpf)).transpose()?;
         let losses = ebpf.take_map("LOSSES").ok_or(LoadError::Part("LOSSES map"))?;
         let logger = EbpfLogger::init(&mut ebpf).ok();
         Ok(Self {
@@ -192,6 +200,7 @@ impl Tracer {
             previous_missed: 0,
             reset_reasons: types.reset_reasons().to_vec(),
             losses: losses.try_into().map_err(|_| LoadError::Part("LOSSES array"))?,
+            stacks,
             logger,
             attached,
             ebpf,
@@ -209,10 +218,16 @@ impl Tracer {
     }
     /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order.
     pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
+        if self.stacks.as_mut().is_some_and(|stacks| !stacks.read()) {
+            return;
+        }
         let covered = Reentrant::ALL.map(|hook| self.covered(hook).unwrap_or(0));
-        let Self { rings, reset_reasons, doubles, identities, .. } = self;
+        let Self { rings, reset_reasons, doubles, identities, stacks, .. } = self;
         let mut watch = doubles.begin(covered.iter().sum());
         rings.drain(most, until, |mut seen| {
+            if let Some(stacks) = stacks {
+                stacks.numbers().join(&mut seen.raw);
+            }
             watch.check(&seen.raw);
             if seen.raw.kind == Kind::ResetSent as u8 {
                 seen.raw.arg0 = translate_reset_reason(reset_reasons, seen.raw.arg0) as u64;
@@ -223,6 +238,18 @@ impl Tracer {
             take(seen);
         });
         watch.end(most);
+    }
+
+    /// Captured stacks that are new since the last call.
+    pub fn new_stacks(&mut self) -> Vec<CapturedStack> {
+        self.stacks.as_mut().map(|stacks| stacks.numbers().take_new()).unwrap_or_default()
+    }
+
+    /// Tells stacks with different callers apart, now that the place of the caller is known.
+    pub fn set_caller(&mut self, caller: CallerWord) {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.numbers().set_caller(caller);
+        }
     }
 
     /// Whether the ids of sockets are tcptrace's own, because the kernel assigns no cookies.
@@ -273,6 +300,7 @@ impl Tracer {
             read_faults: known(count(loss::READ_FAULT), before.read_faults),
             decode_errors: self.rings.unknown,
             not_recorded: before.not_recorded,
+            stacks: known(count(loss::STACK), before.stacks),
             uncounted: before.uncounted.max(unread),
         }
     }
@@ -302,6 +330,14 @@ impl Tracer {
     fn covered(&self, hook: Reentrant) -> Option<u64> {
         Some(self.losses.get(&(loss::COVERED + hook as u32), 0).ok()?.iter().copied().sum())
     }
+}
+
+/// Offset of the user stack pointer in `struct pt_regs`. Elsewhere a wrapper of a system call returns to an address in a register.
+const USER_STACK_POINTER: u32 = if cfg!(target_arch = "x86_64") { 152 } else { ABSENT };
+
+fn stack_ring(ebpf: &mut Ebpf) -> Result<StackRing, LoadError> {
+    let map = ebpf.take_map(ring::STACKS).ok_or(LoadError::Part("STACKS map"))?;
+    Ok(StackRing::new(map.try_into().map_err(|_| LoadError::Part("STACKS ring buffer"))?))
 }
 
 /// How many copies of the programs of a hook that may interrupt itself a kernel needs that skips such programs: since 7.0 a

@@ -107,6 +107,9 @@ impl RingKind {
     }
 }
 
+/// Size of the ring of stacks: 3,000 of them between two reads.
+const STACK_RING_BYTES: u32 = 2 << 20;
+
 /// Creates the maps and relocates the programs for `config` and `filter`.
 pub(super) fn load_object(kind: RingKind, config: &Config, filter: &KernelFilter) -> Result<Ebpf, EbpfError> {
     let rings = config.ring_mask + 1;
@@ -117,6 +120,9 @@ pub(super) fn load_object(kind: RingKind, config: &Config, filter: &KernelFilter
         bytemuck::bytes_of(filter),
         true,
     );
+    if config.stacks_per_second != 0 {
+        loader.map_max_entries(ring::STACKS, STACK_RING_BYTES);
+    }
     match kind {
         RingKind::Slots => {
             loader.map_max_entries(ring::SLOTS, rings * config.ring_slots);

@@ -84,7 +84,7 @@ impl Ring for RingBuf<MapData> {
 }
 
 /// Whether it has reserved space that was not read.
-fn has_more(ring: &RingBuf<MapData>) -> bool {
+pub(super) fn has_more(ring: &RingBuf<MapData>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(descriptor(ring), PollFlags::IN)];
     // If poll fails, assume so: no other ring may go ahead.
     !poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)

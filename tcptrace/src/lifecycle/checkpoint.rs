@@ -82,6 +82,8 @@ impl Socket {
             extended,
             awaits_fin,
             reset,
+            opened_by,
+            closed_by,
             // Stored with the pending ends.
             is_closing: _,
             // These have columns.
@@ -114,6 +116,8 @@ impl Socket {
             extended,
             awaits_fin,
             reset,
+            opened_by,
+            closed_by,
         }
     }
 
@@ -135,6 +139,8 @@ impl Socket {
             extended,
             awaits_fin,
             reset,
+            opened_by,
+            closed_by,
         } = *memory;
         Self {
             previous,
@@ -153,6 +159,8 @@ impl Socket {
             extended,
             awaits_fin,
             reset,
+            opened_by,
+            closed_by,
             ..Self::new(tuple, netns, state, since)
         }
     }

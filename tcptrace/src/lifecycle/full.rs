@@ -11,6 +11,7 @@ use super::{
 use crate::model::{
     HookRecord, Nanos, NetnsId, SocketId, TcpState, Tuple,
     checkpoint::{Closing, Reset},
+    stack::StackUse,
 };
 
 /// One transition of a full socket, decoded.
@@ -194,7 +195,9 @@ impl Tracker {
                 socket.role_guessed = false;
                 // connect() chooses a port only after this.
                 socket.bound = seen.raw.sport != 0;
+                (socket.opened_by, socket.closed_by) = (StackUse::of(seen.raw.arg0), StackUse::NONE);
             }
+            TcpState::FinWait1 | TcpState::LastAck => socket.closed_by = StackUse::of(seen.raw.arg0),
             TcpState::Listen => {
                 socket.role = Role::Listener;
                 self.listeners.insert(at.id, socket.netns, &socket.tuple);

@@ -8,7 +8,7 @@ use crate::{
     filter::Subject,
     model::{
         Addr, Closer, Endpoint, Nanos, NetnsId, OwnerKind, Phase, Role, Since, TcpState, Tuple,
-        checkpoint::Reset,
+        checkpoint::Reset, stack::StackUse,
     },
 };
 
@@ -62,6 +62,10 @@ pub struct Socket {
     pub object: u64,
     /// Number of the last sweep that listed it, modulo 256.
     pub listed: u8,
+    /// Stack of the `connect()` that opened it.
+    pub opened_by: StackUse,
+    /// Stack of the `close()` or `shutdown()` that sent its FIN.
+    pub closed_by: StackUse,
     /// How the observer counts it.
     pub counted: Counted,
 }
@@ -99,6 +103,8 @@ impl Socket {
             reset: None,
             object: 0,
             listed: 0,
+            opened_by: StackUse::NONE,
+            closed_by: StackUse::NONE,
             counted: Counted::NEW,
         }
     }

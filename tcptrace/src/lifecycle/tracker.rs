@@ -276,6 +276,7 @@ impl Tracker {
             | Record::NetnsCounters { .. }
             | Record::Conntrack { .. }
             | Record::BoundPorts { .. }
+            | Record::Stack { .. }
             | Record::ClockStep(_)
             | Record::Loss { .. } => {}
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Closer, Nanos, NetnsId, OwnerKind, Phase, Role, Since, SocketId, TcpState, Tuple, process::Process,
+    stack::StackUse,
 };
 
 /// A socket that was tracked before the file began.
@@ -70,6 +71,12 @@ pub struct ExtraState {
     /// The RST that is about to end the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<Reset>,
+    /// Stack of the `connect()` that opened it.
+    #[serde(default, skip_serializing_if = "StackUse::is_none")]
+    pub opened_by: StackUse,
+    /// Stack of the call that sent its FIN.
+    #[serde(default, skip_serializing_if = "StackUse::is_none")]
+    pub closed_by: StackUse,
 }
 
 /// State beside the sockets; the last record of a checkpoint, after the sockets.

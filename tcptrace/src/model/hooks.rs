@@ -122,7 +122,9 @@ pub const HOOKS: &[Hook] = &[
             last: LastRecord::InClose,
             meaning: "a full socket changes its state; not its CLOSE when `minisocket_armed` has just reported the timewait socket \
                       that replaces it. `arg0`: `sk_err` with `to` = CLOSE; from SYN_SENT to ESTABLISHED \
-                      `tcp_sock.srtt_us`, eight times the round trip of the SYN in microseconds, 0 where it is not known",
+                      `tcp_sock.srtt_us`, eight times the round trip of the SYN in microseconds, 0 where it is not known; with \
+                      `to` = SYN_SENT, FIN_WAIT1 or LAST_ACK the number of the `stack` of the call, plus 2^31 where it stands for 64 \
+                      calls (since format 1.6)",
         }],
     },
     Hook {

@@ -18,6 +18,7 @@ pub mod peer_names;
 pub mod process;
 pub mod record;
 pub mod source;
+pub mod stack;
 pub mod sysctls;
 pub mod text;
 pub mod units;

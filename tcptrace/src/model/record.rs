@@ -14,6 +14,7 @@ use super::{
     checkpoint::{SocketCheckpoint, TrackerCheckpoint},
     nat::Conntrack,
     peer_names::{NameOrigin, Prefix},
+    stack::UserStack,
     workload::Workload,
 };
 
@@ -151,6 +152,15 @@ pub enum Record {
         /// The ports.
         bound: Box<BoundPorts>,
     },
+    /// The frames of a user stack, which transitions refer to by its number; they may come before it.
+    Stack {
+        /// When they were named.
+        ts: Nanos,
+        /// Its number.
+        number: u32,
+        /// The frames.
+        stack: Arc<UserStack>,
+    },
     /// A socket that was tracked before this recording began; not in a live stream.
     SocketCheckpoint(Box<SocketCheckpoint>),
     /// Tracker state beside the sockets when this recording began; the last record of a checkpoint.
@@ -203,6 +213,7 @@ impl Record {
             | Self::NetnsCounters { ts, .. }
             | Self::Conntrack { ts, .. }
             | Self::BoundPorts { ts, .. }
+            | Self::Stack { ts, .. }
             | Self::Loss { ts, .. }
             | Self::Restart { ts }
             | Self::Tick { ts } => *ts,
@@ -380,9 +391,17 @@ pub struct KernelLosses {
     /// Records missing in the recording because its writer was too slow.
     #[serde(default)]
     pub not_recorded: u64,
+    /// Not in the total: user stacks that their ring had no room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stacks: u64,
     /// Of the counts above, those that could not be read at some time: they are lower bounds.
     #[serde(default)]
     pub uncounted: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 impl KernelLosses {
@@ -395,6 +414,7 @@ impl KernelLosses {
             read_faults: self.read_faults.saturating_sub(before.read_faults),
             decode_errors: self.decode_errors.saturating_sub(before.decode_errors),
             not_recorded: self.not_recorded.saturating_sub(before.not_recorded),
+            stacks: self.stacks.saturating_sub(before.stacks),
             uncounted: self.uncounted,
         }
     }
@@ -408,6 +428,7 @@ impl KernelLosses {
             read_faults: self.read_faults.saturating_add(other.read_faults),
             decode_errors: self.decode_errors.saturating_add(other.decode_errors),
             not_recorded: self.not_recorded.saturating_add(other.not_recorded),
+            stacks: self.stacks.saturating_add(other.stacks),
             uncounted: self.uncounted.saturating_add(other.uncounted),
         }
     }

@@ -110,7 +110,9 @@ impl ActiveQuery {
                 Detail::Group(Members { sockets, total, dwells })
             }),
             Focus::Socket(id) => match Life::of(*id, tracker, &self.journal, self.last_seen.as_ref()) {
-                Some(life) => {
+                Some(mut life) => {
+                    life.opened_by = aggregate.stack(life.socket.opened_by);
+                    life.closed_by = aggregate.stack(life.socket.closed_by);
                     self.last_seen = Some(life.socket.clone());
                     Detail::Socket(Box::new(life))
                 }

@@ -164,6 +164,7 @@ impl PipelineState {
         } else {
             self.aggregate.snapshot(self.now, tracker, &self.stream.names, context)
         };
+        snapshot.stacks.missed = self.stream.losses.stacks;
         if self.lists_stuck {
             snapshot.stuck =
                 stuck_sockets::of(tracker, &snapshot.host, &snapshot.observed, snapshot.began, snapshot.ts);
@@ -240,6 +241,7 @@ impl PipelineState {
         let (workloads, facts) = tracker.names(ts);
         records.extend(workloads);
         records.extend(self.aggregate.port_holder_records(ts));
+        records.extend(self.aggregate.stack_records(ts));
         // The checkpoint is not a seed: the seed is complete before it.
         records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
         let (sockets, rest) = tracker.carry(ts);
@@ -285,6 +287,7 @@ impl PipelineState {
             | Record::NetnsCounters { .. }
             | Record::Conntrack { .. }
             | Record::BoundPorts { .. }
+            | Record::Stack { .. }
             | Record::SocketCheckpoint(_)
             | Record::TrackerCheckpoint(_)
             | Record::Stream { .. } => {}

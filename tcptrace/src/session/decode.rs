@@ -20,6 +20,8 @@ const MOST_TEXT_BYTES: usize = 64 << 20;
 const RETAINED_TEXT_BYTES: usize = 16 << 20;
 /// Most bytes of facts in one row, checkpoints excepted: parsed into objects they take ten times as much.
 const MAX_FACTS_BYTES: usize = 1 << 20;
+/// The same for the frames of a stack, of which there are many.
+const MAX_STACK_BYTES: usize = 128 << 10;
 /// Most entries in a dictionary with an index of one byte.
 const MAX_DICT_NAMES: usize = 256;
 

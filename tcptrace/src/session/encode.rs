@@ -233,6 +233,11 @@ impl Encoder {
             Record::BoundPorts { netns, bound, .. } => {
                 self.netns_facts(RowKind::BoundPorts, ts, *netns, bound);
             }
+            Record::Stack { number, stack, .. } => {
+                let row = self.begin(RowKind::Stack, ts);
+                self.columns.arg0.set(row, i64::from(*number));
+                self.facts(row, stack);
+            }
             Record::ClockStep(step) => {
                 let row = self.begin(RowKind::ClockStep, ts);
                 self.columns.arg0.set(row, step.offset_ns.cast_signed());

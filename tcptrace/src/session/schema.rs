@@ -14,7 +14,7 @@ pub const FORMAT: Version = Version { major: 1, minor: newest_minor() };
 /// The minor version that introduced the newest kind or column.
 const fn newest_minor() -> u32 {
     /// Of columns, and of kinds that no hook reports.
-    const OTHERS: u32 = 5;
+    const OTHERS: u32 = 6;
     let (mut newest, mut n) = (OTHERS, 0);
     while n < REPORTED.len() {
         if REPORTED[n].since > newest {
@@ -237,6 +237,8 @@ pub enum RowKind {
     Conntrack,
     /// Ports of a network namespace that sockets hold by `bind()` without a connection, in `facts`.
     BoundPorts,
+    /// The frames of a user stack, in `facts`; `arg0`: its number.
+    Stack,
     /// The wall clock was set; `arg0`: its new offset from `CLOCK_MONOTONIC`.
     ClockStep,
     /// Facts about the host, in `facts`.
@@ -283,6 +285,7 @@ const OTHER_KINDS: &[(u8, &str, RowKind)] = &[
     (36, "conntrack", RowKind::Conntrack),
     (37, "address_name", RowKind::AddressName),
     (38, "bound_ports", RowKind::BoundPorts),
+    (39, "stack", RowKind::Stack),
 ];
 
 /// Every row kind by name; the position is the index in the file's dictionary. Does not compile unless each has an

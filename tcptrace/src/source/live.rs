@@ -1,6 +1,9 @@
 //! Traces the running kernel: reads the hooks' ring buffers, and adds the seed, polled data and the time.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -14,6 +17,7 @@ use super::{
     process_facts::NameOptions,
     seed::{self, Seed},
     settings::SettingsReader,
+    stack_names::{StackNamer, StackRequest},
     sweep::{self, SweepCommand, Sweeper},
 };
 use crate::{
@@ -38,6 +42,10 @@ const SEED_BATCHES: usize = 8;
 const LISTINGS: usize = 8;
 /// Longer than the tracker waits for a record that explains an end (`lifecycle::pending::GRACE`).
 const SETTLE_TIME: Duration = Duration::from_millis(260);
+/// Time limit for naming the last stacks: the debug information of a large program takes seconds.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(30);
+/// Stacks that wait for the thread that names them; more stay without names.
+const MAX_UNNAMED: usize = 1 << 12;
 const LOSS_INTERVAL: Nanos = Nanos(250_000_000);
 
 /// A live trace.
@@ -53,6 +61,10 @@ pub struct Live {
     conntrack: Option<PollerThread<ConntrackPoller>>,
     /// `None` if not requested, or if the kernel lists none.
     bound_ports: Option<PollerThread<BoundPortPoller>>,
+    /// `None` if no stacks are captured.
+    stacks: Option<PollerThread<StackNamer>>,
+    /// Stacks to be named.
+    unnamed: VecDeque<StackRequest>,
     clock: ClockWatch,
     begun: bool,
     is_seeding: bool,
@@ -116,6 +128,10 @@ impl Live {
             .then(|| BoundPortPoller::start(&options.filter))
             .transpose()
             .context("no thread for bound sockets")?;
+        let stacks = (options.stacks_per_second != 0)
+            .then(StackNamer::start)
+            .transpose()
+            .context("no thread for stacks")?;
         Ok(Self {
             tracer,
             clock: ClockWatch::new(&facts),
@@ -127,11 +143,32 @@ impl Live {
             settings,
             conntrack,
             bound_ports,
+            stacks,
+            unnamed: VecDeque::new(),
             begun: false,
             is_seeding: true,
             losses: KernelLosses::default(),
             losses_reported_at: Nanos(0),
         })
+    }
+
+    /// Requests names for new stacks, and passes on those that were found.
+    fn name_stacks(&mut self, take: &mut dyn FnMut(Record)) {
+        let named = receive(&mut self.stacks, usize::MAX);
+        let Some(stacks) = &self.stacks else { return };
+        for found in named {
+            found.caller.into_iter().for_each(|caller| self.tracer.set_caller(caller));
+            take(found.record);
+        }
+        let new = self.tracer.new_stacks().into_iter();
+        let room = MAX_UNNAMED.saturating_sub(self.unnamed.len());
+        self.unnamed.extend(new.take(room).map(|new| StackRequest::Name(Box::new(new))));
+        while let Some(request) = self.unnamed.pop_front() {
+            if let Some(request) = stacks.request_or_return(request) {
+                self.unnamed.push_front(request);
+                break;
+            }
+        }
     }
 
     fn wait(&mut self) {
@@ -168,6 +205,7 @@ impl Source for Live {
             settings.observe_hook(&seen);
             take(Record::Kernel(seen));
         });
+        self.name_stacks(take);
         self.names.found().into_iter().for_each(&mut *take);
         self.settings.found().for_each(&mut *take);
         receive(&mut self.conntrack, usize::MAX).into_iter().for_each(&mut *take);
@@ -184,7 +222,9 @@ impl Source for Live {
         if now.since(self.losses_reported_at) >= LOSS_INTERVAL {
             self.losses_reported_at = now;
             let losses = self.tracer.losses(&self.losses);
-            if losses != std::mem::replace(&mut self.losses, losses) {
+            let before = std::mem::replace(&mut self.losses, losses);
+            // A sweep does not find stacks.
+            if losses != (KernelLosses { stacks: losses.stacks, ..before }) {
                 self.sweeps.request(SweepCommand::Lost);
             }
             take(Record::Loss { ts: now, losses });
@@ -203,8 +243,14 @@ impl Source for Live {
         if let Some(bound_ports) = &self.bound_ports {
             bound_ports.request(LastPoll);
         }
-        while ((polls_host && self.seed.is_some()) || self.conntrack.is_some() || self.bound_ports.is_some())
-            && began.elapsed() < LAST_POLL_TIMEOUT
+        if self.stacks.is_some() {
+            self.unnamed.push_back(StackRequest::Last);
+        }
+        let is_polling = |live: &Self| {
+            (polls_host && live.seed.is_some()) || live.conntrack.is_some() || live.bound_ports.is_some()
+        };
+        while (is_polling(self) && began.elapsed() < LAST_POLL_TIMEOUT)
+            || (self.stacks.is_some() && began.elapsed() < NAMES_TIMEOUT)
         {
             let _ = self.fill(take);
         }

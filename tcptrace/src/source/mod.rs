@@ -21,6 +21,7 @@ mod procfs;
 mod seed;
 mod settings;
 pub mod sock_diag;
+mod stack_names;
 mod sweep;
 mod sysctl_files;
 pub(crate) mod users;

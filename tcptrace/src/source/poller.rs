@@ -3,7 +3,9 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, sync_channel},
+    sync::mpsc::{
+        Receiver, RecvTimeoutError, SendError, SyncSender, TryRecvError, TrySendError, sync_channel,
+    },
     time::{Duration, Instant},
 };
 
@@ -62,6 +64,14 @@ impl<P: Poller> PollerThread<P> {
         let poller = new(sender);
         privileges::spawn(P::NAME, P::WORK, move || run(poller, requested))?;
         Ok(Self { requests, findings })
+    }
+
+    /// Returns `request` if too many wait, and drops it if the poller has ended.
+    pub fn request_or_return(&self, request: P::Request) -> Option<P::Request> {
+        match self.requests.try_send(request) {
+            Err(TrySendError::Full(request)) => Some(request),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+        }
     }
 
     /// Returns whether the poller will receive `request`: not if too many wait, or if it has ended.

@@ -16,5 +16,6 @@ pub mod losses;
 pub mod metrics;
 pub mod ports;
 pub mod report;
+pub mod stacks;
 pub mod states;
 pub mod top;

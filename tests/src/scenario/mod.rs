@@ -35,6 +35,7 @@ pub mod screen;
 pub mod seed;
 pub mod serve;
 pub mod servers;
+pub mod stacks;
 pub mod storm;
 pub mod threads;
 pub mod workloads;

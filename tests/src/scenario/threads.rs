@@ -29,7 +29,7 @@ const CONNTRACK: u64 = INSPECTING | bit(12);
 const FILES: u64 = bit(1) | bit(2);
 
 /// The capabilities of a thread once its command runs. The first is the main thread.
-const MAY_HOLD: [(&str, u64); 17] = [
+const MAY_HOLD: [(&str, u64); 18] = [
     ("tcptrace", 0),
     ("pipeline", 0),
     ("signals", 0),
@@ -45,6 +45,7 @@ const MAY_HOLD: [(&str, u64); 17] = [
     ("settings", INSPECTING),
     ("conntrack", CONNTRACK),
     ("bound_ports", INSPECTING),
+    ("stacks", INSPECTING),
     ("recorder", FILES),
     ("hlog", FILES),
 ];
@@ -152,12 +153,13 @@ pub fn of_live_commands(lab: &Lab) -> Result<()> {
     let path = |name: &str| folder.file(name).to_string_lossy().into_owned();
     let (log, recording) = (path("a.hlog"), path("a.tcptrace"));
     let can_inspect = ["tcptrace", "pipeline", "signals", "sweep", "names", "settings"];
-    let commands: [(&[&str], &[&str], u64); 8] = [
+    let commands: [(&[&str], &[&str], u64); 9] = [
         (&["top", "--json", "--batch", "1000000"], &["seed"], 0),
         (&["events"], &["output"], 0),
         (&["hist", "--json"], &[], 0),
         (&["hist", "--hlog", &log], &["hlog"], 0),
         (&["ports", "--duration", "1h"], &["conntrack"], 0),
+        (&["stacks", "--duration", "1h"], &["stacks"], 0),
         (&["doctor", "--for", "1h"], &["seed", "conntrack"], 0),
         (&["record", "-o", &recording], &["seed", "conntrack", "recorder"], 0),
         (&["serve", "--listen", "127.0.0.1:0"], &[], 0),

@@ -180,13 +180,15 @@ fn connect(args: &str) -> Result<()> {
 }
 
 /// A container of podman, with a storage of its own below the folder that stands for the host's root.
-struct Podman {
+pub(super) struct Podman {
     /// Its options.
     options: Vec<String>,
     storage: PathBuf,
 }
 
 impl Podman {
+    pub(super) const IMAGE: &str = "localhost/shop:1";
+
     fn new(host: &TempFolder) -> Result<Self> {
         let storage = host.file("host/var/lib/containers/storage");
         fs::create_dir_all(&storage)?;
@@ -201,7 +203,33 @@ impl Podman {
         Ok(podman)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A root with nothing but places for the host's programs, as [`Self::IMAGE`], and proof that it runs.
+    pub(super) fn with_image(folder: &TempFolder) -> Result<Self> {
+        let podman = Self::new(folder)?;
+        let tree = folder.file("tree");
+        for place in ["usr", "proc", "sys", "dev", "etc", "tmp", "run"] {
+            fs::create_dir_all(tree.join(place))?;
+        }
+        for link in ["bin", "lib", "lib64"] {
+            std::os::unix::fs::symlink(format!("usr/{link}"), tree.join(link))?;
+        }
+        let archive = folder.file("tree.tar").to_string_lossy().into_owned();
+        let packed = Command::new("tar")
+            .args(["--create", "--file", &archive, "--directory"])
+            .arg(&tree)
+            .arg(".")
+            .finish()?;
+        ensure!(packed.status.success(), "tar: {}", String::from_utf8_lossy(&packed.stderr));
+        podman.run(&["import", "--quiet", &archive, "localhost/shop:1"])?;
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
+        let probe = ["--network", "host", "--volume", "/usr:/usr:ro", "localhost/shop:1", "/usr/bin/true"];
+        podman
+            .run(&[&["run", "--rm"], &limits[..], &probe].concat())
+            .map_err(|error| Skip(format!("podman can't run a container here: {error:#}")))?;
+        Ok(podman)
+    }
+
+    pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("podman");
         command.args(&self.options).args(args);
         command
@@ -226,24 +254,7 @@ impl Drop for Podman {
 pub fn podman(lab: &Lab) -> Result<()> {
     netns::keep_time_wait()?;
     let folder = TempFolder::new()?;
-    let podman = Podman::new(&folder)?;
-    // A root with nothing but places for the host's programs.
-    let tree = folder.file("tree");
-    for place in ["usr", "proc", "sys", "dev", "etc", "tmp", "run"] {
-        fs::create_dir_all(tree.join(place))?;
-    }
-    for link in ["bin", "lib", "lib64"] {
-        std::os::unix::fs::symlink(format!("usr/{link}"), tree.join(link))?;
-    }
-    let archive = folder.file("tree.tar").to_string_lossy().into_owned();
-    let packed = Command::new("tar")
-        .args(["--create", "--file", &archive, "--directory"])
-        .arg(&tree)
-        .arg(".")
-        .finish()?;
-    ensure!(packed.status.success(), "tar: {}", String::from_utf8_lossy(&packed.stderr));
-    podman.run(&["import", "--quiet", &archive, "localhost/shop:1"])?;
-
+    let podman = Podman::with_image(&folder)?;
     let (netns, root) = (lab.netns().to_string(), folder.file("host").to_string_lossy().into_owned());
     let args =
         ["top", "--json", "--interval", "1s", "--netns", &netns, "--host-root", &root, "--by", "container"];
@@ -251,10 +262,6 @@ pub fn podman(lab: &Lab) -> Result<()> {
     let exe = format!("{}:/child:ro", std::env::current_exe()?.display());
     let child = format!("{CHILD}=7001 {TIME_WAIT} {IN_CONTAINER}");
     let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
-    let probe = ["--network", "host", "--volume", "/usr:/usr:ro", "localhost/shop:1", "/usr/bin/true"];
-    podman
-        .run(&[&["run", "--rm"], &limits[..], &probe].concat())
-        .map_err(|error| Skip(format!("podman can't run a container here: {error:#}")))?;
     let run = ["run", "--interactive", "--name", "shop-db", "--network", "host", "--env", &child];
     let run =
         [&run[..], &limits, &["--volume", "/usr:/usr:ro", "--volume", &exe, "localhost/shop:1", "/child"]];

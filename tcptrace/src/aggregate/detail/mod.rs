@@ -13,11 +13,13 @@ mod tests;
 pub use journal::{Journal, StateChange};
 pub use sockets::{PER_STATE, SocketRow, pick, row_of};
 
+use std::sync::Arc;
+
 use crate::{
     aggregate::{GroupKey, Grouping, StateDwells},
     filter::Expr,
     lifecycle::{Since, Socket, Tracker},
-    model::{Nanos, SocketId, TcpState},
+    model::{Nanos, SocketId, TcpState, stack::UserStack},
 };
 
 /// Content that a view requests.
@@ -106,6 +108,10 @@ pub struct Life {
     pub steps: Vec<StateChange>,
     /// History before the first change.
     pub before: Before,
+    /// Stack of the `connect()` that opened it, if captured.
+    pub opened_by: Option<Arc<UserStack>>,
+    /// Stack of the call that sent its FIN, if captured.
+    pub closed_by: Option<Arc<UserStack>>,
 }
 
 /// History before the first known change of a socket.
@@ -139,6 +145,6 @@ impl Life {
             None if !matches!(socket.since, Since::Exact(_) | Since::Unknown) => Before::OlderThanTrace,
             _ => journal.kept_since().map_or(Before::OlderThanTrace, Before::ChangesDropped),
         };
-        Some(Self { socket, steps, before })
+        Some(Self { socket, steps, before, opened_by: None, closed_by: None })
     }
 }

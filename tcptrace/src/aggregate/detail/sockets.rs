@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use crate::{
     lifecycle::{Bound, Closer, Dwell, OwnerKind, Phase, Processes, Role, Since, Socket},
-    model::{Nanos, NetnsId, SocketId, TcpState, Tuple, record::Process},
+    model::{Nanos, NetnsId, SocketId, TcpState, Tuple, record::Process, stack::StackUse},
 };
 
 /// Sockets picked per state.
@@ -38,6 +38,10 @@ pub struct SocketRow {
     pub orphan: bool,
     /// A late segment rearmed the TIME_WAIT timer: it lasts longer than a minute.
     pub extended: bool,
+    /// Stack of the `connect()` that opened it.
+    pub opened_by: StackUse,
+    /// Stack of the call that sent its FIN.
+    pub closed_by: StackUse,
     /// Source of the owner.
     pub owner: OwnerKind,
     /// The owning process.
@@ -76,6 +80,8 @@ pub fn row_of(id: SocketId, socket: &Socket, processes: &Processes) -> SocketRow
         closer: socket.closer,
         orphan: socket.phase == Phase::Timewait || socket.is_orphan_fin_wait2(),
         extended: socket.extended,
+        opened_by: socket.opened_by,
+        closed_by: socket.closed_by,
         owner: socket.owner,
         process: socket.process.and_then(|id| processes.get(id)).map(|process| Process::clone(process)),
     }

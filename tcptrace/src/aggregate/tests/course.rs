@@ -85,6 +85,7 @@ impl Course {
                 decode_errors: 3,
                 read_faults: 4,
                 not_recorded: 5,
+                stacks: 8,
                 uncounted: 6,
             },
             output_dropped: 7,

@@ -17,7 +17,12 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// `bpf_get_socket_cookie()` for a socket pointer, as callable by a program attached to a tracepoint.
 const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
-const FUNCTIONS: [TypeName<'_>; 1] = [TypeName { kind: kind::FUNC, text: COOKIE_HELPER }];
+/// Gives a program the user registers of the current task.
+const REGISTERS_HELPER: &str = "bpf_task_pt_regs";
+const FUNCTIONS: [TypeName<'_>; 2] = [
+    TypeName { kind: kind::FUNC, text: COOKIE_HELPER },
+    TypeName { kind: kind::FUNC, text: REGISTERS_HELPER },
+];
 
 /// Prefix of the typedef of a tracepoint.
 const TRACEPOINT: &str = "btf_trace_";
@@ -88,6 +93,11 @@ impl KernelTypes {
     /// Whether a program at a tracepoint may request a socket's cookie (5.12).
     pub fn has_cookie_helper(&self) -> bool {
         self.has_function(COOKIE_HELPER)
+    }
+
+    /// Whether a program may read the user registers of the current task (5.15).
+    pub fn has_registers_helper(&self) -> bool {
+        self.has_function(REGISTERS_HELPER)
     }
 
     /// Whether the kernel may skip a tracing program that interrupts itself (5.12).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tcptrace_common::record::{self as raw, Kind, flag};
 
-use super::{Decoder, MAX_FACTS_BYTES, MOST_TEXT_BYTES, Wrong};
+use super::{Decoder, MAX_FACTS_BYTES, MAX_STACK_BYTES, MOST_TEXT_BYTES, Wrong};
 use crate::{
     model::{
         Addr, ClockStep, HookRecord, Nanos, NetnsId, Record, SeedSocket, SocketId, TcpState, Tuple,
@@ -99,6 +99,12 @@ impl Decoder {
             RowKind::BoundPorts => {
                 Record::BoundPorts { ts, netns: self.netns(row), bound: Box::new(self.facts(row)?) }
             }
+            RowKind::Stack => Record::Stack {
+                ts,
+                number: u32::try_from(self.arg(Column::Arg0, row))
+                    .map_err(|_| "a stack without its number")?,
+                stack: self.facts_within(row, MAX_STACK_BYTES)?,
+            },
             RowKind::ClockStep => {
                 let offset_ns =
                     self.column(Column::Arg0).u64(row).ok_or("a step of the clock without its offset")?;

@@ -13,6 +13,7 @@ use crate::{
         peer_names::{NameOrigin, Prefix},
         process::ParentProcess,
         record::{Process, ProcessFacts},
+        stack::{StackFrame, UserStack},
         workload::Workload,
     },
     session::{
@@ -233,6 +234,18 @@ fn any_record() -> impl Strategy<Value = Record> {
             let addr = BoundAddr { saddr: tuple.saddr, ports, holders: vec![holder] };
             let bound = Box::new(BoundPorts { addrs: vec![addr], other_ports: sockets });
             Record::BoundPorts { ts, netns: NetnsId(netns), bound }
+        }),
+        1 => (at(), small(), "[ -~]{0,15}", number(), any::<bool>()).prop_map(|(ts, number, name, offset, is_cut)| {
+            let frame = |line| StackFrame {
+                function: name.as_str().into(),
+                offset,
+                module: name.as_str().into(),
+                file: name.as_str().into(),
+                line,
+                is_inlined: is_cut,
+            };
+            let stack = Arc::new(UserStack { frames: vec![frame(0), frame(number)], is_cut });
+            Record::Stack { ts, number, stack }
         }),
         1 => (at(), number(), number()).prop_map(|(ts, ring_full, uncounted)| {
             Record::Loss { ts, losses: KernelLosses { ring_full, uncounted, ..KernelLosses::default() } }

@@ -3,7 +3,7 @@
 use super::finding::Who;
 use crate::{
     aggregate::{
-        Group, Snapshot,
+        Group, Snapshot, StackCall,
         host_counters::Surroundings,
         stuck_sockets::{One, StuckSockets},
     },
@@ -13,6 +13,9 @@ use crate::{
 
 /// Maximum number of namespaces, processes and destinations named in one finding.
 const MOST_NAMED: usize = 3;
+
+/// Maximum number of stacks in one finding.
+const MOST_CODE: usize = 2;
 
 /// The snapshot under diagnosis.
 pub struct Case<'a> {
@@ -196,6 +199,31 @@ impl<'a> Case<'a> {
             stuck.iter().map(|stuck| (count(stuck), stuck)).collect();
         counted.sort_by_key(|&(count, _)| std::cmp::Reverse(count));
         counted.iter().take(MOST_NAMED).map(|(count, stuck)| self.stuck_owner(stuck, *count)).collect()
+    }
+
+    /// The code that makes most calls of a program, a line each; none if no stacks were captured.
+    pub fn code(&self, call: StackCall, process: &Process) -> Vec<String> {
+        let what = match call {
+            StackCall::Connect => "opened by",
+            StackCall::Close => "closed by",
+        };
+        let groups = self.snapshot.stacks.groups.iter();
+        let of_program = groups.filter(|group| group.call == call && group.process.comm == process.comm);
+        of_program
+            .filter(|group| !group.stack.frames.is_empty())
+            .take(MOST_CODE)
+            .map(|group| format!("{} {what} {}", units::count(group.calls), group.stack.summary()))
+            .collect()
+    }
+
+    /// The code that opened sockets that now are in CLOSE_WAIT, likewise.
+    pub fn code_of_close_wait(&self) -> Vec<String> {
+        let leaks = self.snapshot.stacks.leaks.iter().filter(|leak| leak.close_wait > 0);
+        let with_code = leaks.filter_map(|leak| Some((leak.close_wait, leak.stack.as_ref()?)));
+        with_code
+            .take(MOST_CODE)
+            .map(|(count, stack)| format!("{} opened by {}", units::count(count), stack.summary()))
+            .collect()
     }
 
     /// Watch time in words.

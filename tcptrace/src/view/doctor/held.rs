@@ -51,6 +51,7 @@ pub fn close_wait(case: &Case<'_>) -> Option<Found> {
         patience(case)
     )];
     evidence.extend(lines(case, &old));
+    evidence.extend(case.code_of_close_wait());
     let who = case.top_stuck_owners(&old, |stuck| stuck.old);
     let pid = who.first().and_then(|who| who.pid).map_or_else(|| "PID".into(), |pid| pid.to_string());
     Some(Found {

@@ -5,7 +5,7 @@ use super::{
     finding::{Found, Severity, Who},
 };
 use crate::{
-    aggregate::PoolDemand,
+    aggregate::{PoolDemand, StackCall},
     model::{
         text,
         units::{self, plural},
@@ -108,7 +108,7 @@ pub fn too_small(case: &Case<'_>) -> Option<Found> {
             first.process.shown(),
             case.remote(first.remote)
         ),
-        evidence: vec![
+        evidence: [
             would,
             format!(
                 "{} in {}, {} of them for less than 1 s; at most {} open at once{}",
@@ -123,7 +123,10 @@ pub fn too_small(case: &Case<'_>) -> Option<Found> {
                 units::count(here),
                 units::count(there)
             ),
-        ],
+        ]
+        .into_iter()
+        .chain(case.code(StackCall::Connect, &first.process))
+        .collect(),
         numbers: vec![
             ("opened", opened),
             ("saved", saved),

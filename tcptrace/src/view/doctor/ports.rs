@@ -5,7 +5,7 @@ use super::{
     finding::{Found, Severity, Who},
 };
 use crate::{
-    aggregate::{DestinationPorts, TwReuse},
+    aggregate::{DestinationPorts, StackCall, TwReuse},
     model::{
         Nanos, TcpState,
         units::{self, plural},
@@ -61,7 +61,12 @@ fn found(case: &Case<'_>, severity: Severity, title: String, destinations: &[&De
     Found {
         severity,
         title,
-        evidence: destinations.iter().take(MOST_NAMED).map(|ports| seen(case, ports)).collect(),
+        evidence: destinations
+            .iter()
+            .take(MOST_NAMED)
+            .map(|ports| seen(case, ports))
+            .chain(code(case, worst))
+            .collect(),
         numbers: vec![
             ("failures", destinations.iter().map(|ports| ports.connect_failures).sum()),
             ("used", worst.used),
@@ -80,6 +85,12 @@ fn found(case: &Case<'_>, severity: Severity, title: String, destinations: &[&De
         },
         verify: "tcptrace ports   # and again: tcptrace doctor".into(),
     }
+}
+
+/// The code of the process that holds most ports: where it closes first, if TIME_WAIT holds them, else where it connects.
+fn code(case: &Case<'_>, worst: &DestinationPorts) -> Vec<String> {
+    let call = if worst.is_held_by_time_wait() { StackCall::Close } else { StackCall::Connect };
+    worst.processes.first().map(|process| case.code(call, process)).unwrap_or_default()
 }
 
 const BY_TIME_WAIT: &str = "Each connection to one remote address and port needs a local port of its own, and a TIME_WAIT of this side keeps \

@@ -30,6 +30,8 @@ use crate::{
 mod pools_tests;
 #[path = "tests/ports.rs"]
 mod ports_tests;
+#[path = "tests/stacks.rs"]
+mod stacks_tests;
 
 const OWN: NetnsId = NetnsId(1);
 const BLUE: NetnsId = NetnsId(2);

@@ -127,6 +127,7 @@ pub fn row<'a>(record: &'a Record, host: &HostFacts) -> Option<Row<'a>> {
         | Record::NetnsCounters { .. }
         | Record::Conntrack { .. }
         | Record::BoundPorts { .. }
+        | Record::Stack { .. }
         | Record::Loss { .. }
         | Record::Restart { .. }
         | Record::Stream { .. }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     aggregate::{
         DestinationPorts, DwellQuantiles, Group, GroupKey, Grouping, Losses, PortsSnapshot, Sample, Snapshot,
-        StateTotal, TimeWaitEnds, Timeline, TimewaitSockets, TwReuse,
+        StacksSnapshot, StateTotal, TimeWaitEnds, Timeline, TimewaitSockets, TwReuse,
         detail::{Before, Detail, DetailAnswer, Life, Members, Query, SocketRow, StateChange, row_of},
         stuck_sockets::{One, StuckSockets},
     },
@@ -14,6 +14,7 @@ use crate::{
         Addr, Endpoint, Nanos, NetnsId, SocketId, TcpState, Tuple,
         process::ParentProcess,
         record::{HostFacts, Process, ProcessFacts},
+        stack::{StackFrame, UserStack},
         workload::Workload,
     },
 };
@@ -49,6 +50,7 @@ pub fn empty() -> Snapshot {
         stuck: Vec::new(),
         pools: Vec::new(),
         ports: PortsSnapshot::default(),
+        stacks: StacksSnapshot::default(),
         peer_names: Arc::default(),
         tables: Vec::new(),
         answer: None,
@@ -225,7 +227,21 @@ pub fn life() -> Life {
             step(940, CloseWait, LastAck, dwell(40, Bound::Exact)),
         ],
         before: Before::OlderThanTrace,
+        opened_by: Some(stack(&["connect", "open_session", "serve", "main"])),
+        closed_by: None,
     }
+}
+
+/// A stack of these functions, of which the first belongs to the C library.
+pub fn stack(functions: &[&str]) -> Arc<UserStack> {
+    let frame = |(n, function): (usize, &&str)| StackFrame {
+        function: (*function).into(),
+        module: if n == 0 { "libc.so.6" } else { "app" }.into(),
+        file: if n == 0 { "" } else { "/src/app/pool.c" }.into(),
+        line: 10 * n as u32,
+        ..StackFrame::default()
+    };
+    Arc::new(UserStack { frames: functions.iter().enumerate().map(frame).collect(), is_cut: false })
 }
 
 /// Sets the first group of [`busy`] to 63 % of its local ports used, exhausted in `exhausted_in`.

@@ -77,6 +77,9 @@ fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
         Line::raw(owner(socket, snapshot)),
     ];
     lines.extend(socket.process.iter().flat_map(names).map(Line::raw));
+    for (what, stack) in [("opened by", &life.opened_by), ("closed by", &life.closed_by)] {
+        lines.extend(stack.iter().map(|stack| Line::raw(format!("{what} {}", stack.summary()))));
+    }
     lines.push(Line::default());
     lines
 }
