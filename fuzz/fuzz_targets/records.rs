@@ -1,4 +1,4 @@
-//! Fuzzes the decoder of ring buffer entries and tracks the decoded records.
+//! Fuzzes the decoder of ring entries and tracks the decoded records.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut tracker = Tracker::new(TrackerLimits { sockets: 64 });
     let mut mirror = Mirror::default();
     let mut now = Nanos(0);
-    // As in the ring, each entry has its own length, encoded in the first byte.
+    // Each entry has its own length, encoded in the first byte.
     let mut rest = bytes;
     while let Some((&length, tail)) = rest.split_first() {
         let length = match length {

@@ -107,6 +107,8 @@ pub struct Offsets {
     pub write_seq: u32,
     /// `tcp_sock.srtt_us`, or [`ABSENT`]
     pub srtt_us: u32,
+    /// `inet_connection_sock.icsk_accept_queue.fastopenq.max_qlen`, or [`ABSENT`]
+    pub fastopen_max: u32,
 }
 
 /// Configuration of the program.
@@ -118,8 +120,6 @@ pub struct Config {
     pub tw_timer_handler: u64,
     /// Address of `reqsk_timer_handler`.
     pub reqsk_timer_handler: u64,
-    /// A record wakes the reader at once when its ring has more unread bytes than this.
-    pub wakeup_bytes: u64,
     /// For learning handler addresses: the cookie of the loopback connection.
     pub learn_cookie: u64,
     /// For learning handler addresses: its ports as the request socket has them,
@@ -127,8 +127,12 @@ pub struct Config {
     pub learn_ports: u32,
     /// 1 makes the programs return at once, to measure the overhead of the hooks alone.
     pub idle: u32,
-    /// Number of [`ring::MAPS`] in use, minus one. CPU n writes into ring `n & ring_mask`.
+    /// Number of rings, minus one. CPU n writes into ring `n & ring_mask`.
     pub ring_mask: u32,
+    /// Slots of each ring: a power of two.
+    pub ring_slots: u32,
+    /// 1 where a CPU's writes become visible in their order (x86-64).
+    pub ordered_writes: u32,
     /// 1 where `tcp_send_reset` passes a reason (6.10).
     pub has_reset_reason: u32,
     /// Number of attached copies of the programs of a hook that may interrupt itself.
@@ -140,16 +144,24 @@ pub struct Config {
     pub stacks_per_second: u32,
     /// Offset of the user stack pointer in `struct pt_regs`; [`ABSENT`] where the kernel has no `bpf_task_pt_regs()` (5.15).
     pub user_sp: u32,
+    /// `THREAD_SIZE` of x86-64: bytes of a task's stack.
+    pub stack_len: u32,
     /// Field offsets.
     pub offsets: Offsets,
 }
 
-/// The ring buffers. CPUs that share a ring contend on its lock and cache lines.
+/// The rings. CPUs that share a ring contend on its cache lines.
 pub mod ring {
-    /// Names of the maps; the first ones are used.
-    pub const MAPS: [&str; 8] =
+    /// Map of the slots of memory-mapped rings, one ring after the other: of [`Slot`](crate::record::Slot)s.
+    pub const SLOTS: &str = "SLOTS";
+    /// Map of the [`Cursors`](crate::record::Cursors) of each.
+    pub const CURSORS: &str = "CURSORS";
+    /// A ring buffer that wakes the reader.
+    pub const ALARM: &str = "ALARM";
+    /// In the object for older kernels: ring buffers of the kernel; the first ones are used.
+    pub const BUFFERS: [&str; 8] =
         ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
-    /// Size of an unused ring, in bytes: the kernel refuses one smaller than a page, and arm64 has pages of 64 KiB.
+    /// Size of an unused ring buffer, in bytes: the kernel refuses one smaller than a page, and arm64 has pages of 64 KiB.
     pub const SMALLEST: u32 = 64 << 10;
     /// Name of the map for stacks.
     pub const STACKS: &str = "STACKS";

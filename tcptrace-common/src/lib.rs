@@ -1,4 +1,4 @@
-//! The contract between the eBPF program and user space: the record layout in the ring buffer, the TCP states, the
+//! The contract between the eBPF program and user space: the record layout in the rings, the TCP states, the
 //! configuration that the loader writes, and the record filter.
 
 #![no_std]

@@ -1,10 +1,10 @@
-//! Defines the layout of a record in the ring buffer: the eBPF program's `emit` module writes it, `kernel::decode` on
+//! Defines the layout of a record in a ring: the eBPF program's `emit` module writes it, `kernel::decode` on
 //! the user side reads it.
 //!
 //! Every record starts with a [`RawRecord`]. A [`Task`] follows when the hook runs in the context of the task that caused
 //! the event ([`flag::TASK`]).
 
-/// Kind of a record. The numbers are part of the ring-buffer contract.
+/// Kind of a record. The numbers are part of the contract of the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -246,20 +246,38 @@ pub struct RawStack {
     pub frames: [u64; stack::DEPTH],
 }
 
-/// A [`RawRecord`] with its [`Task`], as one entry of the ring buffer.
+/// One entry of a ring. 128 bytes, no padding.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
-pub struct RecordWithTask {
+pub struct Slot {
+    /// In a memory-mapped ring: one more than the position of the record, once it is complete. Positions count up from 0.
+    pub sequence: u64,
     /// The record.
     pub record: RawRecord,
-    /// The task that caused it.
+    /// The task that caused it, with [`flag::TASK`]; otherwise anything.
     pub task: Task,
 }
 
+/// Length of a slot.
+pub const SLOT_LEN: usize = core::mem::size_of::<Slot>();
 /// Length of a record without its task.
 pub const RECORD_LEN: usize = core::mem::size_of::<RawRecord>();
-/// Length of a record with its task.
-pub const RECORD_WITH_TASK_LEN: usize = core::mem::size_of::<RecordWithTask>();
+/// Length of a record with its task, which follows it in a [`Slot`].
+pub const RECORD_WITH_TASK_LEN: usize = RECORD_LEN + core::mem::size_of::<Task>();
+
+/// The cursors of a memory-mapped ring: positions. In cache lines of their own, as one is written by the programs and the
+/// other one by the reader.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Cursors {
+    /// The next slot that a program claims.
+    pub claimed: u64,
+    /// Keeps the two apart.
+    pub apart: [u64; 7],
+    /// The next slot to read.
+    pub read: u64,
+}
 
 /// Hooks that may interrupt themselves: several copies of their program are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +300,7 @@ impl Reentrant {
 
 /// Causes of lost events: indices of the per-CPU `LOSSES` map.
 pub mod loss {
-    /// The ring buffer was full.
+    /// The ring was full.
     pub const RING_FULL: u32 = 0;
     /// Kernel memory could not be read.
     pub const READ_FAULT: u32 = 1;

@@ -1,9 +1,8 @@
-//! Reserves space in the ring buffer (only here), and counts records that find none. Records that the filter rejects
+//! Reserves space in the rings (only here), and counts records that find none. Records that the filter rejects
 //! are neither reported nor lost.
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_ns},
@@ -13,12 +12,13 @@ use aya_log_ebpf::warn;
 use tcptrace_common::config::ABSENT;
 use tcptrace_common::{
     filter::{Ends, passes, tested_sport},
-    record::{Kind, RawRecord, RecordWithTask, Task, flag, loss},
+    record::{Kind, RawRecord, Task, flag, loss},
 };
 
 use crate::{
     kernel::{Address, SockCommon, current_task, read},
-    maps::{config, count, filter_term, reserve, waiting},
+    maps::{config, count, filter_term},
+    ring::Entry,
 };
 
 /// Values of a record beyond the socket's common part.
@@ -54,28 +54,27 @@ pub fn wanted(common: &impl SockCommon, kind: Kind, old: u8, sport: u16) -> Opti
 pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> bool {
     // Before the reservation: the merge of the rings depends on this order, see `kernel/rings.rs`.
     // SAFETY: the helper has no preconditions.
-    let ts_ns = unsafe { bpf_ktime_get_ns() };
-    if observation.flags & flag::TASK != 0 {
-        let Some(mut entry) = reserve::<RecordWithTask>() else {
-            count(loss::RING_FULL);
-            return false;
-        };
-        let room = entry.as_mut_ptr();
-        // SAFETY: `room` is the reserved entry; both parts are written completely.
-        unsafe {
-            write_record(&raw mut (*room).record, ts_ns, common, ends, observation);
-            write_task(&raw mut (*room).task);
+    emit_at(unsafe { bpf_ktime_get_ns() }, common, ends, observation)
+}
+
+/// The same for an observation made at `ts_ns`.
+#[inline(always)]
+pub fn emit_at(ts_ns: u64, common: &impl SockCommon, ends: &Ends, observation: Observation) -> bool {
+    let Some(mut entry) = Entry::reserve() else {
+        count(loss::RING_FULL);
+        return false;
+    };
+    let slot = entry.slot();
+    let has_task = observation.flags & flag::TASK != 0;
+    // SAFETY: `slot` is this program's until it is submitted; the record is written completely, and so is the task that
+    // its flags announce.
+    unsafe {
+        write_record(&raw mut (*slot).record, ts_ns, common, ends, observation);
+        if has_task {
+            write_task(&raw mut (*slot).task);
         }
-        entry.submit(wakeup());
-    } else {
-        let Some(mut entry) = reserve::<RawRecord>() else {
-            count(loss::RING_FULL);
-            return false;
-        };
-        // SAFETY: as above.
-        unsafe { write_record(entry.as_mut_ptr(), ts_ns, common, ends, observation) };
-        entry.submit(wakeup());
     }
+    entry.submit();
     true
 }
 
@@ -85,12 +84,6 @@ pub fn read_fault<C: EbpfContext>(ctx: &C, kind: Kind) {
     if count(loss::READ_FAULT) == 1 {
         warn!(ctx, "kernel memory could not be read; record kind {}", kind as u8);
     }
-}
-
-/// Waking the reader costs more than a record: it polls, and is woken early only when the ring fills faster than that.
-#[inline(always)]
-fn wakeup() -> u64 {
-    if waiting() > config!(wakeup_bytes) { BPF_RB_FORCE_WAKEUP as u64 } else { BPF_RB_NO_WAKEUP as u64 }
 }
 
 /// # Safety
@@ -138,7 +131,7 @@ unsafe fn write_task(to: *mut Task) {
         (&raw mut (*to).cgroup).write(bpf_get_current_cgroup_id());
         (&raw mut (*to).tgid).write((ids >> 32) as u32);
         (&raw mut (*to).tid).write(ids as u32);
-        match process_name() {
+        match process_name(ids) {
             Some(comm) => (&raw mut (*to).comm).cast::<[u64; 2]>().write(comm),
             None => {
                 bpf_get_current_comm((&raw mut (*to).comm).cast(), 16);
@@ -147,12 +140,15 @@ unsafe fn write_task(to: *mut Task) {
     }
 }
 
-/// The name of the current process, which is its first thread's. Threads have names of their own.
+/// The name of the current process, which is its first thread's, for the current thread's `ids`. Threads have names of
+/// their own.
 #[inline(always)]
-fn process_name() -> Option<[u64; 2]> {
+fn process_name(ids: u64) -> Option<[u64; 2]> {
     let (leader, comm) = (config!(offsets.task_group_leader), config!(offsets.task_comm));
     if leader == ABSENT || comm == ABSENT {
         return None;
     }
-    read(read::<u64>(current_task(), leader)? as Address, comm)
+    let task = current_task();
+    let leader = if ids >> 32 == ids & 0xffff_ffff { task } else { read::<u64>(task, leader)? as Address };
+    read(leader, comm)
 }

@@ -140,16 +140,15 @@ pub fn is_in_task(task: Address, ctx: Address) -> bool {
 /// Whether `ctx`, which is on the stack, is on that of the thread `task`: on x86-64 softirqs have their own.
 #[inline(always)]
 fn is_on_stack_of(task: Address, ctx: Address) -> bool {
-    /// `THREAD_SIZE` of x86-64
-    const STACK_LEN: u64 = 16 << 10;
     let stack = config!(offsets.task_stack);
     if stack == ABSENT {
         return true;
     }
-    // The verifier allows no arithmetic on the context, so its address is read back as a number.
-    let place = ctx;
-    let Some(at) = read::<u64>((&raw const place).cast(), 0) else { return true };
-    at.wrapping_sub(task_field::<u64>(task, stack)) < STACK_LEN
+    // Two comparisons: the verifier allows no arithmetic on the context, and the compiler can't join them, as it does not know
+    // the length.
+    let start: u64 = task_field(task, stack);
+    let at = ctx as u64;
+    at >= start && at < start.wrapping_add(config!(stack_len) as u64)
 }
 
 /// The current thread's `struct task_struct`, for [`task_field`].
@@ -172,19 +171,35 @@ fn task_field<T: Copy + Default>(task: Address, offset: u32) -> T {
     if config!(has_helpers) == 0 { read(task, offset).unwrap_or_default() } else { load(task, offset) }
 }
 
-/// An argument of the tracepoint: each field is a plain load. Pointers are an exception: for each load of one the
-/// verifier searches the names of all types, which takes milliseconds.
-pub struct Argument(pub Address);
+/// A `struct sock` that is an argument of the tracepoint: each field is a plain load.
+pub struct Argument {
+    sock: Address,
+    net: Address,
+}
+
+impl Argument {
+    /// For each load of a pointer the verifier searches the names of all types, which takes milliseconds, and repeats that for
+    /// each path of the program: load this one before the program branches.
+    #[inline(always)]
+    pub fn new(sock: Address) -> Self {
+        Self { sock, net: load(sock, config!(offsets.skc_net)) }
+    }
+}
 
 impl SockCommon for Argument {
     #[inline(always)]
     fn field<T: Copy + Default>(&self, offset: u32) -> T {
-        load(self.0, offset)
+        load(self.sock, offset)
     }
 
     #[inline(always)]
     fn net(&self) -> Address {
-        read::<u64>(self.0, config!(offsets.skc_net)).unwrap_or(0) as Address
+        self.net
+    }
+
+    #[inline(always)]
+    fn net_inum(&self) -> u32 {
+        load(self.net, config!(offsets.net_inum))
     }
 }
 
@@ -193,7 +208,7 @@ impl SockCommon for Argument {
 #[inline(always)]
 pub fn local_port(sock: &Argument, is_new: bool) -> u16 {
     match sock.num() {
-        0 if !is_new => read::<u16>(sock.0, config!(offsets.inet_sport)).map_or(0, u16::from_be),
+        0 if !is_new => read::<u16>(sock.sock, config!(offsets.inet_sport)).map_or(0, u16::from_be),
         port => port,
     }
 }

@@ -1,27 +1,14 @@
 //! Defines the maps shared with user space, and the configuration that user space writes before loading.
 
 use aya_ebpf::{
-    bindings::BPF_RB_AVAIL_DATA,
-    helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray, RingBuf, ring_buf::RingBufEntry},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
     config::{Config, learned, ring},
-    filter::{KernelFilter, Term, test},
+    filter::{Ends, KernelFilter, Term, test},
     record::{Reentrant, loss},
 };
-
-/// Ring buffers for records, named as in [`ring::MAPS`]. User space sets their number and size.
-macro_rules! rings {
-    ($($name:ident)+) => {
-        $(
-            #[map]
-            static $name: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
-        )+
-    };
-}
-rings!(RING_0 RING_1 RING_2 RING_3 RING_4 RING_5 RING_6 RING_7);
 
 /// [`RawStack`](tcptrace_common::record::RawStack)s. User space sets its size where stacks are captured.
 #[map]
@@ -51,6 +38,10 @@ static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(Reentrant::
 /// The full socket whose timewait socket was reported last on this CPU.
 #[map]
 static HANDED_OVER: PerCpuArray<HandOver> = PerCpuArray::with_max_entries(1, 0);
+
+/// The child that a listener created last on this CPU, as long as its creation was not reported.
+#[map]
+static NEW_CHILD: PerCpuArray<NewChild> = PerCpuArray::with_max_entries(1, 0);
 
 /// Handler addresses learned by `hooks::learn`.
 #[map]
@@ -118,6 +109,68 @@ impl HandOver {
     }
 }
 
+/// A child that a listener has just created (`inet_csk_clone_lock()`). Usually the softirq that creates it also cancels the
+/// timer of its request socket, and moves it on from SYN_RECV: the record of that says all.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct NewChild {
+    /// Its address; 0: none.
+    pub object: u64,
+    pub cookie: u64,
+    /// When it was created.
+    pub ts_ns: u64,
+    /// The same in jiffies: later another connection may have its ends.
+    pub at: u64,
+    pub ends: Ends,
+    /// Whether the timer of its request socket was cancelled. There is none with syncookies.
+    pub is_replaced: u32,
+    /// Keeps the length a multiple of 8.
+    pub reserved: u32,
+}
+
+impl NewChild {
+    /// Notes this child.
+    #[inline(always)]
+    pub fn note(self) -> bool {
+        let Some(slot) = NEW_CHILD.get_ptr_mut(0) else { return false };
+        // SAFETY: the slot belongs to this CPU. A program of another task may overwrite it since 7.0: then the timer is
+        // reported, and user space derives the creation from the next transition.
+        unsafe { *slot = self };
+        true
+    }
+
+    /// Whether the request socket with these ends, whose timer is cancelled now, is replaced by the child.
+    #[inline(always)]
+    pub fn replaces(ends: &Ends, now: u64) -> bool {
+        let Some(slot) = NEW_CHILD.get_ptr_mut(0) else { return false };
+        // SAFETY: as above.
+        unsafe {
+            let is_it = (*slot).object != 0
+                && (*slot).is_replaced == 0
+                && (*slot).ends == *ends
+                && now.wrapping_sub((*slot).at) <= 1;
+            if is_it {
+                (*slot).is_replaced = 1;
+            }
+            is_it
+        }
+    }
+
+    /// The socket at `object` leaves SYN_RECV. Its creation if it was not reported, and no request socket implies it.
+    #[inline(always)]
+    pub fn take_unreported(object: u64, cookie: u64) -> Option<u64> {
+        let slot = NEW_CHILD.get_ptr_mut(0)?;
+        // SAFETY: as above.
+        unsafe {
+            if (*slot).object != object || (*slot).cookie != cookie {
+                return None;
+            }
+            (*slot).object = 0;
+            ((*slot).is_replaced == 0).then_some((*slot).ts_ns)
+        }
+    }
+}
+
 /// Written by the loader; constants for the verifier.
 // SAFETY: every field is an integer.
 #[unsafe(no_mangle)]
@@ -131,35 +184,6 @@ macro_rules! config {
     };
 }
 pub(crate) use config;
-
-/// Calls a method of this CPU's ring. The verifier knows the mask and removes the branches of unused rings.
-macro_rules! of_this_ring {
-    ($($asked:tt)+) => {
-        // SAFETY: the helper has no preconditions.
-        match unsafe { bpf_get_smp_processor_id() } & config!(ring_mask) {
-            0 => RING_0.$($asked)+,
-            1 => RING_1.$($asked)+,
-            2 => RING_2.$($asked)+,
-            3 => RING_3.$($asked)+,
-            4 => RING_4.$($asked)+,
-            5 => RING_5.$($asked)+,
-            6 => RING_6.$($asked)+,
-            _ => RING_7.$($asked)+,
-        }
-    };
-}
-
-/// Reserves space for a record in this CPU's ring.
-#[inline(always)]
-pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
-    of_this_ring!(reserve(0))
-}
-
-/// Unread bytes in this CPU's ring.
-#[inline(always)]
-pub fn waiting() -> u64 {
-    of_this_ring!(query(u64::from(BPF_RB_AVAIL_DATA)))
-}
 
 /// Whether the programs are disabled: they still run, but the verifier removes everything else.
 #[inline(always)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::{
-    kernel::{Loopback, Options, Tracer, btf::KernelTypes},
+    kernel::{Loopback, Options, RingKind, Tracer, btf::KernelTypes},
     lifecycle::{Dwell, Event, Observer, Processes, Role, Socket, Tracker, TrackerLimits},
     model::{Nanos, Record, SocketId, TcpState},
     source::host,
@@ -34,8 +34,10 @@ pub struct SelftestStep {
 }
 
 /// Observed state changes of the connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SelftestOutcome {
+    /// How records reach user space.
+    pub rings: RingKind,
     /// Changes of the client.
     pub client: Vec<SelftestStep>,
     /// Changes of the server.
@@ -58,7 +60,7 @@ pub fn run(types: &KernelTypes) -> Result<SelftestOutcome> {
     let mut watch = StepWatch {
         client_port: connection.client_port()?,
         server_port: connection.server_port()?,
-        outcome: SelftestOutcome::default(),
+        outcome: SelftestOutcome { rings: hooks.ring_kind(), client: Vec::new(), server: Vec::new() },
     };
     connection.run()?;
     let deadline = Instant::now() + SELFTEST_TIMEOUT;

@@ -8,8 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow_ipc as fb;
-use flatbuffers::FlatBufferBuilder;
+use polars_arrow_format::ipc::{self as fb, planus::Builder};
 use tcptrace::{
     model::{
         Addr, HookRecord, Nanos, NetnsId, Record, SocketId, TcpState,
@@ -138,7 +137,8 @@ fn batch(rows: usize, columns: &[(Column, CraftedValues)]) -> Vec<u8> {
     let (mut body, mut buffers, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
     for column in Column::ALL {
         let values = columns.iter().find(|(of, _)| *of == column).map(|(_, values)| values);
-        nodes.push(fb::FieldNode::new(rows as i64, if values.is_some() { 0 } else { rows as i64 }));
+        let null_count = if values.is_some() { 0 } else { rows as i64 };
+        nodes.push(fb::FieldNode { length: rows as i64, null_count });
         let mut parts = vec![Vec::new()];
         match (values, column.of_type().width()) {
             (Some(CraftedValues::Number(bytes)), Some(width)) => {
@@ -165,34 +165,31 @@ fn batch(rows: usize, columns: &[(Column, CraftedValues)]) -> Vec<u8> {
                 body.extend_from_slice(&(part.len() as i64).to_le_bytes());
                 body.extend(zstd::bulk::compress(&part, 1).expect("a frame"));
             }
-            buffers.push(fb::Buffer::new(begin as i64, (body.len() - begin) as i64));
+            buffers.push(fb::Buffer { offset: begin as i64, length: (body.len() - begin) as i64 });
             body.resize(body.len().next_multiple_of(8), 0);
         }
     }
-    message(rows, &nodes, &buffers, &body)
+    message(rows, nodes, buffers, &body)
 }
 
-fn message(rows: usize, nodes: &[fb::FieldNode], buffers: &[fb::Buffer], body: &[u8]) -> Vec<u8> {
-    let mut fbb = FlatBufferBuilder::new();
-    let (nodes, buffers) = (Some(fbb.create_vector(nodes)), Some(fbb.create_vector(buffers)));
-    let args = fb::BodyCompressionArgs {
-        codec: fb::CompressionType::ZSTD,
-        method: fb::BodyCompressionMethod::BUFFER,
+fn message(rows: usize, nodes: Vec<fb::FieldNode>, buffers: Vec<fb::Buffer>, body: &[u8]) -> Vec<u8> {
+    let compression =
+        fb::BodyCompression { codec: fb::CompressionType::Zstd, method: fb::BodyCompressionMethod::Buffer };
+    let batch = fb::RecordBatch {
+        length: rows as i64,
+        nodes: Some(nodes),
+        buffers: Some(buffers),
+        compression: Some(Box::new(compression)),
+        variadic_buffer_counts: None,
     };
-    let compression = Some(fb::BodyCompression::create(&mut fbb, &args));
-    let args =
-        fb::RecordBatchArgs { length: rows as i64, nodes, buffers, compression, variadicBufferCounts: None };
-    let header = Some(fb::RecordBatch::create(&mut fbb, &args).as_union_value());
-    let args = fb::MessageArgs {
+    let message = fb::Message {
         version: fb::MetadataVersion::V5,
-        header_type: fb::MessageHeader::RecordBatch,
-        header,
-        bodyLength: body.len() as i64,
+        header: Some(fb::MessageHeader::RecordBatch(Box::new(batch))),
+        body_length: body.len() as i64,
         custom_metadata: None,
     };
-    let root = fb::Message::create(&mut fbb, &args);
-    fbb.finish(root, None);
-    let meta = fbb.finished_data();
+    let mut builder = Builder::new();
+    let meta = builder.finish(&message, None);
     let length = meta.len().next_multiple_of(8);
     let mut out = vec![0xff; 4];
     out.extend_from_slice(&(length as i32).to_le_bytes());

@@ -18,20 +18,28 @@ pub enum Precision {
     Timers,
 }
 
-/// The kernels that CI runs the live tests on. A kernel that is not here gets a row before anything runs on it: its
-/// `kfree_skb` tracepoint shows segments where its format has the field `rx_sk`.
-const KERNELS: [(&str, Precision); 5] = [
-    ("5.10", Precision::Timers),
-    ("6.1", Precision::Timers),
-    ("6.12", Precision::Segments),
-    ("6.18", Precision::Segments),
-    ("7.2", Precision::Segments),
+/// The kernels that CI runs the live tests on, with the precision and the kind of rings. A kernel that is not here gets a row
+/// before anything runs on it: its `kfree_skb` tracepoint shows segments where its format has the field `rx_sk`, and
+/// programs have the instructions for mapped rings since 5.12, on arm64 since 5.18.
+const KERNELS: [(&str, Precision, &str); 5] = [
+    ("5.10", Precision::Timers, "buffers"),
+    ("6.1", Precision::Timers, "mapped"),
+    ("6.12", Precision::Segments, "mapped"),
+    ("6.18", Precision::Segments, "mapped"),
+    ("7.2", Precision::Segments, "mapped"),
 ];
 
 #[derive(Deserialize)]
 struct CheckDocument {
     kernel: String,
     checks: Vec<CheckedFeature>,
+    self_test: SelfTest,
+}
+
+#[derive(Deserialize)]
+struct SelfTest {
+    /// `None` if it failed.
+    rings: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -51,15 +59,15 @@ impl CheckDocument {
 const SEGMENTS: &str = "kfree_skb";
 
 /// The row of the kernel whose release begins with these two numbers.
-fn row(release: &str) -> Result<Precision> {
+fn row(release: &str) -> Result<(Precision, &'static str)> {
     let version = release.splitn(3, ['.', '-', '+']).take(2).collect::<Vec<_>>().join(".");
-    let row = KERNELS.iter().find(|(known, _)| *known == version);
-    row.map(|&(_, expected)| expected).with_context(|| {
+    let row = KERNELS.iter().find(|(known, ..)| *known == version);
+    row.map(|&(_, precision, rings)| (precision, rings)).with_context(|| {
         format!("kernel {release} is not in the table of tests/src/precision.rs: add what it can show")
     })
 }
 
-fn here() -> Result<Precision> {
+fn here() -> Result<(Precision, &'static str)> {
     row(&rustix::system::uname().release().to_string_lossy())
 }
 
@@ -75,8 +83,8 @@ impl Precision {
     }
 }
 
-/// `expected`, or an error if `check` reports another precision.
-fn agreed(binary: &Path, expected: Precision) -> Result<Precision> {
+/// The expected precision, or an error if `check` reports another one, or other rings.
+fn agreed(binary: &Path, (expected, rings): (Precision, &str)) -> Result<Precision> {
     let mut command = Command::new(binary);
     command.args(["check", "--json"]);
     let output = run_to_end(command)?;
@@ -94,6 +102,12 @@ fn agreed(binary: &Path, expected: Precision) -> Result<Precision> {
         "check reports {reported:?} on {}, the table has {expected:?}",
         report.kernel
     );
+    ensure!(
+        report.self_test.rings.as_deref() == Some(rings),
+        "check reports the rings {:?} on {}, the table has {rings}",
+        report.self_test.rings,
+        report.kernel
+    );
     Ok(expected)
 }
 
@@ -103,10 +117,10 @@ mod tests {
 
     #[test]
     fn a_release_finds_its_row_and_no_other() {
-        assert_eq!(row("5.10.0-32-cloud-amd64").unwrap(), Precision::Timers);
-        assert_eq!(row("6.1.0-50-cloud-amd64").unwrap(), Precision::Timers);
-        assert_eq!(row("6.12.107+deb13-cloud-amd64").unwrap(), Precision::Segments);
-        assert_eq!(row("7.2-rc1").unwrap(), Precision::Segments);
+        assert_eq!(row("5.10.0-32-cloud-amd64").unwrap(), (Precision::Timers, "buffers"));
+        assert_eq!(row("6.1.0-50-cloud-amd64").unwrap(), (Precision::Timers, "mapped"));
+        assert_eq!(row("6.12.107+deb13-cloud-amd64").unwrap().0, Precision::Segments);
+        assert_eq!(row("7.2-rc1").unwrap().0, Precision::Segments);
         assert!(row("6.11.3").unwrap_err().to_string().contains("add what it can show"));
     }
 
@@ -114,7 +128,7 @@ mod tests {
     fn the_document_of_check_gives_the_precision() {
         let report = |status: &str| {
             let text = format!(
-                r#"{{"kernel": "7.2.1", "checks": [{{"name": "kfree_skb", "status": "{status}"}}]}}"#
+                r#"{{"kernel": "7.2.1", "checks": [{{"name": "kfree_skb", "status": "{status}"}}], "self_test": {{}}}}"#
             );
             serde_json::from_str::<CheckDocument>(&text).unwrap().precision()
         };

@@ -1,4 +1,4 @@
-//! `cargo xtask ebpf`: in, the eBPF crate; out, the object that the program embeds with its provenance, or a
+//! `cargo xtask ebpf`: in, the eBPF crate; out, the objects that the program embeds with their provenance, or a
 //! verdict on the committed ones.
 
 use std::fs;
@@ -15,7 +15,7 @@ use crate::toolchain::{self, TARGET, Tools};
 
 #[derive(clap::Args)]
 pub struct EbpfArgs {
-    /// Change nothing: compare the committed object with its provenance, its sources and a fresh build
+    /// Change nothing: compare the committed objects with their provenance, their sources and a fresh build
     #[arg(long)]
     check: bool,
 }
@@ -31,13 +31,16 @@ pub fn run(repo: &Repo, args: &EbpfArgs) -> Result<ExitCode> {
 
 type EbpfCheck = fn(&Repo) -> Result<TestVerdict>;
 
+/// The objects: name, and features of the eBPF crate.
+const OBJECTS: [(&str, &str); 2] = [("tcptrace.bpf.o", ""), ("tcptrace-ringbuf.bpf.o", "ringbuf")];
+
 const CHECKS: [(&str, EbpfCheck); 3] = [
-    ("sources of the eBPF object", check_sources),
-    ("bytes of the eBPF object", check_object),
+    ("sources of the eBPF objects", check_sources),
+    ("bytes of the eBPF objects", check_objects),
     ("byte comparison", check_rebuild),
 ];
 
-/// Runs and prints each check of the committed object.
+/// Runs and prints each check of the committed objects.
 pub fn check(repo: &Repo) -> Vec<(&'static str, TestVerdict)> {
     let verdicts = CHECKS.map(|(name, check)| {
         let verdict = check(repo).unwrap_or_else(|error| Err(error).into());
@@ -49,20 +52,20 @@ pub fn check(repo: &Repo) -> Vec<(&'static str, TestVerdict)> {
 
 fn update(repo: &Repo) -> Result<()> {
     let tools = Tools::installed(repo)?;
-    let object = build(repo, &repo.target.join("ebpf"), LockFile::MayChange)?;
+    let objects = build(repo, &repo.target.join("ebpf"), LockFile::MayChange)?;
     let provenance = Provenance {
         // After the build: it may have written the lock file.
         source_sha256: source_sha256(repo)?,
-        object_sha256: sha256(&object),
-        object_bytes: object.len(),
+        objects: objects.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect(),
         tools,
     };
-    let path = repo.object();
-    fs::create_dir_all(path.parent().context("the object has no folder")?)?;
-    fs::write(&path, &object).with_context(|| format!("cannot write {}", path.display()))?;
-    provenance.write(&repo.provenance())?;
-    println!("{}: {} bytes, sha256 {}", path.display(), provenance.object_bytes, provenance.object_sha256);
-    Ok(())
+    fs::create_dir_all(repo.objects())?;
+    for (name, object) in objects {
+        let path = repo.objects().join(name);
+        fs::write(&path, &object).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}: {} bytes, sha256 {}", path.display(), object.len(), sha256(&object));
+    }
+    provenance.write(&repo.provenance())
 }
 
 fn check_sources(repo: &Repo) -> Result<TestVerdict> {
@@ -73,16 +76,18 @@ fn check_sources(repo: &Repo) -> Result<TestVerdict> {
     })
 }
 
-fn check_object(repo: &Repo) -> Result<TestVerdict> {
-    let recorded = Provenance::read(&repo.provenance())?.object_sha256;
-    let found = sha256(&committed(repo)?);
-    Ok(if found == recorded {
-        TestVerdict::Passed
-    } else {
-        TestVerdict::Failed(format!(
-            "its sha256 is {found}, the provenance says {recorded}: run `cargo xtask ebpf`"
-        ))
-    })
+fn check_objects(repo: &Repo) -> Result<TestVerdict> {
+    let recorded = Provenance::read(&repo.provenance())?.objects;
+    for (name, _) in OBJECTS {
+        let found = sha256(&committed(repo, name)?);
+        let recorded = recorded.get(name).map_or("nothing", String::as_str);
+        if found != recorded {
+            return Ok(TestVerdict::Failed(format!(
+                "the sha256 of {name} is {found}, the provenance says {recorded}: run `cargo xtask ebpf`"
+            )));
+        }
+    }
+    Ok(TestVerdict::Passed)
 }
 
 /// Only the recorded versions of all tools give the same bytes: with other versions the comparison is skipped.
@@ -103,23 +108,23 @@ fn check_rebuild(repo: &Repo) -> Result<TestVerdict> {
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
-    let rebuilt = build(repo, &folder, LockFile::MustHold)?;
-    Ok(if rebuilt == committed(repo)? {
-        TestVerdict::Passed
-    } else {
-        TestVerdict::Failed(format!(
-            "built again from the same sources with the same tools it is another object: see {}",
-            folder.display()
-        ))
-    })
+    for (name, rebuilt) in build(repo, &folder, LockFile::MustHold)? {
+        if rebuilt != committed(repo, name)? {
+            return Ok(TestVerdict::Failed(format!(
+                "built again from the same sources with the same tools {name} is another object: see {}",
+                folder.display()
+            )));
+        }
+    }
+    Ok(TestVerdict::Passed)
 }
 
 fn sources_match(repo: &Repo) -> Result<bool> {
     Ok(source_sha256(repo)? == Provenance::read(&repo.provenance())?.source_sha256)
 }
 
-fn committed(repo: &Repo) -> Result<Vec<u8>> {
-    let path = repo.object();
+fn committed(repo: &Repo, name: &str) -> Result<Vec<u8>> {
+    let path = repo.objects().join(name);
     fs::read(&path).with_context(|| format!("cannot read {}: run `cargo xtask ebpf`", path.display()))
 }
 
@@ -130,22 +135,29 @@ enum LockFile {
     MustHold,
 }
 
-/// The object as it is committed: linked, with BTF, without DWARF.
-fn build(repo: &Repo, target: &Path, lock: LockFile) -> Result<Vec<u8>> {
+/// The objects as they are committed, by name: linked, with BTF, without DWARF.
+fn build(repo: &Repo, target: &Path, lock: LockFile) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let locked: &[&str] = match lock {
         LockFile::MayChange => &[],
         LockFile::MustHold => &["--locked"],
     };
     // Before the build, whose flags name the folders that the registry's crates were unpacked to.
     command::run(toolchain::cargo(repo)?.arg("fetch").args(locked))?;
+    OBJECTS
+        .iter()
+        .map(|&(name, features)| Ok((name, build_one(repo, target, name, features, locked)?)))
+        .collect()
+}
+
+fn build_one(repo: &Repo, target: &Path, name: &str, features: &str, locked: &[&str]) -> Result<Vec<u8>> {
     command::run(
         toolchain::cargo(repo)?
-            .args(["build", "--release", "--target", TARGET, "--target-dir"])
+            .args(["build", "--release", "--target", TARGET, "--features", features, "--target-dir"])
             .arg(target)
             .args(locked),
     )?;
     let linked = target.join(TARGET).join("release/tcptrace");
-    let stripped = target.join("tcptrace.bpf.o");
+    let stripped = target.join(name);
     command::run(Command::new(toolchain::llvm_strip()).args(["-g", "-o"]).arg(&stripped).arg(&linked))?;
     let object = fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))?;
     for (path, _) in toolchain::remapped_paths(repo)? {

@@ -1,5 +1,6 @@
 //! Where the committed eBPF object comes from: in, sources, tools and its bytes; out, `provenance.toml`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -16,8 +17,8 @@ const HEADING: &str = "# Written by `cargo xtask ebpf`, checked by `cargo xtask 
 pub struct Provenance {
     /// Of the sources and the flags, see [`source_sha256`].
     pub source_sha256: String,
-    pub object_sha256: String,
-    pub object_bytes: usize,
+    /// SHA-256 of each object, by file name.
+    pub objects: BTreeMap<String, String>,
     pub tools: Tools,
 }
 
@@ -142,8 +143,7 @@ mod tests {
     fn a_provenance_reads_back_the_same() {
         let provenance = Provenance {
             source_sha256: sha256(b"sources"),
-            object_sha256: sha256(b"object"),
-            object_bytes: 11_264,
+            objects: [("tcptrace.bpf.o".into(), sha256(b"object"))].into(),
             tools: Tools {
                 rustc: "rustc 1.96.0 (ac68faa20 2026-05-25)".into(),
                 cargo: "cargo 1.96.0".into(),

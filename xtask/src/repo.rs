@@ -38,8 +38,8 @@ impl Repo {
     }
 
     /// The committed eBPF object.
-    pub fn object(&self) -> PathBuf {
-        self.root.join("tcptrace/ebpf/tcptrace.bpf.o")
+    pub fn objects(&self) -> PathBuf {
+        self.root.join("tcptrace/ebpf")
     }
 
     /// The sources and tools of the committed eBPF object.

@@ -19,7 +19,8 @@ pub const TARGET: &str = "bpfel-unknown-none";
 
 /// Flags for rustc, which change the object. The linker has no path because cargo hashes the flags into symbol names;
 /// the linker makes .BTF from debug information.
-pub const FLAGS: &[&str] = &["-C", "linker=bpf-linker", "-C", "debuginfo=2", "-C", "link-arg=--btf"];
+pub const FLAGS: &[&str] =
+    &["-C", "linker=bpf-linker", "-C", "target-cpu=v3", "-C", "debuginfo=2", "-C", "link-arg=--btf"];
 
 // By their paths: a rustup that comes first in PATH has no core for the BPF target.
 pub const RUSTC: &str = "/usr/bin/rustc";

@@ -1,12 +1,12 @@
 //! The timer of a request socket (`request_sock.rsk_timer`): the actual SYN_RECV.
 
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::{helpers::generated::bpf_jiffies64, programs::BtfTracePointContext};
 use tcptrace_common::record::{Kind, identity};
 
 use crate::{
     emit::{Observation, emit, read_fault, wanted},
     kernel::{Address, Copied, SockCommon, container_of, read},
-    maps::config,
+    maps::{NewChild, config},
 };
 
 #[inline(always)]
@@ -16,6 +16,13 @@ pub fn report(ctx: &BtfTracePointContext, timer: Address, kind: Kind) {
         return read_fault(ctx, kind);
     };
     let Some(ends) = wanted(&common, kind, 0, common.num()) else { return };
+    if kind as u8 == Kind::RequestCancelled as u8 {
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_jiffies64() };
+        if NewChild::replaces(&ends, now) {
+            return;
+        }
+    }
     let Some(timeouts) = read::<u8>(request, config!(offsets.num_timeout)) else {
         return read_fault(ctx, kind);
     };

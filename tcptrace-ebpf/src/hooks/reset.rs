@@ -46,7 +46,7 @@ pub fn reset_received_third(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sk_error_report")]
 pub fn error_reported(ctx: BtfTracePointContext) -> i32 {
     let sock: Address = ctx.arg(0);
-    if !is_idle() && Argument(sock).state() == TcpState::Close as u8 {
+    if !is_idle() && load::<u8>(sock, config!(offsets.skc_state)) == TcpState::Close as u8 {
         report(sock, Kind::ErrorReported, load::<u32>(sock, config!(offsets.sk_err)) as u64, 0);
     }
     0
@@ -81,7 +81,7 @@ fn reset_sent(ctx: &BtfTracePointContext) {
         return;
     }
     // Since 6.12 timewait sockets and request sockets come here, too. Their timers and segments show their ends.
-    if matches!(Argument(sock).state(), TIME_WAIT | NEW_SYN_RECV) {
+    if matches!(load::<u8>(sock, config!(offsets.skc_state)), TIME_WAIT | NEW_SYN_RECV) {
         return;
     }
     let segment: Address = ctx.arg(1);
@@ -99,7 +99,7 @@ fn report(sock: Address, kind: Kind, arg0: u64, arg1: u64) {
     if load::<u16>(sock, config!(offsets.sk_protocol)) != IPPROTO_TCP {
         return;
     }
-    let common = Argument(sock);
+    let common = Argument::new(sock);
     let sport = local_port(&common, false);
     let Some(ends) = wanted(&common, kind, 0, sport) else { return };
     let observation = Observation {

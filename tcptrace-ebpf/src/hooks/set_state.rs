@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64},
+    helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_ns},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
@@ -14,11 +14,11 @@ use tcptrace_common::{
 };
 
 use crate::{
-    emit::{Observation, emit, wanted},
+    emit::{Observation, emit, emit_at, wanted},
     kernel::{
         Address, Argument, IPPROTO_TCP, SockCommon, is_system_call, load, local_port, net_is_dying, read,
     },
-    maps::{HandOver, Handled, config, is_idle},
+    maps::{HandOver, Handled, NewChild, config, is_idle},
     stack,
 };
 
@@ -57,13 +57,13 @@ fn event(ctx: &BtfTracePointContext) -> Handled {
 #[inline(always)]
 fn report(ctx: &BtfTracePointContext) {
     let sock: Address = ctx.arg(0);
+    let common = Argument::new(sock);
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     // `shutdown(WR)` and then `close()` sets FIN_WAIT1 twice: no change.
     if old == new || load::<u16>(sock, config!(offsets.sk_protocol)) != IPPROTO_TCP {
         return;
     }
     let (old, new) = (old as u8, new as u8);
-    let common = Argument(sock);
     // inet_csk_clone_lock(): before Linux 6.15 the child still has the listener's addresses and cookie. Without cookies the
     // record gives the child's address an id.
     if config!(has_helpers) != 0
@@ -88,7 +88,37 @@ fn report(ctx: &BtfTracePointContext) {
             return;
         }
     }
+    // Without cookies the record gives the child's address an id.
+    if old == TcpState::Listen as u8
+        && new == TcpState::SynRecv as u8
+        && config!(has_helpers) != 0
+        && !may_fast_open(sock)
+    {
+        // SAFETY: no arguments.
+        let (ts_ns, at) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
+        let object = sock as u64;
+        if (NewChild { object, cookie, ts_ns, at, ends, is_replaced: 0, reserved: 0 }).note() {
+            return;
+        }
+    }
     let mut flags = owner_flags(&common);
+    if old == TcpState::SynRecv as u8
+        && let Some(ts_ns) = NewChild::take_unreported(sock as u64, cookie)
+    {
+        const LISTEN: u8 = TcpState::Listen as u8;
+        let created = Observation {
+            kind: Kind::Transition,
+            old: LISTEN,
+            new: old,
+            flags,
+            cookie,
+            object: sock,
+            sport,
+            arg0: 0,
+            arg1: 0,
+        };
+        emit_at(ts_ns, &common, &ends, created);
+    }
     let (mut sk_err, mut detail) = (0, 0);
     let mut round_trip = 0;
     if new == TcpState::Close as u8 {
@@ -150,6 +180,16 @@ fn has_stack(new: u8) -> bool {
     const FIN_WAIT1: u8 = TcpState::FinWait1 as u8;
     const LAST_ACK: u8 = TcpState::LastAck as u8;
     matches!(new, SYN_SENT | FIN_WAIT1 | LAST_ACK)
+}
+
+/// Whether the listener of a new child, which is still a copy of it, accepts TCP Fast Open: then the child may stay in
+/// SYN_RECV, and its request socket has no timer.
+#[inline(always)]
+fn may_fast_open(sock: Address) -> bool {
+    match config!(offsets.fastopen_max) {
+        ABSENT => true,
+        offset => read::<u32>(sock, offset) != Some(0),
+    }
 }
 
 #[inline(always)]

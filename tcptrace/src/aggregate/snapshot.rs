@@ -96,7 +96,7 @@ pub struct StateTotal {
 /// Everything lost or doubtful since tracing began, by cause. 0 everywhere is the normal case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Losses {
-    /// Records the ring buffer had no room for.
+    /// Records the rings had no room for.
     pub ring_full: u64,
     /// Transitions that the kernel's recursion guard may have hidden from every copy of the program: an
     /// upper bound.

@@ -31,10 +31,11 @@ use crate::{
 /// Arguments of every command that traces.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LiveArgs {
-    /// Total size of the ring buffers between kernel and tcptrace, in MiB: a power of two
-    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = ring_mib, hide_short_help = true)]
-    ring_size: u32,
-    /// Trace without a hook, as on a kernel that lacks it (for tests): segment, entry-stamp, ends, kallsyms, cookies.
+    /// Total size of the rings between kernel and tcptrace, in MiB: a power of two. By default 16, and at least 2 for each CPU
+    #[arg(long, value_name = "MIB", value_parser = ring_mib, hide_short_help = true)]
+    ring_size: Option<u32>,
+    /// Trace without a hook, as on a kernel that lacks it (for tests): segment, entry-stamp, ends, kallsyms, cookies,
+    /// mapped-rings.
     /// With `everything` the programs run and report nothing, which measures the overhead of the hooks
     #[arg(long, value_name = "HOOK", value_delimiter = ',', hide = true, value_parser = disabled_parser())]
     without: Vec<Disabled>,
@@ -98,7 +99,7 @@ impl LiveArgs {
 
     fn options(&self, filter: &Filter, stacks: Option<StackPlan>) -> Options {
         Options {
-            ring_bytes: self.ring_size << 20,
+            ring_bytes: self.ring_size.map(|mib| mib << 20),
             without: self.without.clone(),
             filter: filter.kernel_part(),
             stacks_per_second: stacks.map_or(0, |stacks| stacks.per_second),

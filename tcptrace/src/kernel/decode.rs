@@ -1,10 +1,10 @@
-//! Decodes ring buffer entries into [`HookRecord`]s.
+//! Decodes entries of the rings into [`HookRecord`]s.
 
 use tcptrace_common::record::{Kind, RECORD_LEN, RECORD_WITH_TASK_LEN, RawRecord, Task, flag};
 
 use crate::model::{HookRecord, SocketId};
 
-/// Decodes one entry of the ring buffer; `None` when this version does not know its length or kind, or when its cookie
+/// Decodes the record of one entry; `None` when this version does not know its length or kind, or when its cookie
 /// is out of range.
 pub fn decode(bytes: &[u8]) -> Option<HookRecord> {
     let raw: RawRecord = bytemuck::pod_read_unaligned(bytes.get(..RECORD_LEN)?);

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use aya::{Btf, maps::Array};
 use tcptrace_common::{
-    config::{Config, learned, ring},
+    config::{Config, learned},
     filter::KernelFilter,
 };
 
 use super::{
     loopback::Loopback,
-    object::{attach, load_object},
+    object::{RingKind, attach, load_object},
     symbols::Handlers,
 };
 
@@ -20,14 +20,16 @@ use super::{
 const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Learns both addresses.
-pub fn handlers(config: &Config, btf: &Btf) -> Result<Handlers> {
+pub fn handlers(kind: RingKind, config: &Config, btf: &Btf) -> Result<Handlers> {
     let connection = Loopback::prepare()?;
     let config = Config {
         learn_cookie: connection.cookie()?,
         learn_ports: u32::from(connection.client_port()?) << 16 | u32::from(connection.server_port()?),
+        ring_mask: 0,
+        ring_slots: 1,
         ..*config
     };
-    let mut ebpf = load_object(&config, &KernelFilter::default(), ring::SMALLEST)?;
+    let mut ebpf = load_object(kind, &config, &KernelFilter::default())?;
     attach(&mut ebpf, "learn_handlers", "timer_start", btf)?;
     let found: Array<_, u64> =
         ebpf.take_map("LEARNED").context("no LEARNED map")?.try_into().context("LEARNED is no array")?;

@@ -4,7 +4,7 @@ use std::{os::fd::AsFd as _, time::Duration};
 
 use aya::{
     Btf, Ebpf, Endianness,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{Map, MapData, PerCpuArray, RingBuf},
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
@@ -12,7 +12,7 @@ use rustix::system::uname;
 use tcptrace_common::{
     config::{ABSENT, Config, ring},
     filter::KernelFilter,
-    record::{Kind, Reentrant, ResetReason, loss},
+    record::{Kind, Reentrant, ResetReason, SLOT_LEN, loss},
 };
 
 use super::{
@@ -21,8 +21,9 @@ use super::{
     doubles::Doubles,
     identity::Identities,
     learn, memlock,
-    object::{LoadError, attach, load_object},
-    rings::{Alarm, Rings},
+    object::{LoadError, RingKind, attach, load_object},
+    rings::{Alarm, AnyRing, Rings},
+    slot_ring::SlotRing,
     stacks::{CallerWord, CapturedStack, StackRing},
     symbols::Handlers,
 };
@@ -43,6 +44,8 @@ pub enum Disabled {
     Kallsyms,
     /// The cookies of sockets, and what else kernels before 5.12 lack: ids are made in user space.
     Cookies,
+    /// Memory-mapped rings: the kernel's ring buffers are used.
+    MappedRings,
     /// All reports: the programs return at once, to measure the overhead of the hooks.
     Reports,
 }
@@ -54,6 +57,7 @@ impl Disabled {
             ("entry-stamp", Self::EntryStamp),
             ("kallsyms", Self::Kallsyms),
             ("cookies", Self::Cookies),
+            ("mapped-rings", Self::MappedRings),
             ("everything", Self::Reports),
         ];
         let hooks = HOOKS.iter().filter_map(Hook::optional).map(|hook| (hook.name, Self::Hook(hook.name)));
@@ -62,10 +66,10 @@ impl Disabled {
 }
 
 /// How to load the program.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Size of all ring buffers together in bytes: a power of two, at least a MiB.
-    pub ring_bytes: u32,
+    /// Size of all rings together in bytes: a power of two, at least a MiB. `None`: 16 MiB, and at least 2 MiB for each ring.
+    pub ring_bytes: Option<u32>,
     /// What not to use.
     pub without: Vec<Disabled>,
     /// Which records to report.
@@ -74,23 +78,13 @@ pub struct Options {
     pub stacks_per_second: u32,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            ring_bytes: 16 << 20,
-            without: Vec::new(),
-            filter: KernelFilter::default(),
-            stacks_per_second: 0,
-        }
-    }
-}
-
 /// Arguments of [`SEND_RESET`] where it passes a reason (6.10).
 const SEND_RESET_ARGUMENTS: usize = 3;
 
 /// A running trace. Dropping it detaches everything.
 pub struct Tracer {
-    rings: Rings<RingBuf<MapData>>,
+    ring_kind: RingKind,
+    rings: Rings<AnyRing>,
     alarm: Alarm,
     /// The kernel's numbers for reset reasons.
     reset_reasons: Vec<(u32, ResetReason)>,
@@ -114,14 +108,21 @@ pub struct Tracer {
 impl Tracer {
     /// Loads the object and attaches every hook.
     pub fn start(types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
-        if !types.counts_locked_memory() {
-            return Self::load(types, options);
+        if types.counts_locked_memory() {
+            // Such a kernel (before 5.11) lacks the instructions of the other kind, too.
+            memlock::raise_soft_limit();
+            return Self::load(RingKind::Buffers, types, options).map_err(memlock::explain);
         }
-        memlock::raise_soft_limit();
-        Self::load(types, options).map_err(memlock::explain)
+        if options.without.contains(&Disabled::MappedRings) {
+            return Self::load(RingKind::Buffers, types, options);
+        }
+        match Self::load(RingKind::Slots, types, options) {
+            Err(LoadError::Hook { .. }) => Self::load(RingKind::Buffers, types, options),
+            result => result,
+        }
     }
 
-    fn load(types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
+    fn load(kind: RingKind, types: &KernelTypes, options: &Options) -> Result<Self, LoadError> {
         let mut offsets = types.offsets()?;
         let is_disabled = |part| options.without.contains(&part);
         if is_disabled(Disabled::EntryStamp) {
@@ -136,49 +137,62 @@ impl Tracer {
         let copies = if types.has_recursion_guard() { copies_for(uname().release().to_bytes()) } else { 1 };
         let has_cookies = types.has_cookie_helper() && !is_disabled(Disabled::Cookies);
         let btf = Btf::parse(&types.tracepoints_only(), Endianness::default())?;
-        let rings = ring_count(online_cpus().map_or(1, |cpus| cpus.len()));
-        let ring_bytes = options.ring_bytes / rings as u32;
+        let rings = ring_count(kind, online_cpus().map_or(1, |cpus| cpus.len()));
+        let ring_bytes = options.ring_bytes.map_or_else(|| default_ring_bytes(rings), |bytes| bytes as usize);
+        let slots = (ring_bytes / rings / SLOT_LEN).max(LEAST_SLOTS);
         let mut config = Config {
             tw_timer_handler: 0,
             reqsk_timer_handler: 0,
-            wakeup_bytes: u64::from(ring_bytes / 4),
             learn_cookie: 0,
             learn_ports: 0,
             idle: u32::from(is_disabled(Disabled::Reports)),
             ring_mask: rings as u32 - 1,
+            ring_slots: slots as u32,
+            ordered_writes: u32::from(cfg!(target_arch = "x86_64")),
             has_reset_reason: u32::from(has_reset_reason),
             copies: copies as u32,
             has_helpers: u32::from(has_cookies),
             stacks_per_second: options.stacks_per_second,
             user_sp: if types.has_registers_helper() && has_cookies { USER_STACK_POINTER } else { ABSENT },
+            stack_len: 16 << 10,
             offsets,
         };
         let mut handlers =
             if is_disabled(Disabled::Kallsyms) { Handlers::default() } else { Handlers::from_kallsyms() };
         if !handlers.are_known() {
-            handlers = learn::handlers(&config, &btf).map_err(LoadError::Handlers)?;
+            handlers = learn::handlers(kind, &config, &btf).map_err(LoadError::Handlers)?;
         }
         config.tw_timer_handler = handlers.tw_timer;
         config.reqsk_timer_handler = handlers.reqsk_timer;
 
-        let mut ebpf = load_object(&config, &options.filter, ring_bytes)?;
+        let mut ebpf = load_object(kind, &config, &options.filter)?;
         for hook in &attached {
             for function in hook.functions(copies) {
                 attach(&mut ebpf, function, hook.tracepoint, &btf)?;
             }
         }
-        let rings: Vec<RingBuf<_>> = ring::MAPS[..rings]
-            .iter()
-            .map(|name| {
-                let map = ebpf.take_map(name).ok_or(LoadError::Part("ring"))?;
-                map.try_into().map_err(|_| LoadError::Part("ring buffer"))
-            })
-            .collect::<Result<_, LoadError>>()?;
+        let mut take_map = |name| ebpf.take_map(name).ok_or(LoadError::Part("ring"));
+        let (rings, alarm) = match kind {
+            RingKind::Slots => {
+                let (slot_map, cursor_map) = (take_map(ring::SLOTS)?, take_map(ring::CURSORS)?);
+                let maps = (map_data(&slot_map)?.fd(), map_data(&cursor_map)?.fd());
+                let all = SlotRing::all(maps.0, maps.1, rings, slots).map_err(LoadError::Rings)?;
+                let alarm = Alarm::own(ring_buffer(take_map(ring::ALARM)?)?).map_err(LoadError::Rings)?;
+                (all.into_iter().map(AnyRing::Slots).collect(), alarm)
+            }
+            RingKind::Buffers => {
+                let all = ring::BUFFERS[..rings].iter().map(|name| ring_buffer(take_map(name)?));
+                let all = all.collect::<Result<Vec<_>, _>>()?;
+                let alarm = Alarm::of(&all).map_err(LoadError::Rings)?;
+                (all.into_iter().map(AnyRing::Buffer).collect::<Vec<_>>(), alarm)
+            }
+        };
         let stacks = (options.stacks_per_second != 0).then(|| stack_ring(&mut ebpf)).transpose()?;
         let losses = ebpf.take_map("LOSSES").ok_or(LoadError::Part("LOSSES map"))?;
         let logger = EbpfLogger::init(&mut ebpf).ok();
         Ok(Self {
-            alarm: Alarm::of(&rings).map_err(LoadError::Alarm)?,
+            ring_kind: kind,
+            alarm,
             rings: Rings::new(rings),
             doubles: Doubles::default(),
             identities: (!has_cookies).then(Identities::default),
@@ -191,6 +205,11 @@ impl Tracer {
             attached,
             ebpf,
         })
+    }
+
+    /// How records reach user space.
+    pub const fn ring_kind(&self) -> RingKind {
+        self.ring_kind
     }
 
     /// Whether the hook at `tracepoint` is attached.
@@ -247,7 +266,7 @@ impl Tracer {
     }
 
     /// Waits for `longest`, or until a ring fills faster than that.
-    pub fn wait(&self, longest: Duration) {
+    pub fn wait(&mut self, longest: Duration) {
         self.alarm.wait(longest);
     }
 
@@ -348,10 +367,31 @@ fn hooks_to_attach(types: &KernelTypes, without: &[Disabled]) -> Vec<&'static Ho
     HOOKS.iter().rev().filter(is_wanted).collect()
 }
 
+/// Least slots of a ring.
+const LEAST_SLOTS: usize = 128;
+
+/// Memory of all rings by default. A ring below 2 MiB is a quarter full before the reader looks again, at the rate of a CPU
+/// that does nothing but open and close connections.
+const fn default_ring_bytes(rings: usize) -> usize {
+    const LEAST: usize = 16 << 20;
+    let scaled = rings * (2 << 20);
+    if scaled > LEAST { scaled } else { LEAST }
+}
+
 /// Number of rings for `cpus`: a power of two.
-fn ring_count(cpus: usize) -> usize {
-    let most = ring::MAPS.len().ilog2();
-    1 << cpus.max(1).ilog2().min(most)
+fn ring_count(kind: RingKind, cpus: usize) -> usize {
+    cpus.max(1).next_power_of_two().min(kind.most())
+}
+
+fn map_data(map: &Map) -> Result<&MapData, LoadError> {
+    match map {
+        Map::Array(data) => Ok(data),
+        _ => Err(LoadError::Part("array of slots")),
+    }
+}
+
+fn ring_buffer(map: Map) -> Result<RingBuf<MapData>, LoadError> {
+    map.try_into().map_err(|_| LoadError::Part("ring buffer"))
 }
 
 /// Translates the kernel's number of a reset reason. A number outside of the table is another reason; without a table
@@ -373,8 +413,14 @@ mod tests {
 
     #[test]
     fn ring_count_is_a_bounded_power_of_two() {
-        let of = [0, 1, 2, 3, 4, 6, 8, 128].map(ring_count);
-        assert_eq!(of, [1, 1, 2, 2, 4, 4, 8, 8]);
+        let of = |kind| [0, 1, 2, 3, 4, 6, 8, 128, 6000].map(|cpus| ring_count(kind, cpus));
+        assert_eq!(of(RingKind::Slots), [1, 1, 2, 4, 4, 8, 8, 128, 4096]);
+        assert_eq!(of(RingKind::Buffers), [1, 1, 2, 4, 4, 8, 8, 8, 8]);
+    }
+
+    #[test]
+    fn default_ring_memory_grows_with_the_cpus() {
+        assert_eq!([1, 2, 8, 64].map(default_ring_bytes), [16 << 20, 16 << 20, 16 << 20, 128 << 20]);
     }
 
     #[test]

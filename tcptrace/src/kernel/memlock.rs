@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn only_a_refusal_may_be_the_limit() {
-        let failed = |errno| LoadError::Alarm(io::Error::from_raw_os_error(errno));
+        let failed = |errno| LoadError::Rings(io::Error::from_raw_os_error(errno));
         let learning = |errno| {
             let cause = anyhow::Error::from(io::Error::from_raw_os_error(errno));
             LoadError::Handlers(cause.context("no loopback connection"))

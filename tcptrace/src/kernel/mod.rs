@@ -15,11 +15,12 @@ mod memlock;
 mod object;
 pub mod preflight;
 mod rings;
+mod slot_ring;
 mod stacks;
 mod symbols;
 
 pub use decode::decode;
 pub use loader::{Disabled, Options, Tracer};
 pub use loopback::Loopback;
-pub use object::{LoadError, object_sha256};
+pub use object::{LoadError, RingKind, object_sha256};
 pub use stacks::{CallerWord, CapturedStack};

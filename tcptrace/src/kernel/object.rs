@@ -9,20 +9,27 @@ use aya::{
 use tcptrace_common::{
     config::{Config, ring},
     filter::KernelFilter,
+    record::SLOT_LEN,
 };
 
 use super::btf::LayoutError;
 
-/// The object file in this crate's `ebpf` folder, as committed.
+/// The object files in this crate's `ebpf` folder, as committed.
 static EMBEDDED_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/tcptrace.bpf.o"));
-/// Its sources and tool chain.
+static EMBEDDED_RINGBUF_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/tcptrace-ringbuf.bpf.o"));
+/// Their sources and tool chain.
 const PROVENANCE: &str = include_str!("../../ebpf/provenance.toml");
 
-/// The hash of the embedded object, from its provenance.
+/// The hash of the object for current kernels, from the provenance.
 pub fn object_sha256() -> &'static str {
-    let line = PROVENANCE.lines().find_map(|line| line.strip_prefix("object_sha256 = "));
-    line.map_or("unknown", |hash| hash.trim_matches('"'))
+    recorded_sha256("tcptrace.bpf.o")
+}
+
+fn recorded_sha256(name: &str) -> &'static str {
+    let hash = |line: &'static str| line.strip_prefix('"')?.strip_prefix(name)?.strip_prefix("\" = ");
+    PROVENANCE.lines().find_map(hash).map_or("unknown", |hash| hash.trim_matches('"'))
 }
 
 /// Why a trace could not be started.
@@ -62,9 +69,9 @@ pub enum LoadError {
         "the kernel hides its symbols (kptr_restrict, no CAP_SYSLOG) and a loopback connection did not show them: {0:#}"
     )]
     Handlers(anyhow::Error),
-    /// The rings can't be polled.
-    #[error("the ring buffers can't be polled: {0}")]
-    Alarm(io::Error),
+    /// The rings can't be mapped or polled.
+    #[error("the rings can't be read: {0}")]
+    Rings(io::Error),
     /// A part of the object is missing: the build is broken.
     #[error("the embedded eBPF object has no {0}")]
     Part(&'static str),
@@ -83,12 +90,29 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Size of the ring of stacks: 3,000 of them between two reads.
 const STACK_RING_BYTES: u32 = 2 << 20;
 
+/// How records reach user space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingKind {
+    /// Memory-mapped rings of slots, one for each CPU. The programs need atomic instructions with a result: Linux 5.12, on
+    /// arm64 5.18.
+    Slots,
+    /// Ring buffers of the kernel.
+    Buffers,
+}
+
+impl RingKind {
+    /// Most rings.
+    pub(super) const fn most(self) -> usize {
+        match self {
+            Self::Slots => 4096,
+            Self::Buffers => ring::BUFFERS.len(),
+        }
+    }
+}
+
 /// Creates the maps and relocates the programs for `config` and `filter`.
-pub(super) fn load_object(
-    config: &Config,
-    filter: &KernelFilter,
-    ring_bytes: u32,
-) -> Result<Ebpf, EbpfError> {
+pub(super) fn load_object(kind: RingKind, config: &Config, filter: &KernelFilter) -> Result<Ebpf, EbpfError> {
+    let rings = config.ring_mask + 1;
     let mut loader = EbpfLoader::new();
     // The object needs no CO-RE relocation.
     loader.btf(None).override_global("CONFIG", bytemuck::bytes_of(config), true).override_global(
@@ -96,13 +120,23 @@ pub(super) fn load_object(
         bytemuck::bytes_of(filter),
         true,
     );
-    for name in &ring::MAPS[..=config.ring_mask as usize] {
-        loader.map_max_entries(name, ring_bytes);
-    }
     if config.stacks_per_second != 0 {
         loader.map_max_entries(ring::STACKS, STACK_RING_BYTES);
     }
-    loader.load(EMBEDDED_OBJECT)
+    match kind {
+        RingKind::Slots => {
+            loader.map_max_entries(ring::SLOTS, rings * config.ring_slots);
+            loader.map_max_entries(ring::CURSORS, rings);
+            loader.load(EMBEDDED_OBJECT)
+        }
+        RingKind::Buffers => {
+            let bytes = (config.ring_slots * SLOT_LEN as u32).max(ring::SMALLEST);
+            for name in &ring::BUFFERS[..rings as usize] {
+                loader.map_max_entries(name, bytes);
+            }
+            loader.load(EMBEDDED_RINGBUF_OBJECT)
+        }
+    }
 }
 
 /// Loads and attaches one program.
@@ -125,8 +159,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embedded_object_matches_its_provenance() {
+    fn embedded_objects_match_their_provenance() {
         use sha2::{Digest as _, Sha256};
-        assert_eq!(format!("{:x}", Sha256::digest(EMBEDDED_OBJECT)), object_sha256());
+        let objects =
+            [("tcptrace.bpf.o", EMBEDDED_OBJECT), ("tcptrace-ringbuf.bpf.o", EMBEDDED_RINGBUF_OBJECT)];
+        for (name, object) in objects {
+            assert_eq!(format!("{:x}", Sha256::digest(object)), recorded_sha256(name), "{name}");
+        }
     }
 }

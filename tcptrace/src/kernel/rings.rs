@@ -20,8 +20,11 @@ use aya::maps::{MapData, RingBuf};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use tcptrace_common::config::ring;
 
-use super::decode::decode;
+use super::{decode::decode, slot_ring::SlotRing};
 use crate::model::{HookRecord, Nanos};
+
+/// Length of the field of a [`Slot`](tcptrace_common::record::Slot) before its record.
+pub(super) const SEQUENCE_LEN: usize = size_of::<u64>();
 
 /// Head of a ring.
 pub(super) enum RingHead {
@@ -37,6 +40,31 @@ pub(super) enum RingHead {
 /// Source of records, in the order in which their space was reserved.
 pub(super) trait Ring {
     fn next(&mut self) -> RingHead;
+
+    /// Gives the space of the records read so far back to the programs, unless [`next`](Self::next) does so.
+    fn release(&mut self) {}
+}
+
+/// The kinds of rings.
+pub(super) enum AnyRing {
+    Slots(SlotRing),
+    Buffer(RingBuf<MapData>),
+}
+
+impl Ring for AnyRing {
+    fn next(&mut self) -> RingHead {
+        match self {
+            Self::Slots(ring) => ring.next(),
+            Self::Buffer(ring) => Ring::next(ring),
+        }
+    }
+
+    fn release(&mut self) {
+        match self {
+            Self::Slots(ring) => ring.release(),
+            Self::Buffer(ring) => ring.release(),
+        }
+    }
 }
 
 impl Ring for RingBuf<MapData> {
@@ -44,7 +72,8 @@ impl Ring for RingBuf<MapData> {
         // Twice: a record may have been reserved or committed in between.
         for _ in 0..2 {
             if let Some(item) = Self::next(self) {
-                return decode(&item).map_or(RingHead::Unknown, RingHead::Record);
+                return decode(item.get(SEQUENCE_LEN..).unwrap_or_default())
+                    .map_or(RingHead::Unknown, RingHead::Record);
             }
             if !has_more(self) {
                 return RingHead::Nothing;
@@ -67,9 +96,14 @@ fn descriptor(ring: &RingBuf<MapData>) -> BorrowedFd<'_> {
 }
 
 /// Wakes the reader when a ring fills faster than it is read.
-pub(super) struct Alarm(OwnedFd);
+pub(super) struct Alarm {
+    epoll: OwnedFd,
+    /// Carries the alarms of memory-mapped rings, and nothing else.
+    bell: Option<RingBuf<MapData>>,
+}
 
 impl Alarm {
+    /// For ring buffers.
     pub fn of<'a>(rings: impl IntoIterator<Item = &'a RingBuf<MapData>>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for ring in rings {
@@ -77,15 +111,25 @@ impl Alarm {
             let alarms = epoll::EventFlags::IN | epoll::EventFlags::ET;
             epoll::add(&epoll, descriptor(ring), epoll::EventData::new_u64(0), alarms)?;
         }
-        Ok(Self(epoll))
+        Ok(Self { epoll, bell: None })
+    }
+
+    /// For memory-mapped rings.
+    pub fn own(bell: RingBuf<MapData>) -> io::Result<Self> {
+        let epoll = Self::of([&bell])?.epoll;
+        Ok(Self { epoll, bell: Some(bell) })
     }
 
     /// Waits for an alarm, at most for `longest`.
-    pub fn wait(&self, longest: Duration) {
-        let mut alarms = [const { MaybeUninit::uninit() }; ring::MAPS.len()];
+    pub fn wait(&mut self, longest: Duration) {
+        let mut alarms = [const { MaybeUninit::uninit() }; ring::BUFFERS.len()];
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(longest.subsec_nanos()) };
         // An interrupted wait only ends early.
-        let _ = epoll::wait(&self.0, &mut alarms, Some(&timeout));
+        let _ = epoll::wait(&self.epoll, &mut alarms, Some(&timeout));
+        if let Some(bell) = &mut self.bell {
+            // Alarms are discarded entries, which are skipped.
+            while bell.next().is_some() {}
+        }
     }
 }
 
@@ -126,15 +170,20 @@ impl<R: Ring> Rings<R> {
         if !first.is_empty() {
             return true;
         }
+        let mut is_unfinished = false;
         while first.len() < TURN {
             match ring.next() {
                 RingHead::Record(seen) => first.push_back(seen),
                 RingHead::Unknown => self.unknown += 1,
-                RingHead::Nothing => return true,
-                RingHead::Unfinished => return !first.is_empty(),
+                RingHead::Nothing => break,
+                RingHead::Unfinished => {
+                    is_unfinished = true;
+                    break;
+                }
             }
         }
-        true
+        ring.release();
+        !is_unfinished || !first.is_empty()
     }
 
     /// The ring with the oldest head record, if that is not younger than `until`.

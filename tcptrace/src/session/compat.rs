@@ -3,7 +3,7 @@
 //! Columns and kinds are found by name. Unknown ones, from a newer minor version, are skipped. Another major
 //! version is rejected. There is one major version so far; conversions from older ones belong here.
 
-use arrow_ipc as fb;
+use polars_arrow_format::ipc as fb;
 
 use super::{
     ending::ReadError,
@@ -39,10 +39,10 @@ pub struct Field {
 
 impl FileLayout {
     /// Reads the schema.
-    pub fn of(schema: fb::Schema<'_>) -> Result<Self, ReadError> {
+    pub fn of(schema: fb::SchemaRef<'_>) -> Result<Self, ReadError> {
         let metadata = |wanted: &str| {
-            let pairs = schema.custom_metadata()?;
-            pairs.iter().find(|pair| pair.key() == Some(wanted))?.value()
+            let pairs = schema.custom_metadata().ok()??;
+            pairs.iter().flatten().find(|pair| pair.key().ok().flatten() == Some(wanted))?.value().ok()?
         };
         let version = metadata(key::FORMAT).ok_or(ReadError::Foreign)?;
         let version: Version = version.parse().map_err(|()| ReadError::Header("its version"))?;
@@ -55,10 +55,11 @@ impl FileLayout {
         let clock_offset_ns = metadata(key::CLOCK_OFFSET_NS)
             .and_then(|text| text.parse().ok())
             .ok_or(ReadError::Header("its clock"))?;
-        let fields = schema.fields().ok_or(ReadError::Header("its columns"))?;
+        let fields = schema.fields().ok().flatten().ok_or(ReadError::Header("its columns"))?;
         if fields.len() > MAX_COLUMNS {
             return Err(ReadError::Header("its columns"));
         }
+        let field = |read: fb::planus::Result<_>| field(read.map_err(|_| ReadError::Header("its columns"))?);
         let fields: Vec<Field> = fields.iter().map(field).collect::<Result<_, _>>()?;
         for column in [Column::Ts, Column::Kind] {
             if !fields.iter().any(|field| field.column == Some(column)) {
@@ -70,40 +71,52 @@ impl FileLayout {
     }
 }
 
-fn field(field: fb::Field<'_>) -> Result<Field, ReadError> {
-    let name = field.name().unwrap_or_default();
+fn field(field: fb::FieldRef<'_>) -> Result<Field, ReadError> {
+    let name = field.name().ok().flatten().unwrap_or_default();
     let column = Column::ALL.into_iter().find(|column| column.name() == name);
     let wrong = |what| ReadError::Column { name: crate::model::text::sanitise(name).into_owned(), what };
-    if field.children().is_some_and(|children| !children.is_empty()) {
+    let unreadable = |_| wrong("can't be made out");
+    if field.children().map_err(unreadable)?.is_some_and(|children| !children.is_empty()) {
         return Err(wrong("has columns inside"));
     }
-    let dictionary = field.dictionary();
-    let buffers = match field.type_type() {
+    let dictionary = field.dictionary().map_err(unreadable)?;
+    let of_type = field.type_().map_err(unreadable)?;
+    let buffers = match of_type {
         _ if dictionary.is_some() => 2,
-        fb::Type::Int
-        | fb::Type::Timestamp
-        | fb::Type::Bool
-        | fb::Type::FloatingPoint
-        | fb::Type::Duration
-        | fb::Type::FixedSizeBinary => 2,
-        fb::Type::Utf8 | fb::Type::Binary => 3,
+        Some(
+            fb::TypeRef::Int(_)
+            | fb::TypeRef::Timestamp(_)
+            | fb::TypeRef::Bool(_)
+            | fb::TypeRef::FloatingPoint(_)
+            | fb::TypeRef::Duration(_)
+            | fb::TypeRef::FixedSizeBinary(_),
+        ) => 2,
+        Some(fb::TypeRef::Utf8(_) | fb::TypeRef::Binary(_)) => 3,
         _ => return Err(wrong("has a type this version does not know")),
     };
     if let Some(column) = column
-        && !is_of_type(field, column.of_type())
+        && !is_of_type(of_type, dictionary, column.of_type())
     {
         return Err(wrong("has another type than it should"));
     }
-    Ok(Field { column, buffers, dictionary: dictionary.map(|dictionary| dictionary.id()) })
+    let dictionary = dictionary.map(|dictionary| dictionary.id()).transpose().map_err(unreadable)?;
+    Ok(Field { column, buffers, dictionary })
 }
 
-fn is_of_type(field: fb::Field<'_>, wanted: ArrowType) -> bool {
-    let is_int = |int: fb::Int<'_>, bits, signed| int.bitWidth() == bits && int.is_signed() == signed;
-    let int = |bits, signed| field.type_as_int().is_some_and(|int| is_int(int, bits, signed));
-    match (wanted, field.dictionary()) {
+fn is_of_type(
+    of_type: Option<fb::TypeRef<'_>>,
+    dictionary: Option<fb::DictionaryEncodingRef<'_>>,
+    wanted: ArrowType,
+) -> bool {
+    let is_int = |int: fb::IntRef<'_>, bits, signed| {
+        (int.bit_width().ok(), int.is_signed().ok()) == (Some(bits), Some(signed))
+    };
+    let int = |bits, signed| matches!(of_type, Some(fb::TypeRef::Int(int)) if is_int(int, bits, signed));
+    let is_text = matches!(of_type, Some(fb::TypeRef::Utf8(_)));
+    match (wanted, dictionary) {
         (ArrowType::Kind | ArrowType::State, Some(dictionary)) => {
-            field.type_as_utf_8().is_some()
-                && dictionary.indexType().is_some_and(|index| is_int(index, 8, false))
+            let index = dictionary.index_type().ok().flatten();
+            is_text && index.is_some_and(|index| is_int(index, 8, false))
         }
         (_, Some(_)) | (ArrowType::Kind | ArrowType::State, None) => false,
         (ArrowType::U8, _) => int(8, false),
@@ -112,11 +125,12 @@ fn is_of_type(field: fb::Field<'_>, wanted: ArrowType) -> bool {
         (ArrowType::U64, _) => int(64, false),
         (ArrowType::I64, _) => int(64, true),
         (ArrowType::Addr, _) => {
-            field.type_as_fixed_size_binary().is_some_and(|binary| binary.byteWidth() == 16)
+            matches!(of_type, Some(fb::TypeRef::FixedSizeBinary(binary)) if binary.byte_width().ok() == Some(16))
         }
-        (ArrowType::Text, _) => field.type_as_utf_8().is_some(),
+        (ArrowType::Text, _) => is_text,
         (ArrowType::Time, _) => {
-            field.type_as_timestamp().is_some_and(|time| time.unit() == fb::TimeUnit::NANOSECOND)
+            let unit = Some(fb::TimeUnit::Nanosecond);
+            matches!(of_type, Some(fb::TypeRef::Timestamp(time)) if time.unit().ok() == unit)
         }
     }
 }

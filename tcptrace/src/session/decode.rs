@@ -2,7 +2,7 @@
 
 mod rows;
 
-use arrow_ipc as fb;
+use polars_arrow_format::ipc::{self as fb, planus};
 use tcptrace_common::record as raw;
 use zstd::bulk::Decompressor;
 
@@ -101,7 +101,7 @@ impl DecodedColumn {
 /// The buffers of one batch, in order.
 struct BatchBody<'a> {
     body: &'a [u8],
-    buffers: flatbuffers::VectorIter<'a, fb::Buffer>,
+    buffers: planus::vectors::Iter<'a, fb::BufferRef<'a>>,
 }
 
 impl<'a> BatchBody<'a> {
@@ -164,14 +164,14 @@ impl Decoder {
     }
 
     /// Reads a dictionary.
-    pub fn dictionary(&mut self, dictionary: fb::DictionaryBatch<'_>, body: &[u8]) -> Result<(), Wrong> {
-        let id = Some(dictionary.id());
+    pub fn dictionary(&mut self, dictionary: fb::DictionaryBatchRef<'_>, body: &[u8]) -> Result<(), Wrong> {
+        let id = Some(dictionary.id().map_err(unreadable)?);
         let Some(field) = self.layout.fields.iter().find(|field| field.dictionary == id) else {
             return Ok(());
         };
         let Some(column) = field.column else { return Ok(()) };
-        let batch = dictionary.data().ok_or("a dictionary without entries")?;
-        if dictionary.isDelta() {
+        let batch = dictionary.data().map_err(unreadable)?.ok_or("a dictionary without entries")?;
+        if dictionary.is_delta().map_err(unreadable)? {
             return Err("a dictionary that grows");
         }
         let rows = rows_of(batch, MAX_DICT_NAMES)?;
@@ -192,7 +192,7 @@ impl Decoder {
     /// Reads a batch: emits its records to `take` in order until one is invalid.
     pub fn batch(
         &mut self,
-        batch: fb::RecordBatch<'_>,
+        batch: fb::RecordBatchRef<'_>,
         body: &[u8],
         take: &mut dyn FnMut(Record),
     ) -> Result<(), Wrong> {
@@ -210,9 +210,9 @@ impl Decoder {
         Ok(())
     }
 
-    fn fill(&mut self, batch: fb::RecordBatch<'_>, body: &[u8], rows: usize) -> Result<(), Wrong> {
+    fn fill(&mut self, batch: fb::RecordBatchRef<'_>, body: &[u8], rows: usize) -> Result<(), Wrong> {
         let mut body = body_of(batch, body)?;
-        let mut nodes = batch.nodes().ok_or("a batch without columns")?.iter();
+        let mut nodes = batch.nodes().map_err(unreadable)?.ok_or("a batch without columns")?.iter();
         for index in 0..self.layout.fields.len() {
             let field = self.layout.fields[index];
             let node = nodes.next().ok_or("a batch with too few columns")?;
@@ -315,13 +315,20 @@ impl Decoder {
     }
 }
 
-fn rows_of(batch: fb::RecordBatch<'_>, most: usize) -> Result<usize, Wrong> {
-    usize::try_from(batch.length()).ok().filter(|&rows| rows <= most).ok_or("a batch of more rows than any")
+fn unreadable(_: planus::Error) -> Wrong {
+    "a batch that can't be made out"
 }
 
-fn body_of<'a>(batch: fb::RecordBatch<'a>, body: &'a [u8]) -> Result<BatchBody<'a>, Wrong> {
-    if batch.compression().is_none_or(|compression| compression.codec() != fb::CompressionType::ZSTD) {
+fn rows_of(batch: fb::RecordBatchRef<'_>, most: usize) -> Result<usize, Wrong> {
+    let rows = usize::try_from(batch.length().map_err(unreadable)?).ok();
+    rows.filter(|&rows| rows <= most).ok_or("a batch of more rows than any")
+}
+
+fn body_of<'a>(batch: fb::RecordBatchRef<'a>, body: &'a [u8]) -> Result<BatchBody<'a>, Wrong> {
+    let compression = batch.compression().map_err(unreadable)?;
+    if compression.is_none_or(|compression| compression.codec().ok() != Some(fb::CompressionType::Zstd)) {
         return Err("a batch that is not compressed with zstd");
     }
-    Ok(BatchBody { body, buffers: batch.buffers().ok_or("a batch without values")?.iter() })
+    let buffers = batch.buffers().map_err(unreadable)?.ok_or("a batch without values")?;
+    Ok(BatchBody { body, buffers: buffers.iter() })
 }

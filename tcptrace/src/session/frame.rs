@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use arrow_ipc::{Message, root_as_message};
+use polars_arrow_format::ipc::{MessageRef, planus::ReadAsRoot as _};
 
 use super::{
     ending::{Damage, ReadError},
@@ -31,7 +31,7 @@ pub struct Frames<R> {
 /// The next element of the stream.
 pub enum NextFrame<'a> {
     /// A message and its body.
-    Message(Message<'a>, &'a [u8]),
+    Message(MessageRef<'a>, &'a [u8]),
     /// The end mark.
     End,
     /// No complete message yet; this many bytes of it are available.
@@ -79,7 +79,7 @@ impl<R: Read> Frames<R> {
             return Ok(NextFrame::Torn(self.buffer.len()));
         }
         let body_length = parse(&self.buffer[PREFIX..PREFIX + length])
-            .map(|message| message.bodyLength())
+            .and_then(|message| message.body_length().ok())
             .ok_or(damaged("a message that can't be made out"))?;
         let body_length = usize::try_from(body_length)
             .ok()
@@ -133,6 +133,6 @@ impl<R: Read> Frames<R> {
     }
 }
 
-fn parse(meta: &[u8]) -> Option<Message<'_>> {
-    root_as_message(meta).ok()
+fn parse(meta: &[u8]) -> Option<MessageRef<'_>> {
+    MessageRef::read_as_root(meta).ok()
 }

@@ -1,12 +1,11 @@
 //! Writes messages of an Arrow IPC stream: the schema, a dictionary, a batch, the end mark.
 //!
-//! Not by `arrow_ipc::writer::StreamWriter`: it adds no checksums, so that flipped bits become wrong values, and takes longer
+//! Not by the `StreamWriter` of the crate arrow-ipc: it adds no checksums, so that flipped bits become wrong values, and takes longer
 //! for small batches (docs/benchmarks.md).
 
 use std::{borrow::Cow, io, ops::Range};
 
-use arrow_ipc as fb;
-use flatbuffers::{FlatBufferBuilder, WIPOffset};
+use polars_arrow_format::ipc::{self as fb, planus::Builder};
 use zstd::zstd_safe::CParameter;
 
 use super::{
@@ -38,91 +37,63 @@ pub fn header(metadata: &[(&str, String)], compressor: &mut Compressor) -> io::R
 }
 
 fn schema(metadata: &[(&str, String)]) -> Vec<u8> {
-    let mut fbb = FlatBufferBuilder::new();
-    let fields: Vec<_> = Column::ALL.into_iter().map(|column| field(&mut fbb, column)).collect();
-    let fields = fbb.create_vector(&fields);
-    let pairs: Vec<_> = metadata
-        .iter()
-        .map(|(key, value)| {
-            let args =
-                fb::KeyValueArgs { key: Some(fbb.create_string(key)), value: Some(fbb.create_string(value)) };
-            fb::KeyValue::create(&mut fbb, &args)
-        })
-        .collect();
-    let pairs = fbb.create_vector(&pairs);
-    let args = fb::SchemaArgs { fields: Some(fields), custom_metadata: Some(pairs), ..Default::default() };
-    let schema = fb::Schema::create(&mut fbb, &args).as_union_value();
+    let pair = |(key, value): &(&str, String)| fb::KeyValue {
+        key: Some((*key).to_owned()),
+        value: Some(value.clone()),
+    };
+    let schema = fb::Schema {
+        fields: Some(Column::ALL.into_iter().map(field).collect()),
+        custom_metadata: Some(metadata.iter().map(pair).collect()),
+        ..fb::Schema::default()
+    };
     let mut out = Vec::new();
-    finish(&mut fbb, fb::MessageHeader::Schema, schema, &[], &mut out);
+    finish(&mut Builder::new(), fb::MessageHeader::Schema(Box::new(schema)), &[], &mut out);
     out
 }
 
-fn field<'a>(fbb: &mut FlatBufferBuilder<'a>, column: Column) -> WIPOffset<fb::Field<'a>> {
-    let name = fbb.create_string(column.name());
-    let int = |fbb: &mut FlatBufferBuilder<'a>, bits, is_signed| {
-        fb::Int::create(fbb, &fb::IntArgs { bitWidth: bits, is_signed })
-    };
-    let (type_type, type_) = match column.of_type() {
-        ArrowType::U8 => (fb::Type::Int, int(fbb, 8, false).as_union_value()),
-        ArrowType::U16 => (fb::Type::Int, int(fbb, 16, false).as_union_value()),
-        ArrowType::U32 => (fb::Type::Int, int(fbb, 32, false).as_union_value()),
-        ArrowType::U64 => (fb::Type::Int, int(fbb, 64, false).as_union_value()),
-        ArrowType::I64 => (fb::Type::Int, int(fbb, 64, true).as_union_value()),
-        ArrowType::Time => {
-            let args = fb::TimestampArgs {
-                unit: fb::TimeUnit::NANOSECOND,
-                timezone: Some(fbb.create_string("UTC")),
-            };
-            (fb::Type::Timestamp, fb::Timestamp::create(fbb, &args).as_union_value())
-        }
-        ArrowType::Addr => {
-            let args = fb::FixedSizeBinaryArgs { byteWidth: 16 };
-            (fb::Type::FixedSizeBinary, fb::FixedSizeBinary::create(fbb, &args).as_union_value())
-        }
-        ArrowType::Text | ArrowType::Kind | ArrowType::State => {
-            (fb::Type::Utf8, fb::Utf8::create(fbb, &fb::Utf8Args {}).as_union_value())
-        }
+fn field(column: Column) -> fb::Field {
+    let int = |bit_width, is_signed| Box::new(fb::Int { bit_width, is_signed });
+    let of_type = match column.of_type() {
+        ArrowType::U8 => fb::Type::Int(int(8, false)),
+        ArrowType::U16 => fb::Type::Int(int(16, false)),
+        ArrowType::U32 => fb::Type::Int(int(32, false)),
+        ArrowType::U64 => fb::Type::Int(int(64, false)),
+        ArrowType::I64 => fb::Type::Int(int(64, true)),
+        ArrowType::Time => fb::Type::Timestamp(Box::new(fb::Timestamp {
+            unit: fb::TimeUnit::Nanosecond,
+            timezone: Some("UTC".into()),
+        })),
+        ArrowType::Addr => fb::Type::FixedSizeBinary(Box::new(fb::FixedSizeBinary { byte_width: 16 })),
+        ArrowType::Text | ArrowType::Kind | ArrowType::State => fb::Type::Utf8(Box::default()),
     };
     let dictionary = matches!(column.of_type(), ArrowType::Kind | ArrowType::State).then(|| {
-        let args = fb::DictionaryEncodingArgs {
+        Box::new(fb::DictionaryEncoding {
             id: column as i64,
-            indexType: Some(int(fbb, 8, false)),
-            ..Default::default()
-        };
-        fb::DictionaryEncoding::create(fbb, &args)
+            index_type: Some(int(8, false)),
+            ..fb::DictionaryEncoding::default()
+        })
     });
-    // Arrow requires the children vector even when it is empty.
-    let children = fbb.create_vector::<WIPOffset<fb::Field<'_>>>(&[]);
-    let args = fb::FieldArgs {
-        name: Some(name),
+    fb::Field {
+        name: Some(column.name().into()),
         nullable: true,
-        type_type,
-        type_: Some(type_),
+        type_: Some(of_type),
         dictionary,
-        children: Some(children),
+        // Arrow requires the children vector even when it is empty.
+        children: Some(Vec::new()),
         custom_metadata: None,
-    };
-    fb::Field::create(fbb, &args)
+    }
 }
 
 /// Appends a message with `header` and `body`.
-fn finish(
-    fbb: &mut FlatBufferBuilder<'_>,
-    header_type: fb::MessageHeader,
-    header: WIPOffset<flatbuffers::UnionWIPOffset>,
-    body: &[u8],
-    out: &mut Vec<u8>,
-) {
-    let args = fb::MessageArgs {
+fn finish(builder: &mut Builder, header: fb::MessageHeader, body: &[u8], out: &mut Vec<u8>) {
+    let message = fb::Message {
         version: fb::MetadataVersion::V5,
-        header_type,
         header: Some(header),
-        bodyLength: body.len() as i64,
+        body_length: body.len() as i64,
         custom_metadata: None,
     };
-    let message = fb::Message::create(fbb, &args);
-    fbb.finish(message, None);
-    let message = fbb.finished_data();
+    builder.clear();
+    let message = builder.finish(&message, None);
     let padded =
         (CONTINUATION.len() + 4 + message.len()).next_multiple_of(ALIGNMENT) - CONTINUATION.len() - 4;
     out.extend_from_slice(&CONTINUATION);
@@ -135,7 +106,7 @@ fn finish(
 /// Compresses batches; reuses its memory between them.
 pub struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
-    fbb: FlatBufferBuilder<'static>,
+    builder: Builder,
     body: Vec<u8>,
     /// Ranges of `body` that hold that many zeros, compressed.
     zeros: Vec<(usize, Range<usize>)>,
@@ -151,7 +122,7 @@ impl Compressor {
         zstd.set_parameter(CParameter::ChecksumFlag(true))?;
         Ok(Self {
             zstd,
-            fbb: FlatBufferBuilder::new(),
+            builder: Builder::new(),
             body: Vec::new(),
             zeros: Vec::new(),
             nodes: Vec::new(),
@@ -170,8 +141,8 @@ impl Compressor {
         for column in columns {
             self.column(rows, &column.finish(rows))?;
         }
-        let batch = self.record_batch(rows);
-        finish(&mut self.fbb, fb::MessageHeader::RecordBatch, batch.as_union_value(), &self.body, out);
+        let batch = fb::MessageHeader::RecordBatch(Box::new(self.record_batch(rows)));
+        finish(&mut self.builder, batch, &self.body, out);
         Ok(())
     }
 
@@ -182,43 +153,32 @@ impl Compressor {
             texts.set(row, name);
         }
         self.column(names.len(), &texts.finish(names.len()))?;
-        let data = Some(self.record_batch(names.len()));
-        let batch =
-            fb::DictionaryBatch::create(&mut self.fbb, &fb::DictionaryBatchArgs { id, data, isDelta: false });
-        finish(&mut self.fbb, fb::MessageHeader::DictionaryBatch, batch.as_union_value(), &self.body, out);
+        let data = Some(Box::new(self.record_batch(names.len())));
+        let batch = Box::new(fb::DictionaryBatch { id, data, is_delta: false });
+        finish(&mut self.builder, fb::MessageHeader::DictionaryBatch(batch), &self.body, out);
         Ok(())
     }
 
     fn begin(&mut self) {
-        self.fbb.reset();
         self.body.clear();
         self.zeros.clear();
-        self.nodes.clear();
-        self.buffers.clear();
     }
 
-    fn record_batch(&mut self, rows: usize) -> WIPOffset<fb::RecordBatch<'static>> {
-        let nodes = Some(self.fbb.create_vector(&self.nodes));
-        let buffers = Some(self.fbb.create_vector(&self.buffers));
-        let compression = Some(fb::BodyCompression::create(
-            &mut self.fbb,
-            &fb::BodyCompressionArgs {
-                codec: fb::CompressionType::ZSTD,
-                method: fb::BodyCompressionMethod::BUFFER,
-            },
-        ));
-        let args = fb::RecordBatchArgs {
+    fn record_batch(&mut self, rows: usize) -> fb::RecordBatch {
+        fb::RecordBatch {
             length: rows as i64,
-            nodes,
-            buffers,
-            compression,
-            variadicBufferCounts: None,
-        };
-        fb::RecordBatch::create(&mut self.fbb, &args)
+            nodes: Some(std::mem::take(&mut self.nodes)),
+            buffers: Some(std::mem::take(&mut self.buffers)),
+            compression: Some(Box::new(fb::BodyCompression {
+                codec: fb::CompressionType::Zstd,
+                method: fb::BodyCompressionMethod::Buffer,
+            })),
+            variadic_buffer_counts: None,
+        }
     }
 
     fn column(&mut self, rows: usize, column: &Buffers<'_>) -> io::Result<()> {
-        self.nodes.push(fb::FieldNode::new(rows as i64, column.nulls as i64));
+        self.nodes.push(fb::FieldNode { length: rows as i64, null_count: column.nulls as i64 });
         self.buffer(column.validity)?;
         self.buffer(column.values)?;
         column.bytes.map_or(Ok(()), |bytes| self.buffer(bytes))
@@ -232,7 +192,7 @@ impl Compressor {
             ColumnBuffer::Of(bytes) => self.compress(bytes)?,
             ColumnBuffer::Zeros(len) => self.compress_zeros(len)?,
         }
-        self.buffers.push(fb::Buffer::new(begin as i64, (self.body.len() - begin) as i64));
+        self.buffers.push(fb::Buffer { offset: begin as i64, length: (self.body.len() - begin) as i64 });
         self.body.resize(self.body.len().next_multiple_of(ALIGNMENT), 0);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arrow_ipc::MessageHeader;
+use polars_arrow_format::ipc::{MessageHeaderRef, MessageRef, SchemaRef};
 
 use super::{
     compat::FileLayout,
@@ -147,7 +147,7 @@ impl Reader {
     fn header(&mut self) -> Result<(), ReadError> {
         let torn_bytes = match self.frames.next() {
             Ok(NextFrame::Message(message, _)) => {
-                let layout = FileLayout::of(message.header_as_schema().ok_or(ReadError::Foreign)?)?;
+                let layout = FileLayout::of(schema_of(message).ok_or(ReadError::Foreign)?)?;
                 self.decoder = Some(Decoder::new(layout)?);
                 self.stage = ReadStage::Batches;
                 return Ok(());
@@ -217,16 +217,11 @@ impl Reader {
         };
         let known = &mut self.known;
         let mut note = |record: Record| take(known.note(record));
-        let done = match message.header_type() {
-            MessageHeader::RecordBatch => match message.header_as_record_batch() {
-                Some(batch) => decoder.batch(batch, body, &mut note),
-                None => Err("a batch that can't be made out"),
-            },
-            MessageHeader::DictionaryBatch => match message.header_as_dictionary_batch() {
-                Some(dictionary) => decoder.dictionary(dictionary, body),
-                None => Err("a dictionary that can't be made out"),
-            },
-            _ => Err("a message that has no place there"),
+        let done = match message.header() {
+            Ok(Some(MessageHeaderRef::RecordBatch(batch))) => decoder.batch(batch, body, &mut note),
+            Ok(Some(MessageHeaderRef::DictionaryBatch(dictionary))) => decoder.dictionary(dictionary, body),
+            Ok(_) => Err("a message that has no place there"),
+            Err(_) => Err("a message that can't be made out"),
         };
         Ok(done.err().map(|what| Ending::Damaged(Damage { at, what })))
     }
@@ -243,7 +238,7 @@ impl Reader {
                 None
             }
             Ok(NextFrame::Message(message, _)) => {
-                message.header_as_schema().and_then(|schema| FileLayout::of(schema).ok())
+                schema_of(message).and_then(|schema| FileLayout::of(schema).ok())
             }
             Ok(NextFrame::End) | Err(ReadError::Damaged(_)) => None,
             Err(error) => return Err(error),
@@ -383,5 +378,13 @@ impl Source for Reader {
             }
             Some(ending) => Ok(self.end(ending, take)),
         }
+    }
+}
+
+/// The schema in a message, if it is one.
+fn schema_of(message: MessageRef<'_>) -> Option<SchemaRef<'_>> {
+    match message.header().ok()?? {
+        MessageHeaderRef::Schema(schema) => Some(schema),
+        _ => None,
     }
 }

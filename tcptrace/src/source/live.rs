@@ -171,7 +171,7 @@ impl Live {
         }
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
         self.tracer.wait(if self.is_seeding { POLL_SEEDING } else { POLL });
     }
 }

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use super::document::{self, DocumentHead, Origin};
 use crate::{
     aggregate::Losses,
-    kernel::preflight::{Check, CheckStatus},
+    kernel::{
+        RingKind,
+        preflight::{Check, CheckStatus},
+    },
     model::{record::HostFacts, text, units},
     selftest::{SelftestOutcome, SelftestStep},
 };
@@ -53,7 +56,14 @@ pub fn write_text(report: &CheckReport, out: &mut impl Write) -> io::Result<()> 
     }
     match &report.self_test {
         Ok(outcome) => {
-            row(out, "self-test", "works", "A loopback connection was traced through every state:")?;
+            let rings = match outcome.rings {
+                RingKind::Slots => "through memory-mapped rings, one for each CPU",
+                RingKind::Buffers => {
+                    "through ring buffers, as on a kernel whose programs lack atomic instructions (5.12)"
+                }
+            };
+            let text = format!("A loopback connection was traced through every state, {rings}:");
+            row(out, "self-test", "works", &text)?;
             writeln!(out, "{}", path("client", &outcome.client))?;
             writeln!(out, "{}", path("server", &outcome.server))
         }
@@ -78,6 +88,10 @@ pub fn write_json(report: &CheckReport, taken_at: &str, out: &mut impl Write) ->
     let self_test = match &report.self_test {
         Ok(outcome) => json!({
             "status": "works",
+            "rings": match outcome.rings {
+                RingKind::Slots => "mapped",
+                RingKind::Buffers => "buffers",
+            },
             "client": steps(&outcome.client),
             "server": steps(&outcome.server),
         }),

@@ -42,12 +42,16 @@ enum RecordCount {
 pub const EMPTY: &BenchCase =
     &tcptrace("empty program", &["events", "--without", "everything"], ReadySignal::Stderr("tracing"));
 
+/// The peer whose cost is the unit of the others': it only counts.
+pub const BASELINE: &str = "bpftrace, counting states";
+
 /// Each traces everything, with output to a file.
-pub const CASES: [&BenchCase; 7] = [
+pub const CASES: [&BenchCase; 8] = [
     EMPTY,
     &tcptrace("tcptrace events", &["events"], ReadySignal::Stderr("tracing")),
     &tcptrace("tcptrace top --batch", &["top", "--batch", "10000"], ReadySignal::Stdout),
     &tcptrace("tcptrace hist", &["hist"], ReadySignal::Stderr("tracing")),
+    &tcptrace("tcptrace serve", &["serve", "--listen", "127.0.0.1:0"], ReadySignal::Stderr("serving")),
     &tcptrace("tcptrace record", &["record", "--force", "-o", RECORDING], ReadySignal::Stderr("recording")),
     &BenchCase {
         name: "libbpf-tools tcpstates",
@@ -57,7 +61,7 @@ pub const CASES: [&BenchCase; 7] = [
         record_count: RecordCount::Lines,
     },
     &BenchCase {
-        name: "bpftrace, counting states",
+        name: BASELINE,
         program: CaseProgram::Peer("bpftrace"),
         args: &[
             "-e",

@@ -44,6 +44,7 @@ pub fn head(unit: &str) -> String {
     let columns = [
         String::new(),
         format!("{unit}/s kept"),
+        "times bpftrace's cost".into(),
         format!("records a {}", unit.trim_end_matches('s')),
         "lost".into(),
         format!("eBPF, net ns a {}", unit.trim_end_matches('s')),
@@ -57,8 +58,14 @@ pub fn head(unit: &str) -> String {
     format!("| {} |\n|---|{}", columns.join(" | "), "---:|".repeat(columns.len() - 1))
 }
 
-/// A row of medians; `empty_ns` is the time of one run of an empty program.
-pub fn row(name: &str, kept: &[f64], costs: &[CaseCost], empty_ns: f64) -> String {
+/// The cost of a case that kept `kept` of the throughput: time added to each operation, relative to the time of one.
+pub fn added_time(kept: &[f64]) -> Option<f64> {
+    Some(1.0 / Spread::of(kept).median()? - 1.0)
+}
+
+/// A row of medians; `baseline` is the [`added_time`] of the case to compare with, `empty_ns` the time of one run of an empty
+/// program.
+pub fn row(name: &str, kept: &[f64], costs: &[CaseCost], baseline: Option<f64>, empty_ns: f64) -> String {
     let column = |decimals: usize, value: &dyn Fn(&CaseCost) -> Option<f64>| {
         Spread::of(&costs.iter().filter_map(value).collect::<Vec<_>>()).decimals(decimals)
     };
@@ -66,6 +73,10 @@ pub fn row(name: &str, kept: &[f64], costs: &[CaseCost], empty_ns: f64) -> Strin
     [
         format!("| {name}"),
         Spread::of(kept).decimals(3),
+        match (added_time(kept), baseline) {
+            (Some(added), Some(baseline)) if baseline > 0.0 => format!("{:.2}", added / baseline),
+            _ => "-".into(),
+        },
         column(1, &|cost| Some(cost.records_each())),
         column(0, &|cost| Some(cost.lost as f64)),
         column(0, &|cost| Some(cost.net_ebpf_ns(empty_ns))),

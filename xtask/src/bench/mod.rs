@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 
-use crate::bench::case::{BenchCase, CASES, CaseProgram, EMPTY};
+use crate::bench::case::{BASELINE, BenchCase, CASES, CaseProgram, EMPTY};
 use crate::bench::cost::CaseCost;
 use crate::bench::load::{Load, LoadKind};
 use crate::bench::spread::Spread;
@@ -178,8 +178,10 @@ fn print(bench: &Bench, args: &BenchArgs, series: &[CaseSeries], untraced: &[f64
         args.rounds
     );
     println!("{}", cost::head(bench.kind.unit()));
+    let baseline = series.iter().find(|series| series.case.name == BASELINE);
+    let baseline = baseline.and_then(|series| cost::added_time(&series.kept));
     for CaseSeries { case, kept, costs } in series {
-        println!("{}", cost::row(case.name, kept, costs, empty_ns));
+        println!("{}", cost::row(case.name, kept, costs, baseline, empty_ns));
     }
     let (peers, own): (Vec<&CaseSeries>, Vec<&CaseSeries>) =
         series.iter().partition(|series| matches!(series.case.program, CaseProgram::Peer(_)));

@@ -52,8 +52,8 @@ pub fn can_boot(arch: Arch) -> Result<()> {
 }
 
 /// Boots and passes each line to `see`; fails unless the guest printed its last line.
-pub fn boot(arch: Arch, image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result<()> {
-    let mut guest = Guest::start(&Machine::of(arch), image, initramfs)?;
+pub fn boot(arch: Arch, cpus: u8, image: &Path, initramfs: &Path, mut see: impl FnMut(&str)) -> Result<()> {
+    let mut guest = Guest::start(&Machine::of(arch), cpus, image, initramfs)?;
     let deadline = Instant::now() + TOTAL_TIMEOUT;
     let mut ended = false;
     loop {
@@ -86,11 +86,11 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(machine: &Machine, image: &Path, initramfs: &Path) -> Result<Self> {
+    fn start(machine: &Machine, cpus: u8, image: &Path, initramfs: &Path) -> Result<Self> {
         let mut command = Command::new(machine.emulator);
         command
             // Never KVM: test machines rarely have it, and a slow guest exposes races.
-            .args(["-accel", "tcg", "-m", "1024", "-smp", "2", "-no-reboot"])
+            .args(["-accel", "tcg", "-m", "1024", "-smp", &cpus.to_string(), "-no-reboot"])
             .args(machine.options)
             .args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
             .args(["-append", &append(machine.console)])

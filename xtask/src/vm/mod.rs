@@ -36,6 +36,9 @@ pub struct VmArgs {
     /// Kernels to boot; all by default
     #[arg(long, value_name = "VERSION", value_parser = kernel)]
     kernel: Vec<&'static DebianKernel>,
+    /// Virtual CPUs of each guest
+    #[arg(long, default_value_t = GUEST_CPUS, value_parser = clap::value_parser!(u8).range(1..=64))]
+    cpus: u8,
     /// Write the rows of the README's table of kernels, once nothing fails
     #[arg(long)]
     table: bool,
@@ -46,6 +49,9 @@ pub struct VmArgs {
     #[arg(last = true, value_name = "FILTER")]
     filters: Vec<String>,
 }
+
+/// Virtual CPUs of a guest of `cargo xtask test`.
+const GUEST_CPUS: u8 = 2;
 
 fn kernel(version: &str) -> Result<&'static DebianKernel, String> {
     let versions = KERNELS.map(|kernel| kernel.version).join(", ");
@@ -58,7 +64,7 @@ pub fn run(repo: &Repo, args: &VmArgs) -> Result<ExitCode> {
     }
     let kernels = if args.kernel.is_empty() { all() } else { args.kernel.clone() };
     let mut tally = TestTally::default();
-    let rows = test(repo, args.arch, &kernels, &args.filters, args.verbose.into(), &mut tally)?;
+    let rows = test(repo, args.arch, args.cpus, &kernels, &args.filters, args.verbose.into(), &mut tally)?;
     if args.table {
         println!("{}", table::HEAD);
         for row in &rows {
@@ -104,7 +110,7 @@ pub fn test_all(repo: &Repo, arch: Arch, filters: &[String], tally: &mut TestTal
     };
     let chosen: Vec<_> = chosen.into_iter().map(str::to_owned).collect();
     let chosen = if filters.is_empty() { &chosen } else { filters };
-    test(repo, arch, &kernels, chosen, Console::Results, tally)?;
+    test(repo, arch, GUEST_CPUS, &kernels, chosen, Console::Results, tally)?;
     if filters.is_empty() {
         let name = format!("vm {}: the other live tests", arch.debian());
         let reason = if is_native {
@@ -185,6 +191,7 @@ impl From<bool> for Console {
 fn test(
     repo: &Repo,
     arch: Arch,
+    cpus: u8,
     kernels: &[&DebianKernel],
     filters: &[String],
     console: Console,
@@ -216,7 +223,7 @@ fn test(
         let script = format!("live {}\n", filters.join(" "));
         let initramfs = initramfs::build(&folder, &files, &programs, &script)?;
         let mut report = GuestReport::default();
-        let booted = guest::boot(arch, &files.image, &initramfs, |line| {
+        let booted = guest::boot(arch, cpus, &files.image, &initramfs, |line| {
             report.line(line);
             if console == Console::Whole || !line.starts_with("vm: ") {
                 println!("{name}: {line}");
@@ -255,7 +262,7 @@ pub fn run_script(
     let files = kernel.fetch(repo, arch)?;
     let initramfs = initramfs::build(&folder, &files, &programs, script)?;
     let mut lines = Vec::new();
-    guest::boot(arch, &files.image, &initramfs, |line| lines.push(line.to_owned()))?;
+    guest::boot(arch, GUEST_CPUS, &files.image, &initramfs, |line| lines.push(line.to_owned()))?;
     Ok(lines)
 }
 
