@@ -26,7 +26,7 @@ use crate::{
     pipeline::PipelinePlan,
     source::{PollKind, host, netns},
     view::doctor::{
-        diagnose, json,
+        diagnose, ids, json,
         sysctl_facts::{self, HostSetting, SYSCTL_FACTS, SettingValue},
         text::{self, DoctorLayout, FindingDetail},
     },
@@ -47,6 +47,9 @@ pub struct DoctorArgs {
     /// Explain what a setting really does, with its value on this host: a name, or all
     #[arg(long, value_name = "SETTING", conflicts_with_all = ["json", "from"])]
     explain: Option<String>,
+    /// List the ids of all findings, as `record --when` takes them
+    #[arg(long, conflicts_with_all = ["json", "from", "explain"])]
+    list: bool,
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
@@ -60,6 +63,14 @@ const DEFAULT_WATCH: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    if args.list {
+        let mut out = Vec::new();
+        for id in ids() {
+            writeln!(out, "{id}")?;
+        }
+        terminal::print(&out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(name) = &args.explain {
         return explain(name);
     }

@@ -29,6 +29,7 @@ mod source;
 pub mod states;
 mod terminal;
 pub mod top;
+mod triggers;
 pub mod window;
 
 use std::{process::ExitCode, sync::LazyLock};

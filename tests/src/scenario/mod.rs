@@ -37,4 +37,5 @@ pub mod serve;
 pub mod servers;
 pub mod storm;
 pub mod threads;
+pub mod triggers;
 pub mod workloads;
