@@ -8,7 +8,7 @@ use tests::scenario::{
     abort, binds, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults,
     filters, flood, handshake, hosts, identity, million, names, nat, odd, owner, pools, ports, privileges,
     program, prometheus, recording, report, restarts, scrape, screen, seed, serve, servers, stacks, storm,
-    threads, workloads,
+    threads, triggers, workloads,
 };
 
 macro_rules! scenarios {
@@ -113,6 +113,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     recording::full_disk, Short;
     recording::series, Short;
     hosts::merged, Short;
+    triggers::incidents, Short;
     restarts::series, Short;
     restarts::killed, Alone;
     restarts::full_disk, Short;
@@ -163,6 +164,7 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "recording::full_disk",
     "recording::series",
     "hosts::",
+    "triggers::",
     "restarts::",
     "faults::full_stdout",
     "faults::no_stderr",

@@ -26,7 +26,7 @@ use crate::{
     pipeline::{PipelinePlan, StackPlan},
     source::{PollKind, host, netns},
     view::doctor::{
-        diagnose, json,
+        diagnose, ids, json,
         sysctl_facts::{self, HostSetting, SYSCTL_FACTS, SettingValue},
         text::{self, DoctorLayout, FindingDetail},
     },
@@ -34,6 +34,7 @@ use crate::{
 
 /// Diagnose problems: findings with evidence, the processes concerned, and the fix; changes nothing
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an argument")]
 pub struct DoctorArgs {
     /// Time to watch, over which counters are compared; default 10s. Of a recording, read only this much; default all
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
@@ -51,6 +52,9 @@ pub struct DoctorArgs {
     /// Explain what a setting really does, with its value on this host: a name, or all
     #[arg(long, value_name = "SETTING", conflicts_with_all = ["json", "from"])]
     explain: Option<String>,
+    /// List the ids of all findings, as `record --when` takes them
+    #[arg(long, conflicts_with_all = ["json", "from", "explain"])]
+    list: bool,
     #[command(flatten)]
     filters: FilterArgs,
     #[command(flatten)]
@@ -64,6 +68,14 @@ const DEFAULT_WATCH: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    if args.list {
+        let mut out = Vec::new();
+        for id in ids() {
+            writeln!(out, "{id}")?;
+        }
+        terminal::print(&out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(name) = &args.explain {
         return explain(name);
     }

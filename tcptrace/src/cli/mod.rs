@@ -30,6 +30,7 @@ pub mod stacks;
 pub mod states;
 mod terminal;
 pub mod top;
+mod triggers;
 pub mod window;
 
 use std::{process::ExitCode, sync::LazyLock};

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
 use super::{
     exit::misuse,
@@ -18,6 +21,7 @@ use super::{
     live::{self, LiveArgs, Stop},
     progress::show_status,
     recording,
+    triggers::{self, RateLimit, Triggers},
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
@@ -48,9 +52,12 @@ pub struct RecordArgs {
     /// Start a new file after this size or time: 64MiB, or 10m. Each can be read without the others
     #[arg(long, value_name = "SIZE|TIME", value_parser = rotate, conflicts_with = "last")]
     rotate: Option<Rotate>,
-    /// With --rotate: keep only this many files, the newest
-    #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u64).range(1..))]
+    /// With --rotate or --when: keep only this many files, the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     keep: Option<u64>,
+    /// With --when: keep only so many bytes in all files, the newest: 1GiB
+    #[arg(long, value_name = "SIZE", requires = "when", value_parser = units::parse_size)]
+    keep_bytes: Option<u64>,
     /// Keep only the last TIME in memory; write it on SIGUSR1 to FILE-0001 and so on, and at the end to FILE, or to the
     /// next number if FILE exists
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
@@ -58,6 +65,16 @@ pub struct RecordArgs {
     /// Also record the user stacks of calls that open and close connections, for `tcptrace stacks --from FILE`
     #[arg(long)]
     stacks: bool,
+    /// With --last: write a numbered file when one of these findings begins, and nothing at the end; `tcptrace doctor
+    /// --list` lists them
+    #[arg(long, value_name = "FINDING,..", requires = "last", value_delimiter = ',', value_parser = triggers::finding)]
+    when: Vec<&'static str>,
+    /// With --when: write so long after the finding began
+    #[arg(long, value_name = "TIME", requires = "when", default_value = "2m", value_parser = units::parse_duration)]
+    after: Duration,
+    /// With --when: write at most so many files in this time
+    #[arg(long, value_name = "N/TIME", requires = "when", default_value = "1/10m")]
+    at_most: RateLimit,
     /// Replace FILE if it exists. Numbered files and files written by --last are never replaced
     #[arg(long)]
     force: bool,
@@ -85,6 +102,11 @@ fn rotate(text: &str) -> Result<Rotate, String> {
 impl RecordArgs {
     fn plan(&self) -> session::RecordPlan {
         let keep = match (self.last, self.rotate) {
+            (Some(last), _) if !self.when.is_empty() => Keep::Incidents {
+                last: nanos(last + self.after),
+                files: self.keep.map(|keep| keep as usize),
+                bytes: self.keep_bytes,
+            },
             (Some(last), _) => Keep::Last(nanos(last)),
             (None, Some(rotate)) => Keep::Series { rotate, files: self.keep.map(|keep| keep as usize) },
             (None, None) => Keep::All,
@@ -101,6 +123,11 @@ impl RecordArgs {
     fn beginning(&self, file: &Path) -> String {
         let file = shown(file);
         match self.last {
+            Some(last) if !self.when.is_empty() => format!(
+                "keeping the last {}; written to a numbered {file} when {} begins, or now on SIGUSR1",
+                units::duration(nanos(last)),
+                self.when.join(" or ")
+            ),
             Some(last) => format!(
                 "keeping the last {}; written to {file} at the end, or now on SIGUSR1",
                 units::duration(nanos(last))
@@ -118,6 +145,9 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     if args.is_stream() && (args.rotate.is_some() || args.last.is_some()) {
         misuse("--rotate and --last create several files: give a file name, not -");
     }
+    if args.keep.is_some() && args.rotate.is_none() && args.when.is_empty() {
+        misuse("--keep needs --rotate or --when");
+    }
     let runtime = live::runtime()?;
     let code = runtime.block_on(record(args));
     // A disk that hangs must not block the exit.
@@ -134,20 +164,34 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     let source = args.live.open(&filter, PollKind::Host, args.stacks.then(StackPlan::default))?;
     // Open the file last, so that none is left behind if tracing is impossible.
     let (recorder, mut recording) = session::start(&args.plan())?;
+    // Triggers judge what `doctor` judges; without them only the losses are of interest.
+    let grouping: Grouping = "service,process".parse().unwrap_or(Grouping::SERVICE);
+    let (grouping, scope, polls) = if args.when.is_empty() {
+        (Grouping::NONE, Scope::Nothing, PollKind::States)
+    } else {
+        (grouping, Scope::TimewaitSockets, PollKind::Host)
+    };
     let plan = PipelinePlan {
         source: "live".into(),
         peer_names,
         recorder: Some(recorder),
-        ..PipelinePlan::new(filter, Grouping::NONE, Scope::Nothing, Nanos::SECOND)
+        polls,
+        ..PipelinePlan::new(filter, grouping, scope, Nanos::SECOND)
     };
+    let mut triggers = Triggers::new(&args.when, args.after, args.at_most);
     let running = pipeline::start(Box::new(source), plan).context("no thread for the pipeline")?;
     privileges::keep_for(Work::Nothing);
 
     let outcome = tokio::select! {
-        outcome = watch(args, &mut wants_dump, &mut recording) => outcome,
+        outcome = watch(args, &mut wants_dump, &mut recording, &mut triggers, running.snapshots.clone()) => outcome,
         () = stop.signalled() => RecordOutcome::Stop,
     };
     show_status("");
+    // An incident whose time has not come is written now.
+    let waiting = triggers.take();
+    if !waiting.is_empty() {
+        recording.status.dump_incidents(waiting);
+    }
     let (done, last) = match outcome {
         RecordOutcome::Over(done) => (done, running.stop()?),
         RecordOutcome::Stop => tokio::select! {
@@ -167,6 +211,8 @@ async fn record(args: &RecordArgs) -> Result<ExitCode> {
     }
     eprintln!("{}", view::losses::at_the_end(&last));
     match done {
+        // The files of incidents were reported.
+        Ok(_) if !args.when.is_empty() => Ok(ExitCode::SUCCESS),
         Ok(written) => {
             eprintln!("tcptrace: {}", summary(&written));
             Ok(ExitCode::SUCCESS)
@@ -191,7 +237,14 @@ enum RecordOutcome {
 }
 
 /// Waits for the end of the recording and shows its status.
-async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recording) -> RecordOutcome {
+async fn watch(
+    args: &RecordArgs,
+    wants_dump: &mut Signal,
+    recording: &mut Recording,
+    triggers: &mut Triggers,
+    mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+) -> RecordOutcome {
+    let is_triggered = !args.when.is_empty();
     let begun = Instant::now();
     let time_is_up = async {
         if let Ok(file) = (&mut recording.begun).await {
@@ -214,6 +267,14 @@ async fn watch(args: &RecordArgs, wants_dump: &mut Signal, recording: &mut Recor
                 eprintln!("{}", dump_message(&dump));
             }
             Some(()) = wants_dump.recv() => recording.status.dump(),
+            Ok(()) = snapshots.changed(), if is_triggered => {
+                let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
+                for begun in triggers.update(&snapshot, tokio::time::Instant::now()) {
+                    show_status("");
+                    triggers.report(&begun);
+                }
+            }
+            () = triggers.due() => recording.status.dump_incidents(triggers.take()),
             _ = status.tick() => write_status(&recording.status, begun.elapsed()),
         }
     }

@@ -11,6 +11,7 @@ pub mod counts;
 pub mod dwell;
 pub mod hooks;
 pub mod ids;
+pub mod incident;
 pub mod name_set;
 pub mod nat;
 pub mod own_cost;

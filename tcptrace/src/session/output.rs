@@ -25,10 +25,15 @@ pub enum RecordingOutput {
 impl RecordingOutput {
     /// Opens the first file, if the output needs one now.
     pub fn open(path: &Path, keep: Keep, existing: Existing) -> Result<Self, WriteError> {
-        if let Keep::Last(length) = keep {
-            return Flight::open(path, length).map(Self::Flight);
+        if let Keep::Last(last) | Keep::Incidents { last, .. } = keep {
+            return Flight::open(path, last, keep).map(Self::Flight);
         }
         Files::open(path, keep, existing).map(Box::new).map(Self::Files)
+    }
+
+    /// Whether only incidents are written.
+    pub const fn is_for_incidents(&self) -> bool {
+        matches!(self, Self::Flight(flight) if flight.is_for_incidents())
     }
 
     /// Whether each piece has its own header. Pieces in memory become one file, with the header of the newest.
@@ -92,11 +97,11 @@ impl RecordingOutput {
         }
     }
 
-    /// Writes the records held in memory to a numbered file and keeps holding them: more dumps may follow.
-    pub fn dump(&mut self) -> Option<Result<Written, Failure>> {
+    /// Writes the records held in memory to a numbered file that begins with `header`, and keeps holding them: more dumps may follow.
+    pub fn dump(&mut self, header: &[u8]) -> Option<Result<Written, Failure>> {
         match self {
             Self::Files(_) => None,
-            Self::Flight(flight) => Some(flight.dump()),
+            Self::Flight(flight) => Some(flight.dump(header)),
         }
     }
 

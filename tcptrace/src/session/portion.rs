@@ -1,8 +1,11 @@
 //! Portions of records and progress counters, shared by the recorder and its writer thread.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
 
-use crate::model::{Nanos, Record, record::KernelLosses};
+use crate::model::{Nanos, Record, incident::Incident, record::KernelLosses};
 
 /// Progress counters, shared between threads.
 #[derive(Debug, Default)]
@@ -15,6 +18,8 @@ pub struct RecorderStatus {
     pub missed: AtomicU64,
     pub(super) wants_head: AtomicBool,
     pub(super) wants_dump: AtomicUsize,
+    /// What the next dump is about.
+    incidents: Mutex<Vec<Incident>>,
     /// Portions in the queue.
     pub(super) queued: AtomicUsize,
 }
@@ -31,6 +36,17 @@ impl RecorderStatus {
     /// Whether the writer has processed everything it received.
     pub fn is_idle(&self) -> bool {
         self.queued.load(Relaxed) == 0
+    }
+
+    /// Requests a dump about `incidents`.
+    pub fn dump_incidents(&self, incidents: Vec<Incident>) {
+        self.incidents.lock().unwrap_or_else(PoisonError::into_inner).extend(incidents);
+        self.dump();
+    }
+
+    /// The incidents that the next dump is about, which are no longer waiting then.
+    pub(super) fn take_incidents(&self) -> Vec<Incident> {
+        std::mem::take(&mut *self.incidents.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Requests a dump of the records held in memory.

@@ -67,6 +67,8 @@ pub mod key {
     pub const FILTER: &str = "tcptrace.filter";
     /// Kernel settings at the start, a JSON object.
     pub const SYSCTLS: &str = "tcptrace.sysctls";
+    /// The findings that made the recorder write the file, a JSON array; only in files of `record --when`.
+    pub const INCIDENTS: &str = "tcptrace.incidents";
 }
 
 /// A type of column, as Arrow names it.

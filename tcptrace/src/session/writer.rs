@@ -23,6 +23,7 @@ use super::{
 };
 use crate::model::{
     Nanos, Record,
+    incident::Incident,
     record::{HostFacts, KernelLosses},
 };
 
@@ -113,7 +114,11 @@ impl RecordingWriter {
                     self.status.queued.fetch_sub(1, Relaxed);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.flush()?;
+                    // An incident that waits for its end is written now.
+                    return if self.output.is_for_incidents() { self.dump_if_requested() } else { Ok(()) };
+                }
             }
             let enough = match self.encoder.non_tick_rows() {
                 0 => TICKS_FLUSH_INTERVAL,
@@ -220,7 +225,7 @@ impl RecordingWriter {
     }
 
     fn begin_output(&mut self) -> Result<(), WriteError> {
-        let header = header(&self.host, self.encoder.clock_offset_ns(), &mut self.compressor)
+        let header = header(&self.host, self.encoder.clock_offset_ns(), &[], &mut self.compressor)
             .map_err(|why| WriteError { path: self.output.path().to_owned(), why })?;
         self.output.begin(&header, self.ts)
     }
@@ -231,7 +236,10 @@ impl RecordingWriter {
         }
         self.dumped = self.status.wants_dump.load(Relaxed);
         self.flush()?;
-        if let Some(written) = self.output.dump() {
+        let incidents = self.status.take_incidents();
+        let header = header(&self.host, self.encoder.clock_offset_ns(), &incidents, &mut self.compressor)
+            .map_err(|why| WriteError { path: self.output.path().to_owned(), why })?;
+        if let Some(written) = self.output.dump(&header) {
             let _ = self.dump_results.send(written);
         }
         Ok(())
@@ -239,8 +247,13 @@ impl RecordingWriter {
 }
 
 /// Builds the start of a file: schema and fixed dictionaries.
-fn header(host: &HostFacts, clock_offset_ns: u64, compressor: &mut Compressor) -> io::Result<Vec<u8>> {
-    let metadata = [
+fn header(
+    host: &HostFacts,
+    clock_offset_ns: u64,
+    incidents: &[Incident],
+    compressor: &mut Compressor,
+) -> io::Result<Vec<u8>> {
+    let mut metadata = vec![
         (key::FORMAT, FORMAT.to_string()),
         (key::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
         (key::CLOCK_OFFSET_NS, clock_offset_ns.to_string()),
@@ -250,5 +263,8 @@ fn header(host: &HostFacts, clock_offset_ns: u64, compressor: &mut Compressor) -
         (key::FILTER, host.filter.clone()),
         (key::SYSCTLS, serde_json::to_string(&host.sysctls)?),
     ];
+    if !incidents.is_empty() {
+        metadata.push((key::INCIDENTS, serde_json::to_string(incidents)?));
+    }
     message::header(&metadata, compressor)
 }

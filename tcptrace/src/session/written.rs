@@ -30,6 +30,15 @@ pub enum Keep {
     },
     /// The newest stretch of time, in memory until a dump is requested.
     Last(Nanos),
+    /// The same, dumped only with incidents and not at the end; the newest files are kept.
+    Incidents {
+        /// The stretch.
+        last: Nanos,
+        /// How many files to keep; `None` for all.
+        files: Option<usize>,
+        /// How many bytes in all files to keep; `None` for all.
+        bytes: Option<u64>,
+    },
 }
 
 /// A file that could not be written, and why.

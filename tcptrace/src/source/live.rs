@@ -154,12 +154,12 @@ impl Live {
 
     /// Requests names for new stacks, and passes on those that were found.
     fn name_stacks(&mut self, take: &mut dyn FnMut(Record)) {
-        let named = receive(&mut self.stacks, usize::MAX);
-        let Some(stacks) = &self.stacks else { return };
-        for found in named {
+        // The last ones may come together with the end of the thread.
+        for found in receive(&mut self.stacks, usize::MAX) {
             found.caller.into_iter().for_each(|caller| self.tracer.set_caller(caller));
             take(found.record);
         }
+        let Some(stacks) = &self.stacks else { return };
         let new = self.tracer.new_stacks().into_iter();
         let room = MAX_UNNAMED.saturating_sub(self.unnamed.len());
         self.unnamed.extend(new.take(room).map(|new| StackRequest::Name(Box::new(new))));
@@ -244,6 +244,9 @@ impl Source for Live {
             bound_ports.request(LastPoll);
         }
         if self.stacks.is_some() {
+            // The last one follows the stacks of all calls so far.
+            self.tracer.drain(usize::MAX, host::monotonic_now(), |seen| take(Record::Kernel(seen)));
+            self.name_stacks(take);
             self.unnamed.push_back(StackRequest::Last);
         }
         let is_polling = |live: &Self| {

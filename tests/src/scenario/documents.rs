@@ -34,7 +34,8 @@ const NAMES: [&str; 5] = ["record", "export", "report", "diff", "replay"];
 /// These need a terminal.
 const ON_A_TERMINAL: [&str; 1] = ["tcptrace replay "];
 /// These may print and write nothing: their subject is absent, or they serve a port.
-const QUIET: [&str; 3] = ["tcptrace serve", "tcptrace events --lport", "tcptrace events --filter"];
+const QUIET: [&str; 4] =
+    ["tcptrace serve", "tcptrace events --lport", "tcptrace events --filter", "tcptrace record -o incidents"];
 /// An address of the pages that `serve` listens on.
 const ADDRESS: &str = "10.0.0.7/32";
 /// A network namespace of the pages.

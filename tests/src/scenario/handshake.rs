@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use socket2::Socket;
 use tcptrace_common::state::TcpState::{Close, Established, Listen, SynRecv, SynSent};
 
-use crate::clock::{Span, hold};
+use crate::clock::{Span, hold, jiffy};
 use crate::event::{EventEndReason, EventRole};
 use crate::expect::{ExpectedSocket, step};
 use crate::lab::Lab;
@@ -162,14 +162,18 @@ impl FailedConnect {
 
 fn fails_to_connect(socket: Socket, listener: &TestSocket, kind: ErrorKind) -> Result<FailedConnect> {
     let target = listener.local()?;
+    // No other connection begins within the precision of the times that tell this one from it.
+    hold(3 * jiffy());
     let (result, connecting) = Span::of(|| socket.connect(&target.into()));
     match result {
         Ok(()) => bail!("connect to {target} succeeded"),
         Err(error) => ensure!(error.kind() == kind, "connect to {target}: {error}, not {kind:?}"),
     }
     let client = TestSocket::new("client", EventRole::Outbound, socket)?;
+    let jiffy_ns = jiffy().as_nanos() as u64;
+    let began = Span { start_ns: connecting.start_ns - jiffy_ns, end_ns: connecting.end_ns + jiffy_ns };
     let expected =
-        ExpectedSocket { local: None, remote: Some(target), began: Some(connecting), ..client.expected };
+        ExpectedSocket { local: None, remote: Some(target), began: Some(began), ..client.expected };
     Ok(FailedConnect { connecting, expected })
 }
 

@@ -29,14 +29,14 @@ fn connections(n: usize) -> u64 {
 }
 
 /// A thread in a network namespace of its own, which makes connections on request.
-struct Host {
+struct TrafficHost {
     netns: u32,
     start: Sender<()>,
     done: Receiver<()>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-impl Host {
+impl TrafficHost {
     fn start(n: usize) -> Result<Self> {
         let (sender, entered) = channel();
         let (start, started) = channel::<()>();
@@ -84,7 +84,7 @@ pub fn merged(lab: &Lab) -> Result<()> {
     }
     let folder = TempFolder::new()?;
     std::fs::create_dir(folder.file("hosts"))?;
-    let hosts: Vec<Host> = (0..HOSTS.len()).map(Host::start).collect::<Result<_>>()?;
+    let hosts: Vec<TrafficHost> = (0..HOSTS.len()).map(TrafficHost::start).collect::<Result<_>>()?;
     let all = hosts.iter().map(|host| host.netns.to_string()).collect::<Vec<_>>().join(",");
     let whole = folder.file("whole.tcptrace");
     let mut recorders = vec![record(lab, "fleet", &all, &whole)?];

@@ -38,4 +38,5 @@ pub mod servers;
 pub mod stacks;
 pub mod storm;
 pub mod threads;
+pub mod triggers;
 pub mod workloads;

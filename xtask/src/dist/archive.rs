@@ -11,13 +11,14 @@ use super::staging::{Staging, put};
 use crate::arch::Arch;
 use crate::command;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "README.md",
     "CHANGELOG.md",
     "LICENSE-MIT",
     "LICENSE-APACHE",
     "tcptrace-ebpf/LICENSE-GPL2",
     "contrib/systemd/tcptrace.service",
+    "contrib/systemd/tcptrace-recorder.service",
 ];
 
 /// The folder in the archive, and the archive without its ending.

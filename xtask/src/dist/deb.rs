@@ -21,12 +21,12 @@ License: MIT or Apache-2.0
  Dual MIT/GPL.
 ";
 
-/// The unit is neither enabled nor started: the administrator chooses its address.
+/// The units are neither enabled nor started: the administrator chooses address and findings.
 const SCRIPTS: [(&str, &str); 3] = [
     ("postinst", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
     (
         "prerm",
-        "if [ -d /run/systemd/system ] && [ \"$1\" = remove ]; then systemctl --no-reload disable --now tcptrace.service; fi\n",
+        "if [ -d /run/systemd/system ] && [ \"$1\" = remove ]; then systemctl --no-reload disable --now tcptrace.service tcptrace-recorder.service; fi\n",
     ),
     ("postrm", "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n"),
 ];

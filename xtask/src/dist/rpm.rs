@@ -28,12 +28,12 @@ or later with BTF.
 %install
 cp -a '@ROOT@/.' %{buildroot}
 
-# The unit is neither enabled nor started: the administrator chooses its address.
+# The units are neither enabled nor started: the administrator chooses address and findings.
 %post
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 %preun
-if [ "$1" = 0 ] && [ -d /run/systemd/system ]; then systemctl --no-reload disable --now tcptrace.service; fi
+if [ "$1" = 0 ] && [ -d /run/systemd/system ]; then systemctl --no-reload disable --now tcptrace.service tcptrace-recorder.service; fi
 
 %postun
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

@@ -17,8 +17,9 @@ pub const PACKAGE: &str = "tcptrace-bpf";
 const DOC: &str = "usr/share/doc/tcptrace-bpf";
 
 /// Files of the repository, and the folder of the package that has them.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("contrib/systemd/tcptrace.service", "usr/lib/systemd/system"),
+    ("contrib/systemd/tcptrace-recorder.service", "usr/lib/systemd/system"),
     ("contrib/prometheus/tcptrace.rules.yml", "usr/share/doc/tcptrace-bpf/prometheus"),
     ("contrib/prometheus/scrape.yml", "usr/share/doc/tcptrace-bpf/prometheus"),
     ("contrib/grafana/tcptrace.json", "usr/share/doc/tcptrace-bpf/grafana"),

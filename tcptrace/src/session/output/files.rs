@@ -158,7 +158,7 @@ impl Files {
             Keep::Series { rotate: Rotate::Time(length), .. } => {
                 self.began != Nanos(0) && now.since(self.began) >= length
             }
-            Keep::All | Keep::Last(_) => false,
+            Keep::All | Keep::Last(_) | Keep::Incidents { .. } => false,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     output_file::{Existing, OutputFile},
     session::{
         message::END,
-        written::{Failure, WriteError, Written, unwritten},
+        written::{Failure, Keep, WriteError, Written, unwritten},
     },
 };
 
@@ -25,6 +25,7 @@ const FLIGHT_PIECES: u64 = 8;
 pub struct Flight {
     path: PathBuf,
     length: Nanos,
+    keep: Keep,
     header: Vec<u8>,
     pieces: VecDeque<Piece>,
     dumped: usize,
@@ -40,12 +41,13 @@ pub(super) struct Piece {
 }
 
 impl Flight {
-    pub(super) fn open(path: &Path, length: Nanos) -> Result<Self, WriteError> {
+    pub(super) fn open(path: &Path, length: Nanos, keep: Keep) -> Result<Self, WriteError> {
         // Fail now if the path is not writable, not at the first dump.
         drop(OutputFile::create(path, Existing::Replace, &[]).map_err(unwritten(path))?);
         Ok(Self {
             path: path.to_owned(),
             length,
+            keep,
             header: Vec::new(),
             pieces: VecDeque::from([Piece::default()]),
             dumped: 0,
@@ -101,13 +103,28 @@ impl Flight {
         &self.path
     }
 
-    /// Writes the held pieces to the next free number.
-    pub(super) fn dump(&mut self) -> Result<Written, Failure> {
-        self.write(|base, file| Series::of(base).publish(file))
+    /// Whether only incidents are written.
+    pub(super) const fn is_for_incidents(&self) -> bool {
+        matches!(self.keep, Keep::Incidents { .. })
     }
 
-    /// Writes the held pieces without a number if that name is free.
+    /// Writes `header` and the held pieces to the next free number.
+    pub(super) fn dump(&mut self, header: &[u8]) -> Result<Written, Failure> {
+        header.clone_into(&mut self.header);
+        let written = self.write(|base, file| Series::of(base).publish(file));
+        if let Keep::Incidents { files, bytes, .. } = self.keep {
+            let mut series = Series::of(&self.path);
+            series.prune(files.unwrap_or(usize::MAX));
+            series.prune_bytes(bytes.unwrap_or(u64::MAX));
+        }
+        written
+    }
+
+    /// Writes the held pieces without a number if that name is free; of incidents nothing.
     pub(super) fn finish(&mut self) -> Result<Written, Failure> {
+        if self.is_for_incidents() {
+            return Ok(Written::none(&self.path));
+        }
         self.write(|base, file| match file.publish_new(base) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Series::of(base).publish(file),
             published => published.map(|()| base.to_owned()),

@@ -59,12 +59,26 @@ impl Series {
     /// Removes the oldest files until no more than `most` are left.
     pub fn prune(&mut self, most: usize) {
         while self.files.len() > most.max(1) {
-            if let Some(oldest) = self.files.pop_front()
-                && oldest.symlink_metadata().is_ok_and(|oldest| oldest.is_file())
-            {
-                // It may have been removed already.
-                let _ = std::fs::remove_file(oldest);
-            }
+            self.remove_oldest();
+        }
+    }
+
+    /// Removes the oldest files until the others have no more than `most` bytes; the newest stays.
+    pub fn prune_bytes(&mut self, most: u64) {
+        let bytes = |file: &PathBuf| file.symlink_metadata().map_or(0, |file| file.len());
+        let mut sum: u64 = self.files.iter().map(bytes).sum();
+        while sum > most && self.files.len() > 1 {
+            sum -= self.files.front().map_or(0, bytes);
+            self.remove_oldest();
+        }
+    }
+
+    fn remove_oldest(&mut self) {
+        if let Some(oldest) = self.files.pop_front()
+            && oldest.symlink_metadata().is_ok_and(|oldest| oldest.is_file())
+        {
+            // It may have been removed already.
+            let _ = std::fs::remove_file(oldest);
         }
     }
 }
@@ -114,5 +128,12 @@ mod tests {
         assert!(exists("a-12345.tcpt") && exists("a-12346.tcpt") && exists("a-12347.tcpt"));
         assert!(exists("a-1.tcpt") && exists("a-00010.tcpt") && exists("a.tcpt"));
         assert_eq!(fs::read(at("a-12346.tcpt")).expect("the file"), b"not mine");
+        // The last is empty; the one before has 8 bytes, the first 11.
+        fs::write(at("a-12345.tcpt"), "a recording").expect("a file");
+        let mut series = Series::of(&at("a.tcpt"));
+        series.prune_bytes(18);
+        assert!(!exists("a-12345.tcpt") && exists("a-12346.tcpt") && exists("a-12347.tcpt"));
+        series.prune_bytes(0);
+        assert!(!exists("a-12346.tcpt") && exists("a-12347.tcpt"), "the newest stays");
     }
 }

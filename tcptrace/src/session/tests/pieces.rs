@@ -26,7 +26,7 @@ fn file_status_matches_its_content() {
         assert!(!output.wants_piece(Nanos(u64::MAX)), "there is one file");
         assert_eq!(output.bytes(), length_of(output.path()));
     }
-    assert!(output.dump().is_none(), "nothing is held");
+    assert!(output.dump(b"header").is_none(), "nothing is held");
     let written = output.finish().expect("a disk");
     assert_eq!((written.files, written.records, written.left_out, written.span), (1, 7, 0, Nanos(3 * S)));
     assert_eq!(written.bytes, length_of(&written.path));
@@ -96,13 +96,34 @@ fn flight_pieces_cover_the_time_plus_one_piece() {
     let bodies = held.iter().map(|(n, _)| format!("<{n}>")).collect::<Vec<_>>().concat();
     let wanted = [b"headerk", bodies.as_bytes(), &END].concat();
     for (files, name) in [(1, "a-0001.tcptrace"), (2, "a-0002.tcptrace"), (3, "a.tcptrace")] {
-        let written = if files == 3 { output.finish() } else { output.dump().expect("something is held") };
+        let written =
+            if files == 3 { output.finish() } else { output.dump(b"header").expect("something is held") };
         let written = written.expect("a disk");
         assert_eq!(written.path.file_name().expect("a name").to_str(), Some(name));
         assert_eq!(std::fs::read(&written.path).expect("the file"), wanted, "{name}");
         assert_eq!((written.files, written.records, written.left_out), (files, held.len() as u64, 0));
         assert_eq!((written.bytes, written.span), (wanted.len() as u64, Nanos(18 * S - 1)));
     }
+}
+
+#[test]
+fn incidents_are_numbered_bounded_and_not_written_at_the_end() {
+    let folder = TempDir::new().expect("a folder");
+    let mut output = open(&folder, Keep::Incidents { last: Nanos(16 * S), files: Some(2), bytes: None });
+    assert!(output.is_for_incidents() && !output.has_header_per_piece());
+    output.begin(b"header", Nanos(S)).expect("memory");
+    output.append(b"<0>", 1, Nanos(S), Nanos(2 * S)).expect("memory");
+    for n in 1..=3 {
+        let written =
+            output.dump(format!("incident {n}").as_bytes()).expect("something is held").expect("a disk");
+        let content = std::fs::read(&written.path).expect("the file");
+        assert!(content.starts_with(format!("incident {n}<0>").as_bytes()));
+    }
+    let written = output.finish().expect("nothing to write");
+    assert_eq!((written.files, written.records), (0, 0));
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(!exists("a.tcptrace") && !exists("a-0001.tcptrace"));
+    assert!(exists("a-0002.tcptrace") && exists("a-0003.tcptrace"));
 }
 
 #[test]

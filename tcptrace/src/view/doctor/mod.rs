@@ -13,6 +13,7 @@ pub mod json;
 mod lasting;
 mod listeners;
 mod nat;
+pub mod ongoing;
 mod pools;
 mod ports;
 mod settings;
@@ -105,6 +106,11 @@ const FINDINGS: &[FindingRow] = &[
     row("time_wait_harmless", time_wait::harmless),
     row(LOSSES, trace::losses),
 ];
+
+/// The ids of all findings.
+pub fn ids() -> impl Iterator<Item = &'static str> {
+    FINDINGS.iter().map(|row| row.id)
+}
 
 /// Returns the findings in `snapshot`, the worst first, each followed by those it causes.
 pub fn diagnose(snapshot: &Snapshot) -> Vec<Finding> {

@@ -11,7 +11,7 @@ mod action;
 pub mod columns;
 mod config;
 #[cfg(test)]
-pub(super) mod fixture;
+pub(crate) mod fixture;
 pub mod json;
 mod key;
 mod keymap;

@@ -36,7 +36,8 @@ grep -q 'Apache License' /usr/share/doc/tcptrace-bpf/THIRD-PARTY-LICENSES.txt
 ";
 /// The exposure that systemd computes is 2.9 of 10, 2.7 by Debian 13. Not in a pipe, which
 /// would hide the exit status.
-const VERIFY_UNIT: &str = "systemd-analyze verify /usr/lib/systemd/system/tcptrace.service
+const VERIFY_UNIT: &str = "systemd-analyze verify /usr/lib/systemd/system/tcptrace.service \
+    /usr/lib/systemd/system/tcptrace-recorder.service
 systemd-analyze security --offline=true --threshold=30 /usr/lib/systemd/system/tcptrace.service > /tmp/exposure
 tail -n 1 /tmp/exposure
 ";

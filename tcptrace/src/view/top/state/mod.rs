@@ -2,7 +2,6 @@
 //! query for the pipeline ([`ScreenState::query`]).
 
 mod feed;
-mod findings;
 pub(super) mod list;
 pub(super) mod prompt;
 mod replay;
@@ -10,8 +9,8 @@ mod update;
 
 use std::{cmp::Ordering, sync::Arc};
 
+pub use crate::view::doctor::ongoing::Findings;
 pub use feed::{Feed, FeedMode};
-pub use findings::Findings;
 pub use list::{List, Move};
 pub use prompt::{EDITS, Edit, Prompt, edit};
 pub use replay::Replay;

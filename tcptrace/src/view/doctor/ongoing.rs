@@ -1,4 +1,4 @@
-//! The findings of the shown snapshot: those of `doctor`, the worst first.
+//! The findings of the newest of many snapshots, and which of them are past.
 
 use rustc_hash::FxHashMap;
 
@@ -50,6 +50,11 @@ impl Findings {
         finding.events?;
         let &(_, at) = self.counted.get(finding.id)?;
         Some(self.ts.since(at)).filter(|&ago| ago >= CURRENT)
+    }
+
+    /// Those of now.
+    pub fn ongoing(&self) -> impl Iterator<Item = &Finding> {
+        self.list.iter().filter(|finding| !self.is_past(finding))
     }
 
     fn is_past(&self, finding: &Finding) -> bool {
