@@ -69,7 +69,7 @@ pub fn capture<C: EbpfContext>(ctx: &C, new: u8) -> u64 {
 #[inline(always)]
 fn sampled(tgid: u32, new: u8, second: u32) -> Option<bool> {
     let key = (new as u64) << 32 | tgid as u64;
-    let calls = match CALLS.get_ptr_mut(&key) {
+    let calls = match CALLS.get_ptr_mut(key) {
         // SAFETY: another CPU may change it at the same time: the limit is not exact.
         Some(known) => unsafe {
             if (*known).second != second {
@@ -79,7 +79,7 @@ fn sampled(tgid: u32, new: u8, second: u32) -> Option<bool> {
             (*known).calls
         },
         None => {
-            let _ = CALLS.insert(&key, &CallCount { second, calls: 1 }, 0);
+            let _ = CALLS.insert(key, CallCount { second, calls: 1 }, 0);
             1
         }
     };

@@ -16,13 +16,14 @@ use tcptrace_common::{
 };
 
 use super::{
+    any_ring::AnyRing,
     btf::KernelTypes,
     counters::recursion_misses,
     doubles::Doubles,
     identity::Identities,
     learn, memlock,
     object::{LoadError, RingKind, attach, load_object},
-    rings::{Alarm, AnyRing, Rings},
+    rings::{Alarm, Rings},
     slot_ring::SlotRing,
     stacks::{CallerWord, CapturedStack, StackRing},
     symbols::Handlers,

@@ -3,6 +3,7 @@
 //!
 //! Only this module uses `aya`.
 
+mod any_ring;
 pub mod btf;
 mod counters;
 mod decode;

@@ -20,7 +20,7 @@ use aya::maps::{MapData, RingBuf};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use tcptrace_common::config::ring;
 
-use super::{decode::decode, slot_ring::SlotRing};
+use super::decode::decode;
 use crate::model::{HookRecord, Nanos};
 
 /// Length of the field of a [`Slot`](tcptrace_common::record::Slot) before its record.
@@ -43,28 +43,6 @@ pub(super) trait Ring {
 
     /// Gives the space of the records read so far back to the programs, unless [`next`](Self::next) does so.
     fn release(&mut self) {}
-}
-
-/// The kinds of rings.
-pub(super) enum AnyRing {
-    Slots(SlotRing),
-    Buffer(RingBuf<MapData>),
-}
-
-impl Ring for AnyRing {
-    fn next(&mut self) -> RingHead {
-        match self {
-            Self::Slots(ring) => ring.next(),
-            Self::Buffer(ring) => Ring::next(ring),
-        }
-    }
-
-    fn release(&mut self) {
-        match self {
-            Self::Slots(ring) => ring.release(),
-            Self::Buffer(ring) => ring.release(),
-        }
-    }
 }
 
 impl Ring for RingBuf<MapData> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{StackSubject, comm, counted, name};
+use super::listed::{StackSubject, comm, counted, name};
 use crate::aggregate::Snapshot;
 
 pub(super) fn write(out: &mut impl Write, snapshot: &Snapshot, on: StackSubject) -> io::Result<()> {

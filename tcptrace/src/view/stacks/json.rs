@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{StackSubject, traced};
+use super::listed::{StackSubject, traced};
 use crate::{
     aggregate::{DwellQuantiles, LeakGroup, Snapshot, StackGroup},
     model::{

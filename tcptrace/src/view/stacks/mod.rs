@@ -2,78 +2,16 @@
 
 mod folded;
 mod json;
+mod listed;
 mod pprof;
+#[cfg(test)]
+mod tests;
 mod text;
 
-use std::{borrow::Cow, io, io::Write, sync::Arc};
+use std::io::{self, Write};
 
-use jiff::tz::TimeZone;
-
-use crate::{
-    aggregate::{Snapshot, StackCall},
-    model::{
-        Nanos,
-        record::Process,
-        stack::{StackFrame, UserStack},
-        text::sanitise,
-    },
-};
-
-/// What is listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum StackSubject {
-    /// Calls that close a connection before the peer does: their sockets go to TIME_WAIT
-    Close,
-    /// Calls that open a connection
-    Connect,
-    /// Sockets that were opened here and never closed: in CLOSE_WAIT, or in FIN_WAIT2 while a process holds them
-    Leak,
-}
-
-impl StackSubject {
-    /// As in arguments and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Close => "close",
-            Self::Connect => "connect",
-            Self::Leak => "leak",
-        }
-    }
-
-    const fn call(self) -> Option<StackCall> {
-        match self {
-            Self::Close => Some(StackCall::Close),
-            Self::Connect => Some(StackCall::Connect),
-            Self::Leak => None,
-        }
-    }
-}
-
-/// How stacks are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum StackFormat {
-    /// Lines to read: process, function, source line, count; then the stack, innermost function first
-    Text,
-    /// One line per stack, outermost function first, with its count: for flame graph programs
-    Folded,
-    /// A profile for `go tool pprof` and Pyroscope
-    Pprof,
-    /// One JSON document
-    Json,
-}
-
-/// What is written, and how.
-#[derive(Clone, Debug)]
-pub struct StackLayout {
-    /// What is listed.
-    pub on: StackSubject,
-    /// The format.
-    pub format: StackFormat,
-    /// Most stacks in text.
-    pub most: usize,
-    /// Time zone of the header.
-    pub zone: TimeZone,
-}
+pub use self::listed::{StackFormat, StackLayout, StackSubject};
+use crate::aggregate::Snapshot;
 
 /// Writes the stacks of `snapshot`.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &StackLayout) -> io::Result<()> {
@@ -84,53 +22,3 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &StackLayout) ->
         StackFormat::Json => json::write(out, snapshot, layout.on),
     }
 }
-
-/// One stack with its count, whatever is listed.
-struct CountedStack<'a> {
-    stack: Option<&'a Arc<UserStack>>,
-    process: Option<&'a Process>,
-    count: u64,
-}
-
-/// The stacks of `on`, those with the highest counts first.
-fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<CountedStack<'_>> {
-    let stacks = &snapshot.stacks;
-    match on.call() {
-        Some(call) => stacks
-            .groups
-            .iter()
-            .filter(|group| group.call == call)
-            .map(|group| CountedStack {
-                stack: Some(&group.stack),
-                process: Some(&group.process),
-                count: group.calls,
-            })
-            .collect(),
-        None => stacks
-            .leaks
-            .iter()
-            .map(|group| CountedStack {
-                stack: group.stack.as_ref(),
-                process: group.process.as_ref(),
-                count: group.close_wait + group.fin_wait2,
-            })
-            .collect(),
-    }
-}
-
-/// How long was traced.
-fn traced(snapshot: &Snapshot) -> Nanos {
-    snapshot.ts.since(snapshot.began)
-}
-
-/// The name of a frame. A recording may hold any text.
-fn name(frame: &StackFrame) -> String {
-    sanitise(&frame.name()).into_owned()
-}
-
-fn comm(process: Option<&Process>) -> Cow<'_, str> {
-    process.map_or(Cow::Borrowed("[unknown]"), |process| sanitise(&process.comm))
-}
-
-#[cfg(test)]
-mod tests;

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::{StackSubject, comm, counted, name, traced};
+use super::listed::{StackSubject, comm, counted, name, traced};
 use crate::{
     aggregate::Snapshot,
     model::{stack::StackFrame, text::sanitise},

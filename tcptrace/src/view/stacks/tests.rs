@@ -1,9 +1,17 @@
 //! Tests of the three formats.
 
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
 use super::*;
 use crate::{
-    aggregate::{CallTotal, DwellQuantiles, LeakGroup, StackGroup, StacksSnapshot},
-    model::TcpState,
+    aggregate::{CallTotal, DwellQuantiles, LeakGroup, StackCall, StackGroup, StacksSnapshot},
+    model::{
+        Nanos, TcpState,
+        record::Process,
+        stack::{StackFrame, UserStack},
+    },
     view::top::fixture,
 };
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{StackLayout, StackSubject, name, traced};
+use super::listed::{StackLayout, StackSubject, name, traced};
 use crate::{
     aggregate::{LeakGroup, Snapshot, StackGroup},
     model::{
