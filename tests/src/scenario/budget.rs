@@ -69,7 +69,7 @@ pub fn views_agree(lab: &Lab) -> Result<()> {
     // The tracers may be a moment late with the last connections.
     let settled = ports.wait(|document| {
         let row = document.find(lab.netns(), "127.0.0.1", "127.0.0.1", PORT);
-        row.is_some_and(|row| row.used == used)
+        row.is_some_and(|row| (row.used, row.available) == (used, Some(used)))
     })?;
     let row =
         settled.and_then(|document| document.find(lab.netns(), "127.0.0.1", "127.0.0.1", PORT).cloned());
