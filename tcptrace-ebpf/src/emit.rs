@@ -18,7 +18,7 @@ use tcptrace_common::{
 use crate::{
     kernel::{Address, SockCommon, current_task, read},
     maps::{config, count, filter_term},
-    ring::Entry,
+    ring::RingEntry,
 };
 
 /// Values of a record beyond the socket's common part.
@@ -60,7 +60,7 @@ pub fn emit(common: &impl SockCommon, ends: &Ends, observation: Observation) -> 
 /// The same for an observation made at `ts_ns`.
 #[inline(always)]
 pub fn emit_at(ts_ns: u64, common: &impl SockCommon, ends: &Ends, observation: Observation) -> bool {
-    let Some(mut entry) = Entry::reserve() else {
+    let Some(mut entry) = RingEntry::reserve() else {
         count(loss::RING_FULL);
         return false;
     };

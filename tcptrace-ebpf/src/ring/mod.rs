@@ -1,10 +1,11 @@
 //! The rings between the programs and user space, see [`tcptrace_common::config::ring`]. Only `emit` uses them.
 
 #[cfg(feature = "ringbuf")]
-#[path = "ringbuf.rs"]
-mod kind;
+mod ringbuf;
 #[cfg(not(feature = "ringbuf"))]
-#[path = "slots.rs"]
-mod kind;
+mod slots;
 
-pub use kind::Entry;
+#[cfg(feature = "ringbuf")]
+pub use ringbuf::BufferEntry as RingEntry;
+#[cfg(not(feature = "ringbuf"))]
+pub use slots::SlotClaim as RingEntry;

@@ -42,9 +42,9 @@ macro_rules! of_this_ring {
 }
 
 /// A reserved entry.
-pub struct Entry(RingBufEntry<Slot>);
+pub struct BufferEntry(RingBufEntry<Slot>);
 
-impl Entry {
+impl BufferEntry {
     /// Reserves an entry of this CPU's ring; `None` if it is full.
     #[inline(always)]
     pub fn reserve() -> Option<Self> {

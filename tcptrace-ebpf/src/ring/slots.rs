@@ -32,13 +32,13 @@ static ALARM: RingBuf = RingBuf::with_byte_size(ring::SMALLEST, 0);
 const ATTEMPTS: u32 = 4;
 
 /// A claimed slot.
-pub struct Entry {
+pub struct SlotClaim {
     slot: *mut Slot,
     position: u64,
     unread: u64,
 }
 
-impl Entry {
+impl SlotClaim {
     /// Claims the next slot of this CPU's ring; `None` if it is full.
     #[inline(always)]
     pub fn reserve() -> Option<Self> {

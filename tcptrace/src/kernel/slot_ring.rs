@@ -27,7 +27,7 @@ struct Mapping {
     length: usize,
 }
 
-// SAFETY: it is memory shared with the kernel; whoever uses it says why no two writers meet.
+// SAFETY: it is memory shared with the kernel; each user states why no two writers meet.
 unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 

@@ -37,11 +37,11 @@ struct Elf<'a> {
     file: &'a File,
     /// Offset in the file, address, size.
     segments: Vec<(u64, u64, u64)>,
-    sections: Vec<Section>,
+    sections: Vec<ElfSection>,
     names: Vec<u8>,
 }
 
-struct Section {
+struct ElfSection {
     name: usize,
     address: u64,
     offset: u64,
@@ -63,10 +63,10 @@ impl<'a> Elf<'a> {
             .filter_map(|header| Some((field(header, 8, 8)?, field(header, 16, 8)?, field(header, 32, 8)?)))
             .collect();
         let headers = table(file, field(&header, 40, 8)?, half(58)?, half(60)?.min(MAX_SECTIONS))?;
-        let sections: Vec<Section> = headers
+        let sections: Vec<ElfSection> = headers
             .chunks_exact(half(58)?.max(1))
             .filter_map(|header| {
-                Some(Section {
+                Some(ElfSection {
                     name: field(header, 0, 4)? as usize,
                     address: field(header, 16, 8)?,
                     offset: field(header, 24, 8)?,
@@ -90,7 +90,7 @@ impl<'a> Elf<'a> {
 
     /// Address and content of a section.
     fn section(&self, name: &[u8]) -> Option<(u64, Vec<u8>)> {
-        let is_named = |section: &&Section| {
+        let is_named = |section: &&ElfSection| {
             self.names
                 .get(section.name..)
                 .is_some_and(|rest| rest.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0)))

@@ -71,21 +71,21 @@ pub struct StackLayout {
 }
 
 /// One stack with its count, whatever is listed.
-pub(super) struct CountedStack<'a> {
+pub(super) struct ListedStack<'a> {
     pub stack: Option<&'a Arc<UserStack>>,
     pub process: Option<&'a Process>,
     pub count: u64,
 }
 
 /// The stacks of `on`, those with the highest counts first.
-pub(super) fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<CountedStack<'_>> {
+pub(super) fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<ListedStack<'_>> {
     let stacks = &snapshot.stacks;
     match on.call() {
         Some(call) => stacks
             .groups
             .iter()
             .filter(|group| group.call == call)
-            .map(|group| CountedStack {
+            .map(|group| ListedStack {
                 stack: Some(&group.stack),
                 process: Some(&group.process),
                 count: group.calls,
@@ -94,7 +94,7 @@ pub(super) fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<CountedStack
         None => stacks
             .leaks
             .iter()
-            .map(|group| CountedStack {
+            .map(|group| ListedStack {
                 stack: group.stack.as_ref(),
                 process: group.process.as_ref(),
                 count: group.close_wait + group.fin_wait2,

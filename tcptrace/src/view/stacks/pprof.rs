@@ -37,7 +37,7 @@ pub(super) fn write(out: &mut impl Write, snapshot: &Snapshot, on: StackSubject)
         StackSubject::Connect => "connects",
         StackSubject::Leak => "sockets",
     };
-    let of_type = Message::default().number(1, profile.string(what)).number(2, profile.string("count"));
+    let of_type = ProtoMessage::default().number(1, profile.string(what)).number(2, profile.string("count"));
     profile.add(field::SAMPLE_TYPE, &of_type);
     for counted in counted(snapshot, on) {
         let frames = counted.stack.map(|stack| stack.frames.as_slice()).unwrap_or_default();
@@ -45,8 +45,8 @@ pub(super) fn write(out: &mut impl Write, snapshot: &Snapshot, on: StackSubject)
         let frames = if frames.is_empty() { &unknown } else { frames };
         let locations: Vec<u64> = frames.iter().map(|frame| profile.location(frame)).collect();
         let (key, value) = (profile.string("process"), profile.string(&comm(counted.process)));
-        let label = Message::default().number(1, key).number(2, value);
-        let sample = Message::default()
+        let label = ProtoMessage::default().number(1, key).number(2, value);
+        let sample = ProtoMessage::default()
             .numbers(field::SAMPLE_LOCATIONS, &locations)
             .numbers(field::SAMPLE_VALUES, &[counted.count])
             .message(field::SAMPLE_LABEL, &label);
@@ -63,7 +63,7 @@ pub(super) fn write(out: &mut impl Write, snapshot: &Snapshot, on: StackSubject)
 /// A profile; its strings, functions and locations are written when they are first used.
 #[derive(Default)]
 struct Profile {
-    message: Message,
+    message: ProtoMessage,
     strings: HashMap<String, u64>,
     /// By function, file and line.
     locations: HashMap<(u64, u64, u32), u64>,
@@ -71,7 +71,7 @@ struct Profile {
 }
 
 impl Profile {
-    fn add(&mut self, field: u64, message: &Message) {
+    fn add(&mut self, field: u64, message: &ProtoMessage) {
         self.message = std::mem::take(&mut self.message).message(field, message);
     }
 
@@ -94,8 +94,11 @@ impl Profile {
             return known;
         }
         self.locations.insert(key, number);
-        let line = Message::default().number(1, function_id).number(2, frame.line.into());
-        self.add(field::LOCATION, &Message::default().number(1, number).message(field::LOCATION_LINE, &line));
+        let line = ProtoMessage::default().number(1, function_id).number(2, frame.line.into());
+        self.add(
+            field::LOCATION,
+            &ProtoMessage::default().number(1, number).message(field::LOCATION_LINE, &line),
+        );
         number
     }
 
@@ -105,7 +108,7 @@ impl Profile {
         }
         let number = self.functions.len() as u64 + 1;
         self.functions.insert((name, file), number);
-        let function = Message::default()
+        let function = ProtoMessage::default()
             .number(1, number)
             .number(2, name)
             .number(3, name)
@@ -117,9 +120,9 @@ impl Profile {
 
 /// A message of protocol buffers.
 #[derive(Default)]
-struct Message(Vec<u8>);
+struct ProtoMessage(Vec<u8>);
 
-impl Message {
+impl ProtoMessage {
     fn varint(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.0.push(number as u8 | 0x80);
