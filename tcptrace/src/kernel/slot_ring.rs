@@ -10,10 +10,7 @@ use std::{
     },
 };
 
-use rustix::{
-    mm::{MapFlags, ProtFlags, mmap, munmap},
-    param::page_size,
-};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tcptrace_common::record::{Cursors, SLOT_LEN, Slot};
 
 use super::{
@@ -32,9 +29,8 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps the `length` bytes of an array map.
+    /// Maps the `length` bytes of an array map, which the kernel rounds up to whole pages.
     fn new(map: impl AsFd, length: usize) -> io::Result<Self> {
-        let length = length.next_multiple_of(page_size());
         // SAFETY: a new mapping, which replaces none.
         let start = unsafe {
             mmap(ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map, 0)
