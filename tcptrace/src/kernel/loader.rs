@@ -188,7 +188,8 @@ impl Tracer {
                 (all.into_iter().map(AnyRing::Buffer).collect::<Vec<_>>(), alarm)
             }
         };
-        let stacks = (options.stacks_per_second != 0).then(|| stack_ring(&mut ebpf)).transpose()?;
+        let captures_stacks = options.stacks_per_second != 0;
+        let stacks = captures_stacks.then(|| ring_buffer(take_map(ring::STACKS)?)).transpose()?;
         let losses = ebpf.take_map("LOSSES").ok_or(LoadError::Part("LOSSES map"))?;
         let logger = EbpfLogger::init(&mut ebpf).ok();
         Ok(Self {
@@ -201,7 +202,7 @@ impl Tracer {
             previous_missed: 0,
             reset_reasons: types.reset_reasons().to_vec(),
             losses: losses.try_into().map_err(|_| LoadError::Part("LOSSES array"))?,
-            stacks,
+            stacks: stacks.map(StackRing::new),
             logger,
             attached,
             ebpf,
@@ -335,11 +336,6 @@ impl Tracer {
 
 /// Offset of the user stack pointer in `struct pt_regs`. Elsewhere a wrapper of a system call returns to an address in a register.
 const USER_STACK_POINTER: u32 = if cfg!(target_arch = "x86_64") { 152 } else { ABSENT };
-
-fn stack_ring(ebpf: &mut Ebpf) -> Result<StackRing, LoadError> {
-    let map = ebpf.take_map(ring::STACKS).ok_or(LoadError::Part("STACKS map"))?;
-    Ok(StackRing::new(map.try_into().map_err(|_| LoadError::Part("STACKS ring buffer"))?))
-}
 
 /// How many copies of the programs of a hook that may interrupt itself a kernel needs that skips such programs: since 7.0 a
 /// task may lose its CPU inside a program.
