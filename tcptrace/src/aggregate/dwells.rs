@@ -27,10 +27,17 @@ const fn range_of(bucket: u32) -> (u64, u64) {
     (lowest, lowest + ((1 << shift) - 1))
 }
 
+/// Number of dwells that enter the buckets together. The buckets are rarely in the cache, and in a loop over many the CPU
+/// waits for several of them at once.
+const BATCH: usize = 32;
+
 /// The dwells of one kind so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dwells {
     buckets: FxHashMap<u32, u64>,
+    /// The buckets of the latest exact dwells.
+    batch: [u32; BATCH],
+    batch_len: usize,
     exact: u64,
     shortest_ns: u64,
     longest_ns: u64,
@@ -41,11 +48,11 @@ pub(super) struct Dwells {
 }
 
 impl Dwells {
-    /// Adds a dwell; only an exact one enters the histogram. Returns whether it needed a new bucket.
-    pub(super) fn record(&mut self, dwell: Option<Dwell>) -> bool {
+    /// Adds a dwell; only an exact one enters the histogram. Returns by how many buckets that grew.
+    pub(super) fn record(&mut self, dwell: Option<Dwell>) -> usize {
         let Some(Dwell { length: Nanos(ns), bound }) = dwell else {
             self.unknown += 1;
-            return false;
+            return 0;
         };
         match bound {
             Bound::AtLeast => self.at_least += 1,
@@ -55,12 +62,24 @@ impl Dwells {
                 self.longest_ns = self.longest_ns.max(ns);
                 self.sum_ns += u128::from(ns);
                 self.exact += 1;
-                let count = self.buckets.entry(bucket_of(ns)).or_default();
-                *count += 1;
-                return *count == 1;
+                self.batch[self.batch_len] = bucket_of(ns);
+                self.batch_len += 1;
+                if self.batch_len == BATCH {
+                    return self.flush();
+                }
             }
         }
-        false
+        0
+    }
+
+    /// Moves the batch into the buckets; returns how many are new.
+    fn flush(&mut self) -> usize {
+        let before = self.buckets.len();
+        for bucket in &self.batch[..self.batch_len] {
+            *self.buckets.entry(*bucket).or_default() += 1;
+        }
+        self.batch_len = 0;
+        self.buckets.len() - before
     }
 
     /// Adds all of `other`.
@@ -75,7 +94,7 @@ impl Dwells {
         self.at_least += other.at_least;
         self.inferred += other.inferred;
         self.unknown += other.unknown;
-        for (&bucket, count) in &other.buckets {
+        for (bucket, count) in other.counts() {
             *self.buckets.entry(bucket).or_default() += count;
         }
     }
@@ -90,14 +109,25 @@ impl Dwells {
         self.at_least + self.inferred + self.unknown
     }
 
-    /// Buckets in use.
+    /// Buckets in use, without the batch.
     pub(super) fn buckets(&self) -> usize {
         self.buckets.len()
     }
 
+    /// Every bucket with its dwells, in parts and in no order.
+    fn counts(&self) -> impl Iterator<Item = (u32, u64)> {
+        let batch = self.batch[..self.batch_len].iter().map(|&bucket| (bucket, 1));
+        self.buckets.iter().map(|(&bucket, &count)| (bucket, count)).chain(batch)
+    }
+
     pub(super) fn distribution(&self) -> Distribution {
-        let mut buckets: Vec<(u32, u64)> = self.buckets.iter().map(|(&bucket, &n)| (bucket, n)).collect();
+        let mut buckets: Vec<(u32, u64)> = self.counts().collect();
         buckets.sort_unstable();
+        buckets.dedup_by(|(bucket, count), (kept, sum)| {
+            let is_same = bucket == kept;
+            *sum += if is_same { *count } else { 0 };
+            is_same
+        });
         Distribution {
             buckets,
             count: self.exact,

@@ -9,7 +9,8 @@
 //! - an uncommitted head record blocks the merge until it is committed.
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
     io,
     mem::MaybeUninit,
     os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
@@ -117,14 +118,16 @@ const TURN: usize = 64;
 /// The rings, and the buffered head records of each.
 pub(super) struct Rings<R> {
     rings: Vec<(R, VecDeque<HookRecord>)>,
+    /// The rings with a buffered record, by its time: a heap, as there may be as many as CPUs.
+    heads: BinaryHeap<Reverse<(u64, usize)>>,
     /// Number of records of a shape unknown to this version.
     pub unknown: u64,
 }
 
 impl<R: Ring> Rings<R> {
     pub fn new(rings: impl IntoIterator<Item = R>) -> Self {
-        let rings = rings.into_iter().map(|ring| (ring, VecDeque::with_capacity(TURN))).collect();
-        Self { rings, unknown: 0 }
+        let rings: Vec<_> = rings.into_iter().map(|ring| (ring, VecDeque::with_capacity(TURN))).collect();
+        Self { heads: BinaryHeap::with_capacity(rings.len()), rings, unknown: 0 }
     }
 
     /// Passes on at most `most` records that are not younger than `until`, a time in the past.
@@ -133,8 +136,20 @@ impl<R: Ring> Rings<R> {
             return;
         }
         for _ in 0..most {
-            let Some(at) = self.oldest(until) else { return };
-            let Some(seen) = self.rings[at].1.pop_front() else { return };
+            let Some(mut oldest) = self.heads.peek_mut() else { return };
+            let Reverse((ts, at)) = *oldest;
+            if ts > until.0 {
+                return;
+            }
+            let buffered = &mut self.rings[at].1;
+            let Some(seen) = buffered.pop_front() else { return };
+            if let Some(next) = buffered.front() {
+                *oldest = Reverse((next.raw.ts_ns, at));
+                drop(oldest);
+                take(seen);
+                continue;
+            }
+            PeekMut::pop(oldest);
             take(seen);
             if !self.buffer_head(at) {
                 return;
@@ -144,14 +159,14 @@ impl<R: Ring> Rings<R> {
 
     /// Buffers the head of a ring, if it has one; returns false if an uncommitted record blocks it.
     fn buffer_head(&mut self, at: usize) -> bool {
-        let (ring, first) = &mut self.rings[at];
-        if !first.is_empty() {
+        let (ring, buffered) = &mut self.rings[at];
+        if !buffered.is_empty() {
             return true;
         }
         let mut is_unfinished = false;
-        while first.len() < TURN {
+        while buffered.len() < TURN {
             match ring.next() {
-                RingHead::Record(seen) => first.push_back(seen),
+                RingHead::Record(seen) => buffered.push_back(seen),
                 RingHead::Unknown => self.unknown += 1,
                 RingHead::Nothing => break,
                 RingHead::Unfinished => {
@@ -161,15 +176,10 @@ impl<R: Ring> Rings<R> {
             }
         }
         ring.release();
-        !is_unfinished || !first.is_empty()
-    }
-
-    /// The ring with the oldest head record, if that is not younger than `until`.
-    fn oldest(&self, until: Nanos) -> Option<usize> {
-        let age =
-            |(at, (_, first)): (usize, &(R, VecDeque<HookRecord>))| Some((first.front()?.raw.ts_ns, at));
-        let (ts, at) = self.rings.iter().enumerate().filter_map(age).min()?;
-        (ts <= until.0).then_some(at)
+        if let Some(head) = buffered.front() {
+            self.heads.push(Reverse((head.raw.ts_ns, at)));
+        }
+        !is_unfinished || !buffered.is_empty()
     }
 }
 
