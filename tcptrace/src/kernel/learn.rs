@@ -30,7 +30,7 @@ pub fn handlers(kind: RingKind, config: &Config, btf: &Btf) -> Result<Handlers> 
         ..*config
     };
     let mut ebpf = load_object(kind, &config, &KernelFilter::default())?;
-    attach(&mut ebpf, "learn_handlers", "timer_start", btf)?;
+    attach(&mut ebpf, &[("learn_handlers", "timer_start")], btf)?;
     let found: Array<_, u64> =
         ebpf.take_map("LEARNED").context("no LEARNED map")?.try_into().context("LEARNED is no array")?;
     connection.run()?;

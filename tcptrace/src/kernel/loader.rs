@@ -167,11 +167,10 @@ impl Tracer {
         config.reqsk_timer_handler = handlers.reqsk_timer;
 
         let mut ebpf = load_object(kind, &config, &options.filter)?;
-        for hook in &attached {
-            for function in hook.functions(copies) {
-                attach(&mut ebpf, function, hook.tracepoint, &btf)?;
-            }
-        }
+        let programs = attached
+            .iter()
+            .flat_map(|hook| hook.functions(copies).iter().map(|&function| (function, hook.tracepoint)));
+        attach(&mut ebpf, &programs.collect::<Vec<_>>(), &btf)?;
         let mut take_map = |name| ebpf.take_map(name).ok_or(LoadError::Part("ring"));
         let (rings, alarm) = match kind {
             RingKind::Slots => {

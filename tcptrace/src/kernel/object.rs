@@ -1,10 +1,16 @@
 //! The embedded eBPF object: loads it and attaches its programs.
 
-use std::io;
+use std::{
+    collections::HashMap,
+    io,
+    panic::resume_unwind,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, Program, ProgramError},
 };
 use tcptrace_common::{
     config::{Config, ring},
@@ -139,19 +145,40 @@ pub(super) fn load_object(kind: RingKind, config: &Config, filter: &KernelFilter
     }
 }
 
-/// Loads and attaches one program.
-pub(super) fn attach(
-    ebpf: &mut Ebpf,
-    function: &'static str,
-    tracepoint: &'static str,
-    btf: &Btf,
-) -> Result<(), LoadError> {
-    let hook = |source| LoadError::Hook { hook: function, source };
-    let program: &mut BtfTracePoint =
-        ebpf.program_mut(function).ok_or(LoadError::Part(function))?.try_into().map_err(hook)?;
-    program.load(tracepoint, btf).map_err(hook)?;
-    program.attach().map_err(hook)?;
+/// A program of the object, and its tracepoint.
+pub(super) type Attachment = (&'static str, &'static str);
+
+/// Loads the programs, then attaches them in this order.
+pub(super) fn attach(ebpf: &mut Ebpf, programs: &[Attachment], btf: &Btf) -> Result<(), LoadError> {
+    let mut by_name: HashMap<_, _> = ebpf.programs_mut().collect();
+    let to_load = programs.iter().map(|&attachment| {
+        let program = by_name.remove(attachment.0).ok_or(LoadError::Part(attachment.0))?;
+        Ok((attachment, program))
+    });
+    let queue = Mutex::new(to_load.collect::<Result<Vec<_>, LoadError>>()?);
+    // The kernel verifies the programs of two threads at the same time.
+    thread::scope(|scope| {
+        #[allow(clippy::disallowed_methods, reason = "loading takes the privileges of this thread")]
+        let other = scope.spawn(|| load_all(&queue, btf));
+        load_all(&queue, btf).and(other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })?;
+    for &(function, _) in programs {
+        let program = ebpf.program_mut(function).ok_or(LoadError::Part(function))?;
+        let attached = <&mut BtfTracePoint>::try_from(program).and_then(BtfTracePoint::attach);
+        attached.map_err(|source| LoadError::Hook { hook: function, source })?;
+    }
     Ok(())
+}
+
+/// Loads programs of the queue until it is empty.
+fn load_all(queue: &Mutex<Vec<(Attachment, &mut Program)>>, btf: &Btf) -> Result<(), LoadError> {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let Some(((function, tracepoint), program)) = next else { return Ok(()) };
+        let loaded =
+            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(tracepoint, btf));
+        loaded.map_err(|source| LoadError::Hook { hook: function, source })?;
+    }
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ const TURN: usize = 64;
 
 /// The rings, and the buffered head records of each.
 pub(super) struct Rings<R> {
-    rings: Vec<(R, VecDeque<HookRecord>)>,
+    queues: Vec<(R, VecDeque<HookRecord>)>,
     /// The rings with a buffered record, by its time: a heap, as there may be as many as CPUs.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     /// Number of records of a shape unknown to this version.
@@ -126,13 +126,13 @@ pub(super) struct Rings<R> {
 
 impl<R: Ring> Rings<R> {
     pub fn new(rings: impl IntoIterator<Item = R>) -> Self {
-        let rings: Vec<_> = rings.into_iter().map(|ring| (ring, VecDeque::with_capacity(TURN))).collect();
-        Self { heads: BinaryHeap::with_capacity(rings.len()), rings, unknown: 0 }
+        let queues: Vec<_> = rings.into_iter().map(|ring| (ring, VecDeque::with_capacity(TURN))).collect();
+        Self { heads: BinaryHeap::with_capacity(queues.len()), queues, unknown: 0 }
     }
 
     /// Passes on at most `most` records that are not younger than `until`, a time in the past.
     pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
-        if !(0..self.rings.len()).all(|at| self.buffer_head(at)) {
+        if !(0..self.queues.len()).all(|at| self.buffer_head(at)) {
             return;
         }
         for _ in 0..most {
@@ -141,7 +141,7 @@ impl<R: Ring> Rings<R> {
             if ts > until.0 {
                 return;
             }
-            let buffered = &mut self.rings[at].1;
+            let buffered = &mut self.queues[at].1;
             let Some(seen) = buffered.pop_front() else { return };
             if let Some(next) = buffered.front() {
                 *oldest = Reverse((next.raw.ts_ns, at));
@@ -159,7 +159,7 @@ impl<R: Ring> Rings<R> {
 
     /// Buffers the head of a ring, if it has one; returns false if an uncommitted record blocks it.
     fn buffer_head(&mut self, at: usize) -> bool {
-        let (ring, buffered) = &mut self.rings[at];
+        let (ring, buffered) = &mut self.queues[at];
         if !buffered.is_empty() {
             return true;
         }

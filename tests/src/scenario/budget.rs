@@ -1,16 +1,17 @@
-//! The budget of local ports as `ports`, `top`, `serve` and `doctor` show it at the same moment, against the kernel's
-//! table: all agree on used and available ports.
+//! The budget of local ports as `ports`, `top`, `serve`, `doctor` and `report` show it at the same moment, against the
+//! kernel's table: all agree on used and available ports.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde::Deserialize;
 use socket2::Socket;
 
 use super::ports::{ClosingServer, self_test_elsewhere};
-use super::recording::TempFolder;
+use super::recording::{RecorderProcess, TempFolder};
 use super::serve::{Exporter, scrape};
 use crate::clock::{soon, wait_for};
 use crate::doctor::Doctor;
@@ -27,10 +28,19 @@ const PORTS: u64 = 101;
 /// Consecutive failed calls that prove that no port is left.
 const IN_VAIN: usize = 40;
 
-/// The fields of a document of `top` that the scenario uses.
+/// The fields of a document of `top` or `report` that the scenario uses.
 #[derive(Deserialize)]
 struct TopDocument {
     groups: Vec<TopGroup>,
+}
+
+impl TopDocument {
+    /// Ports used and available towards `key`, and in how long none will be left.
+    fn ports(&self, key: &str) -> Option<PortNumbers> {
+        let is_it = |group: &&TopGroup| group.role == "outbound" && group.key.starts_with(key);
+        let ports = self.groups.iter().find(is_it)?.ports.as_ref()?;
+        Some((ports.used, ports.available, ports.exhausted_in_ns))
+    }
 }
 
 #[derive(Deserialize)]
@@ -57,6 +67,9 @@ pub fn views_agree(lab: &Lab) -> Result<()> {
     let top = TopProcess::start(lab)?;
     let doctor = Doctor::start(lab)?;
     let exporter = Exporter::start(lab, &[])?;
+    let folder = TempFolder::new()?;
+    let recording = folder.file("ports.tcptrace");
+    let recorder = RecorderProcess::start(lab, &recording, &["--netns", &lab.netns().to_string()])?;
 
     let mut held = vec![connect_bound("127.0.0.2", RANGE.0 + 10, server.address)?];
     held.extend(connect_until_full(server.address)?);
@@ -80,6 +93,12 @@ pub fn views_agree(lab: &Lab) -> Result<()> {
     let key = server.address.to_string();
     wait_for("top's numbers", soon(), || Ok(top.ports(&key)?.filter(|seen| *seen == expected)))
         .with_context(|| format!("top: {:?}, not {expected:?}", top.ports(&key)))?;
+    recorder.signal(Signal::INT)?;
+    let (status, stderr) = recorder.wait()?;
+    ensure!(status == Some(0), "record: {status:?}, {stderr}");
+    let report = lab.run(&["report", &recording.to_string_lossy(), "--json"])?;
+    let reported = decode::<TopDocument>(String::from_utf8_lossy(&report.stdout).trim_end())?.ports(&key);
+    ensure!(reported == Some(expected), "report: {reported:?}, not {expected:?}");
 
     let labels = format!("local=\"127.0.0.1\",destination=\"{}\"", server.address);
     let metric = |name: &str| -> Result<f64> {
@@ -140,13 +159,9 @@ impl TopProcess {
         complete.and_then(|text| text.lines().next_back()).map(decode).transpose()
     }
 
-    /// Ports used and available towards `key`, and in how long none will be left.
+    /// As [`TopDocument::ports`], of the last document.
     fn ports(&self, key: &str) -> Result<Option<PortNumbers>> {
-        let is_it = |group: &&TopGroup| group.role == "outbound" && group.key.starts_with(key);
-        let document = self.last()?;
-        let group = document.as_ref().and_then(|document| document.groups.iter().find(is_it));
-        let ports = group.and_then(|group| group.ports.as_ref());
-        Ok(ports.map(|ports| (ports.used, ports.available, ports.exhausted_in_ns)))
+        Ok(self.last()?.and_then(|document| document.ports(key)))
     }
 }
 

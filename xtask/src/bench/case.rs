@@ -46,7 +46,7 @@ pub const EMPTY: &BenchCase =
 pub const BASELINE: &str = "bpftrace, counting states";
 
 /// Each traces everything, with output to a file.
-pub const CASES: [&BenchCase; 8] = [
+pub const CASES: [&BenchCase; 9] = [
     EMPTY,
     &tcptrace("tcptrace events", &["events"], ReadySignal::Stderr("tracing")),
     &tcptrace("tcptrace top --batch", &["top", "--batch", "10000"], ReadySignal::Stdout),
@@ -70,7 +70,22 @@ pub const CASES: [&BenchCase; 8] = [
         ready: ReadySignal::Stdout,
         record_count: RecordCount::Counts,
     },
+    // The least that counting in the kernel needs: a start time per socket, a histogram per state. Without services, owners, TIME_WAIT.
+    &BenchCase {
+        name: "bpftrace, dwells by state",
+        program: CaseProgram::Peer("bpftrace"),
+        args: &["-e", DWELLS_BY_STATE],
+        ready: ReadySignal::Stdout,
+        record_count: RecordCount::Counts,
+    },
 ];
+
+const DWELLS_BY_STATE: &str = "BEGIN { printf(\"ready\\n\"); } tracepoint:sock:inet_sock_set_state {
+    @[args->newstate] = count();
+    $since = @since[args->skaddr];
+    if ($since) { @dwells[args->oldstate] = hist(nsecs - $since); }
+    if (args->newstate == 7) { delete(@since[args->skaddr]); } else { @since[args->skaddr] = nsecs; }
+} END { clear(@since); clear(@dwells); }";
 
 /// Placeholder for the path of the recording.
 const RECORDING: &str = "RECORDING";
