@@ -7,7 +7,7 @@ use crate::{
     aggregate::{DestinationPorts, Group, Snapshot},
     lifecycle::{Closer, Role},
     model::{Nanos, TcpState, record::Process, text, units},
-    view::doctor::{Finding, Severity, TIMEWAIT_BYTES, Who},
+    view::doctor::{Finding, LOSSES, Severity, TIMEWAIT_BYTES, Who},
 };
 
 /// What the bottom lines say.
@@ -30,7 +30,12 @@ pub fn of<'a>(snapshot: &Snapshot, mut serious: impl Iterator<Item = &'a Finding
     };
     let who = worst.who.iter().find_map(named_with_age).map(|who| format!(": {who}")).unwrap_or_default();
     let mut sentences = vec![format!("{}  {}{who}.", worst.severity.name(), text::sanitise(&worst.title))];
-    let more = serious.count();
+    let (losses, others): (Vec<_>, Vec<_>) = serious.partition(|finding| finding.id == LOSSES);
+    // They may be the cause of the finding: a socket whose transitions were lost looks stuck until a sweep.
+    if !losses.is_empty() {
+        sentences.push("Records were lost: this may be wrong.".into());
+    }
+    let more = others.len();
     if more > 0 {
         sentences.push(format!("{} more.", units::plural(more as u64, "finding", "findings")));
     }
@@ -218,6 +223,7 @@ mod tests {
         );
         let (severity, text) = after(|snapshot| snapshot.losses.ring_full = 5_000);
         assert_eq!(severity, Some(Severity::Critical), "{text}");
+        assert!(text.contains("15m22s. Records were lost: this may be wrong."), "{text}");
         let lost = |lost| {
             after(move |snapshot| {
                 without_leak(snapshot);

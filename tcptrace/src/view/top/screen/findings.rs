@@ -24,9 +24,9 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, index: usize, settin
         text::finding(&mut written, finding, layout).expect("memory can be written");
         let past = findings.past(finding);
         let past = past.map(|ago| format!(", the last {} ago", units::duration(ago))).unwrap_or_default();
-        let others = if count > 1 { ", left and right: the others" } else { "" };
-        let sockets = if finding.who.is_empty() { "" } else { ", enter: its sockets" };
-        let title = format!("finding {} of {count}{past}{others}{sockets}", index + 1);
+        let others = if count > 1 { " (left, right)" } else { "" };
+        let sockets = if finding.who.is_empty() { "" } else { ", enter: sockets" };
+        let title = format!("finding {} of {count}{others}{past}{sockets}", index + 1);
         (title, severity(Some(finding.severity)))
     } else {
         text::healthy(&mut written, state.snapshot(), layout).expect("memory can be written");

@@ -42,7 +42,7 @@ pub fn draw(
     let area = frame.area().centered(Constraint::Length(width), Constraint::Length(height));
     let rows = area.height.saturating_sub(2) as usize;
     let first = state.popup_line(lines.len(), rows);
-    let scroll = if rows < lines.len() { ", up and down scroll" } else { "" };
+    let scroll = if rows < lines.len() { ", up, down scroll" } else { "" };
     let border = match settings.theme.glyphs() {
         Glyphs::Unicode => border::PLAIN,
         Glyphs::Ascii => ASCII_BORDER,
