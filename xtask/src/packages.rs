@@ -19,6 +19,9 @@ pub const EBPF: &[&str] = &[
     "rust-web-clippy",         // for the eBPF crate
 ];
 
+/// Takes the screenshot of a page.
+pub const BROWSER: &[&str] = &["chromium"];
+
 /// Live tests start or query these.
 const LIVE: &[&str] = &[
     "iproute2",       // ip: network namespaces; ss: a second count of socket states

@@ -1,13 +1,13 @@
-//! `cargo xtask screenshots`: in, the recordings of `docs/samples`; out, the screens of `docs/screenshots`, drawn from a terminal by
-//! `tests/src/bin/screenshot.rs`.
+//! `cargo xtask screenshots`: in, the recordings of `docs/samples`; out, the files of `docs/screenshots`: screens, drawn from a
+//! terminal by `tests/src/bin/screenshot.rs`, and the page of a report, by a browser.
 
 use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::command;
 use crate::repo::Repo;
+use crate::{command, packages};
 
 /// One screenshot of `tcptrace top` over a sample.
 struct Screen {
@@ -48,5 +48,18 @@ pub fn run(repo: &Repo) -> Result<()> {
         screenshot.args(["top", "--from", &format!("docs/samples/{}.tcptrace", screen.sample)]);
         command::run(&mut screenshot)?;
     }
-    Ok(())
+    report(repo)
+}
+
+/// The beginning of the report on the sample `ports`.
+fn report(repo: &Repo) -> Result<()> {
+    packages::install(packages::BROWSER)?;
+    let page = repo.root.join("target/report.html");
+    let mut report = Command::new(repo.release_binary());
+    report.args(["report", "docs/samples/ports.tcptrace", "--force", "-o"]).arg(&page);
+    command::run(report.current_dir(&repo.root))?;
+    let mut browser = Command::new("chromium");
+    browser.args(["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,860"]);
+    browser.arg("--screenshot=docs/screenshots/report.png").arg(format!("file://{}", page.display()));
+    command::run(browser.current_dir(&repo.root))
 }

@@ -76,7 +76,7 @@ enum Command {
 }
 
 impl Cli {
-    /// The command line; prints help, completions or an error and exits where that is asked for or wrong.
+    /// The command line; prints help, completions or an error, and exits.
     pub fn of_process() -> Self {
         complete::answer(|| help::definition(Self::command()));
         let matches = help::definition(Self::command()).get_matches();

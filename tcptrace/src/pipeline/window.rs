@@ -209,7 +209,7 @@ impl WindowPart {
                 self.note = self.is_late.then(|| {
                     let later = units::duration(now.since(bounds.since));
                     format!(
-                        "The part begins {later} later than asked for: until then the sockets that existed were not \
+                        "The part begins {later} later than requested: until then the sockets that existed were not \
                          known."
                     )
                 });
@@ -409,7 +409,7 @@ mod tests {
         };
         assert!(limits(&records).is_empty());
         let text = limits(&late).concat();
-        assert!(text.contains("later than asked for"), "{text}");
+        assert!(text.contains("later than requested"), "{text}");
     }
 
     #[test]

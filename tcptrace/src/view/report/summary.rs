@@ -29,7 +29,7 @@ fn seen(report: &Report<'_>) -> String {
     let which = if report.filter.is_empty() && host.filter.is_empty() {
         ""
     } else {
-        ", of those that were asked for,"
+        ", of those that pass the filter,"
     };
     format!(
         "On {} (Linux {}) TCP was followed for {}, on {} to {}: {} sockets{which} became ESTABLISHED, {} a second.",
