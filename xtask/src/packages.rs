@@ -39,6 +39,8 @@ const LIVE: &[&str] = &[
     "containerd",     // a pod, made through its CRI
     "python3-grpcio", // the kubelet's part of that
     "busybox-static", // the pod's image
+    "golang-go",      // a program in Go; pprof
+    "nodejs",         // a program in JavaScript
 ];
 
 /// Compiles the engine of `cargo xtask fuzz`: libFuzzer is C++.

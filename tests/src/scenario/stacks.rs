@@ -1,23 +1,25 @@
 //! Stacks of programs that close first in two functions, and forget connections that a third one opened: their functions with
-//! the counts that the programs made.
+//! the counts that the programs made, live, in a recording and in a profile.
 
 use std::io::{BufRead, BufReader, Read as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tcptrace_common::state::TcpState::CloseWait;
 
-use super::recording::TempFolder;
+use super::recording::{RecorderProcess, TempFolder};
 use super::workloads::Podman;
 use crate::clock::{soon, wait_for};
 use crate::kernel;
 use crate::lab::{Lab, Skip};
 use crate::process::{KillOnDrop, StartChild as _};
 
+/// What `tcptrace stacks` lists.
+const SUBJECTS: [&str; 3] = ["close", "connect", "leak"];
 /// Connections that the programs close in `release_to_pool`, in `expire_session`, and forget in `forget_session`.
 const RELEASED: u64 = 20;
 const EXPIRED: u64 = 5;
@@ -32,7 +34,7 @@ struct StacksDocument {
     stacks: Vec<StackRow>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct StackRow {
     #[serde(default)]
     calls: u64,
@@ -44,7 +46,7 @@ struct StackRow {
     frames: Vec<FrameRow>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct FrameRow {
     function: Option<String>,
     file: Option<String>,
@@ -52,6 +54,16 @@ struct FrameRow {
 }
 
 impl StacksDocument {
+    fn parse(output: &Output) -> Result<Self> {
+        ensure!(output.status.success(), "it ended with {}", output.status);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut document: Self =
+            serde_json::from_str(&text).with_context(|| format!("a document: {text}"))?;
+        ensure!((document.schema.as_str(), document.missed) == ("tcptrace.stacks.v1", 0), "{document:#?}");
+        document.stacks.sort();
+        Ok(document)
+    }
+
     /// How many calls or sockets the stacks have in which one of these functions calls the one before it, perhaps through others.
     fn count(&self, functions: &[&str]) -> u64 {
         let rows = self.stacks.iter().filter(|row| row.has(functions));
@@ -110,13 +122,7 @@ impl StacksRun {
     fn finish(mut self) -> Result<StacksDocument> {
         let child = self.0.take().context("it runs")?;
         kill_process(Pid::from_child(&child), Signal::TERM)?;
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "it ended with {}", output.status);
-        let text = String::from_utf8_lossy(&output.stdout);
-        let document: StacksDocument =
-            serde_json::from_str(&text).with_context(|| format!("a document: {text}"))?;
-        ensure!((document.schema.as_str(), document.missed) == ("tcptrace.stacks.v1", 0), "{document:#?}");
-        Ok(document)
+        StacksDocument::parse(&child.wait_with_output()?)
     }
 }
 
@@ -129,19 +135,12 @@ impl Drop for StacksRun {
     }
 }
 
-/// The stacks of one program.
-struct ProgramStacks {
-    pid: u32,
-    close: StacksDocument,
-    connect: StacksDocument,
-    leak: StacksDocument,
-}
+/// A program that has closed and forgotten its connections, and still runs.
+struct PoolProgram(KillOnDrop);
 
-impl ProgramStacks {
-    /// Runs a program with two servers, and traces it.
-    fn of(lab: &Lab, mut program: Command) -> Result<Self> {
-        let [close, connect, leak] = ["close", "connect", "leak"].map(|on| StacksRun::start(lab, on));
-        let (close, connect, leak) = (close?, connect?, leak?);
+impl PoolProgram {
+    /// Runs a program with two servers.
+    fn run(mut program: Command) -> Result<Self> {
         let (patient, hasty) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
         let ports = [patient.local_addr()?.port(), hasty.local_addr()?.port()].map(|port| port.to_string());
         let servers = std::thread::spawn(move || -> Result<()> {
@@ -164,16 +163,58 @@ impl ProgramStacks {
         wait_for("the forgotten connections", soon(), || {
             Ok((kernel::count(CloseWait)? as u64 == FORGOTTEN).then_some(()))
         })?;
+        Ok(Self(child))
+    }
+}
+
+/// The stacks of one program.
+struct ProgramStacks {
+    pid: u32,
+    close: StacksDocument,
+    connect: StacksDocument,
+    leak: StacksDocument,
+}
+
+impl ProgramStacks {
+    /// Runs a program, and traces it. Calls `at_end` before the program ends, which closes what it forgets.
+    fn until(lab: &Lab, program: Command, at_end: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let [close, connect, leak] = SUBJECTS.map(|on| StacksRun::start(lab, on));
+        let (close, connect, leak) = (close?, connect?, leak?);
+        let program = PoolProgram::run(program)?;
         let stacks = Self {
-            pid: child.id(),
+            pid: program.0.id(),
             close: close.finish()?,
             connect: connect.finish()?,
             leak: leak.finish()?,
         };
-        // The server closes first those that the program forgets.
-        ensure!(stacks.close.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", stacks.close);
-        ensure!(stacks.connect.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", stacks.connect);
+        stacks.check_totals()?;
+        at_end()?;
         Ok(stacks)
+    }
+
+    fn of(lab: &Lab, program: Command) -> Result<Self> {
+        Self::until(lab, program, || Ok(()))
+    }
+
+    /// The stacks in a recording.
+    fn recorded(lab: &Lab, pid: u32, file: &Path) -> Result<Self> {
+        let file = file.to_string_lossy();
+        let netns = lab.netns().to_string();
+        let read = |on| {
+            let args = ["stacks", "--from", &file, "--json", "--older", "1ms", "--netns", &netns, "--on", on];
+            StacksDocument::parse(&lab.run(&args)?)
+        };
+        let [close, connect, leak] = SUBJECTS.map(read);
+        let stacks = Self { pid, close: close?, connect: connect?, leak: leak? };
+        stacks.check_totals()?;
+        Ok(stacks)
+    }
+
+    fn check_totals(&self) -> Result<()> {
+        // The server closes first those that the program forgets.
+        ensure!(self.close.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", self.close);
+        ensure!(self.connect.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", self.connect);
+        Ok(())
     }
 
     /// Checks each function with its caller.
@@ -233,6 +274,57 @@ pub fn c_with_frame_pointers(lab: &Lab) -> Result<()> {
     let frame = frame.context("a frame")?;
     let is_source = frame.file.as_deref().is_some_and(|file| file.ends_with("programs/pool.c"));
     ensure!(is_source && frame.line == Some(close as u32 + 1), "{frame:?}, not line {}", close + 1);
+    Ok(())
+}
+
+/// A recording has the stacks that a live trace shows, with the same counts. `go tool pprof` reads its profile.
+pub fn recorded(lab: &Lab) -> Result<()> {
+    needs_callers()?;
+    let folder = TempFolder::new()?;
+    let program = c_program(&folder, "-fno-omit-frame-pointer")?;
+    let file = folder.file("a.tcptrace");
+    let recorder = RecorderProcess::start(lab, &file, &["--stacks"])?;
+    let live = ProgramStacks::until(lab, program, || {
+        recorder.signal(Signal::INT)?;
+        let (status, stderr) = recorder.wait()?;
+        ensure!(status == Some(0), "the recorder ended with {status:?}: {stderr}");
+        Ok(())
+    })?;
+    let replayed = ProgramStacks::recorded(lab, live.pid, &file)?;
+    replayed.check_callers()?;
+    for (live, replayed) in
+        [(&live.close, &replayed.close), (&live.connect, &replayed.connect), (&live.leak, &replayed.leak)]
+    {
+        ensure!(live.stacks == replayed.stacks, "live {live:#?}, replayed {replayed:#?}");
+    }
+    profile(lab, &folder, &file)
+}
+
+/// `go tool pprof` finds the functions with the counts of the program.
+fn profile(lab: &Lab, folder: &TempFolder, file: &Path) -> Result<()> {
+    let (file, netns) = (file.to_string_lossy(), lab.netns().to_string());
+    let written = lab.run(&["stacks", "--from", &file, "--netns", &netns, "--format", "pprof"])?;
+    let profile = folder.file("closes.pb");
+    std::fs::write(&profile, written.stdout)?;
+    let mut pprof = Command::new("go");
+    // It must not write into the user's folders.
+    pprof.env("HOME", &folder.path).env("PPROF_TMPDIR", &folder.path).args(["tool", "pprof", "-top"]);
+    let done = pprof.arg(&profile).finish().map_err(|_| Skip("needs go: package golang-go".into()))?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    ensure!(done.status.success(), "pprof: {}", String::from_utf8_lossy(&done.stderr));
+    ensure!(text.contains("Type: closes\n"), "{text}");
+    // `flat flat% sum% cum cum% function`, the highest count first.
+    let rows = text.lines().skip_while(|line| !line.contains("flat%")).skip(1);
+    let rows = rows.map(|row| row.split_whitespace().collect::<Vec<_>>()).filter(|row| row.len() > 5);
+    let rows: Vec<(u64, u64, &str)> = rows
+        .map(|row| Ok((row[0].parse()?, row[3].parse()?, row[5])))
+        .collect::<Result<_>>()
+        .with_context(|| format!("counts in {text}"))?;
+    let all = RELEASED + EXPIRED + FORGOTTEN;
+    ensure!(rows.first().is_some_and(|row| row.0 == all && row.2.contains("close")), "{text}");
+    for (function, count) in [("release_to_pool", RELEASED), ("expire_session", EXPIRED)] {
+        ensure!(rows.iter().any(|row| (row.1, row.2) == (count, function)), "{function}: {text}");
+    }
     Ok(())
 }
 
