@@ -43,6 +43,9 @@ const LIVE: &[&str] = &[
     "nodejs",         // a program in JavaScript
 ];
 
+/// Build the Python of live tests: `cargo xtask setup --python`.
+pub const PYTHON: &[&str] = &["gcc", "libc6-dev", "make", "xz-utils"];
+
 /// Compiles the engine of `cargo xtask fuzz`: libFuzzer is C++.
 pub const FUZZ: &[&str] = &["g++"];
 

@@ -371,16 +371,30 @@ pub fn go(lab: &Lab) -> Result<()> {
 
 /// Python, whose functions are in a perf map.
 pub fn python(lab: &Lab) -> Result<()> {
-    let configuration = "import sys, sysconfig; print(sys.version_info >= (3, 12), sysconfig.get_config_var('PY_CORE_CFLAGS'))";
-    let done = Command::new("python3").args(["-c", configuration]).finish();
-    let done = done.map_err(|_| Skip("needs python3: package python3".into()))?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    if !text.starts_with("True") || !text.contains("-fno-omit-frame-pointer") {
-        bail!(Skip("needs Python 3.12 or later, built with frame pointers".into()));
-    }
-    let mut program = Command::new("python3");
+    let mut program = Command::new(python_with_frame_pointers()?);
     program.args(["-X", "perf"]).arg(source("pool.py"));
-    ProgramStacks::of(lab, program)?.check_callers()
+    let stacks = ProgramStacks::of(lab, program)?;
+    std::fs::remove_file(format!("/tmp/perf-{}.map", stacks.pid)).ok();
+    stacks.check_callers()
+}
+
+/// Python 3.12 or later with frame pointers: that of the host, or what `cargo xtask setup --python` has built.
+fn python_with_frame_pointers() -> Result<PathBuf> {
+    const QUESTION: &str = "import sys, sysconfig, _socket; \
+         print(sys.version_info >= (3, 12), sysconfig.get_config_var('PY_CORE_CFLAGS'))";
+    let is_one = |program: &PathBuf| {
+        let done = Command::new(program).args(["-c", QUESTION]).finish();
+        done.is_ok_and(|done| {
+            let text = String::from_utf8_lossy(&done.stdout);
+            text.starts_with("True") && text.contains("-fno-omit-frame-pointer")
+        })
+    };
+    // This program is in the folder `target/PROFILE/deps`.
+    let test = std::env::current_exe()?;
+    let built = test.ancestors().nth(3).map(|target| target.join("python/python"));
+    let mut programs = std::iter::once("python3".into()).chain(built);
+    let reason = "needs Python 3.12 or later with frame pointers: `cargo xtask setup --python` builds one";
+    Ok(programs.find(is_one).ok_or_else(|| Skip(reason.into()))?)
 }
 
 /// Node.js, whose functions are in a perf map. Its connects come from a later turn of its loop.
