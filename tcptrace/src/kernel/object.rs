@@ -4,7 +4,7 @@ use std::io;
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, FExit, ProgramError},
 };
 use tcptrace_common::{
     config::{Config, ring},
@@ -13,6 +13,7 @@ use tcptrace_common::{
 };
 
 use super::btf::LayoutError;
+use crate::model::hooks::ACCEPT;
 
 /// The object files in this crate's `ebpf` folder, as committed.
 static EMBEDDED_OBJECT: &[u8] =
@@ -64,6 +65,12 @@ pub enum LoadError {
         /// The cause.
         source: ProgramError,
     },
+    /// The stacks of `accept()` are wanted, and no program can be attached to it.
+    #[error(
+        "the stacks of accept() need a program at the end of the kernel's function {ACCEPT}, and this kernel refuses it: {0}. Stacks of \
+         connect() and close() work: --on close, --on connect, and --on leak for connections that this host opens"
+    )]
+    Accept(String),
     /// The addresses of the timer handlers are hidden and could not be learned.
     #[error(
         "the kernel hides its symbols (kptr_restrict, no CAP_SYSLOG) and a loopback connection did not show them: {0:#}"
@@ -77,7 +84,7 @@ pub enum LoadError {
     Part(&'static str),
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -150,6 +157,21 @@ pub(super) fn attach(
     let program: &mut BtfTracePoint =
         ebpf.program_mut(function).ok_or(LoadError::Part(function))?.try_into().map_err(hook)?;
     program.load(tracepoint, btf).map_err(hook)?;
+    program.attach().map_err(hook)?;
+    Ok(())
+}
+
+/// Loads a program and attaches it to the end of a function.
+pub(super) fn attach_at_end(
+    ebpf: &mut Ebpf,
+    program: &'static str,
+    function: &'static str,
+    btf: &Btf,
+) -> Result<(), LoadError> {
+    let hook = |source| LoadError::Hook { hook: function, source };
+    let program: &mut FExit =
+        ebpf.program_mut(program).ok_or(LoadError::Part(program))?.try_into().map_err(hook)?;
+    program.load(function, btf).map_err(hook)?;
     program.attach().map_err(hook)?;
     Ok(())
 }

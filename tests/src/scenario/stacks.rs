@@ -2,7 +2,7 @@
 //! the counts that the programs made, live, in a recording and in a profile.
 
 use std::io::{BufRead, BufReader, Read as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -14,9 +14,10 @@ use tcptrace_common::state::TcpState::CloseWait;
 use super::recording::{RecorderProcess, TempFolder};
 use super::workloads::Podman;
 use crate::clock::{soon, wait_for};
-use crate::kernel;
 use crate::lab::{Lab, Skip};
+use crate::pair::{ConnectedPair, IpFamily};
 use crate::process::{KillOnDrop, StartChild as _};
+use crate::{kernel, process};
 
 /// What `tcptrace stacks` lists.
 const SUBJECTS: [&str; 3] = ["close", "connect", "leak"];
@@ -24,6 +25,8 @@ const SUBJECTS: [&str; 3] = ["close", "connect", "leak"];
 const RELEASED: u64 = 20;
 const EXPIRED: u64 = 5;
 const FORGOTTEN: u64 = 3;
+/// Connections that the server closes.
+const SERVED: u64 = 20;
 
 /// `tcptrace stacks --json`.
 #[derive(Debug, Deserialize)]
@@ -40,6 +43,8 @@ struct StackRow {
     calls: u64,
     #[serde(default)]
     close_wait: u64,
+    /// With `leak`: the call that has the stack.
+    stack_of: Option<String>,
     #[serde(default)]
     cut: bool,
     #[serde(default)]
@@ -62,6 +67,13 @@ impl StacksDocument {
         ensure!((document.schema.as_str(), document.missed) == ("tcptrace.stacks.v1", 0), "{document:#?}");
         document.stacks.sort();
         Ok(document)
+    }
+
+    /// That of a recording.
+    fn recorded(lab: &Lab, file: &Path, on: &str) -> Result<Self> {
+        let (file, netns) = (file.to_string_lossy(), lab.netns().to_string());
+        let args = ["stacks", "--from", &file, "--json", "--older", "1ms", "--netns", &netns, "--on", on];
+        Self::parse(&lab.run(&args)?)
     }
 
     /// How many calls or sockets the stacks have in which one of these functions calls the one before it, perhaps through others.
@@ -198,13 +210,7 @@ impl ProgramStacks {
 
     /// The stacks in a recording.
     fn recorded(lab: &Lab, pid: u32, file: &Path) -> Result<Self> {
-        let file = file.to_string_lossy();
-        let netns = lab.netns().to_string();
-        let read = |on| {
-            let args = ["stacks", "--from", &file, "--json", "--older", "1ms", "--netns", &netns, "--on", on];
-            StacksDocument::parse(&lab.run(&args)?)
-        };
-        let [close, connect, leak] = SUBJECTS.map(read);
+        let [close, connect, leak] = SUBJECTS.map(|on| StacksDocument::recorded(lab, file, on));
         let stacks = Self { pid, close: close?, connect: connect?, leak: leak? };
         stacks.check_totals()?;
         Ok(stacks)
@@ -275,6 +281,94 @@ pub fn c_with_frame_pointers(lab: &Lab) -> Result<()> {
     let is_source = frame.file.as_deref().is_some_and(|file| file.ends_with("programs/pool.c"));
     ensure!(is_source && frame.line == Some(close as u32 + 1), "{frame:?}, not line {}", close + 1);
     Ok(())
+}
+
+/// Skips, with the error of tcptrace, where the kernel refuses a program at the end of accept(). Then leaks say so.
+fn needs_accept(lab: &Lab) -> Result<()> {
+    let done = lab.run(&["stacks", "--on", "accept", "--duration", "1ms"])?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let error = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    ensure!(done.status.code() == Some(3) && error.contains("inet_csk_accept"), "{error}");
+    let leak = lab.run(&["stacks", "--on", "leak", "--older", "1ms", "--duration", "1ms"])?;
+    let text = String::from_utf8_lossy(&leak.stdout);
+    ensure!(leak.status.success() && text.contains("does not show accept()"), "{text}");
+    bail!(Skip(error))
+}
+
+/// accept() calls of this program, and its forgotten connections, IPv4 and IPv6.
+pub fn accepts(lab: &Lab) -> Result<()> {
+    const EACH: usize = 5;
+    needs_accept(lab)?;
+    let (accept, leak) = (StacksRun::start(lab, "accept")?, StacksRun::start(lab, "leak")?);
+    let mut pairs = Vec::new();
+    for family in IpFamily::BOTH {
+        for _ in 0..EACH {
+            let mut pair = ConnectedPair::open(family)?;
+            pair.client.close();
+            pairs.push(pair);
+        }
+    }
+    wait_for("the forgotten connections", soon(), || {
+        Ok((kernel::count(CloseWait)? == pairs.len()).then_some(()))
+    })?;
+    let (accept, leak) = (accept.finish()?, leak.finish()?);
+    let all = pairs.len() as u64;
+    ensure!((accept.calls, accept.count(&[])) == (Some(all), all), "{accept:#?}");
+    ensure!(accept.stacks.iter().all(|row| !row.frames.is_empty()), "{accept:#?}");
+    ensure!(leak.count(&[]) == all, "{leak:#?}");
+    ensure!(leak.stacks.iter().all(|row| row.stack_of.as_deref() == Some("accept")), "{leak:#?}");
+    Ok(())
+}
+
+/// A server in C that forgets connections: its functions, live and in a recording, IPv4 and IPv6.
+pub fn server_in_c(lab: &Lab) -> Result<()> {
+    needs_callers()?;
+    needs_accept(lab)?;
+    let folder = TempFolder::new()?;
+    let program = folder.file("server");
+    built("cc", "gcc", &["-O2", "-g", "-fno-omit-frame-pointer"], &source("server.c"), &program)?;
+    for version in ["4", "6"] {
+        let file = folder.file(&format!("v{version}.tcptrace"));
+        let recorder = RecorderProcess::start(lab, &file, &["--stacks"])?;
+        let (accept, leak) = (StacksRun::start(lab, "accept")?, StacksRun::start(lab, "leak")?);
+        let server = forgetful_server(&program, version)?;
+        let (accept, leak) = (accept.finish()?, leak.finish()?);
+        recorder.signal(Signal::INT)?;
+        let (status, stderr) = recorder.wait()?;
+        ensure!(status == Some(0), "the recorder ended with {status:?}: {stderr}");
+        drop(server);
+        let counts = [&["serve_request", "main"], &["forget_request", "main"]]
+            .map(|[caller, main]| accept.count(&["accept_connection", caller, main]));
+        ensure!(counts == [SERVED, FORGOTTEN], "IPv{version}: {accept:#?}");
+        ensure!(leak.count(&["accept_connection", "forget_request"]) == FORGOTTEN, "{leak:#?}");
+        let accept_again = StacksDocument::recorded(lab, &file, "accept")?;
+        let leak_again = StacksDocument::recorded(lab, &file, "leak")?;
+        ensure!(accept.stacks == accept_again.stacks, "live {accept:#?}, replayed {accept_again:#?}");
+        ensure!(leak.stacks == leak_again.stacks, "live {leak:#?}, replayed {leak_again:#?}");
+    }
+    Ok(())
+}
+
+/// The server once it has accepted every connection, and forgotten some that their clients closed.
+fn forgetful_server(program: &Path, version: &str) -> Result<KillOnDrop> {
+    let mut server = Command::new(program);
+    let server = server.arg(version).stdin(Stdio::piped()).stdout(Stdio::piped()).start();
+    let mut server = KillOnDrop(server.context("start it")?);
+    let mut lines = BufReader::new(server.stdout.take().context("its stdout")?).lines();
+    let mut line = || lines.next().context("it ended")?.context("its output");
+    let port: u16 = line()?.parse()?;
+    let family = if version == "6" { IpFamily::V6 } else { IpFamily::V4 };
+    for _ in 0..SERVED + FORGOTTEN {
+        process::close(TcpStream::connect((family.loopback(), port))?);
+    }
+    let done = line()?;
+    ensure!(done == "done", "the server: {done:?}");
+    wait_for("the forgotten connections", soon(), || {
+        Ok((kernel::count(CloseWait)? as u64 == FORGOTTEN).then_some(()))
+    })?;
+    Ok(server)
 }
 
 /// A recording has the stacks that a live trace shows, with the same counts. `go tool pprof` reads its profile.

@@ -21,7 +21,9 @@ pub enum StackSubject {
     Close,
     /// Calls that open a connection
     Connect,
-    /// Sockets that were opened here and never closed: in CLOSE_WAIT, or in FIN_WAIT2 while a process holds them
+    /// Calls that accept a connection, where the kernel allows programs at functions
+    Accept,
+    /// Sockets that were opened or accepted here and never closed: in CLOSE_WAIT, or in FIN_WAIT2 while a process holds them
     Leak,
 }
 
@@ -31,6 +33,7 @@ impl StackSubject {
         match self {
             Self::Close => "close",
             Self::Connect => "connect",
+            Self::Accept => "accept",
             Self::Leak => "leak",
         }
     }
@@ -39,6 +42,7 @@ impl StackSubject {
         match self {
             Self::Close => Some(StackCall::Close),
             Self::Connect => Some(StackCall::Connect),
+            Self::Accept => Some(StackCall::Accept),
             Self::Leak => None,
         }
     }
