@@ -75,14 +75,17 @@ pub struct StackLayout {
 }
 
 /// One stack with its count, whatever is listed.
-pub(super) struct ListedStack<'a> {
+pub struct ListedStack<'a> {
+    /// The stack, if it is known.
     pub stack: Option<&'a Arc<UserStack>>,
+    /// The process, or one of several with the same name.
     pub process: Option<&'a Process>,
+    /// Calls or sockets.
     pub count: u64,
 }
 
 /// The stacks of `on`, those with the highest counts first.
-pub(super) fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<ListedStack<'_>> {
+pub fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<ListedStack<'_>> {
     let stacks = &snapshot.stacks;
     match on.call() {
         Some(call) => stacks
@@ -113,10 +116,11 @@ pub(super) fn traced(snapshot: &Snapshot) -> Nanos {
 }
 
 /// The name of a frame. A recording may hold any text.
-pub(super) fn name(frame: &StackFrame) -> String {
+pub fn name(frame: &StackFrame) -> String {
     sanitise(&frame.name()).into_owned()
 }
 
-pub(super) fn comm(process: Option<&Process>) -> Cow<'_, str> {
+/// The name of a process, sanitised.
+pub fn comm(process: Option<&Process>) -> Cow<'_, str> {
     process.map_or(Cow::Borrowed("[unknown]"), |process| sanitise(&process.comm))
 }
