@@ -72,6 +72,23 @@ pub const CASES: [&BenchCase; 8] = [
     },
 ];
 
+/// The cost of user stacks: none, a sample, all.
+pub const STACK_CASES: [&BenchCase; 5] = [
+    EMPTY,
+    &tcptrace("record", &["record", "--force", "-o", RECORDING], ReadySignal::Stderr("recording")),
+    &tcptrace(
+        "record --stacks",
+        &["record", "--stacks", "--force", "-o", RECORDING],
+        ReadySignal::Stderr("recording"),
+    ),
+    &tcptrace("stacks", &["stacks", "--duration", "10m"], ReadySignal::Stderr("tracing")),
+    &tcptrace(
+        "stacks --every-call",
+        &["stacks", "--every-call", "--duration", "10m"],
+        ReadySignal::Stderr("tracing"),
+    ),
+];
+
 /// Placeholder for the path of the recording.
 const RECORDING: &str = "RECORDING";
 
