@@ -44,6 +44,9 @@ pub enum Kind {
     ResetReceived = 10,
     /// `inet_sk_error_report` of a full socket in CLOSE. `arg0`: `sk_err`.
     ErrorReported = 11,
+    /// The end of `inet_csk_accept`: a system call accepts a full socket. `new`: its state; `arg0`: its stack, as for
+    /// [`Kind::Transition`].
+    Accepted = 12,
 }
 
 /// Upper half of `arg1` of [`Kind::TimewaitCancelled`]: a kernel thread cancelled it.
@@ -133,6 +136,7 @@ impl Kind {
             9 => Self::ResetSent,
             10 => Self::ResetReceived,
             11 => Self::ErrorReported,
+            12 => Self::Accepted,
             _ => return None,
         })
     }
@@ -226,13 +230,13 @@ pub mod stack {
     pub const IS_SAMPLE: u64 = 1 << 31;
 }
 
-/// The user stack of a system call that opens or closes a connection: an entry of the `STACKS` ring, submitted before the
-/// record of the transition.
+/// The user stack of a system call that opens, accepts or closes a connection: an entry of the `STACKS` ring, submitted before the
+/// record of the call.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct RawStack {
-    /// Joins it with its transition: its time, then 8 bits of the CPU's number.
+    /// Joins it with the record of the call: its time, then 8 bits of the CPU's number.
     pub capture: u64,
     /// Process id, in the initial pid namespace.
     pub tgid: u32,

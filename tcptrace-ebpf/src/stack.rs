@@ -1,4 +1,4 @@
-//! Captures the user stack of a system call that opens or closes a connection, in a ring of its own. The first calls of a
+//! Captures the user stack of a system call that opens, accepts or closes a connection, in a ring of its own. The first calls of a
 //! process in each second are captured, then a sample.
 
 use aya_ebpf::{
@@ -27,8 +27,8 @@ pub fn is_captured() -> bool {
     config!(stacks_per_second) != 0
 }
 
-/// Captures the stack of the current system call, which changes a socket to the state `new`. Returns the number that joins it
-/// with the transition, 0 if the call is not in the sample.
+/// Captures the stack of the current system call, which changes a socket to the state `new`, or accepts it in that state. Returns
+/// the number that joins it with the record of the call, 0 if the call is not in the sample.
 #[inline(always)]
 pub fn capture<C: EbpfContext>(ctx: &C, new: u8) -> u64 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;

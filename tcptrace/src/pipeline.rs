@@ -51,6 +51,8 @@ pub struct StackPlan {
     pub per_second: u32,
     /// From which age a socket that waits for its process is listed with its stack.
     pub older: Nanos,
+    /// Whether to fail where the stacks of `accept()` can't be captured.
+    pub needs_accept: bool,
 }
 
 impl StackPlan {
@@ -62,7 +64,7 @@ impl StackPlan {
 
 impl Default for StackPlan {
     fn default() -> Self {
-        Self { per_second: 100, older: Nanos(10 * Nanos::SECOND.0) }
+        Self { per_second: 100, older: Nanos(10 * Nanos::SECOND.0), needs_accept: false }
     }
 }
 

@@ -88,6 +88,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     pools::nginx_without_keepalive, Short;
     stacks::c_with_frame_pointers, Short;
     stacks::c_without_frame_pointers, Short;
+    stacks::recorded, Short;
+    stacks::accepts, Short;
+    stacks::server_in_c, Short;
     stacks::rust, Short;
     stacks::go, Short;
     stacks::python, Short;

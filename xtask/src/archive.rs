@@ -27,14 +27,23 @@ impl Archive {
     /// Fetches the package lists of `suites`, names separated by spaces.
     pub fn of_suites(repo: &Repo, arch: Arch, suites: &str) -> Result<Self> {
         let folder = repo.vm().join("apt").join(format!("{}-{}", suites.replace(' ', "+"), arch.debian()));
+        Self::of(folder, arch, "deb", suites)
+    }
+
+    fn of(folder: PathBuf, arch: Arch, kind: &str, suites: &str) -> Result<Self> {
         fs::create_dir_all(&folder)?;
         let list = folder.join("debian.list");
-        fs::write(&list, sources(&mirror()?, suites))?;
+        fs::write(&list, sources(kind, &mirror()?, suites))?;
         let sources = vec![
             format!("Dir::Etc::sourcelist={}", list.display()),
             "Dir::Etc::sourceparts=/dev/null".into(),
         ];
         Self::open(folder, arch, sources)
+    }
+
+    /// Fetches the list of source packages of `suite`.
+    pub fn of_sources(repo: &Repo, suite: &str) -> Result<Self> {
+        Self::of(repo.vm().join("apt").join(format!("{suite}-sources")), Arch::native(), "deb-src", suite)
     }
 
     /// Fetches the package lists of this machine's own sources, for `arch`.
@@ -75,6 +84,19 @@ impl Archive {
             command::run(Command::new("dpkg-deb").arg("-x").args([&package, root]))?;
         }
         Ok(())
+    }
+
+    /// The upstream part of the source package `name`.
+    pub fn download_source(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join("packages");
+        let args = ["source", "--download-only", name];
+        command::run(self.command("apt-get").current_dir(&folder).args(args))?;
+        let files = fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
+        let found = files.iter().map(fs::DirEntry::path).find(|path| {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            file.starts_with(&format!("{name}_")) && file.ends_with(".orig.tar.xz")
+        });
+        found.with_context(|| format!("apt-get source left no archive of {name}"))
     }
 
     /// The package file of `wanted`, a name or `name=version`.
@@ -134,8 +156,10 @@ fn find_mirror<'a>(targets: &'a str, codename: &str) -> Option<&'a str> {
     targets.find(|(release, _)| is_own(release)).map(|(_, uri)| uri)
 }
 
-fn sources(mirror: &str, suites: &str) -> String {
-    let lines = suites.split(' ').map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"));
+/// Lines of `sources.list`; `kind` is `deb` or `deb-src`.
+fn sources(kind: &str, mirror: &str, suites: &str) -> String {
+    let lines =
+        suites.split(' ').map(|suite| format!("{kind} [signed-by={KEYRING}] {mirror} {suite} main\n"));
     lines.collect::<Vec<_>>().concat()
 }
 

@@ -167,11 +167,13 @@ fn reduce(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut reduced = Reduced::new(&full);
     let typedefs: Vec<String> = HOOKS.iter().map(|hook| format!("btf_trace_{}", hook.tracepoint)).collect();
     let typedefs: Vec<&str> = typedefs.iter().map(String::as_str).collect();
+    let at_functions = HOOKS.iter().filter(|hook| hook.is_at_function()).map(|hook| hook.tracepoint);
+    let functions: Vec<&str> = at_functions.chain(FUNCTIONS).collect();
     let wanted = [
         (kind::STRUCT, STRUCTS.as_slice()),
         (kind::ENUM, &ENUMS),
         (kind::TYPEDEF, &typedefs),
-        (kind::FUNC, &FUNCTIONS),
+        (kind::FUNC, &functions),
     ];
     for (id, found) in (0..).zip(&full.types) {
         let is_wanted = |(kind, names): &(u32, &[&str])| {

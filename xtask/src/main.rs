@@ -15,6 +15,7 @@ mod lint;
 mod mutants;
 mod packages;
 mod provenance;
+mod python;
 mod queries;
 mod repo;
 mod samples;

@@ -42,7 +42,12 @@ const LIVE: &[&str] = &[
     "containerd",     // a pod, made through its CRI
     "python3-grpcio", // the kubelet's part of that
     "busybox-static", // the pod's image
+    "golang-go",      // a program in Go; pprof
+    "nodejs",         // a program in JavaScript
 ];
+
+/// Build the Python of live tests: `cargo xtask setup --python`.
+pub const PYTHON: &[&str] = &["gcc", "libc6-dev", "make", "xz-utils"];
 
 /// Compiles the engine of `cargo xtask fuzz`: libFuzzer is C++.
 pub const FUZZ: &[&str] = &["g++"];

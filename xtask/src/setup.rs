@@ -6,13 +6,16 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::repo::Repo;
 use crate::toolchain::{BPF_LINKER_VERSION, LLVM_PREFIX, bpf_linker_version};
-use crate::{command, packages, queries, vm};
+use crate::{command, packages, python, queries, vm};
 
 #[derive(clap::Args)]
 pub struct SetupArgs {
     /// Also install the programs that the live tests use (ip, nginx, ab, ...)
     #[arg(long)]
     tests: bool,
+    /// Also build a Python with frame pointers, for the live test of its stacks: 4 minutes
+    #[arg(long)]
+    python: bool,
     /// Also install the emulator that boots other kernels
     #[arg(long)]
     vm: bool,
@@ -26,6 +29,9 @@ pub fn run(repo: &Repo, args: &SetupArgs) -> Result<()> {
     if args.tests {
         live_test_packages()?;
         queries::install(repo).context("without these the queries of the documents are skipped")?;
+    }
+    if args.python {
+        python::install(repo).context("without it the stacks of Python are not tested")?;
     }
     if args.vm {
         args.arch.iter().try_for_each(|arch| vm::install(repo, *arch))?;

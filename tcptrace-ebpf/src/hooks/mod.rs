@@ -7,6 +7,7 @@
 //! The copy that reports leaves a mark per CPU; the next ones find it and do not report. When a nested event has
 //! overwritten the mark, a later copy reports a duplicate, which user space drops: a duplicate is better than a loss.
 
+mod accept;
 mod learn;
 mod request;
 mod reset;

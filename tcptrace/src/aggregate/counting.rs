@@ -112,6 +112,12 @@ impl Observer for Aggregate {
         }
     }
 
+    fn accepted(&mut self, socket: &Socket, processes: &Processes) {
+        if self.scope != Scope::Nothing && (socket.is_counted() || socket.is_shown()) {
+            self.stacks.accepted(socket, processes);
+        }
+    }
+
     fn orphaned(&mut self, socket: &mut Socket) {
         if socket.is_counted() {
             self.orphans += 1;

@@ -1,4 +1,5 @@
-//! Counts connects and closes by the user stack that made them, and the sockets that such a stack opened and nobody closes.
+//! Counts connects, accepts and closes by the user stack that made them, and the sockets that such a stack opened and nobody
+//! closes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +11,7 @@ use super::{
     packed_dwell::PackedDwell,
 };
 use crate::{
-    lifecycle::{Event, Phase, Processes, Socket, Tracker},
+    lifecycle::{Event, Phase, Processes, Role, Socket, Tracker},
     model::{
         Nanos, Record, TcpState,
         record::Process,
@@ -33,11 +34,22 @@ pub enum StackCall {
     Connect,
     /// `close()` or `shutdown()` before the peer's: its socket goes to TIME_WAIT.
     Close,
+    /// `accept()`: receives a connection.
+    Accept,
 }
 
 impl StackCall {
     /// Every call, by number.
-    pub const ALL: [Self; 2] = [Self::Connect, Self::Close];
+    pub const ALL: [Self; 3] = [Self::Connect, Self::Close, Self::Accept];
+
+    /// In a sentence about connections, before the code.
+    pub const fn phrase(self) -> &'static str {
+        match self {
+            Self::Connect => "opened by",
+            Self::Close => "closed by",
+            Self::Accept => "accepted by",
+        }
+    }
 
     /// The call that causes a transition.
     const fn of(event: &Event<'_>) -> Option<Self> {
@@ -50,7 +62,8 @@ impl StackCall {
 
     const fn stack(self, socket: &Socket) -> StackUse {
         match self {
-            Self::Connect => socket.opened_by,
+            // A number belongs to one kind of call.
+            Self::Connect | Self::Accept => socket.opened_by,
             Self::Close => socket.closed_by,
         }
     }
@@ -65,7 +78,7 @@ pub(super) struct Stacks {
     named: BTreeMap<u32, Arc<UserStack>>,
     /// Bytes of their names.
     named_bytes: usize,
-    totals: [CallTotal; 2],
+    totals: [CallTotal; StackCall::ALL.len()],
     /// Calls of stacks that made room for others.
     evicted: u64,
 }
@@ -111,10 +124,10 @@ pub struct StackGroup {
 /// The sockets that one stack opened, and that no process closes.
 #[derive(Clone, Debug)]
 pub struct LeakGroup {
-    /// The stack that opened them, or that shut them down; `None` if it is not known.
+    /// The stack that opened or accepted them, or that shut them down; `None` if it is not known.
     pub stack: Option<Arc<UserStack>>,
-    /// Whether the stack is that of `shutdown()`: `connect()` was not seen.
-    pub is_shutdown: bool,
+    /// The call of this stack. `shutdown()` if neither `connect()` nor `accept()` was seen.
+    pub call: StackCall,
     /// The owner, or one of several with the same name.
     pub process: Option<Process>,
     /// Number of processes.
@@ -131,7 +144,7 @@ pub struct LeakGroup {
 #[derive(Clone, Debug, Default)]
 pub struct StacksSnapshot {
     /// By call.
-    pub totals: [CallTotal; 2],
+    pub totals: [CallTotal; StackCall::ALL.len()],
     /// The stacks with most calls first.
     pub groups: Vec<StackGroup>,
     /// The stacks with most forgotten sockets first.
@@ -144,8 +157,8 @@ pub struct StacksSnapshot {
     pub missed: u64,
 }
 
-/// A program, its stack, and whether `shutdown()` was called there.
-type LeakKey = (Option<Arc<UserStack>>, bool, Arc<str>);
+/// A stack, its call, and the program.
+type LeakKey = (Option<Arc<UserStack>>, StackCall, Arc<str>);
 
 impl Stacks {
     pub(super) const fn list(&mut self, older: Nanos) {
@@ -193,7 +206,7 @@ impl Stacks {
 
     pub(super) fn changed(&mut self, event: &Event<'_>, socket: &Socket) {
         if let Some(call) = StackCall::of(event) {
-            self.count(call, event, call.stack(socket));
+            self.count(call, event.process, call.stack(socket));
         }
         if socket.opened_by.is_none() && socket.closed_by.is_none() {
             return;
@@ -207,10 +220,14 @@ impl Stacks {
         }
     }
 
-    fn count(&mut self, call: StackCall, event: &Event<'_>, stack: StackUse) {
+    pub(super) fn accepted(&mut self, socket: &Socket, processes: &Processes) {
+        self.count(StackCall::Accept, owner(socket, processes), socket.opened_by);
+    }
+
+    fn count(&mut self, call: StackCall, process: Option<&Process>, stack: StackUse) {
         let total = &mut self.totals[call as usize];
         total.calls += 1;
-        let (Some(number), Some(process)) = (stack.number(), event.process) else { return };
+        let (Some(number), Some(process)) = (stack.number(), process) else { return };
         total.with_stack += stack.calls();
         total.captured += 1;
         if self.counted.len() >= MAX_STACKS && !self.counted.contains_key(&(call, number)) {
@@ -305,7 +322,7 @@ impl Stacks {
         groups
     }
 
-    /// Sockets that wait for their process for longer than `older`, by the stack that opened them.
+    /// Sockets that wait for their process for longer than `older`, by the stack that opened or accepted them.
     fn leaks(&self, ts: Nanos, older: Nanos, tracker: &Tracker) -> Vec<LeakGroup> {
         let mut groups: HashMap<LeakKey, (LeakGroup, Vec<u32>)> = HashMap::new();
         for (_, socket) in tracker.sockets() {
@@ -313,12 +330,16 @@ impl Stacks {
             let process = owner(socket, tracker.processes());
             let opened = self.named(socket.opened_by);
             let stack = opened.or_else(|| self.named(socket.closed_by));
-            let is_shutdown = opened.is_none() && stack.is_some();
+            let call = match socket.role {
+                _ if opened.is_none() && stack.is_some() => StackCall::Close,
+                Role::Inbound => StackCall::Accept,
+                _ => StackCall::Connect,
+            };
             let comm = process.map_or_else(|| "".into(), |process| Arc::clone(&process.comm));
-            let (group, pids) = groups.entry((stack.cloned(), is_shutdown, comm)).or_insert_with(|| {
+            let (group, pids) = groups.entry((stack.cloned(), call, comm)).or_insert_with(|| {
                 let group = LeakGroup {
                     stack: stack.cloned(),
-                    is_shutdown,
+                    call,
                     process: process.cloned(),
                     processes: 0,
                     close_wait: 0,

@@ -103,6 +103,7 @@ impl LiveArgs {
             without: self.without.clone(),
             filter: filter.kernel_part(),
             stacks_per_second: stacks.map_or(0, |stacks| stacks.per_second),
+            needs_accept: stacks.is_some_and(|stacks| stacks.needs_accept),
         }
     }
 }

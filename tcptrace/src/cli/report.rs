@@ -24,7 +24,7 @@ use crate::{
     aggregate::{Grouping, Scope, Snapshot},
     model::{Nanos, Source, units},
     output_file::{self, Existing, OutputFile},
-    pipeline::{self, PipelinePlan},
+    pipeline::{self, PipelinePlan, StackPlan},
     privileges::{self, Work},
     sandbox,
     session::AtEnd,
@@ -73,6 +73,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let plan = PipelinePlan {
         source: name,
         polls: PollKind::Host,
+        stacks: Some(StackPlan::default()),
         ..PipelinePlan::new(filter, grouping, Scope::Every, Nanos(u64::MAX))
     };
     // The thread that decodes the recording is confined. This thread keeps the output file, which it may have to

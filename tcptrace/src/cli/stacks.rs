@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use jiff::tz::TimeZone;
 
@@ -19,11 +19,11 @@ use crate::{
     view::stacks::{self, StackFormat, StackLayout, StackSubject},
 };
 
-/// Show the code that opens connections, closes them first or forgets them: stacks of its system
+/// Show the code that opens, accepts, closes first or forgets connections: stacks of its system
 /// calls. Traces for 5s
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "The first 100 connects and closes of a process in each second are captured, then one in 64; \
+    after_help = "The first 100 connects, accepts and closes of a process in each second are captured, then one in 64; \
                         counts are estimates then. Programs without frame pointers show their innermost function only."
 )]
 pub struct StacksArgs {
@@ -56,6 +56,9 @@ pub struct StacksArgs {
 
 /// Default time to trace.
 const DURATION: Duration = Duration::from_secs(5);
+/// A recording may be of any kernel, and made without stacks.
+const NO_ACCEPT: &str = "this recording has no stacks of accept(): `tcptrace record --stacks` records them where the kernel allows \
+                         programs at functions";
 /// Interval of the snapshots, of which only the last is printed.
 const UNSEEN: Nanos = Nanos::SECOND;
 
@@ -80,6 +83,9 @@ pub fn run(args: &StacksArgs) -> Result<ExitCode> {
             };
             let last = started.end()?;
             waited?;
+            if args.on == StackSubject::Accept && !last.host.accepts {
+                bail!(NO_ACCEPT);
+            }
             let mut output = Vec::new();
             stacks::write(&mut output, &last, &args.layout())?;
             terminal::print(&output)?;
@@ -95,7 +101,8 @@ impl StacksArgs {
     fn plan(&self) -> StackPlan {
         let default = StackPlan::default();
         let per_second = if self.every_call { u32::MAX } else { default.per_second };
-        StackPlan { per_second, older: Nanos(self.older.as_nanos() as u64) }
+        let needs_accept = self.on == StackSubject::Accept;
+        StackPlan { per_second, older: Nanos(self.older.as_nanos() as u64), needs_accept }
     }
 
     fn duration(&self) -> Option<Duration> {

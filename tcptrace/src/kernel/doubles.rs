@@ -90,7 +90,7 @@ fn hook_of(kind: u8) -> Option<Reentrant> {
     let reports = |hook: &&Hook| hook.reports.iter().any(|reported| reported.kind as u8 == kind);
     match HOOKS.iter().find(reports)?.programs {
         Programs::Copies(hook, _) => Some(hook),
-        Programs::One(_) => None,
+        Programs::One(_) | Programs::FunctionEnd(_) => None,
     }
 }
 

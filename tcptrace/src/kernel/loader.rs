@@ -5,6 +5,7 @@ use std::{os::fd::AsFd as _, time::Duration};
 use aya::{
     Btf, Ebpf, Endianness,
     maps::{Map, MapData, PerCpuArray, RingBuf},
+    programs::ProgramError,
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
@@ -22,7 +23,7 @@ use super::{
     doubles::Doubles,
     identity::Identities,
     learn, memlock,
-    object::{LoadError, RingKind, attach, load_object},
+    object::{LoadError, RingKind, attach, attach_at_end, load_object},
     rings::{Alarm, Rings},
     slot_ring::SlotRing,
     stacks::{CallerWord, CapturedStack, StackRing},
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::model::{
     HookRecord, Nanos, Record,
-    hooks::{HOOKS, Hook, Programs, Requirement, SEND_RESET},
+    hooks::{ACCEPT, HOOKS, Hook, Programs, Requirement, SEND_RESET},
     record::KernelLosses,
 };
 
@@ -77,6 +78,8 @@ pub struct Options {
     pub filter: KernelFilter,
     /// User stacks captured per process, kind of call and second before they are sampled; 0 captures none.
     pub stacks_per_second: u32,
+    /// Whether to fail where the stacks of `accept()` can't be captured.
+    pub needs_accept: bool,
 }
 
 /// Arguments of [`SEND_RESET`] where it passes a reason (6.10).
@@ -102,6 +105,8 @@ pub struct Tracer {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The attached hooks.
     attached: Vec<&'static Hook>,
+    /// Why `accept()` is not seen although stacks are captured.
+    accept_refused: Option<String>,
     /// Keeps programs and links alive.
     ebpf: Ebpf,
 }
@@ -129,15 +134,15 @@ impl Tracer {
         if is_disabled(Disabled::EntryStamp) {
             offsets.tw_entry_stamp = ABSENT;
         }
-        let has_reset_reason = types.tracepoint_arguments(SEND_RESET) == Some(SEND_RESET_ARGUMENTS);
-        let attached = hooks_to_attach(types, &options.without);
+        let has_reset_reason = types.hook_arguments(SEND_RESET) == Some(SEND_RESET_ARGUMENTS);
+        let mut attached = hooks_to_attach(types, &options.without);
         if attached.iter().any(|hook| hook.tracepoint == SEND_RESET) && has_reset_reasons(types) {
             // The reset reason shows unread data, so the program need not read this field.
             offsets.copied_seq = ABSENT;
         }
         let copies = if types.has_recursion_guard() { copies_for(uname().release().to_bytes()) } else { 1 };
         let has_cookies = types.has_cookie_helper() && !is_disabled(Disabled::Cookies);
-        let btf = Btf::parse(&types.tracepoints_only(), Endianness::default())?;
+        let btf = Btf::parse(&types.hooks_only(), Endianness::default())?;
         let rings = ring_count(kind, online_cpus().map_or(1, |cpus| cpus.len()));
         let ring_bytes = options.ring_bytes.map_or_else(|| default_ring_bytes(rings), |bytes| bytes as usize);
         let slots = (ring_bytes / rings / SLOT_LEN).max(LEAST_SLOTS);
@@ -171,6 +176,18 @@ impl Tracer {
             .iter()
             .flat_map(|hook| hook.functions(copies).iter().map(|&function| (function, hook.tracepoint)));
         attach(&mut ebpf, &programs.collect::<Vec<_>>(), &btf)?;
+        let accept_refused = if options.stacks_per_second == 0 {
+            None
+        } else {
+            match attach_to_accept(&mut ebpf, types, &btf) {
+                Ok(hook) => {
+                    attached.push(hook);
+                    None
+                }
+                Err(refusal) if options.needs_accept => return Err(LoadError::Accept(refusal)),
+                Err(refusal) => Some(refusal),
+            }
+        };
         let mut take_map = |name| ebpf.take_map(name).ok_or(LoadError::Part("ring"));
         let (rings, alarm) = match kind {
             RingKind::Slots => {
@@ -204,6 +221,7 @@ impl Tracer {
             stacks: stacks.map(StackRing::new),
             logger,
             attached,
+            accept_refused,
             ebpf,
         })
     }
@@ -217,6 +235,12 @@ impl Tracer {
     pub fn is_attached(&self, tracepoint: &str) -> bool {
         self.attached.iter().any(|hook| hook.tracepoint == tracepoint)
     }
+
+    /// Why `accept()` is not seen although stacks are captured.
+    pub fn accept_refused(&self) -> Option<&str> {
+        self.accept_refused.as_deref()
+    }
+
     /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order.
     pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
         if self.stacks.as_mut().is_some_and(|stacks| !stacks.read()) {
@@ -315,7 +339,7 @@ impl Tracer {
             recursion_misses(program.as_fd()).ok()
         };
         let by_all = |hook: &&Hook| match hook.programs {
-            Programs::One(_) => Some(0),
+            Programs::One(_) | Programs::FunctionEnd(_) => Some(0),
             Programs::Copies(hook, ref names) => {
                 // The order matters: a duplicate is counted as covered before the reader sees it.
                 let by_copy =
@@ -355,12 +379,26 @@ fn hooks_to_attach(types: &KernelTypes, without: &[Disabled]) -> Vec<&'static Ho
         |leader: &Hook| leader.optional().is_some_and(|hook| without.contains(&Disabled::Hook(hook.name)));
     let is_wanted = |hook: &&Hook| match hook.requirement {
         Requirement::Needed => true,
+        Requirement::ForStacks => false,
         Requirement::Optional(_) | Requirement::With(_) | Requirement::WithIfPresent(_) => {
             let leader = HOOKS.iter().find(|leader| leader.tracepoint == hook.leader());
             leader.is_some_and(|leader| !is_disabled(leader)) && types.has_hook(hook)
         }
     };
     HOOKS.iter().rev().filter(is_wanted).collect()
+}
+
+/// Attaches the program at the end of `accept()`; the error says in a few words why that is impossible.
+fn attach_to_accept(ebpf: &mut Ebpf, types: &KernelTypes, btf: &Btf) -> Result<&'static Hook, String> {
+    let hook = HOOKS.iter().find(|hook| hook.tracepoint == ACCEPT).ok_or("no such hook")?;
+    let program = types.program_at_end(hook).ok_or("it has no such function with known arguments")?;
+    attach_at_end(ebpf, program, hook.tracepoint, btf).map_err(|error| match error {
+        // The verifier's log has many lines.
+        LoadError::Hook { source: ProgramError::LoadError { io_error, .. }, .. } => io_error.to_string(),
+        LoadError::Hook { source: ProgramError::SyscallError(error), .. } => error.io_error.to_string(),
+        error => error.to_string(),
+    })?;
+    Ok(hook)
 }
 
 /// Least slots of a ring.

@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
-    programs::{BtfTracePoint, Program, ProgramError},
+    programs::{BtfTracePoint, FExit, Program, ProgramError},
 };
 use tcptrace_common::{
     config::{Config, ring},
@@ -19,6 +19,7 @@ use tcptrace_common::{
 };
 
 use super::btf::LayoutError;
+use crate::model::hooks::ACCEPT;
 
 /// The object files in this crate's `ebpf` folder, as committed.
 static EMBEDDED_OBJECT: &[u8] =
@@ -70,6 +71,12 @@ pub enum LoadError {
         /// The cause.
         source: ProgramError,
     },
+    /// The stacks of `accept()` are wanted, and no program can be attached to it.
+    #[error(
+        "the stacks of accept() need a program at the end of the kernel's function {ACCEPT}, and this kernel refuses it: {0}. Stacks of \
+         connect() and close() work: --on close, --on connect, and --on leak for connections that this host opens"
+    )]
+    Accept(String),
     /// The addresses of the timer handlers are hidden and could not be learned.
     #[error(
         "the kernel hides its symbols (kptr_restrict, no CAP_SYSLOG) and a loopback connection did not show them: {0:#}"
@@ -83,7 +90,7 @@ pub enum LoadError {
     Part(&'static str),
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -179,6 +186,21 @@ fn load_all(queue: &Mutex<Vec<(Attachment, &mut Program)>>, btf: &Btf) -> Result
             <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(tracepoint, btf));
         loaded.map_err(|source| LoadError::Hook { hook: function, source })?;
     }
+}
+
+/// Loads a program and attaches it to the end of a function.
+pub(super) fn attach_at_end(
+    ebpf: &mut Ebpf,
+    program: &'static str,
+    function: &'static str,
+    btf: &Btf,
+) -> Result<(), LoadError> {
+    let hook = |source| LoadError::Hook { hook: function, source };
+    let program: &mut FExit =
+        ebpf.program_mut(program).ok_or(LoadError::Part(program))?.try_into().map_err(hook)?;
+    program.load(function, btf).map_err(hook)?;
+    program.attach().map_err(hook)?;
+    Ok(())
 }
 
 #[cfg(test)]

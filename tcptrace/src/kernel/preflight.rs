@@ -249,7 +249,10 @@ fn read_types() -> Result<KernelTypes, Check> {
 fn check_hook(hook: &Hook, types: &KernelTypes) -> Option<Check> {
     let name = hook.tracepoint;
     Some(match (&hook.requirement, types.has_hook(hook)) {
-        (Requirement::With(_), _) | (Requirement::WithIfPresent(_), true) => return None,
+        // Whether the kernel allows it shows when it is attached.
+        (Requirement::ForStacks | Requirement::With(_), _) | (Requirement::WithIfPresent(_), true) => {
+            return None;
+        }
         (Requirement::WithIfPresent(_), false) => Check::limited(
             name,
             "Errors are not seen where a socket reports them: a listener that `ss -K` closes counts as closed by its owner, and \

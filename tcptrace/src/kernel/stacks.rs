@@ -1,7 +1,7 @@
-//! Reads captured user stacks from their ring and numbers them, so that a transition carries the number of its stack.
+//! Reads captured user stacks from their ring and numbers them, so that the record of a call carries the number of its stack.
 //!
-//! A program submits a stack before it reads the clock for the transition. So the stacks of all transitions up to a time can
-//! be read once this time has passed.
+//! A program submits a stack before it reads the clock for the record. So the stacks of all records up to a time can be read
+//! once this time has passed.
 
 use aya::maps::{MapData, RingBuf};
 use hashbrown::HashMap;
@@ -15,13 +15,13 @@ use super::rings::has_more;
 
 /// Stacks whose number is remembered. Beyond that all are numbered again.
 const MAX_KNOWN: usize = 1 << 14;
-/// Captures whose transition was not read yet. Some never have one: their ring was full.
+/// Captures whose record was not read yet. Some never have one: their ring was full.
 const MAX_UNJOINED: usize = 1 << 16;
 
 /// A stack without a name so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapturedStack {
-    /// Its number in transitions.
+    /// Its number in the records of calls.
     pub number: u32,
     /// Process id.
     pub pid: u32,
@@ -45,7 +45,7 @@ pub struct CallerWord {
 /// Numbers stacks.
 #[derive(Default)]
 pub(super) struct StackNumbers {
-    /// `arg0` of the transition, by capture.
+    /// `arg0` of the record, by capture.
     unjoined: FxHashMap<u64, u64>,
     /// Randomly seeded: a process chooses its stack.
     known: HashMap<StackKey, u32>,
@@ -132,14 +132,13 @@ impl StackNumbers {
         self.last
     }
 
-    /// Replaces the capture in a transition by the number of its stack.
+    /// Replaces the capture in the record of a call by the number of its stack.
     pub fn join(&mut self, raw: &mut RawRecord) {
         const OPENS_OR_CLOSES: [u8; 3] =
             [TcpState::SynSent as u8, TcpState::FinWait1 as u8, TcpState::LastAck as u8];
-        let may_have_stack = raw.kind == Kind::Transition as u8
-            && raw.flags & flag::TASK != 0
-            && OPENS_OR_CLOSES.contains(&raw.new);
-        if may_have_stack && raw.arg0 != 0 {
+        let is_call = raw.kind == Kind::Accepted as u8
+            || (raw.kind == Kind::Transition as u8 && OPENS_OR_CLOSES.contains(&raw.new));
+        if is_call && raw.flags & flag::TASK != 0 && raw.arg0 != 0 {
             raw.arg0 = self.unjoined.remove(&raw.arg0).unwrap_or(0);
         }
     }

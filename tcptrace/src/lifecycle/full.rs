@@ -268,6 +268,22 @@ impl Tracker {
         }
     }
 
+    /// A system call accepted a full socket: its process owns it.
+    pub(super) fn accepted(&mut self, seen: &HookRecord, out: &mut impl Observer) {
+        let Some(at) = self.full_socket(&seen.raw) else { return };
+        let socket = &mut self.sockets[at];
+        socket.opened_by = StackUse::of(seen.raw.arg0);
+        if socket.role != Role::Inbound {
+            (socket.role, socket.role_guessed) = (Role::Inbound, false);
+            out.identified(socket, &self.processes);
+        }
+        if let Some(task) = &seen.task {
+            let owner = self.processes.acquire_task(task, Nanos(seen.raw.ts_ns));
+            self.own(at, owner, OwnerKind::Exact, out);
+        }
+        out.accepted(&self.sockets[at], &self.processes);
+    }
+
     fn full_socket(&self, raw: &raw::RawRecord) -> Option<SlotRef> {
         let at = self.sockets.find(SocketId(raw.cookie))?;
         (self.sockets[at].phase == Phase::Full).then_some(at)

@@ -62,7 +62,7 @@ pub struct Socket {
     pub object: u64,
     /// Number of the last sweep that listed it, modulo 256.
     pub listed: u8,
-    /// Stack of the `connect()` that opened it.
+    /// Stack of the `connect()` that opened it, or of the `accept()` that received it.
     pub opened_by: StackUse,
     /// Stack of the `close()` or `shutdown()` that sent its FIN.
     pub closed_by: StackUse,

@@ -41,6 +41,8 @@ pub trait Observer {
         self.identified(socket, processes);
     }
 
+    /// A system call accepted a connection: [`Socket::opened_by`] is its stack.
+    fn accepted(&mut self, _socket: &Socket, _processes: &Processes) {}
     /// A socket in FIN_WAIT2 lost its owner.
     fn orphaned(&mut self, socket: &mut Socket);
     /// A socket turned out to be outside of [`Tracker::scoped`]: no further call follows for it.
@@ -335,6 +337,7 @@ impl Tracker {
             Some(Kind::ResetSent) => self.reset_sent(&seen.raw, out),
             Some(Kind::ResetReceived) => self.reset_received(&seen.raw),
             Some(Kind::ErrorReported) => self.error_reported(&seen.raw, out),
+            Some(Kind::Accepted) => self.accepted(seen, out),
             None => self.counters.undecodable += 1,
         }
     }

@@ -71,7 +71,7 @@ pub struct ExtraState {
     /// The RST that is about to end the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<Reset>,
-    /// Stack of the `connect()` that opened it.
+    /// Stack of the `connect()` that opened it, or of the `accept()` that received it.
     #[serde(default, skip_serializing_if = "StackUse::is_none")]
     pub opened_by: StackUse,
     /// Stack of the call that sent its FIN.

@@ -3,10 +3,10 @@
 
 use tcptrace_common::record::{Kind, Reentrant};
 
-/// A tracepoint with the programs that are attached to it.
+/// A tracepoint, or a function, with the programs that are attached to it.
 #[derive(Debug)]
 pub struct Hook {
-    /// Name of the tracepoint.
+    /// Name of the tracepoint, or of the function.
     pub tracepoint: &'static str,
     /// The programs.
     pub programs: Programs,
@@ -23,6 +23,8 @@ pub enum Programs {
     One(&'static str),
     /// The hook may interrupt itself: two or three copies are attached, see `tcptrace-ebpf/src/hooks/mod.rs`.
     Copies(Reentrant, [&'static str; 3]),
+    /// One of them is attached to the end of a function, by the number of its arguments.
+    FunctionEnd([(usize, &'static str); 2]),
 }
 
 /// Whether tracing is possible without a hook.
@@ -36,6 +38,8 @@ pub enum Requirement {
     With(&'static str),
     /// It is: attached together with the optional hook at this tracepoint, where the kernel has it.
     WithIfPresent(&'static str),
+    /// It is: attached where user stacks are captured, if the kernel allows it.
+    ForStacks,
 }
 
 /// An optional hook, in the words of `tcptrace check`.
@@ -102,6 +106,9 @@ pub const SEND_RESET: &str = "tcp_send_reset";
 
 /// The tracepoint of errors that a socket reports (5.14).
 pub const ERROR_REPORT: &str = "inet_sk_error_report";
+
+/// The function that returns a connection to `accept()`.
+pub const ACCEPT: &str = "inet_csk_accept";
 
 /// Every hook. Attached from the last to the first: attaching what ends sockets after what begins them would leave
 /// sockets that never end, and a reason must precede the transition that it explains.
@@ -284,6 +291,21 @@ pub const HOOKS: &[Hook] = &[
             meaning: "a closed full socket reports an error. `arg0`: `sk_err`",
         }],
     },
+    Hook {
+        tracepoint: ACCEPT,
+        programs: Programs::FunctionEnd([(2, "accepted"), (4, "accepted_by_flags")]),
+        requirement: Requirement::ForStacks,
+        reports: &[ReportedKind {
+            kind: Kind::Accepted,
+            name: "accepted",
+            index: 40,
+            since: 7,
+            object: KernelObject::Full,
+            last: LastRecord::Never,
+            meaning: "`accept()` returned a full socket; the hook is the end of this function. `to`: its state; `arg0`: the stack of \
+                      the call, as in `transition`. Only with `record --stacks`, where the kernel allows programs at functions",
+        }],
+    },
 ];
 
 impl Hook {
@@ -291,7 +313,7 @@ impl Hook {
     pub const fn leader(&self) -> &'static str {
         match self.requirement {
             Requirement::With(leader) | Requirement::WithIfPresent(leader) => leader,
-            Requirement::Needed | Requirement::Optional(_) => self.tracepoint,
+            Requirement::Needed | Requirement::Optional(_) | Requirement::ForStacks => self.tracepoint,
         }
     }
 
@@ -304,13 +326,22 @@ impl Hook {
     pub const fn optional(&self) -> Option<&OptionalHook> {
         match &self.requirement {
             Requirement::Optional(optional) => Some(optional),
-            Requirement::Needed | Requirement::With(_) | Requirement::WithIfPresent(_) => None,
+            Requirement::Needed
+            | Requirement::With(_)
+            | Requirement::WithIfPresent(_)
+            | Requirement::ForStacks => None,
         }
     }
 
-    /// Functions of its programs, where `copies` of those that may interrupt themselves are attached.
+    /// Whether it is attached to the end of a function.
+    pub const fn is_at_function(&self) -> bool {
+        matches!(self.programs, Programs::FunctionEnd(_))
+    }
+
+    /// Functions of its programs at the tracepoint, where `copies` of those that may interrupt themselves are attached.
     pub fn functions(&self, copies: usize) -> &[&'static str] {
         match &self.programs {
+            Programs::FunctionEnd(_) => &[],
             Programs::One(function) => std::slice::from_ref(function),
             Programs::Copies(_, functions) => &functions[..copies],
         }

@@ -332,6 +332,9 @@ pub struct HostFacts {
     /// socket ended.
     #[serde(default)]
     pub ends: bool,
+    /// Whether a hook reports `accept()`: user stacks are captured, and the kernel allows programs at functions.
+    #[serde(default)]
+    pub accepts: bool,
     /// Whether sockets that are bound and not connected are listed (6.8).
     #[serde(default)]
     pub bound: bool,

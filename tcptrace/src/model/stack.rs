@@ -67,7 +67,8 @@ impl StackFrame {
         C_LIBRARIES.iter().any(|name| self.module.starts_with(name))
     }
 
-    fn is_of_language(&self) -> bool {
+    /// Whether it belongs to the C library, or to what comes with the language.
+    pub fn is_of_language(&self) -> bool {
         self.is_of_c_library()
             || self.file.starts_with("/rustc/")
             || OF_LANGUAGES.iter().any(|prefix| self.function.starts_with(prefix))
@@ -119,7 +120,7 @@ impl UserStack {
 /// Files of the C library and the dynamic linker.
 const C_LIBRARIES: [&str; 5] = ["libc.", "libc-", "libpthread", "ld-linux", "ld-musl"];
 /// Functions of the standard libraries of Rust, Go and Java, and of the programs that run JavaScript and Python.
-const OF_LANGUAGES: [&str; 22] = [
+const OF_LANGUAGES: [&str; 23] = [
     "std::",
     "core::",
     "alloc::",
@@ -132,6 +133,7 @@ const OF_LANGUAGES: [&str; 22] = [
     "net/http.",
     "crypto/tls.",
     "runtime.",
+    "runtime/",
     "java.",
     "sun.",
     "jdk.",
@@ -206,6 +208,7 @@ mod tests {
         for functions in [
             ["std::os::fd::close", "core::mem::drop", "pool::release"],
             ["syscall.Close", "net.(*conn).Close", "main.release"],
+            ["runtime/internal/syscall.Syscall6", "syscall.Syscall", "main.release"],
             ["uv__close", "JS:destroy node:internal/streams/destroy:48:17", "JS:release /srv/pool.js:9:25"],
             ["sock_close", "py::socket.close:/usr/lib/python3.12/socket.py", "py::release:/srv/pool.py"],
         ] {

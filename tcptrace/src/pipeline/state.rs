@@ -352,6 +352,10 @@ impl Observer for PipelineState {
         self.aggregate.owner_moved(socket, processes);
     }
 
+    fn accepted(&mut self, socket: &Socket, processes: &Processes) {
+        self.aggregate.accepted(socket, processes);
+    }
+
     fn orphaned(&mut self, socket: &mut Socket) {
         self.aggregate.orphaned(socket);
     }

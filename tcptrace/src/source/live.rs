@@ -24,7 +24,7 @@ use crate::{
     kernel::{Options, Tracer, btf::KernelTypes},
     model::{
         Flow, Nanos, Record, Source,
-        hooks::{ERROR_REPORT, KFREE_SKB, SEND_RESET},
+        hooks::{ACCEPT, ERROR_REPORT, KFREE_SKB, SEND_RESET},
         record::{HostFacts, KernelLosses},
     },
     privileges::{self, Work},
@@ -87,6 +87,12 @@ impl Live {
         let mut facts = HostFacts { filter, ..host::facts() };
         facts.segments = tracer.is_attached(KFREE_SKB);
         facts.ends = tracer.is_attached(SEND_RESET);
+        facts.accepts = tracer.is_attached(ACCEPT);
+        if let Some(refusal) = tracer.accept_refused() {
+            facts.limits.push(format!(
+                "This kernel does not show accept() ({refusal}): sockets that were accepted have no stack that opened them."
+            ));
+        }
         if !facts.segments {
             facts.limits.push(
                 "This kernel does not show segments that reach a TIME_WAIT socket (6.11 does): the step from an \

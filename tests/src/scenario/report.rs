@@ -64,6 +64,7 @@ pub fn in_a_browser(lab: &Lab) -> Result<()> {
     browser.open(&page)?;
     numbers(&mut browser, &document)?;
     hover_and_zoom(&mut browser, &document)?;
+    flame_graph(&mut browser, &document)?;
     switches(&mut browser)?;
     fits(&mut browser)?;
     ensure!(browser.complaints().is_empty(), "the page complains: {:?}", browser.complaints());
@@ -87,7 +88,7 @@ fn fits(browser: &mut Browser) -> Result<()> {
 
 /// Connections that the kernel counts as well.
 fn record(lab: &Lab, file: &std::path::Path) -> Result<()> {
-    let recorder = RecorderProcess::start(lab, file, &[])?;
+    let recorder = RecorderProcess::start(lab, file, &["--stacks"])?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let target = listener.local_addr()?;
     kernel::counts("TW", CONNECTIONS, || {
@@ -166,6 +167,23 @@ fn hover_and_zoom(browser: &mut Browser, document: &Value) -> Result<()> {
         again["all"] == true && again["marks"] == unzoomed["marks"],
         "all again: {again}, at first {unzoomed}"
     );
+    Ok(())
+}
+
+/// The flame graph of closes: a click on a function shows it over the full width, a click on the first row shows all again.
+fn flame_graph(browser: &mut Browser, document: &Value) -> Result<()> {
+    let closes = &document["stacks"][0];
+    ensure!(closes["on"] == "close" && closes["total"] == CONNECTIONS, "{closes}");
+    let widths = browser.evaluate(
+        "(() => { const cells = [...document.querySelectorAll('svg.flame')][0].children; \
+         const widths = () => [...cells].map(cell => Math.round(cell.getBoundingClientRect().width)); \
+         const click = (cell) => cell.dispatchEvent(new MouseEvent('click')); \
+         const before = widths(); click(cells[cells.length - 1]); const zoomed = widths(); click(cells[0]); \
+         return [before, zoomed, widths()]; })()",
+    )?;
+    let [before, zoomed, after] = [0, 1, 2].map(|n| widths[n].as_array().cloned().unwrap_or_default());
+    ensure!(before.len() > 2 && before == after, "{widths}");
+    ensure!(zoomed.first() == before.first() && zoomed.last() == before.first(), "{widths}");
     Ok(())
 }
 

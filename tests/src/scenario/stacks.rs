@@ -1,27 +1,32 @@
 //! Stacks of programs that close first in two functions, and forget connections that a third one opened: their functions with
-//! the counts that the programs made.
+//! the counts that the programs made, live, in a recording and in a profile.
 
 use std::io::{BufRead, BufReader, Read as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tcptrace_common::state::TcpState::CloseWait;
 
-use super::recording::TempFolder;
+use super::recording::{RecorderProcess, TempFolder};
 use super::workloads::Podman;
 use crate::clock::{soon, wait_for};
-use crate::kernel;
 use crate::lab::{Lab, Skip};
+use crate::pair::{ConnectedPair, IpFamily};
 use crate::process::{KillOnDrop, StartChild as _};
+use crate::{kernel, process};
 
+/// What `tcptrace stacks` lists.
+const SUBJECTS: [&str; 3] = ["close", "connect", "leak"];
 /// Connections that the programs close in `release_to_pool`, in `expire_session`, and forget in `forget_session`.
 const RELEASED: u64 = 20;
 const EXPIRED: u64 = 5;
 const FORGOTTEN: u64 = 3;
+/// Connections that the server closes.
+const SERVED: u64 = 20;
 
 /// `tcptrace stacks --json`.
 #[derive(Debug, Deserialize)]
@@ -32,19 +37,21 @@ struct StacksDocument {
     stacks: Vec<StackRow>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct StackRow {
     #[serde(default)]
     calls: u64,
     #[serde(default)]
     close_wait: u64,
+    /// With `leak`: the call that has the stack.
+    stack_of: Option<String>,
     #[serde(default)]
     cut: bool,
     #[serde(default)]
     frames: Vec<FrameRow>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct FrameRow {
     function: Option<String>,
     file: Option<String>,
@@ -52,6 +59,23 @@ struct FrameRow {
 }
 
 impl StacksDocument {
+    fn parse(output: &Output) -> Result<Self> {
+        ensure!(output.status.success(), "it ended with {}", output.status);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut document: Self =
+            serde_json::from_str(&text).with_context(|| format!("a document: {text}"))?;
+        ensure!((document.schema.as_str(), document.missed) == ("tcptrace.stacks.v1", 0), "{document:#?}");
+        document.stacks.sort();
+        Ok(document)
+    }
+
+    /// That of a recording.
+    fn recorded(lab: &Lab, file: &Path, on: &str) -> Result<Self> {
+        let (file, netns) = (file.to_string_lossy(), lab.netns().to_string());
+        let args = ["stacks", "--from", &file, "--json", "--older", "1ms", "--netns", &netns, "--on", on];
+        Self::parse(&lab.run(&args)?)
+    }
+
     /// How many calls or sockets the stacks have in which one of these functions calls the one before it, perhaps through others.
     fn count(&self, functions: &[&str]) -> u64 {
         let rows = self.stacks.iter().filter(|row| row.has(functions));
@@ -110,13 +134,7 @@ impl StacksRun {
     fn finish(mut self) -> Result<StacksDocument> {
         let child = self.0.take().context("it runs")?;
         kill_process(Pid::from_child(&child), Signal::TERM)?;
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "it ended with {}", output.status);
-        let text = String::from_utf8_lossy(&output.stdout);
-        let document: StacksDocument =
-            serde_json::from_str(&text).with_context(|| format!("a document: {text}"))?;
-        ensure!((document.schema.as_str(), document.missed) == ("tcptrace.stacks.v1", 0), "{document:#?}");
-        Ok(document)
+        StacksDocument::parse(&child.wait_with_output()?)
     }
 }
 
@@ -129,19 +147,12 @@ impl Drop for StacksRun {
     }
 }
 
-/// The stacks of one program.
-struct ProgramStacks {
-    pid: u32,
-    close: StacksDocument,
-    connect: StacksDocument,
-    leak: StacksDocument,
-}
+/// A program that has closed and forgotten its connections, and still runs.
+struct PoolProgram(KillOnDrop);
 
-impl ProgramStacks {
-    /// Runs a program with two servers, and traces it.
-    fn of(lab: &Lab, mut program: Command) -> Result<Self> {
-        let [close, connect, leak] = ["close", "connect", "leak"].map(|on| StacksRun::start(lab, on));
-        let (close, connect, leak) = (close?, connect?, leak?);
+impl PoolProgram {
+    /// Runs a program with two servers.
+    fn run(mut program: Command) -> Result<Self> {
         let (patient, hasty) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
         let ports = [patient.local_addr()?.port(), hasty.local_addr()?.port()].map(|port| port.to_string());
         let servers = std::thread::spawn(move || -> Result<()> {
@@ -164,16 +175,52 @@ impl ProgramStacks {
         wait_for("the forgotten connections", soon(), || {
             Ok((kernel::count(CloseWait)? as u64 == FORGOTTEN).then_some(()))
         })?;
+        Ok(Self(child))
+    }
+}
+
+/// The stacks of one program.
+struct ProgramStacks {
+    pid: u32,
+    close: StacksDocument,
+    connect: StacksDocument,
+    leak: StacksDocument,
+}
+
+impl ProgramStacks {
+    /// Runs a program, and traces it. Calls `at_end` before the program ends, which closes what it forgets.
+    fn until(lab: &Lab, program: Command, at_end: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let [close, connect, leak] = SUBJECTS.map(|on| StacksRun::start(lab, on));
+        let (close, connect, leak) = (close?, connect?, leak?);
+        let program = PoolProgram::run(program)?;
         let stacks = Self {
-            pid: child.id(),
+            pid: program.0.id(),
             close: close.finish()?,
             connect: connect.finish()?,
             leak: leak.finish()?,
         };
-        // The server closes first those that the program forgets.
-        ensure!(stacks.close.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", stacks.close);
-        ensure!(stacks.connect.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", stacks.connect);
+        stacks.check_totals()?;
+        at_end()?;
         Ok(stacks)
+    }
+
+    fn of(lab: &Lab, program: Command) -> Result<Self> {
+        Self::until(lab, program, || Ok(()))
+    }
+
+    /// The stacks in a recording.
+    fn recorded(lab: &Lab, pid: u32, file: &Path) -> Result<Self> {
+        let [close, connect, leak] = SUBJECTS.map(|on| StacksDocument::recorded(lab, file, on));
+        let stacks = Self { pid, close: close?, connect: connect?, leak: leak? };
+        stacks.check_totals()?;
+        Ok(stacks)
+    }
+
+    fn check_totals(&self) -> Result<()> {
+        // The server closes first those that the program forgets.
+        ensure!(self.close.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", self.close);
+        ensure!(self.connect.calls == Some(RELEASED + EXPIRED + FORGOTTEN), "{:#?}", self.connect);
+        Ok(())
     }
 
     /// Checks each function with its caller.
@@ -236,6 +283,145 @@ pub fn c_with_frame_pointers(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Skips, with the error of tcptrace, where the kernel refuses a program at the end of accept(). Then leaks say so.
+fn needs_accept(lab: &Lab) -> Result<()> {
+    let done = lab.run(&["stacks", "--on", "accept", "--duration", "1ms"])?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let error = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    ensure!(done.status.code() == Some(3) && error.contains("inet_csk_accept"), "{error}");
+    let leak = lab.run(&["stacks", "--on", "leak", "--older", "1ms", "--duration", "1ms"])?;
+    let text = String::from_utf8_lossy(&leak.stdout);
+    ensure!(leak.status.success() && text.contains("does not show accept()"), "{text}");
+    bail!(Skip(error))
+}
+
+/// accept() calls of this program, and its forgotten connections, IPv4 and IPv6.
+pub fn accepts(lab: &Lab) -> Result<()> {
+    const EACH: usize = 5;
+    needs_accept(lab)?;
+    let (accept, leak) = (StacksRun::start(lab, "accept")?, StacksRun::start(lab, "leak")?);
+    let mut pairs = Vec::new();
+    for family in IpFamily::BOTH {
+        for _ in 0..EACH {
+            let mut pair = ConnectedPair::open(family)?;
+            pair.client.close();
+            pairs.push(pair);
+        }
+    }
+    wait_for("the forgotten connections", soon(), || {
+        Ok((kernel::count(CloseWait)? == pairs.len()).then_some(()))
+    })?;
+    let (accept, leak) = (accept.finish()?, leak.finish()?);
+    let all = pairs.len() as u64;
+    ensure!((accept.calls, accept.count(&[])) == (Some(all), all), "{accept:#?}");
+    ensure!(accept.stacks.iter().all(|row| !row.frames.is_empty()), "{accept:#?}");
+    ensure!(leak.count(&[]) == all, "{leak:#?}");
+    ensure!(leak.stacks.iter().all(|row| row.stack_of.as_deref() == Some("accept")), "{leak:#?}");
+    Ok(())
+}
+
+/// A server in C that forgets connections: its functions, live and in a recording, IPv4 and IPv6.
+pub fn server_in_c(lab: &Lab) -> Result<()> {
+    needs_callers()?;
+    needs_accept(lab)?;
+    let folder = TempFolder::new()?;
+    let program = folder.file("server");
+    built("cc", "gcc", &["-O2", "-g", "-fno-omit-frame-pointer"], &source("server.c"), &program)?;
+    for version in ["4", "6"] {
+        let file = folder.file(&format!("v{version}.tcptrace"));
+        let recorder = RecorderProcess::start(lab, &file, &["--stacks"])?;
+        let (accept, leak) = (StacksRun::start(lab, "accept")?, StacksRun::start(lab, "leak")?);
+        let server = forgetful_server(&program, version)?;
+        let (accept, leak) = (accept.finish()?, leak.finish()?);
+        recorder.signal(Signal::INT)?;
+        let (status, stderr) = recorder.wait()?;
+        ensure!(status == Some(0), "the recorder ended with {status:?}: {stderr}");
+        drop(server);
+        let counts = [&["serve_request", "main"], &["forget_request", "main"]]
+            .map(|[caller, main]| accept.count(&["accept_connection", caller, main]));
+        ensure!(counts == [SERVED, FORGOTTEN], "IPv{version}: {accept:#?}");
+        ensure!(leak.count(&["accept_connection", "forget_request"]) == FORGOTTEN, "{leak:#?}");
+        let accept_again = StacksDocument::recorded(lab, &file, "accept")?;
+        let leak_again = StacksDocument::recorded(lab, &file, "leak")?;
+        ensure!(accept.stacks == accept_again.stacks, "live {accept:#?}, replayed {accept_again:#?}");
+        ensure!(leak.stacks == leak_again.stacks, "live {leak:#?}, replayed {leak_again:#?}");
+    }
+    Ok(())
+}
+
+/// The server once it has accepted every connection, and forgotten some that their clients closed.
+fn forgetful_server(program: &Path, version: &str) -> Result<KillOnDrop> {
+    let mut server = Command::new(program);
+    let server = server.arg(version).stdin(Stdio::piped()).stdout(Stdio::piped()).start();
+    let mut server = KillOnDrop(server.context("start it")?);
+    let mut lines = BufReader::new(server.stdout.take().context("its stdout")?).lines();
+    let mut line = || lines.next().context("it ended")?.context("its output");
+    let port: u16 = line()?.parse()?;
+    let family = if version == "6" { IpFamily::V6 } else { IpFamily::V4 };
+    for _ in 0..SERVED + FORGOTTEN {
+        process::close(TcpStream::connect((family.loopback(), port))?);
+    }
+    let done = line()?;
+    ensure!(done == "done", "the server: {done:?}");
+    wait_for("the forgotten connections", soon(), || {
+        Ok((kernel::count(CloseWait)? as u64 == FORGOTTEN).then_some(()))
+    })?;
+    Ok(server)
+}
+
+/// A recording has the stacks that a live trace shows, with the same counts. `go tool pprof` reads its profile.
+pub fn recorded(lab: &Lab) -> Result<()> {
+    needs_callers()?;
+    let folder = TempFolder::new()?;
+    let program = c_program(&folder, "-fno-omit-frame-pointer")?;
+    let file = folder.file("a.tcptrace");
+    let recorder = RecorderProcess::start(lab, &file, &["--stacks"])?;
+    let live = ProgramStacks::until(lab, program, || {
+        recorder.signal(Signal::INT)?;
+        let (status, stderr) = recorder.wait()?;
+        ensure!(status == Some(0), "the recorder ended with {status:?}: {stderr}");
+        Ok(())
+    })?;
+    let replayed = ProgramStacks::recorded(lab, live.pid, &file)?;
+    replayed.check_callers()?;
+    for (live, replayed) in
+        [(&live.close, &replayed.close), (&live.connect, &replayed.connect), (&live.leak, &replayed.leak)]
+    {
+        ensure!(live.stacks == replayed.stacks, "live {live:#?}, replayed {replayed:#?}");
+    }
+    profile(lab, &folder, &file)
+}
+
+/// `go tool pprof` finds the functions with the counts of the program.
+fn profile(lab: &Lab, folder: &TempFolder, file: &Path) -> Result<()> {
+    let (file, netns) = (file.to_string_lossy(), lab.netns().to_string());
+    let written = lab.run(&["stacks", "--from", &file, "--netns", &netns, "--format", "pprof"])?;
+    let profile = folder.file("closes.pb");
+    std::fs::write(&profile, written.stdout)?;
+    let mut pprof = Command::new("go");
+    // It must not write into the user's folders.
+    pprof.env("HOME", &folder.path).env("PPROF_TMPDIR", &folder.path).args(["tool", "pprof", "-top"]);
+    let done = pprof.arg(&profile).finish().map_err(|_| Skip("needs go: package golang-go".into()))?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    ensure!(done.status.success(), "pprof: {}", String::from_utf8_lossy(&done.stderr));
+    ensure!(text.contains("Type: closes\n"), "{text}");
+    // `flat flat% sum% cum cum% function`, the highest count first.
+    let rows = text.lines().skip_while(|line| !line.contains("flat%")).skip(1);
+    let rows = rows.map(|row| row.split_whitespace().collect::<Vec<_>>()).filter(|row| row.len() > 5);
+    let rows: Vec<(u64, u64, &str)> = rows
+        .map(|row| Ok((row[0].parse()?, row[3].parse()?, row[5])))
+        .collect::<Result<_>>()
+        .with_context(|| format!("counts in {text}"))?;
+    let all = RELEASED + EXPIRED + FORGOTTEN;
+    ensure!(rows.first().is_some_and(|row| row.0 == all && row.2.contains("close")), "{text}");
+    for (function, count) in [("release_to_pool", RELEASED), ("expire_session", EXPIRED)] {
+        ensure!(rows.iter().any(|row| (row.1, row.2) == (count, function)), "{function}: {text}");
+    }
+    Ok(())
+}
+
 /// The same without frame pointers: the innermost function is right, and the rest is said to be missing.
 pub fn c_without_frame_pointers(lab: &Lab) -> Result<()> {
     needs_callers()?;
@@ -279,16 +465,30 @@ pub fn go(lab: &Lab) -> Result<()> {
 
 /// Python, whose functions are in a perf map.
 pub fn python(lab: &Lab) -> Result<()> {
-    let configuration = "import sys, sysconfig; print(sys.version_info >= (3, 12), sysconfig.get_config_var('PY_CORE_CFLAGS'))";
-    let done = Command::new("python3").args(["-c", configuration]).finish();
-    let done = done.map_err(|_| Skip("needs python3: package python3".into()))?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    if !text.starts_with("True") || !text.contains("-fno-omit-frame-pointer") {
-        bail!(Skip("needs Python 3.12 or later, built with frame pointers".into()));
-    }
-    let mut program = Command::new("python3");
+    let mut program = Command::new(python_with_frame_pointers()?);
     program.args(["-X", "perf"]).arg(source("pool.py"));
-    ProgramStacks::of(lab, program)?.check_callers()
+    let stacks = ProgramStacks::of(lab, program)?;
+    std::fs::remove_file(format!("/tmp/perf-{}.map", stacks.pid)).ok();
+    stacks.check_callers()
+}
+
+/// Python 3.12 or later with frame pointers: that of the host, or what `cargo xtask setup --python` has built.
+fn python_with_frame_pointers() -> Result<PathBuf> {
+    const QUESTION: &str = "import sys, sysconfig, _socket; \
+         print(sys.version_info >= (3, 12), sysconfig.get_config_var('PY_CORE_CFLAGS'))";
+    let is_one = |program: &PathBuf| {
+        let done = Command::new(program).args(["-c", QUESTION]).finish();
+        done.is_ok_and(|done| {
+            let text = String::from_utf8_lossy(&done.stdout);
+            text.starts_with("True") && text.contains("-fno-omit-frame-pointer")
+        })
+    };
+    // This program is in the folder `target/PROFILE/deps`.
+    let test = std::env::current_exe()?;
+    let built = test.ancestors().nth(3).map(|target| target.join("python/python"));
+    let mut programs = std::iter::once("python3".into()).chain(built);
+    let reason = "needs Python 3.12 or later with frame pointers: `cargo xtask setup --python` builds one";
+    Ok(programs.find(is_one).ok_or_else(|| Skip(reason.into()))?)
 }
 
 /// Node.js, whose functions are in a perf map. Its connects come from a later turn of its loop.

@@ -87,6 +87,23 @@ const DWELLS_BY_STATE: &str = "BEGIN { printf(\"ready\\n\"); } tracepoint:sock:i
     if (args->newstate == 7) { delete(@since[args->skaddr]); } else { @since[args->skaddr] = nsecs; }
 } END { clear(@since); clear(@dwells); }";
 
+/// The cost of user stacks: none, a sample, all.
+pub const STACK_CASES: [&BenchCase; 5] = [
+    EMPTY,
+    &tcptrace("record", &["record", "--force", "-o", RECORDING], ReadySignal::Stderr("recording")),
+    &tcptrace(
+        "record --stacks",
+        &["record", "--stacks", "--force", "-o", RECORDING],
+        ReadySignal::Stderr("recording"),
+    ),
+    &tcptrace("stacks", &["stacks", "--duration", "10m"], ReadySignal::Stderr("tracing")),
+    &tcptrace(
+        "stacks --every-call",
+        &["stacks", "--every-call", "--duration", "10m"],
+        ReadySignal::Stderr("tracing"),
+    ),
+];
+
 /// Placeholder for the path of the recording.
 const RECORDING: &str = "RECORDING";
 

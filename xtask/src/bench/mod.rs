@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 
-use crate::bench::case::{BASELINE, BenchCase, CASES, CaseProgram, EMPTY};
+use crate::bench::case::{BASELINE, BenchCase, CASES, CaseProgram, EMPTY, STACK_CASES};
 use crate::bench::cost::CaseCost;
 use crate::bench::load::{Load, LoadKind};
 use crate::bench::spread::Spread;
@@ -52,17 +52,23 @@ enum BenchPart {
     Namespaces,
     /// Messages over 5,000 permanent connections
     Long,
+    /// The same as loopback, with user stacks of connect() and close()
+    Stacks,
     /// Many idle sockets: time until the first output, and memory
     Rest,
 }
 
 /// In the order of measurement.
-const PARTS: [(BenchPart, Option<LoadKind>); 4] = [
-    (BenchPart::Loopback, Some(LoadKind::Loopback)),
-    (BenchPart::Namespaces, Some(LoadKind::Namespaces)),
-    (BenchPart::Long, Some(LoadKind::Long)),
+const PARTS: [(BenchPart, Option<LoadCases>); 5] = [
+    (BenchPart::Loopback, Some((LoadKind::Loopback, &CASES))),
+    (BenchPart::Namespaces, Some((LoadKind::Namespaces, &CASES))),
+    (BenchPart::Long, Some((LoadKind::Long, &CASES))),
+    (BenchPart::Stacks, Some((LoadKind::Loopback, &STACK_CASES))),
     (BenchPart::Rest, None),
 ];
+
+/// A load, and what is measured under it.
+type LoadCases = (LoadKind, &'static [&'static BenchCase]);
 
 /// Paths of the programs, and the parameters of the load.
 struct Bench {
@@ -88,7 +94,7 @@ pub fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     let scratch = repo.target.join("bench");
     std::fs::create_dir_all(&scratch)?;
     println!("{}", machine()?);
-    for (part, kind) in PARTS {
+    for (part, cases) in PARTS {
         if !args.part.is_empty() && !args.part.contains(&part) {
             continue;
         }
@@ -96,13 +102,13 @@ pub fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
             tcptrace: repo.release_binary(),
             load: repo.target.join("release/load"),
             scratch: scratch.clone(),
-            kind: kind.unwrap_or(LoadKind::Loopback),
+            kind: cases.map_or(LoadKind::Loopback, |(kind, _)| kind),
             threads: args.threads,
             rate: args.rate,
             seconds: args.seconds,
         };
-        match kind {
-            Some(_) => under_load(&bench, args)?,
+        match cases {
+            Some((_, cases)) => under_load(&bench, args, cases)?,
             None => rest::measure(&bench, args.rounds)?,
         }
     }
@@ -124,15 +130,16 @@ struct CaseSeries {
     costs: Vec<CaseCost>,
 }
 
-fn under_load(bench: &Bench, args: &BenchArgs) -> Result<()> {
+fn under_load(bench: &Bench, args: &BenchArgs, cases: &[&'static BenchCase]) -> Result<()> {
     // All others are net of the empty program.
     let is_selected = |case: &BenchCase| {
         args.only.is_empty()
             || case.name == EMPTY.name
             || args.only.iter().any(|only| case.name.contains(only.as_str()))
     };
-    let mut series: Vec<CaseSeries> = CASES
-        .into_iter()
+    let mut series: Vec<CaseSeries> = cases
+        .iter()
+        .copied()
         .filter(|case| is_selected(case))
         .map(|case| CaseSeries { case, kept: Vec::new(), costs: Vec::new() })
         .collect();

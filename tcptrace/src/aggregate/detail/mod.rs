@@ -108,7 +108,7 @@ pub struct Life {
     pub steps: Vec<StateChange>,
     /// History before the first change.
     pub before: Before,
-    /// Stack of the `connect()` that opened it, if captured.
+    /// Stack of the `connect()` that opened it, or of the `accept()` that received it, if captured.
     pub opened_by: Option<Arc<UserStack>>,
     /// Stack of the call that sent its FIN, if captured.
     pub closed_by: Option<Arc<UserStack>>,

@@ -38,7 +38,7 @@ pub struct SocketRow {
     pub orphan: bool,
     /// A late segment rearmed the TIME_WAIT timer: it lasts longer than a minute.
     pub extended: bool,
-    /// Stack of the `connect()` that opened it.
+    /// Stack of the `connect()` that opened it, or of the `accept()` that received it.
     pub opened_by: StackUse,
     /// Stack of the call that sent its FIN.
     pub closed_by: StackUse,

@@ -55,7 +55,7 @@ fn equal_stacks_of_several_processes_are_one_group() {
     let name = |name: &str, calls, captured, processes| (name.to_owned(), calls, captured, processes);
     assert_eq!(of(&stacks.groups, StackCall::Connect), [name("open", 3, 3, 2), name("", 1, 1, 1)]);
     assert_eq!(of(&stacks.groups, StackCall::Close), [name("release", 65, 2, 1), name("expire", 1, 1, 1)]);
-    let [connects, closes] = stacks.totals;
+    let [connects, closes, _] = stacks.totals;
     assert_eq!(connects, CallTotal { calls: 4, with_stack: 4, captured: 4 });
     assert_eq!(closes, CallTotal { calls: 4, with_stack: 66, captured: 3 });
     // Dwells of the sockets: how long they were open.
@@ -84,6 +84,47 @@ fn forgotten_sockets_have_the_stack_of_their_connect() {
     let found: Vec<_> =
         leaks.iter().map(|leak| (leak.stack.is_some(), leak.close_wait, leak.fin_wait2)).collect();
     assert_eq!(found, [(true, 2, 0), (false, 1, 0)]);
+}
+
+#[test]
+fn accepted_sockets_have_the_stack_of_their_accept() {
+    let connection = |cookie| TestConnection { cookie, peer: peer(1), pid: 7, begins_ns: MS, open_ns: MS };
+    let mut records = Vec::new();
+    for (cookie, accepted) in [(1, 1), (2, 1), (3, 2 | IS_SAMPLE), (4, 0)] {
+        use TcpState::{CloseWait, Established, SynRecv};
+        let connection = connection(cookie);
+        let mut accept = connection.step(2 * MS, Kind::Accepted, Established, Established, accepted);
+        let connect = connection.step(0, Kind::Transition, TcpState::Close, TcpState::SynSent, 0);
+        // The task is in the record of the call.
+        if let (Record::Kernel(accept), Record::Kernel(connect)) = (&mut accept, connect) {
+            accept.raw.flags = flag::TASK;
+            accept.task = connect.task;
+        }
+        records.extend([
+            connection.transition(MS, SynRecv, Established),
+            accept,
+            connection.transition(3 * MS, Established, CloseWait),
+        ]);
+    }
+    records.extend([stack(1, "forget"), stack(2, "serve")]);
+    let mut run = run(records);
+    run.now += 2_000 * MS;
+    let stacks = run.snapshot().stacks;
+    assert_eq!(
+        of(&stacks.groups, StackCall::Accept),
+        [("serve".to_owned(), 64, 1, 1), ("forget".to_owned(), 2, 2, 1)]
+    );
+    assert_eq!(
+        stacks.totals[StackCall::Accept as usize],
+        CallTotal { calls: 4, with_stack: 66, captured: 3 }
+    );
+    let leaks = stacks.leaks.iter().map(|leak| (leak.call, leak.stack.is_some(), leak.close_wait));
+    assert_eq!(
+        leaks.collect::<Vec<_>>(),
+        [(StackCall::Accept, true, 2), (StackCall::Accept, true, 1), (StackCall::Accept, false, 1)]
+    );
+    let owners = stacks.leaks.iter().map(|leak| leak.process.as_ref().map(|process| process.pid));
+    assert!(owners.into_iter().all(|pid| pid == Some(7)), "{:#?}", stacks.leaks);
 }
 
 #[test]

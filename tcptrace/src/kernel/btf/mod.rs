@@ -10,7 +10,7 @@ use blob::{Blob, TypeName, kind};
 pub use layout::LayoutError;
 use tcptrace_common::{config::Offsets, record::ResetReason};
 
-use crate::model::hooks::{HOOKS, Hook, OptionalHook};
+use crate::model::hooks::{HOOKS, Hook, OptionalHook, Programs};
 
 /// Path of the running kernel's BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -27,23 +27,30 @@ const FUNCTIONS: [TypeName<'_>; 2] = [
 /// Prefix of the typedef of a tracepoint.
 const TRACEPOINT: &str = "btf_trace_";
 
-/// The typedefs of all hooks' tracepoints.
-fn typedefs() -> Vec<String> {
-    HOOKS.iter().map(|hook| format!("{TRACEPOINT}{}", hook.tracepoint)).collect()
+/// What the programs of a hook are attached to: kind and name of its type.
+fn target(hook: &Hook) -> (u32, String) {
+    if hook.is_at_function() {
+        (kind::FUNC, hook.tracepoint.to_owned())
+    } else {
+        (kind::TYPEDEF, format!("{TRACEPOINT}{}", hook.tracepoint))
+    }
 }
 
 /// Facts about this kernel from BTF.
 pub struct KernelTypes {
-    tracepoints: Vec<Tracepoint>,
+    targets: Vec<HookTarget>,
     functions: Vec<&'static str>,
     offsets: Result<Offsets, LayoutError>,
     has_recursion_guard: bool,
     reset_reasons: Vec<(u32, ResetReason)>,
 }
 
-/// A tracepoint that BTF programs attach to.
-struct Tracepoint {
-    /// Name of its typedef, with [`TRACEPOINT`].
+/// The type of a tracepoint or function that programs attach to.
+struct HookTarget {
+    /// Name of the hook.
+    hook: &'static str,
+    kind: u32,
+    /// Name of the type.
     name: String,
     type_id: u32,
     arguments: usize,
@@ -52,13 +59,12 @@ struct Tracepoint {
 impl KernelTypes {
     /// Parses the BTF blob `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let typedefs = typedefs();
-        let tracepoints = typedefs.iter().map(|text| TypeName { kind: kind::TYPEDEF, text });
-        let names: Vec<TypeName<'_>> =
-            layout::NAMES.into_iter().chain(tracepoints).chain(FUNCTIONS).collect();
+        let targets: Vec<(u32, String)> = HOOKS.iter().map(target).collect();
+        let of_hooks = targets.iter().map(|&(kind, ref text)| TypeName { kind, text });
+        let names: Vec<TypeName<'_>> = layout::NAMES.into_iter().chain(of_hooks).chain(FUNCTIONS).collect();
         let blob = Blob::read(bytes, &names)?;
         Ok(Self {
-            tracepoints: typedefs.iter().filter_map(|name| Tracepoint::find(&blob, name)).collect(),
+            targets: HOOKS.iter().filter_map(|hook| HookTarget::find(&blob, hook)).collect(),
             functions: FUNCTIONS
                 .iter()
                 .filter(|name| blob.id_of(name.kind, name.text).is_some())
@@ -70,15 +76,22 @@ impl KernelTypes {
         })
     }
 
-    /// Number of arguments of the tracepoint `name`, if the kernel has it.
-    pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
-        let wanted = |found: &&Tracepoint| found.name.strip_prefix(TRACEPOINT) == Some(name);
-        self.tracepoints.iter().find(wanted).map(|found| found.arguments)
+    /// Number of arguments of the tracepoint or function of the hook `name`, if the kernel has it.
+    pub fn hook_arguments(&self, name: &str) -> Option<usize> {
+        self.targets.iter().find(|found| found.hook == name).map(|found| found.arguments)
+    }
+
+    /// The program for the end of the function of `hook`; `None` if the kernel's function has other arguments.
+    pub fn program_at_end(&self, hook: &Hook) -> Option<&'static str> {
+        let Programs::FunctionEnd(programs) = hook.programs else { return None };
+        let found = self.hook_arguments(hook.tracepoint)?;
+        programs.into_iter().find(|&(arguments, _)| arguments == found).map(|(_, program)| program)
     }
 
     /// Whether this kernel has `hook` and those that are attached together with it.
     pub fn has_hook(&self, hook: &Hook) -> bool {
-        let is_usable = |hook: &Hook| match (self.tracepoint_arguments(hook.tracepoint), hook.optional()) {
+        let is_usable = |hook: &Hook| match (self.hook_arguments(hook.tracepoint), hook.optional()) {
+            _ if hook.is_at_function() => self.program_at_end(hook).is_some(),
             (Some(found), Some(OptionalHook { arguments: Some(wanted), .. })) => found == *wanted,
             (found, _) => found.is_some(),
         };
@@ -120,19 +133,21 @@ impl KernelTypes {
         &self.reset_reasons
     }
 
-    /// BTF of the tracepoints only, with their ids in the kernel's BTF: looking up an id then need not parse 150,000
-    /// types.
-    pub fn tracepoints_only(&self) -> Vec<u8> {
-        blob::with_types(self.tracepoints.iter().map(|found| (found.type_id, kind::TYPEDEF, &*found.name)))
+    /// BTF of the hooks only, with their ids in the kernel's BTF: looking up an id then need not parse 150,000 types.
+    pub fn hooks_only(&self) -> Vec<u8> {
+        blob::with_types(self.targets.iter().map(|found| (found.type_id, found.kind, &*found.name)))
     }
 }
 
-impl Tracepoint {
-    fn find(blob: &Blob<'_>, name: &str) -> Option<Self> {
-        let type_id = blob.id_of(kind::TYPEDEF, name)?;
+impl HookTarget {
+    fn find(blob: &Blob<'_>, hook: &'static Hook) -> Option<Self> {
+        let (kind, name) = target(hook);
+        let type_id = blob.id_of(kind, &name)?;
         let prototype = blob.chain(type_id).find(|found| found.kind() == kind::FUNC_PROTO)?;
-        // The first parameter is the tracepoint's own.
-        Some(Self { name: name.to_owned(), type_id, arguments: prototype.parts().saturating_sub(1) })
+        // The first parameter of a tracepoint is its own.
+        let own = usize::from(!hook.is_at_function());
+        let arguments = prototype.parts().saturating_sub(own);
+        Some(Self { hook: hook.tracepoint, kind, name, type_id, arguments })
     }
 }
 

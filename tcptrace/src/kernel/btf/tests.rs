@@ -85,13 +85,15 @@ fn only_arm64_counts_softirqs_in_the_task() {
 
 #[test]
 fn btf_shows_hooks_and_helpers() {
-    let arguments = |name: &str| ALL.map(|btf| KernelTypes::parse(btf).unwrap().tracepoint_arguments(name));
+    let arguments = |name: &str| ALL.map(|btf| KernelTypes::parse(btf).unwrap().hook_arguments(name));
     assert_eq!(arguments("inet_sock_set_state"), [Some(3); 4]);
     assert_eq!(arguments("timer_start"), [3, 3, 2, 2].map(Some));
     assert_eq!(arguments("timer_cancel"), [Some(1); 4]);
     assert_eq!(arguments("timer_expire_entry"), [Some(2); 4]);
     // With a reason since 5.17, with the receiving socket since 6.11.
     assert_eq!(arguments("kfree_skb"), [2, 3, 4, 4].map(Some));
+    // `(sk, arg)` since 6.10.
+    assert_eq!(arguments("inet_csk_accept"), [4, 4, 2, 2].map(Some));
     assert_eq!(arguments("no_such_tracepoint"), [None; 4]);
     let helper = |name| ALL.map(|btf| KernelTypes::parse(btf).unwrap().has_function(name));
     assert_eq!(helper("bpf_get_socket_ptr_cookie"), [false, true, true, true]);
@@ -114,7 +116,7 @@ fn reset_reasons_have_each_kernels_numbers() {
     assert_eq!(number(ResetReason::NotSpecified), [None, None, Some(0), Some(0)]);
     assert_eq!(number(ResetReason::AbortOnClose), [None, None, Some(11), Some(11)]);
     assert_eq!(number(ResetReason::State), [None, None, Some(14), Some(14)]);
-    let arguments = |name| ALL.map(|btf| KernelTypes::parse(btf).unwrap().tracepoint_arguments(name));
+    let arguments = |name| ALL.map(|btf| KernelTypes::parse(btf).unwrap().hook_arguments(name));
     assert_eq!(arguments("tcp_send_reset"), [2, 2, 3, 3].map(Some));
     assert_eq!(arguments("tcp_receive_reset"), [Some(1); 4]);
     // Since 5.14.
@@ -169,7 +171,7 @@ fn type_containing_itself_ends_the_search() {
 fn type_referring_to_itself_ends_the_chain() {
     let typedef = [1, kind::TYPEDEF << 24, 1];
     let types = KernelTypes::parse(&btf(&typedef, b"\0btf_trace_kfree_skb\0")).unwrap();
-    assert_eq!(types.tracepoint_arguments("kfree_skb"), None);
+    assert_eq!(types.hook_arguments("kfree_skb"), None);
 }
 
 #[test]
@@ -229,13 +231,13 @@ fn field_beginning_inside_a_byte_is_missing() {
 }
 
 #[test]
-fn tracepoints_keep_their_type_ids() {
+fn hooks_keep_their_type_ids() {
     for btf in ALL {
         let types = KernelTypes::parse(btf).unwrap();
-        let typedefs = typedefs();
+        let targets: Vec<(u32, String)> = HOOKS.iter().map(target).collect();
         let names: Vec<TypeName<'_>> =
-            typedefs.iter().map(|text| TypeName { kind: kind::TYPEDEF, text }).collect();
-        let (whole, only) = (Blob::read(btf, &names).unwrap(), types.tracepoints_only());
+            targets.iter().map(|&(kind, ref text)| TypeName { kind, text }).collect();
+        let (whole, only) = (Blob::read(btf, &names).unwrap(), types.hooks_only());
         let only = Blob::read(&only, &names).unwrap();
         for TypeName { kind, text } in names {
             assert_eq!(whole.id_of(kind, text), only.id_of(kind, text), "{text}");

@@ -53,7 +53,7 @@ impl Identities {
         self.lives.remove_ended(Nanos(raw.ts_ns));
         match Kind::from_raw(raw.kind) {
             Some(Kind::Transition) => self.transition(raw),
-            Some(Kind::ResetSent | Kind::ResetReceived | Kind::ErrorReported) => {
+            Some(Kind::ResetSent | Kind::ResetReceived | Kind::ErrorReported | Kind::Accepted) => {
                 let known = self.known(raw, LifeKind::Full);
                 raw.cookie = self.known_or_older(known, raw).0;
             }

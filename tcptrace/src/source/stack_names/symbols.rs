@@ -11,14 +11,21 @@ use blazesym::{
 };
 
 use super::process_code::ProcessCode;
-use crate::model::{stack::StackFrame, text};
+use crate::{
+    kernel,
+    model::{stack::StackFrame, text},
+};
 
 /// Stacks after which the tables of all files are read again, so that those of ended processes are freed.
 const MAX_STACKS: u32 = 1 << 12;
 
 thread_local! {
     /// The symbolizer, which belongs to its thread, and the stacks it has named.
-    static SYMBOLIZER: RefCell<(Symbolizer, u32)> = RefCell::new((Symbolizer::new(), 0));
+    static SYMBOLIZER: RefCell<(Symbolizer, u32)> = {
+        // blazesym maps files of the processes, which their users may shorten meanwhile.
+        kernel::survive_truncation();
+        RefCell::new((Symbolizer::new(), 0))
+    };
 }
 
 /// The frames at `addresses` of a process, innermost first; an inlined function is a frame of its own.
@@ -28,6 +35,7 @@ pub(super) fn frames(code: &ProcessCode, addresses: &[u64]) -> Vec<StackFrame> {
             (*symbolizer, *stacks) = (Symbolizer::new(), 0);
         }
         *stacks += 1;
+        let intact = kernel::replaced_pages();
         let mut process = Process::new(Pid::from(code.pid));
         process.map_files = code.can_open_mappings();
         process.perf_map = code.has_perf_map();
@@ -40,7 +48,15 @@ pub(super) fn frames(code: &ProcessCode, addresses: &[u64]) -> Vec<StackFrame> {
         });
         let found = found.unwrap_or_default();
         let symbols = found.iter().map(Some).chain(std::iter::repeat(None));
-        addresses.iter().zip(symbols).flat_map(|(&address, symbol)| named(code, address, symbol)).collect()
+        let of = |(&address, symbol)| named(code, address, symbol);
+        let frames = addresses.iter().zip(symbols).flat_map(of).collect();
+        drop(found);
+        if kernel::replaced_pages() == intact {
+            return frames;
+        }
+        // Names that were read from zeros are wrong, also later.
+        *symbolizer = Symbolizer::new();
+        addresses.iter().flat_map(|&address| named(code, address, None)).collect()
     })
 }
 
@@ -92,7 +108,89 @@ fn path(folder: Option<&Path>, file: &OsStr) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{self, File},
+        os::unix::fs::FileExt as _,
+        process::{Child, Command},
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
+        thread,
+        time::Duration,
+    };
+
     use super::*;
+
+    /// A process that has mapped a copy of a library.
+    struct Mapping {
+        child: Child,
+        file: File,
+        content: Vec<u8>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Mapping {
+        /// `None` if this program has no such library.
+        fn of_library() -> Option<Self> {
+            let maps = fs::read_to_string("/proc/self/maps").expect("this process");
+            let library = maps
+                .lines()
+                .find_map(|line| line.split_whitespace().nth(5).filter(|path| path.contains("libgcc_s")))?;
+            let folder = tempfile::tempdir().expect("a folder");
+            let copy = folder.path().join("copy.so");
+            fs::copy(library, &copy).expect("a copy");
+            let child = Command::new("sleep").arg("600").env("LD_PRELOAD", &copy).spawn().expect("sleep");
+            let file = File::options().read(true).write(true).open(&copy).expect("the copy");
+            Some(Self { child, file, content: fs::read(library).expect("the library"), _folder: folder })
+        }
+
+        fn address(&self) -> Option<u64> {
+            let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).ok()?;
+            let line = maps.lines().find(|line| line.contains("r-xp") && line.ends_with("copy.so"))?;
+            Some(u64::from_str_radix(line.split_once('-')?.0, 16).ok()? + 0x100)
+        }
+
+        /// Shortens the file, and restores it.
+        fn shorten(&self) {
+            self.file.set_len(0).expect("shorter");
+            self.file.write_all_at(&self.content, 0).expect("space");
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+    }
+
+    #[test]
+    fn files_that_become_shorter_end_nothing() {
+        const TRIES: u32 = 20_000;
+        let Some(mapping) = Mapping::of_library() else { return eprintln!("skipped: no libgcc_s.so") };
+        let address = (0..1_000).find_map(|_| {
+            thread::sleep(Duration::from_millis(5));
+            mapping.address()
+        });
+        let address = address.expect("the process maps the library");
+        let code = ProcessCode::read(mapping.child.id()).expect("it runs");
+        let before = kernel::replaced_pages();
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Relaxed) {
+                    mapping.shorten();
+                }
+            });
+            for _ in 0..TRIES {
+                SYMBOLIZER.with_borrow_mut(|(symbolizer, _)| *symbolizer = Symbolizer::new());
+                assert_eq!(frames(&code, &[address]).len(), 1);
+                if kernel::replaced_pages() > before {
+                    break;
+                }
+            }
+            is_done.store(true, Relaxed);
+        });
+        assert!(kernel::replaced_pages() > before, "never shortened while it was read");
+    }
 
     #[test]
     fn tiers_of_v8_are_one_function() {

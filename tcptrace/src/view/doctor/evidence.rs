@@ -203,10 +203,7 @@ impl<'a> Case<'a> {
 
     /// The code that makes most calls of a program, a line each; none if no stacks were captured.
     pub fn code(&self, call: StackCall, process: &Process) -> Vec<String> {
-        let what = match call {
-            StackCall::Connect => "opened by",
-            StackCall::Close => "closed by",
-        };
+        let what = call.phrase();
         let groups = self.snapshot.stacks.groups.iter();
         let of_program = groups.filter(|group| group.call == call && group.process.comm == process.comm);
         of_program
@@ -216,14 +213,14 @@ impl<'a> Case<'a> {
             .collect()
     }
 
-    /// The code that opened sockets that now are in CLOSE_WAIT, likewise.
+    /// The code that opened or accepted sockets that now are in CLOSE_WAIT, likewise.
     pub fn code_of_close_wait(&self) -> Vec<String> {
         let leaks = self.snapshot.stacks.leaks.iter().filter(|leak| leak.close_wait > 0);
-        let with_code = leaks.filter_map(|leak| Some((leak.close_wait, leak.stack.as_ref()?)));
-        with_code
-            .take(MOST_CODE)
-            .map(|(count, stack)| format!("{} opened by {}", units::count(count), stack.summary()))
-            .collect()
+        let with_code = leaks.filter_map(|leak| {
+            let (what, stack) = (leak.call.phrase(), leak.stack.as_ref()?);
+            Some(format!("{} {what} {}", units::count(leak.close_wait), stack.summary()))
+        });
+        with_code.take(MOST_CODE).collect()
     }
 
     /// Watch time in words.

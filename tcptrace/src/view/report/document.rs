@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use super::{
     Report,
     bins::{Bin, BinScale, Bins},
+    code::{self, CodeStacks},
     summary,
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     view::{
         document::{self, DocumentHead, limits},
         hist::{closes, json::Numbers},
+        stacks::{comm, name},
         top::{json::GroupFields, summary::STATES},
     },
 };
@@ -53,6 +55,7 @@ pub struct ReportDocument<'a> {
     fin_wait2: ReportFinWait2,
     timeline: TimelineDocument<'a>,
     histograms: Vec<ReportHistogram<'a>>,
+    stacks: Vec<ReportStacks<'a>>,
     group_by: String,
     /// Number of groups merged into the one with the key `other`.
     other_groups: u64,
@@ -82,7 +85,7 @@ impl<'a> ReportDocument<'a> {
                 .collect(),
             began_at: report.wall(snapshot.began).to_string(),
             traced_ns: report.span().0,
-            summary: summary::sentences(report),
+            summary: summary::sentences(report).map(|sentence| sentence.to_string()),
             states: STATES.into_iter().map(|state| ReportState::of(state, report)).collect(),
             fin_wait2: ReportFinWait2 {
                 orphan: listed.all.fin_wait2_orphan,
@@ -90,6 +93,7 @@ impl<'a> ReportDocument<'a> {
             },
             timeline: TimelineDocument(snapshot),
             histograms: histograms(snapshot),
+            stacks: report.code.iter().map(ReportStacks::of).collect(),
             group_by: snapshot.grouping.to_string(),
             other_groups: listed.other_groups,
             all: GroupFields::of(&listed.all, snapshot),
@@ -166,6 +170,35 @@ struct ReportHistogram<'a> {
     numbers: Numbers<'a>,
     scale: BinScale,
     buckets: Vec<Bin>,
+}
+
+/// User stacks of one kind of call.
+#[derive(Serialize)]
+struct ReportStacks<'a> {
+    on: &'static str,
+    total: u64,
+    /// Those whose stack is not listed.
+    other: u64,
+    stacks: Vec<ReportStack<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReportStack<'a> {
+    count: u64,
+    comm: Cow<'a, str>,
+    /// Names of the functions, outermost first.
+    frames: Vec<String>,
+}
+
+impl<'a> ReportStacks<'a> {
+    fn of(code: &CodeStacks<'a>) -> Self {
+        let stacks = code.listed.iter().map(|listed| ReportStack {
+            count: listed.count,
+            comm: comm(listed.process),
+            frames: code::frames(listed).map(name).collect(),
+        });
+        Self { on: code.on.name(), total: code.total, other: code.other(), stacks: stacks.collect() }
+    }
 }
 
 /// Histograms of all sockets: every state and its splits.

@@ -8,6 +8,7 @@ mod axis;
 mod bins;
 mod cell;
 mod chart;
+mod code;
 pub mod document;
 mod ends;
 mod facts;
@@ -26,6 +27,7 @@ use crate::{
     model::{Nanos, TcpState},
     view::clock,
 };
+use code::CodeStacks;
 use ranking::ReportGroups;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub struct Report<'a> {
     filter: &'a str,
     zone: TimeZone,
     listed: ReportGroups<'a>,
+    code: Vec<CodeStacks<'a>>,
 }
 
 const DAY: Nanos = Nanos(86_400 * Nanos::SECOND.0);
@@ -45,7 +48,7 @@ impl<'a> Report<'a> {
     /// Creates the report from the last `snapshot` of a recording, made with `filter` (empty: everything). Times are
     /// shown in `zone`.
     pub fn of(snapshot: &'a Snapshot, filter: &'a str, zone: TimeZone) -> Self {
-        Self { snapshot, filter, zone, listed: ReportGroups::of(snapshot) }
+        Self { snapshot, filter, zone, listed: ReportGroups::of(snapshot), code: CodeStacks::all(snapshot) }
     }
 
     /// The wall-clock time at `ts`.

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Report, bound,
     cell::{Number, Text, for_script},
+    code,
     document::ReportDocument,
     facts,
     sections::SECTIONS,
@@ -117,7 +118,12 @@ fn summary(page: &mut String, report: &Report<'_>) -> fmt::Result {
     }
     page.push_str("<section class=\"summary\" aria-label=\"Summary\">");
     for sentence in summary::sentences(report) {
-        write!(page, "<p>{}</p>", Text(&sentence))?;
+        page.push_str("<p>");
+        for part in sentence.0 {
+            write!(page, "{}", Text(&part.text))?;
+            part.code.map_or(Ok(()), |on| code::link(page, report, on))?;
+        }
+        page.push_str("</p>");
     }
     tiles(page, report)?;
     if !report.snapshot.host.limits.is_empty() {

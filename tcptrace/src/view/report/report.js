@@ -401,6 +401,21 @@
     if (figure.dataset.chart === "histogram") new Histogram(figure); else new TimeChart(figure);
   }
 
+  // A click on a function of a flame graph shows it over the full width, with its callers and those that it calls.
+  for (const flame of document.querySelectorAll("svg.flame")) {
+    const cells = [...flame.children].map((cell) => ({ cell, x: parseFloat(cell.getAttribute("x")), width: parseFloat(cell.getAttribute("width")) }));
+    for (const { cell, x, width } of cells) {
+      cell.addEventListener("click", () => {
+        for (const other of cells) {
+          const from = Math.max(0, (other.x - x) * 100 / width);
+          const to = Math.min(100, (other.x + other.width - x) * 100 / width);
+          other.cell.setAttribute("x", `${from}%`);
+          other.cell.setAttribute("width", `${Math.max(0, to - from)}%`);
+        }
+      });
+    }
+  }
+
   const theme = document.getElementById("theme");
   const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const name = () => { theme.textContent = isDark() ? "Light" : "Dark"; };

@@ -1,13 +1,13 @@
 //! Summary in three sentences: the recording, the peaks and the main producer of TIME_WAIT, the problems.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use super::Report;
 use crate::{
     aggregate::{Group, GroupKey, stuck_sockets::StuckSockets},
     lifecycle::{Closer, EndReason},
     model::{Nanos, TcpState, text, units},
-    view::losses::losses,
+    view::{losses::losses, stacks::StackSubject},
 };
 
 /// A CLOSE_WAIT or held FIN_WAIT2 at least this old counts as forgotten, not as pending.
@@ -15,9 +15,31 @@ const FORGOTTEN: Nanos = Nanos(10_000_000_000);
 /// Resets are reported if they end more than one connection in this many.
 const RESET_RATIO: u64 = 20;
 
+/// A sentence in parts.
+pub struct Sentence(pub Vec<SentencePart>);
+
+/// A part of a sentence.
+pub struct SentencePart {
+    pub text: String,
+    /// The code that it is about.
+    pub code: Option<StackSubject>,
+}
+
+impl Sentence {
+    fn plain(text: String) -> Self {
+        Self(vec![SentencePart { text, code: None }])
+    }
+}
+
+impl fmt::Display for Sentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| f.write_str(&part.text))
+    }
+}
+
 /// The three sentences.
-pub fn sentences(report: &Report<'_>) -> [String; 3] {
-    [seen(report), most(report), wrong(report)]
+pub fn sentences(report: &Report<'_>) -> [Sentence; 3] {
+    [Sentence::plain(seen(report)), most(report), wrong(report)]
 }
 
 /// Sentence about the recording: host, time, connections.
@@ -44,7 +66,7 @@ fn seen(report: &Report<'_>) -> String {
 }
 
 /// Sentence about the peaks and the main producer of TIME_WAIT.
-fn most(report: &Report<'_>) -> String {
+fn most(report: &Report<'_>) -> Sentence {
     let peak = |state| report.snapshot.timeline.peak(state);
     let established = match peak(TcpState::Established) {
         Some((n, ts)) => {
@@ -53,7 +75,7 @@ fn most(report: &Report<'_>) -> String {
         None => "no socket was ESTABLISHED".into(),
     };
     let Some((highest, ts)) = peak(TcpState::TimeWait) else {
-        return format!("No socket was in TIME_WAIT, and {established}.");
+        return Sentence::plain(format!("No socket was in TIME_WAIT, and {established}."));
     };
     let entered = report.entered(TcpState::TimeWait);
     let came = match entered {
@@ -65,11 +87,12 @@ fn most(report: &Report<'_>) -> String {
             producer(report, entered)
         ),
     };
-    format!(
-        "TIME_WAIT peaked at {} sockets at {}: {came}; {established}.",
-        units::count(highest),
-        report.clock(ts)
-    )
+    let peaked =
+        format!("TIME_WAIT peaked at {} sockets at {}: {came}", units::count(highest), report.clock(ts));
+    Sentence(vec![
+        SentencePart { text: peaked, code: Some(StackSubject::Close) },
+        SentencePart { text: format!("; {established}."), code: None },
+    ])
 }
 
 /// The group that produced most TIME_WAIT, and its main closer.
@@ -87,32 +110,54 @@ fn producer(report: &Report<'_>, entered: u64) -> String {
 }
 
 /// Sentence about the problems.
-fn wrong(report: &Report<'_>) -> String {
-    let findings: Vec<String> = FINDINGS.iter().filter_map(|finding| finding(report)).collect();
-    if findings.is_empty() {
-        return "No problem found: nothing was lost, no CLOSE_WAIT is older than 10 s, no FIN_WAIT2 is held for longer, \
-                and neither ports nor room for TIME_WAIT ran out."
-            .into();
+fn wrong(report: &Report<'_>) -> Sentence {
+    let found = |(finding, code): &ReportFinding| Some(SentencePart { text: finding(report)?, code: *code });
+    let mut parts: Vec<SentencePart> = Vec::new();
+    for mut part in FINDINGS.iter().filter_map(found) {
+        match parts.is_empty() {
+            true => {
+                if let Some(first) = part.text.get_mut(..1) {
+                    first.make_ascii_uppercase();
+                }
+            }
+            false => part.text.insert_str(0, "; "),
+        }
+        parts.push(part);
     }
-    let mut text = findings.join("; ") + ".";
-    if let Some(first) = text.get_mut(..1) {
-        first.make_ascii_uppercase();
+    if parts.is_empty() {
+        let none = "No problem found: nothing was lost, no CLOSE_WAIT is older than 10 s, no FIN_WAIT2 is held for longer, \
+                and neither ports nor room for TIME_WAIT ran out.";
+        return Sentence::plain(none.into());
     }
-    text
+    parts.push(SentencePart { text: ".".into(), code: None });
+    Sentence(parts)
 }
 
-/// Possible problems, most serious first; each returns a clause or `None`.
-const FINDINGS: [fn(&Report<'_>) -> Option<String>; 8] = [
-    |report| losses(&report.snapshot.losses).map(|lost| format!("counts may be off ({lost})")),
-    close_wait_problem,
-    held,
-    |report| ended(report, EndReason::NoPort, "calls of connect() found no free port"),
-    |report| {
-        ended(report, EndReason::Overflow, "closes got no TIME_WAIT, since tcp_max_tw_buckets was reached")
-    },
-    |report| ended(report, EndReason::Dropped, "handshakes were dropped"),
-    |report| ended(report, EndReason::Timeout, "connections timed out"),
-    resets,
+/// A possible problem: a clause or `None`, and the code that it is about.
+type ReportFinding = (fn(&Report<'_>) -> Option<String>, Option<StackSubject>);
+
+/// Possible problems, most serious first.
+const FINDINGS: [ReportFinding; 8] = [
+    (|report| losses(&report.snapshot.losses).map(|lost| format!("counts may be off ({lost})")), None),
+    (close_wait_problem, Some(StackSubject::Leak)),
+    (held, Some(StackSubject::Leak)),
+    (
+        |report| ended(report, EndReason::NoPort, "calls of connect() found no free port"),
+        Some(StackSubject::Connect),
+    ),
+    (
+        |report| {
+            ended(
+                report,
+                EndReason::Overflow,
+                "closes got no TIME_WAIT, since tcp_max_tw_buckets was reached",
+            )
+        },
+        Some(StackSubject::Close),
+    ),
+    (|report| ended(report, EndReason::Dropped, "handshakes were dropped"), None),
+    (|report| ended(report, EndReason::Timeout, "connections timed out"), None),
+    (resets, None),
 ];
 
 fn close_wait_problem(report: &Report<'_>) -> Option<String> {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::{Report, document, page};
 use crate::{
     aggregate::{
-        Distribution, GroupKey, Point, Snapshot, Split, StateDwells, Timeline,
+        Distribution, GroupKey, LeakGroup, Point, Snapshot, Split, StackCall, StackGroup, StacksSnapshot,
+        StateDwells, Timeline,
         stuck_sockets::{One, StuckSockets},
     },
     lifecycle::{EndReason, Role},
@@ -90,7 +91,36 @@ fn busy() -> Snapshot {
         dwells(TcpState::Listen, None, []),
     ];
     snapshot.dwells[1].distribution = time_wait;
+    snapshot.stacks = stacks("release_to_pool");
     snapshot
+}
+
+/// Stacks of every kind of call, in which `function` calls the C library.
+fn stacks(function: &str) -> StacksSnapshot {
+    let stack = fixture::stack(&["close", function, "main"]);
+    let group = |call, calls| StackGroup {
+        call,
+        stack: Arc::clone(&stack),
+        process: Process::new(7, function, 0),
+        processes: 1,
+        calls,
+        captured: calls,
+        dwells: Vec::new(),
+    };
+    let leak = |stack: Option<_>, close_wait| LeakGroup {
+        stack,
+        call: StackCall::Accept,
+        process: None,
+        processes: 1,
+        close_wait,
+        fin_wait2: 0,
+        longest: Nanos(14 * S),
+    };
+    StacksSnapshot {
+        groups: vec![group(StackCall::Close, 900), group(StackCall::Connect, 2), group(StackCall::Accept, 1)],
+        leaks: vec![leak(None, 4), leak(Some(Arc::clone(&stack)), 1_200)],
+        ..StacksSnapshot::default()
+    }
 }
 
 fn hostile() -> Snapshot {
@@ -105,6 +135,7 @@ fn hostile() -> Snapshot {
     };
     snapshot.host = Arc::new(host);
     snapshot.source = HOSTILE.into();
+    snapshot.stacks = stacks(HOSTILE);
     for group in &mut snapshot.groups {
         group.key = HOSTILE.into();
         group.process = Some(Process::new(7, HOSTILE, 0));
@@ -184,6 +215,49 @@ fn hostile_names_are_escaped_on_the_page() {
     assert!(!page.contains("<b onmouseover"), "an element");
     assert!(!page.contains(|c: char| c.is_control() && c != '\n'), "a control character");
     assert!(page.contains("&lt;/script&gt;"), "the escaped name");
+}
+
+#[test]
+fn findings_have_a_link_to_their_code() {
+    let mut snapshot = busy();
+    let page_with = page(&snapshot);
+    let linked = |on: &str| page_with.matches(&format!("<a href=\"#code-{on}\">the code</a>")).count();
+    // Who makes TIME_WAIT; CLOSE_WAIT and FIN_WAIT2.
+    assert_eq!(["close", "connect", "accept", "leak"].map(linked), [1, 0, 0, 2]);
+    assert!(
+        ["close", "connect", "accept", "leak"]
+            .iter()
+            .all(|on| page_with.contains(&format!("id=\"code-{on}\"")))
+    );
+    snapshot.stacks = StacksSnapshot::default();
+    assert!(!page(&snapshot).contains("#code-"));
+}
+
+#[test]
+fn hostile_functions_stay_text_and_few() {
+    let mut snapshot = busy();
+    let process = Process::new(7, HOSTILE, 0);
+    let many = (0..500).map(|n| StackGroup {
+        call: StackCall::Close,
+        // Recursion.
+        stack: fixture::stack(&vec![format!("{HOSTILE}{n}").as_str(); 128]),
+        process: process.clone(),
+        processes: 1,
+        calls: 1_000 - n,
+        captured: 1,
+        dwells: Vec::new(),
+    });
+    snapshot.stacks = StacksSnapshot { groups: many.collect(), ..StacksSnapshot::default() };
+    let page = page(&snapshot);
+    assert_eq!((page.matches("<script").count(), page.matches("</script").count()), (2, 2));
+    assert!(!page.contains("<b onmouseover"));
+    let drawn = page.matches("<svg class=\"f-own\"").count();
+    // Each of the listed stacks, as deep as the graph goes.
+    assert_eq!(drawn, 24 * 40);
+    assert!(page.contains("<title>other stacks") && page.len() < 4 << 20, "{}", page.len());
+    let all: u64 = (501..=1_000).sum();
+    assert_eq!(document(&snapshot)["stacks"][0]["total"], all);
+    assert_eq!(document(&snapshot)["stacks"][0]["other"], (501..=976).sum::<u64>());
 }
 
 #[test]

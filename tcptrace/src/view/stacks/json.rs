@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::listed::{StackSubject, traced};
 use crate::{
-    aggregate::{DwellQuantiles, LeakGroup, Snapshot, StackGroup},
+    aggregate::{DwellQuantiles, LeakGroup, Snapshot, StackCall, StackGroup},
     model::{
         stack::{StackFrame, UserStack},
         text::sanitise,
@@ -106,7 +106,7 @@ struct LeakDocument<'a> {
     close_wait: u64,
     fin_wait2: u64,
     longest_ns: u64,
-    /// `connect`, `shutdown`, or null without a stack.
+    /// `connect`, `accept`, `shutdown`, or null without a stack.
     stack_of: Option<&'static str>,
     #[serde(flatten)]
     frames: Option<FramesDocument<'a>>,
@@ -120,7 +120,11 @@ impl<'a> LeakDocument<'a> {
             close_wait: group.close_wait,
             fin_wait2: group.fin_wait2,
             longest_ns: group.longest.0,
-            stack_of: group.stack.as_ref().map(|_| if group.is_shutdown { "shutdown" } else { "connect" }),
+            stack_of: group.stack.as_ref().map(|_| match group.call {
+                StackCall::Connect => "connect",
+                StackCall::Accept => "accept",
+                StackCall::Close => "shutdown",
+            }),
             frames: group.stack.as_deref().map(FramesDocument::of),
         }
     }

@@ -21,7 +21,9 @@ pub enum StackSubject {
     Close,
     /// Calls that open a connection
     Connect,
-    /// Sockets that were opened here and never closed: in CLOSE_WAIT, or in FIN_WAIT2 while a process holds them
+    /// Calls that accept a connection, where the kernel allows programs at functions
+    Accept,
+    /// Sockets that were opened or accepted here and never closed: in CLOSE_WAIT, or in FIN_WAIT2 while a process holds them
     Leak,
 }
 
@@ -31,6 +33,7 @@ impl StackSubject {
         match self {
             Self::Close => "close",
             Self::Connect => "connect",
+            Self::Accept => "accept",
             Self::Leak => "leak",
         }
     }
@@ -39,6 +42,7 @@ impl StackSubject {
         match self {
             Self::Close => Some(StackCall::Close),
             Self::Connect => Some(StackCall::Connect),
+            Self::Accept => Some(StackCall::Accept),
             Self::Leak => None,
         }
     }
@@ -71,14 +75,17 @@ pub struct StackLayout {
 }
 
 /// One stack with its count, whatever is listed.
-pub(super) struct ListedStack<'a> {
+pub struct ListedStack<'a> {
+    /// The stack, if it is known.
     pub stack: Option<&'a Arc<UserStack>>,
+    /// The process, or one of several with the same name.
     pub process: Option<&'a Process>,
+    /// Calls or sockets.
     pub count: u64,
 }
 
 /// The stacks of `on`, those with the highest counts first.
-pub(super) fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<ListedStack<'_>> {
+pub fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<ListedStack<'_>> {
     let stacks = &snapshot.stacks;
     match on.call() {
         Some(call) => stacks
@@ -109,10 +116,11 @@ pub(super) fn traced(snapshot: &Snapshot) -> Nanos {
 }
 
 /// The name of a frame. A recording may hold any text.
-pub(super) fn name(frame: &StackFrame) -> String {
+pub fn name(frame: &StackFrame) -> String {
     sanitise(&frame.name()).into_owned()
 }
 
-pub(super) fn comm(process: Option<&Process>) -> Cow<'_, str> {
+/// The name of a process, sanitised.
+pub fn comm(process: Option<&Process>) -> Cow<'_, str> {
     process.map_or(Cow::Borrowed("[unknown]"), |process| sanitise(&process.comm))
 }

@@ -10,7 +10,7 @@ mod text;
 
 use std::io::{self, Write};
 
-pub use self::listed::{StackFormat, StackLayout, StackSubject};
+pub use self::listed::{ListedStack, StackFormat, StackLayout, StackSubject, comm, counted, name};
 use crate::aggregate::Snapshot;
 
 /// Writes the stacks of `snapshot`.

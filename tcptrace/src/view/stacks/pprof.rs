@@ -35,6 +35,7 @@ pub(super) fn write(out: &mut impl Write, snapshot: &Snapshot, on: StackSubject)
     let what = match on {
         StackSubject::Close => "closes",
         StackSubject::Connect => "connects",
+        StackSubject::Accept => "accepts",
         StackSubject::Leak => "sockets",
     };
     let of_type = ProtoMessage::default().number(1, profile.string(what)).number(2, profile.string("count"));

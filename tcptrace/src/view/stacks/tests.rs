@@ -54,24 +54,29 @@ fn snapshot() -> Snapshot {
         )],
     };
     let total = |calls, with_stack, captured| CallTotal { calls, with_stack, captured };
-    let leak = |stack: Option<&Arc<UserStack>>, is_shutdown| LeakGroup {
+    let leak = |stack: Option<&Arc<UserStack>>, call| LeakGroup {
         stack: stack.cloned(),
-        is_shutdown,
+        call,
         process: stack.map(|_| Process::new(812, "shop", 1)),
         processes: 1,
         close_wait: 37,
-        fin_wait2: u64::from(is_shutdown),
+        fin_wait2: u64::from(call == StackCall::Close),
         longest: Nanos(42_000_000_000),
     };
     let stacks = StacksSnapshot {
-        totals: [total(203, 200, 200), total(2_400, 2_432, 1_300)],
+        totals: [total(203, 200, 200), total(2_400, 2_432, 1_300), total(200, 200, 200)],
         groups: vec![
             group(StackCall::Close, &whole, 2_200, 1_150, 4),
             group(StackCall::Connect, &whole, 200, 200, 1),
+            group(StackCall::Accept, &whole, 200, 200, 1),
             group(StackCall::Close, &cut, 168, 168, 1),
             group(StackCall::Close, &Arc::default(), 64, 1, 1),
         ],
-        leaks: vec![leak(Some(&whole), false), leak(Some(&cut), true), leak(None, false)],
+        leaks: vec![
+            leak(Some(&whole), StackCall::Accept),
+            leak(Some(&cut), StackCall::Close),
+            leak(None, StackCall::Connect),
+        ],
         older: Nanos(10_000_000_000),
         evicted: 0,
         missed: 3,
@@ -90,6 +95,7 @@ fn written(on: StackSubject, format: StackFormat) -> String {
 fn text_has_the_caller_in_the_first_line_of_a_stack() {
     insta::assert_snapshot!("close", written(StackSubject::Close, StackFormat::Text));
     insta::assert_snapshot!("connect", written(StackSubject::Connect, StackFormat::Text));
+    insta::assert_snapshot!("accept", written(StackSubject::Accept, StackFormat::Text));
     insta::assert_snapshot!("leak", written(StackSubject::Leak, StackFormat::Text));
 }
 

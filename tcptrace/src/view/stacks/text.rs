@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::listed::{StackLayout, StackSubject, name, traced};
 use crate::{
-    aggregate::{LeakGroup, Snapshot, StackGroup},
+    aggregate::{LeakGroup, Snapshot, StackCall, StackGroup},
     model::{
         Nanos,
         record::Process,
@@ -39,7 +39,7 @@ pub(super) fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &StackLay
     writeln!(out)?;
     let shown = match layout.on {
         StackSubject::Leak => leaks(out, snapshot, layout.most)?,
-        StackSubject::Close | StackSubject::Connect => calls(out, snapshot, layout)?,
+        StackSubject::Close | StackSubject::Connect | StackSubject::Accept => calls(out, snapshot, layout)?,
     };
     if shown > layout.most {
         writeln!(
@@ -58,6 +58,7 @@ fn calls(out: &mut impl Write, snapshot: &Snapshot, layout: &StackLayout) -> io:
     let total = stacks.totals[call as usize];
     let (one, many) = match layout.on {
         StackSubject::Connect => ("connection opened here", "connections opened here"),
+        StackSubject::Accept => ("connection accepted here", "connections accepted here"),
         _ => ("connection closed here first", "connections closed here first"),
     };
     let seconds = traced(snapshot).as_secs_f64();
@@ -141,8 +142,12 @@ fn leaks(out: &mut impl Write, snapshot: &Snapshot, most: usize) -> io::Result<u
             program(group.process.as_ref(), group.processes),
             place(group.stack.as_deref()),
         )?;
-        if group.is_shutdown {
-            writeln!(out, "  (the stack that shut them down: connect() was not seen)")?;
+        if group.stack.is_some() && group.call != StackCall::Connect {
+            let what = match group.call {
+                StackCall::Accept => "the stack that accepted them",
+                _ => "the stack that shut them down: connect() was not seen",
+            };
+            writeln!(out, "  ({what})")?;
         }
         frames(out, group.stack.as_deref())?;
     }
@@ -169,7 +174,10 @@ fn place(stack: Option<&UserStack>) -> String {
 
 fn frames(out: &mut impl Write, stack: Option<&UserStack>) -> io::Result<()> {
     let Some(stack) = stack else {
-        return writeln!(out, "    no stack: opened before the trace, by accept(), or not in the sample");
+        return writeln!(
+            out,
+            "    no stack: opened before the trace, not in the sample, or by an accept() that was not seen"
+        );
     };
     if stack.frames.is_empty() {
         return writeln!(out, "    no names: the process ended too soon, or may not be read");

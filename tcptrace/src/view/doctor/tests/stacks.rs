@@ -32,7 +32,7 @@ fn findings_name_the_code_if_stacks_were_captured() {
         stuck(snapshot, TcpState::CloseWait, 60);
         snapshot.stacks.leaks = vec![LeakGroup {
             stack: Some(fixture::stack(&["connect", "open_session", "main"])),
-            is_shutdown: false,
+            call: StackCall::Connect,
             process: Some(process()),
             processes: 1,
             close_wait: 33,

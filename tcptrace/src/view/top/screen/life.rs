@@ -11,10 +11,10 @@ use ratatui::{
 
 use crate::{
     aggregate::{
-        Snapshot,
+        Snapshot, StackCall,
         detail::{Before, Life, SocketRow, StateChange},
     },
-    lifecycle::{self, Closer, OwnerKind},
+    lifecycle::{self, Closer, OwnerKind, Role},
     model::{Nanos, TcpState, record::Process, text},
     view::{
         clock,
@@ -77,7 +77,9 @@ fn head(life: &Life, snapshot: &Snapshot, theme: &Theme) -> Vec<Line<'static>> {
         Line::raw(owner(socket, snapshot)),
     ];
     lines.extend(socket.process.iter().flat_map(names).map(Line::raw));
-    for (what, stack) in [("opened by", &life.opened_by), ("closed by", &life.closed_by)] {
+    let opens = if socket.role == Role::Inbound { StackCall::Accept } else { StackCall::Connect };
+    for (call, stack) in [(opens, &life.opened_by), (StackCall::Close, &life.closed_by)] {
+        let what = call.phrase();
         lines.extend(stack.iter().map(|stack| Line::raw(format!("{what} {}", stack.summary()))));
     }
     lines.push(Line::default());
