@@ -120,6 +120,11 @@ fn is_about(lab: &Lab, file: &Path, finding: &str, other: &str) -> Result<()> {
         file.display()
     );
     ensure!(!head.contains(&format!("\"finding\":\"{other}\"")), "{} is about {other}, too", file.display());
+    let report = run(lab, file, &["report", "--json"])?;
+    ensure!(
+        report.contains("\"incidents\":[{") && report.contains(&id),
+        "no mark of {finding} in the report"
+    );
     let findings = run(lab, file, &["doctor", "--json"])?;
     ensure!(findings.contains(&format!("\"id\":\"{finding}\"")), "{findings}");
     Ok(())

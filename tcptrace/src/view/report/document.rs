@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use super::{
     Report,
     bins::{Bin, BinScale, Bins},
+    incidents::{self, ReportIncident},
     summary,
 };
 use crate::{
@@ -49,6 +50,8 @@ pub struct ReportDocument<'a> {
     traced_ns: u64,
     /// Summary in three sentences.
     summary: [String; 3],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incidents: Vec<ReportIncident<'a>>,
     states: Vec<ReportState>,
     fin_wait2: ReportFinWait2,
     timeline: TimelineDocument<'a>,
@@ -83,6 +86,7 @@ impl<'a> ReportDocument<'a> {
             began_at: report.wall(snapshot.began).to_string(),
             traced_ns: report.span().0,
             summary: summary::sentences(report),
+            incidents: incidents::all(report),
             states: STATES.into_iter().map(|state| ReportState::of(state, report)).collect(),
             fin_wait2: ReportFinWait2 {
                 orphan: listed.all.fin_wait2_orphan,

@@ -12,6 +12,7 @@ pub mod document;
 mod ends;
 mod facts;
 mod groups;
+mod incidents;
 pub mod page;
 mod ranking;
 mod sections;
