@@ -12,6 +12,7 @@ pub mod export;
 pub mod filter;
 pub mod help;
 pub mod hist;
+mod joined;
 mod listen;
 mod live;
 mod names;

@@ -120,7 +120,8 @@ fn is_about(lab: &Lab, file: &Path, finding: &str, other: &str) -> Result<()> {
         file.display()
     );
     ensure!(!head.contains(&format!("\"finding\":\"{other}\"")), "{} is about {other}, too", file.display());
-    let report = run(lab, file, &["report", "--json"])?;
+    let report = lab.run(&["report", "--json", file.to_str().context("a path")?])?;
+    let report = String::from_utf8_lossy(&report.stdout);
     ensure!(
         report.contains("\"incidents\":[{") && report.contains(&id),
         "no mark of {finding} in the report"

@@ -12,6 +12,7 @@ use super::{
     Report,
     bins::{Bin, BinScale, Bins},
     incidents::{self, ReportIncident},
+    joined::JoinedDocument,
     summary,
 };
 use crate::{
@@ -59,6 +60,7 @@ pub struct ReportDocument<'a> {
     group_by: String,
     /// Number of groups merged into the one with the key `other`.
     other_groups: u64,
+    joined: Option<JoinedDocument>,
     all: GroupFields<'a>,
     #[serde(serialize_with = "skipped")]
     skipped_time_wait: &'a Group,
@@ -96,6 +98,7 @@ impl<'a> ReportDocument<'a> {
             histograms: histograms(snapshot),
             group_by: snapshot.grouping.to_string(),
             other_groups: listed.other_groups,
+            joined: report.joined.map(JoinedDocument::of),
             all: GroupFields::of(&listed.all, snapshot),
             skipped_time_wait: &listed.all,
             groups: listed.groups.iter().map(|group| GroupFields::of(group, snapshot)).collect(),

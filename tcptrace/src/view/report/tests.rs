@@ -1,6 +1,6 @@
 //! Tests of pages and documents over synthetic recordings.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use crate::{
         Distribution, GroupKey, Point, Snapshot, Split, StateDwells, Timeline,
         stuck_sockets::{One, StuckSockets},
     },
+    join::{JoinSummary, tests::made_summary},
     lifecycle::{EndReason, Role},
     model::{
         Addr, Endpoint, Nanos, NetnsId, SocketId, TcpState,
@@ -126,7 +127,8 @@ fn hostile() -> Snapshot {
 }
 
 fn report(snapshot: &Snapshot) -> Report<'_> {
-    Report::of(snapshot, "", TimeZone::UTC)
+    static JOINED: LazyLock<JoinSummary> = LazyLock::new(made_summary);
+    Report::of(snapshot, "", TimeZone::UTC).with_joined(Some(&JOINED))
 }
 
 fn page(snapshot: &Snapshot) -> String {
@@ -242,6 +244,18 @@ fn incidents_are_marks_on_the_charts_over_time() {
     };
     let drawn = [of("<path class=\"incident\" data-ts", "</path>"), of("<ul class=\"incidents\">", "</ul>")];
     insta::assert_snapshot!(drawn.concat().join("\n"));
+}
+
+#[test]
+fn both_ends_are_a_section_of_their_own() {
+    let page = page(&busy());
+    let section =
+        page.split_once("<section id=\"joined\"").and_then(|(_, rest)| rest.split_once("</section>"));
+    insta::assert_snapshot!(section.expect("the section").0);
+    let snapshot = fixture::empty();
+    let filtered = Report::of(&snapshot, "lport 80", TimeZone::UTC);
+    let document = serde_json::to_value(document::ReportDocument::of(&filtered)).expect("JSON");
+    assert!(document["joined"].is_null());
 }
 
 #[test]
