@@ -17,6 +17,8 @@ mod listen;
 mod live;
 mod names;
 mod output;
+mod partition;
+mod partition_files;
 pub mod ports;
 mod progress;
 pub mod record;

@@ -236,6 +236,11 @@ fn the_side_that_closes_first_is_named() {
     }
 }
 
+/// Some event.
+pub fn any_event() -> Event<'static> {
+    of(&[connection(4_000, 10, FIN)]).remove(0).2
+}
+
 /// Counts of connections that end in every way, and of ends without the other one.
 pub fn made_summary() -> JoinSummary {
     made().1
