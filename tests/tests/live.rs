@@ -115,6 +115,7 @@ const SCENARIOS: &[Scenario] = scenarios! {
     hosts::merged, Short;
     joined::both_ends, Short;
     triggers::incidents, Short;
+    triggers::beside_traffic, Short;
     restarts::series, Short;
     restarts::killed, Alone;
     restarts::full_disk, Short;
