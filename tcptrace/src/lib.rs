@@ -66,6 +66,7 @@ pub mod aggregate;
 pub mod cli;
 pub mod filter;
 pub mod http;
+pub mod join;
 pub mod kernel;
 pub mod lifecycle;
 pub mod model;

@@ -288,9 +288,10 @@ fn run_one(scenario: &'static Scenario, target: &TestTarget) -> ScenarioReport {
 
 /// The time-out of a scenario: three times the slowest, and below the time that the console of a guest may be silent.
 fn time_limit() -> Duration {
-    let longer = ["TCPTRACE_FLOOD_SECONDS", "TCPTRACE_CHURN_SECONDS"].map(|name| {
-        std::env::var(name).ok().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or_default()
-    });
+    let longer =
+        ["TCPTRACE_FLOOD_SECONDS", "TCPTRACE_CHURN_SECONDS", "TCPTRACE_RECORDER_SECONDS"].map(|name| {
+            std::env::var(name).ok().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or_default()
+        });
     Duration::from_secs(240 + longer.iter().sum::<u64>())
 }
 

@@ -6,9 +6,9 @@ use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
     abort, binds, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults,
-    filters, flood, handshake, hosts, identity, million, names, nat, odd, owner, pools, ports, privileges,
-    program, prometheus, recording, report, restarts, scrape, screen, seed, serve, servers, stacks, storm,
-    threads, triggers, workloads,
+    filters, flood, handshake, hosts, identity, joined, million, names, nat, odd, owner, pools, ports,
+    privileges, program, prometheus, recording, report, restarts, scrape, screen, seed, serve, servers,
+    stacks, storm, threads, triggers, workloads,
 };
 
 macro_rules! scenarios {
@@ -116,7 +116,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     recording::full_disk, Short;
     recording::series, Short;
     hosts::merged, Short;
+    joined::both_ends, Short;
     triggers::incidents, Short;
+    triggers::beside_traffic, Short;
     restarts::series, Short;
     restarts::killed, Alone;
     restarts::full_disk, Short;
@@ -167,6 +169,7 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "recording::full_disk",
     "recording::series",
     "hosts::",
+    "joined::",
     "triggers::",
     "restarts::",
     "faults::full_stdout",

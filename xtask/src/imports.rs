@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 14] = [
     &["model"],
     &["filter"],
     &["lifecycle"],
-    &["aggregate"],
+    &["aggregate", "join"],
     &["kernel", "session", "synthetic"],
     &["source"],
     &["pipeline"],

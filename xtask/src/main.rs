@@ -8,6 +8,7 @@ mod command;
 mod cross;
 mod dist;
 mod ebpf;
+mod fleet;
 mod fuzz;
 mod imports;
 mod licences;

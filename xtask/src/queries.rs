@@ -29,16 +29,16 @@ const FILES: [(&str, &[&str]); 5] = [
 
 /// A query and its expected output.
 #[derive(Debug, PartialEq, Eq)]
-struct PageQuery {
+pub struct PageQuery {
     page: &'static str,
-    language: String,
-    code: String,
-    expected: String,
+    pub language: String,
+    pub code: String,
+    pub expected: String,
     line: usize,
 }
 
 /// The virtual environment of the packages.
-fn venv(repo: &Repo) -> PathBuf {
+pub fn venv(repo: &Repo) -> PathBuf {
     repo.target.join("venv")
 }
 
@@ -89,7 +89,7 @@ pub fn run(repo: &Repo, tally: &mut TestTally) -> Result<()> {
 }
 
 impl PageQuery {
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("{}:{} ({})", self.page, self.line, self.language)
     }
 
@@ -107,7 +107,7 @@ impl PageQuery {
 }
 
 /// The queries in a page that are run here, in order. A block without a language is none.
-fn queries(page: &'static str, text: &str) -> Result<Vec<PageQuery>> {
+pub fn queries(page: &'static str, text: &str) -> Result<Vec<PageQuery>> {
     let mut queries: Vec<PageQuery> = Vec::new();
     let mut lines = text.lines().zip(1..);
     while let Some((line, number)) = lines.next() {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::arch::Arch;
+use crate::fleet::{self, QueryEngine};
 use crate::repo::Repo;
 use crate::tally::{TestTally, TestVerdict};
 use crate::vm;
@@ -17,7 +18,7 @@ pub struct TestArgs {
     /// Install nothing: skip tests that need a missing package
     #[arg(long)]
     no_install: bool,
-    /// Also boot other kernels in an emulator: some minutes each
+    /// Also boot other kernels in an emulator, some minutes each, and run the queries in Spark
     #[arg(long)]
     vm: bool,
     /// Architectures of the unit tests and of the emulated kernels
@@ -33,7 +34,8 @@ pub struct TestArgs {
 
 impl TestArgs {
     fn wants(&self, part: TestPart) -> bool {
-        self.only.map_or(part != TestPart::Vm || self.vm, |only| only == part)
+        let is_large = matches!(part, TestPart::Vm | TestPart::Spark);
+        self.only.map_or(!is_large || self.vm, |only| only == part)
     }
 }
 
@@ -45,6 +47,8 @@ enum TestPart {
     Ebpf,
     /// The queries in the documents, in the tools they are for
     Queries,
+    /// The queries for fleets, in Spark; only on request, as it takes 400 MB of packages
+    Spark,
     /// Every fuzz target over its corpus, then some seconds of new inputs
     Fuzz,
     /// The release binary on this kernel, with real sockets (needs root)
@@ -55,13 +59,15 @@ enum TestPart {
 
 impl TestPart {
     /// The fastest part first.
-    const ALL: [Self; 6] = [Self::Unit, Self::Ebpf, Self::Queries, Self::Fuzz, Self::Live, Self::Vm];
+    const ALL: [Self; 7] =
+        [Self::Unit, Self::Ebpf, Self::Queries, Self::Spark, Self::Fuzz, Self::Live, Self::Vm];
 
     fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
             Self::Ebpf => "ebpf",
             Self::Queries => "queries",
+            Self::Spark => "spark",
             Self::Fuzz => "fuzz",
             Self::Live => "live",
             Self::Vm => "vm",
@@ -73,6 +79,7 @@ impl TestPart {
             Self::Unit => foreign(archs).try_for_each(|arch| vm::install(repo, arch)),
             Self::Ebpf => setup::ebpf_tools(repo),
             Self::Queries => queries::install(repo),
+            Self::Spark => fleet::install_spark(repo),
             Self::Fuzz => fuzz::install(),
             Self::Live => setup::live_test_packages(),
             Self::Vm => archs.iter().try_for_each(|arch| vm::install(repo, *arch)),
@@ -88,7 +95,10 @@ impl TestPart {
                 }
                 Ok(())
             }
-            Self::Queries => queries::run(repo, tally),
+            Self::Queries => {
+                queries::run(repo, tally).and_then(|()| fleet::run(repo, QueryEngine::DuckDb, tally))
+            }
+            Self::Spark => fleet::run(repo, QueryEngine::Spark, tally),
             Self::Fuzz => fuzz::test(repo, tally),
             Self::Live => live(repo, filters, tally),
             Self::Vm => archs.iter().try_for_each(|arch| vm::test_all(repo, *arch, filters, tally)),
@@ -115,6 +125,8 @@ pub fn run(repo: &Repo, args: &TestArgs) -> ExitCode {
     if args.only.is_none() && !args.vm {
         let reason = "minutes of emulation each: `cargo xtask test --vm` (CI does), or `cargo xtask vm`";
         tally.verdict("other kernels", &TestVerdict::Skipped(reason.into()));
+        let reason = "400 MB of packages: `cargo xtask test --only spark`, or --vm (CI does)";
+        tally.verdict("queries in Spark", &TestVerdict::Skipped(reason.into()));
     }
     if !args.filters.is_empty() && tally.is_empty() {
         let reason = "no test of these parts has it in its name".to_owned();

@@ -1,21 +1,28 @@
-//! `tcptrace events`: prints one line per state transition, as it happens.
+//! `tcptrace events`: prints one line per state transition, as it happens, or per connection.
 
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
+use jiff::tz::TimeZone;
 
 use super::{
     filter::FilterArgs,
+    joined::{self, JoinSink},
     live::{self, Stop},
-    output::{self, Backpressure},
+    output::{self, Backpressure, EventQueue},
     source::{SnapshotMode, SourceArgs},
 };
 use crate::{
     aggregate::{Grouping, Scope},
+    filter::Filter,
+    join::Joiner,
     model::{Nanos, units::parse_duration},
-    pipeline::PipelinePlan,
-    view::events::{EventFormat, HostColumn},
+    pipeline::{EventSink, PipelinePlan},
+    view::{
+        events::{EventFormat, HostColumn},
+        joined::JoinedWriter,
+    },
 };
 
 /// Print one line per state transition, as it happens
@@ -27,6 +34,9 @@ pub struct EventsArgs {
     /// The same as --format json: one JSON object per line
     #[arg(long)]
     json: bool,
+    /// Print one line per connection with the states of both ends, which the recordings contain
+    #[arg(long, requires = "from")]
+    joined: bool,
     /// Stop after this time; of a recording, read only this much
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
@@ -70,9 +80,19 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
         let recordings = args.source.open()?;
         let are_several = recordings.as_ref().is_some_and(|recordings| recordings.count() > 1);
         let hosts = if are_several { HostColumn::Shown } else { HostColumn::Hidden };
-        let (lines, mut output) = output::open(args.format(), pace, hosts)?;
+        let (lines, mut output) = output::open(pace)?;
+        let mut join_summary = None;
+        let (events, filter): (Box<dyn EventSink>, Filter) = if args.joined {
+            let writer = JoinedWriter::new(args.format(), TimeZone::system());
+            // Either end may match, so the joiner receives the events of all.
+            let (sink, summary) = JoinSink::writing(Joiner::new(filter), writer, lines);
+            join_summary = Some(summary);
+            (Box::new(sink), Filter::EVERYTHING)
+        } else {
+            (Box::new(EventQueue::new(lines, args.format(), hosts)), filter)
+        };
         let plan = PipelinePlan {
-            events: Some(Box::new(lines)),
+            events: Some(events),
             ..PipelinePlan::new(filter, Grouping::NONE, Scope::Nothing, INTERVAL)
         };
         let peer_names = args.source.live.peer_names()?;
@@ -95,6 +115,9 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode> {
             done = &mut output.done => written = done.ok(),
         }
         started.end()?;
+        if let Some(shared) = join_summary {
+            eprintln!("tcptrace: {}", joined::sentence(&joined::summary(&shared)));
+        }
         // Wait until the queue is written.
         if written.is_none() {
             written = output.done.await.ok();

@@ -17,6 +17,7 @@ use super::{
     exit::misuse,
     filter::FilterArgs,
     live::{self, Stop},
+    partition,
     recording::shown,
     recordings::Recordings,
     window::WindowArgs,
@@ -39,16 +40,20 @@ use crate::{
 pub struct ExportArgs {
     /// The recordings: files, or folders of files; - is standard input
     #[arg(value_name = "FILE", required = true)]
-    from: Vec<PathBuf>,
-    /// The file to write, - for standard output; its extension selects the format: .parquet, .csv or .jsonl
+    pub(super) from: Vec<PathBuf>,
+    /// The file to write, - for standard output; its extension selects the format: .parquet, .csv or .jsonl. With
+    /// --partition the folder
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// The format, if the file name does not select it
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<ExportFormat>,
     /// Write one row per observation, as recorded, instead of one per state transition
     #[arg(long)]
     raw: bool,
+    /// Write a folder of Parquet files, host=H/date=D/hour=N, for many recordings; adds to what is there
+    #[arg(long, conflicts_with_all = ["raw", "format", "force"])]
+    partition: bool,
     /// Replace the output file if it exists, once the new one is complete
     #[arg(long)]
     force: bool,
@@ -91,6 +96,14 @@ impl ExportArgs {
 /// Runs the command.
 pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     let filter = args.filters.filter(&args.from)?;
+    if args.partition {
+        if !filter.is_everything() || !args.window.window(None).is_everything() {
+            misuse(
+                "--partition exports complete recordings, without filters, --since and --until: select rows in the query",
+            );
+        }
+        return partition::run(args);
+    }
     if args.raw && !filter.is_everything() {
         misuse("--raw accepts no filters: a single observation does not identify its socket");
     }

@@ -36,15 +36,20 @@ pub enum Backpressure {
     Wait,
 }
 
-/// Formats events and queues them.
-pub struct EventQueue {
-    format: EventFormat,
+/// Lines that wait for the writer thread.
+pub struct LineQueue {
     pace: Backpressure,
-    hosts: HostColumn,
-    writer: Option<EventWriter>,
     waiting: Vec<u8>,
     queue: SyncSender<Vec<u8>>,
     dropped: u64,
+}
+
+/// Formats events and queues them.
+pub struct EventQueue {
+    format: EventFormat,
+    hosts: HostColumn,
+    writer: Option<EventWriter>,
+    lines: LineQueue,
 }
 
 /// Result of the writer thread: everything is written, or the reader has closed.
@@ -53,19 +58,12 @@ pub struct OutputHandle {
     pub done: oneshot::Receiver<io::Result<()>>,
 }
 
-/// Starts the thread that writes events in `format` to stdout.
-pub fn open(
-    format: EventFormat,
-    pace: Backpressure,
-    hosts: HostColumn,
-) -> io::Result<(EventQueue, OutputHandle)> {
+/// Starts the thread that writes lines to stdout.
+pub fn open(pace: Backpressure) -> io::Result<(LineQueue, OutputHandle)> {
     let (queue, lines) = sync_channel(1);
     let (finish, done) = oneshot::channel();
     privileges::spawn("output", Work::Nothing, move || finish.send(write(&lines)))?;
-    Ok((
-        EventQueue { format, pace, hosts, writer: None, waiting: Vec::new(), queue, dropped: 0 },
-        OutputHandle { done },
-    ))
+    Ok((LineQueue { pace, waiting: Vec::new(), queue, dropped: 0 }, OutputHandle { done }))
 }
 
 /// Writes chunks until the queue closes or a write fails.
@@ -97,27 +95,22 @@ fn check_reader() -> io::Result<()> {
     Ok(())
 }
 
-impl EventSink for EventQueue {
-    fn event(&mut self, event: &Event<'_>, host: &HostFacts) {
+impl LineQueue {
+    /// The buffer for the next line; `None` if the line is dropped.
+    pub fn next(&mut self) -> Option<&mut Vec<u8>> {
         if self.pace == Backpressure::Wait && self.waiting.len() > CHUNK_BYTES {
             // This fails only if the writer thread has ended, which reports its own error.
             let _ = self.queue.send(std::mem::take(&mut self.waiting));
         }
         if self.waiting.len() > MAX_QUEUED_BYTES {
             self.dropped += 1;
-            return;
+            return None;
         }
-        let waiting = &mut self.waiting;
-        let writer = self.writer.get_or_insert_with(|| {
-            let writer = EventWriter::new(self.format, TimeZone::system(), self.hosts);
-            // Writing to memory can't fail.
-            let _ = writer.write_header(waiting);
-            writer
-        });
-        let _ = writer.write(waiting, event, host);
+        Some(&mut self.waiting)
     }
 
-    fn flush(&mut self) {
+    /// Passes the lines on if the writer thread is ready.
+    pub fn flush(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
@@ -130,14 +123,43 @@ impl EventSink for EventQueue {
         }
     }
 
-    fn dropped(&self) -> u64 {
+    /// Lines dropped so far.
+    pub const fn dropped(&self) -> u64 {
         self.dropped
     }
 }
 
 /// Sends the waiting lines before the queue closes.
-impl Drop for EventQueue {
+impl Drop for LineQueue {
     fn drop(&mut self) {
         let _ = self.queue.send(std::mem::take(&mut self.waiting));
+    }
+}
+
+impl EventQueue {
+    /// Queues events in `format` as `lines`.
+    pub const fn new(lines: LineQueue, format: EventFormat, hosts: HostColumn) -> Self {
+        Self { format, hosts, writer: None, lines }
+    }
+}
+
+impl EventSink for EventQueue {
+    fn event(&mut self, event: &Event<'_>, host: &HostFacts) {
+        let Some(waiting) = self.lines.next() else { return };
+        let writer = self.writer.get_or_insert_with(|| {
+            let writer = EventWriter::new(self.format, TimeZone::system(), self.hosts);
+            // Writing to memory can't fail.
+            let _ = writer.write_header(waiting);
+            writer
+        });
+        let _ = writer.write(waiting, event, host);
+    }
+
+    fn flush(&mut self) {
+        self.lines.flush();
+    }
+
+    fn dropped(&self) -> u64 {
+        self.lines.dropped()
     }
 }

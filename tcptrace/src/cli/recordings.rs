@@ -38,6 +38,8 @@ struct OpenStream {
     /// Name of the host; empty if there is only one file, whose head was not read.
     host: String,
     recording: RecordingSource,
+    /// What identifies each of its files.
+    heads: Vec<RecordingHead>,
 }
 
 /// How recordings ended, by name.
@@ -81,8 +83,14 @@ impl Recordings {
         {
             let recording = RecordingSource::open(path, at_end)?;
             let name = recording.name().into();
-            return Ok(Self { streams: vec![OpenStream { host: String::new(), recording }], name });
+            let stream = OpenStream { host: String::new(), recording, heads: Vec::new() };
+            return Ok(Self { streams: vec![stream], name });
         }
+        Self::open_identified(paths, at_end)
+    }
+
+    /// The same; what identifies each file is read in any case, so none is standard input.
+    pub fn open_identified(paths: &[PathBuf], at_end: AtEnd) -> Result<Self> {
         if at_end == AtEnd::Follow {
             misuse("--follow reads one recording");
         }
@@ -106,6 +114,11 @@ impl Recordings {
         ensure!(!files.is_empty(), "{}: no recording is in it", shown(&paths[0]));
         let name = name_of(&files);
         Ok(Self { streams: series(files)?, name: name.into() })
+    }
+
+    /// What identifies the files of each host and boot.
+    pub fn heads(&self) -> impl Iterator<Item = &[RecordingHead]> {
+        self.streams.iter().map(|stream| &*stream.heads)
     }
 
     /// Number of hosts and boots.
@@ -138,7 +151,7 @@ impl Recordings {
 
     /// One source of `window` of each, and how they end.
     pub fn source(self, window: Window) -> (Box<dyn Source>, Endings) {
-        let endings = self.streams.iter().map(|OpenStream { host, recording }| {
+        let endings = self.streams.iter().map(|OpenStream { host, recording, .. }| {
             let name = if host.is_empty() { recording.name().to_owned() } else { host.clone() };
             (name, recording.ending())
         });
@@ -175,7 +188,7 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// The files of one boot of a host.
 struct FileSeries {
-    head: RecordingHead,
+    heads: Vec<RecordingHead>,
     first: OpenFile,
     parts: VecDeque<(String, Input)>,
 }
@@ -222,22 +235,24 @@ fn series(mut files: Vec<HeadedFile>) -> Result<Vec<OpenStream>> {
     let mut streams: Vec<FileSeries> = Vec::new();
     for (head, file) in files {
         match streams.last_mut() {
-            Some(FileSeries { head: first, parts, .. })
-                if first.host == head.host && first.boot_id == head.boot_id =>
+            Some(FileSeries { heads, parts, .. })
+                if heads[0].host == head.host && heads[0].boot_id == head.boot_id =>
             {
+                heads.push(head);
                 parts.push_back((shown(&file.path), file.input));
             }
-            _ => streams.push(FileSeries { head, first: file, parts: VecDeque::new() }),
+            _ => streams.push(FileSeries { heads: vec![head], first: file, parts: VecDeque::new() }),
         }
     }
     if streams.len() > MAX_STREAMS {
         bail!("recordings of {} hosts; at most {MAX_STREAMS} can be read together", streams.len());
     }
     // By time, so that the numbers of hosts do not depend on their names.
-    streams.sort_by_key(|series| series.head.began_ns);
-    let open = |FileSeries { head, first, parts }| OpenStream {
-        host: head.host,
+    streams.sort_by_key(|series| series.heads[0].began_ns);
+    let open = |FileSeries { heads, first, parts }| OpenStream {
+        host: heads[0].host.clone(),
         recording: RecordingSource::new(shown(&first.path), first.input, parts, AtEnd::Stop),
+        heads,
     };
     Ok(streams.into_iter().map(open).collect())
 }

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use super::{
     by::GroupArgs,
     filter::FilterArgs,
+    joined::{self, JoinSink},
     live::{self, Stop},
     recording::shown,
     recordings::Recordings,
@@ -22,9 +23,11 @@ use super::{
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot},
+    filter::Filter,
+    join::{JoinSummary, Joiner},
     model::{Nanos, Source, units},
     output_file::{self, Existing, OutputFile},
-    pipeline::{self, PipelinePlan, StackPlan},
+    pipeline::{self, EventSink, PipelinePlan, StackPlan},
     privileges::{self, Work},
     sandbox,
     session::AtEnd,
@@ -69,11 +72,18 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let output = ReportTarget::open(args)?;
     let filter_text = if filter.is_everything() { String::new() } else { filter.to_string() };
     let grouping = args.groups.grouping(Grouping::SERVICE);
+    let (events, joined): (Option<Box<dyn EventSink>>, _) = if filter.is_everything() {
+        let (sink, summary) = JoinSink::counting(Joiner::new(Filter::EVERYTHING));
+        (Some(Box::new(sink)), Some(summary))
+    } else {
+        (None, None)
+    };
     // Rates cover the full recording, and only the last snapshot is used.
     let plan = PipelinePlan {
         source: name,
         polls: PollKind::Host,
         stacks: Some(StackPlan::default()),
+        events,
         ..PipelinePlan::new(filter, grouping, Scope::Every, Nanos(u64::MAX))
     };
     // The thread that decodes the recording is confined. This thread keeps the output file, which it may have to
@@ -81,7 +91,8 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let drawn = privileges::run_on_thread("report", Work::Nothing, || -> Result<_> {
         sandbox::confine();
         let Some(last) = read(recording, plan)? else { return Ok(None) };
-        Ok(Some((draw(&last, &filter_text, args)?, last)))
+        let joined = joined.as_ref().map(joined::summary);
+        Ok(Some((draw(&last, &filter_text, joined.as_ref(), args)?, last)))
     });
     let drawn = drawn.context("no thread to read")??;
     let Some((content, last)) = drawn else {
@@ -97,8 +108,8 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn draw(last: &Snapshot, filter: &str, args: &ReportArgs) -> Result<Vec<u8>> {
-    let report = Report::of(last, filter, TimeZone::system());
+fn draw(last: &Snapshot, filter: &str, joined: Option<&JoinSummary>, args: &ReportArgs) -> Result<Vec<u8>> {
+    let report = Report::of(last, filter, TimeZone::system()).with_joined(joined);
     let mut content = Vec::new();
     if args.json {
         document::write(&mut content, &report)?;

@@ -45,8 +45,8 @@ impl HostFacts {
         self
     }
 
-    /// The same facts with the clock steps of `before`, in case a source repeats the facts of the same trace without
-    /// them.
+    /// The same facts with the clock steps and incidents of `before`, in case a source repeats the facts of the same
+    /// trace without them.
     #[must_use]
     pub fn after(&self, before: &Self) -> Self {
         let mut facts = self.clone();
@@ -57,6 +57,9 @@ impl HostFacts {
             if before.has_dropped_steps() {
                 facts.add_steps_dropped();
             }
+        }
+        if is_same_trace && facts.incidents.is_empty() {
+            facts.incidents.clone_from(&before.incidents);
         }
         facts
     }

@@ -12,6 +12,7 @@ use super::{
     Nanos, NetnsId, SocketId, TcpState, Tuple,
     bound_ports::BoundPorts,
     checkpoint::{SocketCheckpoint, TrackerCheckpoint},
+    incident::Incident,
     nat::Conntrack,
     peer_names::{NameOrigin, Prefix},
     stack::UserStack,
@@ -355,6 +356,9 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// Limits of this trace: facts that it can't observe or only bound, one sentence each.
     pub limits: Vec<String>,
+    /// Findings that made the recorder write the file, oldest first; they are in the metadata of a recording.
+    #[serde(skip)]
+    pub incidents: Vec<Incident>,
 }
 
 /// A change of the offset between the wall clock and the monotonic clock: the wall clock was set, or the host was

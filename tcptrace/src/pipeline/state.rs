@@ -293,6 +293,9 @@ impl PipelineState {
             | Record::Stream { .. } => {}
         }
         self.observe(record, tracker);
+        if let Some(events) = self.events.as_mut().filter(|_| !matches!(record, Record::Kernel(_))) {
+            events.record(record, &self.stream.host);
+        }
         tracker.take(record, self);
         let is_in_scope = !matches!(
             record,
@@ -320,6 +323,9 @@ impl PipelineState {
 impl Observer for PipelineState {
     fn appeared(&mut self, id: SocketId, socket: &mut Socket, processes: &Processes) {
         self.judge(socket, processes);
+        if let Some(events) = &mut self.events {
+            events.appeared(id, socket, processes, &self.stream.host);
+        }
         self.aggregate.appeared(id, socket, processes);
     }
 

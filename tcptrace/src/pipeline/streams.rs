@@ -10,6 +10,7 @@ use crate::{
     },
     lifecycle::{Tracker, TrackerLimits},
     model::{
+        incident::Incident,
         peer_names::PeerNames,
         record::{HostFacts, KernelLosses},
     },
@@ -109,7 +110,16 @@ impl MergedStreams {
             .flat_map(|host| host.limits.iter().map(|limit| format!("{}: {limit}", host.host)))
             .collect();
         let join = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+        let mut incidents = Vec::new();
+        for host in &all {
+            let of_host = |incident: &Incident| Incident {
+                title: format!("{}: {}", host.host, incident.title),
+                ..incident.clone()
+            };
+            Incident::merge(&mut incidents, &host.incidents.iter().map(of_host).collect::<Vec<_>>());
+        }
         Arc::new(HostFacts {
+            incidents,
             host: if hosts.len() > LISTED_HOSTS { format!("{} hosts", hosts.len()) } else { join(hosts) },
             kernel: join(distinct(|host| &host.kernel)),
             segments: all.iter().all(|host| host.segments),

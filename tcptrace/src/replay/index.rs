@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    model::{Nanos, TcpState, record::HostFacts},
+    model::{Nanos, TcpState, incident::Incident, record::HostFacts},
     session::Ending,
 };
 
@@ -27,6 +27,8 @@ pub struct Index {
     /// In time order; never empty once the recording was read.
     frames: Vec<Frame>,
     peaks: Vec<usize>,
+    /// The snapshots that show a finding first, in time order, and the finding.
+    incidents: Vec<(usize, Incident)>,
     /// Time between two snapshots.
     interval: Nanos,
     /// Host whose clock the times refer to.
@@ -45,14 +47,16 @@ pub enum Mark {
     Gap,
     /// Records were lost.
     Loss,
+    /// A finding began that the recorder wrote the file for.
+    Incident,
 }
 
-/// Direction of the search for a TIME_WAIT peak.
+/// Direction of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peak {
-    /// The previous peak.
+pub enum Direction {
+    /// Earlier.
     Previous,
-    /// The next peak.
+    /// Later.
     Next,
 }
 
@@ -71,8 +75,15 @@ impl Index {
         has_room
     }
 
-    /// Finds the peaks, after the last snapshot was added.
+    /// Finds the peaks and incidents, after the last snapshot was added.
     pub fn complete(&mut self, host: Arc<HostFacts>, ending: Option<Ending>) {
+        let (first, last) = self.span();
+        let within = host.incidents.iter().filter_map(|incident| {
+            let ts = host.monotonic(incident.ts_ns);
+            let frame = self.frames.partition_point(|frame| frame.ts < ts);
+            (first..=last).contains(&ts).then(|| (frame, incident.clone()))
+        });
+        self.incidents = within.collect();
         let time_wait: Vec<u32> =
             self.frames.iter().map(|frame| frame.counts[TcpState::TimeWait.index()]).collect();
         self.peaks = peaks(&time_wait);
@@ -107,11 +118,22 @@ impl Index {
     }
 
     /// The nearest TIME_WAIT peak before or after snapshot `from`.
-    pub fn peak(&self, from: usize, which: Peak) -> Option<usize> {
+    pub fn peak(&self, from: usize, which: Direction) -> Option<usize> {
         match which {
-            Peak::Previous => self.peaks.iter().rev().copied().find(|&peak| peak < from),
-            Peak::Next => self.peaks.iter().copied().find(|&peak| peak > from),
+            Direction::Previous => self.peaks.iter().rev().copied().find(|&peak| peak < from),
+            Direction::Next => self.peaks.iter().copied().find(|&peak| peak > from),
         }
+    }
+
+    /// The nearest incidents before or after snapshot `from`: their snapshot, and each.
+    pub fn incidents(&self, from: usize, which: Direction) -> Option<(usize, Vec<&Incident>)> {
+        let mut frames = self.incidents.iter().map(|(frame, _)| *frame);
+        let frame = match which {
+            Direction::Previous => frames.rfind(|&frame| frame < from),
+            Direction::Next => frames.find(|&frame| frame > from),
+        }?;
+        let all = self.incidents.iter().filter(|(other, _)| *other == frame);
+        Some((frame, all.map(|(_, incident)| incident).collect()))
     }
 
     /// Peak of sockets in `state` for each of `columns` equal time ranges; `None` if there is no snapshot.
@@ -153,6 +175,9 @@ impl Index {
             if after.lost > before.lost {
                 set(after.ts, after.ts, Mark::Loss);
             }
+        }
+        for (frame, _) in &self.incidents {
+            set(self.frames[*frame].ts, self.frames[*frame].ts, Mark::Incident);
         }
         marks
     }
@@ -230,9 +255,9 @@ mod tests {
     #[test]
     fn peak_search_finds_next_and_previous() {
         let index = index(&[0, 50, 0, 100, 0]);
-        assert_eq!((index.peak(0, Peak::Next), index.peak(1, Peak::Next)), (Some(1), Some(3)));
-        assert_eq!((index.peak(3, Peak::Next), index.peak(3, Peak::Previous)), (None, Some(1)));
-        assert_eq!(index.peak(1, Peak::Previous), None);
+        assert_eq!((index.peak(0, Direction::Next), index.peak(1, Direction::Next)), (Some(1), Some(3)));
+        assert_eq!((index.peak(3, Direction::Next), index.peak(3, Direction::Previous)), (None, Some(1)));
+        assert_eq!(index.peak(1, Direction::Previous), None);
     }
 
     #[test]
@@ -261,5 +286,25 @@ mod tests {
         }
         let (n, g, l) = (Mark::None, Mark::Gap, Mark::Loss);
         assert_eq!(index.marks(10), [n, n, l, g, g, g, g, g, g, n]);
+    }
+
+    #[test]
+    fn incidents_are_at_the_first_snapshot_that_shows_them() {
+        let mut index = index(&[0; 10]);
+        let incident = |ts_ns| Incident { finding: "f".into(), title: "t".into(), ts_ns };
+        let second = 1_000_000_000;
+        let incidents = [second * 5 / 2, second * 7, second * 7, second * 60].map(incident).to_vec();
+        index.complete(Arc::new(HostFacts { incidents, ..HostFacts::default() }), None);
+        let at = |from, which| index.incidents(from, which).map(|(frame, all)| (frame, all.len()));
+        assert_eq!((at(0, Direction::Next), at(3, Direction::Next)), (Some((3, 1)), Some((7, 2))));
+        assert_eq!((at(7, Direction::Next), at(7, Direction::Previous)), (None, Some((3, 1))));
+        let marked: Vec<usize> = index
+            .marks(10)
+            .iter()
+            .enumerate()
+            .filter(|(_, mark)| **mark == Mark::Incident)
+            .map(|(n, _)| n)
+            .collect();
+        assert_eq!(marked, [3, 7]);
     }
 }

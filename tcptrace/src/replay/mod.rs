@@ -10,7 +10,7 @@ mod moment;
 mod player;
 mod player_thread;
 
-pub use index::{Frame, Index, Mark, Peak};
+pub use index::{Direction, Frame, Index, Mark};
 pub use moment::{EXPECTED, Here};
 pub use player::{Player, SeekResult, SeekTarget};
 pub use player_thread::{Drive, ReplayCommand, ReplayStatus, Request, SPEEDS, drive};

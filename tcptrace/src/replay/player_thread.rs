@@ -1,6 +1,7 @@
 //! Replay thread: processes requests and publishes snapshots and a [`ReplayStatus`] at the requested speed.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError},
@@ -13,7 +14,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 
 use super::{
-    index::{Index, Peak},
+    index::{Direction, Index},
     player::{Player, SeekResult},
 };
 use crate::{
@@ -40,7 +41,9 @@ pub enum ReplayCommand {
     /// Seeks to the last snapshot.
     End,
     /// Seeks to a TIME_WAIT peak and pauses.
-    Peak(Peak),
+    Peak(Direction),
+    /// Seeks to the beginning of a finding and pauses.
+    Incident(Direction),
 }
 
 /// Request to the thread.
@@ -72,8 +75,8 @@ pub struct ReplayStatus {
     pub is_playing: bool,
     /// Playback speed.
     pub speed: f64,
-    /// Why the last command had no effect.
-    pub note: Option<&'static str>,
+    /// What the last command found, or why it had no effect.
+    pub note: Option<Cow<'static, str>>,
 }
 
 /// A running replay, which ends when this is dropped.
@@ -241,9 +244,20 @@ impl Driver {
                 self.status.is_playing = false;
                 match index.peak(self.target, which) {
                     Some(peak) => self.target = peak,
-                    None if which == Peak::Next => self.status.note = Some("no later peak of TIME_WAIT"),
-                    None => self.status.note = Some("no earlier peak of TIME_WAIT"),
+                    None => self.status.note = Some(none(which, "peak of TIME_WAIT")),
                 }
+            }
+            ReplayCommand::Incident(which) => {
+                self.status.is_playing = false;
+                let note = match index.incidents(self.target, which) {
+                    Some((frame, incidents)) => {
+                        self.target = frame;
+                        let ids: Vec<&str> = incidents.iter().map(|incident| &*incident.finding).collect();
+                        format!("incident {}", ids.join(", ")).into()
+                    }
+                    None => none(which, "incident"),
+                };
+                self.status.note = Some(note);
             }
         }
         self.begin();
@@ -258,7 +272,7 @@ impl Driver {
     fn set_speed(&mut self, speed: Option<f64>) {
         match speed {
             Some(speed) => self.status.speed = speed,
-            None => self.status.note = Some("that is the limit"),
+            None => self.status.note = Some("that is the limit".into()),
         }
     }
 
@@ -289,4 +303,10 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// That there is no earlier or later `thing`.
+fn none(which: Direction, thing: &str) -> Cow<'static, str> {
+    let order = if which == Direction::Next { "later" } else { "earlier" };
+    format!("no {order} {thing}").into()
 }

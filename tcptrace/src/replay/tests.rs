@@ -321,11 +321,11 @@ fn peak_command_seeks_to_the_peak() {
     let made = made();
     let player = Player::of(&made.path, made.wanted.clone(), CLOSE).expect("a recording");
     let index = Arc::clone(player.index());
-    let peak = index.peak(0, Peak::Next).expect("TIME_WAIT rises for a minute");
+    let peak = index.peak(0, Direction::Next).expect("TIME_WAIT rises for a minute");
     let mut drive = drive(player, 0.001).expect("a thread");
-    drive.requests.send(Request::Time(ReplayCommand::Peak(Peak::Next))).expect("a running thread");
+    drive.requests.send(Request::Time(ReplayCommand::Peak(Direction::Next))).expect("a running thread");
     until(&mut drive, peak, false);
-    drive.requests.send(Request::Time(ReplayCommand::Peak(Peak::Previous))).expect("a running thread");
+    drive.requests.send(Request::Time(ReplayCommand::Peak(Direction::Previous))).expect("a running thread");
     drive.requests.send(Request::Time(ReplayCommand::Slower)).expect("a running thread");
     drive.finish().expect("a recording");
 }

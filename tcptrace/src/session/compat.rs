@@ -9,6 +9,7 @@ use super::{
     ending::ReadError,
     schema::{ArrowType, Column, FORMAT, KINDS, RowKind, Version, key},
 };
+use crate::model::incident::Incident;
 
 /// Most columns in a recording.
 const MAX_COLUMNS: usize = 256;
@@ -24,6 +25,8 @@ pub struct FileLayout {
     pub boot_id: String,
     /// Name of the recorded host; empty if the file has none. Untrusted.
     pub host: String,
+    /// Findings that the file was written for.
+    pub incidents: Vec<Incident>,
     /// Its columns.
     pub fields: Vec<Field>,
 }
@@ -70,7 +73,8 @@ impl FileLayout {
         }
         let boot_id = metadata(key::BOOT_ID).unwrap_or_default().into();
         let host = metadata(key::HOST).unwrap_or_default().into();
-        Ok(Self { version, clock_offset_ns, boot_id, host, fields })
+        let incidents = metadata(key::INCIDENTS).map(Incident::of_metadata).unwrap_or_default();
+        Ok(Self { version, clock_offset_ns, boot_id, host, incidents, fields })
     }
 }
 

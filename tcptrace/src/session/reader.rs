@@ -18,6 +18,7 @@ use super::{
 use crate::{
     model::{
         Flow, Nanos, Record, Source,
+        incident::Incident,
         record::{HostFacts, KernelLosses},
         units,
     },
@@ -123,6 +124,8 @@ struct SeriesContext {
     losses: KernelLosses,
     /// Rows of unknown kinds in the previous recordings.
     unknown_rows: u64,
+    /// Findings that the recordings were written for.
+    incidents: Vec<Incident>,
 }
 
 /// A position between two batches, with the state needed to resume reading there.
@@ -194,6 +197,7 @@ impl Reader {
         let torn_bytes = match self.frames.next() {
             Ok(NextFrame::Message(message, _)) => {
                 let layout = FileLayout::of(schema_of(message).ok_or(ReadError::Foreign)?)?;
+                Incident::merge(&mut self.known.incidents, &layout.incidents);
                 self.decoder = Some(Decoder::new(layout)?);
                 self.stage = ReadStage::Batches;
                 return Ok(());
@@ -318,9 +322,11 @@ impl Reader {
                 ReadStage::Rest { at, why: "it is a recording of another host, or of another boot of it" }
             }
             Some(layout) => {
+                let incidents = layout.incidents.clone();
                 let before = self.decoder.replace(Decoder::new(layout)?);
                 self.known.unknown_rows += before.map_or(0, |before| before.unknown_rows);
                 self.joining = Some(Joining { at, before: self.known.clone(), held: Vec::new() });
+                Incident::merge(&mut self.known.incidents, &incidents);
                 self.known.begin();
                 ReadStage::Joining
             }
@@ -406,7 +412,8 @@ impl SeriesContext {
             self.until = self.until.max(ts);
         }
         match record {
-            Record::Host(facts) => {
+            Record::Host(mut facts) => {
+                facts.incidents.clone_from(&self.incidents);
                 self.host = facts.after(&self.host);
                 Record::Host(facts)
             }

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod export;
 pub mod glyphs;
 pub mod hist;
+pub mod joined;
 pub mod losses;
 pub mod metrics;
 pub mod ports;

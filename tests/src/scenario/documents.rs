@@ -276,14 +276,19 @@ fn is_recording(word: &str) -> bool {
     RECORDINGS.iter().any(|end| word.ends_with(end)) || RECORDING_PLACEHOLDERS.contains(&word)
 }
 
-/// Whether it printed something or wrote a file.
+/// Whether it printed something or wrote a file, or one in a folder.
 fn has_result(here: &Path, out: &Path, inputs: &[String]) -> Result<bool> {
     let mut files = vec![out.to_owned()];
-    for entry in fs::read_dir(here)? {
-        let entry = entry?;
-        let is_input = inputs.iter().any(|input| entry.file_name() == input.as_str());
-        if entry.file_type()?.is_file() && !is_input {
-            files.push(entry.path());
+    let mut folders = vec![here.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let is_input = inputs.iter().any(|input| entry.file_name() == input.as_str());
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_type()?.is_file() && !is_input {
+                files.push(entry.path());
+            }
         }
     }
     Ok(files.iter().map(fs::metadata).collect::<Result<Vec<_>, _>>()?.iter().any(|file| file.len() > 0))

@@ -66,20 +66,22 @@ impl TrafficHost {
 }
 
 /// A recorder on a host of this name, of these network namespaces.
-fn record(lab: &Lab, host: &str, netns: &str, file: &Path) -> Result<RecorderProcess> {
+pub(super) fn record(lab: &Lab, host: &str, netns: &str, file: &Path) -> Result<RecorderProcess> {
     let mut command = Command::new("unshare");
     command.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", host]).arg(lab.binary()?);
     RecorderProcess::start_as(&mut command, file, &["--netns", netns])
 }
 
+/// Whether a recorder can have a host name of its own.
+pub(super) fn can_rename_host() -> bool {
+    let named = Command::new("unshare").args(["--uts", "hostname", "web-0"]).finish();
+    named.is_ok_and(|done| done.status.success())
+}
+
 /// Every view of the three recordings has the sockets of all: the sum of the hosts, and what a recorder of all has.
 pub fn merged(lab: &Lab) -> Result<()> {
     lab.binary()?;
-    if !Command::new("unshare")
-        .args(["--uts", "hostname", "web-0"])
-        .finish()
-        .is_ok_and(|done| done.status.success())
-    {
+    if !can_rename_host() {
         return Err(Skip("needs unshare and hostname".into()).into());
     }
     let folder = TempFolder::new()?;
@@ -190,7 +192,7 @@ fn views(lab: &Lab, hosts: &Path) -> Result<()> {
 }
 
 /// What a command prints about recordings.
-fn read(lab: &Lab, from: &Path, args: &[&str]) -> Result<String> {
+pub(super) fn read(lab: &Lab, from: &Path, args: &[&str]) -> Result<String> {
     let path = from.to_str().context("a path")?;
     let output = lab.run(&[args, &["--from", path]].concat())?;
     let stderr = String::from_utf8_lossy(&output.stderr);

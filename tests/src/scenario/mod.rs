@@ -17,6 +17,7 @@ pub mod flood;
 pub mod handshake;
 pub mod hosts;
 pub mod identity;
+pub mod joined;
 pub mod million;
 pub mod names;
 pub mod nat;

@@ -323,7 +323,7 @@ impl Gateway {
     fn start() -> Result<Self> {
         let (client, server) = (NetnsHost::start()?, NetnsHost::start()?);
         for (link, host, addr) in [("c0", &client, "10.71.0.1/24"), ("s0", &server, "10.72.0.1/24")] {
-            let pid = host.process.id().to_string();
+            let pid = host.pid();
             ip(&["link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", &pid])
                 .map_err(|error| Skip(format!("this host has no pairs of devices (veth): {error:#}")))?;
             ip(&["addr", "add", addr, "dev", link])?;
@@ -363,12 +363,12 @@ impl Gateway {
 }
 
 /// A network namespace that a process stays in.
-struct NetnsHost {
+pub(super) struct NetnsHost {
     process: KillOnDrop,
 }
 
 impl NetnsHost {
-    fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<Self> {
         let thread = std::thread::spawn(|| -> Result<Self> {
             netns::enter_new()?;
             let process = Command::new("sleep").arg("300").stdin(Stdio::null()).start().context("sleep")?;
@@ -377,13 +377,18 @@ impl NetnsHost {
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
+    /// The process that keeps it.
+    pub(super) fn pid(&self) -> String {
+        self.process.id().to_string()
+    }
+
     /// Its inode number.
-    fn netns(&self) -> Result<u32> {
+    pub(super) fn netns(&self) -> Result<u32> {
         Ok(std::fs::metadata(format!("/proc/{}/ns/net", self.process.id()))?.ino() as u32)
     }
 
     /// Runs `work` on a thread in this namespace, and waits for its result.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let path = format!("/proc/{}/ns/net", self.process.id());
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {

@@ -7,14 +7,26 @@ mod csv;
 mod events;
 mod jsonl;
 mod parquet;
+mod partition;
 mod records;
 mod table;
 
 use std::io;
 
 pub use events::{EVENTS, row as event_row};
+pub use parquet::file_metadata;
+pub use partition::{PartitionKey, PartitionedEvents};
 pub use records::{RECORDS, row as record_row};
 pub use table::{ColumnKind, ExportColumn, ExportValue, Table};
+
+/// Version of the columns of events, in the metadata of Parquet files: a new minor version adds columns at the end, a new major
+/// version changes others.
+pub const EVENTS_VERSION: &str = "1.0";
+
+/// The metadata with this version.
+pub fn schema_version() -> (&'static str, String) {
+    ("tcptrace.events", EVENTS_VERSION.to_owned())
+}
 
 /// A file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -47,7 +59,10 @@ impl ExportFormat {
         Ok(match self {
             Self::Csv => Box::new(csv::Csv::new(columns, out)?),
             Self::Jsonl => Box::new(jsonl::Jsonl::new(columns, out)),
-            Self::Parquet => Box::new(parquet::Parquet::new(columns, out)?),
+            Self::Parquet => {
+                let metadata = if columns == EVENTS { &[schema_version()][..] } else { &[] };
+                Box::new(parquet::Parquet::new(columns, metadata, out)?)
+            }
         })
     }
 }

@@ -9,14 +9,19 @@ use parquet::{
     basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel},
     data_type::{BoolType, ByteArray, ByteArrayType, Int64Type},
     errors::ParquetError,
-    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    file::{
+        metadata::KeyValue,
+        properties::WriterProperties,
+        reader::{FileReader as _, SerializedFileReader},
+        writer::SerializedFileWriter,
+    },
     schema::types::{Type, TypePtr},
 };
 
 use super::table::{ColumnKind, ExportColumn, ExportValue, Table};
 
 /// Rows per row group, held in memory.
-const GROUP: usize = 256 << 10;
+pub(super) const GROUP: usize = 256 << 10;
 
 /// Parquet writer.
 pub struct Parquet<W: Write + Send> {
@@ -39,20 +44,37 @@ enum ParquetValues {
 }
 
 impl<W: Write + Send> Parquet<W> {
-    /// Starts a file.
-    pub fn new(columns: &[ExportColumn], out: W) -> io::Result<Self> {
+    /// Starts a file. `metadata` is for readers: names and values.
+    pub fn new(columns: &[ExportColumn], metadata: &[(&'static str, String)], out: W) -> io::Result<Self> {
         let fields = columns.iter().map(field).collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
         let schema =
             Type::group_type_builder("schema").with_fields(fields).build().map_err(io::Error::other)?;
-        let properties =
-            WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+        let metadata = metadata.iter().map(|(name, value)| KeyValue::new((*name).to_owned(), value.clone()));
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_key_value_metadata(Some(metadata.collect()))
+            .build();
         let file = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))
             .map_err(io::Error::other)?;
         let columns = columns.iter().map(|column| ColumnValues::new(column.kind)).collect();
         Ok(Self { file, columns, rows: 0 })
     }
 
-    fn write_group(&mut self) -> Result<(), ParquetError> {
+    /// Adds a row to the row group; the caller writes the group.
+    pub(super) fn push(&mut self, row: &[ExportValue<'_>]) {
+        for (column, value) in self.columns.iter_mut().zip(row) {
+            column.push(value);
+        }
+        self.rows += 1;
+    }
+
+    /// Rows held in memory.
+    pub(super) const fn held(&self) -> usize {
+        self.rows
+    }
+
+    /// Writes the rows held in memory as a row group.
+    pub(super) fn write_group(&mut self) -> Result<(), ParquetError> {
         let mut group = self.file.next_row_group()?;
         for column in &mut self.columns {
             let Some(mut writer) = group.next_column()? else { break };
@@ -79,10 +101,7 @@ impl<W: Write + Send> Parquet<W> {
 
 impl<W: Write + Send> Table for Parquet<W> {
     fn row(&mut self, row: &[ExportValue<'_>]) -> io::Result<()> {
-        for (column, value) in self.columns.iter_mut().zip(row) {
-            column.push(value);
-        }
-        self.rows += 1;
+        self.push(row);
         if self.rows < GROUP { Ok(()) } else { self.write_group().map_err(io::Error::other) }
     }
 
@@ -153,4 +172,11 @@ fn field(column: &ExportColumn) -> Result<TypePtr, ParquetError> {
         .with_repetition(Repetition::OPTIONAL)
         .with_logical_type(logical);
     field.build().map(Arc::new)
+}
+
+/// The value of `name` in the metadata of a Parquet file; `None` if it is none, or has no such name.
+pub fn file_metadata(file: std::fs::File, name: &str) -> Option<String> {
+    let reader = SerializedFileReader::new(file).ok()?;
+    let all = reader.metadata().file_metadata().key_value_metadata()?;
+    all.iter().find(|pair| pair.key == name)?.value.clone()
 }

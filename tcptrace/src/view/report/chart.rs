@@ -10,6 +10,7 @@ use super::{
     axis::{self, Tick},
     bins::{BinScale, Bins},
     cell::Text,
+    incidents,
 };
 use crate::{
     aggregate::{Distribution, Point},
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// The side of the square.
-const SIDE: f64 = 1_000.0;
+pub(super) const SIDE: f64 = 1_000.0;
 /// Minimum interval of a rate.
 const MIN_RATE_INTERVAL: Nanos = Nanos::SECOND;
 
@@ -98,9 +99,10 @@ fn over_time(
             path(out, &curve.points, span, top as f64)?;
             out.write_str("\"/>")?;
         }
-        Ok(())
+        incidents::lines(out, report)
     })?;
     legend(out, &curves)?;
+    incidents::captions(out, report)?;
     out.write_str("</figure>\n")
 }
 

@@ -12,6 +12,8 @@ use super::{
     Report,
     bins::{Bin, BinScale, Bins},
     code::{self, CodeStacks},
+    incidents::{self, ReportIncident},
+    joined::JoinedDocument,
     summary,
 };
 use crate::{
@@ -51,6 +53,8 @@ pub struct ReportDocument<'a> {
     traced_ns: u64,
     /// Summary in three sentences.
     summary: [String; 3],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incidents: Vec<ReportIncident<'a>>,
     states: Vec<ReportState>,
     fin_wait2: ReportFinWait2,
     timeline: TimelineDocument<'a>,
@@ -59,6 +63,7 @@ pub struct ReportDocument<'a> {
     group_by: String,
     /// Number of groups merged into the one with the key `other`.
     other_groups: u64,
+    joined: Option<JoinedDocument>,
     all: GroupFields<'a>,
     #[serde(serialize_with = "skipped")]
     skipped_time_wait: &'a Group,
@@ -86,6 +91,7 @@ impl<'a> ReportDocument<'a> {
             began_at: report.wall(snapshot.began).to_string(),
             traced_ns: report.span().0,
             summary: summary::sentences(report).map(|sentence| sentence.to_string()),
+            incidents: incidents::all(report),
             states: STATES.into_iter().map(|state| ReportState::of(state, report)).collect(),
             fin_wait2: ReportFinWait2 {
                 orphan: listed.all.fin_wait2_orphan,
@@ -96,6 +102,7 @@ impl<'a> ReportDocument<'a> {
             stacks: report.code.iter().map(ReportStacks::of).collect(),
             group_by: snapshot.grouping.to_string(),
             other_groups: listed.other_groups,
+            joined: report.joined.map(JoinedDocument::of),
             all: GroupFields::of(&listed.all, snapshot),
             skipped_time_wait: &listed.all,
             groups: listed.groups.iter().map(|group| GroupFields::of(group, snapshot)).collect(),

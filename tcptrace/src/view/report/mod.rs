@@ -13,6 +13,8 @@ pub mod document;
 mod ends;
 mod facts;
 mod groups;
+mod incidents;
+mod joined;
 pub mod page;
 mod ranking;
 mod sections;
@@ -23,6 +25,7 @@ use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 use crate::{
     aggregate::Snapshot,
+    join::JoinSummary,
     lifecycle::{Bound, Dwell},
     model::{Nanos, TcpState},
     view::clock,
@@ -40,6 +43,8 @@ pub struct Report<'a> {
     zone: TimeZone,
     listed: ReportGroups<'a>,
     code: Vec<CodeStacks<'a>>,
+    /// `None` with a filter.
+    joined: Option<&'a JoinSummary>,
 }
 
 const DAY: Nanos = Nanos(86_400 * Nanos::SECOND.0);
@@ -48,7 +53,20 @@ impl<'a> Report<'a> {
     /// Creates the report from the last `snapshot` of a recording, made with `filter` (empty: everything). Times are
     /// shown in `zone`.
     pub fn of(snapshot: &'a Snapshot, filter: &'a str, zone: TimeZone) -> Self {
-        Self { snapshot, filter, zone, listed: ReportGroups::of(snapshot), code: CodeStacks::all(snapshot) }
+        Self {
+            snapshot,
+            filter,
+            zone,
+            listed: ReportGroups::of(snapshot),
+            code: CodeStacks::all(snapshot),
+            joined: None,
+        }
+    }
+
+    /// The same with counts of connections with both ends.
+    #[must_use]
+    pub fn with_joined(self, joined: Option<&'a JoinSummary>) -> Self {
+        Self { joined, ..self }
     }
 
     /// The wall-clock time at `ts`.

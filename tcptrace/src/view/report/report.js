@@ -292,6 +292,7 @@
         });
         return curve;
       });
+      this.incidents = [...this.drawn.querySelectorAll(".incident")];
       timeCharts.push(this);
     }
 
@@ -321,6 +322,7 @@
         }
         path.setAttribute("d", d);
       }
+      for (const path of this.incidents) path.setAttribute("d", `M${(this.place(Number(path.dataset.ts)) * SIDE).toFixed(1)} 0V${SIDE}`);
     }
 
     hover(part) {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::{
     Report,
     cell::Number,
-    chart, code, ends, facts, groups,
+    chart, code, ends, facts, groups, joined,
     table::{TABLE_END, table},
 };
 use crate::{
@@ -25,12 +25,13 @@ pub struct Section {
 }
 
 /// All sections, in the order of the page.
-pub const SECTIONS: [Section; 8] = [
+pub const SECTIONS: [Section; 9] = [
     Section { id: "states", title: "Sockets per state", write: states },
     Section { id: "dwells", title: "How long they stayed", write: dwells },
     Section { id: "producers", title: "Who produces them", write: groups::producers },
     Section { id: "closers", title: "Who closes first", write: groups::closers },
     Section { id: "code", title: "Which code", write: code::code },
+    Section { id: "joined", title: "Both ends of connections", write: joined::joined },
     Section { id: "ends", title: "How they ended", write: ends::ends },
     Section { id: "missing", title: "What is missing", write: facts::missing },
     Section { id: "host", title: "Host settings", write: facts::host },

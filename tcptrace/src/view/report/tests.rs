@@ -1,6 +1,6 @@
 //! Tests of pages and documents over synthetic recordings.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -12,9 +12,11 @@ use crate::{
         StateDwells, Timeline,
         stuck_sockets::{One, StuckSockets},
     },
+    join::{JoinSummary, tests::made_summary},
     lifecycle::{EndReason, Role},
     model::{
         Addr, Endpoint, Nanos, NetnsId, SocketId, TcpState,
+        incident::Incident,
         record::{HostFacts, Process},
     },
     view::{losses::CAUSES, top::fixture},
@@ -69,6 +71,13 @@ fn waiting(state: TcpState, count: u64, age: u64, comm: Option<&str>) -> StuckSo
 fn busy() -> Snapshot {
     let mut snapshot = fixture::lossy();
     snapshot.source = "incident.tcpt".into();
+    let incident = |second: u64, title: &str| Incident {
+        finding: "close_wait_leak".into(),
+        title: title.into(),
+        ts_ns: snapshot.host.wall_ns(snapshot.began.plus(Nanos(second * S))),
+    };
+    let incidents = vec![incident(600, "batch-exporter leaks sockets"), incident(100_000, "after the end")];
+    Arc::make_mut(&mut snapshot.host).incidents = incidents;
     snapshot.states[TcpState::TimeWait.index()].entered = 34_000;
     snapshot.timeline = timeline(snapshot.began, (0..842).map(|second| second % 600 * 30));
     let mut time_wait: Distribution = (0..900).map(|n| 60 * S + n * 37 % 2_048 * 1_000_000).collect();
@@ -131,6 +140,11 @@ fn hostile() -> Snapshot {
         filter: HOSTILE.into(),
         sysctls: [(HOSTILE.to_owned(), HOSTILE.to_owned())].into(),
         limits: vec![HOSTILE.into()],
+        incidents: vec![Incident {
+            finding: HOSTILE.into(),
+            title: HOSTILE.into(),
+            ts_ns: snapshot.host.wall_ns(snapshot.began.plus(Nanos(S))),
+        }],
         ..(*snapshot.host).clone()
     };
     snapshot.host = Arc::new(host);
@@ -144,7 +158,8 @@ fn hostile() -> Snapshot {
 }
 
 fn report(snapshot: &Snapshot) -> Report<'_> {
-    Report::of(snapshot, "", TimeZone::UTC)
+    static JOINED: LazyLock<JoinSummary> = LazyLock::new(made_summary);
+    Report::of(snapshot, "", TimeZone::UTC).with_joined(Some(&JOINED))
 }
 
 fn page(snapshot: &Snapshot) -> String {
@@ -291,6 +306,30 @@ fn three_sentences() {
              neither ports nor room for TIME_WAIT ran out.",
         ]
     );
+}
+
+/// What the page draws of incidents within the recording.
+#[test]
+fn incidents_are_marks_on_the_charts_over_time() {
+    let page = page(&busy());
+    let of = |from: &str, to: &str| -> Vec<String> {
+        let parts = page.split(from).skip(1).filter_map(|part| part.split_once(to));
+        parts.map(|(inner, _)| format!("{from}{inner}{to}")).collect()
+    };
+    let drawn = [of("<path class=\"incident\" data-ts", "</path>"), of("<ul class=\"incidents\">", "</ul>")];
+    insta::assert_snapshot!(drawn.concat().join("\n"));
+}
+
+#[test]
+fn both_ends_are_a_section_of_their_own() {
+    let page = page(&busy());
+    let section =
+        page.split_once("<section id=\"joined\"").and_then(|(_, rest)| rest.split_once("</section>"));
+    insta::assert_snapshot!(section.expect("the section").0);
+    let snapshot = fixture::empty();
+    let filtered = Report::of(&snapshot, "lport 80", TimeZone::UTC);
+    let document = serde_json::to_value(document::ReportDocument::of(&filtered)).expect("JSON");
+    assert!(document["joined"].is_null());
 }
 
 #[test]

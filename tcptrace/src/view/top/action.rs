@@ -4,7 +4,7 @@ use ratatui::crossterm::event::KeyCode;
 
 use crate::{
     aggregate::Key,
-    replay::{Peak, ReplayCommand},
+    replay::{Direction, ReplayCommand},
 };
 
 use super::{
@@ -108,7 +108,7 @@ const fn typed(c: char) -> KeyPress {
 }
 
 /// All actions with keys, in the order of the help and of the hints.
-pub const ACTIONS: [ActionRow; 39] = [
+pub const ACTIONS: [ActionRow; 41] = [
     row(Action::Help, "help", &[typed('?'), typed('h')], "this help").hinted("help", ANYWHERE),
     row(
         Action::Findings,
@@ -119,13 +119,30 @@ pub const ACTIONS: [ActionRow; 39] = [
     .hinted("findings", ANYWHERE),
     row(Action::GoTo, "go-to", &[typed('t')], "go to a time: 18:03:20, +90s, -10s, 50%")
         .hinted("go to", ANYWHERE),
-    row(Action::Time(ReplayCommand::Peak(Peak::Next)), "next-peak", &[typed('p')], "next peak of TIME_WAIT")
-        .hinted("peak", ANYWHERE),
     row(
-        Action::Time(ReplayCommand::Peak(Peak::Previous)),
+        Action::Time(ReplayCommand::Peak(Direction::Next)),
+        "next-peak",
+        &[typed('p')],
+        "next peak of TIME_WAIT",
+    )
+    .hinted("peak", ANYWHERE),
+    row(
+        Action::Time(ReplayCommand::Peak(Direction::Previous)),
         "previous-peak",
         &[typed('P')],
         "previous peak of TIME_WAIT",
+    ),
+    row(
+        Action::Time(ReplayCommand::Incident(Direction::Next)),
+        "next-incident",
+        &[typed('n')],
+        "next incident, where a finding began",
+    ),
+    row(
+        Action::Time(ReplayCommand::Incident(Direction::Previous)),
+        "previous-incident",
+        &[typed('N')],
+        "previous incident",
     ),
     row(Action::Time(ReplayCommand::Step(-1)), "step-back", &[typed(',')], "previous snapshot"),
     row(Action::Time(ReplayCommand::Step(1)), "step", &[typed('.')], "next snapshot")

@@ -48,7 +48,7 @@ fn right(snapshot: &Snapshot, state: &ScreenState, theme: &Theme) -> Line<'stati
         Some(replay) => of_replay(replay, theme),
         None => vec![mode(snapshot, state.mode(), theme)],
     };
-    if let Some(note) = state.replay().and_then(|replay| replay.status().note) {
+    if let Some(note) = state.replay().and_then(|replay| replay.status().note.as_deref()) {
         right.push(Span::styled(format!("  {note}"), theme.style(StyleRole::Held)));
     } else if let Some(rate) = summary::records_per_s(snapshot) {
         right.push(Span::raw(format!("  {rate}")));

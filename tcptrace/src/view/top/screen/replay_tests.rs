@@ -7,8 +7,8 @@ use ratatui::{Terminal, backend::TestBackend, crossterm::event::KeyCode, style::
 
 use super::*;
 use crate::{
-    model::{Nanos, TcpState, record::HostFacts},
-    replay::{Frame, Index, Peak, ReplayCommand, ReplayStatus},
+    model::{Nanos, TcpState, incident::Incident, record::HostFacts},
+    replay::{Direction, Frame, Index, ReplayCommand, ReplayStatus},
     session::Ending,
     view::{
         glyphs::Glyphs,
@@ -42,7 +42,13 @@ fn index() -> Arc<Index> {
         assert!(index.push(Frame { ts: Nanos((100 + second) * S), counts, lost }));
     }
     // 2026-01-02 03:04:05 UTC at monotonic 0.
-    let host = HostFacts { clock_offset_ns: 1_767_323_045_000_000_000, ..HostFacts::default() };
+    let offset_ns = 1_767_323_045_000_000_000;
+    let incident = Incident {
+        finding: "close_wait_leak".into(),
+        title: "billing leaks sockets in CLOSE_WAIT".into(),
+        ts_ns: offset_ns + 520 * S,
+    };
+    let host = HostFacts { clock_offset_ns: offset_ns, incidents: vec![incident], ..HostFacts::default() };
     index.complete(Arc::new(host), Some(Ending::Closed));
     Arc::new(index)
 }
@@ -92,7 +98,8 @@ fn large_while_seeking() {
 
 #[test]
 fn small() {
-    let note = ReplayStatus { is_playing: false, note: Some("no later peak of TIME_WAIT"), ..status() };
+    let note =
+        ReplayStatus { is_playing: false, note: Some("no later peak of TIME_WAIT".into()), ..status() };
     insta::assert_snapshot!(frame(&mut state(note), ASCII, 60, 14).0);
 }
 
@@ -114,8 +121,10 @@ fn keys_map_to_replay_commands() {
         (",", FollowUp::Drive(ReplayCommand::Step(-1))),
         ("]", FollowUp::Drive(ReplayCommand::Faster)),
         ("[", FollowUp::Drive(ReplayCommand::Slower)),
-        ("p", FollowUp::Drive(ReplayCommand::Peak(Peak::Next))),
-        ("P", FollowUp::Drive(ReplayCommand::Peak(Peak::Previous))),
+        ("p", FollowUp::Drive(ReplayCommand::Peak(Direction::Next))),
+        ("P", FollowUp::Drive(ReplayCommand::Peak(Direction::Previous))),
+        ("n", FollowUp::Drive(ReplayCommand::Incident(Direction::Next))),
+        ("N", FollowUp::Drive(ReplayCommand::Incident(Direction::Previous))),
         ("0", FollowUp::Drive(ReplayCommand::Start)),
         ("$", FollowUp::Drive(ReplayCommand::End)),
         ("t", FollowUp::Draw),

@@ -64,7 +64,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, replay: &mut Replay, theme: &Them
     Rect { x: area.x + NAMES, width, height: shown as u16 + 1, ..area }
 }
 
-/// Draws the axis: first and last time, losses, gaps and the cursor.
+/// Draws the axis: first and last time, incidents, losses, gaps and the cursor.
 fn draw_axis(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -74,14 +74,15 @@ fn draw_axis(
     theme: &Theme,
 ) {
     let (first, last) = replay.span();
-    let (line, gap, at_cursor, at_target) = match theme.glyphs() {
-        Glyphs::Unicode => ('─', '·', '▲', '△'),
-        Glyphs::Ascii => ('-', '.', '^', '~'),
+    let (line, gap, incident, at_cursor, at_target) = match theme.glyphs() {
+        Glyphs::Unicode => ('─', '·', '◆', '▲', '△'),
+        Glyphs::Ascii => ('-', '.', '*', '^', '~'),
     };
     let mut spans = vec![Span::raw(format!("{:<1$}", replay.clock(first), NAMES as usize))];
     spans.extend(marks.iter().enumerate().map(|(column, mark)| match mark {
         _ if column == cursor => Span::styled(at_cursor.to_string(), theme.style(StyleRole::Strong)),
         _ if Some(column) == target => Span::styled(at_target.to_string(), theme.style(StyleRole::Held)),
+        Mark::Incident => Span::styled(incident.to_string(), theme.style(StyleRole::Alarm)),
         Mark::Loss => Span::styled("!", theme.style(StyleRole::Alarm)),
         Mark::Gap => Span::styled(gap.to_string(), theme.style(StyleRole::Held)),
         Mark::None => Span::styled(line.to_string(), theme.style(StyleRole::Faint)),
