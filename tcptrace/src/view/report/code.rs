@@ -89,8 +89,8 @@ pub fn code(out: &mut String, report: &Report<'_>) -> fmt::Result {
         );
     }
     out.write_str(
-        "<p>Each function is as wide as its share of the calls, below the function that calls it. A click on one shows it over the \
-         full width, a click on the first row shows all.</p>",
+        "<p>Each function is as wide as its share of the calls, below the function that calls it. \
+         <span class=\"scripted\">A click on one shows it over the full width, a click on the first row shows all.</span></p>",
     )?;
     for (index, code) in report.code.iter().enumerate() {
         write!(
