@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use tests::runner::ScenarioPace::{Alone, Short, Waiting};
 use tests::runner::{self, Scenario};
 use tests::scenario::{
-    abort, binds, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback, faults,
-    filters, flood, handshake, hosts, identity, joined, million, names, nat, odd, owner, pools, ports,
-    privileges, program, prometheus, recording, report, restarts, scrape, screen, seed, serve, servers,
-    stacks, storm, threads, triggers, workloads,
+    abort, accepts, binds, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback,
+    faults, filters, flood, handshake, hosts, identity, joined, million, names, nat, odd, owner, pools,
+    ports, privileges, program, prometheus, recording, report, restarts, scrape, screen, seed, serve,
+    servers, stacks, storm, threads, triggers, workloads,
 };
 
 macro_rules! scenarios {
@@ -89,8 +89,8 @@ const SCENARIOS: &[Scenario] = scenarios! {
     stacks::c_with_frame_pointers, Short;
     stacks::c_without_frame_pointers, Short;
     stacks::recorded, Short;
-    stacks::accepts, Short;
-    stacks::server_in_c, Short;
+    accepts::in_this_program, Short;
+    accepts::server_in_c, Short;
     stacks::rust, Short;
     stacks::go, Short;
     stacks::python, Short;

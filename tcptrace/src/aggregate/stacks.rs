@@ -312,11 +312,9 @@ impl Stacks {
             })
             .collect();
         groups.sort_by(|a, b| {
-            (b.calls, a.call, a.process.pid).cmp(&(a.calls, b.call, b.process.pid)).then_with(|| {
-                let names =
-                    |group: &StackGroup| group.stack.frames.iter().map(StackFrame::name).collect::<Vec<_>>();
-                names(a).cmp(&names(b))
-            })
+            (b.calls, a.call, a.process.pid)
+                .cmp(&(a.calls, b.call, b.process.pid))
+                .then_with(|| names(&a.stack).cmp(&names(&b.stack)))
         });
         groups.truncate(MAX_GROUPS);
         groups
@@ -364,13 +362,20 @@ impl Stacks {
                 LeakGroup { processes: pids.len(), ..group }
             })
             .collect();
-        groups.sort_by_key(|group| {
+        groups.sort_by_cached_key(|group| {
             let pid = group.process.as_ref().map(|process| process.pid);
-            (std::cmp::Reverse(group.close_wait + group.fin_wait2), pid, group.longest)
+            let sockets = std::cmp::Reverse(group.close_wait + group.fin_wait2);
+            let names = group.stack.as_deref().map(names);
+            (sockets, pid, group.longest, names.is_none(), names, group.call)
         });
         groups.truncate(MAX_GROUPS);
         groups
     }
+}
+
+/// Names of the functions, which order groups with equal counts.
+fn names(stack: &UserStack) -> Vec<String> {
+    stack.frames.iter().map(StackFrame::name).collect()
 }
 
 /// How long a socket has been waiting for its process to close it.

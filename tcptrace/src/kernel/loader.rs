@@ -172,40 +172,10 @@ impl Tracer {
         config.reqsk_timer_handler = handlers.reqsk_timer;
 
         let mut ebpf = load_object(kind, &config, &options.filter)?;
-        let programs = attached
-            .iter()
-            .flat_map(|hook| hook.functions(copies).iter().map(|&function| (function, hook.tracepoint)));
-        attach(&mut ebpf, &programs.collect::<Vec<_>>(), &btf)?;
-        let accept_refused = if options.stacks_per_second == 0 {
-            None
-        } else {
-            match attach_to_accept(&mut ebpf, types, &btf) {
-                Ok(hook) => {
-                    attached.push(hook);
-                    None
-                }
-                Err(refusal) if options.needs_accept => return Err(LoadError::Accept(refusal)),
-                Err(refusal) => Some(refusal),
-            }
-        };
-        let mut take_map = |name| ebpf.take_map(name).ok_or(LoadError::Part("ring"));
-        let (rings, alarm) = match kind {
-            RingKind::Slots => {
-                let (slot_map, cursor_map) = (take_map(ring::SLOTS)?, take_map(ring::CURSORS)?);
-                let maps = (map_data(&slot_map)?.fd(), map_data(&cursor_map)?.fd());
-                let all = SlotRing::all(maps.0, maps.1, rings, slots).map_err(LoadError::Rings)?;
-                let alarm = Alarm::own(ring_buffer(take_map(ring::ALARM)?)?).map_err(LoadError::Rings)?;
-                (all.into_iter().map(AnyRing::Slots).collect(), alarm)
-            }
-            RingKind::Buffers => {
-                let all = ring::BUFFERS[..rings].iter().map(|name| ring_buffer(take_map(name)?));
-                let all = all.collect::<Result<Vec<_>, _>>()?;
-                let alarm = Alarm::of(&all).map_err(LoadError::Rings)?;
-                (all.into_iter().map(AnyRing::Buffer).collect::<Vec<_>>(), alarm)
-            }
-        };
+        let accept_refused = attach_all(&mut ebpf, &mut attached, copies, types, &btf, options)?;
+        let (rings, alarm) = open_rings(kind, &mut ebpf, rings, slots)?;
         let captures_stacks = options.stacks_per_second != 0;
-        let stacks = captures_stacks.then(|| ring_buffer(take_map(ring::STACKS)?)).transpose()?;
+        let stacks = captures_stacks.then(|| ring_buffer(take_map(&mut ebpf, ring::STACKS)?)).transpose()?;
         let losses = ebpf.take_map("LOSSES").ok_or(LoadError::Part("LOSSES map"))?;
         let logger = EbpfLogger::init(&mut ebpf).ok();
         Ok(Self {
@@ -386,6 +356,60 @@ fn hooks_to_attach(types: &KernelTypes, without: &[Disabled]) -> Vec<&'static Ho
         }
     };
     HOOKS.iter().rev().filter(is_wanted).collect()
+}
+
+/// Attaches every hook in `attached`, and adds the one that only stacks need. If the kernel refuses that one, the result says why.
+fn attach_all(
+    ebpf: &mut Ebpf,
+    attached: &mut Vec<&'static Hook>,
+    copies: usize,
+    types: &KernelTypes,
+    btf: &Btf,
+    options: &Options,
+) -> Result<Option<String>, LoadError> {
+    let programs = attached
+        .iter()
+        .flat_map(|hook| hook.functions(copies).iter().map(|&function| (function, hook.tracepoint)));
+    attach(ebpf, &programs.collect::<Vec<_>>(), btf)?;
+    if options.stacks_per_second == 0 {
+        return Ok(None);
+    }
+    match attach_to_accept(ebpf, types, btf) {
+        Ok(hook) => {
+            attached.push(hook);
+            Ok(None)
+        }
+        Err(refusal) if options.needs_accept => Err(LoadError::Accept(refusal)),
+        Err(refusal) => Ok(Some(refusal)),
+    }
+}
+
+/// Opens the rings, each of `slots` slots, and what wakes their reader.
+fn open_rings(
+    kind: RingKind,
+    ebpf: &mut Ebpf,
+    rings: usize,
+    slots: usize,
+) -> Result<(Vec<AnyRing>, Alarm), LoadError> {
+    match kind {
+        RingKind::Slots => {
+            let (slot_map, cursor_map) = (take_map(ebpf, ring::SLOTS)?, take_map(ebpf, ring::CURSORS)?);
+            let maps = (map_data(&slot_map)?.fd(), map_data(&cursor_map)?.fd());
+            let all = SlotRing::all(maps.0, maps.1, rings, slots).map_err(LoadError::Rings)?;
+            let alarm = Alarm::own(ring_buffer(take_map(ebpf, ring::ALARM)?)?).map_err(LoadError::Rings)?;
+            Ok((all.into_iter().map(AnyRing::Slots).collect(), alarm))
+        }
+        RingKind::Buffers => {
+            let all = ring::BUFFERS[..rings].iter().map(|name| ring_buffer(take_map(ebpf, name)?));
+            let all = all.collect::<Result<Vec<_>, _>>()?;
+            let alarm = Alarm::of(&all).map_err(LoadError::Rings)?;
+            Ok((all.into_iter().map(AnyRing::Buffer).collect(), alarm))
+        }
+    }
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::Part("ring"))
 }
 
 /// Attaches the program at the end of `accept()`; the error says in a few words why that is impossible.

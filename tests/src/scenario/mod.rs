@@ -1,6 +1,7 @@
 //! The scenarios by theme. Each makes its traffic, proves it with the kernel, and states the expected output of the tracer.
 
 pub mod abort;
+pub mod accepts;
 pub mod binds;
 pub mod budget;
 pub mod churn;

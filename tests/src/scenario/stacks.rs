@@ -2,7 +2,7 @@
 //! the counts that the programs made, live, in a recording and in a profile.
 
 use std::io::{BufRead, BufReader, Read as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -14,10 +14,9 @@ use tcptrace_common::state::TcpState::CloseWait;
 use super::recording::{RecorderProcess, TempFolder};
 use super::workloads::Podman;
 use crate::clock::{soon, wait_for};
+use crate::kernel;
 use crate::lab::{Lab, Skip};
-use crate::pair::{ConnectedPair, IpFamily};
 use crate::process::{KillOnDrop, StartChild as _};
-use crate::{kernel, process};
 
 /// What `tcptrace stacks` lists.
 const SUBJECTS: [&str; 3] = ["close", "connect", "leak"];
@@ -25,34 +24,32 @@ const SUBJECTS: [&str; 3] = ["close", "connect", "leak"];
 const RELEASED: u64 = 20;
 const EXPIRED: u64 = 5;
 const FORGOTTEN: u64 = 3;
-/// Connections that the server closes.
-const SERVED: u64 = 20;
 
 /// `tcptrace stacks --json`.
 #[derive(Debug, Deserialize)]
-struct StacksDocument {
+pub(super) struct StacksDocument {
     schema: String,
-    calls: Option<u64>,
+    pub(super) calls: Option<u64>,
     missed: u64,
-    stacks: Vec<StackRow>,
+    pub(super) stacks: Vec<StackRow>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-struct StackRow {
+pub(super) struct StackRow {
     #[serde(default)]
     calls: u64,
     #[serde(default)]
     close_wait: u64,
     /// With `leak`: the call that has the stack.
-    stack_of: Option<String>,
+    pub(super) stack_of: Option<String>,
     #[serde(default)]
     cut: bool,
     #[serde(default)]
-    frames: Vec<FrameRow>,
+    pub(super) frames: Vec<FrameRow>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-struct FrameRow {
+pub(super) struct FrameRow {
     function: Option<String>,
     file: Option<String>,
     line: Option<u32>,
@@ -70,14 +67,14 @@ impl StacksDocument {
     }
 
     /// That of a recording.
-    fn recorded(lab: &Lab, file: &Path, on: &str) -> Result<Self> {
+    pub(super) fn recorded(lab: &Lab, file: &Path, on: &str) -> Result<Self> {
         let (file, netns) = (file.to_string_lossy(), lab.netns().to_string());
         let args = ["stacks", "--from", &file, "--json", "--older", "1ms", "--netns", &netns, "--on", on];
         Self::parse(&lab.run(&args)?)
     }
 
     /// How many calls or sockets the stacks have in which one of these functions calls the one before it, perhaps through others.
-    fn count(&self, functions: &[&str]) -> u64 {
+    pub(super) fn count(&self, functions: &[&str]) -> u64 {
         let rows = self.stacks.iter().filter(|row| row.has(functions));
         rows.map(|row| row.calls + row.close_wait).sum()
     }
@@ -97,10 +94,10 @@ impl StackRow {
 }
 
 /// A running `tcptrace stacks` that prints its document when it stops.
-struct StacksRun(Option<Child>);
+pub(super) struct StacksRun(Option<Child>);
 
 impl StacksRun {
-    fn start(lab: &Lab, on: &str) -> Result<Self> {
+    pub(super) fn start(lab: &Lab, on: &str) -> Result<Self> {
         let netns = lab.netns().to_string();
         let mut child = Command::new(lab.binary()?)
             .args([
@@ -131,7 +128,7 @@ impl StacksRun {
         Ok(Self(Some(child)))
     }
 
-    fn finish(mut self) -> Result<StacksDocument> {
+    pub(super) fn finish(mut self) -> Result<StacksDocument> {
         let child = self.0.take().context("it runs")?;
         kill_process(Pid::from_child(&child), Signal::TERM)?;
         StacksDocument::parse(&child.wait_with_output()?)
@@ -238,12 +235,12 @@ impl ProgramStacks {
 }
 
 /// The source of a program.
-fn source(name: &str) -> PathBuf {
+pub(super) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(name)
 }
 
 /// Skips where the caller behind a wrapper of the C library is not known.
-fn needs_callers() -> Result<()> {
+pub(super) fn needs_callers() -> Result<()> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -254,7 +251,13 @@ fn needs_callers() -> Result<()> {
 }
 
 /// Builds a program with `compiler`, from `package`.
-fn built(compiler: &str, package: &str, args: &[&str], source: &Path, to: &Path) -> Result<Command> {
+pub(super) fn built(
+    compiler: &str,
+    package: &str,
+    args: &[&str],
+    source: &Path,
+    to: &Path,
+) -> Result<Command> {
     let done = Command::new(compiler).args(args).arg("-o").arg(to).arg(source).finish();
     let done = done.map_err(|_| Skip(format!("needs {compiler}: package {package}")))?;
     ensure!(done.status.success(), "{compiler}: {}", String::from_utf8_lossy(&done.stderr));
@@ -281,94 +284,6 @@ pub fn c_with_frame_pointers(lab: &Lab) -> Result<()> {
     let is_source = frame.file.as_deref().is_some_and(|file| file.ends_with("programs/pool.c"));
     ensure!(is_source && frame.line == Some(close as u32 + 1), "{frame:?}, not line {}", close + 1);
     Ok(())
-}
-
-/// Skips, with the error of tcptrace, where the kernel refuses a program at the end of accept(). Then leaks say so.
-fn needs_accept(lab: &Lab) -> Result<()> {
-    let done = lab.run(&["stacks", "--on", "accept", "--duration", "1ms"])?;
-    if done.status.success() {
-        return Ok(());
-    }
-    let error = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-    ensure!(done.status.code() == Some(3) && error.contains("inet_csk_accept"), "{error}");
-    let leak = lab.run(&["stacks", "--on", "leak", "--older", "1ms", "--duration", "1ms"])?;
-    let text = String::from_utf8_lossy(&leak.stdout);
-    ensure!(leak.status.success() && text.contains("does not show accept()"), "{text}");
-    bail!(Skip(error))
-}
-
-/// accept() calls of this program, and its forgotten connections, IPv4 and IPv6.
-pub fn accepts(lab: &Lab) -> Result<()> {
-    const EACH: usize = 5;
-    needs_accept(lab)?;
-    let (accept, leak) = (StacksRun::start(lab, "accept")?, StacksRun::start(lab, "leak")?);
-    let mut pairs = Vec::new();
-    for family in IpFamily::BOTH {
-        for _ in 0..EACH {
-            let mut pair = ConnectedPair::open(family)?;
-            pair.client.close();
-            pairs.push(pair);
-        }
-    }
-    wait_for("the forgotten connections", soon(), || {
-        Ok((kernel::count(CloseWait)? == pairs.len()).then_some(()))
-    })?;
-    let (accept, leak) = (accept.finish()?, leak.finish()?);
-    let all = pairs.len() as u64;
-    ensure!((accept.calls, accept.count(&[])) == (Some(all), all), "{accept:#?}");
-    ensure!(accept.stacks.iter().all(|row| !row.frames.is_empty()), "{accept:#?}");
-    ensure!(leak.count(&[]) == all, "{leak:#?}");
-    ensure!(leak.stacks.iter().all(|row| row.stack_of.as_deref() == Some("accept")), "{leak:#?}");
-    Ok(())
-}
-
-/// A server in C that forgets connections: its functions, live and in a recording, IPv4 and IPv6.
-pub fn server_in_c(lab: &Lab) -> Result<()> {
-    needs_callers()?;
-    needs_accept(lab)?;
-    let folder = TempFolder::new()?;
-    let program = folder.file("server");
-    built("cc", "gcc", &["-O2", "-g", "-fno-omit-frame-pointer"], &source("server.c"), &program)?;
-    for version in ["4", "6"] {
-        let file = folder.file(&format!("v{version}.tcptrace"));
-        let recorder = RecorderProcess::start(lab, &file, &["--stacks"])?;
-        let (accept, leak) = (StacksRun::start(lab, "accept")?, StacksRun::start(lab, "leak")?);
-        let server = forgetful_server(&program, version)?;
-        let (accept, leak) = (accept.finish()?, leak.finish()?);
-        recorder.signal(Signal::INT)?;
-        let (status, stderr) = recorder.wait()?;
-        ensure!(status == Some(0), "the recorder ended with {status:?}: {stderr}");
-        drop(server);
-        let counts = [&["serve_request", "main"], &["forget_request", "main"]]
-            .map(|[caller, main]| accept.count(&["accept_connection", caller, main]));
-        ensure!(counts == [SERVED, FORGOTTEN], "IPv{version}: {accept:#?}");
-        ensure!(leak.count(&["accept_connection", "forget_request"]) == FORGOTTEN, "{leak:#?}");
-        let accept_again = StacksDocument::recorded(lab, &file, "accept")?;
-        let leak_again = StacksDocument::recorded(lab, &file, "leak")?;
-        ensure!(accept.stacks == accept_again.stacks, "live {accept:#?}, replayed {accept_again:#?}");
-        ensure!(leak.stacks == leak_again.stacks, "live {leak:#?}, replayed {leak_again:#?}");
-    }
-    Ok(())
-}
-
-/// The server once it has accepted every connection, and forgotten some that their clients closed.
-fn forgetful_server(program: &Path, version: &str) -> Result<KillOnDrop> {
-    let mut server = Command::new(program);
-    let server = server.arg(version).stdin(Stdio::piped()).stdout(Stdio::piped()).start();
-    let mut server = KillOnDrop(server.context("start it")?);
-    let mut lines = BufReader::new(server.stdout.take().context("its stdout")?).lines();
-    let mut line = || lines.next().context("it ended")?.context("its output");
-    let port: u16 = line()?.parse()?;
-    let family = if version == "6" { IpFamily::V6 } else { IpFamily::V4 };
-    for _ in 0..SERVED + FORGOTTEN {
-        process::close(TcpStream::connect((family.loopback(), port))?);
-    }
-    let done = line()?;
-    ensure!(done == "done", "the server: {done:?}");
-    wait_for("the forgotten connections", soon(), || {
-        Ok((kernel::count(CloseWait)? as u64 == FORGOTTEN).then_some(()))
-    })?;
-    Ok(server)
 }
 
 /// A recording has the stacks that a live trace shows, with the same counts. `go tool pprof` reads its profile.

@@ -52,7 +52,7 @@ enum BenchPart {
     Namespaces,
     /// Messages over 5,000 permanent connections
     Long,
-    /// The same as loopback, with user stacks of connect() and close()
+    /// The same as loopback, with the user stacks of calls
     Stacks,
     /// Many idle sockets: time until the first output, and memory
     Rest,

@@ -121,7 +121,8 @@ fn accepted_sockets_have_the_stack_of_their_accept() {
     let leaks = stacks.leaks.iter().map(|leak| (leak.call, leak.stack.is_some(), leak.close_wait));
     assert_eq!(
         leaks.collect::<Vec<_>>(),
-        [(StackCall::Accept, true, 2), (StackCall::Accept, true, 1), (StackCall::Accept, false, 1)]
+        [(StackCall::Accept, true, 2), (StackCall::Accept, true, 1), (StackCall::Accept, false, 1)],
+        "those without a stack are the last of equal ones"
     );
     let owners = stacks.leaks.iter().map(|leak| leak.process.as_ref().map(|process| process.pid));
     assert!(owners.into_iter().all(|pid| pid == Some(7)), "{:#?}", stacks.leaks);

@@ -17,7 +17,7 @@ fn any_seed(cookie: u64, state: u8, object: u64) -> SeedSocket {
 
 pub(crate) fn any_record() -> impl Strategy<Value = Record> {
     let states = (0_u8..14, 0_u8..14);
-    (0_u64..100_000, 0_u8..14, states, 0_u64..6, 0_u64..4, any::<u8>(), any::<(u64, u64)>(), 0_u16..3)
+    (0_u64..100_000, 0_u8..18, states, 0_u64..6, 0_u64..4, any::<u8>(), any::<(u64, u64)>(), 0_u16..3)
         .prop_map(|(ms, kind, (old, new), cookie, object, flags, (arg0, arg1), port)| {
             let raw = raw::RawRecord {
                 kind,
@@ -49,6 +49,8 @@ pub(crate) fn any_record() -> impl Strategy<Value = Record> {
                     let sweep = if arg1 % 4 == 0 { Sweep::FinWait2 } else { Sweep::Whole };
                     Record::Listing(Box::new(Listing { sweep, sockets, end: Some(end) }))
                 }
+                // The kinds whose numbers the records above have.
+                14.. => kernel(raw::RawRecord { kind: kind - 5, ..raw }),
                 _ => kernel(raw),
             }
         })

@@ -144,7 +144,6 @@ mod tests {
             let line = maps.lines().find(|line| line.contains("r-xp") && line.ends_with("copy.so"))?;
             Some(u64::from_str_radix(line.split_once('-')?.0, 16).ok()? + 0x100)
         }
-
     }
 
     impl Drop for Mapping {

@@ -6,21 +6,15 @@ use std::fmt::{self, Write};
 use super::{
     Report,
     cell::{Number, Text},
+    code_stacks::{CodeStacks, frames},
     summary::percent,
     table::{TABLE_END, table},
 };
 use crate::{
-    aggregate::Snapshot,
-    model::{
-        stack::{StackFrame, UserStack},
-        text::sanitise,
-        units,
-    },
-    view::stacks::{ListedStack, StackSubject, comm, counted, name},
+    model::{stack::StackFrame, text::sanitise, units},
+    view::stacks::{StackSubject, comm, name},
 };
 
-/// Most stacks of one kind of call; the rest is one entry.
-const MOST_STACKS: usize = 24;
 /// Most functions of a stack, from the outermost one.
 const MOST_ROWS: usize = 40;
 const ROW_PX: usize = 19;
@@ -28,50 +22,6 @@ const ROW_PX: usize = 19;
 const LEAST_WIDTH: f64 = 0.1;
 /// The entry for everything that is not listed.
 const OTHER: &str = "other stacks";
-
-/// The stacks of one kind of call.
-pub struct CodeStacks<'a> {
-    pub on: StackSubject,
-    /// Calls or sockets with a stack.
-    pub total: u64,
-    /// Those with the highest counts.
-    pub listed: Vec<ListedStack<'a>>,
-}
-
-impl<'a> CodeStacks<'a> {
-    /// Those of every kind that has any.
-    pub fn all(snapshot: &'a Snapshot) -> Vec<Self> {
-        use StackSubject::{Accept, Close, Connect, Leak};
-        let of_subject = [Close, Connect, Accept, Leak].into_iter().map(|on| {
-            let mut listed = counted(snapshot, on);
-            listed.retain(|listed| listed.stack.is_some());
-            let total = listed.iter().map(|listed| listed.count).sum();
-            listed.truncate(MOST_STACKS);
-            Self { on, total, listed }
-        });
-        of_subject.filter(|code| code.total > 0).collect()
-    }
-
-    /// Calls or sockets whose stack is not listed.
-    pub fn other(&self) -> u64 {
-        self.total - self.listed.iter().map(|listed| listed.count).sum::<u64>()
-    }
-
-    const fn title(&self) -> &'static str {
-        match self.on {
-            StackSubject::Close => "Closes first, which makes TIME_WAIT",
-            StackSubject::Connect => "Opens connections",
-            StackSubject::Accept => "Accepts connections",
-            StackSubject::Leak => "Opened or accepted the sockets that nobody closes",
-        }
-    }
-}
-
-/// Functions of a stack, outermost first.
-pub fn frames<'a>(listed: &ListedStack<'a>) -> impl Iterator<Item = &'a StackFrame> {
-    let stack: Option<&UserStack> = listed.stack.map(AsRef::as_ref);
-    stack.into_iter().flat_map(|stack| stack.frames.iter().rev())
-}
 
 /// A link to the code that a sentence is about, if the recording has its stacks.
 pub fn link(out: &mut String, report: &Report<'_>, on: StackSubject) -> fmt::Result {
@@ -89,8 +39,8 @@ pub fn code(out: &mut String, report: &Report<'_>) -> fmt::Result {
         );
     }
     out.write_str(
-        "<p>Each function is as wide as its share of the calls, below the function that calls it. A click on one shows it over the \
-         full width, a click on the first row shows all.</p>",
+        "<p>Each function is as wide as its share of the calls, below the function that calls it. \
+         <span class=\"scripted\">A click on one shows it over the full width, a click on the first row shows all.</span></p>",
     )?;
     for (index, code) in report.code.iter().enumerate() {
         write!(

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use super::{
     Report,
     bins::{Bin, BinScale, Bins},
-    code::{self, CodeStacks},
+    code_stacks::{self, CodeStacks},
     incidents::{self, ReportIncident},
     joined::JoinedDocument,
     summary,
@@ -202,7 +202,7 @@ impl<'a> ReportStacks<'a> {
         let stacks = code.listed.iter().map(|listed| ReportStack {
             count: listed.count,
             comm: comm(listed.process),
-            frames: code::frames(listed).map(name).collect(),
+            frames: code_stacks::frames(listed).map(name).collect(),
         });
         Self { on: code.on.name(), total: code.total, other: code.other(), stacks: stacks.collect() }
     }

@@ -9,6 +9,7 @@ mod bins;
 mod cell;
 mod chart;
 mod code;
+mod code_stacks;
 pub mod document;
 mod ends;
 mod facts;
@@ -30,7 +31,7 @@ use crate::{
     model::{Nanos, TcpState},
     view::clock,
 };
-use code::CodeStacks;
+use code_stacks::CodeStacks;
 use ranking::ReportGroups;
 
 #[cfg(test)]

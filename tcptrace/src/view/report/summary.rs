@@ -114,13 +114,10 @@ fn wrong(report: &Report<'_>) -> Sentence {
     let found = |(finding, code): &ReportFinding| Some(SentencePart { text: finding(report)?, code: *code });
     let mut parts: Vec<SentencePart> = Vec::new();
     for mut part in FINDINGS.iter().filter_map(found) {
-        match parts.is_empty() {
-            true => {
-                if let Some(first) = part.text.get_mut(..1) {
-                    first.make_ascii_uppercase();
-                }
-            }
-            false => part.text.insert_str(0, "; "),
+        if !parts.is_empty() {
+            part.text.insert_str(0, "; ");
+        } else if let Some(first) = part.text.get_mut(..1) {
+            first.make_ascii_uppercase();
         }
         parts.push(part);
     }
