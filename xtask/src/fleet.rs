@@ -1,4 +1,4 @@
-//! The queries of docs/fleet.md: in, recordings and the page; out, whether DuckDB or Spark returns the rows in the page, and
+//! The queries of `docs/fleet.md`: in, recordings and the page; out, whether `DuckDB` or Spark returns the rows in the page, and
 //! whether the program prints the same.
 
 use std::collections::BTreeMap;
@@ -90,7 +90,8 @@ pub fn run(repo: &Repo, engine: QueryEngine, tally: &mut TestTally) -> Result<()
     // One process for all: an engine takes seconds to start.
     let mut code = opening.code.clone();
     for query in &queries {
-        code += &format!("print('---')\n{}", engine.print(&query.code));
+        code += "print('---')\n";
+        code += &engine.print(&query.code);
     }
     let output = command::output(Command::new(&python).arg("-c").arg(code).current_dir(&folder))?;
     let mut printed = output.split("---\n");

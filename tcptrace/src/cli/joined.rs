@@ -92,20 +92,22 @@ pub fn summary(shared: &SharedJoinSummary) -> JoinSummary {
 
 /// One line with the counts.
 pub fn sentence(summary: &JoinSummary) -> String {
-    let mut text =
-        format!("{} with both ends", units::plural(summary.matched_count(), "connection", "connections"));
+    let mut parts = vec![format!(
+        "{} with both ends",
+        units::plural(summary.matched_count(), "connection", "connections")
+    )];
     if summary.unmatched_count() > 0 {
         let reasons = summary.unmatched.iter();
         let reasons = reasons.map(|(reason, count)| format!("{} {}", units::count(*count), reason.text()));
-        text += &format!(
-            "; {} without the other: {}",
+        parts.push(format!(
+            "{} without the other: {}",
             units::plural(summary.unmatched_count(), "end", "ends"),
             reasons.collect::<Vec<_>>().join(", ")
-        );
+        ));
     }
     if summary.refused > 0 {
-        text +=
-            &format!("; {} not followed: too many at once", units::plural(summary.refused, "end", "ends"));
+        let refused = units::plural(summary.refused, "end", "ends");
+        parts.push(format!("{refused} not followed: too many at once"));
     }
-    text
+    parts.join("; ")
 }

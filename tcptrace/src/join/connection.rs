@@ -160,13 +160,10 @@ impl JoinedConnection {
         let closers = [closer(&self.client), closer(&self.server)];
         let is = |wanted| closers.map(|closer| closer == wanted);
         match (is(Closer::Local), is(Closer::Remote)) {
-            _ if is(Closer::Both).contains(&true) => ClosedFirst::Both,
-            ([true, true], _) => ClosedFirst::Both,
-            ([true, _], _) => ClosedFirst::Client,
-            ([_, true], _) => ClosedFirst::Server,
-            // Only the other side was recorded.
-            (_, [true, false]) => ClosedFirst::Server,
-            (_, [false, true]) => ClosedFirst::Client,
+            (local, _) if local == [true, true] || is(Closer::Both).contains(&true) => ClosedFirst::Both,
+            // Or only the other side was recorded.
+            ([true, _], _) | ([false, false], [false, true]) => ClosedFirst::Client,
+            ([_, true], _) | ([false, false], [true, false]) => ClosedFirst::Server,
             _ if closers.iter().any(|closer| {
                 matches!(closer, Closer::ResetSent | Closer::ResetReceived | Closer::Refused)
             }) =>

@@ -64,9 +64,9 @@ impl MadeEnd {
         let (opened, closes) = self.at;
         let mut changes = Vec::new();
         let mut before = (T::Close, opened - MS);
-        let mut closer = Closer::None;
+        let mut first = Closer::None;
         let mut step = |ts: u64, to: T, end_reason: Option<EndReason>| {
-            closer = match (closer, before.0, to) {
+            first = match (first, before.0, to) {
                 (Closer::None, T::Established, T::FinWait1) => Closer::Local,
                 (Closer::None, T::Established, T::CloseWait) => Closer::Remote,
                 (_, T::FinWait1, T::Closing) => Closer::Both,
@@ -76,7 +76,7 @@ impl MadeEnd {
                     Ending::TimesOut => Closer::TimedOut,
                     _ => Closer::None,
                 },
-                (closer, ..) => closer,
+                (known, ..) => known,
             };
             let is_first = before.0 == T::Close;
             let event = Event {
@@ -91,7 +91,7 @@ impl MadeEnd {
                 to,
                 begins: is_first,
                 dwell: (!is_first).then(|| Dwell { length: Nanos(ts - before.1), bound: Bound::Exact }),
-                closer,
+                closer: first,
                 end_reason,
                 reason_inferred: false,
                 orphan: None,
@@ -174,23 +174,23 @@ impl MadeConnection {
 
 /// Feeds changes in the order of the hosts' clocks, then lets `until` pass on each.
 fn join(
-    joiner: &mut Joiner,
+    pairs: &mut Joiner,
     mut changes: Vec<Change>,
     hosts: &[HostFacts],
     until: u64,
 ) -> Vec<JoinedConnection> {
     changes.sort_by_key(|(ts, host, event)| (hosts[usize::from(*host)].wall_ns(Nanos(*ts)), event.id.0));
     for facts in hosts {
-        joiner.record(&Record::Tick { ts: Nanos(0) }, facts);
+        pairs.record(&Record::Tick { ts: Nanos(0) }, facts);
     }
     for (_, host, event) in &changes {
-        joiner.event(event, &hosts[usize::from(*host)]);
+        pairs.event(event, &hosts[usize::from(*host)]);
     }
     for facts in hosts {
-        joiner.record(&Record::Tick { ts: Nanos(until) }, facts);
+        pairs.record(&Record::Tick { ts: Nanos(until) }, facts);
     }
-    joiner.finish();
-    joiner.drain().collect()
+    pairs.finish();
+    pairs.drain().collect()
 }
 
 fn of(connections: &[MadeConnection]) -> Vec<Change> {
@@ -221,8 +221,8 @@ fn the_side_that_closes_first_is_named() {
         ((E::Never, E::Never), ClosedFirst::Unknown),
     ];
     for (endings, expected) in cases {
-        let mut joiner = Joiner::new(Filter::EVERYTHING);
-        let joined = join(&mut joiner, of(&[connection(4_000, 10, endings)]), &hosts(), 100 * S);
+        let mut pairs = Joiner::new(Filter::EVERYTHING);
+        let joined = join(&mut pairs, of(&[connection(4_000, 10, endings)]), &hosts(), 100 * S);
         let [one] = &joined[..] else { panic!("{joined:?}") };
         assert_eq!(one.closed_first(), expected, "{endings:?}");
         let status = if endings.0 == E::Never { JoinStatus::Open } else { JoinStatus::Closed };
@@ -231,7 +231,7 @@ fn the_side_that_closes_first_is_named() {
             (one.client.as_ref().map(|end| end.id.0), one.server.as_ref().map(|end| end.id.0)),
             (Some(0), Some(1))
         );
-        let services = joiner.summary().services();
+        let services = pairs.summary().services();
         assert_eq!((services.len(), services[0].1[expected as usize]), (1, 1));
     }
 }
@@ -261,9 +261,9 @@ pub fn made() -> (Vec<JoinedConnection>, JoinSummary) {
         (0..).zip(endings).map(|(n, endings)| connection(4_000 + n, 10, endings)).collect();
     let mut changes = of(&made);
     changes.extend(connection(5_000, 99, FIN).ends(77).into_iter().take(1).flat_map(|end| end.changes()));
-    let mut joiner = Joiner::new(Filter::EVERYTHING);
-    let joined = join(&mut joiner, changes, &hosts(), 100 * S);
-    (joined, joiner.summary().clone())
+    let mut pairs = Joiner::new(Filter::EVERYTHING);
+    let joined = join(&mut pairs, changes, &hosts(), 100 * S);
+    (joined, pairs.summary().clone())
 }
 
 #[test]
@@ -279,21 +279,21 @@ fn an_end_whose_peer_is_gone_is_half_open() {
 #[test]
 fn an_end_without_the_other_has_a_likely_reason() {
     let reason = |changes: Vec<Change>, lost: u64| {
-        let mut joiner = Joiner::new(Filter::EVERYTHING);
+        let mut pairs = Joiner::new(Filter::EVERYTHING);
         let hosts = hosts();
         // Both hosts are known, each by a connection of its own address, from 20 to 60.
         let mut all = of(&[connection(9, 20, FIN), connection(9, 60, FIN)]);
         all.extend(changes);
         let losses = KernelLosses { ring_full: lost, ..KernelLosses::default() };
-        joiner.record(&Record::Loss { ts: Nanos(0), losses }, &hosts[2]);
+        pairs.record(&Record::Loss { ts: Nanos(0), losses }, &hosts[2]);
         let began = Nanos(15 * S);
-        joiner.record(&Record::Tick { ts: began }, &hosts[2]);
+        pairs.record(&Record::Tick { ts: began }, &hosts[2]);
         all.sort_by_key(|(ts, _, event)| (*ts, event.id.0));
         for (_, host, event) in &all {
-            joiner.event(event, &hosts[usize::from(*host)]);
+            pairs.event(event, &hosts[usize::from(*host)]);
         }
-        joiner.finish();
-        let unmatched: Vec<UnmatchedReason> = joiner
+        pairs.finish();
+        let unmatched: Vec<UnmatchedReason> = pairs
             .drain()
             .filter_map(|joined| match joined.status {
                 JoinStatus::Unmatched(reason) => Some(reason),
@@ -312,7 +312,7 @@ fn an_end_without_the_other_has_a_likely_reason() {
     let mut refused = client(40).changes();
     refused.truncate(1);
     refused.push({
-        let (ts, host, event) = refused[0].clone();
+        let (ts, host, event) = refused[0];
         let end = Event {
             from: TcpState::SynSent,
             to: TcpState::Close,
@@ -335,7 +335,7 @@ fn translated_addresses_are_followed() {
     let changes = [client.changes(), server.changes()].concat();
     let without = join(&mut Joiner::new(Filter::EVERYTHING), changes.clone(), &hosts(), 100 * S);
     assert_eq!(without.len(), 2);
-    let mut joiner = Joiner::new(Filter::EVERYTHING);
+    let mut pairs = Joiner::new(Filter::EVERYTHING);
     let conntrack = nat::Conntrack {
         translations: vec![nat::Translation {
             snat_addr: gateway,
@@ -360,14 +360,14 @@ fn translated_addresses_are_followed() {
         ..nat::Conntrack::default()
     };
     let record = Record::Conntrack { ts: Nanos(0), netns: NetnsId(1), conntrack: Box::new(conntrack) };
-    joiner.record(&record, &hosts()[0]);
-    let joined = join(&mut joiner, changes.clone(), &hosts(), 100 * S);
+    pairs.record(&record, &hosts()[0]);
+    let joined = join(&mut pairs, changes.clone(), &hosts(), 100 * S);
     let [one] = &joined[..] else { panic!("{joined:?}") };
     assert!(one.is_translated && one.closed_first() == ClosedFirst::Client);
     // Another port than the client's.
     let moved = MadeEnd { tuple: Tuple { dport: 4_001, ..server.tuple }, ..server };
-    joiner.record(&record, &hosts()[0]);
-    let joined = join(&mut joiner, [client.changes(), moved.changes()].concat(), &hosts(), 100 * S);
+    pairs.record(&record, &hosts()[0]);
+    let joined = join(&mut pairs, [client.changes(), moved.changes()].concat(), &hosts(), 100 * S);
     let statuses: Vec<JoinStatus> = joined.iter().map(|joined| joined.status).collect();
     assert_eq!(statuses, [JoinStatus::Unmatched(UnmatchedReason::Nat); 2]);
 }
@@ -389,7 +389,7 @@ fn loopback_addresses_belong_to_their_namespace() {
 
 #[test]
 fn ends_are_bounded_and_evictions_are_counted() {
-    let mut joiner = Joiner::new(Filter::EVERYTHING).with_limit(100);
+    let mut pairs = Joiner::new(Filter::EVERYTHING).with_limit(100);
     let clients = |ending, ports: std::ops::Range<u16>| -> Vec<Change> {
         let client = |port: u16| {
             let one = connection(port, 10 + u64::from(port) / 100, (ending, Ending::Second));
@@ -397,13 +397,13 @@ fn ends_are_bounded_and_evictions_are_counted() {
         };
         ports.flat_map(client).collect()
     };
-    let joined = join(&mut joiner, clients(Ending::First, 0..500), &hosts(), 200 * S);
+    let joined = join(&mut pairs, clients(Ending::First, 0..500), &hosts(), 200 * S);
     assert_eq!(joined.len(), 500);
-    let evicted = |joiner: &Joiner| joiner.summary().unmatched.get(&UnmatchedReason::Evicted).copied();
-    assert!(evicted(&joiner).is_some_and(|count| count >= 300), "{:?}", joiner.summary());
+    let evicted = |of: &Joiner| of.summary().unmatched.get(&UnmatchedReason::Evicted).copied();
+    assert!(evicted(&pairs).is_some_and(|count| count >= 300), "{:?}", pairs.summary());
     // Ends that never end make no room.
-    join(&mut joiner, clients(Ending::Never, 1_000..1_500), &hosts(), 200 * S);
-    assert_eq!(joiner.summary().refused, 400);
+    join(&mut pairs, clients(Ending::Never, 1_000..1_500), &hosts(), 200 * S);
+    assert_eq!(pairs.summary().refused, 400);
 }
 
 #[test]
@@ -416,9 +416,9 @@ fn a_filter_selects_connections_by_either_end() {
     for (text, expected) in
         [("lport 4000", 1), ("rport 4001", 1), ("role inbound", 2), ("state close-wait", 2), ("lport 7", 0)]
     {
-        let mut joiner = Joiner::new(parse(text));
-        let joined = join(&mut joiner, made.clone(), &hosts(), 100 * S);
-        assert_eq!((joined.len(), joiner.summary().matched_count()), (expected, expected as u64), "{text}");
+        let mut pairs = Joiner::new(parse(text));
+        let joined = join(&mut pairs, made.clone(), &hosts(), 100 * S);
+        assert_eq!((joined.len(), pairs.summary().matched_count()), (expected, expected as u64), "{text}");
     }
 }
 
