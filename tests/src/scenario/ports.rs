@@ -136,7 +136,7 @@ pub fn search(lab: &Lab) -> Result<()> {
     let ports = ports::start(lab)?;
     let doctor = Doctor::start(lab)?;
     // So few that their rate runs out of nothing soon.
-    let took = [(calm, 30), (crowded, all / 10)].map(|(to, count)| connects(to, count));
+    let took = [(calm, 8), (crowded, all / 10)].map(|(to, count)| connects(to, count));
     let [calm_ns, crowded_ns] = took.map(|took| took.map(median));
     let (calm_ns, crowded_ns) = (calm_ns?, crowded_ns?);
     let of = |document: &PortsDocument, to: SocketAddr| {
