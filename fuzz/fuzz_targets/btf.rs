@@ -10,6 +10,6 @@ fuzz_target!(|bytes: &[u8]| {
     if let Err(error) = types.offsets() {
         assert!(!format!("{error:#}").is_empty());
     }
-    let _ = types.tracepoint_arguments("kfree_skb");
+    let _ = types.hook_arguments("kfree_skb");
     let _ = types.has_function("bpf_get_socket_ptr_cookie");
 });

@@ -102,7 +102,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
                 "--partition exports complete recordings, without filters, --since and --until: select rows in the query",
             );
         }
-        return partition::run(args);
+        return partition::run(&args.from, &args.output);
     }
     if args.raw && !filter.is_everything() {
         misuse("--raw accepts no filters: a single observation does not identify its socket");

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
 };
@@ -15,7 +15,6 @@ use tokio::sync::{
 };
 
 use super::{
-    export::ExportArgs,
     live::{self, Stop},
     partition_files::{HostFiles, PartitionFiles},
     recording::shown,
@@ -34,26 +33,25 @@ use crate::{
 };
 
 /// Runs the command.
-pub fn run(args: &ExportArgs) -> Result<ExitCode> {
-    if args.from.iter().any(|path| path == Path::new("-")) || args.output == Path::new("-") {
+pub fn run(from: &[PathBuf], output: &Path) -> Result<ExitCode> {
+    if from.iter().any(|path| path == Path::new("-")) || output == Path::new("-") {
         bail!("--partition reads files and writes a folder, not standard input or output");
     }
-    let recordings = Recordings::open_identified(&args.from, AtEnd::Stop)?.watched();
+    let recordings = Recordings::open_identified(from, AtEnd::Stop)?.watched();
     let hosts = recordings.heads().map(HostFiles::of).collect();
-    let mut files =
-        PartitionFiles::open(&args.output, hosts, &args.from).with_context(|| shown(&args.output))?;
+    let mut files = PartitionFiles::open(output, hosts, from).with_context(|| shown(output))?;
     let (source, endings) = recordings.source(Window::default());
     let Some(rows) = write(source, &mut files)? else {
-        eprintln!("tcptrace: interrupted: nothing was added to {}", shown(&args.output));
+        eprintln!("tcptrace: interrupted: nothing was added to {}", shown(output));
         return Ok(ExitCode::FAILURE);
     };
-    let rows = rows.with_context(|| format!("{}: nothing was added", shown(&args.output)))?;
+    let rows = rows.with_context(|| format!("{}: nothing was added", shown(output)))?;
     for host in files.hosts().iter().filter(|host| host.is_exported) {
         eprintln!("tcptrace: {}: skipped: exported before, with other recordings", host.name);
     }
-    let added = files.finish().with_context(|| shown(&args.output))?;
+    let added = files.finish().with_context(|| shown(output))?;
     let added = units::plural(added as u64, "file", "files");
-    eprintln!("tcptrace: {}: {} rows in {added}", shown(&args.output), units::count(rows));
+    eprintln!("tcptrace: {}: {} rows in {added}", shown(output), units::count(rows));
     endings.report();
     Ok(ExitCode::SUCCESS)
 }

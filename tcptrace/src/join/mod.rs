@@ -313,7 +313,7 @@ impl Joiner {
             return;
         }
         let Some(end) = self.remove(number) else { return };
-        let reason = reason.unwrap_or_else(|| self.reason(&end));
+        let reason = reason.unwrap_or_else(|| self.hosts.reason(&end, &self.nat, &mut self.offsets));
         if end.is_shown {
             self.emit(JoinedConnection::of(end, None, JoinStatus::Unmatched(reason)));
         }

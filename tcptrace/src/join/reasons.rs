@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use super::{ConnectionEnd, Joiner, UnmatchedReason};
+use super::{connection::UnmatchedReason, end::ConnectionEnd, nat::NatTables, offsets::ClockOffsets};
 use crate::model::{Addr, record::HostFacts};
 
 /// Most addresses of hosts kept.
@@ -79,30 +79,32 @@ impl JoinHosts {
     pub(super) fn name(&self, host: u16) -> &str {
         &self.hosts[usize::from(host)].name
     }
-}
 
-impl Joiner {
     /// The likely reason why `end` has no peer.
-    pub(super) fn reason(&mut self, end: &ConnectionEnd) -> UnmatchedReason {
+    pub(super) fn reason(
+        &self,
+        end: &ConnectionEnd,
+        nat: &NatTables,
+        offsets: &mut ClockOffsets,
+    ) -> UnmatchedReason {
         if !end.is_connection() {
             return UnmatchedReason::NotEstablished;
         }
         let remote = end.tuple.daddr;
-        let peer =
-            if remote.is_loopback() { Some(end.host) } else { self.hosts.addresses.get(&remote).copied() };
+        let peer = if remote.is_loopback() { Some(end.host) } else { self.addresses.get(&remote).copied() };
         let Some(peer) = peer else {
-            let is_translated = self.nat.is_translated(remote);
+            let is_translated = nat.is_translated(remote);
             return if is_translated { UnmatchedReason::Nat } else { UnmatchedReason::PeerNotRecorded };
         };
-        let ahead_ns = self.offsets.ahead_ns(peer, end.host).unwrap_or(0);
+        let ahead_ns = offsets.ahead_ns(peer, end.host).unwrap_or(0);
         let at_peer = |ns: u64| ns.saturating_add_signed(ahead_ns);
-        let host = &self.hosts.hosts[usize::from(peer)];
+        let host = &self.hosts[usize::from(peer)];
         let began_ns = end.established_ns.map(at_peer);
         if began_ns.is_none_or(|began_ns| began_ns < host.began_ns.saturating_add(EDGE_NS)) {
             UnmatchedReason::BeforeRecording
         } else if began_ns.is_some_and(|began_ns| began_ns.saturating_add(EDGE_NS) > host.until_ns) {
             UnmatchedReason::AfterRecording
-        } else if self.nat.is_translated(remote) {
+        } else if nat.is_translated(remote) {
             UnmatchedReason::Nat
         } else if host.lost > 0 {
             UnmatchedReason::Lost

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_become_shorter_end_nothing() {
+    fn a_file_that_became_shorter_ends_nothing() {
         let Some(mapping) = Mapping::of_library() else { return eprintln!("skipped: no libgcc_s.so") };
         let address = (0..1_000).find_map(|_| {
             thread::sleep(Duration::from_millis(5));
@@ -163,11 +163,9 @@ mod tests {
         let address = address.expect("the process maps the library");
         let code = ProcessCode::read(mapping.child.id()).expect("it runs");
         assert_eq!(frames(&code, &[address]).len(), 1);
-        let before = kernel::replaced_pages();
-        // The symboliser still has its mapping of the file.
+        // `kernel::mapped_files` has the test of a file that is being read.
         mapping.file.set_len(0).expect("shorter");
         assert_eq!(frames(&code, &[address + 0x400]).len(), 1);
-        assert!(kernel::replaced_pages() > before, "never shortened while it was read");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::{
     view::hist::scale::{self, COARSE, FINE},
 };
 
+/// The side of the square that charts are drawn in.
+pub const SIDE: f64 = 1_000.0;
+
 /// One tick: its position in `0.0..=1.0` of the axis, and its label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tick {

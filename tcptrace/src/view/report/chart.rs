@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 
 use super::{
     Report,
-    axis::{self, Tick},
+    axis::{self, SIDE, Tick},
     bins::{BinScale, Bins},
     cell::Text,
     incidents,
@@ -18,8 +18,6 @@ use crate::{
     view::top::summary::STATES,
 };
 
-/// The side of the square.
-pub(super) const SIDE: f64 = 1_000.0;
 /// Minimum interval of a rate.
 const MIN_RATE_INTERVAL: Nanos = Nanos::SECOND;
 

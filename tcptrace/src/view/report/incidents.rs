@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use super::{Report, cell::Text, chart::SIDE};
+use super::{Report, axis::SIDE, cell::Text};
 use crate::model::Nanos;
 
 /// A finding that the recording was written for.
