@@ -330,7 +330,7 @@ fn more_peers_than_groups() {
     folder.record(
         tail().into_iter().chain((0..PEERS).flat_map(|n| connection(n, Nanos::SECOND.0 + u64::from(n)))),
     );
-    folder.check("peers", 280);
+    folder.check("peers", 380);
 }
 
 #[test]
