@@ -40,11 +40,11 @@ use crate::{
 pub struct ExportArgs {
     /// The recordings: files, or folders of files; - is standard input
     #[arg(value_name = "FILE", required = true)]
-    pub(super) from: Vec<PathBuf>,
+    from: Vec<PathBuf>,
     /// The file to write, - for standard output; its extension selects the format: .parquet, .csv or .jsonl. With
     /// --partition the folder
     #[arg(short, long, value_name = "FILE")]
-    pub(super) output: PathBuf,
+    output: PathBuf,
     /// The format, if the file name does not select it
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<ExportFormat>,

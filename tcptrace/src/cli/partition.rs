@@ -118,9 +118,9 @@ impl PartitionSink {
     fn new(hosts: &[HostFiles], requests: UnboundedSender<FileRequest>) -> Self {
         let create: CreateFile = Box::new(move |key| {
             let (reply, created) = std::sync::mpsc::sync_channel(1);
-            let is_ending = |_| io::Error::other("interrupted");
-            requests.send(FileRequest { key, reply }).map_err(|_| io::Error::other("interrupted"))?;
-            created.recv().map_err(is_ending)?
+            let interrupted = || io::Error::other("interrupted");
+            requests.send(FileRequest { key, reply }).map_err(|_| interrupted())?;
+            created.recv().map_err(|_| interrupted())?
         });
         let events = PartitionedEvents::new(hosts.iter().map(HostFiles::metadata).collect(), create);
         let writing = PartitionWriting { events, failure: Ok(()) };

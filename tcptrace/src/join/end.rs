@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    lifecycle::{Closer, EndReason, Event, Role},
+    lifecycle::{Bound, Closer, EndReason, Event, Role},
     model::{Addr, NetnsId, SocketId, TcpState, Tuple, record::Process},
 };
 
@@ -82,14 +82,13 @@ impl ConnectionEnd {
 
     /// Applies a change of its state at `ts_ns`.
     pub(super) fn change(&mut self, event: &Event<'_>, ts_ns: u64) {
-        use crate::lifecycle::{Bound, Dwell};
         self.tuple = event.tuple;
         self.role = event.role;
         self.closer = event.closer;
         self.state = event.to;
         self.own(event.process);
         if !event.begins && self.left.len() < MAX_STATES {
-            let exact = event.dwell.filter(|Dwell { bound, .. }| *bound == Bound::Exact);
+            let exact = event.dwell.filter(|dwell| dwell.bound == Bound::Exact);
             self.left.push((event.from, exact.map(|dwell| dwell.length.0)));
         }
         if event.to == TcpState::Established && !self.began_before {

@@ -118,13 +118,13 @@ mod tests {
     use super::*;
 
     /// A process that has mapped a copy of a library.
-    struct Mapping {
+    struct MappedLibrary {
         child: Child,
         file: File,
         _folder: tempfile::TempDir,
     }
 
-    impl Mapping {
+    impl MappedLibrary {
         /// `None` if this program has no such library.
         fn of_library() -> Option<Self> {
             let maps = fs::read_to_string("/proc/self/maps").expect("this process");
@@ -146,7 +146,7 @@ mod tests {
         }
     }
 
-    impl Drop for Mapping {
+    impl Drop for MappedLibrary {
         fn drop(&mut self) {
             self.child.kill().ok();
             self.child.wait().ok();
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_file_that_became_shorter_ends_nothing() {
-        let Some(mapping) = Mapping::of_library() else { return eprintln!("skipped: no libgcc_s.so") };
+        let Some(mapping) = MappedLibrary::of_library() else { return eprintln!("skipped: no libgcc_s.so") };
         let address = (0..1_000).find_map(|_| {
             thread::sleep(Duration::from_millis(5));
             mapping.address()
