@@ -16,7 +16,7 @@ use tokio::sync::{
 
 use super::{
     live::{self, Stop},
-    partition_files::{HostFiles, PartitionFiles},
+    partition_files::{PartitionFiles, PartitionHost},
     recording::shown,
     recordings::Recordings,
 };
@@ -38,7 +38,7 @@ pub fn run(from: &[PathBuf], output: &Path) -> Result<ExitCode> {
         bail!("--partition reads files and writes a folder, not standard input or output");
     }
     let recordings = Recordings::open_identified(from, AtEnd::Stop)?.watched();
-    let hosts = recordings.heads().map(HostFiles::of).collect();
+    let hosts = recordings.heads().map(PartitionHost::of).collect();
     let mut files = PartitionFiles::open(output, hosts, from).with_context(|| shown(output))?;
     let (source, endings) = recordings.source(Window::default());
     let Some(rows) = write(source, &mut files)? else {
@@ -115,16 +115,16 @@ struct PartitionSink {
 }
 
 impl PartitionSink {
-    fn new(hosts: &[HostFiles], requests: UnboundedSender<FileRequest>) -> Self {
+    fn new(hosts: &[PartitionHost], requests: UnboundedSender<FileRequest>) -> Self {
         let create: CreateFile = Box::new(move |key| {
             let (reply, created) = std::sync::mpsc::sync_channel(1);
             let interrupted = || io::Error::other("interrupted");
             requests.send(FileRequest { key, reply }).map_err(|_| interrupted())?;
             created.recv().map_err(|_| interrupted())?
         });
-        let events = PartitionedEvents::new(hosts.iter().map(HostFiles::metadata).collect(), create);
+        let events = PartitionedEvents::new(hosts.iter().map(PartitionHost::metadata).collect(), create);
         let writing = PartitionWriting { events, failure: Ok(()) };
-        let of = |host: &HostFiles| (host.name.clone(), host.boot_id.clone(), !host.is_exported);
+        let of = |host: &PartitionHost| (host.name.clone(), host.boot_id.clone(), !host.is_exported);
         Self { shared: Arc::new(Mutex::new(Some(writing))), hosts: hosts.iter().map(of).collect(), last: 0 }
     }
 

@@ -34,7 +34,7 @@ struct RecordingId {
 }
 
 /// The recordings of one boot of a host, which are exported together.
-pub struct HostFiles {
+pub struct PartitionHost {
     /// Name of the host; sanitised.
     pub name: String,
     /// Its boot id.
@@ -45,7 +45,7 @@ pub struct HostFiles {
     began_ns: u64,
 }
 
-impl HostFiles {
+impl PartitionHost {
     /// Those of recordings with these heads.
     pub fn of(heads: &[RecordingHead]) -> Self {
         let id =
@@ -93,7 +93,7 @@ impl HostFiles {
 /// The folder of an export, and the new files, which have temporary names until [`Self::finish`].
 pub struct PartitionFiles {
     folder: PathBuf,
-    hosts: Vec<HostFiles>,
+    hosts: Vec<PartitionHost>,
     inputs: Vec<PathBuf>,
     created: Vec<OutputFile>,
     /// Files whose rows are all in the new ones.
@@ -102,7 +102,7 @@ pub struct PartitionFiles {
 
 impl PartitionFiles {
     /// Opens the export at `folder`, a new one if there is none.
-    pub fn open(folder: &Path, hosts: Vec<HostFiles>, inputs: &[PathBuf]) -> Result<Self> {
+    pub fn open(folder: &Path, hosts: Vec<PartitionHost>, inputs: &[PathBuf]) -> Result<Self> {
         if folder.exists() && !folder.is_dir() {
             bail!("this is no folder; without --partition, export writes one file");
         }
@@ -121,7 +121,7 @@ impl PartitionFiles {
     }
 
     /// The hosts.
-    pub fn hosts(&self) -> &[HostFiles] {
+    pub fn hosts(&self) -> &[PartitionHost] {
         &self.hosts
     }
 
@@ -231,13 +231,13 @@ mod tests {
     use super::*;
     use crate::{join::tests::any_event, model::record::HostFacts, view::export::PartitionedEvents};
 
-    fn host(name: &str, began: &[u64]) -> HostFiles {
+    fn host(name: &str, began: &[u64]) -> PartitionHost {
         let head = |began_s: &u64| RecordingHead {
             host: name.into(),
             boot_id: "boot".into(),
             began_ns: (1_767_323_045 + began_s) * 1_000_000_000,
         };
-        HostFiles::of(&began.iter().map(head).collect::<Vec<_>>())
+        PartitionHost::of(&began.iter().map(head).collect::<Vec<_>>())
     }
 
     /// Exports one event of an hour of a host with recordings that began at these times.

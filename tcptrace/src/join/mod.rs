@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use self::{index::EndIndex, nat::NatTables, offsets::ClockOffsets, reasons::JoinHosts};
+use self::{index::EndIndex, nat::TranslatedEnds, offsets::ClockOffsets, reasons::JoinHosts};
 use crate::{
     filter::{Filter, Subject},
     lifecycle::{Event, Processes, Role, Socket},
@@ -53,7 +53,7 @@ pub struct Joiner {
     open: HashMap<(u16, SocketId), u64>,
     index: EndIndex,
     offsets: ClockOffsets,
-    nat: NatTables,
+    nat: TranslatedEnds,
     /// Ends that look for their peer at that time.
     settling: VecDeque<(u64, u64)>,
     /// Ends without a peer that are given up at that time.
@@ -76,7 +76,7 @@ impl Joiner {
             open: HashMap::new(),
             index: EndIndex::default(),
             offsets: ClockOffsets::default(),
-            nat: NatTables::default(),
+            nat: TranslatedEnds::default(),
             settling: VecDeque::new(),
             waiting: VecDeque::new(),
             now_ns: 0,

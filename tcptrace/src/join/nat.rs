@@ -17,7 +17,7 @@ type AddrPort = (Addr, u16);
 
 /// Translations seen so far, in both directions.
 #[derive(Clone, Debug, Default)]
-pub(super) struct NatTables {
+pub(super) struct TranslatedEnds {
     /// Client and the server as it is reached: the client's translated addresses.
     sources: HashMap<(Addr, AddrPort), BTreeSet<Addr>>,
     /// Translated address and the server: the clients.
@@ -31,7 +31,7 @@ pub(super) struct NatTables {
     count: usize,
 }
 
-impl NatTables {
+impl TranslatedEnds {
     /// Adds what one poll of a connection tracking table found.
     pub(super) fn add(&mut self, conntrack: &Conntrack) {
         for translation in &conntrack.translations {

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use super::{connection::UnmatchedReason, end::ConnectionEnd, nat::NatTables, offsets::ClockOffsets};
+use super::{connection::UnmatchedReason, end::ConnectionEnd, nat::TranslatedEnds, offsets::ClockOffsets};
 use crate::model::{Addr, record::HostFacts};
 
 /// Most addresses of hosts kept.
@@ -84,7 +84,7 @@ impl JoinHosts {
     pub(super) fn reason(
         &self,
         end: &ConnectionEnd,
-        nat: &NatTables,
+        nat: &TranslatedEnds,
         offsets: &mut ClockOffsets,
     ) -> UnmatchedReason {
         if !end.is_connection() {

@@ -38,7 +38,7 @@ type Change = (u64, u16, Event<'static>);
 
 /// How a connection ends, from the view of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+enum MadeEnding {
     First,
     Second,
     Both,
@@ -55,7 +55,7 @@ struct MadeEnd {
     role: Role,
     /// When it becomes ESTABLISHED, and when it closes.
     at: (u64, u64),
-    ending: Ending,
+    ending: MadeEnding,
 }
 
 impl MadeEnd {
@@ -71,9 +71,9 @@ impl MadeEnd {
                 (Closer::None, T::Established, T::CloseWait) => Closer::Remote,
                 (_, T::FinWait1, T::Closing) => Closer::Both,
                 (Closer::None, _, T::Close) => match self.ending {
-                    Ending::Resets => Closer::ResetSent,
-                    Ending::IsReset => Closer::ResetReceived,
-                    Ending::TimesOut => Closer::TimedOut,
+                    MadeEnding::Resets => Closer::ResetSent,
+                    MadeEnding::IsReset => Closer::ResetReceived,
+                    MadeEnding::TimesOut => Closer::TimedOut,
                     _ => Closer::None,
                 },
                 (known, ..) => known,
@@ -107,25 +107,25 @@ impl MadeEnd {
         step(opened - MS, if self.role == Role::Outbound { T::SynSent } else { T::SynRecv }, None);
         step(opened, T::Established, None);
         match self.ending {
-            Ending::First => {
+            MadeEnding::First => {
                 step(closes, T::FinWait1, None);
                 step(closes + MS, T::FinWait2, None);
                 step(closes + 2 * MS, T::TimeWait, None);
             }
-            Ending::Second => {
+            MadeEnding::Second => {
                 step(closes + MS / 2, T::CloseWait, None);
                 step(closes + 3 * MS / 2, T::LastAck, None);
                 step(closes + 5 * MS / 2, T::Close, Some(EndReason::Closed));
             }
-            Ending::Both => {
+            MadeEnding::Both => {
                 step(closes, T::FinWait1, None);
                 step(closes + MS, T::Closing, None);
                 step(closes + 2 * MS, T::TimeWait, None);
             }
-            Ending::Resets => step(closes, T::Close, Some(EndReason::ResetSentLinger)),
-            Ending::IsReset => step(closes + MS, T::Close, Some(EndReason::ResetReceived)),
-            Ending::TimesOut => step(closes, T::Close, Some(EndReason::Timeout)),
-            Ending::Never => {}
+            MadeEnding::Resets => step(closes, T::Close, Some(EndReason::ResetSentLinger)),
+            MadeEnding::IsReset => step(closes + MS, T::Close, Some(EndReason::ResetReceived)),
+            MadeEnding::TimesOut => step(closes, T::Close, Some(EndReason::Timeout)),
+            MadeEnding::Never => {}
         }
         changes
     }
@@ -138,7 +138,7 @@ struct MadeConnection {
     server: u16,
     port: u16,
     at: (u64, u64),
-    endings: (Ending, Ending),
+    endings: (MadeEnding, MadeEnding),
 }
 
 impl MadeConnection {
@@ -202,15 +202,15 @@ fn hosts() -> Vec<HostFacts> {
     vec![host(0, 0), host(1, 0), host(2, 0)]
 }
 
-const FIN: (Ending, Ending) = (Ending::First, Ending::Second);
+const FIN: (MadeEnding, MadeEnding) = (MadeEnding::First, MadeEnding::Second);
 
-fn connection(port: u16, at: u64, endings: (Ending, Ending)) -> MadeConnection {
+fn connection(port: u16, at: u64, endings: (MadeEnding, MadeEnding)) -> MadeConnection {
     MadeConnection { client: 1, server: 2, port, at: (at * S, at * S + S / 2), endings }
 }
 
 #[test]
 fn the_side_that_closes_first_is_named() {
-    use Ending as E;
+    use MadeEnding as E;
     let cases = [
         (FIN, ClosedFirst::Client),
         ((E::Second, E::First), ClosedFirst::Server),
@@ -248,7 +248,7 @@ pub fn made_summary() -> JoinSummary {
 
 /// The same connections, and their counts.
 pub fn made() -> (Vec<JoinedConnection>, JoinSummary) {
-    use Ending as E;
+    use MadeEnding as E;
     let endings = [
         FIN,
         FIN,
@@ -268,7 +268,7 @@ pub fn made() -> (Vec<JoinedConnection>, JoinSummary) {
 
 #[test]
 fn an_end_whose_peer_is_gone_is_half_open() {
-    let made = [connection(4_000, 10, (Ending::TimesOut, Ending::Never))];
+    let made = [connection(4_000, 10, (MadeEnding::TimesOut, MadeEnding::Never))];
     let joined = join(&mut Joiner::new(Filter::EVERYTHING), of(&made), &hosts(), 100 * S);
     assert_eq!((joined.len(), joined[0].status), (1, JoinStatus::HalfOpen));
     // The end of the recording came in between.
@@ -392,17 +392,17 @@ fn ends_are_bounded_and_evictions_are_counted() {
     let mut pairs = Joiner::new(Filter::EVERYTHING).with_limit(100);
     let clients = |ending, ports: std::ops::Range<u16>| -> Vec<Change> {
         let client = |port: u16| {
-            let one = connection(port, 10 + u64::from(port) / 100, (ending, Ending::Second));
+            let one = connection(port, 10 + u64::from(port) / 100, (ending, MadeEnding::Second));
             one.ends(port.into()).into_iter().next().expect("a client").changes()
         };
         ports.flat_map(client).collect()
     };
-    let joined = join(&mut pairs, clients(Ending::First, 0..500), &hosts(), 200 * S);
+    let joined = join(&mut pairs, clients(MadeEnding::First, 0..500), &hosts(), 200 * S);
     assert_eq!(joined.len(), 500);
     let evicted = |of: &Joiner| of.summary().unmatched.get(&UnmatchedReason::Evicted).copied();
     assert!(evicted(&pairs).is_some_and(|count| count >= 300), "{:?}", pairs.summary());
     // Ends that never end make no room.
-    join(&mut pairs, clients(Ending::Never, 1_000..1_500), &hosts(), 200 * S);
+    join(&mut pairs, clients(MadeEnding::Never, 1_000..1_500), &hosts(), 200 * S);
     assert_eq!(pairs.summary().refused, 400);
 }
 
@@ -422,8 +422,8 @@ fn a_filter_selects_connections_by_either_end() {
     }
 }
 
-fn any_ending() -> impl Strategy<Value = (Ending, Ending)> {
-    use Ending as E;
+fn any_ending() -> impl Strategy<Value = (MadeEnding, MadeEnding)> {
+    use MadeEnding as E;
     prop::sample::select(vec![FIN, (E::Second, E::First), (E::Both, E::Both), (E::Resets, E::IsReset)])
 }
 
@@ -460,9 +460,9 @@ proptest! {
             if let (Some(client), Some(server)) = (&one.client, &one.server) {
                 prop_assert_eq!(client.id.0 + 1, server.id.0);
                 let expected = match connections[(client.id.0 / 2) as usize].endings.0 {
-                    Ending::First => ClosedFirst::Client,
-                    Ending::Second => ClosedFirst::Server,
-                    Ending::Both => ClosedFirst::Both,
+                    MadeEnding::First => ClosedFirst::Client,
+                    MadeEnding::Second => ClosedFirst::Server,
+                    MadeEnding::Both => ClosedFirst::Both,
                     _ => ClosedFirst::Reset,
                 };
                 prop_assert_eq!(one.closed_first(), expected);
