@@ -14,12 +14,12 @@ pub struct Sort {
     /// Index in the list of columns.
     pub column: usize,
     /// Sort direction.
-    pub direction: Direction,
+    pub direction: SortDirection,
 }
 
 /// Sort direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub enum SortDirection {
     /// Smallest first, or A to Z.
     Ascending,
     /// Largest first, or Z to A.
@@ -37,8 +37,8 @@ impl Sort {
     /// Sorts by a column: numbers largest first, words from A to Z.
     pub const fn by<R>(columns: &[TableColumn<R>], column: usize) -> Self {
         let direction = match columns[column].align {
-            Align::Left => Direction::Ascending,
-            Align::Right => Direction::Descending,
+            Align::Left => SortDirection::Ascending,
+            Align::Right => SortDirection::Descending,
         };
         Self { column, direction }
     }
@@ -64,8 +64,8 @@ impl Sort {
     #[must_use]
     pub fn reversed(self) -> Self {
         let direction = match self.direction {
-            Direction::Ascending => Direction::Descending,
-            Direction::Descending => Direction::Ascending,
+            SortDirection::Ascending => SortDirection::Descending,
+            SortDirection::Descending => SortDirection::Ascending,
         };
         Self { direction, ..self }
     }
@@ -83,8 +83,8 @@ impl Sort {
             rows.iter().map(|row| (column.value)(snapshot, row)).enumerate().collect();
         order.sort_by(|(a, left), (b, right)| {
             let ordering = match self.direction {
-                Direction::Ascending => left.compare(right),
-                Direction::Descending => right.compare(left),
+                SortDirection::Ascending => left.compare(right),
+                SortDirection::Descending => right.compare(left),
             };
             ordering.then_with(|| identity(&rows[*a], &rows[*b]))
         });

@@ -13,7 +13,7 @@ use crate::{
         glyphs::Glyphs,
         top::{
             mouse::Regions,
-            sort::{Direction, Sort},
+            sort::{Sort, SortDirection},
             table::{Placed, ScreenTable},
             theme::{StyleRole, Theme},
         },
@@ -21,12 +21,12 @@ use crate::{
 };
 
 /// Arrow of a sort direction.
-pub const fn arrow(glyphs: Glyphs, direction: Direction) -> &'static str {
+pub const fn arrow(glyphs: Glyphs, direction: SortDirection) -> &'static str {
     match (glyphs, direction) {
-        (Glyphs::Unicode, Direction::Descending) => "▼",
-        (Glyphs::Unicode, Direction::Ascending) => "▲",
-        (Glyphs::Ascii, Direction::Descending) => "v",
-        (Glyphs::Ascii, Direction::Ascending) => "^",
+        (Glyphs::Unicode, SortDirection::Descending) => "▼",
+        (Glyphs::Unicode, SortDirection::Ascending) => "▲",
+        (Glyphs::Ascii, SortDirection::Descending) => "v",
+        (Glyphs::Ascii, SortDirection::Ascending) => "^",
     }
 }
 
