@@ -232,14 +232,14 @@ impl ExpectedStep {
         Self { inferred: true, ..self }
     }
 
-    /// A segment changes a timewait socket, which its timer does not show. Where segments are not visible, the time of a step
-    /// to `TIME_WAIT` is an upper bound, marked inferred, and an end is unexplained.
+    /// A segment changes a timewait socket, which its timer shows only when it moves to another bucket. Where segments are not
+    /// visible, the time of a step to `TIME_WAIT` is exact or an upper bound, marked inferred, and an end is unexplained.
     pub const fn by_segment(self) -> Self {
         Self { by_segment: true, ..self }
     }
 
-    /// The expectation on a kernel with fewer events.
-    fn at(self, precision: Precision) -> Self {
+    /// The expectation of `event` on a kernel with fewer events.
+    fn at(self, precision: Precision, event: &EventLine) -> Self {
         if precision == Precision::Segments {
             return self;
         }
@@ -254,15 +254,13 @@ impl ExpectedStep {
         if self.to == TcpState::Close {
             return Self { end_reason: self.end_reason.map(|_| EventEndReason::Unexplained), ..self };
         }
+        if !event.inferred {
+            // The timer moved to another bucket: that is the time of the segment.
+            return self;
+        }
         let within = Span { end_ns: u64::MAX / 2, ..self.within };
         // With an unknown begin and an upper bound of the end, the dwell is no lower bound either.
-        Self {
-            within,
-            inferred: true,
-            seeded: false,
-            dwell: self.dwell.map(|(least, _)| (least, ANY_LENGTH)),
-            ..self
-        }
+        Self { within, seeded: false, dwell: self.dwell.map(|(least, _)| (least, ANY_LENGTH)), ..self }
     }
 
     /// The timer of this `TIME_WAIT` was armed again.
@@ -337,7 +335,7 @@ pub fn check_steps(
     for row in 0..steps.len().max(seen.len()) {
         let problems = match (steps.get(row), seen.get(row)) {
             (Some(step), Some(event)) => {
-                let mut problems = step.at(precision).problems(socket, event);
+                let mut problems = step.at(precision, event).problems(socket, event);
                 problems.extend(row.checked_sub(1).and_then(|before| wrong_dwell(&seen[before], event)));
                 problems
             }
@@ -420,6 +418,39 @@ mod tests {
             orphan: None,
             extended: false,
             inferred: false,
+        }
+    }
+
+    /// Without visible segments an exact time must be right, and an inferred one is an upper bound.
+    #[test]
+    fn a_step_by_segment_is_exact_or_inferred() {
+        let socket = ExpectedSocket {
+            label: "client",
+            id: Some(3),
+            netns: 1,
+            local: Some(PEER),
+            remote: Some(PEER),
+            began: None,
+            role: None,
+            known_ns: 0,
+        };
+        let second = 1_000_000_000;
+        let within = Span { start_ns: 5 * second, end_ns: 6 * second };
+        let expected = step(TcpState::FinWait2, TcpState::TimeWait, within).any_owner().orphan().by_segment();
+        for (ts_ns, inferred, is_right) in [
+            (5 * second, false, true),
+            (9 * second, false, false),
+            (9 * second, true, true),
+            (4 * second, true, false),
+        ] {
+            let seen = EventLine {
+                inferred,
+                sport: PEER.port(),
+                orphan: Some(true),
+                ..event(3, ts_ns, TcpState::FinWait2, TcpState::TimeWait)
+            };
+            let checked = check_steps(&socket, &[expected], &[seen], Precision::Timers);
+            assert_eq!(checked.is_ok(), is_right, "{ts_ns}, {inferred}: {checked:?}");
         }
     }
 

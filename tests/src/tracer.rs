@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -259,8 +259,8 @@ impl TracerProcess {
         Ok(seen)
     }
 
-    /// Passes the events to `is_enough`, those that it has not seen and all, until it is or no more come. It checks every
-    /// event once: a slow check would block the reader, and so the tracer.
+    /// Passes the events to `is_enough`, those that it has not seen and all, until it is or no more come: it checks every event
+    /// once.
     fn wait_output(&self, mut is_enough: impl FnMut(&[EventLine], &[EventLine]) -> bool) -> Result<()> {
         let deadline = Instant::now() + soon();
         let mut checked = 0;
@@ -279,24 +279,67 @@ impl TracerProcess {
     }
 }
 
+/// The most that is read at once: what a pipe holds by default.
+const PIPE_BYTES: usize = 1 << 16;
+
+/// Decodes what [`read_pieces`] reads, a piece at a time. Decoding takes longer than printing, so a thread of its own reads:
+/// the tracer never waits for a test.
 fn read_output(
-    stdout: impl Read,
+    stdout: impl Read + Send + 'static,
     format: TracerFormat,
     (output, changed): &(Mutex<CollectedOutput>, Condvar),
 ) {
+    let (sender, pieces) = mpsc::channel();
+    std::thread::spawn(move || read_pieces(stdout, &sender));
     let lock = || output.lock().unwrap_or_else(PoisonError::into_inner);
-    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-        let decoded = (format == TracerFormat::Json).then(|| serde_json::from_str::<EventLine>(&line));
-        let mut output = lock();
-        match decoded {
-            Some(Ok(event)) => output.events.push(event),
-            Some(Err(error)) => output.undecodable.push(format!("{error}: {line}")),
-            None => output.lines.push(line),
+    let mut line = Vec::new();
+    for piece in pieces {
+        let mut decoded = CollectedOutput::default();
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                decoded.add(&line, format);
+                line.clear();
+            }
         }
+        lock().append(decoded);
         changed.notify_all();
     }
-    lock().ended = true;
+    let mut last = CollectedOutput { ended: true, ..CollectedOutput::default() };
+    if !line.is_empty() {
+        last.add(&line, format);
+    }
+    lock().append(last);
     changed.notify_all();
+}
+
+fn read_pieces(mut stdout: impl Read, pieces: &mpsc::Sender<Vec<u8>>) {
+    let mut buffer = vec![0; PIPE_BYTES];
+    while let Ok(length @ 1..) = stdout.read(&mut buffer) {
+        if pieces.send(buffer[..length].to_vec()).is_err() {
+            return;
+        }
+    }
+}
+
+impl CollectedOutput {
+    fn add(&mut self, line: &[u8], format: TracerFormat) {
+        let line = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line)).into_owned();
+        match format {
+            TracerFormat::Text => self.lines.push(line),
+            TracerFormat::Json => match serde_json::from_str(&line) {
+                Ok(event) => self.events.push(event),
+                Err(error) => self.undecodable.push(format!("{error}: {line}")),
+            },
+        }
+    }
+
+    fn append(&mut self, mut later: Self) {
+        self.lines.append(&mut later.lines);
+        self.events.append(&mut later.events);
+        self.undecodable.append(&mut later.undecodable);
+        self.ended |= later.ended;
+    }
 }
 
 fn read_stderr(pipe: ChildStderr, lines: &Mutex<Vec<String>>) {
