@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{query::ActiveQuery, state::PipelineState};
+use super::{
+    query::ActiveQuery,
+    state::{PipelineState, tracker_head},
+};
 use crate::{
     aggregate::{Aggregate, GroupSummary, Grouping, Losses, Scope, Snapshot, StreamTables, detail::Query},
     filter::Filter,
@@ -125,7 +128,9 @@ impl Engine {
 
     /// All current state as records for the start of a recording.
     pub fn head(&self) -> Vec<Record> {
-        self.flow.head(&self.tracker)
+        let mut records = self.flow.head();
+        records.extend(tracker_head(&self.tracker, self.flow.now));
+        records
     }
 
     /// Time of the last tick.

@@ -217,8 +217,8 @@ impl PipelineState {
         Some(active.answer(self.now, tracker, &self.aggregate))
     }
 
-    /// All current state as records for the start of a recording.
-    pub(super) fn head(&self, tracker: &Tracker) -> Vec<Record> {
+    /// The state besides the tracker as records for the start of a recording; [`tracker_head`] is the rest.
+    pub(super) fn head(&self) -> Vec<Record> {
         let ts = self.now;
         let mut records =
             vec![Record::Host(Box::new(HostFacts::clone(&self.stream.host))), Record::Tick { ts }];
@@ -238,17 +238,8 @@ impl PipelineState {
             sysctls: BTreeMap::clone(sysctls),
         }));
         records.extend(self.stream.observed.records(ts));
-        let (workloads, facts) = tracker.names(ts);
-        records.extend(workloads);
         records.extend(self.aggregate.port_holder_records(ts));
         records.extend(self.aggregate.stack_records(ts));
-        // The checkpoint is not a seed: the seed is complete before it.
-        records.extend([Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }]);
-        let (sockets, rest) = tracker.carry(ts);
-        records.extend(sockets.into_iter().map(|carried| Record::SocketCheckpoint(Box::new(carried))));
-        // After the sockets: each finds its process, however many there are.
-        records.extend(facts);
-        records.push(Record::TrackerCheckpoint(Box::new(rest)));
         records
     }
 
@@ -316,6 +307,18 @@ impl PipelineState {
             socket.counted.shown = self.filter.states(&socket.subject(processes));
         }
     }
+}
+
+/// The state of a tracker at `ts` as records; of 500,000 sockets it takes a few tenths of a second.
+pub(super) fn tracker_head(tracker: &Tracker, ts: Nanos) -> impl Iterator<Item = Record> + use<> {
+    let (workloads, facts) = tracker.names(ts);
+    let (sockets, rest) = tracker.carry(ts);
+    // The checkpoint is not a seed: the seed is complete before it.
+    let seed_end = [Record::SeedEnd { ts, began: ts }, Record::OwnersEnd { ts }];
+    let sockets = sockets.into_iter().map(|carried| Record::SocketCheckpoint(Box::new(carried)));
+    // After the sockets: each finds its process, however many there are.
+    let last = facts.into_iter().chain([Record::TrackerCheckpoint(Box::new(rest))]);
+    workloads.into_iter().chain(seed_end).chain(sockets).chain(last)
 }
 
 /// Filters tracker events: a change is reported if the previous or the new state is shown, and a socket is counted

@@ -28,9 +28,12 @@ pub struct RecorderStatus {
 pub enum Portion {
     /// Records in order of arrival.
     Records(Vec<Record>),
-    /// Opens a new piece: the state known at that point.
-    Head { losses_before: KernelLosses, ts: Nanos, records: Vec<Record> },
+    /// Opens a new piece.
+    Head { losses_before: KernelLosses, ts: Nanos, records: HeadRecords },
 }
+
+/// Makes the records of the state known when a piece begins; the writer calls it.
+pub type HeadRecords = Box<dyn FnOnce() -> Box<dyn Iterator<Item = Record>> + Send>;
 
 impl RecorderStatus {
     /// Whether the writer has processed everything it received.

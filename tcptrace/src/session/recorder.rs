@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     message::Compressor,
     output::RecordingOutput,
-    portion::{Portion, RecorderStatus},
+    portion::{HeadRecords, Portion, RecorderStatus},
     ticks::Ticks,
     writer::RecordingWriter,
     written::{Failure, Keep, WriteError, Written},
@@ -217,7 +217,7 @@ impl Recorder {
     }
 
     /// Begins a new piece of the recording with the state known now.
-    pub fn head(&mut self, records: Vec<Record>) {
+    pub fn head(&mut self, records: HeadRecords) {
         // The head has its own first tick, which replaces the held one.
         self.ticks.take();
         self.status.wants_head.store(false, Relaxed);
@@ -307,17 +307,19 @@ mod tests {
         recorder.status.queued.store(QUEUE, Relaxed);
         assert!(!recorder.wants_head(), "the queue is full");
         recorder.status.queued.store(1, Relaxed);
-        recorder.head(vec![Record::OwnersEnd { ts: Nanos(9) }]);
+        recorder.head(Box::new(|| Box::new([Record::OwnersEnd { ts: Nanos(9) }].into_iter())));
         assert!(!recorder.wants_head() && !recorder.status.is_idle());
         assert_eq!(recorder.status.queued.load(Relaxed), 2);
         drop(recorder);
-        let taken: Vec<Portion> = portions.iter().collect();
-        let [Portion::Records(first), Portion::Head { losses_before, ts, records }, ..] = &taken[..] else {
-            panic!("{}", taken.len())
+        let mut taken = portions.iter();
+        let (Some(Portion::Records(first)), Some(Portion::Head { losses_before, ts, records })) =
+            (taken.next(), taken.next())
+        else {
+            panic!("other portions")
         };
         assert!(matches!(first[..], [Record::Loss { .. }]), "{first:?}");
         assert_eq!((losses_before.not_recorded, losses_before.ring_full), (5, 3));
-        assert_eq!((*ts, records.len()), (Nanos(7), 1));
+        assert_eq!((ts, records().count()), (Nanos(7), 1));
     }
 
     #[test]
@@ -333,7 +335,8 @@ mod tests {
         let taken: Vec<Record> = portions
             .iter()
             .flat_map(|portion| match portion {
-                Portion::Records(records) | Portion::Head { records, .. } => records,
+                Portion::Records(records) => records,
+                Portion::Head { records, .. } => records().collect(),
             })
             .collect();
         let counts: Vec<_> = taken

@@ -110,7 +110,7 @@ impl RecordingWriter {
                     self.status.queued.fetch_sub(1, Relaxed);
                 }
                 Ok(Portion::Head { losses_before, ts, records }) => {
-                    self.begin_piece(ts, &losses_before, &records)?;
+                    self.begin_piece(ts, &losses_before, records())?;
                     self.status.queued.fetch_sub(1, Relaxed);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -198,13 +198,14 @@ impl RecordingWriter {
         &mut self,
         ts: Nanos,
         losses_before: &KernelLosses,
-        records: &[Record],
+        records: impl Iterator<Item = Record>,
     ) -> Result<(), WriteError> {
         self.flush()?;
         self.wants_head = false;
         self.encoder.forget();
         self.ts = ts;
-        if let Some(Record::Host(facts)) = records.first() {
+        let mut records = records.peekable();
+        if let Some(Record::Host(facts)) = records.peek() {
             self.host = facts.after(&self.host);
         }
         if self.output.has_header_per_piece() {
@@ -215,7 +216,7 @@ impl RecordingWriter {
         self.bytes.clear();
         self.encoder.losses_before(ts, losses_before);
         for record in records {
-            self.encoder.record(record);
+            self.encoder.record(&record);
             if self.encoder.is_full() {
                 self.compress()?;
             }
