@@ -64,9 +64,9 @@ impl RecordingSource {
         Self { progress: Some(progress), ..self }
     }
 
-    /// Restricts the source to `window`.
+    /// Restricts the source to `window`, and files that overlap to one of them at a time.
     pub fn within(self, window: Window) -> Box<dyn Source> {
-        if window.is_everything() {
+        if window.is_everything() && self.parts.is_empty() {
             return Box::new(self);
         }
         let name = self.name.clone();

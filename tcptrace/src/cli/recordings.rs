@@ -309,9 +309,7 @@ mod tests {
         assert!(format!("{error:#}").contains("notes.txt"), "{error:#}");
         // The same time of the same boot twice.
         copy("tests/fixtures/session-v1.tcptrace", "b.tcptrace");
-        let twice = read(&[folder.path().into()]);
-        assert_eq!((twice.0, twice.1), (one.0.clone(), one.1.clone()));
-        assert!(twice.2.concat().contains("before the end of the one before"), "{:?}", twice.2);
+        assert_eq!(read(&[folder.path().into()]), one);
         // Another host.
         copy("docs/samples/ports.tcptrace", "c.tcptrace");
         let two = read(&[folder.path().into()]);

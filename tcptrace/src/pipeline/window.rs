@@ -1,7 +1,8 @@
 //! Source adapter that passes only a time window of a recording.
 //!
 //! The output looks like a recording that begins at the start of the window: it opens with the state known by then,
-//! like a later file of a series, and earlier events are not counted.
+//! like a later file of a series, and earlier events are not counted. Of a file that begins before the end of the one
+//! before it, such as those of two incidents within a few minutes, it passes the part after that end.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use crate::{
         record::{HostFacts, KernelLosses},
         units,
     },
+    session::OVERLAP,
 };
 
 /// A point in time of a recording.
@@ -123,12 +125,19 @@ struct WindowPart {
     bounds: Option<Bounds>,
     stage: WindowStage,
     newest: Nanos,
+    /// What is earlier was passed on before.
+    least: Nanos,
     /// At the start of the window the initial sockets were not complete yet.
     is_late: bool,
     /// Note about the late start, a sentence.
     note: Option<String>,
-    /// Losses before the window.
+    /// The newest losses, and those that are not of the window.
+    losses: KernelLosses,
     losses_before: KernelLosses,
+    /// `losses` where the stage before began.
+    losses_at_restart: KernelLosses,
+    /// Whether the window has begun.
+    has_begun: bool,
 }
 
 enum WindowStage {
@@ -149,9 +158,13 @@ impl WindowPart {
             bounds: None,
             stage: WindowStage::Unknown(Vec::new()),
             newest: Nanos(0),
+            least: Nanos(0),
             is_late: false,
             note: None,
+            losses: KernelLosses::default(),
             losses_before: KernelLosses::default(),
+            losses_at_restart: KernelLosses::default(),
+            has_begun: false,
         }
     }
 
@@ -167,8 +180,12 @@ impl WindowPart {
                 self.host.step_clock(*step);
                 // A clock step moves the wall clock bounds that are still ahead.
                 if self.bounds.is_some() && !self.is_over() {
-                    self.bounds = Some(self.window.bounds(self.start, &self.host)?);
+                    self.bounds = Some(self.bounds()?);
                 }
+            }
+            Record::Loss { losses, .. } => self.losses = *losses,
+            Record::Restart { ts } if ts.plus(OVERLAP) < self.newest && !self.is_over() => {
+                return self.overlap();
             }
             _ => {}
         }
@@ -177,8 +194,8 @@ impl WindowPart {
         }
         if let (WindowStage::Unknown(held), Some(ts)) = (&mut self.stage, record.ts()) {
             let held = std::mem::take(held);
-            let bounds = self.window.bounds(ts, &self.host)?;
             self.start = ts;
+            let bounds = self.bounds()?;
             self.bounds = Some(bounds);
             self.stage = if bounds.since <= ts {
                 WindowStage::Within
@@ -192,6 +209,21 @@ impl WindowPart {
         self.newest = self.newest.max(record.ts().unwrap_or_default());
         self.pass(record, out);
         Ok(())
+    }
+
+    /// Begins with the state of a file that begins before the newest record, as of the time of that record.
+    fn overlap(&mut self) -> Result<()> {
+        self.least = self.newest.plus(Nanos(1));
+        self.bounds = Some(self.bounds()?);
+        self.stage = WindowStage::Before(Box::new(uncounted_engine()));
+        self.is_late = false;
+        self.losses_at_restart = self.losses;
+        Ok(())
+    }
+
+    fn bounds(&self) -> Result<Bounds> {
+        let bounds = self.window.bounds(self.start, &self.host)?;
+        Ok(Bounds { since: bounds.since.max(self.least), ..bounds })
     }
 
     fn pass(&mut self, record: Record, out: &mut dyn FnMut(Record)) {
@@ -208,12 +240,20 @@ impl WindowPart {
                 engine.take(&Record::Tick { ts: bounds.since });
                 self.note = self.is_late.then(|| {
                     let later = units::duration(now.since(bounds.since));
-                    format!(
-                        "The part begins {later} later than requested: until then the sockets that existed were not \
-                         known."
-                    )
+                    if self.has_begun {
+                        format!("For {later} between two recordings the sockets that existed were not known.")
+                    } else {
+                        format!(
+                            "The part begins {later} later than requested: until then the sockets that existed were \
+                             not known."
+                        )
+                    }
                 });
                 let head = engine.head();
+                if self.has_begun {
+                    out(Record::Restart { ts: bounds.since });
+                }
+                self.losses_before = self.losses_before.plus(&self.losses.since(&self.losses_at_restart));
                 self.stage = WindowStage::Within;
                 for record in head {
                     out(self.noted(record));
@@ -224,20 +264,20 @@ impl WindowPart {
         }
         match &mut self.stage {
             WindowStage::Unknown(held) => held.push(record),
-            WindowStage::Before(engine) => {
-                if let Record::Loss { losses, .. } = record {
-                    self.losses_before = losses;
-                }
-                engine.take(&record);
-            }
+            WindowStage::Before(engine) => engine.take(&record),
             WindowStage::Within if now.is_some_and(|now| now > bounds.until) => {
                 out(Record::Tick { ts: bounds.until });
                 self.stage = WindowStage::Over;
             }
-            WindowStage::Within => out(match record {
-                Record::Loss { ts, losses } => Record::Loss { ts, losses: losses.since(&self.losses_before) },
-                record => self.noted(record),
-            }),
+            WindowStage::Within => {
+                self.has_begun = true;
+                out(match record {
+                    Record::Loss { ts, losses } => {
+                        Record::Loss { ts, losses: losses.since(&self.losses_before) }
+                    }
+                    record => self.noted(record),
+                });
+            }
             WindowStage::Over => {}
         }
     }
@@ -252,7 +292,9 @@ impl WindowPart {
 
     /// Handles the end of the recording; an error if it ends before the window.
     fn end(&self) -> Result<()> {
-        let (WindowStage::Before(_), Some(bounds)) = (&self.stage, self.bounds) else { return Ok(()) };
+        let (WindowStage::Before(_), Some(bounds), false) = (&self.stage, self.bounds, self.has_begun) else {
+            return Ok(());
+        };
         let missing = units::duration(bounds.since.since(self.newest));
         bail!("the recording ends {missing} before --since")
     }
@@ -316,6 +358,35 @@ mod tests {
 
     const fn ms(ms: u64) -> Nanos {
         Nanos(ms * 1_000_000)
+    }
+
+    #[test]
+    fn overlapping_files_of_a_series_add_up_to_the_recording() {
+        let records = recorded();
+        let whole = seen(&records, Window::default()).expect("a recording");
+        let part = |since: u64, until: u64| {
+            let moment = |at| Some(Moment::FromStart(ms(at)));
+            let window = Window { since: moment(since), until: moment(until), ..Window::default() };
+            let mut source = Windowed::new(RecordSource(records.clone()), window, "a".into());
+            let mut part = vec![Record::Restart { ts: start(&records).plus(ms(since)) }];
+            while source.fill(&mut |record| part.push(record)).expect("a window") == Flow::Running {}
+            part
+        };
+        let first = part(0, 2_000).split_off(1);
+        let all = 60_000;
+        for later in [
+            // The end of the first, twice, all of it, and the whole recording once more.
+            vec![part(500, all)],
+            vec![part(500, 3_000), part(500, all)],
+            vec![part(0, 2_000), part(100, 1_700), part(900, all)],
+            vec![part(0, all), part(0, all)],
+        ] {
+            let series = [vec![first.clone()], later].concat().concat();
+            assert_eq!(seen(&series, Window::default()).expect("a series"), whole);
+            let middle = Window { since: Some(Moment::FromStart(ms(2_500))), ..Window::default() };
+            let expected = seen(&records, middle).expect("a window");
+            assert_eq!(seen(&series, middle).expect("a window"), expected);
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use ending::{Damage, Ending, ReadError};
 pub use input::Input;
 pub use output::MAX_FLIGHT_BYTES;
 pub use portion::RecorderStatus;
-pub use reader::{AtEnd, FilePosition, Reader, RecordingHead};
+pub use reader::{AtEnd, FilePosition, OVERLAP, Reader, RecordingHead};
 pub use recorder::{RecordPlan, Recorder, Recording, start};
 
 #[cfg(test)]

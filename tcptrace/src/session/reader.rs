@@ -150,8 +150,9 @@ impl FilePosition {
 
 /// Most records without a time at the beginning of an appended recording; with more of them it is rejected.
 const MOST_HELD: usize = 1024;
-/// A file of a series begins with the last tick before it, and sources send ten ticks a second.
-const OVERLAP: Nanos = Nanos::SECOND;
+/// By how much recordings may overlap and still follow each other: a file of a series begins with the last tick before it,
+/// and sources send ten ticks a second.
+pub const OVERLAP: Nanos = Nanos::SECOND;
 const NO_RECORDING: &str = "it is no recording";
 
 impl Reader {
@@ -334,14 +335,15 @@ impl Reader {
         Ok(None)
     }
 
-    /// Reads the beginning of an appended recording; accepts it if it is later than the previous one.
+    /// Reads the beginning of an appended recording; accepts it if it is later than the previous one. Files of a series may
+    /// overlap: the window that they are read through passes each time once.
     fn join(&mut self, take: &mut dyn FnMut(Record)) -> Result<Option<Ending>, ReadError> {
         let Some(mut joining) = self.joining.take() else { return Ok(None) };
         let ending = self.batch(&mut |record| joining.held.push(record))?;
         let Joining { at, before, held } = joining;
         if let Some(ts) = held.iter().find_map(Record::ts) {
             self.stage = ReadStage::Batches;
-            if ts.plus(OVERLAP) < before.until {
+            if ts.plus(OVERLAP) < before.until && self.part.is_empty() {
                 self.known = before;
                 self.stage = ReadStage::Rest {
                     at,
