@@ -1,10 +1,12 @@
 //! The queries of `docs/fleet.md`: in, recordings and the page; out, whether `DuckDB` or Spark returns the rows in the page, and
-//! whether the program prints the same.
+//! whether the program prints the same. `cargo xtask fleet` runs them over any recordings: there the three are compared with
+//! each other, and timed.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -19,6 +21,8 @@ const RECORDINGS: [&str; 3] =
     ["tests/fixtures/session-v1.tcptrace", "docs/samples/close-wait.tcptrace", "docs/samples/ports.tcptrace"];
 /// Histograms round up by less than this part.
 const ROUNDING: u64 = 512;
+/// The limit of the query.
+const MOST_PRODUCERS: usize = 10;
 /// From `PyPI`.
 const PYSPARK: &str = "pyspark";
 /// What Spark runs on.
@@ -51,6 +55,57 @@ impl QueryEngine {
     }
 }
 
+/// The queries of the page.
+struct FleetPage {
+    /// All of them.
+    all: Vec<PageQuery>,
+}
+
+/// The rows of a query, and how long it took.
+struct QueryRows {
+    text: String,
+    seconds: f64,
+}
+
+impl FleetPage {
+    fn read(repo: &Repo) -> Result<Self> {
+        let text = fs::read_to_string(repo.root.join(PAGE))?;
+        Ok(Self { all: queries::queries(PAGE, &text).context(PAGE)? })
+    }
+
+    /// The query that opens the engine, then the others.
+    fn of(&self, engine: QueryEngine) -> Result<Vec<&PageQuery>> {
+        let opening = |query: &&PageQuery| query.language == "python" && query.code.contains(engine.module());
+        let opening = self.all.iter().find(opening).context("the page opens no engine")?;
+        Ok(std::iter::once(opening).chain(self.sql()).collect())
+    }
+
+    fn sql(&self) -> impl Iterator<Item = &PageQuery> {
+        self.all.iter().filter(|query| query.language == "sql")
+    }
+
+    /// Runs the queries over the export in `folder`, in one process: an engine takes seconds to start.
+    fn run(&self, repo: &Repo, engine: QueryEngine, folder: &Path) -> Result<Vec<QueryRows>> {
+        let mut code = "import time\nstart = time.monotonic()\n".to_owned();
+        for query in self.of(engine)? {
+            code += &if query.language == "sql" { engine.print(&query.code) } else { query.code.clone() };
+            code += "print('---', time.monotonic() - start)\nstart = time.monotonic()\n";
+        }
+        let mut python = Command::new(venv(repo).join("bin/python"));
+        let output = command::output(python.arg("-c").arg(code).current_dir(folder))?;
+        let (mut rows, mut text) = (Vec::new(), String::new());
+        for line in output.lines() {
+            if let Some(seconds) = line.strip_prefix("--- ") {
+                rows.push(QueryRows { text: std::mem::take(&mut text), seconds: seconds.parse()? });
+            } else {
+                text += line;
+                text.push('\n');
+            }
+        }
+        Ok(rows)
+    }
+}
+
 /// Installs Spark and Java: some 400 MB.
 pub fn install_spark(repo: &Repo) -> Result<()> {
     packages::install(JAVA)?;
@@ -72,36 +127,73 @@ fn has(python: &Path, module: &str) -> bool {
 
 /// Runs the page with `engine`.
 pub fn run(repo: &Repo, engine: QueryEngine, tally: &mut TestTally) -> Result<()> {
-    let text = fs::read_to_string(repo.root.join(PAGE))?;
-    let page = queries::queries(PAGE, &text).context(PAGE)?;
-    let opening = |query: &&PageQuery| query.language == "python" && query.code.contains(engine.module());
-    let opening = page.iter().find(opening).context("the page opens no engine")?;
-    let queries: Vec<&PageQuery> = page.iter().filter(|query| query.language == "sql").collect();
+    let page = FleetPage::read(repo)?;
     let python = venv(repo).join("bin/python");
     if !has(&python, engine.module()) {
         let reason =
             format!("no {} for Python: `cargo xtask setup --tests`, or --only spark", engine.module());
-        for query in &queries {
+        for query in page.sql() {
             tally.verdict(&name(engine, query), &TestVerdict::Skipped(reason.clone()));
         }
         return Ok(());
     }
-    let folder = prepare(repo)?;
-    // One process for all: an engine takes seconds to start.
-    let mut code = opening.code.clone();
-    for query in &queries {
-        code += "print('---')\n";
-        code += &engine.print(&query.code);
-    }
-    let output = command::output(Command::new(&python).arg("-c").arg(code).current_dir(&folder))?;
-    let mut printed = output.split("---\n");
-    let expected = std::iter::once(opening).chain(queries);
-    for query in expected {
-        let printed = printed.next().context("fewer results than queries")?;
-        tally.verdict(&name(engine, query), &compare(query, printed).into());
+    let recordings = RECORDINGS.map(|recording| repo.root.join(recording));
+    let folder = export(repo, &recordings)?;
+    let rows = page.run(repo, engine, &folder)?;
+    let queries = page.of(engine)?;
+    ensure!(rows.len() == queries.len(), "fewer results than queries");
+    for (query, rows) in queries.into_iter().zip(&rows) {
+        tally.verdict(&name(engine, query), &compare(query, &rows.text).into());
     }
     if engine == QueryEngine::DuckDb {
-        tally.verdict(&format!("{PAGE} (tcptrace)"), &own_rows(repo, &page).into());
+        let own = own_rows(repo, &page, &recordings, |query| query.expected.clone());
+        tally.verdict(&format!("{PAGE} (tcptrace)"), &own.map(drop).into());
+    }
+    Ok(())
+}
+
+/// Runs the queries over any recordings, in both engines and in the program: the rows must be the same.
+#[derive(clap::Args)]
+pub struct FleetArgs {
+    /// Recordings
+    #[arg(required = true)]
+    recordings: Vec<PathBuf>,
+}
+
+pub fn compare_engines(repo: &Repo, args: &FleetArgs) -> Result<()> {
+    queries::install(repo)?;
+    install_spark(repo)?;
+    let page = FleetPage::read(repo)?;
+    let recordings: Vec<PathBuf> = args.recordings.iter().map(fs::canonicalize).collect::<Result<_, _>>()?;
+    let start = Instant::now();
+    let folder = export(repo, &recordings)?;
+    println!("export --partition, with the build of the program: {:.1} s", start.elapsed().as_secs_f64());
+    let duckdb = page.run(repo, QueryEngine::DuckDb, &folder)?;
+    let spark = page.run(repo, QueryEngine::Spark, &folder)?;
+    let rows = |query: &PageQuery| {
+        let number = page.sql().position(|other| other.code == query.code).unwrap_or_default();
+        duckdb[number + 1].text.clone()
+    };
+    let own = own_rows(repo, &page, &recordings, rows)?;
+    println!("{} rows of events", duckdb[0].text.trim());
+    println!("| | DuckDB, s | Spark, s | tcptrace, s | rows |\n|---|---:|---:|---:|---:|");
+    for (number, query) in page.sql().enumerate() {
+        let (duckdb, spark) = (&duckdb[number + 1], &spark[number + 1]);
+        ensure!(
+            duckdb.text == spark.text,
+            "{}: DuckDB has\n{}Spark\n{}",
+            query.name(),
+            duckdb.text,
+            spark.text
+        );
+        println!(
+            "| {} | {:.1} | {:.1} | {:.1} | {} |",
+            query.name(),
+            duckdb.seconds,
+            spark.seconds,
+            own[number],
+            duckdb.text.lines().count()
+        );
     }
     Ok(())
 }
@@ -116,7 +208,7 @@ fn compare(query: &PageQuery, printed: &str) -> Result<()> {
 }
 
 /// Builds the program and exports the recordings; returns the folder in which the queries run.
-fn prepare(repo: &Repo) -> Result<PathBuf> {
+fn export(repo: &Repo, recordings: &[PathBuf]) -> Result<PathBuf> {
     let folder = repo.target.join("fleet");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -124,32 +216,44 @@ fn prepare(repo: &Repo) -> Result<PathBuf> {
     fs::create_dir_all(&folder)?;
     command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
     let mut export = Command::new(repo.release_binary());
-    export.args(["export", "--partition"]).args(RECORDINGS).arg("-o").arg(folder.join("events"));
-    command::output(export.current_dir(&repo.root))?;
+    export.args(["export", "--partition"]).args(recordings).arg("-o").arg(folder.join("events"));
+    command::output(&mut export)?;
     Ok(folder)
 }
 
 /// What the program prints about the recordings.
-fn read(repo: &Repo, args: &[&str]) -> Result<String> {
+fn read(repo: &Repo, args: &[&str], recordings: &[PathBuf]) -> Result<String> {
     let mut program = Command::new(repo.release_binary());
-    program.args(args).current_dir(&repo.root);
-    for recording in RECORDINGS {
-        program.args(["--from", recording]);
+    program.args(args);
+    for recording in recordings {
+        program.arg("--from").arg(recording);
     }
     command::output(&mut program)
 }
 
-/// Compares the rows in the page with those of the program.
-fn own_rows(repo: &Repo, page: &[PageQuery]) -> Result<()> {
-    let expected = |column: &str| -> Result<Vec<Vec<&str>>> {
-        let query = page.iter().find(|query| query.language == "sql" && query.code.contains(column));
-        let query = query.with_context(|| format!("no query for {column}"))?;
-        Ok(query.expected.lines().map(|line| line.split(' ').collect()).collect())
+/// Compares the rows that are expected of each query with those of the program; returns the seconds that each took.
+fn own_rows(
+    repo: &Repo,
+    page: &FleetPage,
+    recordings: &[PathBuf],
+    rows: impl Fn(&PageQuery) -> String,
+) -> Result<[f64; 3]> {
+    let expected = |column: &str| -> Result<Vec<Vec<String>>> {
+        let query = page.sql().find(|query| query.code.contains(column));
+        let rows = rows(query.with_context(|| format!("no query for {column}"))?);
+        Ok(rows.lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect())
     };
-    let top: Value = serde_json::from_str(&read(repo, &["top", "--once", "--json", "--by", "host,comm"])?)?;
-    ensure!(producers(&top)? == expected("entered")?, "top: {:?}", producers(&top));
+    let timed = |args: &[&str]| {
+        let start = Instant::now();
+        read(repo, args, recordings).map(|text| (text, start.elapsed().as_secs_f64()))
+    };
+    let (top, top_seconds) = timed(&["top", "--once", "--json", "--by", "host,comm"])?;
+    let mut producers = producers(&serde_json::from_str(&top)?)?;
+    producers.truncate(MOST_PRODUCERS);
+    ensure!(producers == expected("entered")?, "top: {producers:?}, not {:?}", expected("entered")?);
     let args = ["hist", "--json", "--by", "lport", "--role", "inbound", "--state", "ESTABLISHED"];
-    let hist: Value = serde_json::from_str(&read(repo, &args)?)?;
+    let (hist, hist_seconds) = timed(&args)?;
+    let hist: Value = serde_json::from_str(&hist)?;
     for row in expected("p99_ns")? {
         let row: Vec<u64> = row.iter().map(|cell| cell.parse()).collect::<Result<_, _>>()?;
         let found = quantiles(&hist, row[0])?;
@@ -159,9 +263,11 @@ fn own_rows(repo: &Repo, page: &[PageQuery]) -> Result<()> {
             "hist: {found:?}, not {row:?}"
         );
     }
-    let joined = closers(&read(repo, &["events", "--joined", "--json"])?)?;
-    ensure!(joined == expected("closed_first")?, "events --joined: {joined:?}");
-    Ok(())
+    let (joined, joined_seconds) = timed(&["events", "--joined", "--json"])?;
+    let joined = closers(&joined)?;
+    let expected = expected("closed_first")?;
+    ensure!(joined == expected, "events --joined: {joined:?}, not {expected:?}");
+    Ok([top_seconds, hist_seconds, joined_seconds])
 }
 
 /// Host, process and TIME_WAIT entered, of the groups that entered any.

@@ -68,6 +68,8 @@ enum XtaskTask {
     Gen,
     /// All files of a release: archives, packages, images, SBOM
     Dist(dist::DistArgs),
+    /// The queries of docs/fleet.md over recordings, in every engine and in tcptrace: same rows, and times
+    Fleet(fleet::FleetArgs),
     /// Draw the screens of the documents again
     Screenshots,
     /// Record the sample incidents of the documents again
@@ -93,6 +95,7 @@ fn run(task: XtaskTask) -> Result<ExitCode> {
         XtaskTask::Fuzz(args) => fuzz::run(&repo, &args),
         XtaskTask::Mutants(args) => mutants::run(&repo, &args),
         XtaskTask::Bench(args) => bench::run(&repo, &args),
+        XtaskTask::Fleet(args) => fleet::compare_engines(&repo, &args).map(|()| ExitCode::SUCCESS),
         XtaskTask::Btf => btf::run(&repo),
         XtaskTask::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
         XtaskTask::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),

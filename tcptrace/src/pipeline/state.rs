@@ -85,7 +85,7 @@ impl PipelineState {
     /// Continues with the records of stream `number`, one of several that are merged.
     pub(super) fn enter_stream(&mut self, number: u16, tracker: &mut Box<Tracker>) {
         self.streams.enter(number, &self.scope, tracker, &mut self.stream);
-        self.aggregate.set_origin(self.streams.origin(&self.stream.host));
+        self.aggregate.set_origin(self.stream.origin.clone());
     }
 
     /// The tables of all streams.
@@ -248,7 +248,8 @@ impl PipelineState {
             Record::Kernel(_) => self.records += 1,
             Record::Host(facts) => {
                 self.stream.host = Arc::new(facts.after(&self.stream.host));
-                self.aggregate.set_origin(self.streams.origin(&self.stream.host));
+                self.stream.origin = self.streams.origin(&self.stream.host);
+                self.aggregate.set_origin(self.stream.origin.clone());
             }
             Record::ClockStep(step) => Arc::make_mut(&mut self.stream.host).step_clock(*step),
             Record::Loss { losses, .. } => self.stream.losses = *losses,

@@ -20,6 +20,8 @@ use crate::{
 #[derive(Clone, Default)]
 pub(super) struct StreamState {
     pub(super) host: Arc<HostFacts>,
+    /// That of its sockets, of the same host.
+    pub(super) origin: SocketOrigin,
     pub(super) losses: KernelLosses,
     pub(super) names: HostNames,
     pub(super) patience: CleanupThrottle,
@@ -76,6 +78,9 @@ impl MergedStreams {
             let parked = &mut self.parked[number];
             std::mem::swap(&mut parked.tracker, tracker);
             std::mem::swap(&mut parked.stream, stream);
+        }
+        if stream.origin.merged.is_none() {
+            stream.origin = self.origin(&stream.host);
         }
     }
 
