@@ -40,7 +40,7 @@ use crate::{
 
 pub use engine::{Engine, NetnsCounts};
 pub use event_sink::EventSink;
-pub use merge::MergedSource;
+pub use merge::{HostByHost, MergedSource};
 pub use schedule::SnapshotSchedule;
 pub use window::{Bounds, Moment, Window, Windowed};
 

@@ -11,7 +11,11 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{
-    by::GroupArgs, exit::misuse, filter::FilterArgs, recordings::Recordings, source, terminal,
+    by::GroupArgs,
+    exit::misuse,
+    filter::FilterArgs,
+    recordings::{HostOrder, Recordings},
+    source, terminal,
     window::WindowArgs,
 };
 use crate::{
@@ -111,7 +115,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
 /// Reads a recording to its end.
 fn read(recordings: Recordings, window: Window, filter: Filter, grouping: Grouping) -> Result<Recorded> {
     let mut engine = Engine::new(filter, grouping, Scope::Whole, Arc::clone(recordings.name()));
-    source::read_to_end(recordings, window, &mut engine)?.report();
+    source::read_to_end(recordings, window, HostOrder::ByTime, &mut engine)?.report();
     let (all, groups) = engine.summary();
     Ok(Recorded { last: engine.snapshot(), all, groups })
 }

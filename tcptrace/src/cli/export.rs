@@ -19,7 +19,7 @@ use super::{
     live::{self, Stop},
     partition,
     recording::shown,
-    recordings::Recordings,
+    recordings::{HostOrder, Recordings},
     window::WindowArgs,
 };
 use crate::{
@@ -115,7 +115,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
         ));
     };
     let recordings = Recordings::open(&args.from, AtEnd::Stop)?.watched();
-    let (source, endings) = recordings.source(args.window.window(None));
+    let (source, endings) = recordings.source(args.window.window(None), HostOrder::ByTime);
     let (file, output) = args.create()?;
     let Some(rows) = run_interruptible(args.clone(), move |args| args.write(source, file, format, filter))?
     else {

@@ -74,7 +74,7 @@ pub fn run(args: &HistArgs) -> Result<ExitCode> {
         let mut stop = Stop::listen()?;
         let interval = args.interval.unwrap_or(UNSEEN);
         let plan = PipelinePlan::new(filter, grouping, Scope::Every, Nanos(interval.as_nanos() as u64));
-        let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Newest };
+        let want = if args.interval.is_some() { SnapshotMode::Every } else { SnapshotMode::Last };
         let mut started = args.source.start(plan, want, args.duration)?;
         let shown = tokio::select! {
             shown = started.each(args.duration, |snapshot| printer.running(snapshot)) => shown,

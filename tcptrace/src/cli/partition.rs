@@ -18,7 +18,7 @@ use super::{
     live::{self, Stop},
     partition_files::{PartitionFiles, PartitionHost},
     recording::shown,
-    recordings::Recordings,
+    recordings::{HostOrder, Recordings},
 };
 use crate::{
     aggregate::{Grouping, Scope},
@@ -40,7 +40,7 @@ pub fn run(from: &[PathBuf], output: &Path) -> Result<ExitCode> {
     let recordings = Recordings::open_identified(from, AtEnd::Stop)?.watched();
     let hosts = recordings.heads().map(PartitionHost::of).collect();
     let mut files = PartitionFiles::open(output, hosts, from).with_context(|| shown(output))?;
-    let (source, endings) = recordings.source(Window::default());
+    let (source, endings) = recordings.source(Window::default(), HostOrder::HostByHost);
     let Some(rows) = write(source, &mut files)? else {
         eprintln!("tcptrace: interrupted: nothing was added to {}", shown(output));
         return Ok(ExitCode::FAILURE);

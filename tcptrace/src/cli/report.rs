@@ -17,7 +17,7 @@ use super::{
     joined::{self, JoinSink},
     live::{self, Stop},
     recording::shown,
-    recordings::Recordings,
+    recordings::{HostOrder, Recordings},
     terminal,
     window::WindowArgs,
 };
@@ -68,7 +68,7 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let filter = args.filters.filter(&args.from)?;
     let recordings = Recordings::open(&args.from, AtEnd::Stop)?.watched();
     let name = Arc::clone(recordings.name());
-    let (recording, endings) = recordings.source(args.window.window(None));
+    let (recording, endings) = recordings.source(args.window.window(None), HostOrder::ByTime);
     let output = ReportTarget::open(args)?;
     let filter_text = if filter.is_everything() { String::new() } else { filter.to_string() };
     let grouping = args.groups.grouping(Grouping::SERVICE);

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     live::{LiveArgs, time_is_up},
     recording::RecordingSource,
-    recordings::{Endings, Recordings},
+    recordings::{Endings, HostOrder, Recordings},
     window::WindowArgs,
 };
 use crate::{
@@ -51,6 +51,18 @@ pub enum SnapshotMode {
     Newest,
     /// All of a recording; of a live source only the newest.
     Every,
+    /// Only the last of a recording; of a live source the newest.
+    Last,
+}
+
+impl SnapshotMode {
+    /// The order in which the records of several hosts are read.
+    const fn order(self) -> HostOrder {
+        match self {
+            Self::Newest | Self::Every => HostOrder::ByTime,
+            Self::Last => HostOrder::HostByHost,
+        }
+    }
 }
 
 /// Receiver of snapshots.
@@ -140,7 +152,7 @@ impl SourceArgs {
             None => (self.live.source(&plan)?, "live".into(), None),
             Some(recordings) => {
                 let name = Arc::clone(recordings.name());
-                let (source, endings) = recordings.source(self.window.window(length));
+                let (source, endings) = recordings.source(self.window.window(length), want.order());
                 (source, name, Some(endings))
             }
         };
@@ -204,8 +216,13 @@ impl Started {
 }
 
 /// Reads `window` of `recordings`; returns how they ended. Confines the calling thread.
-pub fn read_to_end(recordings: Recordings, window: Window, engine: &mut Engine) -> Result<Endings> {
-    let (mut source, endings) = recordings.source(window);
+pub fn read_to_end(
+    recordings: Recordings,
+    window: Window,
+    order: HostOrder,
+    engine: &mut Engine,
+) -> Result<Endings> {
+    let (mut source, endings) = recordings.source(window, order);
     while source.fill(&mut |record| engine.take(&record))? == Flow::Running {}
     Ok(endings)
 }

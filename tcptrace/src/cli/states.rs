@@ -12,7 +12,7 @@ use clap::Args;
 use super::by::GroupArgs;
 use super::filter::FilterArgs;
 use super::names::NameArgs;
-use super::recordings::Recordings;
+use super::recordings::{HostOrder, Recordings};
 use super::socket_count::{self, SocketCount, unreadable_reason};
 use super::source;
 use super::window::WindowArgs;
@@ -80,7 +80,8 @@ fn recorded(args: &StatesArgs, filter: Filter, grouping: Grouping) -> anyhow::Re
     let recordings = Recordings::open(&args.from, AtEnd::Stop)?.watched();
     let engine = Engine::new(filter, grouping, Scope::TimewaitSockets, Arc::clone(recordings.name()));
     let mut engine = engine.with_peer_names(peer_names);
-    let endings = source::read_to_end(recordings, args.window.window(None), &mut engine)?;
+    let endings =
+        source::read_to_end(recordings, args.window.window(None), HostOrder::HostByHost, &mut engine)?;
     let last = engine.snapshot();
     eprintln!("{}", losses::at_the_end(&last));
     let groups = GroupedCounts {

@@ -1,4 +1,4 @@
-//! Merges sources of several hosts by wall-clock time.
+//! Sources of several hosts as one: merged by wall-clock time, or one host after the other.
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::VecDeque};
 
@@ -96,6 +96,35 @@ impl Source for MergedSource {
         let next_ns = if stream.waiting.is_empty() { stream.newest_ns } else { next_ns };
         self.order.push(Reverse((next_ns, number)));
         Ok(Flow::Running)
+    }
+}
+
+/// Several sources one after the other: [`Record::Stream`] precedes the records of each. It takes a fraction of the time of
+/// [`MergedSource`], as the state of one host fits a cache; for results that don't depend on the order of hosts.
+pub struct HostByHost {
+    /// Those that have not ended, by number.
+    sources: VecDeque<(u16, Box<dyn Source>)>,
+    /// The stream of the last record.
+    current: Option<u16>,
+}
+
+impl HostByHost {
+    /// Reads `sources`, one per boot of a host, in this order.
+    pub fn new(sources: Vec<Box<dyn Source>>) -> Self {
+        Self { sources: (0..).zip(sources).collect(), current: None }
+    }
+}
+
+impl Source for HostByHost {
+    fn fill(&mut self, take: &mut dyn FnMut(Record)) -> Result<Flow> {
+        let Some((number, source)) = self.sources.front_mut() else { return Ok(Flow::Ended) };
+        if self.current.replace(*number) != Some(*number) {
+            take(Record::Stream { number: *number });
+        }
+        if source.fill(take)? == Flow::Ended {
+            self.sources.pop_front();
+        }
+        Ok(if self.sources.is_empty() { Flow::Ended } else { Flow::Running })
     }
 }
 

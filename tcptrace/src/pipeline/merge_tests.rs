@@ -120,7 +120,13 @@ proptest! {
         let records: Vec<Record> = Traffic::new(shape, seed).take(12_000).collect();
         let (whole, _) = read(Box::new(Batches(records.clone().into(), 100)), "service");
         let (merged, wall) = read(Box::new(MergedSource::new(split(&records, hosts, skew_ns))), "service");
+        let one_by_one = HostByHost::new(split(&records, hosts, skew_ns));
+        let (one_by_one, _) = read(Box::new(one_by_one), "service");
         let (merged_dwells, whole_dwells) = (dwells(&merged), dwells(&whole));
+        prop_assert!(dwells(&one_by_one) == merged_dwells);
+        prop_assert_eq!((one_by_one.ts, one_by_one.began), (merged.ts, merged.began));
+        prop_assert_eq!(one_by_one.states.map(|state| (state.now, state.entered)),
+            merged.states.map(|state| (state.now, state.entered)));
         for (name, expected) in &whole_dwells {
             let found = merged_dwells.get(name);
             let counts = found.map(|found| (found.count, found.at_least, found.inferred, found.unknown));
