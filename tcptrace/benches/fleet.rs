@@ -1,7 +1,7 @@
 //! Many recordings at once: time and peak memory of the commands that read the recordings of a fleet.
 //!
-//! `cargo bench -p tcptrace --bench fleet -- [--hosts 100] [--bytes 10000000] [--program PATH]`; needs `/usr/bin/time`. The
-//! recordings are of synthetic traffic, one host each, in the target folder, and removed afterwards.
+//! `cargo bench -p tcptrace --bench fleet -- [--hosts 100] [--bytes 10000000] [--program PATH] [--only hist]`; needs
+//! `/usr/bin/time`. The recordings are of synthetic traffic, one host each, in the target folder, and removed afterwards.
 
 use std::{
     fs,
@@ -40,7 +40,8 @@ fn main() {
         &["events", "--joined", "--format", "csv", "--from", from],
         &["export", "--partition", from, "-o", events],
     ];
-    for command in commands {
+    let only = value("--only").map_or("", String::as_str);
+    for command in commands.into_iter().filter(|command| command[0].starts_with(only)) {
         let mut timed = Command::new("/usr/bin/time");
         timed.args(["--format", "%e s, %U s of CPU time, at most %M KiB", program]);
         let output = timed.args(command).stdout(Stdio::null()).output().expect("/usr/bin/time");

@@ -86,7 +86,7 @@ fn value_of(word: &str) -> &str {
     VALUES.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| value)
 }
 
-/// The arguments of one run of the program, if this is one: `tcptrace 0.1.0` is a line of its output.
+/// The arguments of one run of the program, if this is one: `tcptrace 0.2.0` is a line of its output.
 fn arguments(piece: &str, program: &str) -> Option<Vec<String>> {
     let piece = piece.trim();
     let piece =
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn shell_syntax_is_not_part_of_the_arguments() {
         let page = "```\nsudo tcptrace top --once # now\nssh host tcptrace record -o - | tcptrace hist --from -\n\
-                    tcptrace 0.1.0  vm\n```\nsee `tcptrace check`, `tcptrace top --batch N`, `tcptrace top [--once]`, `cargo xtask vm`\n";
+                    tcptrace 0.2.0  vm\n```\nsee `tcptrace check`, `tcptrace top --batch N`, `tcptrace top [--once]`, `cargo xtask vm`\n";
         let found = commands(page, "tcptrace");
         let shown: Vec<_> = found.iter().map(|shown| (shown.line, shown.text.as_str())).collect();
         let piped = "ssh host tcptrace record -o - | tcptrace hist --from -";
