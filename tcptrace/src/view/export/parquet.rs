@@ -190,21 +190,25 @@ mod tests {
     fn a_written_group_leaves_no_memory() {
         let columns = [column("n", ColumnKind::Number), column("text", ColumnKind::Text)];
         let mut table = Parquet::new(&columns, &[], Vec::new()).expect("memory");
-        let held = |table: &Parquet<Vec<u8>>| {
-            table.columns.iter().map(|column| {
-                let values = match &column.values {
-                    ParquetValues::Numbers(values) => values.capacity(),
-                    ParquetValues::Flags(values) => values.capacity(),
-                    ParquetValues::Texts(values) => values.capacity(),
-                };
-                values + column.levels.capacity()
-            })
+        let held = |table: &Parquet<Vec<u8>>| -> Vec<usize> {
+            table
+                .columns
+                .iter()
+                .map(|column| {
+                    let values = match &column.values {
+                        ParquetValues::Numbers(values) => values.capacity(),
+                        ParquetValues::Flags(values) => values.capacity(),
+                        ParquetValues::Texts(values) => values.capacity(),
+                    };
+                    values + column.levels.capacity()
+                })
+                .collect()
         };
         for number in 0..1_000 {
             table.push(&[ExportValue::Number(number), ExportValue::text("a")]);
         }
-        assert!(held(&table).all(|rows| rows >= 2_000));
+        assert!(held(&table).iter().all(|rows| *rows >= 2_000));
         table.write_group().expect("memory");
-        assert!(held(&table).all(|rows| rows == 0));
+        assert!(held(&table).iter().all(|rows| *rows == 0));
     }
 }
