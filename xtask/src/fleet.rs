@@ -87,6 +87,10 @@ impl FleetPage {
     /// Runs the queries over the export in `folder`, in one process: an engine takes seconds to start.
     fn run(&self, repo: &Repo, engine: QueryEngine, folder: &Path) -> Result<Vec<QueryRows>> {
         let mut code = "import time\nstart = time.monotonic()\n".to_owned();
+        if engine == QueryEngine::DuckDb {
+            // The progress of a slow query goes to standard output.
+            code += "import duckdb\nduckdb.sql('SET enable_progress_bar = false')\n";
+        }
         for query in self.of(engine)? {
             code += &if query.language == "sql" { engine.print(&query.code) } else { query.code.clone() };
             code += "print('---', time.monotonic() - start)\nstart = time.monotonic()\n";

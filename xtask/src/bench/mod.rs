@@ -90,7 +90,9 @@ impl Bench {
 pub fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     ensure!(packages::is_root(), "measuring needs root");
     packages::install(packages::BENCH)?;
-    command::run(repo.cargo().args(["build", "--release", "-p", "tcptrace", "-p", "tests", "--bins"]))?;
+    // Together they would be built with other features than the program alone, all of it once more.
+    command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
+    command::run(repo.cargo().args(["build", "--release", "--package", "tests", "--bins"]))?;
     let scratch = repo.target.join("bench");
     std::fs::create_dir_all(&scratch)?;
     println!("{}", machine()?);
