@@ -529,23 +529,17 @@ impl Aggregate {
         }
         let are_merged = self.groups.origin.merged.is_some();
         for StreamTables { tracker, host, .. } in streams {
-            for (_, socket) in tracker.sockets() {
-                if socket.state == TcpState::CloseWait
-                    && socket.is_counted()
-                    && socket.since != Since::Unknown
-                {
-                    let owner = socket.process.and_then(|id| tracker.processes().get(id)).cloned();
-                    // Merged streams have wall-clock times.
-                    let since = if are_merged {
-                        socket.since.map(|ts| Nanos(host.wall_ns(ts)))
-                    } else {
-                        socket.since
-                    };
-                    let this = Oldest { since, owner };
-                    let known =
-                        oldest.entry(self.groups.row_index_of(socket)).or_insert_with(|| this.clone());
-                    *known = known.clone().older(this);
-                }
+            let in_close_wait = |socket: &Socket| {
+                socket.state == TcpState::CloseWait && socket.is_counted() && socket.since != Since::Unknown
+            };
+            for (_, socket) in tracker.sockets_where(in_close_wait) {
+                let owner = socket.process.and_then(|id| tracker.processes().get(id)).cloned();
+                // Merged streams have wall-clock times.
+                let since =
+                    if are_merged { socket.since.map(|ts| Nanos(host.wall_ns(ts))) } else { socket.since };
+                let this = Oldest { since, owner };
+                let known = oldest.entry(self.groups.row_index_of(socket)).or_insert_with(|| this.clone());
+                *known = known.clone().older(this);
             }
         }
         oldest

@@ -323,8 +323,9 @@ impl Stacks {
     /// Sockets that wait for their process for longer than `older`, by the stack that opened or accepted them.
     fn leaks(&self, ts: Nanos, older: Nanos, tracker: &Tracker) -> Vec<LeakGroup> {
         let mut groups: HashMap<LeakKey, (LeakGroup, Vec<u32>)> = HashMap::new();
-        for (_, socket) in tracker.sockets() {
-            let Some(age) = forgotten_for(socket, ts).filter(|&age| age >= older) else { continue };
+        let forgotten = |socket: &Socket| forgotten_for(socket, ts).filter(|&age| age >= older);
+        for (_, socket) in tracker.sockets_where(|socket| forgotten(socket).is_some()) {
+            let Some(age) = forgotten(socket) else { continue };
             let process = owner(socket, tracker.processes());
             let opened = self.named(socket.opened_by);
             let stack = opened.or_else(|| self.named(socket.closed_by));

@@ -73,7 +73,8 @@ pub fn of(
     };
     let old = old(ts.since(began));
     let mut found: BTreeMap<_, StuckSockets> = BTreeMap::new();
-    for (id, socket) in tracker.sockets().filter(|(id, socket)| stands(socket) && is_there(*id, socket)) {
+    for (id, socket) in tracker.sockets_where(stands).into_iter().filter(|(id, socket)| is_there(*id, socket))
+    {
         let service = socket.service();
         let process = socket.process.and_then(|id| tracker.processes().get(id));
         let pid = process.map(|process| process.pid);

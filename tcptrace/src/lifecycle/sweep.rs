@@ -85,17 +85,17 @@ impl Tracker {
         let visited: HashSet<NetnsId> = end.netns.iter().copied().collect();
         sweeps.dying.retain(|netns| !visited.contains(netns));
         let number = sweeps.number();
+        let is_dying = |socket: &Socket| sweeps.dying.contains(&socket.netns);
+        let is_expected = |socket: &Socket| socket.listed != number && visited.contains(&socket.netns);
+        let missing = sockets.select(|socket| is_dying(socket) || is_expected(socket));
         let mut still_dying = HashSet::default();
         let mut gone = Vec::new();
-        for (id, socket) in sockets.iter() {
-            let is_dying = sweeps.dying.contains(&socket.netns);
-            if is_dying {
+        for id in missing {
+            let Some(socket) = sockets.get(id) else { continue };
+            if sweeps.dying.contains(&socket.netns) {
                 still_dying.insert(socket.netns);
             }
-            if socket.listed != number
-                && (is_dying || visited.contains(&socket.netns))
-                && sweeps.suspect(Suspect::Tracked(id), Difference::Gone)
-            {
+            if socket.listed != number && sweeps.suspect(Suspect::Tracked(id), Difference::Gone) {
                 gone.push(id);
             }
         }
@@ -113,15 +113,14 @@ impl Tracker {
     fn finish_fin_wait2_sweep(&mut self, end: &SweepEnd) -> Vec<SocketId> {
         let still = std::mem::take(&mut self.sweeps.listed_in_fin_wait2);
         let visited: HashSet<NetnsId> = end.netns.iter().copied().collect();
-        let is_gone = |(id, socket): &(SocketId, &Socket)| {
+        let may_be_gone = |socket: &Socket| {
             socket.phase == Phase::Timewait
                 && socket.is_orphan_fin_wait2()
                 && socket.orphan_since.is_some_and(|since| since < end.began)
                 && visited.contains(&socket.netns)
-                && !still.contains(id)
-                && !self.pending.contains(*id)
         };
-        let mut gone: Vec<SocketId> = self.sockets.iter().filter(is_gone).map(|(id, _)| id).collect();
+        let mut gone = self.sockets.select(may_be_gone);
+        gone.retain(|id| !still.contains(id) && !self.pending.contains(*id));
         gone.sort_unstable();
         gone
     }

@@ -76,6 +76,21 @@ impl Sockets {
         self.slots.iter().map(|(&id, &slot)| (id, &self.sockets[slot as usize]))
     }
 
+    /// The ids of the sockets for which `test` holds, in no order. It reads sockets in the order of memory, ids only if there are
+    /// any: in the order of ids each of millions of sockets misses the cache, and the rings fill meanwhile.
+    pub(super) fn select(&self, test: impl Fn(&Socket) -> bool) -> Vec<SocketId> {
+        let mut selected = vec![false; self.sockets.capacity()];
+        let mut count = 0;
+        for (slot, socket) in &self.sockets {
+            selected[slot] = test(socket);
+            count += usize::from(selected[slot]);
+        }
+        if count == 0 {
+            return Vec::new();
+        }
+        self.slots.iter().filter(|&(_, &slot)| selected[slot as usize]).map(|(&id, _)| id).collect()
+    }
+
     /// Iterates mutably over all sockets, in no order.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Socket> {
         self.sockets.iter_mut().map(|(_, socket)| socket)

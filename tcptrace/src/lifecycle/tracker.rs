@@ -197,6 +197,12 @@ impl Tracker {
         self.sockets.iter()
     }
 
+    /// The tracked sockets for which `test` holds: where they are few of millions, much faster than a filter.
+    pub fn sockets_where(&self, test: impl Fn(&Socket) -> bool) -> Vec<(SocketId, &Socket)> {
+        let ids = self.sockets.select(test).into_iter();
+        ids.filter_map(|id| Some((id, self.sockets.get(id)?))).collect()
+    }
+
     /// Passes every tracked socket to an observer, which may change its own fields in it.
     pub fn for_each_socket(&mut self, mut show: impl FnMut(&mut Socket, &Processes)) {
         for socket in self.sockets.iter_mut() {
