@@ -6,15 +6,19 @@ use super::{footer::severity, popup};
 use crate::{
     model::units,
     view::{
-        doctor::text::{self, DoctorLayout, FindingDetail, Paint},
+        doctor::text::{self, Commands, DoctorLayout, FindingDetail, Paint},
         top::{settings::ScreenSettings, state::ScreenState},
     },
 };
 
 /// Draws the finding at `index`.
 pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, index: usize, settings: &ScreenSettings) {
-    let layout =
-        DoctorLayout { width: popup::width(frame, 100), paint: Paint::Plain, detail: FindingDetail::Full };
+    let layout = DoctorLayout {
+        width: popup::width(frame, 100),
+        paint: Paint::Plain,
+        detail: FindingDetail::Full,
+        commands: Commands::WrappedAt(popup::width(frame, u16::MAX)),
+    };
     let findings = state.findings();
     let count = findings.all().len();
     // A later snapshot may have fewer.
@@ -24,9 +28,9 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, index: usize, settin
         text::finding(&mut written, finding, layout).expect("memory can be written");
         let past = findings.past(finding);
         let past = past.map(|ago| format!(", the last {} ago", units::duration(ago))).unwrap_or_default();
-        let others = if count > 1 { " (left, right)" } else { "" };
-        let sockets = if finding.who.is_empty() { "" } else { ", enter: sockets" };
-        let title = format!("finding {} of {count}{others}{past}{sockets}", index + 1);
+        let others = if count > 1 { ", left and right for others" } else { "" };
+        let sockets = if finding.who.is_empty() { "" } else { ", Enter shows sockets" };
+        let title = format!("finding {} of {count}{past}{others}{sockets}", index + 1);
         (title, severity(Some(finding.severity)))
     } else {
         text::healthy(&mut written, state.snapshot(), layout).expect("memory can be written");

@@ -42,12 +42,12 @@ pub fn draw(
     let area = frame.area().centered(Constraint::Length(width), Constraint::Length(height));
     let rows = area.height.saturating_sub(2) as usize;
     let first = state.popup_line(lines.len(), rows);
-    let scroll = if rows < lines.len() { ", up, down scroll" } else { "" };
+    let scroll = if rows < lines.len() { ", up and down scroll" } else { "" };
     let border = match settings.theme.glyphs() {
         Glyphs::Unicode => border::PLAIN,
         Glyphs::Ascii => ASCII_BORDER,
     };
-    let title = format!(" {title}: Esc closes{scroll} ");
+    let title = format!(" {title}{scroll}, Esc closes ");
     let block = Block::bordered().border_set(border).title(title).padding(Padding::horizontal(1));
     frame.render_widget(Clear, area);
     frame.render_widget(Paragraph::new(lines).block(block).scroll((first as u16, 0)), area);
