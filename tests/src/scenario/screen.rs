@@ -230,7 +230,7 @@ pub fn dumb_and_pasted(lab: &Lab) -> Result<()> {
     ensure!(terminal.screen()?.bracketed_paste(), "what is pasted would be keys");
     // The help shows that what follows the pasted q was read.
     terminal.press("\x1b[200~q\x1b[201~?")?;
-    terminal.wait_text("scroll, Esc closes")?;
+    terminal.wait_text("help: Esc closes")?;
     ensure!(terminal.screen()?.alternate_screen(), "a pasted q quits");
     Ok(())
 }
