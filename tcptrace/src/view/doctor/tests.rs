@@ -590,6 +590,14 @@ fn owners_and_peers_have_their_names() {
     assert!(json.contains(who), "{json}");
 }
 
+#[test]
+fn client_of_a_gateway_is_no_unknown_owner() {
+    let mut snapshot = healthy();
+    nat(&mut snapshot, 100, 0, |_, _| {});
+    let shown = shown(&snapshot, FindingDetail::Full, Paint::Plain, 100);
+    assert!(shown.contains("client in netns blue, 10.1.0.2 to 10.0.0.5:5432: 100"), "{shown}");
+}
+
 fn shown(snapshot: &Snapshot, detail: FindingDetail, paint: Paint, width: usize) -> String {
     let mut out = Vec::new();
     let layout = DoctorLayout { width, paint, detail, commands: Commands::Copyable };

@@ -210,6 +210,8 @@ pub(super) fn apart(step: &str) -> (&str, &str) {
 fn who(who: &Who) -> String {
     let process = match (&who.name, who.pid) {
         (Some(name), Some(pid)) => format!("{} (pid {pid})", text::sanitise(name)),
+        // A client of this gateway, `10.71.0.2 to 10.72.0.2:5432`: its process is on another host.
+        _ if who.service.contains(" to ") => "client".into(),
         _ => "owner unknown".into(),
     };
     let netns =
