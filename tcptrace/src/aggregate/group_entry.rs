@@ -201,6 +201,17 @@ impl Entry {
         self.sockets() - u64::from(self.counts[TcpState::Listen.index()])
     }
 
+    /// Whether its sockets have ended or moved to groups with a role. Its key says nothing about them.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.key.role() == Some(Role::Unknown) && self.sockets() == 0
+    }
+
+    /// Forgets the sockets that joined, which join another group.
+    pub(super) fn forget_sockets(&mut self) {
+        self.joined = 0;
+        self.roles = [0; 4];
+    }
+
     /// Whether it has no sockets and no history.
     pub(super) fn is_blank(&self) -> bool {
         let closed: u64 = self.closers.iter().sum();
@@ -236,6 +247,12 @@ impl Entry {
 
     /// Merges `dwells` into its own.
     pub(super) fn merge_dwells(&mut self, dwells: &DwellStore, scope: Scope) {
+        if let DwellStore::Few(few) = dwells {
+            for &dwell in few {
+                self.dwells.take(dwell, scope);
+            }
+            return;
+        }
         if let DwellStore::Few(_) = self.dwells {
             self.dwells = DwellStore::Many(Box::new(self.dwells.histograms(scope).into_owned()));
         }

@@ -155,11 +155,30 @@ impl Groups {
             return;
         }
         entry.take_back(socket.state, socket);
+        let of_this_socket = self.take_whole(socket.counted.group);
         socket.counted.group = self.place(key);
-        if let Some(entry) = self.table.of(&mut socket.counted.group) {
-            entry.add_socket(socket, processes);
-            entry.add(socket);
+        let scope = self.scope;
+        let Some(entry) = self.table.of(&mut socket.counted.group) else { return };
+        let bytes_before = entry.dwells.size();
+        if let Some(of_this_socket) = of_this_socket {
+            of_this_socket.add_to(entry, scope);
         }
+        entry.add_socket(socket, processes);
+        entry.add(socket);
+        let growth = entry.dwells.size() - bytes_before;
+        if socket.counted.group != OTHER {
+            self.grow(growth);
+        }
+    }
+
+    /// Removes a group that never had another socket than the one that leaves it: all its counts are of this socket.
+    fn take_whole(&mut self, index: u32) -> Option<Box<Entry>> {
+        let is_whole = |entry: &&Entry| entry.joined == 1 && entry.sockets() == 0;
+        self.table.get(index).filter(|_| index != OTHER).filter(is_whole)?;
+        let mut entry = self.table.remove_row(index)?;
+        self.histogram_bytes -= entry.dwells.size().min(self.histogram_bytes);
+        entry.forget_sockets();
+        Some(entry)
     }
 
     /// Updates the owner of a counted socket that moved to another cgroup: the group has already counted this owner.
@@ -249,7 +268,8 @@ impl Groups {
             .filter(|(index, entry)| *index != OTHER && !entry.is_blank())
             .map(|(index, _)| index)
             .collect();
-        let chosen = self.with_places(ts, self.top_of_rankings(&in_use));
+        let mut chosen = self.with_places(ts, self.top_of_rankings(&in_use));
+        chosen.retain(|&index| self.table.get(index).is_some_and(|entry| !entry.is_left_behind()));
         let mut groups: Vec<Group> = chosen
             .iter()
             .filter_map(|&index| {

@@ -161,6 +161,13 @@ impl<R: Row> GroupTable<R> {
 
     /// Evicts the row at `index`.
     pub(super) fn evict_row(&mut self, index: u32) -> Option<Box<R>> {
+        let row = self.remove_row(index)?;
+        self.evicted_rows += 1;
+        Some(row)
+    }
+
+    /// Removes the row at `index`, whose counts the caller moves to another row.
+    pub(super) fn remove_row(&mut self, index: u32) -> Option<Box<R>> {
         let TableSlot::Held(row) = std::mem::replace(&mut self.slots[index as usize], TableSlot::Free) else {
             return None;
         };
@@ -171,7 +178,6 @@ impl<R: Row> GroupTable<R> {
             0 => self.free.push(index),
             sockets => self.slots[index as usize] = TableSlot::EvictedRow { sockets },
         }
-        self.evicted_rows += 1;
         Some(row)
     }
 

@@ -39,7 +39,13 @@ fn path() -> Option<PathBuf> {
 /// The file's text; `None` if the file does not exist.
 fn content(path: &Path) -> Result<Option<String>> {
     match path.metadata() {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+        // `$HOME` of another user, as `sudo -u` may leave it, cannot be searched.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error.into()),

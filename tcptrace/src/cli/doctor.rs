@@ -28,7 +28,7 @@ use crate::{
     view::doctor::{
         diagnose, ids, json,
         sysctl_facts::{self, HostSetting, SYSCTL_FACTS, SettingValue},
-        text::{self, DoctorLayout, FindingDetail},
+        text::{self, Commands, DoctorLayout, FindingDetail},
     },
 };
 
@@ -140,6 +140,7 @@ fn layout(args: &DoctorArgs) -> DoctorLayout {
         width: terminal::width().unwrap_or(PIPE_WIDTH).into(),
         paint: terminal::paint(),
         detail: if args.verbose { FindingDetail::Full } else { FindingDetail::Short },
+        commands: Commands::Copyable,
     }
 }
 

@@ -128,7 +128,7 @@ impl PortsArgs {
     fn dump(&self, filter: &Filter, mut missing: Vec<String>, error: &anyhow::Error) -> Result<ExitCode> {
         let (options, peer_names) = (self.source.live.name_options(), self.source.live.peer_names()?);
         let facts = HostFacts { bound: bound_ports::is_listed(), ..host::facts() };
-        let (snapshot, unseen) = socket_count::snapshot(filter, &facts, &options, peer_names)
+        let (snapshot, unseen) = socket_count::snapshot(filter, Grouping::NONE, &facts, &options, peer_names)
             .context("can't search for network namespaces; is /proc mounted?")?;
         let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         missing.push(format!("rates and failed connects, which need tracing: {reason}"));

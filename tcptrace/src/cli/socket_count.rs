@@ -109,12 +109,13 @@ pub fn count(
 /// [`netns::visit_each`] does.
 pub fn snapshot(
     filter: &Filter,
+    grouping: Grouping,
     facts: &HostFacts,
     options: &NameOptions,
     peer_names: Arc<PeerNames>,
 ) -> io::Result<(Snapshot, Vec<String>)> {
     let Gathered { round, tracker, mut missing, names } = gather(filter, Some(options))?;
-    let mut aggregate = Aggregate::new(Grouping::NONE, Scope::TimewaitSockets);
+    let mut aggregate = Aggregate::new(grouping, Scope::TimewaitSockets);
     for (netns, result) in &round.visited {
         match result {
             Ok(visited) => drop(aggregate.take(&visited.settings)),

@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
@@ -10,18 +10,19 @@ use tokio::sync::watch;
 use super::{
     by::GroupArgs,
     config,
-    exit::misuse,
+    exit::{cannot_trace, misuse},
     filter::FilterArgs,
     live::{self, Stop},
+    socket_count,
     source::{SnapshotMode, SnapshotSource, SourceArgs},
     terminal,
 };
 use crate::{
     aggregate::{Grouping, Scope, Snapshot, detail::Query},
     filter::Filter,
-    model::{Nanos, units::parse_duration},
+    model::{Nanos, record::HostFacts, units::parse_duration},
     pipeline::{PipelinePlan, StackPlan},
-    source::PollKind,
+    source::{PollKind, bound_ports, host},
     view::top::{self, ScreenConfig, ScreenSettings, json, plain},
 };
 
@@ -57,6 +58,8 @@ pub struct TopArgs {
 
 /// Maximum number of groups in one plain-text snapshot.
 const MAX_GROUPS: usize = 40;
+/// The same without the privilege to trace: the verdict and what is missing fit on a screen of 24 lines too.
+const MAX_GROUPS_LISTED: usize = 4;
 
 /// Runs the command.
 pub fn run(args: &TopArgs) -> Result<ExitCode> {
@@ -69,7 +72,8 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
     let config = if args.is_screen() { config::read()? } else { ScreenConfig::default() };
     live::runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
-        let mut plan = args.plan(filter, &config);
+        let mut plan = args.plan(filter.clone(), &config);
+        let grouping = plan.grouping;
         let screen = args.is_screen().then(|| {
             let (queries, receiver) = watch::channel(Query::new(plan.grouping));
             plan.queries = Some(receiver);
@@ -82,8 +86,14 @@ pub fn run(args: &TopArgs) -> Result<ExitCode> {
                 "the screen shows one host: give --once, --batch N or --json for the recordings of several",
             );
         }
-        let mut started =
-            args.source.start_on(recordings, args.source.live.peer_names()?, plan, want, None)?;
+        let peer_names = args.source.live.peer_names()?;
+        let mut started = match args.source.start_on(recordings, peer_names, plan, want, None) {
+            Err(error) if screen.is_some() && args.source.is_live() && cannot_trace(&error) => {
+                args.print_listing(&filter, grouping)?;
+                return Err(error);
+            }
+            started => started?,
+        };
         let show = async {
             if let Some((queries, settings)) = screen {
                 let mut snapshots = started.running.snapshots.clone();
@@ -142,6 +152,23 @@ impl TopArgs {
             stacks,
             ..PipelinePlan::new(filter, grouping, Scope::TimewaitSockets, Nanos(interval))
         }
+    }
+
+    /// Prints one `sock_diag` snapshot with its verdict, where tracing is impossible.
+    fn print_listing(&self, filter: &Filter, grouping: Grouping) -> Result<()> {
+        let (options, peer_names) = (self.source.live.name_options(), self.source.live.peer_names()?);
+        let facts = HostFacts { bound: bound_ports::is_listed(), blind: true, ..host::facts() };
+        let (snapshot, _) = socket_count::snapshot(filter, grouping, &facts, &options, peer_names)
+            .context("can't search for network namespaces; is /proc mounted?")?;
+        let width = terminal::width().unwrap_or(80);
+        let layout = plain::PlainLayout {
+            width: Some(width),
+            max_groups: MAX_GROUPS_LISTED,
+            zone: TimeZone::system(),
+        };
+        let mut output = Vec::new();
+        plain::write_listing(&mut output, &snapshot, &layout)?;
+        Ok(terminal::print(&output)?)
     }
 
     /// Prints the requested number of snapshots. Skips the first one of the source, which has no rates.

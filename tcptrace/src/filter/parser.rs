@@ -188,6 +188,11 @@ fn unknown_word(name: &str) -> String {
     if let Some(near) = Word::from_foreign_name(name).or_else(|| nearest(name, Word::names())) {
         return format!("unknown word {found}, did you mean `{near}`?");
     }
+    // A value without its word, as search fields of other programs take it.
+    let is_value = |word: &Word| parse_values("", *word, name).is_ok();
+    if let Some(word) = [Word::Port, Word::State, Word::Peer].iter().find(|word| is_value(word)) {
+        return format!("unknown word {found}, did you mean `{} {name}`?", word.name());
+    }
     let names: Vec<_> = Word::names().collect();
-    format!("unknown word {found}; the words are {}", names.join(", "))
+    format!("unknown word {found}, for a process name `comm {name}`; the words are {}", names.join(", "))
 }

@@ -75,10 +75,13 @@ fn errors_are_one_line_with_advice() {
         ("lport 90-80", "column 7: a range goes from the lower to the higher port: 80-90"),
         ("lport=80", "column 6: no `=` here, write `lport 443`"),
         ("stat time-wait", "column 1: unknown word \"stat\", did you mean `state`?"),
+        ("5432", "column 1: unknown word \"5432\", did you mean `port 5432`?"),
+        ("CLOSE_WAIT", "column 1: unknown word \"CLOSE_WAIT\", did you mean `state CLOSE_WAIT`?"),
+        ("10.0.0.0/8", "column 1: unknown word \"10.0.0.0/8\", did you mean `peer 10.0.0.0/8`?"),
         ("dport 80", "column 1: unknown word \"dport\", did you mean `rport`?"),
         (
             "banana 80",
-            "column 1: unknown word \"banana\"; the words are state, port, lport, rport, peer, local, pid, comm, \
+            "column 1: unknown word \"banana\", for a process name `comm banana`; the words are state, port, lport, rport, peer, local, pid, comm, \
              pod, container, k8s-namespace, unit, exe, uid, netns, role, closer, owner, ipv4, ipv6",
         ),
         ("state time-wiat", "column 7: expected a state, found \"time-wiat\", did you mean `time-wait`?"),
@@ -97,7 +100,7 @@ fn errors_are_one_line_with_advice() {
         ),
         (
             "comm ä,ö and x",
-            "column 14: unknown word \"x\"; the words are state, port, lport, rport, peer, local, \
+            "column 14: unknown word \"x\", for a process name `comm x`; the words are state, port, lport, rport, peer, local, \
              pid, comm, pod, container, k8s-namespace, unit, exe, uid, netns, role, closer, owner, ipv4, ipv6",
         ),
         (

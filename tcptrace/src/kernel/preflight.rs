@@ -75,10 +75,12 @@ pub struct CannotTrace(pub Vec<Check>);
 
 fn sentences(checks: &[Check]) -> String {
     let mut text = String::from("this host can't be traced by this user:");
-    for check in checks {
+    for (n, check) in checks.iter().enumerate() {
         text.push_str("\n  ");
         text.push_str(&check.finding);
-        if let Some(remedy) = &check.remedy {
+        // One remedy for several capabilities stands once, after the last.
+        let next = checks.get(n + 1).and_then(|next| next.remedy.as_ref());
+        if let Some(remedy) = check.remedy.as_ref().filter(|&remedy| Some(remedy) != next) {
             text.push(' ');
             text.push_str(remedy);
         }
@@ -341,7 +343,9 @@ mod tests {
         let missing: Vec<&str> =
             none.iter().filter(|c| c.status == CheckStatus::Missing).map(|c| c.name.as_str()).collect();
         assert_eq!(missing, ["CAP_BPF", "CAP_PERFMON"]);
-        assert!(CannotTrace(none).to_string().contains("CAP_PERFMON is missing"));
+        let reasons = CannotTrace(none).to_string();
+        assert!(reasons.contains("CAP_PERFMON is missing"));
+        assert_eq!(reasons.matches("sudo").count(), 1, "{reasons}");
     }
 
     #[test]

@@ -12,9 +12,13 @@ pub fn duration(length: Nanos) -> String {
     text
 }
 
-/// Time until an event: `now`, `in 9.00s`.
+/// Time until an event: `now`, `in <1s`, `in 9.00s`. No prediction is exact to a part of a second.
 pub fn in_time(left: Nanos) -> String {
-    if left == Nanos(0) { "now".into() } else { format!("in {}", duration(left)) }
+    match left {
+        Nanos(0) => "now".into(),
+        left if left < Nanos::SECOND => "in <1s".into(),
+        left => format!("in {}", duration(left)),
+    }
 }
 
 /// Appends [`duration`]. Without `format_args!`: every line of `events` has one.

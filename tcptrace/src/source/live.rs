@@ -66,6 +66,8 @@ pub struct Live {
     /// Stacks to be named.
     unnamed: VecDeque<StackRequest>,
     clock: ClockWatch,
+    /// Listeners that precede the first records of the rings.
+    listeners: Vec<Record>,
     begun: bool,
     is_seeding: bool,
     losses: KernelLosses,
@@ -120,6 +122,8 @@ impl Live {
                     .into(),
             );
         }
+        // An id that tcptrace makes comes from the first record of a socket, which may be in a ring.
+        let listeners = if tracer.makes_ids() { Vec::new() } else { seed::listeners(&options.filter) };
         let seed = seed::start(facts.clone(), &options.filter, polls, tracer.makes_ids())
             .context("no thread for the seed")?;
         let sweeps = sweep::start(&options.filter, facts.segments).context("no thread for sweeps")?;
@@ -151,6 +155,7 @@ impl Live {
             bound_ports,
             stacks,
             unnamed: VecDeque::new(),
+            listeners,
             begun: false,
             is_seeding: true,
             losses: KernelLosses::default(),
@@ -195,6 +200,10 @@ impl Source for Live {
             privileges::keep_nothing_or_bpf(|| self.tracer.can_read_losses());
             take(Record::Host(Box::new(self.facts.clone())));
             take(Record::Tick { ts: host::monotonic_now() });
+            for record in std::mem::take(&mut self.listeners) {
+                self.names.observe_record(&record);
+                take(record);
+            }
         }
         // Received before the rings are drained: the records of everything that a sweep saw must precede its
         // listing.

@@ -23,21 +23,35 @@ const MUCH: f64 = 0.5;
 /// Length of a socket's own TIME_WAIT (`TCP_TIMEWAIT_LEN`), in seconds.
 const TIME_WAIT_S: u64 = 60;
 
-/// Finding: NAT has no port left.
+/// From this share of held ports on the kernel may find no free one: of a wide range `nf_nat_l4proto_unique_tuple()` tries
+/// some 240 ports.
+const HARD_TO_FIND: f64 = 0.98;
+
+/// Whether new connections fail: no port is left, or the kernel failed to find one of the last.
+fn fails(case: &Case<'_>, row: &NatPorts) -> bool {
+    let table = case.snapshot.ports.nat.table(row.netns);
+    row.exhausted_in == Some(Nanos(0))
+        || (row.held_share() >= HARD_TO_FIND && table.is_some_and(|table| table.grown("insert_failed") > 0))
+}
+
+/// Finding: NAT has no port left, or finds none.
 pub fn exhausted(case: &Case<'_>) -> Option<Found> {
-    let none_left = |row: &&NatPorts| row.exhausted_in == Some(Nanos(0));
-    let rows: Vec<_> = case.snapshot.ports.nat.translations.iter().filter(none_left).collect();
+    let rows: Vec<_> = case.snapshot.ports.nat.translations.iter().filter(|row| fails(case, row)).collect();
     let worst = rows.first()?;
-    let title =
-        format!("NAT has no port left from {} to {}", worst.of.snat_addr, remote(case.snapshot, worst));
+    let (from, to) = (worst.of.snat_addr, remote(case.snapshot, worst));
+    let title = if worst.exhausted_in == Some(Nanos(0)) {
+        format!("NAT has no port left from {from} to {to}")
+    } else {
+        let (held, available) = (units::count(worst.held()), units::count(worst.available()));
+        format!("NAT finds no port from {from} to {to}: {held} of {available} are held")
+    };
     Some(ports(case, Severity::Critical, title, &rows))
 }
 
 /// Finding: NAT will soon have no port left.
 pub fn near(case: &Case<'_>) -> Option<Found> {
     let is_near = |row: &&NatPorts| {
-        row.exhausted_in != Some(Nanos(0))
-            && (row.runs_out_soon().is_some() || row.held_share() >= NEARLY_FULL)
+        !fails(case, row) && (row.runs_out_soon().is_some() || row.held_share() >= NEARLY_FULL)
     };
     let rows: Vec<_> = case.snapshot.ports.nat.translations.iter().filter(is_near).collect();
     let worst = rows.first()?;

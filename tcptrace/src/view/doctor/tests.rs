@@ -7,7 +7,7 @@ use tcptrace_common::record::{Kind, RawRecord};
 
 use super::{
     FINDINGS, Severity, diagnose,
-    text::{self, DoctorLayout, FindingDetail, Paint},
+    text::{self, Commands, DoctorLayout, FindingDetail, Paint},
 };
 use crate::{
     aggregate::{
@@ -268,6 +268,23 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
         "NAT ports from 10.2.0.1 to 10.0.0.5:5432 run out in 25",
     ),
     ("nat_ports_near", |s| nat(s, 85, 0, |_, _| {}), Severity::Warning, "85% of the NAT ports"),
+    (
+        "nat_ports_exhausted",
+        |s| nat(s, 99, 0, |_, row| row.exhausted_in = Some(Nanos(1))),
+        Severity::Critical,
+        "NAT finds no port from 10.2.0.1 to 10.0.0.5:5432: 99 of 100 are held",
+    ),
+    (
+        "nat_ports_near",
+        |s| {
+            nat(s, 99, 0, |table, row| {
+                table.grown.clear();
+                row.exhausted_in = Some(Nanos(1));
+            });
+        },
+        Severity::Warning,
+        "NAT ports from 10.2.0.1 to 10.0.0.5:5432 run out in <1s",
+    ),
     (
         "conntrack_full",
         |s| nat(s, 1, 0, |table, _| (table.entries, table.max) = (1_000, Some(1_000))),
@@ -573,9 +590,17 @@ fn owners_and_peers_have_their_names() {
     assert!(json.contains(who), "{json}");
 }
 
+#[test]
+fn client_of_a_gateway_is_no_unknown_owner() {
+    let mut snapshot = healthy();
+    nat(&mut snapshot, 100, 0, |_, _| {});
+    let shown = shown(&snapshot, FindingDetail::Full, Paint::Plain, 100);
+    assert!(shown.contains("client in netns blue, 10.1.0.2 to 10.0.0.5:5432: 100"), "{shown}");
+}
+
 fn shown(snapshot: &Snapshot, detail: FindingDetail, paint: Paint, width: usize) -> String {
     let mut out = Vec::new();
-    let layout = DoctorLayout { width, paint, detail };
+    let layout = DoctorLayout { width, paint, detail, commands: Commands::Copyable };
     text::write(&mut out, snapshot, &diagnose(snapshot), layout).expect("memory");
     String::from_utf8(out).expect("UTF-8")
 }

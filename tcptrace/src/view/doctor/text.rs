@@ -20,6 +20,17 @@ pub struct DoctorLayout {
     pub paint: Paint,
     /// How much detail to write.
     pub detail: FindingDetail,
+    /// Whether commands are wrapped.
+    pub commands: Commands,
+}
+
+/// Whether commands are wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commands {
+    /// Never: they can be copied.
+    Copyable,
+    /// Where a line would have more columns: a popup would cut it.
+    WrappedAt(usize),
 }
 
 /// Whether colours are used. The text has the same information without them.
@@ -166,18 +177,16 @@ pub fn finding(out: &mut impl Write, finding: &Finding, layout: DoctorLayout) ->
         let hang = " ".repeat(number.len());
         let (words, command) = apart(step);
         let label = if n == 0 { "fix" } else { "" };
-        if words.is_empty() {
-            writeln!(
-                out,
-                "  {}{}{number}{command}",
-                layout.painted(DIM, label),
-                " ".repeat(INDENT - 2 - label.len())
-            )?;
-            continue;
+        let mut label = label;
+        let mut first = number;
+        if !words.is_empty() {
+            labelled(out, label, &format!("{first}{words}"), &hang, layout)?;
+            (label, first) = ("", hang.clone());
         }
-        labelled(out, label, &format!("{number}{words}"), &hang, layout)?;
-        if !command.is_empty() {
-            writeln!(out, "{}{hang}{command}", " ".repeat(INDENT))?;
+        for line in layout.command_lines(command, INDENT + hang.len()) {
+            let padding = " ".repeat(INDENT - 2 - label.len());
+            writeln!(out, "  {}{padding}{first}{line}", layout.painted(DIM, label))?;
+            (label, first) = ("", hang.clone());
         }
     }
     for (n, form) in finding.lasting.iter().enumerate() {
@@ -187,7 +196,7 @@ pub fn finding(out: &mut impl Write, finding: &Finding, layout: DoctorLayout) ->
     labelled(out, "verify", &finding.verify, "", layout)
 }
 
-/// Splits a step into its text and the command at its end. The command is never wrapped, so that it can be copied.
+/// Splits a step into its text and the command at its end.
 pub(super) fn apart(step: &str) -> (&str, &str) {
     let begins = ["ip netns exec ", "nsenter -t ", "sysctl -w ", "iptables -t ", "ip6tables -t "]
         .iter()
@@ -201,6 +210,8 @@ pub(super) fn apart(step: &str) -> (&str, &str) {
 fn who(who: &Who) -> String {
     let process = match (&who.name, who.pid) {
         (Some(name), Some(pid)) => format!("{} (pid {pid})", text::sanitise(name)),
+        // A client of this gateway, `10.71.0.2 to 10.72.0.2:5432`: its process is on another host.
+        _ if who.service.contains(" to ") => "client".into(),
         _ => "owner unknown".into(),
     };
     let netns =
@@ -265,6 +276,15 @@ impl DoctorLayout {
     /// With a width that can be read.
     fn readable(self) -> Self {
         Self { width: self.width.clamp(NARROWEST, WIDEST), ..self }
+    }
+
+    /// The lines of a command after `indent` columns.
+    fn command_lines(self, command: &str, indent: usize) -> Vec<String> {
+        match self.commands {
+            _ if command.is_empty() => Vec::new(),
+            Commands::Copyable => vec![command.to_owned()],
+            Commands::WrappedAt(width) => wrap(command, width.saturating_sub(indent), "  "),
+        }
     }
 
     fn painted(self, colour: &str, word: &str) -> String {

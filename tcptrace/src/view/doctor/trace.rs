@@ -29,7 +29,7 @@ pub fn losses(case: &Case<'_>) -> Option<Found> {
               on one CPU. Every loss is counted by its cause.",
         who: Vec::new(),
         fix: vec![
-            "Ring full: a larger ring (--ring-size 64), or a filter: what it drops never enters the ring."
+            "Ring full: a larger ring (--ring-size 64), or a filter, which keeps other records out of the ring."
                 .into(),
         ],
         dont: "Counts of this run are not exact.",

@@ -6,15 +6,17 @@ use jiff::tz::TimeZone;
 
 use super::{
     columns::{ALL, GROUPS},
+    screen::wrap::wrap,
     sort::Sort,
     summary::{self, StateCells},
     table::ScreenTable,
+    verdict,
 };
 use crate::{
     aggregate::Snapshot,
     model::{text, units},
     view::{
-        clock,
+        clock, doctor,
         losses::{filter, losses},
     },
 };
@@ -40,6 +42,20 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, layout: &PlainLayout) ->
     states(out, &summary::states(snapshot, width))?;
     writeln!(out)?;
     groups(out, snapshot, layout.max_groups, width)
+}
+
+/// Writes a snapshot of one listing, without a trace, and its verdict.
+pub fn write_listing(out: &mut impl Write, snapshot: &Snapshot, layout: &PlainLayout) -> io::Result<()> {
+    let width = layout.width.map_or(WIDEST, usize::from);
+    let time = clock::date(&snapshot.host, snapshot.ts, &layout.zone);
+    writeln!(out, "one listing of the sockets, {time}: no rates, no times")?;
+    states(out, &summary::states(snapshot, width))?;
+    writeln!(out)?;
+    groups(out, snapshot, layout.max_groups, width)?;
+    writeln!(out)?;
+    let verdict = verdict::of_listing(snapshot, &doctor::diagnose(snapshot));
+    wrap(&verdict.fitted(width, usize::MAX), width).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    writeln!(out)
 }
 
 fn header(out: &mut impl Write, snapshot: &Snapshot, layout: &PlainLayout) -> io::Result<()> {
@@ -90,6 +106,7 @@ fn groups(out: &mut impl Write, snapshot: &Snapshot, max_groups: usize, width: u
 #[cfg(test)]
 mod tests {
     use super::{super::fixture, *};
+    use crate::model::Nanos;
 
     fn plain(snapshot: &Snapshot, width: Option<u16>, max_groups: usize) -> String {
         let mut out = Vec::new();
@@ -106,6 +123,18 @@ mod tests {
     #[test]
     fn widest() {
         insta::assert_snapshot!(plain(&fixture::lossy(), None, usize::MAX));
+    }
+
+    #[test]
+    fn listing() {
+        let mut snapshot = fixture::busy();
+        snapshot.interval = Nanos(0);
+        snapshot.stuck.clear();
+        snapshot.history.clear();
+        let layout = PlainLayout { width: Some(80), max_groups: 3, zone: TimeZone::UTC };
+        let mut out = Vec::new();
+        write_listing(&mut out, &snapshot, &layout).expect("write to a Vec");
+        insta::assert_snapshot!(String::from_utf8(out).expect("UTF-8"));
     }
 
     #[test]

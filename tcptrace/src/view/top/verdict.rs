@@ -21,14 +21,18 @@ pub struct BottomLine {
 
 /// TIME_WAIT growth below this rate is noise.
 const MIN_GROWTH_PER_S: f64 = 1.0;
+/// So is growth below this share of the sockets that enter: about as many end.
+const MIN_GROWTH_SHARE: f64 = 0.1;
 
 /// The verdict on `snapshot`, in which `serious` are the findings that are more than notes, the worst first.
 pub fn of<'a>(snapshot: &Snapshot, mut serious: impl Iterator<Item = &'a Finding>) -> BottomLine {
     let Some(worst) = serious.next() else {
-        let sentence = growing(snapshot).unwrap_or_else(|| harmless(snapshot));
-        return BottomLine { severity: None, sentences: vec![sentence] };
+        return BottomLine { severity: None, sentences: vec![calm(snapshot)] };
     };
-    let who = worst.who.iter().find_map(named_with_age).map(|who| format!(": {who}")).unwrap_or_default();
+    let named = |who: &&Who| who.name.is_some() && who.pid.is_some();
+    let who = worst.who.iter().find(named).or(worst.who.first());
+    let who = who.map(|who| culprit(who, &worst.title)).filter(|who| !who.is_empty());
+    let who = who.map(|who| format!(": {who}")).unwrap_or_default();
     let mut sentences = vec![format!("{}  {}{who}.", worst.severity.name(), text::sanitise(&worst.title))];
     let (losses, others): (Vec<_>, Vec<_>) = serious.partition(|finding| finding.id == LOSSES);
     // They may be the cause of the finding: a socket whose transitions were lost looks stuck until a sweep.
@@ -39,11 +43,36 @@ pub fn of<'a>(snapshot: &Snapshot, mut serious: impl Iterator<Item = &'a Finding
     if more > 0 {
         sentences.push(format!("{} more.", units::plural(more as u64, "finding", "findings")));
     }
+    if worst.id == LOSSES {
+        sentences.push(calm(snapshot));
+    }
     sentences.extend(worst.fix.first().map(|step| text::sanitise(step).into_owned()));
     BottomLine { severity: Some(worst.severity), sentences }
 }
 
+/// The verdict on one listing of the sockets, without a trace: nothing shows how long a socket has waited.
+pub fn of_listing(snapshot: &Snapshot, findings: &[Finding]) -> BottomLine {
+    let verdict = of(snapshot, findings.iter().filter(|finding| finding.severity != Severity::Note));
+    let close_wait = |group: &Group| group.counts[TcpState::CloseWait.index()];
+    let waiting: u64 = snapshot.groups.iter().map(close_wait).sum();
+    let most = snapshot.groups.iter().max_by_key(|group| close_wait(group));
+    let Some(most) = most.filter(|_| verdict.severity.is_none() && waiting > 0) else { return verdict };
+    let who = most.process.as_ref().map(|process| format!(", {}", named(process))).unwrap_or_default();
+    let waiting = format!(
+        "{} CLOSE_WAIT, most of them {}{who}: a leak if they stay. `tcptrace doctor` watches them for 10s, without root too.",
+        units::count(waiting),
+        most.named_key(&snapshot.peer_names),
+    );
+    BottomLine { severity: None, sentences: vec![waiting] }
+}
+
 impl BottomLine {
+    /// Lines that it needs at this width, at most `most`.
+    pub fn height(&self, width: usize, most: u16) -> u16 {
+        let lines = wrap(&self.fitted(width, most.into()), width).len();
+        most.min(u16::try_from(lines).unwrap_or(u16::MAX))
+    }
+
     /// As many sentences as fit into `height` lines; at least one.
     pub fn fitted(&self, width: usize, height: usize) -> String {
         let mut fitted = String::new();
@@ -59,17 +88,40 @@ impl BottomLine {
     }
 }
 
-/// `batch-exporter (pid 21408), the oldest for at least 13.0s`.
-fn named_with_age(who: &Who) -> Option<String> {
-    let named = format!("{} (pid {})", text::sanitise(who.name.as_ref()?), who.pid?);
-    let Some(age) = who.oldest else { return Some(named) };
-    let at_least = if who.at_least == Some(true) { "at least " } else { "" };
-    Some(format!("{named}, the oldest for {at_least}{}", units::duration(age)))
+/// `batch-exporter (pid 21408), 10.0.0.9:50051, the oldest for at least 13.0s`, without what `title` says.
+fn culprit(who: &Who, title: &str) -> String {
+    let mut words = Vec::new();
+    if let (Some(name), Some(pid)) = (&who.name, who.pid) {
+        let pid = format!("pid {pid}");
+        words.push(if title.starts_with(&format!("{name} ")) {
+            pid
+        } else {
+            format!("{} ({pid})", text::sanitise(name))
+        });
+    }
+    // `10.71.0.2 to 10.72.0.2:5432`: the client of a gateway, which has no process here.
+    let client = who.service.split_once(" to ").filter(|(_, remote)| title.contains(remote));
+    if let Some((client, _)) = client {
+        words.push(format!("most by {}", text::sanitise(client)));
+    } else if !title.contains(&who.service) {
+        words.push(text::sanitise(&who.service).into_owned());
+    }
+    if let Some(age) = who.oldest {
+        let at_least = if who.at_least == Some(true) { "at least " } else { "" };
+        words.push(format!("the oldest for {at_least}{}", units::duration(age)));
+    }
+    words.join(", ")
+}
+
+/// The verdict on a snapshot without a finding.
+fn calm(snapshot: &Snapshot) -> String {
+    growing(snapshot).unwrap_or_else(|| harmless(snapshot))
 }
 
 fn growing(snapshot: &Snapshot) -> Option<String> {
     let growth = growth_per_s(snapshot, TcpState::TimeWait)?;
-    if growth < MIN_GROWTH_PER_S {
+    let entered_per_s = snapshot.states[TcpState::TimeWait.index()].entered_per_s;
+    if growth < MIN_GROWTH_PER_S.max(MIN_GROWTH_SHARE * entered_per_s) {
         return None;
     }
     let most =
@@ -85,11 +137,12 @@ fn growing(snapshot: &Snapshot) -> Option<String> {
         _ => "who closes first is not clear yet".into(),
     };
     let meaning = match group.role {
-        Role::Inbound => " On a server TIME_WAIT costs memory only.",
+        Role::Inbound => " On a server TIME_WAIT costs memory only. Nothing to do.",
         _ => "",
     };
     Some(format!(
-        "TIME_WAIT grows by {}/s, most of it {} (+{}/s): {who}.{meaning}",
+        "{} TIME_WAIT, +{}/s; most enter at {} ({}/s): {who}.{meaning}",
+        units::count(snapshot.states[TcpState::TimeWait.index()].now),
         units::rate(growth),
         group.named_key(&snapshot.peer_names),
         units::rate(group.time_wait.entered_per_s),
@@ -190,13 +243,17 @@ mod tests {
         assert_eq!(severity, Some(Severity::Critical));
         assert_eq!(
             text,
-            "CRITICAL  1,204 connections not closed by the process (CLOSE_WAIT): batch-exporter (pid 90210), the oldest \
-             for 15m22s."
+            "CRITICAL  1,204 connections not closed by the process (CLOSE_WAIT): batch-exporter (pid 90210), \
+             192.168.100.200:50051, the oldest for 15m22s."
         );
         let (_, older) = after(|snapshot| snapshot.stuck[0].oldest[0].at_least = true);
         assert!(older.ends_with("the oldest for at least 15m22s."), "{older}");
         let (_, nobody) = after(|snapshot| snapshot.stuck[0].process = None);
-        assert_eq!(nobody, "CRITICAL  1,204 connections not closed by the process (CLOSE_WAIT).");
+        assert_eq!(
+            nobody,
+            "CRITICAL  1,204 connections not closed by the process (CLOSE_WAIT): 192.168.100.200:50051, the oldest for \
+             15m22s."
+        );
     }
 
     #[test]
@@ -208,6 +265,37 @@ mod tests {
         assert!(verdict.fitted(30, 1).ends_with("15m22s."), "{}", verdict.fitted(30, 1));
         let (_, two) = after(|snapshot| fixture::use_ports(snapshot, Some(Nanos(26_000_000_000))));
         assert!(two.ends_with("1 finding more."), "{two}");
+    }
+
+    #[test]
+    fn what_the_title_says_is_not_repeated() {
+        let who = |name: Option<&str>, service: &str| Who {
+            name: name.map(Into::into),
+            pid: name.map(|_| 7),
+            service: service.into(),
+            ..Who::default()
+        };
+        let pool = "checkout makes new connections to 10.0.0.5:5432 where a pool would reuse them";
+        assert_eq!(culprit(&who(Some("checkout"), "10.0.0.5:5432"), pool), "pid 7");
+        let nat = "NAT ports from 10.2.0.1 to 10.0.0.5:5432 run out in 9.00s";
+        assert_eq!(culprit(&who(None, "10.1.0.2 to 10.0.0.5:5432"), nat), "most by 10.1.0.2");
+        assert_eq!(culprit(&who(Some("app"), "10.0.0.5:5432"), nat), "app (pid 7)");
+    }
+
+    #[test]
+    fn listing_shows_no_leak_and_hides_none() {
+        let mut snapshot = fixture::busy();
+        snapshot.stuck.clear();
+        snapshot.history.clear();
+        let verdict = of_listing(&snapshot, &[]);
+        assert_eq!(verdict.severity, None);
+        assert!(
+            verdict.fitted(200, 2).starts_with(
+                "1,204 CLOSE_WAIT, most of them 192.168.100.200:50051, batch-exporter (pid 90210): a leak if they stay."
+            ),
+            "{}",
+            verdict.fitted(200, 2)
+        );
     }
 
     #[test]
@@ -235,6 +323,7 @@ mod tests {
             "{lost:?}",
             lost = lost(5_000)
         );
+        assert!(lost(5_000).1.contains("18,336 TIME_WAIT, +300/s"), "{:?}", lost(5_000));
         assert_eq!(lost(5).0, None);
     }
 
@@ -245,11 +334,16 @@ mod tests {
             growing,
             (
                 None,
-                "TIME_WAIT grows by 300/s, most of it 10.0.0.5:5432 (+412/s): this side closes first, api-server \
+                "18,336 TIME_WAIT, +300/s; most enter at 10.0.0.5:5432 (412/s): this side closes first, api-server \
                  (pid 4242) and others."
                     .into()
             )
         );
+        let (_, settled) = after(|snapshot| {
+            without_leak(snapshot);
+            snapshot.states[TcpState::TimeWait.index()].entered_per_s = 4_000.0;
+        });
+        assert!(settled.starts_with("No problem found: 18,336 TIME_WAIT"), "{settled}");
         assert_eq!(verdict(&fixture::empty()).fitted(80, 1), "No problem found.");
     }
 

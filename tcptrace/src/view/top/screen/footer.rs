@@ -17,16 +17,15 @@ use crate::{
         settings::ScreenSettings,
         state::{Prompt, ScreenState, Typing},
         theme::{StyleRole, Theme},
-        verdict,
+        verdict::BottomLine,
     },
 };
 
 /// Draws the verdict.
-pub fn draw_verdict(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, theme: &Theme) {
+pub fn draw_verdict(frame: &mut Frame<'_>, area: Rect, verdict: &BottomLine, theme: &Theme) {
     if area.is_empty() {
         return;
     }
-    let verdict = verdict::of(state.snapshot(), state.findings().serious());
     let style = theme.style(severity(verdict.severity));
     let (width, height) = (area.width.into(), area.height.into());
     let lines = wrap_into(&verdict.fitted(width, height), width, height);

@@ -20,7 +20,7 @@ use ratatui::{
 /// Draws the help.
 pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, settings: &ScreenSettings) {
     let lines = lines(state, settings, popup::width(frame, 74));
-    popup::draw(frame, "help", lines, state, settings);
+    popup::draw(frame, "help", "", lines, state, settings);
 }
 
 fn lines(state: &ScreenState, settings: &ScreenSettings, width: usize) -> Vec<Line<'static>> {

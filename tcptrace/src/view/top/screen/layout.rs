@@ -32,14 +32,26 @@ pub struct LayoutRequest {
     pub timeline: u16,
     /// Lines for the table title.
     pub about: u16,
+    /// Lines for the verdict.
+    pub verdict: u16,
 }
 
 /// Minimum height with blank lines between the parts.
 const MIN_HEIGHT_WITH_BLANKS: u16 = 16;
 /// Minimum height at which the states have all their lines.
 const MIN_HEIGHT_ALL_STATES: u16 = 20;
-/// Below this width, a screen of height `MIN_HEIGHT_ALL_STATES` gives the verdict two lines.
-const MIN_WIDTH_ONE_LINE_VERDICT: u16 = 150;
+/// Minimum height at which the verdict may have three lines, which hold the first step of the fix at 80 columns.
+const MIN_HEIGHT_LONG_VERDICT: u16 = 24;
+
+/// Most lines of the verdict on a screen of this height.
+pub const fn most_verdict(height: u16) -> u16 {
+    match height {
+        ..7 => 0,
+        7..MIN_HEIGHT_ALL_STATES => 1,
+        MIN_HEIGHT_ALL_STATES..MIN_HEIGHT_LONG_VERDICT => 2,
+        _ => 3,
+    }
+}
 
 /// Divides `area` into the parts.
 pub fn parts(area: Rect, wanted: LayoutRequest) -> Parts {
@@ -50,11 +62,6 @@ pub fn parts(area: Rect, wanted: LayoutRequest) -> Parts {
         8..MIN_HEIGHT_ALL_STATES => 2,
         MIN_HEIGHT_ALL_STATES.. => 5,
     };
-    let verdict = match height {
-        ..7 => 0,
-        MIN_HEIGHT_ALL_STATES.. if area.width < MIN_WIDTH_ONE_LINE_VERDICT => 2,
-        _ => 1,
-    };
     let [header, losses, timeline, _, states, about, table, verdict, hints] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(if height >= 5 { wanted.losses } else { 0 }),
@@ -63,7 +70,7 @@ pub fn parts(area: Rect, wanted: LayoutRequest) -> Parts {
         Constraint::Length(states),
         Constraint::Length(if height >= 5 { wanted.about.max(air) } else { 0 }),
         Constraint::Fill(1),
-        Constraint::Length(verdict),
+        Constraint::Length(wanted.verdict.min(most_verdict(height))),
         Constraint::Length(u16::from(height >= 4)),
     ])
     .areas(area);

@@ -28,6 +28,7 @@ use super::{
     mouse::Regions,
     settings::ScreenSettings,
     state::{Popup, ScreenState},
+    verdict,
 };
 use crate::view::losses::losses;
 
@@ -37,12 +38,15 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, settings: &ScreenSet
     let losses = losses(&state.snapshot().losses);
     let about = table_title::line(state, theme);
     let timeline = state.replay().map_or(0, |replay| timeline::lines(frame.area().height, replay));
+    let verdict = verdict::of(state.snapshot(), state.findings().serious());
+    let area = frame.area();
     let wanted = layout::LayoutRequest {
         losses: u16::from(losses.is_some()),
         timeline,
         about: u16::from(about.is_some()),
+        verdict: verdict.height(area.width.into(), layout::most_verdict(area.height)),
     };
-    let parts = layout::parts(frame.area(), wanted);
+    let parts = layout::parts(area, wanted);
     header::draw(frame, parts.header, state, theme);
     if let Some(losses) = &losses {
         header::draw_losses(frame, parts.losses, losses, state.findings(), theme);
@@ -60,7 +64,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut ScreenState, settings: &ScreenSet
         ScreenView::Sockets => sockets::draw(frame, parts.table, state, theme),
         ScreenView::Life => life::draw(frame, parts.table, state, settings),
     };
-    footer::draw_verdict(frame, parts.verdict, state, theme);
+    footer::draw_verdict(frame, parts.verdict, &verdict, theme);
     footer::draw(frame, parts.hints, state, settings);
     match state.popup() {
         Some(Popup::Help) => help::draw(frame, state, settings),

@@ -33,21 +33,22 @@ pub fn width(frame: &Frame<'_>, most: u16) -> usize {
 pub fn draw(
     frame: &mut Frame<'_>,
     title: &str,
+    keys: &str,
     lines: Vec<Line<'_>>,
     state: &mut ScreenState,
     settings: &ScreenSettings,
 ) {
-    let width = lines.iter().map(Line::width).max().unwrap_or(0).max(title.len()) as u16 + 4;
+    let width = lines.iter().map(Line::width).max().unwrap_or(0).max(title.len() + keys.len()) as u16 + 4;
     let height = lines.len() as u16 + 2;
     let area = frame.area().centered(Constraint::Length(width), Constraint::Length(height));
     let rows = area.height.saturating_sub(2) as usize;
     let first = state.popup_line(lines.len(), rows);
-    let scroll = if rows < lines.len() { ", up, down scroll" } else { "" };
+    let scroll = if rows < lines.len() { ", up/down scroll" } else { "" };
     let border = match settings.theme.glyphs() {
         Glyphs::Unicode => border::PLAIN,
         Glyphs::Ascii => ASCII_BORDER,
     };
-    let title = format!(" {title}: Esc closes{scroll} ");
+    let title = format!(" {title}: Esc closes{keys}{scroll} ");
     let block = Block::bordered().border_set(border).title(title).padding(Padding::horizontal(1));
     frame.render_widget(Clear, area);
     frame.render_widget(Paragraph::new(lines).block(block).scroll((first as u16, 0)), area);
