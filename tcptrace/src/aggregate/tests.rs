@@ -483,7 +483,7 @@ fn process_move_regroups_its_sockets_by_cgroup() {
     }
 }
 
-/// Sockets older than the trace enter TIME_WAIT before the seed has told their role.
+/// Sockets older than the trace enter TIME_WAIT before the seed says their role.
 fn before_the_seed_ends(peers: &[u64], scope: Scope) -> Snapshot {
     let early = peers.iter().enumerate().flat_map(|(n, &to)| {
         let cookie = n as u64 + 1;
