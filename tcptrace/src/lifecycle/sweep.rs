@@ -83,16 +83,17 @@ impl Tracker {
     fn finish_full_sweep(&mut self, end: &SweepEnd) -> Vec<SocketId> {
         let Self { sockets, sweeps, .. } = self;
         let visited: HashSet<NetnsId> = end.netns.iter().copied().collect();
-        sweeps.dying.retain(|netns| !visited.contains(netns));
+        let mut dying = std::mem::take(&mut sweeps.dying);
+        dying.retain(|netns| !visited.contains(netns));
         let number = sweeps.number();
-        let is_dying = |socket: &Socket| sweeps.dying.contains(&socket.netns);
+        let is_dying = |socket: &Socket| dying.contains(&socket.netns);
         let is_expected = |socket: &Socket| socket.listed != number && visited.contains(&socket.netns);
         let missing = sockets.select(|socket| is_dying(socket) || is_expected(socket));
         let mut still_dying = HashSet::default();
         let mut gone = Vec::new();
         for id in missing {
             let Some(socket) = sockets.get(id) else { continue };
-            if sweeps.dying.contains(&socket.netns) {
+            if is_dying(socket) {
                 still_dying.insert(socket.netns);
             }
             if socket.listed != number && sweeps.suspect(Suspect::Tracked(id), Difference::Gone) {
