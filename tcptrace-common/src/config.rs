@@ -69,6 +69,8 @@ pub struct Offsets {
     pub tw_timer: u32,
     /// `request_sock.rsk_timer`
     pub rsk_timer: u32,
+    /// `request_sock.num_retrans`; [`ABSENT`] if unknown
+    pub num_retrans: u32,
     /// Byte that holds the bit field `request_sock.num_timeout`
     pub num_timeout: u32,
     /// Lowest bit of `num_timeout` in that byte
@@ -146,6 +148,8 @@ pub struct Config {
     pub stacks_per_second: u32,
     /// Offset of the user stack pointer in `struct pt_regs`; [`ABSENT`] where the kernel has no `bpf_task_pt_regs()` (5.15).
     pub user_sp: u32,
+    /// Keeps the length a multiple of 8.
+    pub reserved: u32,
     /// Field offsets.
     pub offsets: Offsets,
 }

@@ -148,6 +148,8 @@ pub mod flag {
     pub const TASK: u8 = 1;
     /// `SO_LINGER` with a time of 0 was set when the socket went to CLOSE.
     pub const LINGER_ZERO: u8 = 1 << 1;
+    /// Of [`super::Kind::RequestArmed`]: its SYN-ACK was never retransmitted, so the request socket is new.
+    pub const NEW_REQUEST: u8 = 1 << 1;
     /// The network namespace has no user any more: it is being destroyed.
     pub const NETNS_DYING: u8 = 1 << 2;
     /// Both directions were shut down (`close()` or `shutdown(SHUT_RDWR)`) when the socket went to CLOSE.

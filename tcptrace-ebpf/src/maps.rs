@@ -98,8 +98,8 @@ impl HandOver {
     }
 
     /// Whether this full socket was handed over just now, on this CPU: `tcp_time_wait()` arms the timer and ends the full
-    /// socket in one go. Its CLOSE tells nothing then. The time rules out a later connection of the same descriptor, which
-    /// has the same cookie.
+    /// socket in one go, in FIN_WAIT2 or CLOSING. Its CLOSE tells nothing then. State and time rule out a later connection of the
+    /// same descriptor, which has the same cookie.
     #[inline(always)]
     pub fn is_noted(self) -> bool {
         let Some(slot) = HANDED_OVER.get_ptr_mut(0) else { return false };

@@ -10,8 +10,16 @@ use landlock::{
 
 use crate::privileges::{self, Work};
 
-/// Readable paths: time zones.
-const READABLE: [&str; 4] = ["/usr/share/zoneinfo", "/etc/localtime", "/etc/timezone", "/usr/lib/zoneinfo"];
+/// Readable paths: time zones, and random numbers, which the crate getrandom reads where it finds no `getrandom()` by name, as in
+/// a static program.
+const READABLE: [&str; 6] = [
+    "/usr/share/zoneinfo",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/usr/lib/zoneinfo",
+    "/dev/random",
+    "/dev/urandom",
+];
 /// Paths open for reading and writing: the terminal provides the keys when standard input is redirected.
 const TERMINAL: [&str; 1] = ["/dev/tty"];
 /// The newest Landlock version to use; an older kernel enforces what it supports.

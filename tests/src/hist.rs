@@ -1,5 +1,7 @@
 //! The output of `tcptrace hist --json --interval`.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
@@ -13,6 +15,8 @@ pub struct HistDocument {
     pub histograms: Vec<DwellHistogram>,
     /// Closers by group.
     pub closes: Vec<GroupClosers>,
+    /// Losses by cause.
+    pub loss: BTreeMap<String, u64>,
 }
 
 /// One histogram. Lengths are nanoseconds.

@@ -1,6 +1,6 @@
 //! A connection over loopback with all three sockets at hand: listener, client, server.
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::clock::{Span, now_ns, soon, wait_for};
 use crate::event::EventRole;
 use crate::expect::{ExpectedSocket, ExpectedStep, step};
 use crate::process::while_none_starts;
-use crate::{kernel, netns};
+use crate::{filter, kernel, netns};
 
 /// The address family of a scenario's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,16 @@ impl IpFamily {
     pub fn socket(self) -> Result<Socket> {
         let domain = if self == Self::V4 { Domain::IPV4 } else { Domain::IPV6 };
         Socket::new(domain, Type::STREAM, None).context("socket()")
+    }
+
+    /// A TCP socket bound to a port that no other socket has, not even one in `TIME_WAIT`, and its address. `connect()` may choose
+    /// a port that another connection has, to another remote end.
+    pub fn bound_socket(self) -> Result<(Socket, SocketAddr)> {
+        let socket = self.socket()?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::new(self.loopback(), 0).into())?;
+        let local = socket.local_addr()?.as_socket().context("an address")?;
+        Ok((socket, local))
     }
 }
 
@@ -247,16 +257,12 @@ pub struct ConnectedPair {
 }
 
 impl ConnectedPair {
-    /// A new socket with the address and port of the client, which has closed.
+    /// A new socket with the address and port of the client, which was a [bound socket](IpFamily::bound_socket) and has closed.
     pub fn same_client(&self, family: IpFamily) -> Result<Socket> {
         let client = family.socket()?;
         client.set_reuse_address(true)?;
-        let address = self.client.local()?.into();
-        // tcp_set_state() gives the port back a moment after it takes the socket off the list.
-        wait_for("the port of the closed client", soon(), || match client.bind(&address) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
-            bound => Ok(Some(bound?)),
-        })?;
+        // The kernel may still be giving the port back; both sockets allow to share it.
+        client.bind(&self.client.local()?.into()).context("the port of the closed client")?;
         Ok(client)
     }
 
@@ -264,6 +270,12 @@ impl ConnectedPair {
     pub fn open(family: IpFamily) -> Result<Self> {
         let listener = TestSocket::listen(SocketAddr::new(family.loopback(), 0))?;
         Self::open_to(listener, family.socket()?)
+    }
+
+    /// Connects over loopback, from a port of its own: [`same_client`](Self::same_client) can connect again.
+    pub fn open_from_own_port(family: IpFamily) -> Result<Self> {
+        let listener = TestSocket::listen(SocketAddr::new(family.loopback(), 0))?;
+        Self::open_to(listener, family.bound_socket()?.0)
     }
 
     /// Connects `client` to `listener`.
@@ -293,6 +305,18 @@ impl ConnectedPair {
         let answered = self.server.close();
         let time_wait = self.client.reaches(TcpState::TimeWait, answered)?;
         Ok(ClosedFirst { closed, acknowledged, time_wait })
+    }
+
+    /// The client closes, and the ACK of its FIN finds that `tcp_max_tw_buckets` allows no timewait socket: the spans of the
+    /// close and of the end. The server drops the first FIN: an ACK that arrives while `close()` ends would leave a full socket in
+    /// `FIN_WAIT2` for `tcp_fin_timeout` (`tcp_rcv_state_process()`).
+    pub fn close_client_into_overflow(&mut self) -> Result<(Span, Span)> {
+        kernel::counts("TCPTimeWaitOverflow", 1, || {
+            filter::drop_segments(self.server.socket()?)?;
+            let closed = self.client.close();
+            filter::accept_all(self.server.socket()?)?;
+            Ok((closed, self.client.ends(closed)?))
+        })
     }
 
     /// The steps of the client from `connect()` on.

@@ -8,7 +8,7 @@ use tests::scenario::{
     abort, accepts, binds, budget, churn, close, containerd, doctor, documents, dwells, ending, fallback,
     faults, filters, flood, handshake, hosts, identity, joined, million, names, nat, odd, owner, pools,
     ports, privileges, program, prometheus, recording, report, restarts, scrape, screen, seed, serve,
-    servers, stacks, storm, threads, triggers, workloads,
+    servers, stacks, storm, threads, triggers, verdict, workloads,
 };
 
 macro_rules! scenarios {
@@ -136,6 +136,12 @@ const SCENARIOS: &[Scenario] = scenarios! {
     report::in_a_browser, Short;
     screen::numbers_and_keys, Short;
     screen::dumb_and_pasted, Short;
+    verdict::healthy, Short;
+    verdict::no_port_left, Short;
+    verdict::leak, Short;
+    verdict::gateway, Short;
+    verdict::losses, Short;
+    verdict::no_privilege, Short;
     doctor::time_wait_overflow, Short;
     doctor::forgotten_close, Short;
     doctor::syn_meets_time_wait, Short;
@@ -177,6 +183,7 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "faults::few_descriptors",
     "report::",
     "screen::",
+    "verdict::",
     "doctor::from_recording",
     "documents::",
     "serve::slow_scrapers",

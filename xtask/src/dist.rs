@@ -58,10 +58,11 @@ pub fn generate(repo: &Repo) -> Result<PathBuf> {
 
 pub fn run(repo: &Repo, args: &DistArgs) -> Result<()> {
     packages::install(packages::DIST)?;
+    let again = args.check.then(|| check::copy_sources(repo)).transpose()?;
     let generated = generate(repo)?;
     let release = build(repo, &args.archs(), &generated, commit_time(repo)?)?;
-    if args.check {
-        check::run(repo, &args.archs(), &generated, &release)?;
+    if let Some(again) = again {
+        check::run(repo, &args.archs(), &generated, &release, &again)?;
     }
     for file in &release.files {
         println!("{}", file.display());

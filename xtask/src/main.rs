@@ -71,7 +71,7 @@ enum XtaskTask {
     /// The queries of docs/fleet.md over recordings, in every engine and in tcptrace: same rows, and times
     Fleet(fleet::FleetArgs),
     /// Draw the screens of the documents again
-    Screenshots,
+    Screenshots(screenshots::ScreenshotsArgs),
     /// Record the sample incidents of the documents again
     Samples,
     /// The live tests on other kernels, each booted in an emulator
@@ -99,7 +99,7 @@ fn run(task: XtaskTask) -> Result<ExitCode> {
         XtaskTask::Btf => btf::run(&repo),
         XtaskTask::Gen => dist::generate(&repo).map(|_| ExitCode::SUCCESS),
         XtaskTask::Dist(args) => dist::run(&repo, &args).map(|()| ExitCode::SUCCESS),
-        XtaskTask::Screenshots => screenshots::run(&repo).map(|()| ExitCode::SUCCESS),
+        XtaskTask::Screenshots(args) => screenshots::run(&repo, &args).map(|()| ExitCode::SUCCESS),
         XtaskTask::Samples => samples::run(&repo).map(|()| ExitCode::SUCCESS),
         XtaskTask::Vm(args) => vm::run(&repo, &args),
     }

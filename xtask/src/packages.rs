@@ -22,6 +22,16 @@ pub const EBPF: &[&str] = &[
 /// Takes the screenshot of a page.
 pub const BROWSER: &[&str] = &["chromium"];
 
+/// Make the incident of the dashboard's screenshot.
+pub const DASHBOARD: &[&str] = &[
+    "iproute2",   // ip: a network namespace
+    "util-linux", // nsenter
+    "prometheus", // scrapes `tcptrace serve`, and answers the dashboard's queries
+];
+
+/// Installs Grafana's components, where no npm is yet.
+pub const NPM: &[&str] = &["nodejs", "npm"];
+
 /// Live tests start or query these.
 const LIVE: &[&str] = &[
     "iproute2",       // ip: network namespaces; ss: a second count of socket states

@@ -15,6 +15,9 @@ use crate::vm;
 const SAMPLES: [&str; 2] = ["ports", "close-wait"];
 const KERNEL: &str = "6.12";
 const SCRIPT: &str = include_str!("samples.sh");
+/// Numbers of the recordings that are committed elsewhere.
+const SHOWN_IN: &str = "Next: `cargo xtask screenshots` draws their screens, `cargo xtask test --only queries` names the rows of \
+                        docs/fleet.md that changed";
 /// The lines of the script around the recording, which is in base64.
 const BEGIN: &str = "sample: begin";
 const END: &str = "sample: end";
@@ -35,6 +38,7 @@ pub fn run(repo: &Repo) -> Result<()> {
         fs::write(&path, decoded(&text)?)?;
         println!("{}: {} bytes", path.display(), fs::metadata(&path)?.len());
     }
+    println!("{SHOWN_IN}");
     Ok(())
 }
 

@@ -1,13 +1,33 @@
 //! `cargo xtask screenshots`: in, the recordings of `docs/samples`; out, the files of `docs/screenshots`: screens, drawn from a
-//! terminal by `tests/src/bin/screenshot.rs`, and the page of a report, by a browser.
+//! terminal by `tests/src/bin/screenshot.rs`, and the page of a report and the dashboard, by a browser.
+
+mod dashboard;
 
 use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
+use clap::{Args, ValueEnum};
 
 use crate::repo::Repo;
 use crate::{command, packages};
+
+#[derive(Args)]
+pub struct ScreenshotsArgs {
+    /// Draw these only
+    #[arg(long, value_enum)]
+    only: Option<ScreenshotKind>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ScreenshotKind {
+    /// `tcptrace top` over the samples
+    Screens,
+    /// The page of a report on a sample
+    Report,
+    /// The Grafana dashboard, over four minutes of an incident on this host (needs root)
+    Dashboard,
+}
 
 /// One screenshot of `tcptrace top` over a sample.
 struct Screen {
@@ -32,11 +52,25 @@ const SCREENS: [Screen; 4] = [
     },
 ];
 
-pub fn run(repo: &Repo) -> Result<()> {
+pub fn run(repo: &Repo, args: &ScreenshotsArgs) -> Result<()> {
     command::run(repo.cargo().args(["build", "--release", "--package", "tcptrace"]))?;
+    fs::create_dir_all(repo.root.join("docs/screenshots"))?;
+    let wants = |kind| args.only.is_none_or(|only| only == kind);
+    if wants(ScreenshotKind::Screens) {
+        screens(repo)?;
+    }
+    if wants(ScreenshotKind::Report) {
+        report(repo)?;
+    }
+    if wants(ScreenshotKind::Dashboard) {
+        dashboard::draw(repo)?;
+    }
+    Ok(())
+}
+
+fn screens(repo: &Repo) -> Result<()> {
     command::run(repo.cargo().args(["build", "--release", "--package", "tests", "--bin", "screenshot"]))?;
     let program = repo.release_binary();
-    fs::create_dir_all(repo.root.join("docs/screenshots"))?;
     for screen in SCREENS {
         let mut screenshot = Command::new(program.with_file_name("screenshot"));
         screenshot.current_dir(&repo.root).env("COLORTERM", "truecolor");
@@ -48,7 +82,7 @@ pub fn run(repo: &Repo) -> Result<()> {
         screenshot.args(["top", "--from", &format!("docs/samples/{}.tcptrace", screen.sample)]);
         command::run(&mut screenshot)?;
     }
-    report(repo)
+    Ok(())
 }
 
 /// The beginning of the report on the sample `ports`.

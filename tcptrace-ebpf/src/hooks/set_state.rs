@@ -81,7 +81,7 @@ fn report(ctx: &BtfTracePointContext) {
         // SAFETY: the verifier knows `sock` as a `struct sock`.
         unsafe { bpf_get_socket_cookie(sock.cast_mut()) }
     };
-    if new == TcpState::Close as u8 && config!(has_helpers) != 0 {
+    if new == TcpState::Close as u8 && is_left_by_time_wait(old) && config!(has_helpers) != 0 {
         // SAFETY: no arguments.
         let at = unsafe { bpf_jiffies64() };
         if (HandOver { cookie, at }).is_noted() {
@@ -152,6 +152,14 @@ fn report(ctx: &BtfTracePointContext) {
             arg1: detail,
         },
     );
+}
+
+/// Whether `tcp_time_wait()` ends a full socket in this state.
+#[inline(always)]
+fn is_left_by_time_wait(old: u8) -> bool {
+    const FIN_WAIT2: u8 = TcpState::FinWait2 as u8;
+    const CLOSING: u8 = TcpState::Closing as u8;
+    matches!(old, FIN_WAIT2 | CLOSING)
 }
 
 /// Whether a system call that causes this transition is the socket user's own.

@@ -55,6 +55,10 @@ impl SlotClaim {
                 )
             };
             let unread = position.wrapping_sub(read);
+            if (unread as i64) < 0 {
+                // Between the two reads another program claimed this slot, and user space read it.
+                continue;
+            }
             if unread >= slots {
                 return None;
             }

@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) born: u64,
     /// Sockets that ever joined the group.
     pub(super) joined: u64,
+    /// Those that moved to other groups.
+    pub(super) moved: Moved,
     counts: [u32; TcpState::COUNT],
     roles: [u32; 4],
     pub(super) owners: OwnerCounts,
@@ -39,6 +41,31 @@ pub(super) struct Entry {
     pub(super) elsewhere: u64,
     /// Only with [`Scope::Whole`].
     pub(super) over_time: Option<Box<OverTime>>,
+}
+
+/// Sockets that moved from a group to others because their role or owner became known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    count: u64,
+    /// Sequence number of the group to which the first moved.
+    first: u64,
+    is_to_several: bool,
+}
+
+impl Moved {
+    /// One moved to the group with this sequence number.
+    pub(super) const fn note(&mut self, to: u64) {
+        if self.count == 0 {
+            self.first = to;
+        }
+        self.is_to_several |= self.first != to;
+        self.count += 1;
+    }
+
+    /// How many moved, if all to the same group.
+    pub(super) const fn to_one(self) -> Option<u64> {
+        if self.is_to_several { None } else { Some(self.count) }
+    }
 }
 
 /// How many sockets entered a state.
@@ -83,6 +110,7 @@ impl Entry {
             key,
             born,
             joined: 0,
+            moved: Moved::default(),
             counts: [0; TcpState::COUNT],
             roles: [0; 4],
             owners: OwnerCounts::default(),
@@ -209,6 +237,7 @@ impl Entry {
     /// Forgets the sockets that joined, which join another group.
     pub(super) fn forget_sockets(&mut self) {
         self.joined = 0;
+        self.moved = Moved::default();
         self.roles = [0; 4];
     }
 

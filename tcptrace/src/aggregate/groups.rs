@@ -155,13 +155,17 @@ impl Groups {
             return;
         }
         entry.take_back(socket.state, socket);
-        let of_this_socket = self.take_whole(socket.counted.group);
+        let (left, left_born) = (socket.counted.group, entry.born);
         socket.counted.group = self.place(key);
+        let Some(joined_born) = self.table.of(&mut socket.counted.group).map(|entry| entry.born) else {
+            return;
+        };
+        let moved = self.move_socket((left, left_born), joined_born);
         let scope = self.scope;
-        let Some(entry) = self.table.of(&mut socket.counted.group) else { return };
+        let Some(entry) = self.table.get_mut(socket.counted.group) else { return };
         let bytes_before = entry.dwells.size();
-        if let Some(of_this_socket) = of_this_socket {
-            of_this_socket.add_to(entry, scope);
+        if let Some(moved) = moved {
+            moved.add_to(entry, scope);
         }
         entry.add_socket(socket, processes);
         entry.add(socket);
@@ -171,10 +175,15 @@ impl Groups {
         }
     }
 
-    /// Removes a group that never had another socket than the one that leaves it: all its counts are of this socket.
-    fn take_whole(&mut self, index: u32) -> Option<Box<Entry>> {
-        let is_whole = |entry: &&Entry| entry.joined == 1 && entry.sockets() == 0;
-        self.table.get(index).filter(|_| index != OTHER).filter(is_whole)?;
+    /// Records that a socket moves from the group `from`, an index and a sequence number, to the one born as `to`. Removes a group
+    /// all of whose sockets have moved to the same other one: all its counts are of sockets there.
+    fn move_socket(&mut self, (index, born): (u32, u64), to: u64) -> Option<Box<Entry>> {
+        // The row may have been evicted, and its index taken by another one.
+        let entry = self.table.get_mut(index).filter(|entry| index != OTHER && entry.born == born)?;
+        entry.moved.note(to);
+        if entry.sockets() > 0 || entry.moved.to_one() != Some(entry.joined) {
+            return None;
+        }
         let mut entry = self.table.remove_row(index)?;
         self.histogram_bytes -= entry.dwells.size().min(self.histogram_bytes);
         entry.forget_sockets();

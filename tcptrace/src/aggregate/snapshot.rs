@@ -73,6 +73,13 @@ pub struct Snapshot {
     pub answer: Option<Arc<DetailAnswer>>,
 }
 
+impl Snapshot {
+    /// Whether it is one of the running kernel, not of a recording.
+    pub fn is_live(&self) -> bool {
+        &*self.source == "live"
+    }
+}
+
 /// Sockets per state at one moment, indexed by [`TcpState::index`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
@@ -120,17 +127,15 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Sum of all causes; `unseeded` is not a loss.
-    pub const fn total(&self) -> u64 {
-        self.ring_full
+    /// Number of losses. A healed socket missed a record: it counts only where more were healed than records are known to be
+    /// lost. `unseeded` is not a loss.
+    pub fn total(&self) -> u64 {
+        let records = self.ring_full
             + self.recursion_missed
-            + self.healed
-            + self.evicted
             + self.decode_errors
             + self.read_faults
-            + self.output_dropped
-            + self.not_recorded
-            + self.uncounted
+            + self.not_recorded;
+        records.max(self.healed) + self.evicted + self.output_dropped + self.uncounted
     }
 }
 

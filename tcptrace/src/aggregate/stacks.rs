@@ -113,12 +113,19 @@ pub struct StackGroup {
     pub process: Process,
     /// Number of processes.
     pub processes: usize,
-    /// Calls. An estimate if `captured` is less.
+    /// Calls, perhaps an estimate.
     pub calls: u64,
     /// Captured stacks among them.
     pub captured: u64,
     /// Dwells of its sockets, by state.
     pub dwells: Vec<(TcpState, DwellQuantiles)>,
+}
+
+impl StackGroup {
+    /// Whether `calls` is an estimate, from fewer captured stacks.
+    pub const fn is_estimate(&self) -> bool {
+        self.captured < self.calls
+    }
 }
 
 /// The sockets that one stack opened, and that no process closes.

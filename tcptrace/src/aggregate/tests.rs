@@ -483,36 +483,38 @@ fn process_move_regroups_its_sockets_by_cgroup() {
     }
 }
 
-/// Sockets older than the trace enter TIME_WAIT before the seed says their role.
-fn before_the_seed_ends(peers: &[u64], scope: Scope) -> Snapshot {
-    let early = peers.iter().enumerate().flat_map(|(n, &to)| {
-        let cookie = n as u64 + 1;
-        let connection = TestConnection { cookie, peer: peer(to), pid: 7, begins_ns: MS, open_ns: MS };
-        connection.to_time_wait().into_iter().skip(2)
+/// Sockets older than the trace, to one peer, enter TIME_WAIT before the seed says their role; the first `expired` also end.
+fn before_the_seed_ends(sockets: u64, expired: u64, scope: Scope) -> Snapshot {
+    let early = (1..=sockets).flat_map(|cookie| {
+        let connection = TestConnection { cookie, peer: peer(1), pid: 7, begins_ns: MS, open_ns: MS };
+        let end = (cookie <= expired).then(|| connection.expiry(60_000 * MS));
+        connection.to_time_wait().into_iter().skip(2).chain(end)
     });
     let mut run = AggregateRun::with_seed("service", scope, GroupLimits::default(), early);
     run.snapshot()
 }
 
 #[test]
-fn what_a_socket_entered_moves_with_it_when_its_role_is_known() {
-    let snapshot = before_the_seed_ends(&[1], Scope::Every);
-    let [group] = &snapshot.groups[..] else { panic!("{:#?}", snapshot.groups) };
-    assert_eq!((group.role, group.sockets()), (Role::Outbound, 1));
-    assert_eq!((group.time_wait.entered, group.fin_wait2.entered), (1, 1));
-    assert_eq!(dwells(&group.dwells, TcpState::FinWait2, Some(Split::Held)).count, 1);
-    assert_eq!((snapshot.other_groups, snapshot.losses.evicted), (0, 0));
+fn counts_move_with_the_sockets_when_their_role_is_known() {
+    for sockets in [1, 3] {
+        let snapshot = before_the_seed_ends(sockets, 0, Scope::Every);
+        let [group] = &snapshot.groups[..] else { panic!("{:#?}", snapshot.groups) };
+        assert_eq!((group.role, group.sockets()), (Role::Outbound, sockets));
+        assert_eq!((group.time_wait.entered, group.fin_wait2.entered), (sockets, sockets));
+        assert_eq!(dwells(&group.dwells, TcpState::FinWait2, Some(Split::Held)).count, sockets);
+        assert_eq!((snapshot.other_groups, snapshot.losses.evicted), (0, 0));
+    }
 }
 
 #[test]
 fn group_without_role_and_sockets_is_no_row() {
-    let snapshot = before_the_seed_ends(&[1, 1], Scope::TimewaitSockets);
+    let snapshot = before_the_seed_ends(2, 1, Scope::TimewaitSockets);
     let rows: Vec<_> = snapshot
         .groups
         .iter()
         .map(|group| (group.role, group.sockets(), group.time_wait.entered, group.id == GroupKey::OTHER))
         .collect();
-    assert_eq!(rows, [(Role::Outbound, 2, 0, false), (Role::Unknown, 0, 2, true)]);
+    assert_eq!(rows, [(Role::Outbound, 1, 0, false), (Role::Unknown, 0, 2, true)]);
     assert_eq!((snapshot.other_groups, snapshot.losses.evicted), (1, 0));
 }
 

@@ -10,12 +10,13 @@ pub struct GroupArgs {
     #[arg(
         long,
         value_name = "KEY[,KEY]",
-        help = format!("Group by one or two keys: {}", Grouping::names().join(", "))
+        help = "Group by one or two keys: service, peer, pod, ...",
+        long_help = format!("Group by one or two keys: {}", Grouping::names().join(", "))
     )]
     by: Option<Grouping>,
     /// With the key peer: group peers whose addresses share this many leading bits; IPv6 uses 64 unless
     /// a second number is given
-    #[arg(long, value_name = "V4[,V6]", requires = "by")]
+    #[arg(long, value_name = "V4[,V6]", requires = "by", hide_short_help = true)]
     peer_prefix: Option<PeerPrefix>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     view::check::{CheckReport, write_json, write_text},
 };
 
-/// Check what works on this host, and trace a loopback connection as a self-test
+/// Check what works on this host, with a self-test over loopback
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
     /// Print one JSON document

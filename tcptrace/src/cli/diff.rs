@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// Compare two recordings: rates, counts and quantiles per service and state
+/// Compare two recordings: rates, counts, quantiles per service and state
 #[derive(Args, Clone, Debug)]
 pub struct DiffArgs {
     /// The earlier recording: a file, or a folder of files; - is standard input
@@ -41,10 +41,11 @@ pub struct DiffArgs {
     after: PathBuf,
     #[command(flatten)]
     groups: GroupArgs,
-    /// Exit with status 1 if this holds: METRIC > LIMIT or METRIC < LIMIT, where LIMIT is a value (100, 2s), a difference
-    /// with its sign (+5) or a change with its sign (+20%); before it a KEY of --by, else all sockets:
-    /// `time_wait.entered_per_s > +20%`. Can be repeated
-    #[arg(long, value_name = "[KEY ]METRIC > LIMIT")]
+    /// Exit with status 1 if this holds: `time_wait.entered_per_s > +20%`
+    ///
+    /// [KEY ]METRIC > LIMIT, or <. LIMIT is a value (100, 2s), a difference with its sign (+5) or a change with its sign (+20%);
+    /// KEY is a key of --by, else all sockets are meant. Can be repeated.
+    #[arg(long, value_name = "CONDITION")]
     fail_on: Vec<FailOn>,
     /// Show every group and number, also those that did not change
     #[arg(long)]

@@ -32,15 +32,20 @@ use crate::{
     },
 };
 
-/// Diagnose problems: findings with evidence, the processes concerned, and the fix; changes nothing
+/// Diagnose problems: findings with evidence, process and fix
+///
+/// It changes nothing.
 #[derive(Args, Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an argument")]
 pub struct DoctorArgs {
-    /// Time to watch, over which counters are compared; default 10s. Of a recording, read only this much; default all
+    /// Time to watch [default: 10s]; of a recording, read only this much
+    ///
+    /// Counters are compared over this time; by default all of a recording is read.
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
     watch: Option<Duration>,
-    /// Capture the user stacks of calls that open and close connections: findings name the code. Of a recording they do if it has
-    /// stacks
+    /// Capture the code that opens and closes connections
+    ///
+    /// Findings name it. Of a recording they do if it has stacks.
     #[arg(long)]
     stacks: bool,
     /// Show all details of every finding, with the reasons
@@ -49,10 +54,14 @@ pub struct DoctorArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Explain what a setting really does, with its value on this host: a name, or all
+    /// Explain what a setting really does: a name, or all
+    ///
+    /// With its value on this host.
     #[arg(long, value_name = "SETTING", conflicts_with_all = ["json", "from"])]
     explain: Option<String>,
-    /// List the ids of all findings, as `record --when` takes them
+    /// List the ids of all findings
+    ///
+    /// As `record --when` takes them.
     #[arg(long, conflicts_with_all = ["json", "from", "explain"])]
     list: bool,
     #[command(flatten)]

@@ -35,26 +35,33 @@ use crate::{
     view::export::{EVENTS, ExportFormat, RECORDS, Table, event_row, record_row},
 };
 
-/// Convert a recording to Parquet, CSV or JSON lines: one row per state transition
+/// Convert a recording to Parquet, CSV or JSON lines
+///
+/// One row per state transition.
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
     /// The recordings: files, or folders of files; - is standard input
     #[arg(value_name = "FILE", required = true)]
     from: Vec<PathBuf>,
-    /// The file to write, - for standard output; its extension selects the format: .parquet, .csv or .jsonl. With
-    /// --partition the folder
+    /// The file to write: .parquet, .csv or .jsonl; - is standard output
+    ///
+    /// Its extension selects the format. With --partition the folder.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// The format, if the file name does not select it
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<ExportFormat>,
-    /// Write one row per observation, as recorded, instead of one per state transition
+    /// One row per observation, not per state transition
     #[arg(long)]
     raw: bool,
-    /// Write a folder of Parquet files, host=H/date=D/hour=N, for many recordings; adds to what is there
+    /// Write a folder of Parquet files, for many recordings
+    ///
+    /// Its files are host=H/date=D/hour=N. Rows are added to an existing folder.
     #[arg(long, conflicts_with_all = ["raw", "format", "force"])]
     partition: bool,
-    /// Replace the output file if it exists, once the new one is complete
+    /// Replace the output file if it exists
+    ///
+    /// Once the new one is complete.
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -42,8 +42,9 @@ pub struct HistArgs {
     /// Print a snapshot at this interval and one at the end; without it only the last
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     interval: Option<Duration>,
-    /// Also write the histograms to this file, as an interval log of `HdrHistogram`: one line per
-    /// histogram and interval
+    /// Also write the histograms to this file, as an interval log of `HdrHistogram`
+    ///
+    /// One line per histogram and interval.
     #[arg(long, value_name = "FILE")]
     hlog: Option<PathBuf>,
     /// Replace the --hlog file if it exists

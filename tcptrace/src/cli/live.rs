@@ -30,6 +30,7 @@ use crate::{
 
 /// Arguments of every command that traces.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = None::<&str>)]
 pub struct LiveArgs {
     /// Total size of the rings between kernel and tcptrace, in MiB: a power of two. By default 16, and at least 2 for each CPU
     #[arg(long, value_name = "MIB", value_parser = ring_mib, hide_short_help = true)]

@@ -49,11 +49,15 @@ use crate::{
     view::top::ConfigError,
 };
 
-/// Measure how long TCP sockets stay in each state, TIME_WAIT included, and which services produce them
+/// Measure how long TCP sockets stay in each state, and which services produce them
 #[derive(Debug, Parser)]
 #[command(name = "tcptrace", version, long_version = long_version(), max_term_width = 100)]
 #[command(
-    after_help = "Filters of all commands: tcptrace help filters\n\nExit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace."
+    help_template = "{about}\n\n{usage-heading} {usage}\n\n{subcommands}{after-help}",
+    after_help = "\
+Options of a command: tcptrace COMMAND --help. Filters: tcptrace help filters.
+Exit status: 0 done; 1 failed; 2 wrong usage; 3 this host or user can't trace.
+-V prints the version, --version also the hash of the eBPF object."
 )]
 pub struct Cli {
     #[command(subcommand)]

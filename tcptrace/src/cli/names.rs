@@ -32,7 +32,7 @@ pub struct NameArgs {
     host_root: PathBuf,
     /// Name a program by the first word after its interpreter: python3 /srv/app/worker.py. This reads command lines,
     /// which may hold secrets; no other word is kept
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     show_command: bool,
     #[command(flatten)]
     peers: PeerNameArgs,
@@ -42,7 +42,7 @@ pub struct NameArgs {
 #[derive(Args, Clone, Debug)]
 pub struct PeerNameArgs {
     /// Name peers by the lines of this file: 10.0.0.0/24 db-subnet. The longest prefix wins
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     names: Option<PathBuf>,
 }
 

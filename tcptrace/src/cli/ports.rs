@@ -22,8 +22,9 @@ use crate::{
     view::ports::{json, text as ports_text},
 };
 
-/// Show local port usage per destination: used, rates, and time until none is left. Traces for 5s to
-/// measure the rates
+/// Show local ports per destination: used, rates, time until none is left
+///
+/// Traces for 5s to measure the rates.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Without the privilege to trace it takes one snapshot: levels and budgets, no rates.")]
 pub struct PortsArgs {

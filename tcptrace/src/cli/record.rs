@@ -34,7 +34,7 @@ use crate::{
     view,
 };
 
-/// Record every observation to a file, for any view to read with --from
+/// Record every observation to a file, which every view reads with --from
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 A recording contains the addresses, ports and process names of this host's connections; only its owner may read it. \
@@ -43,39 +43,49 @@ through pyarrow, or as the Parquet file that `tcptrace export` writes.\n\n\
 A restarted recorder continues after the highest number it finds: numbered files are never replaced, and \
 --keep counts the files of earlier runs.")]
 pub struct RecordArgs {
-    /// The file, - for standard output; --rotate adds the first free number to the name: FILE-0001
+    /// The file; - is standard output
+    ///
+    /// --rotate adds the first free number to the name: FILE-0001.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     duration: Option<Duration>,
-    /// Start a new file after this size or time: 64MiB, or 10m. Each can be read without the others
+    /// Start a new file after this size or time: 64MiB, or 10m
+    ///
+    /// Each can be read without the others.
     #[arg(long, value_name = "SIZE|TIME", value_parser = rotate, conflicts_with = "last")]
     rotate: Option<Rotate>,
     /// With --rotate or --when: keep only this many files, the newest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     keep: Option<u64>,
     /// With --when: keep only so many bytes in all files, the newest: 1GiB
-    #[arg(long, value_name = "SIZE", requires = "when", value_parser = units::parse_size)]
+    #[arg(long, value_name = "SIZE", requires = "when", hide_short_help = true, value_parser = units::parse_size)]
     keep_bytes: Option<u64>,
-    /// Keep only the last TIME in memory; write it on SIGUSR1 to FILE-0001 and so on, and at the end to FILE, or to the
-    /// next number if FILE exists
+    /// Keep only the last TIME in memory; write it on SIGUSR1, and at the end
+    ///
+    /// On SIGUSR1 to FILE-0001 and so on; at the end to FILE, or to the next number if FILE exists.
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     last: Option<Duration>,
-    /// Also record the user stacks of calls that open and close connections, for `tcptrace stacks --from FILE`
+    /// Also record the code that opens and closes connections
+    ///
+    /// User stacks of the system calls, for `tcptrace stacks --from FILE`.
     #[arg(long)]
     stacks: bool,
-    /// With --last: write a numbered file when one of these findings begins, and nothing at the end; `tcptrace doctor
-    /// --list` lists them
+    /// With --last: write when one of these findings begins; `tcptrace doctor --list` lists them
+    ///
+    /// To a numbered file each time, and nothing at the end.
     #[arg(long, value_name = "FINDING,..", requires = "last", value_delimiter = ',', value_parser = triggers::finding)]
     when: Vec<&'static str>,
     /// With --when: write so long after the finding began
-    #[arg(long, value_name = "TIME", requires = "when", default_value = "2m", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", requires = "when", hide_short_help = true, default_value = "2m", value_parser = units::parse_duration)]
     after: Duration,
     /// With --when: write at most so many files in this time
-    #[arg(long, value_name = "N/TIME", requires = "when", default_value = "1/10m")]
+    #[arg(long, value_name = "N/TIME", requires = "when", hide_short_help = true, default_value = "1/10m")]
     at_most: RateLimit,
-    /// Replace FILE if it exists. Numbered files and files written by --last are never replaced
+    /// Replace FILE if it exists
+    ///
+    /// Numbered files and files written by --last are never replaced.
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -38,7 +38,7 @@ use crate::{
     },
 };
 
-/// Write a recording as one HTML page: charts, tables, a three-sentence summary
+/// Write a recording as one HTML page: summary, charts and tables
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 The page is one HTML file that loads nothing. It contains the addresses, ports and process names of the recording.")]
@@ -49,10 +49,14 @@ pub struct ReportArgs {
     /// The file to write; - is standard output
     #[arg(short, long, value_name = "FILE", required_unless_present = "json")]
     output: Option<PathBuf>,
-    /// Write the numbers of the page as one JSON document, to standard output unless --output is given
+    /// Write the numbers of the page as one JSON document
+    ///
+    /// To standard output unless --output is given.
     #[arg(long)]
     json: bool,
-    /// Replace the output file if it exists, once the new one is complete
+    /// Replace the output file if it exists
+    ///
+    /// Once the new one is complete.
     #[arg(long)]
     force: bool,
     #[command(flatten)]

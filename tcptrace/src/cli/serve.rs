@@ -26,13 +26,17 @@ use crate::{
     },
 };
 
-/// Serve metrics to Prometheus: /metrics, and /healthz, which is ready once all sockets are known
+/// Serve metrics to Prometheus
+///
+/// /metrics, and /healthz, which is ready once all sockets are known.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
-    /// Listen address; :PORT is every address. Every client that can connect sees the peers of this host
+    /// Listen address; :PORT is every address
+    ///
+    /// Every client that can connect sees the peers of this host.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9435", value_parser = listen::parse)]
     listen: Listen,
-    /// Number of services, and of destinations in the port budget, with metrics of their own
+    /// Number of services, and of destinations, with metrics of their own
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = most)]
     most: u16,
     #[command(flatten)]

@@ -31,12 +31,13 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Recordings")]
 pub struct SourceArgs {
-    /// Read a recording instead of the running kernel: a file, a folder of files, or - for standard input. Repeat it to
-    /// read the recordings of several hosts as one
+    /// Read a recording instead of the running kernel: a file, a folder of files, or - for standard input
+    ///
+    /// Repeat it to read the recordings of several hosts as one.
     #[arg(long, value_name = "FILE")]
     from: Vec<PathBuf>,
     /// With --from: follow the file while it is being written
-    #[arg(long, requires = "from")]
+    #[arg(long, requires = "from", hide_short_help = true)]
     follow: bool,
     #[command(flatten)]
     window: WindowArgs,

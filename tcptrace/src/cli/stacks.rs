@@ -19,8 +19,9 @@ use crate::{
     view::stacks::{self, StackFormat, StackLayout, StackSubject},
 };
 
-/// Show the code that opens, accepts, closes first or forgets connections: stacks of its system
-/// calls. Traces for 5s
+/// Show the code that opens, accepts, closes first or forgets connections
+///
+/// Stacks of its system calls. Traces for 5s.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "The first 100 connects, accepts and closes of a process in each second are captured, then one in 64; \
@@ -30,14 +31,16 @@ pub struct StacksArgs {
     /// What to list
     #[arg(long, value_name = "WHAT", value_enum, default_value = "close")]
     on: StackSubject,
-    /// With --on leak: list sockets that wait longer than this for their process
+    /// With --on leak: only sockets that wait longer than this
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     older: Duration,
-    /// Trace for this time; default 5s, with --on leak as much longer as --older. Of a recording, read only this much
+    /// Trace for this time; of a recording, read only this much
+    ///
+    /// Default 5s, with --on leak as much longer as --older.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Capture the stack of every call: exact counts, more CPU time
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     every_call: bool,
     /// List at most this many stacks
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -46,7 +49,7 @@ pub struct StacksArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     format: StackFormat,
     /// Print JSON, one document
-    #[arg(long, conflicts_with = "format")]
+    #[arg(long, conflicts_with = "format", hide_short_help = true)]
     json: bool,
     #[command(flatten)]
     filters: FilterArgs,

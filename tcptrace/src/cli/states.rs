@@ -28,17 +28,20 @@ use crate::source::sock_diag::{self, Summary};
 use crate::view::states::{GroupedCounts, States, write_json, write_text};
 use crate::view::{explain, losses};
 
-/// Count sockets by state, now. Its own network namespace needs no privilege, all namespaces need root
+/// Count sockets by state, now
+///
+/// The network namespace that it runs in needs no privilege, all of them need root.
 #[derive(Args, Clone, Debug)]
 pub struct StatesArgs {
-    /// Explain for each state its meaning, the meaning of a large count, and who has to act
+    /// Explain what each state and many sockets in it mean, and who has to act
     #[arg(long, conflicts_with = "json")]
     pub explain: bool,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
-    /// Count at the end of a recording, or of what is written so far: a file, a folder of files, or - for standard input.
-    /// Repeat it to count the sockets of several hosts
+    /// Count at the end of a recording: a file, a folder of files, or - for standard input
+    ///
+    /// Of a file that is being written: at its current end. Repeat it to count the sockets of several hosts.
     #[arg(long, value_name = "FILE")]
     pub(super) from: Vec<PathBuf>,
     #[command(flatten)]

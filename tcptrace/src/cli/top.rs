@@ -32,7 +32,9 @@ use crate::{
 pub struct TopArgs {
     #[command(flatten)]
     groups: GroupArgs,
-    /// Print one snapshot and exit: after one interval, so that it has rates; of a recording, the last one
+    /// Print one snapshot and exit
+    ///
+    /// After one interval, so that it has rates; of a recording, the last one.
     #[arg(long, conflicts_with = "batch")]
     once: bool,
     /// Print this many snapshots, one per interval, and exit
@@ -44,10 +46,14 @@ pub struct TopArgs {
     /// Print JSON, one document per snapshot
     #[arg(long)]
     json: bool,
-    /// Capture the user stacks of calls that open and close connections: the life of a socket shows its code
+    /// Capture the code that opens and closes connections
+    ///
+    /// User stacks of the system calls, in the life of a socket.
     #[arg(long)]
     stacks: bool,
-    /// Print the configuration of the screen, from its file or the default, and exit
+    /// Print the configuration of the screen and exit
+    ///
+    /// From its file, or the default.
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]

@@ -14,11 +14,13 @@ use crate::{
 /// Arguments of everything that reads recordings.
 #[derive(Args, Clone, Debug, Default)]
 pub struct WindowArgs {
-    /// Of a recording: start at this time: an offset (30s), or a clock time (2026-11-22T18:03:20Z)
+    /// Of a recording: start at 30s, or at a time; also --until
+    ///
+    /// An offset (30s), or a clock time (2026-11-22T18:03:20Z).
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Moment>,
     /// Of a recording: end at this time, in the same forms
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment, hide_short_help = true)]
     until: Option<Moment>,
 }
 

@@ -161,6 +161,7 @@ impl Tracer {
             stack_len: 16 << 10,
             stacks_per_second: options.stacks_per_second,
             user_sp: if types.has_registers_helper() && has_cookies { USER_STACK_POINTER } else { ABSENT },
+            reserved: 0,
             offsets,
         };
         let mut handlers =
@@ -211,15 +212,16 @@ impl Tracer {
         self.accept_refused.as_deref()
     }
 
-    /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order.
-    pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) {
+    /// Passes on at most `most` records up to `until`, a time in the past; the records of a socket come in order. Returns the time up
+    /// to which all were passed on, as `Rings::drain` does.
+    pub fn drain(&mut self, most: usize, until: Nanos, mut take: impl FnMut(HookRecord)) -> Nanos {
         if self.stacks.as_mut().is_some_and(|stacks| !stacks.read()) {
-            return;
+            return self.rings.passed();
         }
         let covered = Reentrant::ALL.map(|hook| self.covered(hook).unwrap_or(0));
         let Self { rings, reset_reasons, doubles, identities, stacks, .. } = self;
         let mut watch = doubles.begin(covered.iter().sum());
-        rings.drain(most, until, |mut seen| {
+        let passed = rings.drain(most, until, |mut seen| {
             if let Some(stacks) = stacks {
                 stacks.numbers().join(&mut seen.raw);
             }
@@ -233,6 +235,7 @@ impl Tracer {
             take(seen);
         });
         watch.end(most);
+        passed
     }
 
     /// Captured stacks that are new since the last call.

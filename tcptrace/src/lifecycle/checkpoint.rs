@@ -17,6 +17,9 @@ use crate::model::{
     record::Process,
 };
 
+/// Ticks per second that no kernel exceeds.
+const MOST_HZ: i64 = 100_000;
+
 impl Pending {
     const fn cancelled(self) -> Cancelled {
         let of = match self.cause {
@@ -276,7 +279,8 @@ impl Tracker {
         self.began = began.or(self.began);
         self.handshakes.go_on_from(handshakes);
         self.rekeyed.go_on_from(rekeyed);
-        self.hz = self.hz.or(hz);
+        // Of a file: anything.
+        self.hz = self.hz.or(hz.filter(|hz| (1..=MOST_HZ).contains(hz)));
         self.recently_closed = RecentlyClosed::restored(closed);
         for &(tid, id, since) in connecting {
             self.connects.insert(tid, id, since);

@@ -157,7 +157,7 @@ impl Tracker {
     }
 
     /// Corrects a socket whose tracked state is not the old state of its transition.
-    fn correct(&mut self, at: SlotRef, old: TcpState, out: &mut impl Observer) {
+    pub(super) fn correct(&mut self, at: SlotRef, old: TcpState, out: &mut impl Observer) {
         let socket = &mut self.sockets[at];
         if socket.only_seeded {
             // The seed was read after this transition, or between it and the previous one.

@@ -3,7 +3,7 @@
 //! A request socket has no cookie until something requests one, so its tuple identifies it. The child that
 //! `tcp_check_req()` creates replaces it.
 
-use tcptrace_common::record as raw;
+use tcptrace_common::record::{self as raw, flag};
 
 use super::{
     EndReason, Observer, OwnerKind, Phase, Role, Since, Socket, Tracker,
@@ -21,7 +21,9 @@ impl Tracker {
             // reqsk_timer_handler(): with tcp_migrate_req a handshake whose listener was closed continues as a clone,
             // for another listener. A timeout count above 0 shows that it was armed before.
             let has_migrated = known.object != 0 && known.object != raw.object && raw.arg1 > 0;
-            if known.object == raw.object || known.object == 0 || has_migrated {
+            let is_same = known.may_be(raw.object) || has_migrated;
+            // The kernel may give a new request socket the address of the one before.
+            if is_same && raw.flags & flag::NEW_REQUEST == 0 {
                 self.pending.take(known.id);
                 self.handshakes.insert(known.id, raw.object, netns, &tuple);
                 if has_migrated {
@@ -30,8 +32,10 @@ impl Tracker {
                 return;
             }
             // A second SYN from the same end: the previous request socket is gone.
-            let ended = self.pending.take(known.id);
-            self.end_request(known.id, ended.map_or(ts, |pending| pending.ts), EndReason::Dropped, out);
+            match self.pending.take(known.id) {
+                Some(pending) => self.end_expired_request(&pending, out),
+                None => self.end_request(known.id, ts, EndReason::Dropped, out),
+            }
         }
         self.end_reopened(netns, &tuple, out);
         // The request socket has a cookie when something requested one; then its child inherits it.
@@ -49,18 +53,23 @@ impl Tracker {
 
     /// The handshake completed, was dropped, or its SYN-ACK timer is about to expire.
     pub(super) fn request_cancelled(&mut self, raw: &raw::RawRecord) {
-        if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &Tuple::of(raw)) {
-            let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::Request };
-            self.pending.push(pending);
-        } else if self.seeding {
+        match self.handshakes.get(NetnsId(raw.netns), &Tuple::of(raw)) {
+            Some(known) if known.may_be(raw.object) => {
+                let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::Request };
+                self.pending.push(pending);
+            }
             // Older than the trace. If it continues, its timer is armed again.
-            self.remember_ended_in_seed(Ended::request(NetnsId(raw.netns), &Tuple::of(raw)));
+            None if self.seeding => {
+                self.remember_ended_in_seed(Ended::request(NetnsId(raw.netns), &Tuple::of(raw)));
+            }
+            _ => {}
         }
     }
 
     /// The SYN-ACK timer expired: the kernel retransmits the SYN-ACK, or gives up.
     pub(super) fn request_expired(&mut self, raw: &raw::RawRecord) {
-        if let Some(known) = self.handshakes.get(NetnsId(raw.netns), &Tuple::of(raw)) {
+        let known = self.handshakes.get(NetnsId(raw.netns), &Tuple::of(raw));
+        if let Some(known) = known.filter(|known| known.may_be(raw.object)) {
             self.pending.take(known.id);
             let pending = Pending { id: known.id, ts: Nanos(raw.ts_ns), cause: CancelCause::RequestExpired };
             self.pending.push(pending);

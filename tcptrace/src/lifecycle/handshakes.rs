@@ -20,6 +20,14 @@ pub struct Handshake {
     pub object: u64,
 }
 
+impl Handshake {
+    /// Whether a record about the request socket at this address is about this handshake. The kernel cancels the timer of a
+    /// request socket after another one may have taken its place (`reqsk_queue_unlink()`).
+    pub const fn may_be(&self, object: u64) -> bool {
+        self.object == 0 || self.object == object
+    }
+}
+
 impl Handshakes {
     /// Number of handshakes in progress.
     pub fn len(&self) -> usize {

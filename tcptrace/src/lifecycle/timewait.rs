@@ -60,6 +60,10 @@ impl Tracker {
             return self.begin_timewait(substate, raw, out);
         };
         if self.sockets[at].phase != Phase::Timewait {
+            // tcp_time_wait() is called in no other state.
+            if !self.sockets[at].may_be_handing_over(substate) {
+                self.correct(at, TcpState::FinWait2, out);
+            }
             self.change_phase(at, Phase::Timewait);
             let socket = &mut self.sockets[at];
             socket.object = raw.object;
@@ -229,15 +233,18 @@ impl Tracker {
                     continue;
                 }
                 CancelCause::TakenOver(_) => End::sure(EndReason::Reused),
-                CancelCause::Timewait(raw) if thread_of(raw) == raw::KERNEL_THREAD => {
-                    End::sure(EndReason::Unexplained)
-                }
                 // A system call other than connect(): `ss -K`.
-                CancelCause::Timewait(raw) if thread_of(raw) != NO_THREAD => End::sure(EndReason::Killed),
+                CancelCause::Timewait(raw) if !matches!(thread_of(raw), NO_THREAD | raw::KERNEL_THREAD) => {
+                    End::sure(EndReason::Killed)
+                }
                 // The timer was due, and any action of the network would show in a segment: the expiry record is late,
                 // as on a machine that was paused, or lost.
                 CancelCause::Timewait(raw) if self.sees_segments && raw.arg0 as i64 <= 0 => {
                     End::sure(EndReason::Expired)
+                }
+                // Its own work, or that of a softirq that it runs.
+                CancelCause::Timewait(raw) if thread_of(raw) == raw::KERNEL_THREAD => {
+                    End::sure(EndReason::Unexplained)
                 }
                 // tcp_v4_rcv(): TCP_TW_SYN. The listener did not answer that SYN, for example because its accept queue
                 // is full; a RST would have shown in a segment.

@@ -247,7 +247,9 @@ impl Tracker {
     pub fn take(&mut self, record: &Record, out: &mut impl Observer) {
         if let Some(ts) = record.ts() {
             self.began.get_or_insert(ts);
-            self.settle(ts, out);
+            if record.follows_hooks() {
+                self.settle(ts, out);
+            }
             if self.processes.begin_pass(ts) && (!self.changed.is_empty() || self.processes.any_moved()) {
                 self.pass(out);
             }

@@ -224,6 +224,21 @@ impl Record {
             Self::Host(_) | Self::Listing(_) | Self::Stream { .. } => return None,
         })
     }
+
+    /// Whether it follows the records of hooks until its time. Names, settings and counters come from other threads and don't wait
+    /// for records that are still in the rings.
+    pub const fn follows_hooks(&self) -> bool {
+        matches!(
+            self,
+            Self::Kernel(_)
+                | Self::Seed(_)
+                | Self::SeedEnd { .. }
+                | Self::Found(_)
+                | Self::Missing { .. }
+                | Self::Restart { .. }
+                | Self::Tick { .. }
+        )
+    }
 }
 
 /// The report of a hook.

@@ -66,6 +66,10 @@ pub struct Live {
     /// Stacks to be named.
     unnamed: VecDeque<StackRequest>,
     clock: ClockWatch,
+    /// The seed's batches and the listings that wait for the records of the rings up to this time.
+    held: (Nanos, Vec<Vec<Record>>),
+    /// The last tick.
+    ticked: Nanos,
     /// Listeners that precede the first records of the rings.
     listeners: Vec<Record>,
     begun: bool,
@@ -155,6 +159,8 @@ impl Live {
             bound_ports,
             stacks,
             unnamed: VecDeque::new(),
+            held: (Nanos(0), Vec::new()),
+            ticked: Nanos(0),
             listeners,
             begun: false,
             is_seeding: true,
@@ -199,7 +205,8 @@ impl Source for Live {
             self.begun = true;
             privileges::keep_nothing_or_bpf(|| self.tracer.can_read_losses());
             take(Record::Host(Box::new(self.facts.clone())));
-            take(Record::Tick { ts: host::monotonic_now() });
+            self.ticked = host::monotonic_now();
+            take(Record::Tick { ts: self.ticked });
             for record in std::mem::take(&mut self.listeners) {
                 self.names.observe_record(&record);
                 take(record);
@@ -207,15 +214,19 @@ impl Source for Live {
         }
         // Received before the rings are drained: the records of everything that a sweep saw must precede its
         // listing.
-        let mut found = receive(&mut self.seed, SEED_BATCHES);
-        found.push(self.sweeps.findings.try_iter().take(LISTINGS).collect());
+        let (mut seen_at, mut found) = std::mem::take(&mut self.held);
+        if found.is_empty() {
+            found = receive(&mut self.seed, SEED_BATCHES);
+            found.push(self.sweeps.findings.try_iter().take(LISTINGS).collect());
+            found.retain(|batch| !batch.is_empty());
+            seen_at = host::monotonic_now();
+        }
         // Polled before the rings are drained: later records need the new time of day.
         self.clock.poll().into_iter().for_each(&mut *take);
-        // Read before the rings are drained: all earlier records precede the tick.
         let now = host::monotonic_now();
-        let most = if found.iter().all(Vec::is_empty) { DRAIN } else { usize::MAX };
+        let most = if found.is_empty() { DRAIN } else { usize::MAX };
         let Self { names, settings, .. } = self;
-        self.tracer.drain(most, now, |seen| {
+        let passed = self.tracer.drain(most, now, |seen| {
             names.observe_hook(&seen);
             settings.observe_hook(&seen);
             take(Record::Kernel(seen));
@@ -225,6 +236,9 @@ impl Source for Live {
         self.settings.found().for_each(&mut *take);
         receive(&mut self.conntrack, usize::MAX).into_iter().for_each(&mut *take);
         receive(&mut self.bound_ports, usize::MAX).into_iter().for_each(&mut *take);
+        if passed < seen_at {
+            self.held = (seen_at, std::mem::take(&mut found));
+        }
         for mut record in found.into_iter().flatten() {
             self.tracer.identify(&mut record);
             self.names.observe_record(&record);
@@ -244,7 +258,9 @@ impl Source for Live {
             }
             take(Record::Loss { ts: now, losses });
         }
-        take(Record::Tick { ts: now });
+        // The rings may hold earlier records still: what has not come yet must not look late.
+        self.ticked = self.ticked.max(passed);
+        take(Record::Tick { ts: self.ticked });
         Ok(Flow::Running)
     }
 

@@ -1,5 +1,5 @@
-//! The programs of the incidents in `docs/samples`, which `cargo xtask samples` records: a server, and clients that use it well
-//! or badly. Each runs until it is killed.
+//! The programs of the incidents in `docs/samples` and `docs/screenshots`, which `cargo xtask samples` and
+//! `cargo xtask screenshots` make: a server, and clients that use it well or badly. Each runs until it is killed.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use socket2::{Domain, Socket, Type};
+use tests::option::{self, IP_BIND_ADDRESS_NO_PORT};
 
 #[derive(Parser)]
 struct IncidentCli {
@@ -18,11 +19,13 @@ struct IncidentCli {
 
 #[derive(Subcommand)]
 enum IncidentRole {
-    /// Answers each byte with one, and closes connections that are silent for so long
+    /// Answers each byte with one, and closes connections that are silent for so long, or after so many requests
     Serve {
         address: SocketAddr,
         #[arg(long, default_value_t = 60)]
         idle_seconds: u64,
+        #[arg(long, default_value_t = u32::MAX)]
+        requests: u32,
     },
     /// Without a pool: one connection for each request, at the second rate after a time
     Call {
@@ -53,7 +56,9 @@ enum IncidentRole {
 
 fn main() -> Result<()> {
     match IncidentCli::parse().role {
-        IncidentRole::Serve { address, idle_seconds } => serve(address, Duration::from_secs(idle_seconds)),
+        IncidentRole::Serve { address, idle_seconds, requests } => {
+            serve(address, Duration::from_secs(idle_seconds), requests)
+        }
         IncidentRole::Call { server, rate, later_rate, after_seconds } => {
             let start = Instant::now();
             loop {
@@ -85,15 +90,13 @@ fn request(connection: &mut TcpStream) -> std::io::Result<()> {
     connection.read_exact(&mut [0])
 }
 
-fn serve(address: SocketAddr, idle: Duration) -> Result<()> {
+fn serve(address: SocketAddr, idle: Duration, requests: u32) -> Result<()> {
     for connection in TcpListener::bind(address)?.incoming() {
         let mut connection = connection?;
         connection.set_read_timeout(Some(idle))?;
-        thread::spawn(
-            move || {
-                while connection.read_exact(&mut [0]).is_ok() && connection.write_all(b"!").is_ok() {}
-            },
-        );
+        let mut answer =
+            move || connection.read_exact(&mut [0]).is_ok() && connection.write_all(b"!").is_ok();
+        thread::spawn(move || (0..requests).all(|_| answer()));
     }
     Ok(())
 }
@@ -103,6 +106,8 @@ fn browse(server: SocketAddr, from: Ipv4Addr, clients: u32) -> Result<()> {
         let address = Ipv4Addr::from_bits(from.to_bits() + number);
         loop {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            // Its port stays free for connections to elsewhere: the clients stand for other hosts.
+            option::set(&socket, IP_BIND_ADDRESS_NO_PORT, 1)?;
             socket.bind(&SocketAddr::from((address, 0)).into())?;
             socket.connect(&server.into())?;
             let mut connection = TcpStream::from(socket);

@@ -138,7 +138,7 @@ pub fn syn_meets_time_wait(lab: &Lab) -> Result<()> {
     let (before, mut stalls, mut listeners) = (paws()?, Vec::new(), Vec::new());
     for family in IpFamily::BOTH {
         let wire = Wire::open(family.loopback())?;
-        let mut pair = ConnectedPair::open(family)?;
+        let mut pair = ConnectedPair::open_from_own_port(family)?;
         pair.server.close_to_orphan()?;
         pair.client.wait(CloseWait)?;
         pair.client.close();
@@ -402,7 +402,7 @@ pub fn ordinary_user(lab: &Lab) -> Result<()> {
 /// A client that runs out of ports: destination and process are named; then reuse cures it, and both counts agree.
 pub fn ports_exhausted(lab: &Lab) -> Result<()> {
     netns::sysctl("ip_local_port_range", "42000 42099")?;
-    netns::sysctl("tcp_tw_reuse", "0")?;
+    netns::keep_time_wait()?;
     let mut listener = TestSocket::listen((IpFamily::V4.loopback(), 7_000).into())?;
     let doctor = Doctor::start(lab)?;
     let mut failures = 0;

@@ -56,7 +56,7 @@ pub fn reused_by_connect(lab: &Lab) -> Result<()> {
 pub fn reopened_by_syn(lab: &Lab) -> Result<()> {
     let tracer = lab.trace()?;
     both_families(|family| {
-        let mut pair = ConnectedPair::open(family)?;
+        let mut pair = ConnectedPair::open_from_own_port(family)?;
         let orphaned = pair.server.close_to_orphan()?;
         pair.client.wait(CloseWait)?;
         let answered = pair.client.close();
@@ -171,10 +171,7 @@ pub fn overflow(lab: &Lab) -> Result<()> {
     ensure!(kernel::count(TimeWait)? == 1, "the one timewait socket that fits");
     for family in IpFamily::BOTH {
         let mut orphan = ConnectedPair::open(family)?;
-        let (closed, ended) = kernel::counts("TCPTimeWaitOverflow", 1, || {
-            let closed = orphan.client.close();
-            Ok((closed, orphan.client.ends(closed)?))
-        })?;
+        let (closed, ended) = orphan.close_client_into_overflow()?;
         tracer.expect(
             &orphan.client.expected,
             &orphan.client_steps(&[
@@ -304,8 +301,7 @@ pub fn last_ack_reset(lab: &Lab) -> Result<()> {
     first.close_client_first()?;
     for family in IpFamily::BOTH {
         let mut pair = ConnectedPair::open(family)?;
-        let closed = pair.client.close();
-        pair.client.ends(closed)?;
+        let (closed, _) = pair.close_client_into_overflow()?;
         let received = pair.server.reaches(CloseWait, closed)?;
         let answered = pair.server.close();
         let ended = pair.server.ends(answered)?;

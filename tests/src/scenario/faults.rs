@@ -35,12 +35,12 @@ fn print_fault(fault: &str, injected: &str, lost: &str, reported: &str) {
 }
 
 /// Connections that overflow the smallest ring while nobody reads it: ten records each at the least.
-fn too_many_for_the_ring() -> usize {
+pub(super) fn too_many_for_the_ring() -> usize {
     (1 << 20) / 88 / 5
 }
 
 /// Room for many connections in this namespace.
-fn make_room() -> Result<()> {
+pub(super) fn make_room() -> Result<()> {
     netns::sysctl("ip_local_port_range", "1024 65535")?;
     netns::sysctl("tcp_max_tw_buckets", "2000000")
 }

@@ -41,4 +41,5 @@ pub mod stacks;
 pub mod storm;
 pub mod threads;
 pub mod triggers;
+pub mod verdict;
 pub mod workloads;

@@ -24,8 +24,10 @@ use crate::{kernel, netns};
 const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 71, 0, 2), Ipv4Addr::new(10, 71, 0, 3)];
 const GATEWAY: &str = "10.72.0.1";
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 72, 0, 2);
-/// Connections to it are closed at once; those to the next port stay open.
+/// Connections to it are closed at once.
 const PORT: u16 = 7_000;
+/// Connections to it stay open.
+const HELD_PORT: u16 = PORT + 1;
 const RANGE: &str = "40000-40099";
 const PORTS: u64 = 100;
 /// The address of a service, which nobody has.
@@ -200,24 +202,14 @@ fn passing(lab: &Lab, gateway: &Gateway, ports: &JsonSnapshots<NatDocument>) -> 
 
 /// Connections that stay open hold their ports until none is left; the time of it is predicted.
 fn staying(lab: &Lab, gateway: &Gateway, ports: &JsonSnapshots<NatDocument>) -> Result<()> {
-    let port = PORT + 1;
-    let _listener = gateway.server.inside(|| Ok(TcpListener::bind((SERVER, port))?))?;
+    let port = HELD_PORT;
     let doctor = Doctor::start(lab)?;
     let before = counters()?;
     let first = ports.next()?;
     let began_ns = now_ns();
-    let mut held = Vec::new();
-    for n in 0..PORTS {
-        // 60 and 40 of 100.
-        let client = CLIENTS[usize::from(n % 5 >= 3)];
-        held.push(gateway.client.inside(|| connect(client, port, Duration::from_secs(3)))?);
-        hold(APART);
-    }
+    let held = gateway.hold_all_ports(APART)?;
     let ended_ns = now_ns();
-    for n in 0..IN_VAIN {
-        let more = gateway.client.inside(|| connect(CLIENTS[0], port, Duration::from_millis(300)));
-        ensure!(more.is_err(), "connection {n} beyond the range succeeded");
-    }
+    connect_in_vain(gateway)?;
     let grown = || -> Result<[u64; 2]> {
         let now = counters()?;
         Ok([now[0] - before[0], now[1] - before[1]])
@@ -263,6 +255,15 @@ fn staying(lab: &Lab, gateway: &Gateway, ports: &JsonSnapshots<NatDocument>) -> 
     ensure!(names_client(CLIENTS[0], 60) && names_client(CLIENTS[1], 40), "{found:#?}");
     ensure!(found.fix.iter().any(|line| line.contains("--to-ports 1024-65535")), "{found:#?}");
     drop(held);
+    Ok(())
+}
+
+/// Connections beyond the range.
+pub(super) fn connect_in_vain(gateway: &Gateway) -> Result<()> {
+    for n in 0..IN_VAIN {
+        let more = gateway.client.inside(|| connect(CLIENTS[0], HELD_PORT, Duration::from_millis(300)));
+        ensure!(more.is_err(), "connection {n} beyond the range succeeded");
+    }
     Ok(())
 }
 
@@ -312,7 +313,7 @@ fn counters() -> Result<[u64; 2]> {
 }
 
 /// This thread's namespace, between those of the clients and the server.
-struct Gateway {
+pub(super) struct Gateway {
     client: NetnsHost,
     server: NetnsHost,
     /// Whether the kernel evicts entries in TIME_WAIT (Linux 6.5).
@@ -320,7 +321,19 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start() -> Result<Self> {
+    /// One connection for each port, this far apart: 60 from the first client and 40 from the second.
+    pub(super) fn hold_all_ports(&self, apart: Duration) -> Result<(TcpListener, Vec<Socket>)> {
+        let listener = self.server.inside(|| Ok(TcpListener::bind((SERVER, HELD_PORT))?))?;
+        let mut held = Vec::new();
+        for n in 0..PORTS {
+            let client = CLIENTS[usize::from(n % 5 >= 3)];
+            held.push(self.client.inside(|| connect(client, HELD_PORT, Duration::from_secs(3)))?);
+            hold(apart);
+        }
+        Ok((listener, held))
+    }
+
+    pub(super) fn start() -> Result<Self> {
         let (client, server) = (NetnsHost::start()?, NetnsHost::start()?);
         for (link, host, addr) in [("c0", &client, "10.71.0.1/24"), ("s0", &server, "10.72.0.1/24")] {
             let pid = host.pid();

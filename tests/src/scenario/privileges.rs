@@ -21,7 +21,7 @@ fn least() -> Vec<&'static str> {
 }
 
 /// A command of an ordinary user with these capabilities and no others.
-fn with_capabilities(binary: &std::path::Path, names: &[&str]) -> Command {
+pub(super) fn with_capabilities(binary: &std::path::Path, names: &[&str]) -> Command {
     let set = names.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
     let user = NOBODY.to_string();
     let mut command = Command::new("setpriv");
@@ -34,7 +34,7 @@ fn with_capabilities(binary: &std::path::Path, names: &[&str]) -> Command {
 }
 
 /// Whether `name` can be started here.
-fn needs(name: &str) -> Result<()> {
+pub(super) fn needs(name: &str) -> Result<()> {
     Command::new(name).arg("--version").finish().map_err(|_| Skip(format!("no {name} here")))?;
     Ok(())
 }

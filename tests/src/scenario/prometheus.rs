@@ -45,7 +45,7 @@ pub fn rules_and_panels(lab: &Lab) -> Result<()> {
 
     let [first, last] = PORTS;
     netns::sysctl("ip_local_port_range", &format!("{first} {last}"))?;
-    netns::sysctl("tcp_tw_reuse", "0")?;
+    netns::keep_time_wait()?;
     let exporter = Exporter::start(lab, &["--most", "5"])?;
     let folder = TempFolder::new()?;
     let shortened = SHORTENED.into_iter().try_fold(fs::read_to_string(rules)?, |rules, (long, short)| {

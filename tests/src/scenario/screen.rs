@@ -21,12 +21,12 @@ const LARGE: Size = (160, 50);
 const SMALL: Size = (80, 24);
 
 /// The name of the process that forgets `close()`.
-const FORGETFUL: &str = "forgets-close";
+pub(super) const FORGETFUL: &str = "forgets-close";
 /// The sockets that it forgets.
-const LEAKS: usize = 3;
+pub(super) const LEAKS: usize = 3;
 
 /// Sockets for the screen to show.
-struct ScreenSockets {
+pub(super) struct ScreenSockets {
     _open: ConnectedPair,
     _listener: TestSocket,
     _shell: Shell,
@@ -35,7 +35,7 @@ struct ScreenSockets {
 
 impl ScreenSockets {
     /// Some hundred TIME_WAIT, an open connection over IPv6, and a process that keeps sockets that its peer has closed.
-    fn make() -> Result<Self> {
+    pub(super) fn make() -> Result<Self> {
         make_connections(IpFamily::V4, if is_emulated() { 40 } else { 300 })?;
         let open = ConnectedPair::open(IpFamily::V6)?;
         let listener = TestSocket::listen((IpFamily::V4.loopback(), 0).into())?;
@@ -50,6 +50,11 @@ impl ScreenSockets {
         process::close(servers);
         wait_for("sockets in CLOSE_WAIT", soon(), || Ok((kernel::count(CloseWait)? == LEAKS).then_some(())))?;
         Ok(Self { _open: open, _listener: listener, _shell: shell, forgetful })
+    }
+
+    /// The process that keeps them.
+    pub(super) fn pid(&self) -> u32 {
+        self.forgetful.id()
     }
 }
 

@@ -26,7 +26,7 @@ const LEAKED: usize = 3;
 pub fn incidents(lab: &Lab) -> Result<()> {
     lab.binary()?;
     netns::sysctl("ip_local_port_range", &format!("42000 {}", 42_000 + PORTS - 1))?;
-    netns::sysctl("tcp_tw_reuse", "0")?;
+    netns::keep_time_wait()?;
     let folder = TempFolder::new()?;
     let file = folder.file("incidents.tcptrace");
     let number = lab.netns().to_string();
@@ -89,7 +89,7 @@ pub fn beside_traffic(lab: &Lab) -> Result<()> {
         return Err(Skip("takes minutes: TCPTRACE_RECORDER_SECONDS=600".into()).into());
     };
     netns::sysctl("ip_local_port_range", &format!("40000 {}", 40_000 + MANY_PORTS - 1))?;
-    netns::sysctl("tcp_tw_reuse", "0")?;
+    netns::keep_time_wait()?;
     let folder = TempFolder::new()?;
     let number = lab.netns().to_string();
     let when = "client_ports_exhausted,close_wait_leak";

@@ -18,24 +18,24 @@ use crate::{command, cross, packages, toolchain};
 
 /// A recording that every program can read.
 const RECORDING: &str = "tests/fixtures/session-v1.tcptrace";
+/// Commands that read recordings.
+const VIEWS: [&str; 11] = [
+    "states --from FILE",
+    "top --once --from FILE",
+    "hist --from FILE",
+    "ports --from FILE",
+    "events --from FILE",
+    "doctor --from FILE",
+    "diff FILE FILE",
+    "report FILE -o -",
+    "export FILE -o - --format csv",
+    "export FILE -o - --format jsonl",
+    "export FILE -o - --format parquet",
+];
 
-pub fn run(repo: &Repo, archs: &[Arch], generated: &Path, release: &Release) -> Result<()> {
-    packages::install_without_services(packages::DIST_CHECK)?;
-    chart::check(repo)?;
-    sbom(repo, release)?;
-    if archs.contains(&Arch::native()) {
-        containers::check(repo, release)?;
-        roots::check(repo, release)?;
-    }
-    for &arch in archs.iter().filter(|arch| **arch != Arch::native()) {
-        foreign(repo, arch, release)?;
-    }
-    crates(repo)?;
-    reproducible(repo, archs, generated, release)
-}
-
-/// Builds from a copy of the sources in another folder, and compares the hashes.
-fn reproducible(repo: &Repo, archs: &[Arch], generated: &Path, release: &Release) -> Result<()> {
+/// Copies the sources to another folder, for the second build. To be called before the first one: the sources may change
+/// meanwhile.
+pub fn copy_sources(repo: &Repo) -> Result<Repo> {
     const COPY: &str = "git ls-files -z --cached --others --exclude-standard \
          | tar --null --files-from=- -c | tar -x -C \"$0\"";
     let root = repo.target.join("dist-again");
@@ -44,12 +44,33 @@ fn reproducible(repo: &Repo, archs: &[Arch], generated: &Path, release: &Release
     }
     fs::create_dir_all(&root)?;
     command::run(Command::new("sh").current_dir(&repo.root).args(["-c", COPY]).arg(&root))?;
-    let again = Repo { target: root.join("target"), root };
+    Ok(Repo { target: root.join("target"), root })
+}
+
+/// Runs all checks; `again` has a copy of the sources.
+pub fn run(repo: &Repo, archs: &[Arch], generated: &Path, release: &Release, again: &Repo) -> Result<()> {
+    packages::install_without_services(packages::DIST_CHECK)?;
+    chart::check(repo)?;
+    sbom(repo, release)?;
+    if archs.contains(&Arch::native()) {
+        containers::check(repo, release)?;
+        roots::check(repo, release)?;
+    }
+    for &arch in archs {
+        program(repo, arch)?;
+        same_files(arch, release)?;
+    }
+    crates(repo)?;
+    reproducible(again, archs, generated, release)
+}
+
+/// Builds from the copy of the sources, and compares the hashes.
+fn reproducible(again: &Repo, archs: &[Arch], generated: &Path, release: &Release) -> Result<()> {
     for &arch in archs.iter().filter(|arch| **arch != Arch::native()) {
-        cross::install(&again, arch)?;
+        cross::install(again, arch)?;
     }
     // The copy has no history to take the date from.
-    let again = build(&again, archs, generated, release.epoch)?;
+    let again = build(again, archs, generated, release.epoch)?;
     let [first, second] = [release, &again].map(|release| fs::read_to_string(release.folder.join(HASHES)));
     let (first, second) = (first?, second?);
     let differing: Vec<_> =
@@ -59,18 +80,30 @@ fn reproducible(repo: &Repo, archs: &[Arch], generated: &Path, release: &Release
     Ok(())
 }
 
-/// The program of another architecture, in an emulator of its processor; its packages have the same files as those of this
-/// machine.
-fn foreign(repo: &Repo, arch: Arch, release: &Release) -> Result<()> {
-    let emulator = cross::emulator(arch);
-    let run = |args: &[&str]| {
-        let mut run = Command::new(&emulator);
-        command::output(run.current_dir(&repo.root).arg(cross::binary(repo, arch, "dist")).args(args))
+/// The program runs, that of another architecture in an emulator of its processor, and every view reads a recording: a static
+/// program is not the one that the other tests run.
+fn program(repo: &Repo, arch: Arch) -> Result<()> {
+    let binary = cross::binary(repo, arch, "dist");
+    let run = |args: &str| -> Result<Vec<u8>> {
+        let mut run =
+            if arch == Arch::native() { Command::new("env") } else { Command::new(cross::emulator(arch)) };
+        let output = run.current_dir(&repo.root).arg(&binary).args(args.split(' ')).output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} tcptrace {args}: {}: {stderr}", arch.machine(), output.status);
+        Ok(output.stdout)
     };
-    let version = run(&["-V"])?;
-    ensure!(version == format!("tcptrace {VERSION}"), "{version}");
-    ensure!(run(&["states", "--from", RECORDING])?.contains("TIME_WAIT"), "no states of the recording");
-    println!("{} by {emulator}: {version}", arch.machine());
+    let version = run("-V")?;
+    ensure!(version == format!("tcptrace {VERSION}\n").as_bytes(), "{}", String::from_utf8_lossy(&version));
+    for view in VIEWS {
+        let printed = run(&view.replace("FILE", RECORDING))?;
+        ensure!(!printed.is_empty(), "{} tcptrace {view} prints nothing", arch.machine());
+    }
+    println!("{}: {VERSION}, and {} views of a recording", arch.machine(), VIEWS.len());
+    Ok(())
+}
+
+/// The packages of `arch` have the same files as those of this machine.
+fn same_files(arch: Arch, release: &Release) -> Result<()> {
     let lists = |arch: Arch| -> Result<[String; 2]> {
         let deb = release.file(&format!("_{}.deb", arch.debian()))?;
         let rpm = release.file(&format!(".{}.rpm", arch.machine()))?;

@@ -97,6 +97,7 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
         tw_entry_stamp: optional("inet_timewait_sock.tw_entry_stamp"),
         tw_timer: need("inet_timewait_sock.tw_timer"),
         rsk_timer: need("request_sock.rsk_timer"),
+        num_retrans: optional("request_sock.num_retrans"),
         num_timeout: num_timeout.unwrap_or(0) / 8,
         num_timeout_shift: num_timeout.unwrap_or(0) % 8,
         timer_function: need("timer_list.function"),

@@ -37,6 +37,7 @@ fn stable_fields_have_their_offsets() {
             (offsets.tw_substate, 140),
             (offsets.tw_timer, 160),
             (offsets.rsk_timer, 152),
+            (offsets.num_retrans, 146),
             (offsets.num_timeout, 147),
             (offsets.num_timeout_shift, 1),
             (offsets.timer_expires, 16),

@@ -89,3 +89,71 @@ fn connections_of_a_listener_without_port_inherit_its_owner() {
     assert_eq!((socket(8).owner, socket(8).listener_is_any), (OwnerKind::Listener, true));
     assert_eq!(socket(3).tuple.sport, SERVER);
 }
+
+/// SYN, RST, SYN from the same port: the kernel gives the second request socket the address of the first.
+#[test]
+fn a_new_request_at_the_same_address_is_another_handshake() {
+    use TcpState as T;
+    let new = |ms| kernel(raw::RawRecord { flags: flag::NEW_REQUEST, ..request(ms, Kind::RequestArmed) });
+    let mut run = TrackerRun::new();
+    run.take(new(10))
+        .take(kernel(request(20, Kind::RequestCancelled)))
+        .take(new(30))
+        .take(kernel(request(40, Kind::RequestCancelled)))
+        .take(server(40, 8, T::SynRecv, T::Established));
+    assert_eq!(
+        run.lines(),
+        [
+            "h LISTEN>SYN_RECV",
+            "h SYN_RECV>CLOSE 10ms dropped",
+            "h LISTEN>SYN_RECV",
+            "8 SYN_RECV>ESTABLISHED 10ms"
+        ]
+    );
+}
+
+/// Names and settings may be found while older records are still in the rings.
+#[test]
+fn a_fact_of_another_thread_ends_nothing() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.take(kernel(request(10, Kind::RequestArmed)))
+        .take(kernel(request(20, Kind::RequestCancelled)))
+        .take(Record::NetnsSettings { ts: Nanos(900 * MS), netns: NetnsId(1), sysctls: <_>::default() })
+        .take(server(20, 8, T::SynRecv, T::Established));
+    assert_eq!(run.lines(), ["h LISTEN>SYN_RECV", "8 SYN_RECV>ESTABLISHED 10ms"]);
+}
+
+/// A SYN that comes again arms the timer of the same request socket again (`tcp_check_req()`).
+#[test]
+fn a_request_that_is_armed_again_goes_on() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.take(kernel(raw::RawRecord { flags: flag::NEW_REQUEST, ..request(10, Kind::RequestArmed) }))
+        .take(kernel(request(20, Kind::RequestCancelled)))
+        .take(kernel(request(20, Kind::RequestArmed)))
+        .take(server(40, 8, T::SynRecv, T::Established));
+    assert_eq!(run.lines(), ["h LISTEN>SYN_RECV", "8 SYN_RECV>ESTABLISHED 30ms"]);
+}
+
+/// The kernel takes a request socket out of its table before it cancels its timer: another may be there by then.
+#[test]
+fn a_late_cancel_of_the_request_before_ends_nothing() {
+    use TcpState as T;
+    let mut run = TrackerRun::new();
+    run.take(kernel(request(10, Kind::RequestArmed)))
+        .take(kernel(raw::RawRecord { object: 0xdef0, ..request(20, Kind::RequestArmed) }))
+        .take(kernel(request(21, Kind::RequestCancelled)))
+        .take(kernel(request(22, Kind::RequestExpired)))
+        .time(400)
+        .take(server(450, 8, T::SynRecv, T::Established));
+    assert_eq!(
+        run.lines(),
+        [
+            "h LISTEN>SYN_RECV",
+            "h SYN_RECV>CLOSE 10ms dropped",
+            "h LISTEN>SYN_RECV",
+            "8 SYN_RECV>ESTABLISHED 430ms"
+        ]
+    );
+}

@@ -46,3 +46,15 @@ fn duplicate_report_of_a_close_may_come_after_other_closes() {
     assert_eq!(run.lines().len(), 602);
     assert_eq!((run.tracker.counters().doubles, run.tracker.counters().healed), (1, 0));
 }
+
+/// `tcp_time_wait()` is called in FIN_WAIT2 and CLOSING only: what came before was missed.
+#[test]
+fn a_timewait_socket_after_missed_transitions_has_no_dwell_before() {
+    use TcpState as T;
+    for substate in [T::TimeWait, T::FinWait2] {
+        let mut run = TrackerRun::new();
+        run.reach_established(7).take(kernel(timewait(9_000, Kind::TimewaitArmed, 7, substate)));
+        assert!(run.lines().iter().all(|line| !line.contains("8990ms")), "{:?}", run.lines());
+        assert_eq!((run.tracker.counters().healed, run.count(substate)), (1, 1));
+    }
+}

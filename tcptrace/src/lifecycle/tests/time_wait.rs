@@ -292,3 +292,21 @@ fn timewait_record_with_a_wrong_substate_is_undecodable() {
     run.take(kernel(raw));
     assert_eq!((run.tracker.sockets().count(), run.tracker.counters().undecodable), (0, 1));
 }
+
+/// A file may state any number of ticks per second.
+#[test]
+fn ticks_per_second_of_a_hostile_file_are_ignored() {
+    use TcpState as T;
+    for hz in [0, -1, i64::MAX] {
+        let mut run = TrackerRun::new();
+        let checkpoint = crate::model::checkpoint::TrackerCheckpoint { hz: Some(hz), ..<_>::default() };
+        run.take(Record::TrackerCheckpoint(Box::new(checkpoint)))
+            .reach_fin_wait2(7)
+            .take(kernel(timewait(40, Kind::TimewaitArmed, 7, T::FinWait2)))
+            .take(kernel(raw::RawRecord {
+                arg0: 0,
+                ..timewait(60_040, Kind::TimewaitExpired, 7, T::TimeWait)
+            }));
+        assert_eq!(run.count(T::TimeWait), 0, "{:?}", run.lines());
+    }
+}

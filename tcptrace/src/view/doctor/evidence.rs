@@ -9,6 +9,7 @@ use crate::{
     },
     lifecycle::{EndReason, Role},
     model::{Endpoint, NetnsId, TcpState, record::Process, text, units},
+    view::stacks,
 };
 
 /// Maximum number of namespaces, processes and destinations named in one finding.
@@ -209,7 +210,14 @@ impl<'a> Case<'a> {
         of_program
             .filter(|group| !group.stack.frames.is_empty())
             .take(MOST_CODE)
-            .map(|group| format!("{} {what} {}", units::count(group.calls), group.stack.summary()))
+            .map(|group| {
+                format!(
+                    "{}{} {what} {}",
+                    stacks::mark(group.is_estimate()),
+                    units::count(group.calls),
+                    group.stack.summary()
+                )
+            })
             .collect()
     }
 

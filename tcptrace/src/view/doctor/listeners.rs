@@ -117,7 +117,8 @@ pub fn syn_queue(case: &Case<'_>) -> Option<Found> {
         vec![case.set(netns, "net.ipv4.tcp_syncookies", 1)]
     } else {
         vec![
-            "Check whether they are real clients: SyncookiesRecv near SyncookiesSent is load, far below it is a flood.".into(),
+            "Check whether they are real clients: SyncookiesRecv near SyncookiesSent is load, far below it is a \
+             flood.".into(),
             "Load: in the application a longer backlog, which is the limit of the SYN queue as well (with \
              somaxconn and tcp_max_syn_backlog above it). Flood: filter upstream."
                 .into(),
@@ -223,19 +224,26 @@ pub fn syns_at_time_wait(case: &Case<'_>) -> Option<Found> {
             ("accepted", accepted),
             ("longest_stall_ns", stall.0),
         ],
-        why: "The client took a port again whose last connection is still in TIME_WAIT here. The kernel reopens it for               a newer timestamp or a higher sequence number only; else it answers with an ACK or drops the SYN, and the               client sends it again after 1 s, 3 s, 7 s. Clients behind one NAT address share its ports and not their               timestamps; a load balancer with few source ports comes back to each within 60 s.",
+        why: "The client took a port again whose last connection is still in TIME_WAIT here. The kernel reopens \
+              it for a newer timestamp or a higher sequence number only; else it answers with an ACK or drops \
+              the SYN, and the client sends it again after 1, 2, 3, 4, 5, 7 s and so on (before Linux 6.5: 1, 3, \
+              7 s). Clients behind one NAT address share its ports and not their timestamps; a load balancer \
+              with few source ports comes back to each within 60 s.",
         who: refused
             .iter()
             .take(MOST_NAMED)
             .map(|&(netns, local, of)| listening(case, netns, local, of.syns))
             .collect(),
         fix: vec![
-            "Let the clients close first, with keep-alive on this side: the TIME_WAIT is theirs then, and they skip its port."
+            "Let the clients close first, with keep-alive on this side: the TIME_WAIT is theirs then, and they \
+             skip its port."
                 .into(),
-            "NAT or balancer in front: more source addresses, or connections that it keeps; TCP timestamps on at all of its              clients, or at none."
+            "NAT or balancer in front: more source addresses, or connections that it keeps; TCP timestamps on at \
+             all of its clients, or at none."
                 .into(),
         ],
-        dont: "Not tcp_tw_recycle (removed): it refused such SYNs for every connection. tcp_tw_reuse changes nothing for                accepted ones.",
+        dont: "Not tcp_tw_recycle (removed): it refused such SYNs for every connection. tcp_tw_reuse changes \
+               nothing for accepted ones.",
         verify: format!(
             "{}   # stay constant",
             case.command(refused[0].0, "nstat -az TcpExtPAWSTimewait TcpExtPAWSEstab")

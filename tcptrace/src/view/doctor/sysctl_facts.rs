@@ -150,8 +150,8 @@ pub const SYSCTL_FACTS: [SysctlFact; 24] = [
     SysctlFact {
         name: "net.ipv4.tcp_orphan_retries",
         default: "0, which acts as 8",
-        truth: "How often a FIN without a process is sent again, in FIN_WAIT1, LAST_ACK and CLOSING. It does not \
-                touch FIN_WAIT2 or TIME_WAIT.",
+        truth: "How often the FIN of a socket without a process is retransmitted, in FIN_WAIT1, LAST_ACK and \
+                CLOSING. It does not touch FIN_WAIT2 or TIME_WAIT.",
         advice: "Leave it; 1 to 3 on a server whose clients vanish by the thousand.",
     },
     SysctlFact {
@@ -164,13 +164,13 @@ pub const SYSCTL_FACTS: [SysctlFact; 24] = [
     SysctlFact {
         name: "net.ipv4.tcp_timestamps",
         default: "1",
-        truth: "Timestamps of RFC 7323: they keep old segments out of a connection (PAWS), and tell when a TIME_WAIT \
+        truth: "Timestamps of RFC 7323: they keep old segments out of a connection (PAWS), and show when a TIME_WAIT \
                 may be reused. With 0 tcp_tw_reuse does nothing.",
         advice: "Leave it 1. Since 4.10 they are random per connection and do not reveal the uptime.",
     },
     SysctlFact {
         name: "net.ipv4.tcp_syn_retries",
-        default: "6 (about 127 s)",
+        default: "6 (about 131 s; before Linux 6.5, 127 s)",
         truth: "How often a SYN is sent again before connect() fails with ETIMEDOUT.",
         advice: "Leave it; give connect() a timeout in the application.",
     },

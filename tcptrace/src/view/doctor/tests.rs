@@ -463,7 +463,7 @@ const PROVOKED: &[(&str, Trigger, Severity, &str)] = &[
         "tracer_losses",
         |s| (s.losses.ring_full, s.losses.healed, s.records) = (12, 7_000, 12_000),
         Severity::Note,
-        "lost 7,012: ring full 12, healed 7,000, of 12,000 records",
+        "lost 7,000: ring full 12, healed 7,000, of 12,000 records",
     ),
 ];
 
@@ -511,6 +511,9 @@ fn each_fault_triggers_only_its_finding() {
         let all = format!("{}\n{}", found.title, found.evidence.join("\n"));
         assert!(all.contains(said), "{id} does not say '{said}': {all}");
         assert!(!found.fix.is_empty() && !found.dont.is_empty() && !found.verify.is_empty(), "{id}");
+        // The fixes have commands with a comment, after blanks.
+        let texts = [found.why, found.dont].into_iter().chain(found.fix.iter().map(String::as_str));
+        texts.for_each(|text| assert!(!text.replace("   #", "#").contains("  "), "{id}: {text}"));
         let is_named = |who: &super::Who| {
             (who.comm.is_some(), who.pid.is_some()) == (who.name.is_some(), who.name.is_some())
         };

@@ -14,7 +14,8 @@ pub fn losses(case: &Case<'_>) -> Option<Found> {
     let losses = &case.snapshot.losses;
     let lost = losses.total();
     let words = losses::losses(losses)?;
-    let is_doubtful = (lost - losses.healed).saturating_mul(LOSS_TOLERANCE) > case.snapshot.records;
+    let is_doubtful =
+        lost.saturating_sub(losses.healed).saturating_mul(LOSS_TOLERANCE) > case.snapshot.records;
     let (severity, title) = if is_doubtful {
         (Severity::Warning, "counts may be off: tcptrace lost records")
     } else {
@@ -28,10 +29,7 @@ pub fn losses(case: &Case<'_>) -> Option<Found> {
         why: "The ring buffer between kernel and tcptrace was full, or the kernel kept a program from running twice \
               on one CPU. Every loss is counted by its cause.",
         who: Vec::new(),
-        fix: vec![
-            "Ring full: a larger ring (--ring-size 64), or a filter, which keeps other records out of the ring."
-                .into(),
-        ],
+        fix: vec!["Ring full: a larger ring (--ring-size 64), or a filter.".into()],
         dont: "Counts of this run are not exact.",
         verify: "tcptrace doctor   # nothing lost".into(),
     })

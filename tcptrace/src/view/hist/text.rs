@@ -116,8 +116,7 @@ fn title(
 ) -> io::Result<()> {
     let ended = match all.distribution.count {
         0 => "no dwell from beginning to end yet".into(),
-        1 => "1 dwell".into(),
-        n => format!("{} dwells", units::count(n)),
+        n => units::plural(n, "dwell", "dwells"),
     };
     let open = units::count(all.open_now.unwrap_or(0));
     let mut line = format!("{:<11}  {ended}, {open} open now", all.state.name());

@@ -163,8 +163,8 @@ pub fn histogram(
     })?;
     write!(
         out,
-        "<figcaption>{} dwells on a {} axis; dashed: p50 {}, dotted: p99 {}</figcaption></figure>",
-        units::count(distribution.count),
+        "<figcaption>{} on a {} axis; dashed: p50 {}, dotted: p99 {}</figcaption></figure>",
+        units::plural(distribution.count, "dwell", "dwells"),
         if scale == BinScale::Linear { "linear" } else { "logarithmic" },
         units::duration(distribution.quantile(0.5)),
         units::duration(distribution.quantile(0.99)),

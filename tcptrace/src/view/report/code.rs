@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{stack::StackFrame, text::sanitise, units},
-    view::stacks::{StackSubject, comm, name},
+    view::stacks::{StackSubject, comm, mark, name},
 };
 
 /// Most functions of a stack, from the outermost one.
@@ -42,13 +42,16 @@ pub fn code(out: &mut String, report: &Report<'_>) -> fmt::Result {
         "<p>Each function is as wide as its share of the calls, below the function that calls it. \
          <span class=\"scripted\">A click on one shows it over the full width, a click on the first row shows all.</span></p>",
     )?;
+    if report.code.iter().any(|code| code.is_estimate) {
+        writeln!(out, "<p>~ marks an estimate: of many calls in one second a sample was captured.</p>")?;
+    }
     for (index, code) in report.code.iter().enumerate() {
         write!(
             out,
             "<h3 id=\"code-{}\">{}: {}</h3>",
             code.on.name(),
             code.title(),
-            Number::count(code.total, format_args!("/stacks/{index}/total"))
+            Number::count(code.total, format_args!("/stacks/{index}/total")).marked(mark(code.is_estimate))
         )?;
         flame_graph(out, code)?;
         stacks_table(out, index, code)?;
@@ -64,7 +67,8 @@ fn stacks_table(out: &mut String, index: usize, code: &CodeStacks<'_>) -> fmt::R
         writeln!(
             out,
             "<tr><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><th scope=\"row\" class=\"key\">{}</th><td class=\"meaning\">{}</td></tr>",
-            Number::count(listed.count, format_args!("/stacks/{index}/stacks/{n}/count")),
+            Number::count(listed.count, format_args!("/stacks/{index}/stacks/{n}/count"))
+                .marked(mark(listed.is_estimate)),
             percent(listed.count as f64 / code.total as f64),
             Text(&comm(listed.process)),
             Text(function),
@@ -75,7 +79,7 @@ fn stacks_table(out: &mut String, index: usize, code: &CodeStacks<'_>) -> fmt::R
         writeln!(
             out,
             "<tr><td class=\"n\">{}</td><td class=\"n\">{}</td><td></td><th scope=\"row\">{OTHER}</th><td></td></tr>",
-            Number::count(code.other(), format_args!("/stacks/{index}/other")),
+            Number::count(code.other(), format_args!("/stacks/{index}/other")).marked(mark(code.is_estimate)),
             percent(code.other() as f64 / code.total as f64),
         )?;
     }
@@ -121,8 +125,8 @@ impl FlameNode {
     }
 
     /// Draws it with its left edge at `x`, in percent, and those that it calls below.
-    fn draw(&self, out: &mut String, total: u64, x: f64, row: usize) -> fmt::Result {
-        let share = self.count as f64 / total as f64;
+    fn draw(&self, out: &mut String, code: &CodeStacks<'_>, x: f64, row: usize) -> fmt::Result {
+        let share = self.count as f64 / code.total as f64;
         let width = share * 100.0;
         if width < LEAST_WIDTH {
             return Ok(());
@@ -130,11 +134,12 @@ impl FlameNode {
         let (name, place) = (Text(&self.name), Text(&self.place));
         write!(
             out,
-            "<svg class=\"{}\" x=\"{x:.3}%\" y=\"{}\" width=\"{width:.3}%\" height=\"{}\"><title>{name}\n{place}\n{} ({})</title>\
+            "<svg class=\"{}\" x=\"{x:.3}%\" y=\"{}\" width=\"{width:.3}%\" height=\"{}\"><title>{name}\n{place}\n{}{} ({})</title>\
              <rect width=\"100%\" height=\"100%\"/><text x=\"5\" y=\"13\">{name}</text></svg>",
             self.class,
             row * ROW_PX,
             ROW_PX - 1,
+            mark(code.is_estimate),
             units::count(self.count),
             percent(share)
         )?;
@@ -142,8 +147,8 @@ impl FlameNode {
         let mut callees: Vec<&Self> = self.callees.iter().collect();
         callees.sort_by_key(|callee| std::cmp::Reverse(callee.count));
         for callee in callees {
-            callee.draw(out, total, left, row + 1)?;
-            left += callee.count as f64 * 100.0 / total as f64;
+            callee.draw(out, code, left, row + 1)?;
+            left += callee.count as f64 * 100.0 / code.total as f64;
         }
         Ok(())
     }
@@ -168,6 +173,6 @@ fn flame_graph(out: &mut String, code: &CodeStacks<'_>) -> fmt::Result {
         root.rows() * ROW_PX,
         code.title()
     )?;
-    root.draw(out, code.total, 0.0, 0)?;
+    root.draw(out, code, 0.0, 0)?;
     out.write_str("</svg></div>")
 }

@@ -14,6 +14,8 @@ pub struct CodeStacks<'a> {
     pub on: StackSubject,
     /// Calls or sockets with a stack.
     pub total: u64,
+    /// Whether `total` is an estimate.
+    pub is_estimate: bool,
     /// Those with the highest counts.
     pub listed: Vec<ListedStack<'a>>,
 }
@@ -26,8 +28,9 @@ impl<'a> CodeStacks<'a> {
             let mut listed = counted(snapshot, on);
             listed.retain(|listed| listed.stack.is_some());
             let total = listed.iter().map(|listed| listed.count).sum();
+            let is_estimate = listed.iter().any(|listed| listed.is_estimate);
             listed.truncate(MOST_STACKS);
-            Self { on, total, listed }
+            Self { on, total, is_estimate, listed }
         });
         of_subject.filter(|code| code.total > 0).collect()
     }

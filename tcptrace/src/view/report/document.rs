@@ -184,6 +184,8 @@ struct ReportHistogram<'a> {
 struct ReportStacks<'a> {
     on: &'static str,
     total: u64,
+    /// Whether `total` is an estimate.
+    is_estimate: bool,
     /// Those whose stack is not listed.
     other: u64,
     stacks: Vec<ReportStack<'a>>,
@@ -192,6 +194,7 @@ struct ReportStacks<'a> {
 #[derive(Serialize)]
 struct ReportStack<'a> {
     count: u64,
+    is_estimate: bool,
     comm: Cow<'a, str>,
     /// Names of the functions, outermost first.
     frames: Vec<String>,
@@ -201,10 +204,17 @@ impl<'a> ReportStacks<'a> {
     fn of(code: &CodeStacks<'a>) -> Self {
         let stacks = code.listed.iter().map(|listed| ReportStack {
             count: listed.count,
+            is_estimate: listed.is_estimate,
             comm: comm(listed.process),
             frames: code_stacks::frames(listed).map(name).collect(),
         });
-        Self { on: code.on.name(), total: code.total, other: code.other(), stacks: stacks.collect() }
+        Self {
+            on: code.on.name(),
+            total: code.total,
+            is_estimate: code.is_estimate,
+            other: code.other(),
+            stacks: stacks.collect(),
+        }
     }
 }
 

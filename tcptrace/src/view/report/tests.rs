@@ -249,6 +249,19 @@ fn findings_have_a_link_to_their_code() {
 }
 
 #[test]
+fn estimates_are_marked() {
+    let mut snapshot = busy();
+    assert!(!page(&snapshot).contains(">~900<"));
+    snapshot.stacks.groups[0].captured -= 1;
+    let (page, document) = (page(&snapshot), document(&snapshot));
+    // In the heading and in the table.
+    assert_eq!(page.matches(">~900</data>").count(), 2);
+    assert!(page.contains("<p>~ marks an estimate"));
+    let is_estimate = |kind: usize| &document["stacks"][kind]["is_estimate"];
+    assert_eq!([is_estimate(0), is_estimate(1)], [true, false]);
+}
+
+#[test]
 fn hostile_functions_stay_text_and_few() {
     let mut snapshot = busy();
     let process = Process::new(7, HOSTILE, 0);

@@ -82,6 +82,13 @@ pub struct ListedStack<'a> {
     pub process: Option<&'a Process>,
     /// Calls or sockets.
     pub count: u64,
+    /// Whether `count` is an estimate.
+    pub is_estimate: bool,
+}
+
+/// What stands before a count.
+pub const fn mark(is_estimate: bool) -> &'static str {
+    if is_estimate { "~" } else { "" }
 }
 
 /// The stacks of `on`, those with the highest counts first.
@@ -96,6 +103,7 @@ pub fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<ListedStack<'_>> {
                 stack: Some(&group.stack),
                 process: Some(&group.process),
                 count: group.calls,
+                is_estimate: group.is_estimate(),
             })
             .collect(),
         None => stacks
@@ -105,6 +113,7 @@ pub fn counted(snapshot: &Snapshot, on: StackSubject) -> Vec<ListedStack<'_>> {
                 stack: group.stack.as_ref(),
                 process: group.process.as_ref(),
                 count: group.close_wait + group.fin_wait2,
+                is_estimate: false,
             })
             .collect(),
     }

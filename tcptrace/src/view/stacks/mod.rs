@@ -10,7 +10,7 @@ mod text;
 
 use std::io::{self, Write};
 
-pub use self::listed::{ListedStack, StackFormat, StackLayout, StackSubject, comm, counted, name};
+pub use self::listed::{ListedStack, StackFormat, StackLayout, StackSubject, comm, counted, mark, name};
 use crate::aggregate::Snapshot;
 
 /// Writes the stacks of `snapshot`.

@@ -85,9 +85,13 @@ fn snapshot() -> Snapshot {
 }
 
 fn written(on: StackSubject, format: StackFormat) -> String {
+    of(&snapshot(), on, format)
+}
+
+fn of(snapshot: &Snapshot, on: StackSubject, format: StackFormat) -> String {
     let layout = StackLayout { on, format, most: 2, zone: TimeZone::UTC };
     let mut out = Vec::new();
-    write(&mut out, &snapshot(), &layout).expect("memory");
+    write(&mut out, snapshot, &layout).expect("memory");
     String::from_utf8(out).expect("text")
 }
 
@@ -97,6 +101,19 @@ fn text_has_the_caller_in_the_first_line_of_a_stack() {
     insta::assert_snapshot!("connect", written(StackSubject::Connect, StackFormat::Text));
     insta::assert_snapshot!("accept", written(StackSubject::Accept, StackFormat::Text));
     insta::assert_snapshot!("leak", written(StackSubject::Leak, StackFormat::Text));
+}
+
+/// A leak without a stack: not because of the sample if nothing in the recording has one.
+#[test]
+fn a_recording_without_stacks_is_named_as_the_reason() {
+    let mut snapshot = snapshot();
+    snapshot.source = "incident.tcptrace".into();
+    assert!(!of(&snapshot, StackSubject::Leak, StackFormat::Text).contains("the recording has none"));
+    let leak = LeakGroup { stack: None, ..snapshot.stacks.leaks.remove(0) };
+    snapshot.stacks = StacksSnapshot { leaks: vec![leak], ..StacksSnapshot::default() };
+    assert!(
+        of(&snapshot, StackSubject::Leak, StackFormat::Text).contains("no stack: the recording has none")
+    );
 }
 
 #[test]

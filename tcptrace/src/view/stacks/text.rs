@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::listed::{StackLayout, StackSubject, name, traced};
+use super::listed::{StackLayout, StackSubject, mark, name, traced};
 use crate::{
     aggregate::{LeakGroup, Snapshot, StackCall, StackGroup},
     model::{
@@ -71,8 +71,7 @@ fn calls(out: &mut impl Write, snapshot: &Snapshot, layout: &StackLayout) -> io:
     match (total.calls, total.captured) {
         (0, _) => return writeln!(out, ".").map(|()| 0),
         (_, 0) => {
-            let hint =
-                if &*snapshot.source == "live" { "" } else { ": `tcptrace record --stacks` records them" };
+            let hint = if snapshot.is_live() { "" } else { ": `tcptrace record --stacks` records them" };
             return writeln!(out, "; no stacks{hint}.").map(|()| 0);
         }
         (_, captured) if captured < total.with_stack => {
@@ -89,11 +88,10 @@ fn calls(out: &mut impl Write, snapshot: &Snapshot, layout: &StackLayout) -> io:
     let groups: Vec<&StackGroup> = stacks.groups.iter().filter(|group| group.call == call).collect();
     let of = groups.iter().map(|group| group.calls).sum::<u64>() + stacks.evicted;
     for group in groups.iter().take(layout.most) {
-        let is_estimate = group.captured < group.calls;
         writeln!(
             out,
             "\n{}{} ({:.0}%, {}/s)  {}  {}",
-            if is_estimate { "~" } else { "" },
+            mark(group.is_estimate()),
             units::count(group.calls),
             group.calls as f64 * 100.0 / of.max(1) as f64,
             units::rate(group.calls as f64 / seconds.max(1e-9)),
@@ -110,7 +108,7 @@ fn calls(out: &mut impl Write, snapshot: &Snapshot, layout: &StackLayout) -> io:
                 units::duration(Nanos(dwell.max))
             )?;
         }
-        frames(out, Some(&group.stack))?;
+        frames(out, &group.stack)?;
     }
     Ok(groups.len())
 }
@@ -127,6 +125,11 @@ fn leaks(out: &mut impl Write, snapshot: &Snapshot, most: usize) -> io::Result<u
         units::duration(stacks.older),
         if total == 1 { "it" } else { "them" },
     )?;
+    let why_none = if !snapshot.is_live() && stacks.totals.iter().all(|total| total.captured == 0) {
+        "the recording has none, `tcptrace record --stacks` records them"
+    } else {
+        "opened before the trace, not in the sample, or by an accept() that was not seen"
+    };
     for group in stacks.leaks.iter().take(most) {
         let mut states = Vec::new();
         for (count, state) in [(group.close_wait, "CLOSE_WAIT"), (group.fin_wait2, "FIN_WAIT2")] {
@@ -149,7 +152,10 @@ fn leaks(out: &mut impl Write, snapshot: &Snapshot, most: usize) -> io::Result<u
             };
             writeln!(out, "  ({what})")?;
         }
-        frames(out, group.stack.as_deref())?;
+        match &group.stack {
+            Some(stack) => frames(out, stack)?,
+            None => writeln!(out, "    no stack: {why_none}")?,
+        }
     }
     Ok(stacks.leaks.len())
 }
@@ -172,13 +178,7 @@ fn place(stack: Option<&UserStack>) -> String {
     stack.and_then(UserStack::caller).map(StackFrame::with_source).unwrap_or_default()
 }
 
-fn frames(out: &mut impl Write, stack: Option<&UserStack>) -> io::Result<()> {
-    let Some(stack) = stack else {
-        return writeln!(
-            out,
-            "    no stack: opened before the trace, not in the sample, or by an accept() that was not seen"
-        );
-    };
+fn frames(out: &mut impl Write, stack: &UserStack) -> io::Result<()> {
     if stack.frames.is_empty() {
         return writeln!(out, "    no names: the process ended too soon, or may not be read");
     }

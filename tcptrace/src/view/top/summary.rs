@@ -3,7 +3,7 @@
 use super::columns::{count, rate};
 use crate::{
     aggregate::Snapshot,
-    model::{TcpState, text, units},
+    model::{Nanos, TcpState, text, units},
     view::glyphs::Glyphs,
 };
 
@@ -14,10 +14,13 @@ pub fn facts(snapshot: &Snapshot) -> Vec<String> {
     if !host.host.is_empty() {
         facts.push(text::sanitise(&host.host).into_owned());
     }
+    let traced = snapshot.ts.since(snapshot.began);
+    if traced > Nanos(0) {
+        facts.push(format!("traced {}", units::duration(traced)));
+    }
     if !host.kernel.is_empty() {
         facts.push(format!("Linux {}", text::sanitise(&host.kernel)));
     }
-    facts.push(format!("up {}", units::duration(snapshot.ts.since(snapshot.began))));
     facts
 }
 

@@ -43,10 +43,10 @@ pub fn of<'a>(snapshot: &Snapshot, mut serious: impl Iterator<Item = &'a Finding
     if more > 0 {
         sentences.push(format!("{} more.", units::plural(more as u64, "finding", "findings")));
     }
+    sentences.extend(worst.fix.first().map(|step| text::sanitise(step).into_owned()));
     if worst.id == LOSSES {
         sentences.push(calm(snapshot));
     }
-    sentences.extend(worst.fix.first().map(|step| text::sanitise(step).into_owned()));
     BottomLine { severity: Some(worst.severity), sentences }
 }
 
@@ -323,8 +323,12 @@ mod tests {
             "{lost:?}",
             lost = lost(5_000)
         );
-        assert!(lost(5_000).1.contains("18,336 TIME_WAIT, +300/s"), "{:?}", lost(5_000));
         assert_eq!(lost(5).0, None);
+        let mut snapshot = fixture::busy();
+        without_leak(&mut snapshot);
+        snapshot.losses.ring_full = 5_000;
+        let text = verdict(&snapshot).fitted(80, 3);
+        assert!(text.contains("--ring-size 64") && text.contains("18,336 TIME_WAIT, +300/s"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tcptrace_common::state::TcpState::{
     Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent, TimeWait,
 };
 
-use super::parts::{bound, start_connect};
+use super::parts::start_connect;
 use super::{OddCase, OddLab, case};
 use crate::clock::{Span, now_ns, soon, wait_for};
 use crate::event::{EventCloser, EventEndReason, EventRole};
@@ -33,8 +33,8 @@ pub(super) const MPTCP: &[OddCase] = &[case("MPTCP", mptcp)];
 /// A RST answers the first SYN and is dropped before its sender; then the other side connects as well.
 fn simultaneous_open(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
-        let (socket, first_address) = bound(family)?;
-        let (other, second_address) = bound(family)?;
+        let (socket, first_address) = family.bound_socket()?;
+        let (other, second_address) = family.bound_socket()?;
         filter::drop_segments(&socket)?;
         let (mut first, connecting) = kernel::counts("OutRsts", 1, || start_connect(socket, second_address))?;
         stage.add_unended("OutRsts", 1, "a SYN to a socket that has not connected yet");
@@ -70,7 +70,7 @@ fn simultaneous_open(stage: &OddLab) -> Result<()> {
 /// One socket is both ends.
 fn to_itself(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
-        let (socket, address) = bound(family)?;
+        let (socket, address) = family.bound_socket()?;
         let (mut end, connecting) = start_connect(socket, address)?;
         let connecting = end.reaches(Established, connecting)?;
         let closed = end.close();

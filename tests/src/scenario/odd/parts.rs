@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use rustix::io::Errno;
 use socket2::Socket;
 
@@ -44,13 +44,4 @@ impl Unanswered {
         client.wait(tcptrace_common::state::TcpState::SynSent)?;
         Ok(Self { listener, client, connecting })
     }
-}
-
-/// A socket that is bound to a port of its own choice and may share it.
-pub fn bound(family: IpFamily) -> Result<(Socket, SocketAddr)> {
-    let socket = family.socket()?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::new(family.loopback(), 0).into())?;
-    let local = socket.local_addr()?.as_socket().context("an address")?;
-    Ok((socket, local))
 }

@@ -7,7 +7,7 @@ use tcptrace_common::state::TcpState::{
     Close, CloseWait, Established, FinWait1, FinWait2, SynSent, TimeWait,
 };
 
-use super::parts::{bound, start_connect};
+use super::parts::start_connect;
 use super::{OddCase, OddLab, case};
 use crate::clock::{Span, hold, soon, wait_for};
 use crate::event::{EventCloser, EventEndReason, EventRole};
@@ -32,10 +32,10 @@ fn server_in_time_wait(
     family: IpFamily,
     backlog: i32,
 ) -> Result<(ConnectedPair, Vec<crate::expect::ExpectedStep>)> {
-    let (socket, _) = bound(family)?;
+    let (socket, _) = family.bound_socket()?;
     socket.listen(backlog)?;
     let listener = TestSocket::new("listener", EventRole::Listener, socket)?;
-    let mut pair = ConnectedPair::open_to(listener, family.socket()?)?;
+    let mut pair = ConnectedPair::open_to(listener, family.bound_socket()?.0)?;
     let orphaned = pair.server.close_to_orphan()?;
     pair.client.wait(CloseWait)?;
     let answered = pair.client.close();
@@ -122,10 +122,7 @@ fn overflow(stage: &OddLab) -> Result<()> {
     let _buckets = netns::sysctl_for_now("tcp_max_tw_buckets", "0")?;
     for family in IpFamily::BOTH {
         let mut pair = ConnectedPair::open(family)?;
-        let (closed, ended) = kernel::counts("TCPTimeWaitOverflow", 1, || {
-            let closed = pair.client.close();
-            Ok((closed, pair.client.ends(closed)?))
-        })?;
+        let (closed, ended) = pair.close_client_into_overflow()?;
         let steps = [
             step(Established, FinWait1, closed),
             step(FinWait1, FinWait2, ended).orphan(),
@@ -208,8 +205,8 @@ fn closed_in_repair(stage: &OddLab) -> Result<()> {
 /// Like a connection of a restored container: no segment and no peer.
 fn made_in_repair(stage: &OddLab) -> Result<()> {
     for family in IpFamily::BOTH {
-        let (socket, local) = bound(family)?;
-        let (peer, remote) = bound(family)?;
+        let (socket, local) = family.bound_socket()?;
+        let (peer, remote) = family.bound_socket()?;
         option::set(&socket, option::TCP_REPAIR, 1)?;
         let (mut end, connecting) = kernel::counts("OutSegs", 0, || start_connect(socket, remote))?;
         ensure!(

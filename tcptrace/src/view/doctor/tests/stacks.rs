@@ -53,7 +53,8 @@ fn findings_name_the_code_if_stacks_were_captured() {
 
     let pools = evidence(|snapshot| {
         snapshot.pools = vec![super::pools_tests::demand(1, &process().comm)];
-        snapshot.stacks.groups = vec![calls(StackCall::Connect, "open", 1_234)];
+        snapshot.stacks.groups =
+            vec![StackGroup { captured: 400, ..calls(StackCall::Connect, "open", 1_234) }];
     });
-    assert_eq!(pools.last().map(String::as_str), Some("1,234 opened by open app/pool.c:10 < main"));
+    assert_eq!(pools.last().map(String::as_str), Some("~1,234 opened by open app/pool.c:10 < main"));
 }

@@ -65,7 +65,7 @@ fn right(snapshot: &Snapshot, state: &ScreenState, theme: &Theme) -> Line<'stati
 /// The feed mode.
 fn mode(snapshot: &Snapshot, mode: FeedMode, theme: &Theme) -> Span<'static> {
     let (word, role) = match mode {
-        FeedMode::Live if &*snapshot.source != "live" => ("REPLAY", StyleRole::Live),
+        FeedMode::Live if !snapshot.is_live() => ("REPLAY", StyleRole::Live),
         FeedMode::Live => ("LIVE", StyleRole::Live),
         FeedMode::Paused => ("PAUSED", StyleRole::Held),
         FeedMode::Ended => ("ENDED", StyleRole::Held),
