@@ -297,11 +297,14 @@ pub enum Reentrant {
     ResetSent = 2,
     /// [`Kind::ResetReceived`]
     ResetReceived = 3,
+    /// [`Kind::Accepted`]
+    Accepted = 4,
 }
 
 impl Reentrant {
     /// Every hook, by number.
-    pub const ALL: [Self; 4] = [Self::SetState, Self::Segment, Self::ResetSent, Self::ResetReceived];
+    pub const ALL: [Self; 5] =
+        [Self::SetState, Self::Segment, Self::ResetSent, Self::ResetReceived, Self::Accepted];
 }
 
 /// Causes of lost events: indices of the per-CPU `LOSSES` map.
@@ -314,7 +317,7 @@ pub mod loss {
     /// guard had skipped those, or because a nested event had overwritten the mark (a duplicate). One counter per
     /// [`super::Reentrant`].
     pub const COVERED: u32 = 2;
-    /// Not a loss of a record: the ring of stacks had no room for one.
+    /// Not a loss of a record: a user stack was not captured.
     pub const STACK: u32 = COVERED + super::Reentrant::ALL.len() as u32;
     /// Number of counters.
     pub const COUNT: u32 = STACK + 1;

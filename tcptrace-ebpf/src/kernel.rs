@@ -109,12 +109,24 @@ pub trait SockCommon {
     }
 }
 
-/// Whether the current thread is a kernel thread, which owns no socket.
+/// Whether the thread `task` is a kernel thread, which owns no socket.
 #[inline(always)]
 pub fn is_kernel_thread(task: Address) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
+    has_flag(task, PF_KTHREAD)
+}
+
+/// Whether the thread `task` is exiting: it has no memory any more when its sockets are closed.
+#[inline(always)]
+pub fn is_exiting(task: Address) -> bool {
+    const PF_EXITING: u32 = 0x4;
+    has_flag(task, PF_EXITING)
+}
+
+#[inline(always)]
+fn has_flag(task: Address, flag: u32) -> bool {
     let flags = config!(offsets.task_flags);
-    flags != ABSENT && task_field::<u32>(task, flags) & PF_KTHREAD != 0
+    flags != ABSENT && task_field::<u32>(task, flags) & flag != 0
 }
 
 /// Whether the tracepoint with the context `ctx` was reached in a system call of the current thread; deferred work runs

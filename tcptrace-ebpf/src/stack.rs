@@ -17,7 +17,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    kernel::{Address, current_task, load},
+    kernel::{Address, current_task, is_exiting, load},
     maps::{CALLS, CallCount, STACKS, config, count},
 };
 
@@ -57,8 +57,11 @@ pub fn capture<C: EbpfContext>(ctx: &C, new: u8) -> u64 {
         length as i64
     };
     if length <= 0 {
-        // The process is exiting: its memory is gone.
         entry.discard(BPF_RB_NO_WAKEUP as u64);
+        // Otherwise a thread on this CPU has lost it inside of the kernel's function for stacks, of which only one runs.
+        if !is_exiting(current_task()) {
+            count(loss::STACK);
+        }
         return 0;
     }
     entry.submit(BPF_RB_NO_WAKEUP as u64);

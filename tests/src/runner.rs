@@ -53,7 +53,7 @@ pub enum ScenarioPace {
     Waiting,
     /// Takes seconds.
     Short,
-    /// Loads the machine: runs alone, before all others.
+    /// Loads the machine, or needs it for itself: runs alone, before all others.
     Alone,
 }
 

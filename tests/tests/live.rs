@@ -89,8 +89,9 @@ const SCENARIOS: &[Scenario] = scenarios! {
     stacks::c_with_frame_pointers, Short;
     stacks::c_without_frame_pointers, Short;
     stacks::recorded, Short;
-    accepts::in_this_program, Short;
-    accepts::server_in_c, Short;
+    accepts::in_this_program, Alone;
+    accepts::server_in_c, Alone;
+    accepts::by_many_threads, Alone;
     stacks::rust, Short;
     stacks::go, Short;
     stacks::python, Short;

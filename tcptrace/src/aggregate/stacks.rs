@@ -160,7 +160,7 @@ pub struct StacksSnapshot {
     pub older: Nanos,
     /// Calls that are in no group, because the table was full.
     pub evicted: u64,
-    /// Stacks that the ring had no room for.
+    /// Stacks that were not captured.
     pub missed: u64,
 }
 

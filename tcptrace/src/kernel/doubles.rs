@@ -4,14 +4,16 @@
 use std::hash::BuildHasher as _;
 
 use rustc_hash::FxBuildHasher;
-use tcptrace_common::record::{RawRecord, Reentrant};
+use tcptrace_common::record::{Kind, RawRecord, Reentrant, flag};
 
 use crate::model::hooks::{HOOKS, Hook, Programs};
 
 /// Sockets whose last event is kept: a thread may lose its CPU between the two reports, while others report theirs.
 const SOCKETS: usize = 1024;
-/// Largest distance of both reports, in nanoseconds. The events of a hook that may repeat, such as RSTs, are further apart.
-const WINDOW_NS: u64 = 100_000_000;
+/// Largest distance of both reports, in nanoseconds: a thread may lose its CPU in between.
+const WINDOW_NS: u64 = 1_000_000_000;
+/// The same for a hook whose events may repeat, such as RSTs; they are further apart.
+const REPEATABLE_WINDOW_NS: u64 = 100_000_000;
 
 /// An event: its hook, its socket, the change, and the time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +28,9 @@ struct SocketEvent {
 
 impl SocketEvent {
     const fn of(raw: &RawRecord) -> Self {
-        let RawRecord { kind, object, cookie, arg0, ts_ns, .. } = *raw;
+        let RawRecord { kind, object, cookie, ts_ns, .. } = *raw;
+        // Of a system call it is a stack, which each report captures.
+        let arg0 = if raw.flags & flag::TASK == 0 { raw.arg0 } else { 0 };
         Self { kind, object, cookie, states: (raw.old, raw.new), arg0, ts_ns }
     }
 
@@ -36,7 +40,9 @@ impl SocketEvent {
     }
 
     fn is_reported_again(&self, again: &Self) -> bool {
-        let is_near = again.ts_ns.saturating_sub(self.ts_ns) < WINDOW_NS;
+        let may_repeat = !matches!(Kind::from_raw(self.kind), Some(Kind::Transition | Kind::Accepted));
+        let window = if may_repeat { REPEATABLE_WINDOW_NS } else { WINDOW_NS };
+        let is_near = again.ts_ns.saturating_sub(self.ts_ns) < window;
         let name = |event: &Self| (event.kind, event.object, event.cookie, event.states, event.arg0);
         is_near && name(self) == name(again)
     }
@@ -51,20 +57,22 @@ pub(super) struct Doubles {
     /// Events that later copies found without a mark; without such an event there is no duplicate.
     covered: u64,
     is_watching: bool,
+    /// A thread may lose its CPU between two reports, so a read of the rings may end between them.
+    watches_always: bool,
 }
 
-impl Default for Doubles {
-    fn default() -> Self {
+impl Doubles {
+    /// For a kernel that needs so many `copies` of the programs.
+    pub fn new(copies: usize) -> Self {
         Self {
             counted: [0; Reentrant::ALL.len()],
             last: vec![SocketEvent::default(); SOCKETS].into_boxed_slice(),
             covered: 0,
             is_watching: false,
+            watches_always: copies > 2,
         }
     }
-}
 
-impl Doubles {
     /// Number of duplicates.
     pub const fn of(&self, hook: Reentrant) -> u64 {
         self.counted[hook as usize]
@@ -72,7 +80,7 @@ impl Doubles {
 
     /// Begins a read of the rings. `covered` must be read after the last of its records was submitted.
     pub const fn begin(&mut self, covered: u64) -> DuplicateWatch<'_> {
-        self.is_watching |= covered != self.covered;
+        self.is_watching |= self.watches_always || covered != self.covered;
         self.covered = covered;
         DuplicateWatch { doubles: self, seen: 0 }
     }
@@ -89,8 +97,8 @@ impl Doubles {
 fn hook_of(kind: u8) -> Option<Reentrant> {
     let reports = |hook: &&Hook| hook.reports.iter().any(|reported| reported.kind as u8 == kind);
     match HOOKS.iter().find(reports)?.programs {
-        Programs::Copies(hook, _) => Some(hook),
-        Programs::One(_) | Programs::FunctionEnd(_) => None,
+        Programs::Copies(hook, _) | Programs::FunctionEnd(hook, _) => Some(hook),
+        Programs::One(_) => None,
     }
 }
 
@@ -138,32 +146,32 @@ mod tests {
 
     #[test]
     fn two_reports_of_one_event_are_a_duplicate() {
-        let mut doubles = Doubles::default();
+        let mut doubles = Doubles::new(2);
         read(&mut doubles, 1, &[transition(1_000, 7, 1), transition(1_100, 8, 1), transition(1_200, 7, 1)]);
         assert_eq!(doubles.of(Reentrant::SetState), 1);
         // Other events, and the same one much later.
-        read(&mut doubles, 2, &[transition(1_300, 7, 2), transition(900_000_000, 7, 2)]);
+        read(&mut doubles, 2, &[transition(1_300, 7, 2), transition(1_900_000_000, 7, 2)]);
         assert_eq!((doubles.of(Reentrant::SetState), doubles.of(Reentrant::Segment)), (1, 0));
     }
 
     #[test]
     fn next_socket_at_the_same_address_is_another_one() {
         let next = RawRecord { cookie: 2, ..transition(1_100, 7, 1) };
-        let mut doubles = Doubles::default();
+        let mut doubles = Doubles::new(2);
         read(&mut doubles, 1, &[transition(1_000, 7, 1), next]);
         assert_eq!(doubles.of(Reentrant::SetState), 0);
     }
 
     #[test]
     fn repeated_event_of_a_socket_is_no_duplicate_after_another_one() {
-        let mut doubles = Doubles::default();
+        let mut doubles = Doubles::new(2);
         read(&mut doubles, 1, &[transition(1_000, 7, 1), transition(1_100, 7, 2), transition(1_200, 7, 1)]);
         assert_eq!(doubles.of(Reentrant::SetState), 0);
     }
 
     #[test]
     fn duplicate_may_come_after_many_other_events() {
-        let mut doubles = Doubles::default();
+        let mut doubles = Doubles::new(2);
         let others = (1..100).map(|n| transition(1_000 + n, 7 + n, 1));
         let events: Vec<_> = [transition(1_000, 7, 1)]
             .into_iter()
@@ -175,8 +183,26 @@ mod tests {
     }
 
     #[test]
+    fn each_report_has_a_stack_of_its_own() {
+        let report = |arg0| RawRecord { flags: flag::TASK, arg0, ..transition(1_000, 7, 4) };
+        let mut doubles = Doubles::new(2);
+        read(&mut doubles, 1, &[report(1), report(0)]);
+        assert_eq!(doubles.of(Reentrant::SetState), 1);
+    }
+
+    #[test]
+    fn a_read_may_end_between_both_reports_where_threads_lose_their_cpu() {
+        for (copies, expected) in [(2, 0), (3, 1)] {
+            let mut doubles = Doubles::new(copies);
+            read(&mut doubles, 0, &[transition(1_000, 7, 1)]);
+            read(&mut doubles, 1, &[transition(1_200, 7, 1)]);
+            assert_eq!(doubles.of(Reentrant::SetState), expected);
+        }
+    }
+
+    #[test]
     fn events_are_not_compared_without_a_missing_mark() {
-        let mut doubles = Doubles::default();
+        let mut doubles = Doubles::new(2);
         read(&mut doubles, 0, &[transition(1_000, 7, 1), transition(1_200, 7, 1)]);
         assert_eq!(doubles.of(Reentrant::SetState), 0);
     }

@@ -183,7 +183,7 @@ impl Tracer {
             ring_kind: kind,
             alarm,
             rings: Rings::new(rings),
-            doubles: Doubles::default(),
+            doubles: Doubles::new(copies),
             identities: (!has_cookies).then(Identities::default),
             copies,
             previous_missed: 0,
@@ -311,17 +311,21 @@ impl Tracer {
             let program = self.ebpf.program(name)?.fd().ok()?;
             recursion_misses(program.as_fd()).ok()
         };
-        let by_all = |hook: &&Hook| match hook.programs {
-            Programs::One(_) | Programs::FunctionEnd(_) => Some(0),
-            Programs::Copies(hook, ref names) => {
-                // The order matters: a duplicate is counted as covered before the reader sees it.
-                let by_copy =
-                    names[..self.copies].iter().map(|name| misses(name)).collect::<Option<Vec<_>>>()?;
-                let rest = not_covered(by_copy[0], self.covered(hook)?, self.doubles.of(hook));
-                by_copy.into_iter().chain([rest]).min()
+        let by_all = |hook: Reentrant, names: &[&str; 3]| {
+            // The order matters: a duplicate is counted as covered before the reader sees it.
+            let by_copy = names[..self.copies].iter().map(|name| misses(name)).collect::<Option<Vec<_>>>()?;
+            let rest = not_covered(by_copy[0], self.covered(hook)?, self.doubles.of(hook));
+            by_copy.into_iter().chain([rest]).min()
+        };
+        let of_hook = |hook: &&Hook| match hook.programs {
+            Programs::One(_) => Some(0),
+            Programs::Copies(hook, ref names) => by_all(hook, names),
+            // Only one of them is loaded.
+            Programs::FunctionEnd(hook, ref programs) => {
+                programs.iter().find_map(|(_, names)| by_all(hook, names))
             }
         };
-        self.attached.iter().map(by_all).sum()
+        self.attached.iter().map(of_hook).sum()
     }
 
     /// How often a later copy of a program found no mark of an earlier one.
@@ -377,7 +381,7 @@ fn attach_all(
     if options.stacks_per_second == 0 {
         return Ok(None);
     }
-    match attach_to_accept(ebpf, types, btf) {
+    match attach_to_accept(ebpf, copies, types, btf) {
         Ok(hook) => {
             attached.push(hook);
             Ok(None)
@@ -415,15 +419,24 @@ fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Part("ring"))
 }
 
-/// Attaches the program at the end of `accept()`; the error says in a few words why that is impossible.
-fn attach_to_accept(ebpf: &mut Ebpf, types: &KernelTypes, btf: &Btf) -> Result<&'static Hook, String> {
+/// Attaches the programs at the end of `accept()`; the error says in a few words why that is impossible.
+fn attach_to_accept(
+    ebpf: &mut Ebpf,
+    copies: usize,
+    types: &KernelTypes,
+    btf: &Btf,
+) -> Result<&'static Hook, String> {
     let hook = HOOKS.iter().find(|hook| hook.tracepoint == ACCEPT).ok_or("no such hook")?;
-    let program = types.program_at_end(hook).ok_or("it has no such function with known arguments")?;
-    attach_at_end(ebpf, program, hook.tracepoint, btf).map_err(|error| match error {
-        // The verifier's log has many lines.
-        LoadError::Hook { source: ProgramError::LoadError { io_error, .. }, .. } => io_error.to_string(),
-        LoadError::Hook { source: ProgramError::SyscallError(error), .. } => error.io_error.to_string(),
-        error => error.to_string(),
+    let programs = types.programs_at_end(hook).ok_or("it has no such function with known arguments")?;
+    // The kernel calls the one that was attached last first (`bpf_trampoline_link_prog()`).
+    let mut programs = programs[..copies].iter().rev();
+    programs.try_for_each(|program| attach_at_end(ebpf, program, hook.tracepoint, btf)).map_err(|error| {
+        match error {
+            // The verifier's log has many lines.
+            LoadError::Hook { source: ProgramError::LoadError { io_error, .. }, .. } => io_error.to_string(),
+            LoadError::Hook { source: ProgramError::SyscallError(error), .. } => error.io_error.to_string(),
+            error => error.to_string(),
+        }
     })?;
     Ok(hook)
 }

@@ -75,17 +75,20 @@ impl StackRing {
 
     /// Reads all stacks; returns false if an uncommitted one blocks those behind it.
     pub fn read(&mut self) -> bool {
+        // Twice: a stack may have been reserved or committed in between.
+        let mut is_again = false;
         loop {
-            while let Some(entry) = self.ring.next() {
+            if let Some(entry) = self.ring.next() {
                 if let Ok(raw) = bytemuck::try_pod_read_unaligned::<RawStack>(&entry) {
                     self.numbers.add(&raw);
                 }
-            }
-            if !has_more(&self.ring) {
+                is_again = false;
+            } else if !has_more(&self.ring) {
                 return true;
-            }
-            if self.ring.next().is_none() {
+            } else if is_again {
                 return false;
+            } else {
+                is_again = true;
             }
         }
     }

@@ -272,6 +272,10 @@ impl Tracker {
     pub(super) fn accepted(&mut self, seen: &HookRecord, out: &mut impl Observer) {
         let Some(at) = self.full_socket(&seen.raw) else { return };
         let socket = &mut self.sockets[at];
+        // A later copy of the program may report it again. No process holds a socket before.
+        if socket.role == Role::Inbound && socket.owner == OwnerKind::Exact {
+            return;
+        }
         socket.opened_by = StackUse::of(seen.raw.arg0);
         if socket.role != Role::Inbound {
             (socket.role, socket.role_guessed) = (Role::Inbound, false);

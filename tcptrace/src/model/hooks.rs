@@ -23,8 +23,8 @@ pub enum Programs {
     One(&'static str),
     /// The hook may interrupt itself: two or three copies are attached, see `tcptrace-ebpf/src/hooks/mod.rs`.
     Copies(Reentrant, [&'static str; 3]),
-    /// One of them is attached to the end of a function, by the number of its arguments.
-    FunctionEnd([(usize, &'static str); 2]),
+    /// The same, at the end of a function: copies of one program, by the number of the function's arguments.
+    FunctionEnd(Reentrant, [(usize, [&'static str; 3]); 2]),
 }
 
 /// Whether tracing is possible without a hook.
@@ -293,7 +293,13 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         tracepoint: ACCEPT,
-        programs: Programs::FunctionEnd([(2, "accepted"), (4, "accepted_by_flags")]),
+        programs: Programs::FunctionEnd(
+            Reentrant::Accepted,
+            [
+                (2, ["accepted_first", "accepted_second", "accepted_third"]),
+                (4, ["accepted_by_flags_first", "accepted_by_flags_second", "accepted_by_flags_third"]),
+            ],
+        ),
         requirement: Requirement::ForStacks,
         reports: &[ReportedKind {
             kind: Kind::Accepted,
@@ -335,13 +341,13 @@ impl Hook {
 
     /// Whether it is attached to the end of a function.
     pub const fn is_at_function(&self) -> bool {
-        matches!(self.programs, Programs::FunctionEnd(_))
+        matches!(self.programs, Programs::FunctionEnd(..))
     }
 
     /// Functions of its programs at the tracepoint, where `copies` of those that may interrupt themselves are attached.
     pub fn functions(&self, copies: usize) -> &[&'static str] {
         match &self.programs {
-            Programs::FunctionEnd(_) => &[],
+            Programs::FunctionEnd(..) => &[],
             Programs::One(function) => std::slice::from_ref(function),
             Programs::Copies(_, functions) => &functions[..copies],
         }

@@ -413,7 +413,7 @@ pub struct KernelLosses {
     /// Records missing in the recording because its writer was too slow.
     #[serde(default)]
     pub not_recorded: u64,
-    /// Not in the total: user stacks that their ring had no room for.
+    /// Not in the total: user stacks that were not captured, see `missed` in docs/json.md.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stacks: u64,
     /// Of the counts above, those that could not be read at some time: they are lower bounds.

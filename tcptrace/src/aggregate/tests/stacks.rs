@@ -102,6 +102,8 @@ fn accepted_sockets_have_the_stack_of_their_accept() {
         }
         records.extend([
             connection.transition(MS, SynRecv, Established),
+            accept.clone(),
+            // Another copy of the program reports it again.
             accept,
             connection.transition(3 * MS, Established, CloseWait),
         ]);

@@ -81,17 +81,17 @@ impl KernelTypes {
         self.targets.iter().find(|found| found.hook == name).map(|found| found.arguments)
     }
 
-    /// The program for the end of the function of `hook`; `None` if the kernel's function has other arguments.
-    pub fn program_at_end(&self, hook: &Hook) -> Option<&'static str> {
-        let Programs::FunctionEnd(programs) = hook.programs else { return None };
+    /// The copies of the program for the end of the function of `hook`; `None` if the kernel's function has other arguments.
+    pub fn programs_at_end(&self, hook: &Hook) -> Option<[&'static str; 3]> {
+        let Programs::FunctionEnd(_, programs) = hook.programs else { return None };
         let found = self.hook_arguments(hook.tracepoint)?;
-        programs.into_iter().find(|&(arguments, _)| arguments == found).map(|(_, program)| program)
+        programs.into_iter().find(|&(arguments, _)| arguments == found).map(|(_, programs)| programs)
     }
 
     /// Whether this kernel has `hook` and those that are attached together with it.
     pub fn has_hook(&self, hook: &Hook) -> bool {
         let is_usable = |hook: &Hook| match (self.hook_arguments(hook.tracepoint), hook.optional()) {
-            _ if hook.is_at_function() => self.program_at_end(hook).is_some(),
+            _ if hook.is_at_function() => self.programs_at_end(hook).is_some(),
             (Some(found), Some(OptionalHook { arguments: Some(wanted), .. })) => found == *wanted,
             (found, _) => found.is_some(),
         };

@@ -83,7 +83,7 @@ fn calls(out: &mut impl Write, snapshot: &Snapshot, layout: &StackLayout) -> io:
         _ => writeln!(out)?,
     }
     if stacks.missed > 0 {
-        writeln!(out, "{} found no room", plural(stacks.missed, "more stack", "more stacks"))?;
+        writeln!(out, "{} not captured", plural(stacks.missed, "stack was", "stacks were"))?;
     }
     let groups: Vec<&StackGroup> = stacks.groups.iter().filter(|group| group.call == call).collect();
     let of = groups.iter().map(|group| group.calls).sum::<u64>() + stacks.evicted;
