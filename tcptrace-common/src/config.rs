@@ -109,8 +109,8 @@ pub struct Offsets {
     pub write_seq: u32,
     /// `tcp_sock.srtt_us`, or [`ABSENT`]
     pub srtt_us: u32,
-    /// `inet_connection_sock.icsk_accept_queue.fastopenq.max_qlen`, or [`ABSENT`]
-    pub fastopen_max: u32,
+    /// `net.ipv4.sysctl_tcp_fastopen`, or [`ABSENT`]
+    pub net_fastopen: u32,
 }
 
 /// Configuration of the program.

@@ -19,18 +19,16 @@ mod hooks;
 use hooks::HOOKS;
 
 /// Structures whose members tcptrace reads. Members that are other structures lose their type.
-const STRUCTS: [&str; 19] = [
+const STRUCTS: [&str; 17] = [
     "sock_common",
     "sock",
     "socket",
     "socket_alloc",
     "inode",
     "tcp_sock",
-    "inet_connection_sock",
-    "request_sock_queue",
-    "fastopen_queue",
     "inet_sock",
     "net",
+    "netns_ipv4",
     "ns_common",
     "inet_timewait_sock",
     "request_sock",

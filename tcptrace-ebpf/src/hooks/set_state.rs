@@ -92,7 +92,7 @@ fn report(ctx: &BtfTracePointContext) {
     if old == TcpState::Listen as u8
         && new == TcpState::SynRecv as u8
         && config!(has_helpers) != 0
-        && !may_fast_open(sock)
+        && !may_fast_open(&common)
     {
         // SAFETY: no arguments.
         let (ts_ns, at) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
@@ -181,13 +181,14 @@ fn is_the_tasks_own(old: u8, new: u8, sk_err: u32) -> bool {
     }
 }
 
-/// Whether the listener of a new child, which is still a copy of it, accepts TCP Fast Open: then the child may stay in
-/// SYN_RECV, and its request socket has no timer.
+/// Whether listeners of the namespace may accept TCP Fast Open: then a child may stay in SYN_RECV, and its request socket has no
+/// timer. Since 6.15 the child does not tell: `inet_csk_clone_lock()` has cleared its copy of the listener's queue.
 #[inline(always)]
-fn may_fast_open(sock: Address) -> bool {
-    match config!(offsets.fastopen_max) {
+fn may_fast_open(common: &Argument) -> bool {
+    const TFO_SERVER_ENABLE: u32 = 2;
+    match config!(offsets.net_fastopen) {
         ABSENT => true,
-        offset => read::<u32>(sock, offset) != Some(0),
+        offset => read::<u32>(common.net(), offset).is_none_or(|setting| setting & TFO_SERVER_ENABLE != 0),
     }
 }
 

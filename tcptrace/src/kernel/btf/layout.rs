@@ -8,14 +8,13 @@ use tcptrace_common::{
 use super::blob::{Blob, BtfType, Member, TypeName, kind};
 
 /// Types of the fields and flags: every path below begins with one of these.
-pub const NAMES: [TypeName<'_>; 16] = [
+pub const NAMES: [TypeName<'_>; 15] = [
     layout("sock_common"),
     layout("sock"),
     layout("socket"),
     layout("socket_alloc"),
     layout("inet_sock"),
     layout("tcp_sock"),
-    layout("inet_connection_sock"),
     layout("net"),
     layout("inet_timewait_sock"),
     layout("request_sock"),
@@ -117,7 +116,7 @@ pub fn offsets(blob: &Blob) -> Result<Offsets, LayoutError> {
         snd_una: optional("tcp_sock.snd_una"),
         write_seq: optional("tcp_sock.write_seq"),
         srtt_us: optional("tcp_sock.srtt_us"),
-        fastopen_max: optional("inet_connection_sock.icsk_accept_queue.fastopenq.max_qlen"),
+        net_fastopen: optional("net.ipv4.sysctl_tcp_fastopen"),
     };
     if num_timeout.is_none() {
         missing.push("request_sock.num_timeout");

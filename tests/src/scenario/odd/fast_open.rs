@@ -1,13 +1,15 @@
 //! TCP fast open (RFC 7413): data in the SYN, and a server's end that is a full socket while still in `SYN_RECV`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::net::SendFlags;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tcptrace_common::state::TcpState::{Close, CloseWait, Established, LastAck, Listen, SynRecv, SynSent};
 
 use super::{OddCase, OddLab, case};
-use crate::clock::Span;
+use crate::clock::{Span, hold};
 use crate::event::{EventCloser, EventEndReason, EventRole};
 use crate::expect::step;
 use crate::pair::{ConnectedPair, IpFamily, TestSocket};
@@ -22,6 +24,8 @@ pub(super) const CASES: &[OddCase] = &[
 
 /// Client (1), data without a cookie (4); server (2), without a cookie (0x200), on every listener (0x400).
 const WITHOUT_COOKIES: &str = "1543";
+/// How long a child stays in `SYN_RECV`: longer than the slack of expected times, shorter than the first retransmission.
+const STAY: Duration = Duration::from_millis(300);
 const MSG_FASTOPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
 
 /// Connects with a byte in the SYN. If `drops_answers`, the client drops every answer.
@@ -90,9 +94,15 @@ fn child_resets(
 ) -> Result<()> {
     let _setting = netns::sysctl_for_now("tcp_fastopen", WITHOUT_COOKIES)?;
     for family in IpFamily::BOTH {
+        let all = sched_getaffinity(None)?;
+        // The kernel creates and ends the child on two CPUs, where there are two.
+        stay_on(&all, 0)?;
         let mut pair = open(family, true)?;
+        stay_on(&all, 1)?;
+        hold(STAY);
         let failed = kernel::counter("AttemptFails")?;
         let closed = kernel::counts(counter, 1, || kernel::counts("OutRsts", 1, || act(&mut pair.server)))?;
+        sched_setaffinity(None, &all)?;
         let failed = kernel::counter("AttemptFails")? - failed;
         stage.add_unended("AttemptFails", failed, "a fast-open child in SYN_RECV");
         ensure!(pair.server.find_diag()?.is_none(), "the child is still there");
@@ -114,6 +124,15 @@ fn child_resets(
         stage.expect(&pair.client.expected, &steps)?;
     }
     Ok(())
+}
+
+/// Moves this thread to one of these CPUs.
+fn stay_on(all: &CpuSet, number: usize) -> Result<()> {
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| all.is_set(cpu));
+    let Some(cpu) = cpus.nth(number) else { return Ok(()) };
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    Ok(sched_setaffinity(None, &one)?)
 }
 
 fn child_lingers(stage: &OddLab) -> Result<()> {
