@@ -32,6 +32,7 @@ pub(super) struct StacksDocument {
     pub(super) loss: LossRow,
     pub(super) calls: Option<u64>,
     pub(super) missed: u64,
+    pub(super) evicted_calls: u64,
     pub(super) stacks: Vec<StackRow>,
 }
 
