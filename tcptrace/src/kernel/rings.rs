@@ -48,22 +48,42 @@ pub(super) trait Ring {
 
 impl Ring for RingBuf<MapData> {
     fn next(&mut self) -> RingHead {
-        // Twice: a record may have been reserved or committed in between.
-        for _ in 0..2 {
-            if let Some(item) = Self::next(self) {
-                return decode(item.get(SEQUENCE_LEN..).unwrap_or_default())
-                    .map_or(RingHead::Unknown, RingHead::Record);
-            }
-            if !has_more(self) {
-                return RingHead::Nothing;
-            }
+        let read = |item: &[u8]| {
+            decode(item.get(SEQUENCE_LEN..).unwrap_or_default()).map_or(RingHead::Unknown, RingHead::Record)
+        };
+        match read_entry(self, read) {
+            BufferHead::Entry(head) => head,
+            BufferHead::Nothing => RingHead::Nothing,
+            BufferHead::Unfinished => RingHead::Unfinished,
         }
-        RingHead::Unfinished
     }
 }
 
+/// Head of a ring buffer.
+pub(super) enum BufferHead<T> {
+    Entry(T),
+    /// The ring is empty.
+    Nothing,
+    /// The next entry is not committed yet.
+    Unfinished,
+}
+
+/// Reads the next entry.
+pub(super) fn read_entry<T>(ring: &mut RingBuf<MapData>, mut read: impl FnMut(&[u8]) -> T) -> BufferHead<T> {
+    // Twice: an entry may have been reserved or committed in between.
+    for _ in 0..2 {
+        if let Some(item) = ring.next() {
+            return BufferHead::Entry(read(&item));
+        }
+        if !has_more(ring) {
+            return BufferHead::Nothing;
+        }
+    }
+    BufferHead::Unfinished
+}
+
 /// Whether it has reserved space that was not read.
-pub(super) fn has_more(ring: &RingBuf<MapData>) -> bool {
+fn has_more(ring: &RingBuf<MapData>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(descriptor(ring), PollFlags::IN)];
     // If poll fails, assume so: no other ring may go ahead.
     !poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)

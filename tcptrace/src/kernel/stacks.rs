@@ -11,7 +11,7 @@ use tcptrace_common::{
     state::TcpState,
 };
 
-use super::rings::has_more;
+use super::rings::{BufferHead, read_entry};
 
 /// Stacks whose number is remembered. Beyond that all are numbered again.
 const MAX_KNOWN: usize = 1 << 14;
@@ -75,20 +75,17 @@ impl StackRing {
 
     /// Reads all stacks; returns false if an uncommitted one blocks those behind it.
     pub fn read(&mut self) -> bool {
-        // Twice: a stack may have been reserved or committed in between.
-        let mut is_again = false;
+        let Self { ring, numbers } = self;
+        let mut add = |entry: &[u8]| {
+            if let Ok(raw) = bytemuck::try_pod_read_unaligned(entry) {
+                numbers.add(&raw);
+            }
+        };
         loop {
-            if let Some(entry) = self.ring.next() {
-                if let Ok(raw) = bytemuck::try_pod_read_unaligned::<RawStack>(&entry) {
-                    self.numbers.add(&raw);
-                }
-                is_again = false;
-            } else if !has_more(&self.ring) {
-                return true;
-            } else if is_again {
-                return false;
-            } else {
-                is_again = true;
+            match read_entry(ring, &mut add) {
+                BufferHead::Entry(()) => {}
+                BufferHead::Nothing => return true,
+                BufferHead::Unfinished => return false,
             }
         }
     }
