@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ struct TracerProcess {
     netns: u32,
     precision: Precision,
     output: Arc<(Mutex<CollectedOutput>, Condvar)>,
+    /// Pieces of output that were read and are not decoded.
+    undecoded: Arc<AtomicUsize>,
     stderr: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -74,11 +77,12 @@ impl LiveTracer {
         let stdout = child.stdout.take().context("its stdout")?;
         let stderr_pipe = child.stderr.take().context("its stderr")?;
         let output = Arc::new((Mutex::default(), Condvar::new()));
+        let undecoded = Arc::new(AtomicUsize::new(0));
         let stderr = Arc::new(Mutex::default());
         let readers = vec![
             std::thread::spawn({
-                let output = Arc::clone(&output);
-                move || read_output(stdout, format, &output)
+                let (output, undecoded) = (Arc::clone(&output), Arc::clone(&undecoded));
+                move || read_output(stdout, format, &output, &undecoded)
             }),
             std::thread::spawn({
                 let stderr = Arc::clone(&stderr);
@@ -86,7 +90,7 @@ impl LiveTracer {
             }),
         ];
         let mut running =
-            TracerProcess { child: KillOnDrop(child), netns, precision, output, stderr, readers };
+            TracerProcess { child: KillOnDrop(child), netns, precision, output, undecoded, stderr, readers };
         running.wait_ready()?;
         Ok(Self(Some(running)))
     }
@@ -260,7 +264,7 @@ impl TracerProcess {
     }
 
     /// Passes the events to `is_enough`, those that it has not seen and all, until it is or no more come: it checks every event
-    /// once.
+    /// once. What the tracer printed in time counts, however long the test needs to decode it.
     fn wait_output(&self, mut is_enough: impl FnMut(&[EventLine], &[EventLine]) -> bool) -> Result<()> {
         let deadline = Instant::now() + soon();
         let mut checked = 0;
@@ -270,11 +274,13 @@ impl TracerProcess {
             let is_done = is_enough(&output.events[checked..], &output.events);
             checked = output.events.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            if is_done || left.is_zero() || output.ended {
+            let is_late = left.is_zero() && self.undecoded.load(Ordering::SeqCst) == 0;
+            if is_done || is_late || output.ended {
                 return Ok(());
             }
+            let wait = left.max(Duration::from_millis(10));
             output =
-                self.output.1.wait_timeout(output, left).map_or_else(|e| e.into_inner().0, |woken| woken.0);
+                self.output.1.wait_timeout(output, wait).map_or_else(|e| e.into_inner().0, |woken| woken.0);
         }
     }
 }
@@ -288,9 +294,13 @@ fn read_output(
     stdout: impl Read + Send + 'static,
     format: TracerFormat,
     (output, changed): &(Mutex<CollectedOutput>, Condvar),
+    undecoded: &Arc<AtomicUsize>,
 ) {
     let (sender, pieces) = mpsc::channel();
-    std::thread::spawn(move || read_pieces(stdout, &sender));
+    std::thread::spawn({
+        let undecoded = Arc::clone(undecoded);
+        move || read_pieces(stdout, &sender, &undecoded)
+    });
     let lock = || output.lock().unwrap_or_else(PoisonError::into_inner);
     let mut line = Vec::new();
     for piece in pieces {
@@ -303,6 +313,7 @@ fn read_output(
             }
         }
         lock().append(decoded);
+        undecoded.fetch_sub(1, Ordering::SeqCst);
         changed.notify_all();
     }
     let mut last = CollectedOutput { ended: true, ..CollectedOutput::default() };
@@ -313,9 +324,10 @@ fn read_output(
     changed.notify_all();
 }
 
-fn read_pieces(mut stdout: impl Read, pieces: &mpsc::Sender<Vec<u8>>) {
+fn read_pieces(mut stdout: impl Read, pieces: &mpsc::Sender<Vec<u8>>, undecoded: &AtomicUsize) {
     let mut buffer = vec![0; PIPE_BYTES];
     while let Ok(length @ 1..) = stdout.read(&mut buffer) {
+        undecoded.fetch_add(1, Ordering::SeqCst);
         if pieces.send(buffer[..length].to_vec()).is_err() {
             return;
         }
