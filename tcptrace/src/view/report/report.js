@@ -5,7 +5,6 @@
   const root = document.documentElement;
   const source = document.getElementById("document");
   const report = JSON.parse(source.textContent);
-  const offsetNs = Number(source.dataset.utcOffsetS) * 1e9;
   const SVG = "http://www.w3.org/2000/svg";
   const SIDE = 1000;
   const SECOND = 1e9;
@@ -28,9 +27,13 @@
     const s = Math.round(ns / 1e9);
     return s < 3600 ? `${Math.floor(s / 60)}m${pad(s % 60)}s` : s < 86400 ? `${Math.floor(s / 3600)}h${pad(Math.floor(s % 3600 / 60))}m` : `${Math.floor(s / 86400)}d${pad(Math.floor(s % 86400 / 3600))}h`;
   };
-  const beganNs = Date.parse(report.began_at) * 1e6 + offsetNs;
+  // A number holds the nanoseconds of a day, not those since 1970; a Date holds milliseconds only.
+  const beganMs = Date.parse(report.began_at) + Number(source.dataset.utcOffsetS) * 1e3;
+  const midnightMs = Math.floor(beganMs / (DAY / 1e6)) * (DAY / 1e6);
+  const belowMs = Number((/\.(\d+)/.exec(report.began_at)?.[1] ?? "").padEnd(9, "0").slice(3, 9));
+  const beganNs = (beganMs - midnightMs) * 1e6 + belowMs; // since midnight
   const clock = (ns, step) => {
-    const ms = Math.floor((beganNs + ns) / 1e6 + 0.5);
+    const ms = midnightMs + Math.floor((beganNs + ns) / 1e6 + 0.5);
     const date = new Date(ms);
     let text = `${pad(date.getUTCHours())}:${pad(date.getUTCMinutes())}`;
     if (step < 60 * SECOND) text += `:${pad(date.getUTCSeconds())}`;
