@@ -40,6 +40,27 @@ struct CollectedOutput {
     ended: bool,
 }
 
+/// The output, as its threads share it.
+#[derive(Default)]
+struct TracerOutput {
+    collected: Mutex<CollectedOutput>,
+    changed: Condvar,
+    /// Pieces that were read and are not decoded.
+    undecoded: AtomicUsize,
+}
+
+impl TracerOutput {
+    fn lock(&self) -> MutexGuard<'_, CollectedOutput> {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a decoded piece.
+    fn append(&self, decoded: CollectedOutput) {
+        self.lock().append(decoded);
+        self.changed.notify_all();
+    }
+}
+
 /// A running tracer. In a traffic-only run there is none, and every expectation holds.
 pub struct LiveTracer(Option<TracerProcess>);
 
@@ -47,9 +68,7 @@ struct TracerProcess {
     child: KillOnDrop,
     netns: u32,
     precision: Precision,
-    output: Arc<(Mutex<CollectedOutput>, Condvar)>,
-    /// Pieces of output that were read and are not decoded.
-    undecoded: Arc<AtomicUsize>,
+    output: Arc<TracerOutput>,
     stderr: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -76,13 +95,12 @@ impl LiveTracer {
             .with_context(|| format!("start {}", command.get_program().display()))?;
         let stdout = child.stdout.take().context("its stdout")?;
         let stderr_pipe = child.stderr.take().context("its stderr")?;
-        let output = Arc::new((Mutex::default(), Condvar::new()));
-        let undecoded = Arc::new(AtomicUsize::new(0));
+        let output = Arc::<TracerOutput>::default();
         let stderr = Arc::new(Mutex::default());
         let readers = vec![
             std::thread::spawn({
-                let (output, undecoded) = (Arc::clone(&output), Arc::clone(&undecoded));
-                move || read_output(stdout, format, &output, &undecoded)
+                let output = Arc::clone(&output);
+                move || read_output(stdout, format, &output)
             }),
             std::thread::spawn({
                 let stderr = Arc::clone(&stderr);
@@ -90,7 +108,7 @@ impl LiveTracer {
             }),
         ];
         let mut running =
-            TracerProcess { child: KillOnDrop(child), netns, precision, output, undecoded, stderr, readers };
+            TracerProcess { child: KillOnDrop(child), netns, precision, output, stderr, readers };
         running.wait_ready()?;
         Ok(Self(Some(running)))
     }
@@ -210,7 +228,7 @@ pub fn nothing_is_lost(summary: &str, hidden: u64) -> bool {
 
 impl TracerProcess {
     fn output(&self) -> MutexGuard<'_, CollectedOutput> {
-        self.output.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.output.lock()
     }
 
     fn stderr(&self) -> Vec<String> {
@@ -264,7 +282,7 @@ impl TracerProcess {
     }
 
     /// Passes the events to `is_enough`, those that it has not seen and all, until it is or no more come: it checks every event
-    /// once. What the tracer printed in time counts, however long the test needs to decode it.
+    /// once. A test that is behind with decoding catches up first: it is late then, not the tracer.
     fn wait_output(&self, mut is_enough: impl FnMut(&[EventLine], &[EventLine]) -> bool) -> Result<()> {
         let deadline = Instant::now() + soon();
         let mut checked = 0;
@@ -274,13 +292,13 @@ impl TracerProcess {
             let is_done = is_enough(&output.events[checked..], &output.events);
             checked = output.events.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            let is_late = left.is_zero() && self.undecoded.load(Ordering::SeqCst) == 0;
+            let is_late = left.is_zero() && self.output.undecoded.load(Ordering::SeqCst) == 0;
             if is_done || is_late || output.ended {
                 return Ok(());
             }
             let wait = left.max(Duration::from_millis(10));
-            output =
-                self.output.1.wait_timeout(output, wait).map_or_else(|e| e.into_inner().0, |woken| woken.0);
+            let woken = self.output.changed.wait_timeout(output, wait);
+            output = woken.map_or_else(|e| e.into_inner().0, |woken| woken.0);
         }
     }
 }
@@ -290,18 +308,12 @@ const PIPE_BYTES: usize = 1 << 16;
 
 /// Decodes what [`read_pieces`] reads, a piece at a time. Decoding takes longer than printing, so a thread of its own reads:
 /// the tracer never waits for a test.
-fn read_output(
-    stdout: impl Read + Send + 'static,
-    format: TracerFormat,
-    (output, changed): &(Mutex<CollectedOutput>, Condvar),
-    undecoded: &Arc<AtomicUsize>,
-) {
+fn read_output(stdout: impl Read + Send + 'static, format: TracerFormat, output: &Arc<TracerOutput>) {
     let (sender, pieces) = mpsc::channel();
     std::thread::spawn({
-        let undecoded = Arc::clone(undecoded);
-        move || read_pieces(stdout, &sender, &undecoded)
+        let output = Arc::clone(output);
+        move || read_pieces(stdout, &sender, &output.undecoded)
     });
-    let lock = || output.lock().unwrap_or_else(PoisonError::into_inner);
     let mut line = Vec::new();
     for piece in pieces {
         let mut decoded = CollectedOutput::default();
@@ -312,16 +324,14 @@ fn read_output(
                 line.clear();
             }
         }
-        lock().append(decoded);
-        undecoded.fetch_sub(1, Ordering::SeqCst);
-        changed.notify_all();
+        output.append(decoded);
+        output.undecoded.fetch_sub(1, Ordering::SeqCst);
     }
     let mut last = CollectedOutput { ended: true, ..CollectedOutput::default() };
     if !line.is_empty() {
         last.add(&line, format);
     }
-    lock().append(last);
-    changed.notify_all();
+    output.append(last);
 }
 
 fn read_pieces(mut stdout: impl Read, pieces: &mpsc::Sender<Vec<u8>>, undecoded: &AtomicUsize) {
